@@ -1,0 +1,68 @@
+//! The bus: messages between processes. It is bounded and may lose, repeat and reorder; nothing durable depends on it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+/// Carries messages by subject. A subject is text with `.` between its parts, compared whole.
+pub trait Bus: Send + Sync {
+    /// Sends and waits for the answer of one subscriber.
+    ///
+    /// # Errors
+    ///
+    /// When nobody subscribes, nobody answers in time, or the subscriber's queue is full. The message may have
+    /// arrived all the same.
+    fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, BusError>>;
+
+    /// Sends to every subscriber that has room; others miss it.
+    fn publish(&self, subject: &str, payload: Bytes) -> BoxFuture<'static, Result<(), BusError>>;
+
+    /// Messages to `subject` from now on, until the subscription is dropped. At most `capacity` wait; what comes
+    /// then is lost.
+    fn subscribe(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>>;
+}
+
+/// Incoming messages.
+pub type Subscription = mpsc::Receiver<Message>;
+
+/// One incoming message.
+#[derive(Debug)]
+pub struct Message {
+    /// Where it was sent to.
+    pub subject: String,
+    /// What was sent.
+    pub payload: Bytes,
+    /// How to answer, when an answer is awaited.
+    pub responder: Option<Responder>,
+}
+
+/// Answers one request.
+#[derive(Debug)]
+pub struct Responder(pub oneshot::Sender<Bytes>);
+
+impl Responder {
+    /// Sends the answer. Nobody may be waiting for it any more, which is fine.
+    pub fn respond(self, payload: Bytes) {
+        let _ = self.0.send(payload);
+    }
+}
+
+/// A message was not sent or not answered.
+#[derive(Debug, Clone, Error)]
+pub enum BusError {
+    /// Nobody subscribes.
+    #[error("nobody subscribes to `{0}`")]
+    NoSubscriber(String),
+    /// The subscriber's queue is full.
+    #[error("the queue of `{0}` is full")]
+    Full(String),
+    /// No answer in time, or the subscriber dropped the request.
+    #[error("`{0}` did not answer")]
+    NoAnswer(String),
+    /// The connection is down.
+    #[error("the bus is not reachable: {0}")]
+    Unreachable(String),
+}

@@ -1,0 +1,1 @@
+//! All four traits inside one process, on one data directory.

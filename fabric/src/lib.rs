@@ -1,0 +1,15 @@
+//! What the scheduler and the hosts stand on: four small traits.
+//!
+//! [`embedded`] implements them inside one process. Nothing outside this crate names what an implementation stands on.
+//! The traits are used as trait objects: every call is one batch, so a boxed future costs nothing that matters.
+
+pub mod blobs;
+pub mod bus;
+pub mod embedded;
+pub mod log;
+pub mod membership;
+
+pub use blobs::{BlobError, BlobStat, BlobWriter, Blobs};
+pub use bus::{Bus, BusError, Message, Responder, Subscription};
+pub use log::{AppendError, Log, LogError, LogTail};
+pub use membership::{HostEvent, HostRegistration, Leadership, Membership, MembershipError};

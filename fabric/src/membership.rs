@@ -1,0 +1,61 @@
+//! Who leads, and which hosts live.
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use thiserror::Error;
+use tokio::sync::watch;
+use wasmill_protocol::message::HostInfo;
+use wasmill_protocol::{HostId, Incarnation, Term};
+
+/// Elects a leader and knows the hosts.
+pub trait Membership: Send + Sync {
+    /// Waits until this node is elected.
+    ///
+    /// To be elected is only the permission to try: the log decides who leads.
+    fn campaign(&self, node: &str) -> BoxFuture<'_, Result<Leadership, MembershipError>>;
+
+    /// Makes a host known until the registration is dropped or its lease ends.
+    fn register(&self, host: HostInfo) -> BoxFuture<'_, Result<HostRegistration, MembershipError>>;
+
+    /// The hosts that live now, each as [`HostEvent::Joined`], and then every change, for ever.
+    fn hosts(&self) -> BoxStream<'static, HostEvent>;
+}
+
+/// A won election.
+#[derive(Debug, Clone)]
+pub struct Leadership {
+    /// Greater than the term of every leader before.
+    pub term: Term,
+    /// Becomes `true` when the lease is lost: stop leading at once. Never goes back.
+    pub lost: watch::Receiver<bool>,
+}
+
+/// A host's registration; dropping it deregisters.
+pub struct HostRegistration {
+    /// Becomes `true` when the lease has ended without our doing: the host stops its attempts.
+    pub lost: watch::Receiver<bool>,
+    /// Ends the registration when dropped.
+    pub guard: Box<dyn Send + Sync>,
+}
+
+/// A change among the hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostEvent {
+    /// A host lives, or has started anew with a higher incarnation.
+    Joined(HostInfo),
+    /// The lease of this life of a host has ended.
+    Left(HostId, Incarnation),
+}
+
+/// The election or the registration failed.
+#[derive(Debug, Clone, Error)]
+pub enum MembershipError {
+    /// Could not be done; trying again may help.
+    #[error("cannot {action}: {reason}")]
+    Unreachable {
+        /// What was attempted.
+        action: &'static str,
+        /// Why.
+        reason: String,
+    },
+}

@@ -1,0 +1,92 @@
+//! What the agent and the sandbox say to each other: all of it, so that the sandbox can move into another process without changing either side.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use wasmill_protocol::message::Progress;
+use wasmill_protocol::module::ModuleKind;
+use wasmill_protocol::{AttemptId, Digest, Limits, Outcome, Usage};
+
+/// From the agent to the sandbox.
+#[derive(Debug)]
+pub enum ToSandbox {
+    /// Run an attempt. The sandbox starts it at once: slots are the agent's business.
+    Start(Box<Work>),
+    /// Stop an attempt; [`FromSandbox::Ended`] follows. An unknown one has ended already.
+    Stop(AttemptId, StopReason),
+}
+
+/// Why an attempt is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// The task was cancelled.
+    Cancelled,
+    /// The host shuts down or has lost its lease; the attempt is handed back or dropped.
+    Drained,
+}
+
+/// Everything that is needed to run one attempt.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// Which attempt.
+    pub id: AttemptId,
+    /// The module.
+    pub module: Digest,
+    /// Where the module's bytes are, for when it is not compiled yet.
+    pub module_path: PathBuf,
+    /// How it is run.
+    pub kind: ModuleKind,
+    /// The payload.
+    pub input: Bytes,
+    /// Arguments of a command, without the program name.
+    pub args: Arc<[String]>,
+    /// Environment of a command.
+    pub env: Arc<BTreeMap<String, String>>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Bytes of stdout and stderr together that are captured.
+    pub captured_bytes_max: u64,
+    /// Bytes of one checkpoint.
+    pub checkpoint_bytes_max: u64,
+    /// How often the task is tried at most, for the guest to know.
+    pub attempts_max: u32,
+    /// The seed of a deterministic attempt; `None` for ordinary randomness and clocks.
+    pub seed: Option<u64>,
+    /// What an earlier attempt saved.
+    pub checkpoint: Option<Bytes>,
+}
+
+/// From the sandbox to the agent.
+#[derive(Debug)]
+pub enum FromSandbox {
+    /// The guest says how far it is. Only the newest matters.
+    Progress(AttemptId, Progress),
+    /// The guest saved a checkpoint. `number` grows from 1 within the attempt.
+    Checkpoint {
+        /// Which attempt.
+        id: AttemptId,
+        /// Which of its checkpoints.
+        number: u32,
+        /// The state.
+        data: Bytes,
+    },
+    /// The attempt has ended and nothing of it is left in the sandbox.
+    Ended(Box<Ended>),
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Which attempt.
+    pub id: AttemptId,
+    /// How. `Cancelled` for both reasons to stop: the agent knows which it was.
+    pub outcome: Outcome,
+    /// What it used; `queue_us` is the agent's to fill in.
+    pub usage: Usage,
+    /// The result, when it succeeded.
+    pub output: Bytes,
+    /// Captured stdout and stderr in the order of writing, with the truncation mark when there was more.
+    pub captured: Bytes,
+}

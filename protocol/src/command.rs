@@ -1,0 +1,249 @@
+//! What clients ask of the leader, and what it answers.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Digest, LogSeq, TaskId, TenantName};
+use crate::module::ModuleInfo;
+use crate::task::TaskSpec;
+use crate::tenant::{Quotas, Token};
+
+/// Names a module in a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ModuleRef {
+    /// By its digest.
+    Digest(Digest),
+    /// By an alias of the tenant.
+    Alias(String),
+}
+
+/// What a client asks of the leader. Every one of them is decided by the core and answered once it is durable.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// Accept a task.
+    Submit {
+        /// Its id, drawn by the shell.
+        task: TaskId,
+        /// The module, which the core resolves into `spec.module` and `spec.kind`.
+        module: ModuleRef,
+        /// Everything else.
+        spec: Arc<TaskSpec>,
+        /// Set when there is an idempotency key.
+        key: Option<KeyCheck>,
+    },
+    /// Stop a task.
+    Cancel {
+        /// Whose.
+        tenant: TenantName,
+        /// Which.
+        task: TaskId,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Change a priority.
+    Prioritize {
+        /// Whose.
+        tenant: TenantName,
+        /// Which.
+        task: TaskId,
+        /// -100 to 100.
+        priority: i8,
+    },
+    /// Create a tenant.
+    CreateTenant {
+        /// Its name.
+        name: TenantName,
+        /// Its weight, 1 to 1000.
+        weight: u32,
+        /// Its quotas.
+        quotas: Quotas,
+    },
+    /// Change a tenant; what is `None` stays.
+    ChangeTenant {
+        /// Its name.
+        name: TenantName,
+        /// Its weight, 1 to 1000.
+        weight: Option<u32>,
+        /// Its quotas, all of them.
+        quotas: Option<Quotas>,
+    },
+    /// Delete a tenant with everything that it has; running tasks are cancelled.
+    RemoveTenant {
+        /// Its name.
+        name: TenantName,
+    },
+    /// Make a token valid.
+    AddToken {
+        /// All of it.
+        token: Token,
+    },
+    /// Make a token invalid.
+    RemoveToken {
+        /// Its tenant.
+        tenant: TenantName,
+        /// Which.
+        id: String,
+    },
+    /// Give a tenant a module whose bytes are stored and checked already, and point an alias at it if asked.
+    AddModule {
+        /// Whose.
+        tenant: TenantName,
+        /// All of it.
+        module: Arc<ModuleInfo>,
+        /// The alias.
+        alias: Option<String>,
+    },
+    /// Take a module away.
+    RemoveModule {
+        /// Whose.
+        tenant: TenantName,
+        /// Which.
+        digest: Digest,
+    },
+    /// Point an alias at a module.
+    SetAlias {
+        /// Whose.
+        tenant: TenantName,
+        /// The alias.
+        name: String,
+        /// What it points at.
+        digest: Digest,
+    },
+    /// Remove an alias.
+    RemoveAlias {
+        /// Whose.
+        tenant: TenantName,
+        /// The alias.
+        name: String,
+    },
+}
+
+/// An idempotency key that the shell has looked for in the read model without finding it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyCheck {
+    /// The key; also in the task.
+    pub key: String,
+    /// SHA-256 of the submission: the same key with another one is a conflict.
+    pub fingerprint: Digest,
+    /// The read model held every record up to this one when it was asked. The core knows the keys of later ones, and
+    /// answers [`Refusal::KeyCheckStale`] when it has forgotten some of them already.
+    pub checked_to: LogSeq,
+}
+
+/// What the leader answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done and durable.
+    Done {
+        /// The record that holds it; reads at or after this see it.
+        seq: LogSeq,
+        /// What was done.
+        done: Done,
+    },
+    /// Understood but refused; nothing changed.
+    Refused(Refusal),
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Done {
+    /// The task is accepted.
+    Accepted {
+        /// Its id.
+        task: TaskId,
+    },
+    /// There is a task with this idempotency key and the same submission.
+    Repeated {
+        /// Its id.
+        task: TaskId,
+    },
+    /// The task was asked to stop and runs still.
+    CancelAsked,
+    /// The task is cancelled.
+    Cancelled,
+    /// The module, tenant, token or alias was new.
+    Created,
+    /// It was there; it is now as asked.
+    Changed,
+    /// It is gone.
+    Removed,
+}
+
+/// Why the leader refused. The HTTP interface turns each into a problem with a stable code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// No such task in this tenant, or it is final and only the read model knows it.
+    TaskUnknown,
+    /// The task is final already.
+    TaskFinal,
+    /// No such module or alias in this tenant.
+    ModuleUnknown,
+    /// A task that is not final uses the module.
+    ModuleInUse {
+        /// One of them.
+        task: TaskId,
+    },
+    /// An alias points at the module.
+    ModuleAliased {
+        /// One of them.
+        alias: String,
+    },
+    /// No such alias.
+    AliasUnknown,
+    /// No such tenant.
+    TenantUnknown,
+    /// A tenant of this name exists.
+    TenantExists,
+    /// The default tenant cannot be deleted.
+    TenantPermanent,
+    /// No such token.
+    TokenUnknown,
+    /// A token of this id or hash exists.
+    TokenExists,
+    /// Over a quota of the tenant.
+    Quota {
+        /// Which.
+        quota: QuotaKind,
+        /// Its value.
+        limit: u64,
+    },
+    /// The idempotency key names a task whose submission was different.
+    KeyConflict {
+        /// That task.
+        task: TaskId,
+    },
+    /// Look the key up in the read model again: what was looked up is too old.
+    KeyCheckStale,
+    /// No work is taken right now; try again after this many milliseconds.
+    Overloaded {
+        /// What is full.
+        what: String,
+        /// Milliseconds.
+        retry_ms: u64,
+    },
+    /// This node does not lead.
+    NotLeader,
+}
+
+/// A quota of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QuotaKind {
+    /// [`Quotas::tasks_queued`].
+    TasksQueued,
+    /// [`Quotas::modules`].
+    Modules,
+    /// [`Quotas::module_bytes`].
+    ModuleBytes,
+}
+
+impl QuotaKind {
+    /// The stable name, as HTTP answers carry it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TasksQueued => "tasks_queued",
+            Self::Modules => "modules",
+            Self::ModuleBytes => "module_bytes",
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The words that Wasmill's processes share: identifiers, tasks, events, commands and messages.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number, so that the pure cores can depend on
+//! all of it.
+//! Everything that travels or is stored has a default for every field: a reader one minor version older
+//! or newer must still understand it (`tests/it/versions.rs` lists the pairs).
+
+pub mod command;
+pub mod event;
+pub mod ids;
+pub mod limits;
+pub mod message;
+pub mod module;
+pub mod outcome;
+pub mod payload;
+pub mod record;
+pub mod task;
+pub mod tenant;
+pub mod time;
+
+pub use ids::{Attempt, AttemptId, Digest, HostId, Incarnation, LogSeq, Nonce, TaskId, TenantName, Term};
+pub use limits::Limits;
+pub use outcome::{Outcome, OutcomeKind, TrapCode, Usage};
+pub use payload::Payload;
+pub use task::{FinalState, TaskSpec, TaskState};
+pub use time::Timestamp;

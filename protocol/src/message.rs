@@ -1,0 +1,163 @@
+//! What control nodes and hosts say to each other over the bus. Any of it may be lost, doubled or reordered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AttemptId, HostId, Incarnation, Term};
+use crate::outcome::{Outcome, Usage};
+use crate::payload::Payload;
+use crate::task::TaskSpec;
+
+/// From the leader to one host.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ToHost {
+    /// The leader's term. A host refuses one lower than the highest it has seen.
+    pub term: Term,
+    /// Which life of the host is meant; another one refuses.
+    pub incarnation: Incarnation,
+    /// Attempts to run.
+    pub assign: Vec<Assignment>,
+    /// Attempts to stop.
+    pub cancel: Vec<AttemptId>,
+}
+
+/// One attempt to run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Assignment {
+    /// The attempt.
+    pub id: AttemptId,
+    /// What to run.
+    pub spec: Arc<TaskSpec>,
+    /// What an earlier attempt saved.
+    pub checkpoint: Payload,
+    /// Microseconds that the task had waited when it was placed; the host adds its own.
+    pub queue_us: u64,
+}
+
+/// What a host answers to [`ToHost`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostAck {
+    /// Set when the message was refused because the host has seen this higher term.
+    pub term_seen: Option<Term>,
+    /// Assignments that were not taken (draining, another incarnation, over the credit).
+    pub refused: Vec<AttemptId>,
+}
+
+/// From a host to the leader: attempts that ended and checkpoints that were saved, resent until acknowledged.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FromHost {
+    /// Which host.
+    pub host: HostId,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// In the order in which they happened.
+    pub reports: Vec<Report>,
+}
+
+/// Something that happened to an attempt on a host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Report {
+    /// It ended.
+    Ended {
+        /// Which attempt.
+        id: AttemptId,
+        /// How.
+        outcome: Arc<Outcome>,
+        /// What it used.
+        usage: Usage,
+        /// The result, when it succeeded.
+        output: Payload,
+        /// Captured stdout and stderr.
+        captured: Payload,
+    },
+    /// The guest saved a checkpoint.
+    Checkpoint {
+        /// Which attempt.
+        id: AttemptId,
+        /// Grows with every checkpoint of the attempt, from 1: an older one never replaces a newer one.
+        number: u32,
+        /// What the next attempt can read.
+        data: Payload,
+    },
+    /// Handed back without a result: the host shuts down, or never started it.
+    Returned {
+        /// Which attempt.
+        id: AttemptId,
+    },
+}
+
+impl Report {
+    /// The attempt that this is about.
+    pub fn id(&self) -> AttemptId {
+        match self {
+            Self::Ended { id, .. } | Self::Checkpoint { id, .. } | Self::Returned { id } => *id,
+        }
+    }
+}
+
+/// Once a second from every host, and at once when its credit changes much: soft facts, never in the log.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Heartbeat {
+    /// Which host.
+    pub host: HostId,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// Grows with every heartbeat of an incarnation: an older one that arrives late is ignored.
+    pub number: u64,
+    /// Attempts that it holds and has not had acknowledged as ended: running, queued, or ended and being reported.
+    pub attempts: Vec<AttemptId>,
+    /// How many attempts it holds at most, running and waiting on the host together. The leader keeps the number of attempts that it
+    /// has assigned and not seen ended at or below this.
+    pub credit: u32,
+    /// Guests that can run at the same time.
+    pub slots: u32,
+    /// Bytes of memory for guests.
+    pub memory_bytes: u64,
+    /// Labels that tasks can require.
+    pub labels: BTreeMap<String, String>,
+    /// No new attempts, please.
+    pub draining: bool,
+    /// CPU in use by guests, thousandths of one core.
+    pub load_millicores: u32,
+    /// What is known of running attempts.
+    pub progress: Vec<(AttemptId, Progress)>,
+}
+
+/// How far a guest says it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Progress {
+    /// Steps done.
+    pub done: u64,
+    /// Steps in all, 0 if unknown.
+    pub total: u64,
+    /// For people; at most 1 KiB.
+    pub message: String,
+}
+
+/// Who a host is: what it registers with when it joins.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostInfo {
+    /// Its id.
+    pub id: HostId,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// Where it can be reached, for people.
+    pub address: String,
+    /// CPU cores for guests.
+    pub cores: u32,
+    /// Bytes of memory for guests.
+    pub memory_bytes: u64,
+    /// Labels that tasks can require.
+    pub labels: BTreeMap<String, String>,
+    /// Version of the program.
+    pub version: String,
+}

@@ -1,0 +1,82 @@
+//! One entry of the log.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::event::Event;
+use crate::ids::{Digest, LogSeq, Term};
+
+/// The version of records that this code writes. A reader refuses a newer one: an unknown record halts, it is never skipped.
+pub const RECORD_VERSION: u32 = 1;
+
+/// A batch of events that became durable together.
+///
+/// Encoded as MessagePack with named fields, so that a field can be added without breaking an older reader.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// [`RECORD_VERSION`] of the writer.
+    pub version: u32,
+    /// The term of the leader that wrote it.
+    pub term: Term,
+    /// SHA-256 of the encoded record before this one; zero for the first. A lost or changed record breaks the chain.
+    pub prev_hash: Digest,
+    /// What happened, in order.
+    pub events: Vec<Event>,
+}
+
+/// A record that cannot be used. The reader halts: it never carries on with a shorter history.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// Not a record.
+    #[error("cannot decode record {seq} of the log")]
+    Decode {
+        /// Where.
+        seq: LogSeq,
+        /// Why.
+        source: rmp_serde::decode::Error,
+    },
+    /// Written by a newer version.
+    #[error("record {seq} of the log has version {version}, this program reads up to {RECORD_VERSION}: upgrade it")]
+    Version {
+        /// Where.
+        seq: LogSeq,
+        /// What was found.
+        version: u32,
+    },
+}
+
+impl Record {
+    /// The bytes that are appended and hashed.
+    ///
+    /// # Panics
+    ///
+    /// Never for the types of this crate: MessagePack can express all of them.
+    pub fn encode(&self) -> Bytes {
+        match rmp_serde::to_vec_named(self) {
+            Ok(bytes) => bytes.into(),
+            Err(error) => unreachable!("a record is always encodable: {error}"),
+        }
+    }
+
+    /// Reads what [`Record::encode`] wrote.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no record or one of a newer version; `seq` is named in the error.
+    pub fn decode(seq: LogSeq, bytes: &[u8]) -> Result<Self, RecordError> {
+        // The version comes first and alone: a newer record may hold events that this reader cannot decode.
+        #[derive(Deserialize, Default)]
+        #[serde(default)]
+        struct Head {
+            version: u32,
+        }
+        let decode = |source| RecordError::Decode { seq, source };
+        let head: Head = rmp_serde::from_slice(bytes).map_err(decode)?;
+        if head.version > RECORD_VERSION {
+            return Err(RecordError::Version { seq, version: head.version });
+        }
+        rmp_serde::from_slice(bytes).map_err(decode)
+    }
+}

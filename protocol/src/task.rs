@@ -1,0 +1,169 @@
+//! A task: module, payload, limits and the policy for retries.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Digest, TaskId, TenantName};
+use crate::limits::Limits;
+use crate::module::ModuleKind;
+use crate::payload::Payload;
+use crate::time::Timestamp;
+
+/// Everything about a task that does not change after it was accepted.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskSpec {
+    /// Whose it is.
+    pub tenant: TenantName,
+    /// The module's digest. The core fills it in when the submission named an alias.
+    pub module: Digest,
+    /// How the module is run; filled in by the core from the module's metadata.
+    pub kind: ModuleKind,
+    /// The payload.
+    pub input: Payload,
+    /// Whether the payload was submitted as JSON, text or bytes: how it is shown again.
+    pub input_form: InputForm,
+    /// For people.
+    pub name: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// For people and filters.
+    pub labels: BTreeMap<String, String>,
+    /// Arguments of a command, without the program name.
+    pub args: Vec<String>,
+    /// Environment of a command.
+    pub env: BTreeMap<String, String>,
+    /// What each attempt may use.
+    pub limits: Limits,
+    /// -100 to 100, higher first.
+    pub priority: i8,
+    /// When and how often it is tried again.
+    pub retry: RetryPolicy,
+    /// Not started before this time; zero means at once.
+    pub not_before: Timestamp,
+    /// The longest wait in the queue in milliseconds; then `failed` with reason `expired`.
+    pub expires_ms: Option<u64>,
+    /// At most 128 characters, per tenant.
+    pub idempotency_key: Option<String>,
+    /// Only hosts that carry all these labels.
+    pub require: BTreeMap<String, String>,
+    /// Seeded randomness, frozen clock, canonical NaNs.
+    pub deterministic: bool,
+    /// Seed of `deterministic`; the task's id when absent.
+    pub seed: Option<u64>,
+    /// The task of which this is a manual retry.
+    pub retry_of: Option<TaskId>,
+}
+
+/// How a payload was submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputForm {
+    /// `input`: any JSON.
+    Json,
+    /// `input_text`.
+    Text,
+    /// `input_base64`, the body of `/v1/run`, or none.
+    #[default]
+    Bytes,
+}
+
+/// When and how often a task is tried again for its own failures. Full jitter: the delay before attempt n + 1 is drawn evenly from
+/// zero to `min(backoff_ms_max, backoff_ms * 2^(n-1))`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RetryPolicy {
+    /// Attempts in all, at least 1.
+    pub attempts_max: u32,
+    /// The bound of the first delay in milliseconds.
+    pub backoff_ms: u64,
+    /// The bound that later delays grow to, in milliseconds.
+    pub backoff_ms_max: u64,
+    /// Which failures are tried again.
+    pub on: RetryOn,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { attempts_max: 3, backoff_ms: 1_000, backoff_ms_max: 60_000, on: RetryOn::Errored }
+    }
+}
+
+/// Which failures are tried again. `rejected`, `module_invalid` and `cancelled` never are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryOn {
+    /// Only `errored`: what a task gets that does not ask.
+    #[default]
+    Errored,
+    /// Traps and exceeded limits too: what a task gets that sets `attempts_max` itself.
+    AnyFailure,
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Waits for a time, a dependency or a retry delay.
+    #[default]
+    Waiting,
+    /// Could start now.
+    Queued,
+    /// An attempt is assigned to a host.
+    Running,
+    /// Final: there is a result.
+    Succeeded,
+    /// Final: no attempt succeeded, or it expired.
+    Failed,
+    /// Final: asked to stop, and stopped.
+    Cancelled,
+    /// Final: something it depended on did not succeed.
+    Skipped,
+}
+
+impl TaskState {
+    /// Whether nothing can change any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Skipped)
+    }
+
+    /// The stable name, as HTTP answers carry it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// A final state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinalState {
+    /// See [`TaskState::Succeeded`].
+    Succeeded,
+    /// See [`TaskState::Failed`].
+    #[default]
+    Failed,
+    /// See [`TaskState::Cancelled`].
+    Cancelled,
+    /// See [`TaskState::Skipped`].
+    Skipped,
+}
+
+impl From<FinalState> for TaskState {
+    fn from(state: FinalState) -> Self {
+        match state {
+            FinalState::Succeeded => Self::Succeeded,
+            FinalState::Failed => Self::Failed,
+            FinalState::Cancelled => Self::Cancelled,
+            FinalState::Skipped => Self::Skipped,
+        }
+    }
+}

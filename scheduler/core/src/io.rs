@@ -1,0 +1,143 @@
+//! What goes into the core and what comes out.
+
+use std::collections::BTreeMap;
+
+use wasmill_protocol::command::{Command, Done, Refusal};
+use wasmill_protocol::event::Event;
+use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo};
+use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, TaskId, TenantName, Term};
+
+/// Everything that can happen to the leader.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Leadership began: emit `TermStarted` and start to decide. Always the first input after replay.
+    Lead {
+        /// The new term.
+        term: Term,
+        /// This node.
+        node: String,
+    },
+    /// A client asks for something; it is answered through [`Ready::replies`].
+    Command {
+        /// Where the answer goes.
+        reply_to: ReplyTo,
+        /// What is asked.
+        command: Command,
+    },
+    /// A host joined, or started anew with a higher incarnation: what its earlier incarnation ran is lost.
+    HostJoined(HostInfo),
+    /// The lease of this life of a host has ended: what it ran is lost.
+    HostLeft(HostId, Incarnation),
+    /// A host says what it does.
+    Heartbeat(Heartbeat),
+    /// A host reports. Answered through [`Ready::acks`] once what follows from it is durable.
+    FromHost {
+        /// Where the acknowledgement goes.
+        reply_to: ReplyTo,
+        /// The reports.
+        message: FromHost,
+    },
+    /// A host did not take these attempts: they go back into the queue at no cost.
+    AssignRefused {
+        /// Which host.
+        host: HostId,
+        /// Which attempts.
+        attempts: Vec<AttemptId>,
+    },
+    /// An operator drains a host, or ends the draining.
+    DrainHost {
+        /// Which host.
+        host: HostId,
+        /// Whether it takes no new attempts.
+        draining: bool,
+    },
+    /// The read model holds every record up to this one: idempotency keys of these records can be forgotten.
+    ReadModelAt(LogSeq),
+    /// The events of the last [`Ready`] went into this record. Called by the driver for every record that it appends, before it is durable.
+    Appended(LogSeq),
+    /// Nothing but time passed.
+    Tick,
+}
+
+/// Names a waiting client or host; the driver knows where the answer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplyTo(pub u64);
+
+/// What follows from the steps since the last call, in order.
+#[derive(Debug, Clone, Default)]
+pub struct Ready {
+    /// To be appended as one record. Already applied to the core's state: the core runs ahead of the log.
+    pub events: Vec<Event>,
+    /// To be sent once `events`, and every record before, are durable. May be lost; the core resends.
+    pub messages: Vec<MessageOut>,
+    /// To be answered once `events`, and every record before, are durable. A refusal waits too: it may rest on what is not durable yet.
+    pub replies: Vec<(ReplyTo, Result<Done, Refusal>)>,
+    /// Reports whose consequences are in `events` or in an earlier record: to be acknowledged once those are durable.
+    pub acks: Vec<ReplyTo>,
+}
+
+impl Ready {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.messages.is_empty() && self.replies.is_empty() && self.acks.is_empty()
+    }
+}
+
+/// A message to a host, before the driver attaches the payloads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MessageOut {
+    /// Which host.
+    pub host: HostId,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// The leader's term.
+    pub term: Term,
+    /// Attempts to run, each with the microseconds that its task has waited. The driver adds `TaskSpec` and checkpoint.
+    pub assign: Vec<(AttemptId, u64)>,
+    /// Attempts to stop.
+    pub cancel: Vec<AttemptId>,
+}
+
+/// What the core knows of a host, for `GET /v1/hosts`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostView {
+    /// What it registered with.
+    pub info: HostInfo,
+    /// What it last said, if it has said anything.
+    pub heartbeat: Option<Heartbeat>,
+    /// `ready`, `draining` or `lost`.
+    pub state: &'static str,
+    /// Attempts that the core has placed on it.
+    pub attempts: u32,
+    /// When it was last heard of.
+    pub last_seen: wasmill_protocol::Timestamp,
+}
+
+/// How many tasks are in each state that is not final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueDepth {
+    /// Waiting for a time or a retry.
+    pub waiting: u64,
+    /// Could start now.
+    pub queued: u64,
+    /// With a current attempt.
+    pub running: u64,
+}
+
+/// What is counted; grows only.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// By name, as `/metrics` shows them.
+    pub by_name: BTreeMap<&'static str, u64>,
+}
+
+/// What the core still knows of a task that is not final, for answers that want more than the log says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Which.
+    pub task: TaskId,
+    /// Whose.
+    pub tenant: TenantName,
+    /// Why it is not running; `None` if it is.
+    pub waiting_for: Option<String>,
+}
