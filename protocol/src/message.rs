@@ -161,3 +161,19 @@ pub struct HostInfo {
     /// Version of the program.
     pub version: String,
 }
+
+/// Where messages go on the bus. All of them are MessagePack with named fields.
+pub mod subjects {
+    use crate::ids::HostId;
+
+    /// Requests with [`FromHost`](super::FromHost), answered by the leader once the reports are durable. Any answer acknowledges;
+    /// its bytes mean nothing.
+    pub const REPORTS: &str = "control.reports";
+    /// Published [`Heartbeat`](super::Heartbeat)s.
+    pub const HEARTBEATS: &str = "control.heartbeats";
+
+    /// Requests with [`ToHost`](super::ToHost) for one host, answered with [`HostAck`](super::HostAck).
+    pub fn host(id: &HostId) -> String {
+        format!("host.{id}")
+    }
+}
