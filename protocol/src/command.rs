@@ -222,6 +222,8 @@ pub enum Refusal {
         /// Milliseconds.
         retry_ms: u64,
     },
+    /// The disk is full; nothing is accepted until there is space.
+    NoSpace,
     /// This node does not lead.
     NotLeader,
 }

@@ -1,1 +1,14 @@
-//! .
+//! The control node: the shell around the scheduler's core, HTTP, and the read model.
+//!
+//! The driver ([`driver`]) is the only one that steps the core. Everything else talks to it through [`handle::Handle`].
+
+pub mod driver;
+pub mod handle;
+pub mod clock;
+pub mod directory;
+pub mod finals;
+pub mod progress;
+pub mod read_model;
+pub mod http;
+
+pub use handle::Handle;

@@ -1,0 +1,99 @@
+//! Carries one decided message to its host.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use wasmill_fabric::Bus;
+use wasmill_protocol::message::{Assignment, HostAck, ToHost, subjects};
+use wasmill_protocol::{AttemptId, HostId, Payload, TaskSpec, Term};
+use wasmill_scheduler_core::io::MessageOut;
+
+use super::specs::SpecCache;
+use crate::handle::Shared;
+
+/// How long a host may take to acknowledge. The core sends again what matters.
+const ACK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the leader learns from a dispatch.
+pub(super) enum DispatchResult {
+    /// The host did not take these.
+    Refused(HostId, Vec<AttemptId>),
+    /// The host has seen a higher term: somebody else leads.
+    TermSeen(Term),
+}
+
+/// A message and what is at hand of its tasks.
+pub(super) struct Dispatch {
+    message: MessageOut,
+    at_hand: Vec<Option<(Arc<TaskSpec>, Payload)>>,
+}
+
+impl Dispatch {
+    /// Looks the tasks up in the cache.
+    pub(super) fn new(message: MessageOut, specs: &SpecCache) -> Self {
+        let at_hand = message.assign.iter().map(|(id, _)| specs.get(id.task)).collect();
+        Self { message, at_hand }
+    }
+
+    /// Attaches the payloads, sends, and reports what the host did not take.
+    pub(super) async fn send(self, bus: Arc<dyn Bus>, shared: Arc<Shared>, results: mpsc::Sender<DispatchResult>) {
+        let host = self.message.host.clone();
+        let (message, unknown) = self.attach(&shared).await;
+        if !unknown.is_empty() {
+            tracing::error!(%host, tasks = unknown.len(), "the read model does not know tasks that are to be dispatched");
+            let _ = results.send(DispatchResult::Refused(host.clone(), unknown)).await;
+        }
+        let payload: Bytes = match rmp_serde::to_vec_named(&message) {
+            Ok(bytes) => bytes.into(),
+            Err(error) => unreachable!("a message is always encodable: {error}"),
+        };
+        let answer = match bus.request(&subjects::host(&host), payload, ACK_TIMEOUT).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::debug!(%host, %error, "a message to a host was not acknowledged");
+                return;
+            }
+        };
+        let Ok(ack) = rmp_serde::from_slice::<HostAck>(&answer) else {
+            tracing::warn!(%host, "a host's acknowledgement is not readable");
+            return;
+        };
+        if let Some(term) = ack.term_seen {
+            let _ = results.send(DispatchResult::TermSeen(term)).await;
+        }
+        if !ack.refused.is_empty() {
+            let _ = results.send(DispatchResult::Refused(host, ack.refused)).await;
+        }
+    }
+
+    /// The message with payloads, and the attempts whose tasks nobody knows.
+    async fn attach(self, shared: &Shared) -> (ToHost, Vec<AttemptId>) {
+        let Self { message, mut at_hand } = self;
+        let missing: Vec<_> =
+            message.assign.iter().zip(&at_hand).filter(|(_, found)| found.is_none()).map(|((id, _), _)| id.task).collect();
+        if !missing.is_empty() {
+            let mut found = shared.read_model.specs(&missing).await;
+            for ((id, _), slot) in message.assign.iter().zip(&mut at_hand) {
+                if slot.is_none() {
+                    *slot = found.remove(&id.task);
+                }
+            }
+        }
+        let mut to_host = ToHost {
+            term: message.term,
+            incarnation: message.incarnation,
+            assign: Vec::with_capacity(message.assign.len()),
+            cancel: message.cancel,
+        };
+        let mut unknown = Vec::new();
+        for ((id, queue_us), found) in message.assign.into_iter().zip(at_hand) {
+            match found {
+                Some((spec, checkpoint)) => to_host.assign.push(Assignment { id, spec, checkpoint, queue_us }),
+                None => unknown.push(id),
+            }
+        }
+        (to_host, unknown)
+    }
+}

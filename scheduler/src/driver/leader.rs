@@ -1,0 +1,324 @@
+//! One leadership: from `TermStarted` until it is lost.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, FuturesOrdered};
+use futures::{FutureExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use wasmill_fabric::{AppendError, HostEvent, Leadership, Message, Responder, Subscription};
+use wasmill_protocol::event::Event;
+use wasmill_protocol::message::{FromHost, Heartbeat, subjects};
+use wasmill_protocol::record::{RECORD_VERSION, Record};
+use wasmill_protocol::{Digest, LogSeq, Term};
+use wasmill_scheduler_core::io::{Input, Ready, ReplyTo};
+use wasmill_scheduler_core::Core;
+
+use super::dispatch::{Dispatch, DispatchResult};
+use super::replay::{Replay, hash, publish_now};
+use super::specs::SpecCache;
+use super::waits::Waits;
+use super::{DriverConfig, DriverError, Ground, LeadershipEnd};
+use crate::handle::{Overview, Request, Shared};
+
+/// Appends that are under way at once: one is being synced while the next waits for it, and what happens meanwhile gathers.
+const APPENDS_IN_FLIGHT_MAX: usize = 2;
+/// Requests that are taken at once before the log is served again.
+const REQUESTS_AT_ONCE: usize = 256;
+/// Messages of hosts that are taken at once.
+const HOST_MESSAGES_AT_ONCE: usize = 64;
+/// Messages of hosts that wait at most; hosts send again what is lost.
+const HOST_MESSAGES_WAITING_MAX: usize = 1024;
+/// Results of dispatches that wait at most.
+const DISPATCH_RESULTS_WAITING_MAX: usize = 1024;
+/// The core remembers idempotency keys of this many records more than the read model needs, so that a key that was looked up a
+/// moment ago need not be looked up again.
+const KEY_RECORDS_KEPT: u64 = 4096;
+/// The longest time without a tick of the core.
+const TICK_MAX: Duration = Duration::from_secs(1);
+
+/// The core while it leads, and what is under way.
+pub(super) struct Leader<'a> {
+    core: Core,
+    ground: &'a Ground,
+    shared: &'a Arc<Shared>,
+    node: &'a str,
+    term: Term,
+    last: LogSeq,
+    prev_hash: Digest,
+    appends: FuturesOrdered<BoxFuture<'static, (Result<LogSeq, AppendError>, Effects)>>,
+    waits: Waits,
+    responders: HashMap<ReplyTo, Responder>,
+    specs: SpecCache,
+    dispatched: mpsc::Sender<DispatchResult>,
+}
+
+/// What waits for a record to be durable.
+struct Effects {
+    record: Option<Arc<Record>>,
+    ready: Ready,
+}
+
+/// Where a leader hears of hosts.
+struct Ears {
+    reports: Subscription,
+    heartbeats: Subscription,
+    hosts: BoxStream<'static, HostEvent>,
+    dispatched: mpsc::Receiver<DispatchResult>,
+}
+
+impl<'a> Leader<'a> {
+    /// A leader that has not begun.
+    pub(super) fn new(
+        config: &'a DriverConfig,
+        ground: &'a Ground,
+        shared: &'a Arc<Shared>,
+        replay: Replay,
+        leadership: &Leadership,
+    ) -> Result<Self, DriverError> {
+        let (term, seen) = (leadership.term, replay.state.term());
+        if term <= seen {
+            return Err(DriverError::TermRegressed { term, seen });
+        }
+        // Replaced by `lead`, which holds the other end.
+        let (dispatched, _) = mpsc::channel(1);
+        Ok(Self {
+            core: Core::new(config.seed, config.core.clone(), replay.state),
+            ground,
+            shared,
+            node: &config.node,
+            term,
+            last: replay.last,
+            prev_hash: replay.prev_hash,
+            appends: FuturesOrdered::new(),
+            waits: Waits::default(),
+            responders: HashMap::new(),
+            specs: SpecCache::default(),
+            dispatched,
+        })
+    }
+
+    /// Leads until leadership is lost or `shutdown`.
+    pub(super) async fn lead(
+        mut self,
+        requests: &mut mpsc::Receiver<Request>,
+        published: &mut LogSeq,
+        mut leadership: Leadership,
+        shutdown: &CancellationToken,
+    ) -> Result<LeadershipEnd, DriverError> {
+        let mut ears = self.listen().await?;
+        let (mut asked, mut reported) = (Vec::new(), Vec::new());
+        self.step(Input::Lead { term: self.term, node: self.node.to_owned() });
+        loop {
+            self.append_ready();
+            let timeout = self.timeout();
+            tokio::select! {
+                Some((appended, effects)) = self.appends.next(), if !self.appends.is_empty() => {
+                    if let Some(end) = self.durable(appended, effects, published)? {
+                        return Ok(end);
+                    }
+                }
+                () = shutdown.cancelled(), if self.appends.is_empty() => return Ok(LeadershipEnd::Shutdown),
+                _ = leadership.lost.wait_for(|lost| *lost) => return Ok(LeadershipEnd::Lost),
+                count = ears.reports.recv_many(&mut reported, HOST_MESSAGES_AT_ONCE), if self.may_gather() => {
+                    if count == 0 { return Ok(LeadershipEnd::Lost); }
+                    reported.drain(..).for_each(|message| self.reported(message));
+                }
+                count = requests.recv_many(&mut asked, REQUESTS_AT_ONCE), if self.may_gather() => {
+                    if count == 0 { return Ok(LeadershipEnd::Shutdown); }
+                    asked.drain(..).for_each(|request| self.asked(request));
+                }
+                Some(message) = ears.heartbeats.recv() => self.heartbeat(&message),
+                Some(event) = ears.hosts.next() => self.host_changed(event),
+                Some(result) = ears.dispatched.recv() => match result {
+                    DispatchResult::Refused(host, attempts) => self.step(Input::AssignRefused { host, attempts }),
+                    DispatchResult::TermSeen(term) if term > self.term => return Ok(LeadershipEnd::Lost),
+                    DispatchResult::TermSeen(_) => {}
+                },
+                () = tokio::time::sleep(timeout) => self.step(Input::Tick),
+            }
+        }
+    }
+
+    async fn listen(&mut self) -> Result<Ears, DriverError> {
+        let bus = &self.ground.bus;
+        let reports = bus.subscribe(subjects::REPORTS, HOST_MESSAGES_WAITING_MAX).await?;
+        let heartbeats = bus.subscribe(subjects::HEARTBEATS, HOST_MESSAGES_WAITING_MAX).await?;
+        let (sender, dispatched) = mpsc::channel(DISPATCH_RESULTS_WAITING_MAX);
+        self.dispatched = sender;
+        Ok(Ears { reports, heartbeats, hosts: self.ground.membership.hosts(), dispatched })
+    }
+
+    fn step(&mut self, input: Input) {
+        self.core.step(self.shared.clock.now(), input);
+    }
+
+    /// Whether more work may be taken in: the log must keep up, or what has gathered would grow without bound.
+    fn may_gather(&self) -> bool {
+        const EVENTS_GATHERED_MAX: usize = 32 * 1024;
+        self.appends.len() < APPENDS_IN_FLIGHT_MAX || self.core.events_ready() < EVENTS_GATHERED_MAX
+    }
+
+    fn timeout(&self) -> Duration {
+        let now = self.shared.clock.now();
+        let next = self.core.next_timeout().map_or(u64::MAX, |at| at.us_since(now));
+        Duration::from_micros(next).min(TICK_MAX)
+    }
+
+    fn asked(&mut self, request: Request) {
+        match request {
+            Request::Command(command, answer) => {
+                let reply_to = self.waits.one(answer);
+                self.step(Input::Command { reply_to, command: *command });
+            }
+            Request::Commands(commands, answer) => {
+                let first = self.waits.batch(commands.len(), answer);
+                for (reply_to, command) in (first..).map(ReplyTo).zip(commands) {
+                    self.step(Input::Command { reply_to, command });
+                }
+            }
+            Request::Explain(tasks, answer) => {
+                let now = self.shared.clock.now();
+                let _ = answer.send(tasks.into_iter().filter_map(|task| self.core.explain(task, now)).collect());
+            }
+            Request::Overview(answer) => {
+                let _ = answer.send(Overview {
+                    hosts: self.core.hosts(),
+                    queue: self.core.queue_depth(),
+                    counters: self.core.counters(),
+                    at: self.shared.clock.now(),
+                });
+            }
+            Request::Drain(host, draining, answer) => {
+                let known = self.core.hosts().iter().any(|view| view.info.id == host);
+                self.step(Input::DrainHost { host, draining });
+                let _ = answer.send(known);
+            }
+        }
+    }
+
+    fn reported(&mut self, message: Message) {
+        let decoded: FromHost = match rmp_serde::from_slice(&message.payload) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                tracing::warn!(%error, "a host's report is not readable");
+                return;
+            }
+        };
+        let reply_to = self.waits.number();
+        if let Some(responder) = message.responder {
+            self.responders.insert(reply_to, responder);
+        }
+        self.step(Input::FromHost { reply_to, message: decoded });
+    }
+
+    fn heartbeat(&mut self, message: &Message) {
+        match rmp_serde::from_slice::<Heartbeat>(&message.payload) {
+            Ok(heartbeat) => {
+                self.shared.progress.heard(&heartbeat);
+                self.step(Input::Heartbeat(heartbeat));
+            }
+            Err(error) => tracing::warn!(%error, "a host's heartbeat is not readable"),
+        }
+    }
+
+    fn host_changed(&mut self, event: HostEvent) {
+        match event {
+            HostEvent::Joined(info) => self.step(Input::HostJoined(info)),
+            HostEvent::Left(host, incarnation) => {
+                self.shared.progress.left(&host);
+                self.step(Input::HostLeft(host, incarnation));
+            }
+        }
+    }
+
+    /// Appends what the core has decided, as far as the log has room.
+    fn append_ready(&mut self) {
+        while self.appends.len() < APPENDS_IN_FLIGHT_MAX {
+            let mut ready = self.core.take_ready();
+            if ready.is_empty() {
+                return;
+            }
+            let events = std::mem::take(&mut ready.events);
+            events.iter().for_each(|event| self.specs.apply(event));
+            if events.is_empty() {
+                // Nothing to write, but what was written before may not be durable yet.
+                let last = self.last;
+                self.appends.push_back(std::future::ready((Ok(last), Effects { record: None, ready })).boxed());
+            } else {
+                self.append(events, ready);
+            }
+        }
+    }
+
+    /// Appends one record, or several when the log does not take one of this size; the effects wait for the last.
+    fn append(&mut self, mut events: Vec<Event>, ready: Ready) {
+        let record = Record { version: RECORD_VERSION, term: self.term, prev_hash: self.prev_hash, events };
+        let bytes = record.encode();
+        if bytes.len() > self.ground.log.record_bytes_max() && record.events.len() > 1 {
+            events = record.events;
+            let second_half = events.split_off(events.len() / 2);
+            self.append(events, Ready::default());
+            self.append(second_half, ready);
+            return;
+        }
+        self.prev_hash = hash(&bytes);
+        let appended = self.ground.log.append(self.last, bytes);
+        self.last = self.last.next();
+        self.step(Input::Appended(self.last));
+        let effects = Effects { record: Some(Arc::new(record)), ready };
+        self.appends.push_back(async move { (appended.await, effects) }.boxed());
+    }
+
+    /// A record is durable, or leadership is over.
+    fn durable(
+        &mut self,
+        appended: Result<LogSeq, AppendError>,
+        effects: Effects,
+        published: &mut LogSeq,
+    ) -> Result<Option<LeadershipEnd>, DriverError> {
+        let seq = match appended {
+            Ok(seq) => seq,
+            Err(error @ AppendError::Conflict { .. }) => {
+                tracing::warn!(%error, "leadership is lost");
+                return Ok(Some(LeadershipEnd::Lost));
+            }
+            Err(AppendError::NoSpace { .. }) => return Ok(Some(LeadershipEnd::NoSpace)),
+            Err(error @ (AppendError::Storage { .. } | AppendError::TooLarge { .. })) => return Err(error.into()),
+        };
+        if let Some(record) = effects.record {
+            publish_now(self.shared, published, seq, &record);
+            self.step(Input::ReadModelAt(LogSeq(seq.0.saturating_sub(KEY_RECORDS_KEPT))));
+            self.announce_leadership();
+        }
+        for (reply_to, result) in effects.ready.replies {
+            self.waits.answer(reply_to, seq, result);
+        }
+        for reply_to in effects.ready.acks {
+            if let Some(responder) = self.responders.remove(&reply_to) {
+                responder.respond(bytes::Bytes::new());
+            }
+        }
+        for message in effects.ready.messages {
+            let dispatch = Dispatch::new(message, &self.specs);
+            let (bus, shared) = (Arc::clone(&self.ground.bus), Arc::clone(self.shared));
+            tokio::spawn(dispatch.send(bus, shared, self.dispatched.clone()));
+        }
+        Ok(None)
+    }
+
+    /// The first durable record of a term holds `TermStarted`: from then on we lead.
+    fn announce_leadership(&self) {
+        self.shared.standing.send_if_modified(|standing| {
+            let news = !standing.leading || standing.term != self.term;
+            standing.leader = Some(self.node.to_owned());
+            standing.term = self.term;
+            standing.leading = true;
+            standing.no_space = false;
+            news
+        });
+    }
+}

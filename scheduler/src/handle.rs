@@ -1,0 +1,168 @@
+//! What everything but the driver holds: ask the leader, look things up, wait for an end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use wasmill_fabric::Blobs;
+use wasmill_protocol::command::{Command, Done, Refusal};
+use wasmill_protocol::{HostId, LogSeq, TaskId, Term, Timestamp};
+use wasmill_scheduler_core::io::{Counters, HostView, QueueDepth, Waiting};
+
+use crate::clock::Clock;
+use crate::directory::Directory;
+use crate::finals::Finals;
+use crate::progress::ProgressBoard;
+use crate::read_model::ReadModel;
+
+/// How many requests wait for the driver at most; further callers are told to come back.
+pub const REQUESTS_WAITING_MAX: usize = 4096;
+
+/// Commands of one batch at most.
+pub const BATCH_COMMANDS_MAX: usize = 4096;
+
+/// How long a client is told to wait when the driver's queue is full.
+const RETRY_MS: u64 = 500;
+
+/// The way to the driver and to what it publishes. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What the driver publishes and everybody reads.
+pub struct Shared {
+    /// Tenants, tokens, modules and aliases.
+    pub directory: Directory,
+    /// Tasks.
+    pub read_model: Arc<ReadModel>,
+    /// Who waits for which task to end.
+    pub finals: Finals,
+    /// How far running tasks say they are.
+    pub progress: ProgressBoard,
+    /// Payloads, results and modules.
+    pub blobs: Arc<dyn Blobs>,
+    /// The time that events carry.
+    pub clock: Clock,
+    /// Where this node stands; changes with leadership.
+    pub standing: watch::Sender<Standing>,
+}
+
+/// Where this node stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// This node.
+    pub node: String,
+    /// The leader, if one is known.
+    pub leader: Option<String>,
+    /// The leader's term.
+    pub term: Term,
+    /// Whether this node leads and answers commands.
+    pub leading: bool,
+    /// Set while nothing can be written because the disk is full.
+    pub no_space: bool,
+    /// The last durable record.
+    pub log_seq: LogSeq,
+}
+
+/// What is asked of the driver.
+pub(crate) enum Request {
+    /// Decide these; the answers come in the same order.
+    Commands(Vec<Command>, oneshot::Sender<Vec<Answer>>),
+    /// Decide this one.
+    Command(Box<Command>, oneshot::Sender<Answer>),
+    /// Why do these not run? Unknown ones are left out.
+    Explain(Vec<TaskId>, oneshot::Sender<Vec<Waiting>>),
+    /// What is going on?
+    Overview(oneshot::Sender<Overview>),
+    /// Drain a host, or end the draining; answers whether the host is known.
+    Drain(HostId, bool, oneshot::Sender<bool>),
+}
+
+/// The answer to one command.
+pub type Answer = Result<(LogSeq, Done), Refusal>;
+
+/// What is going on, as the core sees it.
+#[derive(Debug, Clone, Default)]
+pub struct Overview {
+    /// The hosts.
+    pub hosts: Vec<HostView>,
+    /// Tasks by state.
+    pub queue: QueueDepth,
+    /// What was counted.
+    pub counters: Counters,
+    /// When this was so.
+    pub at: Timestamp,
+}
+
+impl Handle {
+    /// Asks the leader and waits until the answer is durable.
+    ///
+    /// # Errors
+    ///
+    /// The refusal, [`Refusal::Overloaded`] when the driver's queue is full, [`Refusal::NotLeader`] when this node
+    /// lost leadership before the answer was durable: the command may have been done all the same.
+    pub async fn command(&self, command: Command) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        self.send(Request::Command(Box::new(command), answer))?;
+        answered.await.unwrap_or(Err(Refusal::NotLeader))
+    }
+
+    /// Asks many things at once, at most [`BATCH_COMMANDS_MAX`]; the answers come in the same order. Waits for room in the driver's queue and for
+    /// the read model to catch up, which is how a bulk submission is slowed down.
+    pub async fn commands(&self, commands: Vec<Command>) -> Vec<Answer> {
+        assert!(commands.len() <= BATCH_COMMANDS_MAX, "a batch has at most {BATCH_COMMANDS_MAX} commands");
+        let count = commands.len();
+        self.shared.read_model.caught_up().await;
+        let (answer, answered) = oneshot::channel();
+        if self.requests.send(Request::Commands(commands, answer)).await.is_err() {
+            return vec![Err(Refusal::NotLeader); count];
+        }
+        answered.await.unwrap_or_else(|_| vec![Err(Refusal::NotLeader); count])
+    }
+
+    /// Why tasks do not run. Those that are final or unknown are left out.
+    pub async fn explain(&self, tasks: Vec<TaskId>) -> Vec<Waiting> {
+        self.ask(|answer| Request::Explain(tasks, answer)).await.unwrap_or_default()
+    }
+
+    /// Hosts, queue depth and counters; `None` when this node does not lead or does not answer in time.
+    pub async fn overview(&self) -> Option<Overview> {
+        self.ask(Request::Overview).await
+    }
+
+    /// Drains a host or ends the draining. Whether the host is known.
+    pub async fn drain(&self, host: HostId, draining: bool) -> bool {
+        self.ask(|answer| Request::Drain(host, draining, answer)).await.unwrap_or(false)
+    }
+
+    /// What the driver publishes.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Where this node stands right now.
+    pub fn standing(&self) -> Standing {
+        self.shared.standing.borrow().clone()
+    }
+
+    fn send(&self, request: Request) -> Result<(), Refusal> {
+        if self.shared.read_model.lagging() {
+            return Err(Refusal::Overloaded { what: "the read model is behind".to_owned(), retry_ms: RETRY_MS });
+        }
+        self.requests.try_send(request).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                Refusal::Overloaded { what: "the scheduler's queue is full".to_owned(), retry_ms: RETRY_MS }
+            }
+            mpsc::error::TrySendError::Closed(_) => Refusal::NotLeader,
+        })
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+        const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+        let (answer, answered) = oneshot::channel();
+        self.requests.try_send(request(answer)).ok()?;
+        tokio::time::timeout(ANSWER_TIMEOUT, answered).await.ok()?.ok()
+    }
+}
