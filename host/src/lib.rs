@@ -4,3 +4,4 @@
 //! Between them is the narrow interface of [`channel`] and nothing else.
 
 pub mod channel;
+pub mod engine;

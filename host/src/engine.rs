@@ -1,0 +1,337 @@
+//! The engines: one per [`Profile`], built from one configuration that the compiling child and the host share.
+//!
+//! An artifact is native code and only fits an engine with the same settings, so [`config`] is the only place that
+//! makes them. What differs between the two users is where instances live ([`Instances`]); that is no part of the
+//! code that is generated.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use thiserror::Error;
+use wasmill_protocol::{Limits, Outcome};
+use wasmparser::WasmFeatures;
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy,
+    WasmBacktraceDetails,
+};
+
+/// What WebAssembly a guest may use: the engine is built from it and the upload check validates with it.
+///
+/// `wasmparser` is held at the version that wasmtime itself uses, so this is the very type that the engine takes: when
+/// an update of wasmtime moves to another version, this no longer compiles until both agree again.
+///
+/// Everything not named is off, above all threads and shared memory (the limiter is not asked for those), memory64, GC,
+/// exceptions, relaxed SIMD (not deterministic) and the asynchronous component model. Multi-memory is on because
+/// wasmtime 48.0.8 panics on valid components whose adapters need two memories when it is off; the limiter sums all
+/// memories, so it opens nothing.
+pub const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::SIMD)
+    .union(WasmFeatures::TAIL_CALL)
+    .union(WasmFeatures::FLOATS)
+    .union(WasmFeatures::MULTI_MEMORY)
+    .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::COMPONENT_MODEL);
+
+/// Stack that a guest has before it traps with a stack overflow.
+pub const GUEST_STACK_BYTES: usize = 512 * 1024;
+/// The whole fiber: what is above [`GUEST_STACK_BYTES`] is for host functions, whose overflow would end the process.
+pub const FIBER_STACK_BYTES: usize = 2 * 1024 * 1024;
+/// Elements of one table.
+pub const TABLE_ELEMENTS_MAX: usize = 128 * 1024;
+/// Memories of one module, and of one component with everything inside it.
+pub const MEMORIES_MAX: u32 = 16;
+/// Tables of one module, and of one component with everything inside it.
+pub const TABLES_MAX: u32 = 32;
+/// Core instances inside one component; Python components link dozens of libraries.
+pub const CORE_INSTANCES_MAX: u32 = 256;
+/// Bytes that the engine itself keeps for one instance: grows with functions, globals and imports, and is not in the
+/// guest's memory limit.
+pub const INSTANCE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one linear memory: all that 32-bit WebAssembly can address. `limits.memory_bytes` is the limit that counts.
+const MEMORY_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
+/// What stays mapped of a memory or table after use, when the kernel can tell which pages were touched.
+const KEEP_RESIDENT_BYTES: usize = 1024 * 1024;
+/// The same when it cannot: all of it is then overwritten after every attempt, which must stay cheap.
+const KEEP_RESIDENT_BYTES_BLIND: usize = 64 * 1024;
+/// What stays mapped of a fiber's stack; all of it is overwritten after every attempt.
+const STACK_KEEP_RESIDENT_BYTES: usize = 32 * 1024;
+
+/// How a module is compiled. The same module has one artifact per profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Profile {
+    /// Can be stopped at a tick.
+    Plain,
+    /// Counts fuel too: up to 2.1 times slower on call-heavy code.
+    Metered,
+    /// [`Profile::Plain`], and every NaN has the same bits.
+    PlainDeterministic,
+    /// [`Profile::Metered`], and every NaN has the same bits.
+    MeteredDeterministic,
+}
+
+impl Profile {
+    /// Every profile, in the order of declaration.
+    pub const ALL: [Self; 4] = [Self::Plain, Self::Metered, Self::PlainDeterministic, Self::MeteredDeterministic];
+
+    /// The profile that an attempt needs: metered when fuel is limited, deterministic when it has a seed.
+    pub fn of(limits: &Limits, seed: Option<u64>) -> Self {
+        match (limits.fuel.is_some(), seed.is_some()) {
+            (false, false) => Self::Plain,
+            (true, false) => Self::Metered,
+            (false, true) => Self::PlainDeterministic,
+            (true, true) => Self::MeteredDeterministic,
+        }
+    }
+
+    /// Whether fuel is counted.
+    pub fn is_metered(self) -> bool {
+        matches!(self, Self::Metered | Self::MeteredDeterministic)
+    }
+
+    /// Whether NaNs are made alike.
+    pub fn is_deterministic(self) -> bool {
+        matches!(self, Self::PlainDeterministic | Self::MeteredDeterministic)
+    }
+
+    /// The stable name: part of file names and of the compiling child's command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Metered => "metered",
+            Self::PlainDeterministic => "plain-deterministic",
+            Self::MeteredDeterministic => "metered-deterministic",
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that names no profile.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{0}` is not a profile: `plain`, `metered`, `plain-deterministic` or `metered-deterministic` is expected")]
+pub struct ParseProfileError(String);
+
+impl FromStr for Profile {
+    type Err = ParseProfileError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|profile| profile.as_str() == text).ok_or_else(|| ParseProfileError(text.to_owned()))
+    }
+}
+
+/// Where an engine keeps instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instances {
+    /// Mapped when needed. For the compiling child, whose address space is limited, and for machines that cannot reserve
+    /// the pool.
+    OnDemand,
+    /// In slots that are reserved once and reused: only address space until touched.
+    Pooled {
+        /// How many guests run or wait at the same time. More than this wait for a slot.
+        guests_max: u32,
+    },
+}
+
+/// The settings of an engine: the only place that makes them.
+pub fn config(profile: Profile, instances: Instances) -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_features(WasmFeatures::all(), false)
+        .wasm_features(FEATURES, true)
+        .concurrency_support(false)
+        .shared_memory(false)
+        .strategy(Strategy::Cranelift)
+        .cranelift_opt_level(OptLevel::Speed)
+        .cranelift_nan_canonicalization(profile.is_deterministic())
+        .consume_fuel(profile.is_metered())
+        .epoch_interruption(true)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .async_stack_size(FIBER_STACK_BYTES)
+        // Stacks are reused across tenants.
+        .async_stack_zeroing(true)
+        .signals_based_traps(true)
+        .memory_init_cow(true)
+        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(Outcome::BACKTRACE_FRAMES_MAX))
+        // Function names come from the name section; source lines would cost memory for every module.
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        // For other programs' unwinders only, and registering it makes loading many modules slow.
+        .native_unwind_info(false)
+        .allocation_strategy(match instances {
+            Instances::OnDemand => InstanceAllocationStrategy::OnDemand,
+            Instances::Pooled { guests_max } => InstanceAllocationStrategy::Pooling(pool(guests_max)),
+        });
+    config
+}
+
+fn pool(guests_max: u32) -> PoolingAllocationConfig {
+    let (scan, keep_resident) = if PoolingAllocationConfig::is_pagemap_scan_available() {
+        (Enabled::Yes, KEEP_RESIDENT_BYTES)
+    } else {
+        (Enabled::No, KEEP_RESIDENT_BYTES_BLIND)
+    };
+    let mut pool = PoolingAllocationConfig::new();
+    // Instances are counters only; memories, tables and stacks are reservations. Most guests have one memory and one or two
+    // tables. One guest with all it may have must always fit.
+    pool.total_stacks(guests_max)
+        .total_component_instances(guests_max)
+        .total_core_instances(guests_max.saturating_mul(CORE_INSTANCES_MAX))
+        .total_memories(guests_max.saturating_mul(2).max(MEMORIES_MAX))
+        .total_tables(guests_max.saturating_mul(4).max(TABLES_MAX))
+        .max_core_instances_per_component(CORE_INSTANCES_MAX)
+        .max_memories_per_component(MEMORIES_MAX)
+        .max_tables_per_component(TABLES_MAX)
+        .max_memories_per_module(MEMORIES_MAX)
+        .max_tables_per_module(TABLES_MAX)
+        .max_core_instance_size(INSTANCE_BYTES_MAX)
+        .max_component_instance_size(INSTANCE_BYTES_MAX)
+        .max_memory_size(MEMORY_BYTES_MAX)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .pagemap_scan(scan)
+        .linear_memory_keep_resident(keep_resident)
+        .table_keep_resident(keep_resident)
+        .async_stack_keep_resident(STACK_KEEP_RESIDENT_BYTES);
+    pool
+}
+
+/// Why there is no engine.
+#[derive(Debug, Error)]
+#[error("cannot build the `{profile}` engine")]
+pub struct EngineError {
+    profile: Profile,
+    source: wasmtime::Error,
+}
+
+/// Builds one engine.
+///
+/// # Errors
+///
+/// When the settings contradict each other or the pool's address space cannot be reserved.
+pub fn build(profile: Profile, instances: Instances) -> Result<Engine, EngineError> {
+    Engine::new(&config(profile, instances)).map_err(|source| EngineError { profile, source })
+}
+
+/// The engines of a host process, each built when it is first needed: a pool reserves terabytes of address space.
+#[derive(Debug)]
+pub struct Engines {
+    instances: Instances,
+    built: [OnceLock<Engine>; Profile::ALL.len()],
+}
+
+impl Engines {
+    /// Engines that keep their instances as `instances` says.
+    pub fn new(instances: Instances) -> Self {
+        Self { instances, built: Default::default() }
+    }
+
+    /// The engine for a profile; cheap after the first call for it. When the pool cannot be reserved, instances are mapped on demand:
+    /// slower, but it runs.
+    ///
+    /// # Errors
+    ///
+    /// When no engine can be built on this machine.
+    pub fn get(&self, profile: Profile) -> Result<&Engine, EngineError> {
+        let slot = &self.built[profile as usize];
+        if let Some(engine) = slot.get() {
+            return Ok(engine);
+        }
+        let engine = match build(profile, self.instances) {
+            Err(error) if self.instances != Instances::OnDemand => {
+                tracing::warn!(%profile, error = &error as &dyn std::error::Error, "no pool for instances: mapping them on demand");
+                build(profile, Instances::OnDemand)?
+            }
+            built => built?,
+        };
+        Ok(slot.get_or_init(|| engine))
+    }
+
+    /// One tick for every engine that exists. Cheap; safe from any thread.
+    pub fn tick(&self) {
+        self.built.iter().filter_map(OnceLock::get).for_each(Engine::increment_epoch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{Hash, Hasher};
+
+    use super::*;
+
+    #[test]
+    fn profiles_have_names_that_parse() {
+        for (index, profile) in Profile::ALL.into_iter().enumerate() {
+            assert_eq!(profile as usize, index);
+            assert_eq!(profile.as_str().parse(), Ok(profile));
+        }
+        assert!("fast".parse::<Profile>().is_err());
+    }
+
+    fn compatibility(profile: Profile, instances: Instances) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        build(profile, instances).unwrap().precompile_compatibility_hash().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    #[test]
+    fn artifacts_of_the_child_fit_the_host_and_no_other_profile() {
+        let module = wat::parse_str(r#"(module (func (export "f")))"#).unwrap();
+        for profile in Profile::ALL {
+            let artifact = build(profile, Instances::OnDemand).unwrap().precompile_module(&module).unwrap();
+            let host = build(profile, Instances::Pooled { guests_max: 1 }).unwrap();
+            // SAFETY: the artifact was made by the lines above.
+            #[allow(unsafe_code, reason = "loading an artifact is unsafe by nature")]
+            let loaded = unsafe { wasmtime::Module::deserialize(&host, &artifact) };
+            assert!(loaded.is_ok(), "{profile}: {:?}", loaded.err());
+            for other in Profile::ALL {
+                let equal = compatibility(profile, Instances::OnDemand)
+                    == compatibility(other, Instances::Pooled { guests_max: 1 });
+                assert_eq!(equal, profile == other, "{profile} and {other}");
+            }
+        }
+    }
+
+    /// The engine takes what the validator takes and refuses what it refuses, feature by feature.
+    #[test]
+    fn engine_and_validator_agree() {
+        let engine = build(Profile::Plain, Instances::OnDemand).unwrap();
+        for (allowed, text) in [
+            (true, "(module (memory 1) (memory 1))"),
+            (true, "(module (func (result v128) (i8x16.splat (i32.const 1))))"),
+            (true, "(module (func $f (return_call $f)))"),
+            (true, "(module (table 1 funcref) (table 1 funcref))"),
+            (false, "(module (table 1 externref))"),
+            (true, "(module (global i32 (i32.add (i32.const 1) (i32.const 2))))"),
+            (true, "(component)"),
+            (false, "(module (memory 1 1 shared))"),
+            (false, "(module (memory i64 1))"),
+            (false, "(module (tag))"),
+            (false, "(module (type (struct)))"),
+            (false, "(module (memory 1 (pagesize 1)))"),
+            (false, "(module (func (param v128) (drop (i32x4.relaxed_trunc_f32x4_s (local.get 0)))))"),
+            (
+                false,
+                "(module (func (drop (drop (i64.add128 (i64.const 1) (i64.const 1) (i64.const 1) (i64.const 1))))))",
+            ),
+            (false, "(component (type (stream u8)))"),
+        ] {
+            let bytes = wat::parse_str(text).unwrap();
+            let validated = wasmparser::Validator::new_with_features(FEATURES).validate_all(&bytes);
+            let compiled = if text.starts_with("(component") {
+                wasmtime::component::Component::from_binary(&engine, &bytes).map(drop)
+            } else {
+                wasmtime::Module::from_binary(&engine, &bytes).map(drop)
+            };
+            assert_eq!(validated.is_ok(), allowed, "{text}: {:?}", validated.err());
+            assert_eq!(compiled.is_ok(), allowed, "{text}: {:?}", compiled.err());
+        }
+    }
+}
