@@ -117,6 +117,9 @@ pub enum EventBody {
     CheckpointSaved {
         /// The attempt that saved it.
         id: AttemptId,
+        /// Which of its checkpoints, from 1.
+        #[serde(default)]
+        number: u32,
         /// What the next attempt can read.
         data: Payload,
     },

@@ -33,6 +33,9 @@ pub enum OutcomeKind {
     ModuleInvalid,
     /// A fault of ours in the host, not the guest's; not charged against the task's retries.
     HostFault,
+    /// Given back without a result: the host shuts down, did not take it, or was lost before the attempt was known to run. The task
+    /// is queued again and nothing is charged or counted, so this is never the outcome of a final task.
+    Returned,
 }
 
 impl OutcomeKind {
@@ -52,6 +55,7 @@ impl OutcomeKind {
             Self::HostLost => "host_lost",
             Self::ModuleInvalid => "module_invalid",
             Self::HostFault => "host_fault",
+            Self::Returned => "returned",
         }
     }
 }
