@@ -1,0 +1,53 @@
+//! Every bound of a host, by name.
+
+use wasmill_protocol::limits::{KIB, MIB};
+
+/// The most attempts that wait on a host beyond its slots, so that short ones flow without a gap.
+pub const PREFETCH_MAX: u32 = 1024;
+
+/// How much work a host likes to have waiting, in milliseconds: longer would withhold attempts from other hosts, shorter would leave
+/// slots idle during the way to the leader and back.
+pub const PREFETCH_WORK_MS: u64 = 20;
+
+/// How long the host measures before it adapts its prefetch, in milliseconds.
+pub const PREFETCH_WINDOW_MS: u64 = 50;
+
+/// How many waiting attempts are looked at behind one that is too large for the memory that is free.
+pub const ADMISSION_SCAN_MAX: usize = 128;
+
+/// Batches of reports that are sent and not acknowledged at any time, those that wait for being sent again included.
+pub const BATCHES_IN_FLIGHT_MAX: usize = 4;
+
+/// Reports in one batch.
+pub const BATCH_REPORTS_MAX: usize = 512;
+
+/// Bytes of one batch, estimated: far enough below 1 MiB, the usual limit of a bus, for names and framing.
+pub const BATCH_BYTES_MAX: u64 = 512 * KIB;
+
+/// Bytes of reports that are not acknowledged. A host that holds more takes no new attempts.
+///
+/// Those that it holds already can still end, so the true bound is this and one largest report for each held attempt.
+pub const OUTBOX_BYTES_MAX: u64 = 64 * MIB;
+
+/// Attempts over and done with whose ids are remembered, so that a delayed copy of their assignment is recognised. A copy that is
+/// later still runs once more for nothing: the leader knows that the attempt is over and drops what it hears.
+pub const RECENT_MAX: usize = 65_536;
+
+/// The wait before a failed batch is sent again is drawn from the half to the whole of this, in milliseconds; doubles with each failure.
+pub const RESEND_MS: u64 = 50;
+
+/// Where the doubling of [`RESEND_MS`] ends, in milliseconds.
+pub const RESEND_MS_MAX: u64 = 2_000;
+
+/// How long the shell waits for the answer to a batch before it calls it failed, in milliseconds. The leader answers once
+/// what follows from the reports is durable, so this is also how slow a disk may be before reports travel twice.
+pub const REPORT_TIMEOUT_MS: u64 = 5_000;
+
+/// The time between two heartbeats, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 1_000;
+
+/// The time between a heartbeat and one that a changed credit brings forward, in milliseconds.
+pub const HEARTBEAT_EARLY_MS: u64 = 50;
+
+/// Bytes of one progress message; what is longer is cut.
+pub const PROGRESS_BYTES_MAX: usize = KIB as usize;

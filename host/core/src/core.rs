@@ -1,0 +1,262 @@
+//! The state machine itself: ties admission, prefetch, outbox and heartbeat together.
+
+mod attempts;
+mod messages;
+
+use std::collections::BTreeMap;
+
+use wasmill_protocol::message::{Heartbeat, HostAck, Progress};
+use wasmill_protocol::{AttemptId, Incarnation, Term, Timestamp};
+
+use crate::admission::{Admission, Place};
+use crate::bounds::RECENT_MAX;
+use crate::heartbeat::{Load, Pulse};
+use crate::io::{Config, Input, Ready, ReplyTo, StopReason};
+use crate::outbox::Outbox;
+use crate::prefetch::{Prefetch, Sight};
+use crate::recent::Recent;
+
+/// The decisions of one host.
+#[derive(Debug)]
+pub struct HostCore {
+    config: Config,
+    incarnation: Incarnation,
+    now: Timestamp,
+    /// The highest term seen; lower ones are refused.
+    term: Term,
+    phase: Phase,
+    /// Whether the host is registered, so that the leader counts on what it holds.
+    leased: bool,
+    /// Attempts that were taken and whose end is not acknowledged.
+    held: BTreeMap<AttemptId, Held>,
+    /// Attempts that the leader has given to others and that the sandbox has not ended yet: they occupy their place still.
+    abandoned: BTreeMap<AttemptId, Place>,
+    recent: Recent,
+    admission: Admission,
+    prefetch: Prefetch,
+    outbox: Outbox,
+    pulse: Pulse,
+    load: Load,
+    acks: Vec<(ReplyTo, HostAck)>,
+    stops: Vec<(AttemptId, StopReason)>,
+    counters: Counters,
+}
+
+/// Where an attempt stands on this host.
+#[derive(Debug)]
+enum Held {
+    /// Among the waiting ones of `admission`.
+    Waiting,
+    /// In the sandbox.
+    Running(Running),
+    /// Over; its report is in `outbox`.
+    Ended,
+}
+
+/// An attempt in the sandbox.
+#[derive(Debug)]
+struct Running {
+    place: Place,
+    /// Microseconds that the task has waited, here and before.
+    queue_us: u64,
+    /// The sandbox was asked to stop it.
+    stopping: bool,
+    /// Its task was cancelled, so it ends as cancelled even if it was stopped for another reason.
+    cancelled: bool,
+    /// The newest checkpoint.
+    checkpoint_number: u32,
+    progress: Option<Box<Progress>>,
+}
+
+/// Whether the host takes attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Draining { stop_at: Timestamp, give_up_at: Timestamp },
+}
+
+/// What is counted; grows only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Assignments taken.
+    pub taken: u64,
+    /// Assignments not taken.
+    pub refused: u64,
+    /// Assignments of attempts that were known already.
+    pub duplicates: u64,
+    /// Messages refused for their term.
+    pub stale: u64,
+    /// Attempts given to the sandbox.
+    pub started: u64,
+    /// Attempts that ended, those included that never started.
+    pub ended: u64,
+    /// Attempts handed back.
+    pub returned: u64,
+    /// Attempts dropped because the lease was lost.
+    pub abandoned: u64,
+    /// Batches that were not answered.
+    pub batches_failed: u64,
+}
+
+impl HostCore {
+    /// A host that holds nothing yet.
+    ///
+    /// # Panics
+    ///
+    /// When `config.slots` is 0.
+    pub fn new(config: Config, incarnation: Incarnation) -> Self {
+        assert!(config.slots > 0, "a host without slots");
+        Self {
+            incarnation,
+            now: Timestamp(0),
+            term: Term(0),
+            phase: Phase::Serving,
+            leased: true,
+            held: BTreeMap::new(),
+            abandoned: BTreeMap::new(),
+            recent: Recent::new(RECENT_MAX),
+            admission: Admission::new(config.slots, config.memory_bytes),
+            prefetch: Prefetch::new(config.slots),
+            outbox: Outbox::new(config.seed),
+            pulse: Pulse::default(),
+            load: Load::default(),
+            acks: Vec::new(),
+            stops: Vec::new(),
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    /// Takes in one thing that happened. A `now` below the last one counts as the last one.
+    ///
+    /// # Panics
+    ///
+    /// When [`Input::LeaseRegained`] names an incarnation that is not higher than the one before.
+    pub fn step(&mut self, now: Timestamp, input: Input) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Message { reply_to, message } => self.handle_message(reply_to, message),
+            Input::Ended(ended) => self.handle_ended(ended),
+            Input::Checkpoint { id, number, data } => self.handle_checkpoint(id, number, data),
+            Input::Progress(id, progress) => self.handle_progress(id, progress),
+            Input::Acknowledged(number) => self.handle_acknowledged(number),
+            Input::RequestFailed(number) => {
+                self.counters.batches_failed += 1;
+                self.outbox.failed(self.now, number);
+            }
+            Input::Drain { stop_at, give_up_at } => self.handle_drain(stop_at, give_up_at),
+            Input::LeaseLost => self.handle_lease_lost(),
+            Input::LeaseRegained(incarnation) => self.handle_lease_regained(incarnation),
+            Input::Tick => {}
+        }
+    }
+
+    /// What follows from the steps since the last call. Several steps before one call gather into larger batches.
+    pub fn take_ready(&mut self) -> Ready {
+        self.stop_at_grace();
+        let start = self.start_waiting();
+        let sight = Sight {
+            held: self.held.len(),
+            waiting: self.admission.waiting(),
+            slot_free: self.admission.has_free_slot(),
+        };
+        self.prefetch.observe(self.now, sight);
+        Ready {
+            acks: std::mem::take(&mut self.acks),
+            start,
+            stop: std::mem::take(&mut self.stops),
+            batches: self.outbox.take_batches(self.now, &self.config.host, self.incarnation),
+            heartbeat: self.heartbeat(),
+            drained: self.is_drained(),
+        }
+    }
+
+    /// When to step at the latest, with [`Input::Tick`] if nothing else happens. To be asked after [`HostCore::take_ready`].
+    pub fn next_timeout(&self) -> Option<Timestamp> {
+        let heartbeat = self.leased.then(|| self.pulse.due(self.credit()));
+        let drain = match self.phase {
+            Phase::Draining { stop_at, .. } if self.now < stop_at => Some(stop_at),
+            Phase::Draining { give_up_at, .. } if self.now < give_up_at => Some(give_up_at),
+            _ => None,
+        };
+        [heartbeat, drain, self.outbox.next_timeout()].into_iter().flatten().min()
+    }
+
+    fn heartbeat(&mut self) -> Option<Heartbeat> {
+        let credit = self.credit();
+        if !self.leased || self.now < self.pulse.due(credit) {
+            return None;
+        }
+        let progress = self.held.iter().filter_map(|(id, held)| match held {
+            Held::Running(Running { progress: Some(progress), .. }) => Some((*id, Progress::clone(progress))),
+            _ => None,
+        });
+        Some(Heartbeat {
+            progress: progress.collect(),
+            attempts: self.held.keys().copied().collect(),
+            host: self.config.host.clone(),
+            incarnation: self.incarnation,
+            number: self.pulse.beat(self.now, credit),
+            credit,
+            slots: self.config.slots,
+            memory_bytes: self.config.memory_bytes,
+            labels: self.config.labels.clone(),
+            draining: self.is_draining(),
+            load_millicores: self.load.millicores(self.now),
+        })
+    }
+
+    /// How many attempts the host holds at most, as it tells the leader.
+    pub fn credit(&self) -> u32 {
+        if self.is_draining() { 0 } else { self.prefetch.credit() }
+    }
+
+    /// Attempts in the sandbox.
+    pub fn running(&self) -> usize {
+        self.admission.running()
+    }
+
+    /// Attempts that were taken and have not started.
+    pub fn waiting(&self) -> usize {
+        self.admission.waiting()
+    }
+
+    /// The sum of `limits.memory_bytes` over the attempts in the sandbox.
+    pub fn memory_used(&self) -> u64 {
+        self.admission.memory_used()
+    }
+
+    /// Whether an attempt was taken and its end is not acknowledged.
+    pub fn holds(&self, id: AttemptId) -> bool {
+        self.held.contains_key(&id)
+    }
+
+    /// Which life of the host this is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The highest term seen.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn is_draining(&self) -> bool {
+        self.phase != Phase::Serving
+    }
+
+    fn is_drained(&self) -> bool {
+        match self.phase {
+            Phase::Serving => false,
+            Phase::Draining { give_up_at, .. } => {
+                let nothing_left = self.held.is_empty() && self.abandoned.is_empty() && self.outbox.is_empty();
+                nothing_left || self.now >= give_up_at
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Attempts start, say what they do, end, and are stopped when the host has to let go of them.
+
+use wasmill_protocol::message::{Assignment, Progress, Report};
+use wasmill_protocol::{AttemptId, Incarnation, OutcomeKind, Payload, Timestamp};
+
+use super::{Held, HostCore, Phase, Running};
+use crate::bounds::PROGRESS_BYTES_MAX;
+use crate::io::{Ended, StopReason};
+
+impl HostCore {
+    /// Starts what may start now.
+    pub(super) fn start_waiting(&mut self) -> Vec<Assignment> {
+        let mut start = Vec::new();
+        while let Some((waiting, place)) = self.admission.start_next() {
+            let running = Running {
+                place,
+                queue_us: waiting.queue_us(self.now),
+                stopping: false,
+                cancelled: false,
+                checkpoint_number: 0,
+                progress: None,
+            };
+            self.prefetch.note_started(self.now.us_since(waiting.taken_at));
+            self.counters.started += 1;
+            self.held.insert(waiting.assignment.id, Held::Running(running));
+            start.push(waiting.assignment);
+        }
+        start
+    }
+
+    pub(super) fn handle_ended(&mut self, ended: Ended) {
+        let Ended { id, outcome, mut usage, output, captured } = ended;
+        if let Some(place) = self.abandoned.remove(&id) {
+            self.admission.release(place);
+            self.load.note_ended(self.now, &usage);
+            return;
+        }
+        let Some(Held::Running(running)) = self.held.get(&id) else { return };
+        self.admission.release(running.place);
+        self.prefetch.note_ended();
+        self.load.note_ended(self.now, &usage);
+        usage.queue_us = running.queue_us;
+        // One that was stopped by us and ended by itself in the same moment has a result like any other.
+        let handed_back = running.stopping && !running.cancelled && outcome.kind == OutcomeKind::Cancelled;
+        if handed_back {
+            self.counters.returned += 1;
+            self.end(Report::Returned { id });
+        } else {
+            self.counters.ended += 1;
+            self.end(Report::Ended { id, outcome, usage, output, captured });
+        }
+    }
+
+    pub(super) fn handle_checkpoint(&mut self, id: AttemptId, number: u32, data: Payload) {
+        let Some(Held::Running(running)) = self.held.get_mut(&id) else { return };
+        if number > running.checkpoint_number {
+            running.checkpoint_number = number;
+            self.outbox.push_checkpoint(Report::Checkpoint { id, number, data });
+        }
+    }
+
+    pub(super) fn handle_progress(&mut self, id: AttemptId, mut progress: Progress) {
+        let Some(Held::Running(running)) = self.held.get_mut(&id) else { return };
+        progress.message.truncate(progress.message.floor_char_boundary(PROGRESS_BYTES_MAX));
+        running.progress = Some(Box::new(progress));
+    }
+
+    pub(super) fn handle_drain(&mut self, stop_at: Timestamp, give_up_at: Timestamp) {
+        self.phase = match self.phase {
+            Phase::Serving => {
+                self.pulse.ask();
+                Phase::Draining { stop_at, give_up_at }
+            }
+            Phase::Draining { stop_at: stop_before, give_up_at: give_up_before } => {
+                Phase::Draining { stop_at: stop_at.min(stop_before), give_up_at: give_up_at.min(give_up_before) }
+            }
+        };
+        for waiting in self.admission.remove_all() {
+            self.counters.returned += 1;
+            self.end(Report::Returned { id: waiting.assignment.id });
+        }
+    }
+
+    /// Stops what still runs when the grace of a drain is over.
+    pub(super) fn stop_at_grace(&mut self) {
+        let Phase::Draining { stop_at, .. } = self.phase else { return };
+        if self.now < stop_at {
+            return;
+        }
+        for (id, held) in &mut self.held {
+            if let Held::Running(running) = held
+                && !running.stopping
+            {
+                running.stopping = true;
+                self.stops.push((*id, StopReason::Drained));
+            }
+        }
+    }
+
+    /// The leader has given everything that is here to other hosts: what runs is stopped, what is known of it is dropped.
+    pub(super) fn handle_lease_lost(&mut self) {
+        if !std::mem::replace(&mut self.leased, false) {
+            return;
+        }
+        self.admission.remove_all();
+        self.outbox.clear();
+        for (id, held) in std::mem::take(&mut self.held) {
+            self.recent.insert(id);
+            self.counters.abandoned += 1;
+            if let Held::Running(running) = held {
+                if !running.stopping {
+                    self.stops.push((id, StopReason::Drained));
+                }
+                self.abandoned.insert(id, running.place);
+            }
+        }
+    }
+
+    pub(super) fn handle_lease_regained(&mut self, incarnation: Incarnation) {
+        assert!(incarnation > self.incarnation, "a new life of the host with an old incarnation");
+        // Without having heard of a loss there was one all the same: the incarnation before is gone.
+        self.handle_lease_lost();
+        self.incarnation = incarnation;
+        self.leased = true;
+        self.pulse.ask();
+    }
+}

@@ -1,0 +1,109 @@
+//! What the leader asks, and what it has heard.
+
+use wasmill_protocol::message::{Assignment, HostAck, Report, ToHost};
+use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, Usage};
+
+use super::{Held, HostCore};
+use crate::admission::Waiting;
+use crate::bounds::{OUTBOX_BYTES_MAX, PREFETCH_MAX};
+use crate::io::{BatchNumber, ReplyTo, StopReason};
+
+impl HostCore {
+    pub(super) fn handle_message(&mut self, reply_to: ReplyTo, message: ToHost) {
+        let ack = self.answer(message);
+        self.acks.push((reply_to, ack));
+    }
+
+    fn answer(&mut self, message: ToHost) -> HostAck {
+        if message.term < self.term {
+            self.counters.stale += 1;
+            return HostAck { term_seen: Some(self.term), refused: Vec::new() };
+        }
+        if message.term > self.term {
+            self.term = message.term;
+            // What the leader before was told and has not answered, it may have taken with it.
+            self.outbox.resend_all(self.now);
+        }
+        if message.incarnation != self.incarnation || !self.leased {
+            let refused: Vec<AttemptId> = message.assign.iter().map(|assignment| assignment.id).collect();
+            self.counters.refused += refused.len() as u64;
+            return HostAck { term_seen: None, refused };
+        }
+        let refused = message.assign.into_iter().filter_map(|assignment| self.assign(assignment)).collect();
+        for id in message.cancel {
+            self.cancel(id);
+        }
+        HostAck { term_seen: None, refused }
+    }
+
+    /// Takes an attempt, unless it is known or cannot be taken; then its id comes back.
+    fn assign(&mut self, assignment: Assignment) -> Option<AttemptId> {
+        let id = assignment.id;
+        if let Some(held) = self.held.get(&id) {
+            self.counters.duplicates += 1;
+            if matches!(held, Held::Ended) {
+                // The leader has not heard of the end, and it is there.
+                self.outbox.resend_failed(self.now);
+            }
+            return None;
+        }
+        if self.recent.contains(id) {
+            self.counters.duplicates += 1;
+            return None;
+        }
+        let in_hand = self.admission.running() + self.admission.waiting();
+        let full = in_hand >= self.config.slots as usize + PREFETCH_MAX as usize;
+        let too_large = !self.admission.fits_at_all(assignment.spec.limits.memory_bytes);
+        if self.is_draining() || full || too_large || self.outbox.bytes() > OUTBOX_BYTES_MAX {
+            self.counters.refused += 1;
+            return Some(id);
+        }
+        self.counters.taken += 1;
+        self.held.insert(id, Held::Waiting);
+        self.admission.push(Waiting { assignment, taken_at: self.now });
+        None
+    }
+
+    fn cancel(&mut self, id: AttemptId) {
+        match self.held.get_mut(&id) {
+            Some(Held::Waiting) => {
+                let Some(waiting) = self.admission.remove(id) else { return };
+                let usage = Usage { queue_us: waiting.queue_us(self.now), ..Usage::default() };
+                let outcome = Outcome::new(OutcomeKind::Cancelled, "cancelled before it started").into();
+                let (output, captured) = (Payload::Empty, Payload::Empty);
+                self.counters.ended += 1;
+                self.end(Report::Ended { id, outcome, usage, output, captured });
+            }
+            Some(Held::Running(running)) => {
+                running.cancelled = true;
+                if !running.stopping {
+                    running.stopping = true;
+                    self.stops.push((id, StopReason::Cancelled));
+                }
+            }
+            // It has ended, or was never here: the leader learns it from the report or from the next heartbeat.
+            Some(Held::Ended) | None => {}
+        }
+    }
+
+    /// An attempt is over: from here on there is only its report.
+    pub(super) fn end(&mut self, report: Report) {
+        self.held.insert(report.id(), Held::Ended);
+        self.outbox.push_end(report);
+    }
+
+    pub(super) fn handle_acknowledged(&mut self, number: BatchNumber) {
+        let Some(message) = self.outbox.acknowledged(number) else { return };
+        for report in &message.reports {
+            match report {
+                Report::Ended { id, .. } | Report::Returned { id } => {
+                    self.held.remove(id);
+                    self.recent.insert(*id);
+                }
+                Report::Checkpoint { .. } => {}
+            }
+        }
+        // The leader is there again: what failed while it was away need not wait any longer.
+        self.outbox.resend_failed(self.now);
+    }
+}
