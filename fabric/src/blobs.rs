@@ -35,6 +35,18 @@ pub trait Blobs: Send + Sync {
     /// Removes a blob; one that is not there is fine.
     fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<(), BlobError>>;
 
+    /// Removes a blob that was last written before `than`; whether it was removed. Unlike a `stat` and a `delete` in a
+    /// row this never removes a blob that is being stored anew at the same time, where the implementation can tell.
+    fn delete_older(&self, digest: Digest, than: SystemTime) -> BoxFuture<'_, Result<bool, BlobError>> {
+        Box::pin(async move {
+            match self.stat(digest).await {
+                Ok(stat) if stat.modified < than => self.delete(digest).await.map(|()| true),
+                Ok(_) | Err(BlobError::Unknown(_)) => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
     /// All blobs, in no order: what the sweep of unused ones walks over.
     fn list(&self) -> BoxStream<'_, Result<BlobStat, BlobError>>;
 

@@ -1,1 +1,121 @@
 //! All four traits inside one process, on one data directory.
+//!
+//! ```text
+//! DIR/lock          held by the process that uses the directory; its text is that process's id
+//! DIR/log.sqlite    the log, with its -wal and -shm
+//! DIR/blobs/ab/…    blobs, by the first two digits of their digest
+//! DIR/blobs/tmp/    blobs being written
+//! DIR/term          the last term
+//! ```
+
+mod blobs;
+mod bus;
+mod files;
+mod lock;
+mod log;
+mod membership;
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::{Blobs, Bus, Log, Membership};
+
+/// Log, blobs, bus and membership of one process.
+///
+/// The directory stays locked until this and everything that it handed out is dropped.
+#[derive(Clone)]
+pub struct Embedded {
+    log: Arc<log::EmbeddedLog>,
+    blobs: Arc<blobs::EmbeddedBlobs>,
+    bus: Arc<bus::EmbeddedBus>,
+    membership: Arc<membership::EmbeddedMembership>,
+}
+
+impl Embedded {
+    /// Opens the data directory, creating it (mode 0700) if there is none. Blocks for a few milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Held`] when another process uses the directory; otherwise when it cannot be used.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        files::create_dir_private(dir).map_err(|source| OpenError::Directory {
+            action: "create",
+            path: dir.to_owned(),
+            source,
+        })?;
+        let lock = Arc::new(lock::DirLock::acquire(dir)?);
+        Ok(Self {
+            log: Arc::new(log::EmbeddedLog::open(&dir.join("log.sqlite"), Arc::clone(&lock))?),
+            blobs: Arc::new(blobs::EmbeddedBlobs::open(&dir.join("blobs"), Arc::clone(&lock))?),
+            bus: Arc::default(),
+            membership: Arc::new(membership::EmbeddedMembership::open(&dir.join("term"), lock)?),
+        })
+    }
+
+    /// The log.
+    pub fn log(&self) -> Arc<dyn Log> {
+        Arc::clone(&self.log) as _
+    }
+
+    /// The blobs.
+    pub fn blobs(&self) -> Arc<dyn Blobs> {
+        Arc::clone(&self.blobs) as _
+    }
+
+    /// The bus.
+    pub fn bus(&self) -> Arc<dyn Bus> {
+        Arc::clone(&self.bus) as _
+    }
+
+    /// The membership: this process always leads.
+    pub fn membership(&self) -> Arc<dyn Membership> {
+        Arc::clone(&self.membership) as _
+    }
+}
+
+/// A data directory cannot be used.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another process uses it.
+    #[error("cannot use data directory `{}`: {} uses it already", dir.display(), holder(*pid))]
+    Held {
+        /// The directory.
+        dir: PathBuf,
+        /// The process, when it has said so.
+        pid: Option<u32>,
+    },
+    /// A file or directory in it cannot be used.
+    #[error("cannot {action} `{}`", path.display())]
+    Directory {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The log cannot be opened.
+    #[error("cannot open the log `{}`", path.display())]
+    Log {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A file holds what this program has not written.
+    #[error("`{}` is damaged: {found}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found in it, and what was expected.
+        found: String,
+    },
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}

@@ -1,0 +1,198 @@
+//! Blobs as files, named by their digest.
+
+mod reader;
+mod writer;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
+use sha2::{Digest as _, Sha256};
+use wasmill_protocol::Digest;
+
+use super::lock::DirLock;
+use super::{OpenError, files};
+use crate::blobs::BlobReader;
+use crate::{BlobError, BlobStat, BlobWriter, Blobs};
+
+/// Files are read and written in pieces of this size, each on a thread that may block.
+const PIECE_BYTES: usize = 256 * 1024;
+/// The directory of blobs that are being written.
+const TMP: &str = "tmp";
+/// Directories of blobs: one for each value of the first byte of a digest.
+const SHARDS: u16 = 256;
+
+/// Blobs below one directory.
+pub(super) struct EmbeddedBlobs {
+    files: Arc<Files>,
+}
+
+/// Where blobs lie. Everything here blocks.
+struct Files {
+    dir: PathBuf,
+    /// Held while a blob appears and while one is looked at and removed: a sweep must not remove what has just been stored
+    /// anew.
+    sweep: Mutex<()>,
+    _lock: Arc<DirLock>,
+}
+
+impl EmbeddedBlobs {
+    pub(super) fn open(dir: &Path, lock: Arc<DirLock>) -> Result<Self, OpenError> {
+        let tmp = dir.join(TMP);
+        let failed = |action| {
+            let path = tmp.clone();
+            move |source| OpenError::Directory { action, path, source }
+        };
+        // What a crash left half written.
+        match fs::remove_dir_all(&tmp) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("clear")(error)),
+            _ => {}
+        }
+        files::create_dir_private(&tmp).map_err(failed("create"))?;
+        Ok(Self { files: Arc::new(Files { dir: dir.to_owned(), sweep: Mutex::new(()), _lock: lock }) })
+    }
+
+    /// Runs `work` on a thread that may block.
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Files) -> Result<T, BlobError> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, BlobError>> {
+        let files = Arc::clone(&self.files);
+        blocking(move || work(&files)).boxed()
+    }
+}
+
+impl Blobs for EmbeddedBlobs {
+    fn create(&self) -> BoxFuture<'_, Result<Box<dyn BlobWriter>, BlobError>> {
+        let files = Arc::clone(&self.files);
+        blocking(move || Ok(Box::new(writer::FileWriter::create(files)?) as Box<dyn BlobWriter>)).boxed()
+    }
+
+    fn put(&self, bytes: Bytes) -> BoxFuture<'_, Result<BlobStat, BlobError>> {
+        let files = Arc::clone(&self.files);
+        blocking(move || writer::put(files, bytes)).boxed()
+    }
+
+    fn read(&self, digest: Digest, bytes_max: u64) -> BoxFuture<'_, Result<Bytes, BlobError>> {
+        self.blocking(move |files| {
+            let stat = files.stat(digest)?;
+            if stat.bytes > bytes_max {
+                return Err(BlobError::TooLarge { digest, bytes: stat.bytes, bytes_max });
+            }
+            let bytes = fs::read(files.path(digest)).map_err(|error| missing_or(error, digest, "read"))?;
+            if Digest(Sha256::digest(&bytes).into()) != digest {
+                return Err(BlobError::Damaged(digest));
+            }
+            Ok(bytes.into())
+        })
+    }
+
+    fn open(&self, digest: Digest) -> BoxFuture<'_, Result<BlobReader, BlobError>> {
+        self.blocking(move |files| reader::open(&files.path(digest), digest))
+    }
+
+    fn stat(&self, digest: Digest) -> BoxFuture<'_, Result<BlobStat, BlobError>> {
+        self.blocking(move |files| files.stat(digest))
+    }
+
+    fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<(), BlobError>> {
+        self.blocking(move |files| files.delete(digest))
+    }
+
+    fn delete_older(&self, digest: Digest, than: SystemTime) -> BoxFuture<'_, Result<bool, BlobError>> {
+        self.blocking(move |files| {
+            let _held = files.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+            match files.stat(digest) {
+                Ok(stat) if stat.modified < than => files.delete(digest).map(|()| true),
+                Ok(_) | Err(BlobError::Unknown(_)) => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    fn list(&self) -> BoxStream<'_, Result<BlobStat, BlobError>> {
+        stream::iter(0..SHARDS)
+            .then(move |shard| {
+                self.blocking(move |files| files.list(&format!("{shard:02x}")))
+                    .map(|shard| shard.unwrap_or_else(|error| vec![Err(error)]))
+            })
+            .flat_map(stream::iter)
+            .boxed()
+    }
+
+    fn local_path(&self, digest: Digest) -> Option<PathBuf> {
+        let path = self.files.path(digest);
+        path.is_file().then_some(path)
+    }
+}
+
+impl Files {
+    fn path(&self, digest: Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.dir.join(&hex[..2]).join(hex)
+    }
+
+    fn stat(&self, digest: Digest) -> Result<BlobStat, BlobError> {
+        let read = || fs::metadata(self.path(digest)).and_then(|metadata| Ok((metadata.len(), metadata.modified()?)));
+        let (bytes, modified) = read().map_err(|error| missing_or(error, digest, "look at"))?;
+        Ok(BlobStat { digest, bytes, modified })
+    }
+
+    fn delete(&self, digest: Digest) -> Result<(), BlobError> {
+        match fs::remove_file(self.path(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(|error| failed(format!("remove blob {digest}"), error)),
+        }
+    }
+
+    fn list(&self, shard: &str) -> Result<Vec<Result<BlobStat, BlobError>>, BlobError> {
+        let dir = self.dir.join(shard);
+        let failed = |error| failed(format!("list `{}`", dir.display()), error);
+        let entries = match fs::read_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut stats = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            let Some(Ok(digest)) = name.to_str().map(|hex| format!("sha256:{hex}").parse()) else { continue };
+            match self.stat(digest) {
+                // Removed since the directory was read.
+                Err(BlobError::Unknown(_)) => {}
+                stat => stats.push(stat),
+            }
+        }
+        Ok(stats)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, BlobError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(failed("use a thread for blobs".to_owned(), io::Error::other(error))),
+    }
+}
+
+fn failed(action: String, source: io::Error) -> BlobError {
+    if source.kind() == io::ErrorKind::StorageFull {
+        BlobError::NoSpace { action }
+    } else {
+        BlobError::Storage { action, source }
+    }
+}
+
+fn missing_or(error: io::Error, digest: Digest, verb: &str) -> BlobError {
+    if error.kind() == io::ErrorKind::NotFound {
+        BlobError::Unknown(digest)
+    } else {
+        failed(format!("{verb} blob {digest}"), error)
+    }
+}

@@ -1,0 +1,158 @@
+//! A blob being written: a temporary file that is renamed once its bytes are durable.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{self, BoxFuture};
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+use wasmill_protocol::Digest;
+
+use super::{Files, PIECE_BYTES, TMP, blocking, failed};
+use crate::embedded::files::{create_dir_private, sync_parent};
+use crate::{BlobError, BlobStat, BlobWriter};
+
+/// Stores bytes that are at hand.
+pub(super) fn put(files: Arc<Files>, bytes: Bytes) -> Result<BlobStat, BlobError> {
+    let mut temporary = Temporary::create(&files)?;
+    temporary.write(&bytes)?;
+    temporary.keep(&files, |_| true)
+}
+
+/// See [`BlobWriter`].
+pub(super) struct FileWriter {
+    files: Arc<Files>,
+    path: PathBuf,
+    /// Shared with the thread that writes: when the future of a write is dropped, that thread finishes its piece.
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    /// `None` once a write has failed: the file has a hole where its bytes should be.
+    temporary: Option<Temporary>,
+    /// Small chunks gather here: a thread for each would cost more than the write.
+    buffer: Vec<u8>,
+}
+
+impl FileWriter {
+    pub(super) fn create(files: Arc<Files>) -> Result<Self, BlobError> {
+        let temporary = Temporary::create(&files)?;
+        let path = temporary.file.path().to_owned();
+        let state = Arc::new(Mutex::new(State { temporary: Some(temporary), buffer: Vec::new() }));
+        Ok(Self { files, path, state })
+    }
+}
+
+impl BlobWriter for FileWriter {
+    fn write(&mut self, chunk: Bytes) -> BoxFuture<'_, Result<(), BlobError>> {
+        let mut state = lock(&self.state);
+        if state.buffer.len() + chunk.len() < PIECE_BYTES {
+            state.buffer.extend_from_slice(&chunk);
+            return future::ready(Ok(())).boxed();
+        }
+        drop(state);
+        let state = Arc::clone(&self.state);
+        blocking(move || lock(&state).write(&chunk)).boxed()
+    }
+
+    fn finish(
+        self: Box<Self>,
+        keep: Box<dyn FnOnce(&BlobStat) -> bool + Send>,
+    ) -> BoxFuture<'static, Result<BlobStat, BlobError>> {
+        blocking(move || {
+            let mut state = lock(&self.state);
+            state.write(&[])?;
+            let temporary = state.temporary.take().ok_or_else(incomplete)?;
+            temporary.keep(&self.files, keep)
+        })
+        .boxed()
+    }
+
+    fn local_path(&self) -> Option<&Path> {
+        // What is buffered is at most one piece: it goes into the page cache, which is quick enough for any thread.
+        lock(&self.state).write(&[]).ok()?;
+        Some(&self.path)
+    }
+}
+
+impl State {
+    /// Writes what is buffered, then `chunk`.
+    fn write(&mut self, chunk: &[u8]) -> Result<(), BlobError> {
+        let temporary = self.temporary.as_mut().ok_or_else(incomplete)?;
+        let result = temporary.write(&self.buffer).and_then(|()| temporary.write(chunk));
+        self.buffer = Vec::new();
+        if result.is_err() {
+            self.temporary = None;
+        }
+        result
+    }
+}
+
+/// A file that vanishes unless it is kept.
+struct Temporary {
+    file: NamedTempFile,
+    hasher: Sha256,
+    bytes: u64,
+}
+
+impl Temporary {
+    fn create(files: &Files) -> Result<Self, BlobError> {
+        let file = NamedTempFile::new_in(files.dir.join(TMP))
+            .map_err(|error| failed("create a temporary file for a blob".to_owned(), error))?;
+        Ok(Self { file, hasher: Sha256::new(), bytes: 0 })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
+        self.file
+            .as_file_mut()
+            .write_all(bytes)
+            .map_err(|error| failed(format!("write bytes {} and later of a blob", self.bytes), error))?;
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Makes the blob durable, then visible, then durably visible.
+    fn keep(self, files: &Files, keep: impl FnOnce(&BlobStat) -> bool) -> Result<BlobStat, BlobError> {
+        let digest = Digest(self.hasher.finalize().into());
+        let mut stat = BlobStat { digest, bytes: self.bytes, modified: SystemTime::now() };
+        if !keep(&stat) {
+            return Err(BlobError::Unwanted(digest));
+        }
+        let file = persist(files, self.file, digest).map_err(|error| failed(format!("store blob {digest}"), error))?;
+        if let Ok(modified) = file.metadata().and_then(|metadata| metadata.modified()) {
+            stat.modified = modified;
+        }
+        Ok(stat)
+    }
+}
+
+/// A blob that is there already is replaced by the same bytes: it becomes young, and whole if it was damaged.
+fn persist(files: &Files, temporary: NamedTempFile, digest: Digest) -> io::Result<File> {
+    let path = files.path(digest);
+    temporary.as_file().sync_all()?;
+    if let Some(shard) = path.parent() {
+        create_dir_private(shard)?;
+    }
+    let file = {
+        let _held = files.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        temporary.persist(&path).map_err(|error| error.error)?
+    };
+    sync_parent(&path)?;
+    Ok(file)
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // A panic in between leaves a file that is too short: `finish` would store it under the digest of what it holds, so it is as
+    // good as any other blob.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn incomplete() -> BlobError {
+    failed("finish a blob".to_owned(), io::Error::other("an earlier write of it has failed"))
+}

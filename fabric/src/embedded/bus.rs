@@ -1,0 +1,83 @@
+//! The bus inside one process: a bounded queue for each subscription.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{self, BoxFuture};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{Bus, BusError, Message, Responder, Subscription};
+
+type Subscribers = HashMap<String, Vec<mpsc::Sender<Message>>>;
+
+/// Hands messages from queue to queue; the payload is never copied.
+#[derive(Default)]
+pub(super) struct EmbeddedBus {
+    subscribers: Mutex<Subscribers>,
+}
+
+impl EmbeddedBus {
+    fn subscribers(&self) -> MutexGuard<'_, Subscribers> {
+        // Nothing panics while it holds this lock, and the map is whole between any two of its operations.
+        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The queues of those that still subscribe.
+    fn queues(&self, subject: &str) -> Vec<mpsc::Sender<Message>> {
+        let mut subscribers = self.subscribers();
+        let Some(queues) = subscribers.get_mut(subject) else { return Vec::new() };
+        queues.retain(|queue| !queue.is_closed());
+        if queues.is_empty() {
+            subscribers.remove(subject);
+            return Vec::new();
+        }
+        queues.clone()
+    }
+
+    fn send_request(&self, subject: &str, payload: Bytes) -> Result<oneshot::Receiver<Bytes>, BusError> {
+        let queues = self.queues(subject);
+        let queue = queues.first().ok_or_else(|| BusError::NoSubscriber(subject.to_owned()))?;
+        let (responder, answered) = oneshot::channel();
+        let message = Message { subject: subject.to_owned(), payload, responder: Some(Responder(responder)) };
+        match queue.try_send(message) {
+            Ok(()) => Ok(answered),
+            Err(TrySendError::Full(_)) => Err(BusError::Full(subject.to_owned())),
+            Err(TrySendError::Closed(_)) => Err(BusError::NoSubscriber(subject.to_owned())),
+        }
+    }
+}
+
+impl Bus for EmbeddedBus {
+    fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, BusError>> {
+        let sent = self.send_request(subject, payload);
+        let subject = subject.to_owned();
+        async move {
+            match tokio::time::timeout(timeout, sent?).await {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(_)) | Err(_) => Err(BusError::NoAnswer(subject)),
+            }
+        }
+        .boxed()
+    }
+
+    fn publish(&self, subject: &str, payload: Bytes) -> BoxFuture<'static, Result<(), BusError>> {
+        for queue in self.queues(subject) {
+            // A subscriber without room misses the message: that is the contract.
+            let _ = queue.try_send(Message { subject: subject.to_owned(), payload: payload.clone(), responder: None });
+        }
+        future::ready(Ok(())).boxed()
+    }
+
+    fn subscribe(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>> {
+        let (queue, subscription) = mpsc::channel(capacity.max(1));
+        let mut subscribers = self.subscribers();
+        let queues = subscribers.entry(subject.to_owned()).or_default();
+        queues.retain(|queue| !queue.is_closed());
+        queues.push(queue);
+        future::ready(Ok(subscription)).boxed()
+    }
+}

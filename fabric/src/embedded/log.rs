@@ -1,0 +1,101 @@
+//! The log as an SQLite table: one row a record, one transaction for all records that wait.
+
+mod checkpoint;
+mod store;
+mod tail;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{self, BoxFuture};
+use tokio::sync::{oneshot, watch};
+use wasmill_protocol::LogSeq;
+
+use self::writer::{Command, Writer};
+use super::OpenError;
+use super::lock::DirLock;
+use crate::{AppendError, Log, LogError, LogTail};
+
+/// The largest record in bytes.
+const RECORD_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Records in one file, written by one thread.
+pub(super) struct EmbeddedLog {
+    path: PathBuf,
+    writer: Writer,
+    state: watch::Receiver<LogState>,
+    // Declared last, so dropped last: the directory is free only when the writer has stopped.
+    _lock: Arc<DirLock>,
+}
+
+/// What the writer tells the readers.
+#[derive(Debug, Clone, Default)]
+struct LogState {
+    /// The last durable record.
+    last: LogSeq,
+    /// Why nothing can be appended any more, if so.
+    poisoned: Option<Arc<str>>,
+}
+
+impl EmbeddedLog {
+    pub(super) fn open(path: &Path, lock: Arc<DirLock>) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Log { path: path.to_owned(), source };
+        let store = store::Store::open(path).map_err(|error| match error {
+            store::StoreOpenError::Sqlite(source) => failed(source.into()),
+            store::StoreOpenError::Damaged(found) => OpenError::Damaged { path: path.to_owned(), found },
+        })?;
+        let (state_sender, state) = watch::channel(LogState { last: store.last(), poisoned: None });
+        let writer = Writer::start(path, store, state_sender).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), writer, state, _lock: lock })
+    }
+}
+
+impl Log for EmbeddedLog {
+    /// Blocks the caller while [`writer::COMMANDS_WAITING_MAX`] appends are in flight; a driver keeps far fewer.
+    fn append(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>> {
+        let seq = expected_last.next();
+        if record.len() > RECORD_BYTES_MAX {
+            return future::ready(Err(AppendError::TooLarge { bytes: record.len(), bytes_max: RECORD_BYTES_MAX }))
+                .boxed();
+        }
+        let (answer, answered) = oneshot::channel();
+        self.writer.send(Command::Append { expected_last, record, answer });
+        async move {
+            answered.await.unwrap_or_else(|_| {
+                Err(AppendError::Storage { seq, reason: "the log's writer has stopped".to_owned() })
+            })
+        }
+        .boxed()
+    }
+
+    fn last_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
+        let state = self.state.borrow().clone();
+        future::ready(match state.poisoned {
+            None => Ok(state.last),
+            Some(reason) => Err(LogError::Storage { action: "read the end of", reason: reason.to_string() }),
+        })
+        .boxed()
+    }
+
+    fn tail(&self, from: LogSeq) -> LogTail {
+        tail::tail(self.path.clone(), self.state.clone(), from)
+    }
+
+    fn trim(&self, to: LogSeq) -> BoxFuture<'_, Result<(), LogError>> {
+        let (answer, answered) = oneshot::channel();
+        self.writer.send(Command::Trim { to, answer });
+        async move {
+            answered.await.unwrap_or_else(|_| {
+                Err(LogError::Storage { action: "trim", reason: "the log's writer has stopped".to_owned() })
+            })
+        }
+        .boxed()
+    }
+
+    fn record_bytes_max(&self) -> usize {
+        RECORD_BYTES_MAX
+    }
+}
