@@ -5,6 +5,7 @@
 //! Everything that travels or is stored has a default for every field: a reader one minor version older
 //! or newer must still understand it (`tests/it/versions.rs` lists the pairs).
 
+pub mod api;
 pub mod command;
 pub mod event;
 pub mod ids;

@@ -12,6 +12,7 @@ pub const INLINE_BYTES_MAX: u64 = 32 * KIB;
 
 /// What one attempt may use. Every limit is always set; `fuel` alone can be absent, which means unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Limits {
     /// CPU time in milliseconds; overrun by at most one tick.

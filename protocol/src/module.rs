@@ -6,6 +6,7 @@ use crate::ids::Digest;
 
 /// What a module exports decides how it is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ModuleKind {
     /// A component of the `wasmill:task` world: argument in, return value out.

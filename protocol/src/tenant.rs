@@ -6,6 +6,7 @@ use crate::ids::{Digest, TenantName};
 
 /// What a token may do. Each role may do all that the later ones may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Everything, for every tenant.
@@ -21,6 +22,7 @@ pub enum Role {
 
 /// What one tenant may have at most; `None` is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Quotas {
     /// Tasks that are not final and not running.

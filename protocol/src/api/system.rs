@@ -1,0 +1,83 @@
+//! Hosts and the state of the whole.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::Time;
+
+/// A host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct HostDoc {
+    /// Its id.
+    pub id: String,
+    /// Which life of it; grows with every start.
+    pub incarnation: u64,
+    /// Where it is, for people.
+    pub address: String,
+    /// CPU cores for guests.
+    pub cores: u32,
+    /// Bytes of memory for guests.
+    pub memory_bytes: u64,
+    /// Labels that tasks can require.
+    pub labels: BTreeMap<String, String>,
+    /// `ready`, `draining` or `lost`.
+    pub state: String,
+    /// Guests that can run at the same time.
+    pub slots: u32,
+    /// Slots with an attempt.
+    pub slots_used: u32,
+    /// Slots without one.
+    pub slots_free: u32,
+    /// Attempts placed on the host: running, and waiting there for a slot.
+    pub attempts: u32,
+    /// CPU in use by guests, thousandths of one core.
+    pub load_millicores: u32,
+    /// Compiled modules in its cache.
+    pub modules_cached: u32,
+    /// Version of the program.
+    pub version: String,
+    /// When it was last heard of.
+    pub last_seen: Time,
+}
+
+/// Where the whole stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct StatusDoc {
+    /// Version of the program.
+    pub version: String,
+    /// `standalone` or `cluster`.
+    pub mode: String,
+    /// The control node that answers.
+    pub node: String,
+    /// The control node that leads, if one is known.
+    pub leader: Option<String>,
+    /// The leader's term.
+    pub term: u64,
+    /// The last durable record.
+    pub log_seq: u64,
+    /// Tasks by state.
+    pub queue: QueueDoc,
+    /// Hosts that are ready or draining.
+    pub hosts: u64,
+    /// The time that events would carry now.
+    pub now: Time,
+    /// How long this node has run.
+    pub uptime_ms: u64,
+}
+
+/// How many tasks are in each state that is not final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct QueueDoc {
+    /// Waiting for a time or a retry.
+    pub waiting: u64,
+    /// Could start now.
+    pub queued: u64,
+    /// With a current attempt.
+    pub running: u64,
+}

@@ -1,0 +1,227 @@
+//! Tasks as they are answered, and what can be asked of one.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::api::{Time, number};
+use crate::ids::{Attempt, Digest, HostId, TaskId, TenantName};
+use crate::limits::Limits;
+use crate::outcome::{OutcomeKind, TrapCode};
+use crate::task::TaskState;
+
+/// A task as it is answered. What does not apply is `null`, but for the three inputs, of which at most one is there.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct TaskDoc {
+    /// A UUIDv7: ids sort by the time of submission.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = "uuid"))]
+    pub id: TaskId,
+    /// Whose it is.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub tenant: TenantName,
+    /// Always the digest, whatever was submitted.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^sha256:[0-9a-f]{64}$"))]
+    pub module: Digest,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Why a final state was reached when no attempt decided it: `cancelled`, `expired` or `tenant_removed`; for a cancelled
+    /// task, in the words of the caller if there were any.
+    pub reason: Option<String>,
+    /// As submitted.
+    pub name: Option<String>,
+    /// As submitted.
+    pub description: Option<String>,
+    /// As submitted.
+    pub labels: BTreeMap<String, String>,
+    /// As submitted, when it was JSON of at most 32 KiB and a single task was asked for.
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<Box<RawValue>>,
+    /// As submitted, when it was text of at most 32 KiB and a single task was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_text: Option<String>,
+    /// The payload, when it was bytes of at most 32 KiB and a single task was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_base64: Option<String>,
+    /// As submitted.
+    pub args: Vec<String>,
+    /// As submitted.
+    pub env: BTreeMap<String, String>,
+    /// With all defaults filled in; `fuel` is `null` when unlimited.
+    pub limits: Limits,
+    /// -100 to 100, higher first.
+    pub priority: i8,
+    /// Attempts in all.
+    pub attempts_max: u32,
+    /// The bound of the first delay.
+    pub backoff_ms: u64,
+    /// The bound that later delays grow to.
+    pub backoff_ms_max: u64,
+    /// The earliest start that was asked for, also when it was asked as `delay_ms`.
+    pub not_before: Option<Time>,
+    /// The longest wait in the queue.
+    pub expires_ms: Option<u64>,
+    /// As submitted.
+    pub idempotency_key: Option<String>,
+    /// As submitted.
+    pub require: BTreeMap<String, String>,
+    /// As submitted.
+    pub deterministic: bool,
+    /// As submitted.
+    pub seed: Option<u64>,
+    /// The task of which this is a retry.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = "uuid"))]
+    pub retry_of: Option<TaskId>,
+    /// Why it does not run, in words, while it is waiting or queued.
+    pub waiting_for: Option<String>,
+    /// The number of the latest attempt, 0 before the first.
+    #[cfg_attr(feature = "openapi", schema(value_type = u32))]
+    pub attempt: Attempt,
+    /// Where the latest attempt ran or runs.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub host: Option<HostId>,
+    /// How far a running task says it is.
+    pub progress: Option<ProgressDoc>,
+    /// How the latest attempt that ended did so.
+    pub outcome: Option<OutcomeDoc>,
+    /// What the latest attempt that ended used.
+    pub usage: Option<UsageDoc>,
+    /// The result, when it is JSON of at most 32 KiB and a single task was asked for; whatever it is, `/output` has it.
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
+    pub output: Option<Box<RawValue>>,
+    /// When it was submitted.
+    pub created_at: Time,
+    /// When it last changed.
+    pub updated_at: Time,
+    /// When the latest attempt began.
+    pub started_at: Option<Time>,
+    /// When it became final.
+    pub finished_at: Option<Time>,
+}
+
+/// How far a task says it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ProgressDoc {
+    /// Steps done.
+    pub done: u64,
+    /// Steps in all, 0 if unknown.
+    pub total: u64,
+    /// For people.
+    pub message: String,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OutcomeDoc {
+    /// How.
+    pub kind: OutcomeKind,
+    /// For people.
+    pub message: String,
+    /// Of a command that exited by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The trap, when `kind` is `trapped`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trap: Option<TrapCode>,
+    /// Innermost frame first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backtrace: Option<Vec<String>>,
+}
+
+/// What an attempt used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UsageDoc {
+    /// Fuel consumed; only when fuel was limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fuel: Option<u64>,
+    /// CPU time in microseconds.
+    pub cpu_us: u64,
+    /// The highest sum of memories and tables in bytes.
+    pub memory_peak_bytes: u64,
+    /// Microseconds from queued to started.
+    pub queue_us: u64,
+    /// Microseconds from started to ended.
+    pub run_us: u64,
+    /// Bytes of the payload.
+    pub input_bytes: u64,
+    /// Bytes of the result.
+    pub output_bytes: u64,
+}
+
+/// One thing that happened to a task. Fields that do not apply are absent.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct TaskEventDoc {
+    /// When.
+    pub at: Time,
+    /// The record of the log that holds it.
+    pub seq: u64,
+    /// What: `submitted`, `queued`, `prioritized`, `attempt_started`, `checkpoint_saved`, `attempt_ended`, `cancel_requested`,
+    /// `ended` or `report_late`.
+    pub event: String,
+    /// Which attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// Which host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// How the attempt ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<OutcomeDoc>,
+    /// What the attempt used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UsageDoc>,
+    /// The state that follows, when this event decides it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<TaskState>,
+    /// The earliest start of the next attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Time>,
+    /// The new priority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i8>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Bytes of a checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+/// One line of the answer to a bulk submission, when the task was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SubmittedDoc {
+    /// The task.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = "uuid"))]
+    pub id: TaskId,
+}
+
+/// The body of a cancellation; may be empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CancelTask {
+    /// Why, for people.
+    #[cfg_attr(feature = "openapi", schema(max_length = 1024))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What can be changed of a task that is not final.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PatchTask {
+    /// The new priority, higher first.
+    #[cfg_attr(feature = "openapi", schema(minimum = -100, maximum = 100, required = true, nullable = false))]
+    #[serde(default, deserialize_with = "number::optional_signed")]
+    pub priority: Option<i64>,
+}
