@@ -31,10 +31,7 @@ pub use bindings::Failure;
 /// # Errors
 ///
 /// The failure that the task chose, or a rejection of its payload.
-pub fn run<I, O, E>(
-    function: impl FnOnce(&Context, I) -> Result<O, E>,
-    payload: Vec<u8>,
-) -> Result<Vec<u8>, Failure>
+pub fn run<I, O, E>(function: impl FnOnce(&Context, I) -> Result<O, E>, payload: Vec<u8>) -> Result<Vec<u8>, Failure>
 where
     I: DeserializeOwned + 'static,
     O: Serialize + 'static,

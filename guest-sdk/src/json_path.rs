@@ -18,7 +18,8 @@ enum Open<'a> {
 ///
 /// `line` counts from 1 and `column` counts the bytes of the line up to and including the place, as serde_json has them.
 pub(crate) fn at(json: &[u8], line: usize, column: usize) -> String {
-    let line_start = json.split_inclusive(|byte| *byte == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum::<usize>();
+    let line_start =
+        json.split_inclusive(|byte| *byte == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum::<usize>();
     let end = (line_start + column).min(json.len());
     render(&open_at(&json[..end]))
 }
@@ -77,7 +78,7 @@ fn render(open: &[Open<'_>]) -> String {
 fn push_key(path: &mut String, key: &[u8]) {
     let shown = String::from_utf8_lossy(&key[..key.len().min(KEY_BYTES_MAX)]);
     let cut = if key.len() > KEY_BYTES_MAX { "…" } else { "" };
-    if !shown.is_empty() && shown.chars().all(|char| char.is_alphanumeric() || char == '_' || char == '-') {
+    if !shown.is_empty() && shown.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-') {
         let dot = if path.is_empty() { "" } else { "." };
         path.push_str(&format!("{dot}{shown}{cut}"));
     } else {

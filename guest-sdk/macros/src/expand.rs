@@ -9,8 +9,9 @@ pub(crate) fn task(arguments: TokenStream, function: TokenStream) -> Result<Toke
     if !arguments.is_empty() {
         return Err(Error::new_spanned(arguments, "#[task] takes no arguments"));
     }
-    let function: ItemFn = syn::parse2(function)
-        .map_err(|error| Error::new(error.span(), "#[task] goes on a function: `fn name(ctx: &Context, input: Input)`"))?;
+    let function: ItemFn = syn::parse2(function).map_err(|error| {
+        Error::new(error.span(), "#[task] goes on a function: `fn name(ctx: &Context, input: Input)`")
+    })?;
     check_qualifiers(&function.sig)?;
     let adapter = adapter(&function.sig)?;
     // Types in messages point at the signature, not at the attribute.
@@ -43,7 +44,10 @@ pub(crate) fn task(arguments: TokenStream, function: TokenStream) -> Result<Toke
 /// Refuses what cannot be called from outside.
 fn check_qualifiers(signature: &Signature) -> Result<(), Error> {
     if let Some(keyword) = &signature.asyncness {
-        return Err(Error::new_spanned(keyword, "a task function is not async: an attempt runs one task and may block"));
+        return Err(Error::new_spanned(
+            keyword,
+            "a task function is not async: an attempt runs one task and may block",
+        ));
     }
     if let Safety::Unsafe(keyword) = &signature.safety {
         return Err(Error::new_spanned(keyword, "a task function is not unsafe"));
@@ -52,7 +56,10 @@ fn check_qualifiers(signature: &Signature) -> Result<(), Error> {
         return Err(Error::new_spanned(abi, "a task function is a plain Rust function; #[task] adds the export"));
     }
     if !signature.generics.params.is_empty() {
-        return Err(Error::new_spanned(&signature.generics, "a task function is not generic: the server calls exactly one"));
+        return Err(Error::new_spanned(
+            &signature.generics,
+            "a task function is not generic: the server calls exactly one",
+        ));
     }
     if matches!(signature.output, ReturnType::Default) {
         return Err(Error::new_spanned(signature, "a task function returns `Result<Output, wasmill_guest::Error>`"));
@@ -74,9 +81,10 @@ fn adapter(signature: &Signature) -> Result<TokenStream, Error> {
         }
         [Type::Reference(_), _] => Ok(quote!(#name)),
         [first, _] => Err(Error::new_spanned(first, "the first of two parameters is the context: `ctx: &Context`")),
-        [_, _, third, ..] => {
-            Err(Error::new_spanned(third, "a task function takes at most a context and one input: `ctx: &Context, input: Input`"))
-        }
+        [_, _, third, ..] => Err(Error::new_spanned(
+            third,
+            "a task function takes at most a context and one input: `ctx: &Context, input: Input`",
+        )),
     }
 }
 
@@ -109,10 +117,30 @@ mod tests {
     #[test]
     fn every_shape_of_parameters_has_its_adapter() {
         let cases = [
-            (quote!(fn f() -> R {}), "| _ , _ : :: std :: vec :: Vec < u8 > | f ()"),
-            (quote!(fn f(ctx: &Context) -> R {}), "| ctx , _ : :: std :: vec :: Vec < u8 > | f (ctx)"),
-            (quote!(fn f(input: Input) -> R {}), "| _ , input : Input | f (input)"),
-            (quote!(fn f(ctx: &Context, input: Input) -> R {}), "f"),
+            (
+                quote!(
+                    fn f() -> R {}
+                ),
+                "| _ , _ : :: std :: vec :: Vec < u8 > | f ()",
+            ),
+            (
+                quote!(
+                    fn f(ctx: &Context) -> R {}
+                ),
+                "| ctx , _ : :: std :: vec :: Vec < u8 > | f (ctx)",
+            ),
+            (
+                quote!(
+                    fn f(input: Input) -> R {}
+                ),
+                "| _ , input : Input | f (input)",
+            ),
+            (
+                quote!(
+                    fn f(ctx: &Context, input: Input) -> R {}
+                ),
+                "f",
+            ),
         ];
         for (function, expect) in cases {
             let function: ItemFn = syn::parse2(function).expect("a case is a function");
@@ -123,22 +151,80 @@ mod tests {
     #[test]
     fn a_wrong_function_is_refused_with_the_reason() {
         let cases = [
-            (quote!(async fn f() -> R {}), "not async"),
-            (quote!(unsafe fn f() -> R {}), "not unsafe"),
-            (quote!(extern "C" fn f() -> R {}), "plain Rust function"),
-            (quote!(fn f<T>(input: T) -> R {}), "not generic"),
-            (quote!(fn f(input: Input) {}), "returns `Result<"),
-            (quote!(fn f(input: Input, ctx: &Context) -> R {}), "first of two parameters is the context"),
-            (quote!(fn f(ctx: &Context, input: &Input) -> R {}), "taken by value"),
-            (quote!(fn f(ctx: &Context, a: A, b: B) -> R {}), "at most a context and one input"),
-            (quote!(fn f(&self) -> R {}), "not a method"),
-            (quote!(struct S;), "goes on a function"),
+            (
+                quote!(
+                    async fn f() -> R {}
+                ),
+                "not async",
+            ),
+            (
+                quote!(
+                    unsafe fn f() -> R {}
+                ),
+                "not unsafe",
+            ),
+            (
+                quote!(
+                    extern "C" fn f() -> R {}
+                ),
+                "plain Rust function",
+            ),
+            (
+                quote!(
+                    fn f<T>(input: T) -> R {}
+                ),
+                "not generic",
+            ),
+            (
+                quote!(
+                    fn f(input: Input) {}
+                ),
+                "returns `Result<",
+            ),
+            (
+                quote!(
+                    fn f(input: Input, ctx: &Context) -> R {}
+                ),
+                "first of two parameters is the context",
+            ),
+            (
+                quote!(
+                    fn f(ctx: &Context, input: &Input) -> R {}
+                ),
+                "taken by value",
+            ),
+            (
+                quote!(
+                    fn f(ctx: &Context, a: A, b: B) -> R {}
+                ),
+                "at most a context and one input",
+            ),
+            (
+                quote!(
+                    fn f(&self) -> R {}
+                ),
+                "not a method",
+            ),
+            (
+                quote!(
+                    struct S;
+                ),
+                "goes on a function",
+            ),
         ];
         for (function, expect) in cases {
             let shown = function.to_string();
             let message = message(TokenStream::new(), function);
             assert!(message.contains(expect), "{shown}: {message}");
         }
-        assert_eq!(message(quote!(name = "x"), quote!(fn f() -> R {})), "#[task] takes no arguments");
+        assert_eq!(
+            message(
+                quote!(name = "x"),
+                quote!(
+                    fn f() -> R {}
+                )
+            ),
+            "#[task] takes no arguments"
+        );
     }
 }
