@@ -1,1 +1,29 @@
-fn main() {}
+//! The `wasmill` binary: the server in one process, and the commands that talk to one over HTTP.
+
+mod args;
+mod bench;
+mod client;
+mod commands;
+mod data_dir;
+mod failure;
+mod interrupt;
+mod output;
+mod units;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    match commands::dispatch(cli) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            if !failure.is_silent() {
+                eprintln!("{failure}");
+            }
+            failure.exit.into()
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `wasmill alias`: names that point at modules.
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::client::wire::{Alias, Page};
+use crate::client::{Client, Path};
+use crate::commands::{PageArgs, tell_next};
+use crate::failure::{Exit, Outcome};
+use crate::output::{self, Table};
+
+/// The options of `alias`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AliasArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Point a name at a module; tasks that were submitted before keep theirs
+    Set {
+        /// The name, like `resize` or `resize:v3`
+        name: String,
+        /// The module's digest, `sha256:…`
+        digest: String,
+    },
+    /// Remove a name
+    Rm {
+        /// The name
+        name: String,
+    },
+    /// List names
+    Ls(PageArgs),
+}
+
+/// Does what the action says.
+pub(crate) async fn run(client: &Client, json: bool, args: &AliasArgs) -> Outcome {
+    let aliases = Path::new("/v1/aliases");
+    match &args.action {
+        Action::Set { name, digest } => {
+            let answer = client.send_json(Method::PUT, &aliases.segment(name), &json!({ "digest": digest })).await?;
+            if json && !answer.body.is_empty() {
+                output::print_json(&answer.body)?;
+            }
+        }
+        Action::Rm { name } => {
+            client.delete(&aliases.segment(name)).await?;
+        }
+        Action::Ls(page) => {
+            let answer = client.get(&page.apply(aliases)).await?;
+            if json {
+                output::print_json(&answer.body)?;
+                return Ok(Exit::Done);
+            }
+            let page: Page<Alias> = answer.json()?;
+            let mut table = Table::new(["NAME", "DIGEST"]);
+            for alias in page.items {
+                table.row([alias.name, alias.digest]);
+            }
+            table.print()?;
+            tell_next(page.next.as_deref());
+        }
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,92 @@
+//! `wasmill ps`: lists tasks.
+
+use crate::client::wire::{Page, Task};
+use crate::client::{Client, Path};
+use crate::commands::{PageArgs, tell_next};
+use crate::failure::{Exit, Outcome};
+use crate::output::{self, Table};
+use crate::units::{parse_pair, short_digest, show_age, show_us, wall_clock};
+
+/// The options of `ps`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PsArgs {
+    /// Only in this state: waiting, queued, running, succeeded, failed, cancelled, skipped
+    #[arg(long)]
+    state: Option<String>,
+    /// Only of this module: digest or alias
+    #[arg(long)]
+    module: Option<String>,
+    /// Only of this name
+    #[arg(long)]
+    name: Option<String>,
+    /// Only with this label; can be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    labels: Vec<(String, String)>,
+    /// Only of this job
+    #[arg(long)]
+    job: Option<String>,
+    /// Only created after this time, like 2026-03-01T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    created_after: Option<String>,
+    /// Only created before this time
+    #[arg(long, value_name = "TIME")]
+    created_before: Option<String>,
+    #[command(flatten)]
+    page: PageArgs,
+}
+
+/// Prints one page.
+pub(crate) async fn run(client: &Client, json: bool, args: &PsArgs) -> Outcome {
+    let mut path = Path::new("/v1/tasks")
+        .query_if("state", args.state.as_deref())
+        .query_if("module", args.module.as_deref())
+        .query_if("name", args.name.as_deref())
+        .query_if("job", args.job.as_deref())
+        .query_if("created_after", args.created_after.as_deref())
+        .query_if("created_before", args.created_before.as_deref());
+    for (key, value) in &args.labels {
+        path = path.query("label", format_args!("{key}={value}"));
+    }
+    let answer = client.get(&args.page.apply(path)).await?;
+    if json {
+        output::print_json(&answer.body)?;
+        return Ok(Exit::Done);
+    }
+    let page: Page<Task> = answer.json()?;
+    let now = wall_clock();
+    let mut table = Table::new(["ID", "NAME", "MODULE", "STATE", "ATTEMPT", "AGE", "RAN", "NOTE"]);
+    for task in &page.items {
+        table.row([
+            task.id.clone(),
+            task.name.clone().unwrap_or_else(|| "-".into()),
+            short_digest(&task.module).to_owned(),
+            task.state.as_str().to_owned(),
+            task.attempt.to_string(),
+            show_age(&task.created_at, now),
+            task.usage.as_ref().map_or_else(|| "-".into(), |usage| show_us(usage.run_us)),
+            note(task),
+        ]);
+    }
+    table.print()?;
+    tell_next(page.next.as_deref());
+    Ok(Exit::Done)
+}
+
+/// Why it is not running, how far it is, or how it failed.
+fn note(task: &Task) -> String {
+    const CHARS_MAX: usize = 60;
+    let progress = || {
+        let progress = task.progress.as_ref()?;
+        let percent = (progress.total > 0.0).then(|| format!("{:.0}% ", 100.0 * progress.done / progress.total));
+        Some(format!("{}{}", percent.unwrap_or_default(), progress.message.as_deref().unwrap_or_default()))
+    };
+    let failure = || {
+        let outcome = task.outcome.as_ref().filter(|outcome| outcome.kind != "succeeded")?;
+        Some(format!("{}: {}", outcome.kind, outcome.message.as_deref().unwrap_or_default()))
+    };
+    let text = task.waiting_for.clone().or_else(failure).or_else(progress).unwrap_or_default();
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

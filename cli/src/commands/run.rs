@@ -1,0 +1,175 @@
+//! `wasmill run`: one task from submission to its result on stdout.
+
+use std::path::Path as FilePath;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use wasmill_protocol::TaskState;
+
+use crate::client::wire::Task;
+use crate::client::{Answer, Client, ClientError, Path};
+use crate::commands::task_args::{InputArgs, TaskArgs};
+use crate::commands::{push, task_path, wait};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::interrupt::Interrupts;
+use crate::output;
+
+mod progress;
+
+/// How long a cancelled task may take to stop before we no longer wait for it.
+const CANCEL_WAIT_MS: u64 = 5_000;
+/// The same, for a server that does not answer at all.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one request waits when nobody watches.
+const POLL_MS: u64 = 25_000;
+/// How long one request waits while a progress bar is shown.
+const POLL_WATCHED_MS: u64 = 250;
+
+/// The options of `run`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// Digest or alias of a module, or a .wasm file that is uploaded first
+    module: String,
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    task: TaskArgs,
+    /// Arguments of a command, after `--`
+    #[arg(last = true)]
+    args: Vec<String>,
+}
+
+/// Submits, waits, prints. Ctrl-C cancels the task; a second one gives up on that too.
+pub(crate) async fn run(client: &Client, json: bool, mut args: RunArgs) -> Outcome {
+    let mut interrupts = Interrupts::listen()?;
+    // A user who watches sees each failure at once and decides by himself.
+    args.task.attempts.get_or_insert(1);
+    let task = tokio::select! {
+        task = submit(client, args) => task?,
+        () = interrupts.next() => return Ok(Exit::Interrupted),
+    };
+    tokio::select! {
+        outcome = finish(client, json, &task.id) => outcome,
+        () = interrupts.next() => {
+            eprintln!("cancelling task {}; press Ctrl-C again to leave it", task.id);
+            tokio::select! {
+                () = cancel(client, &task.id) => {}
+                () = interrupts.next() => eprintln!("left task {}: stop it with `wasmill cancel`", task.id),
+            }
+            Ok(Exit::Interrupted)
+        }
+    }
+}
+
+async fn submit(client: &Client, args: RunArgs) -> Result<Task, Failure> {
+    let input = args.input.read()?;
+    let named_file = push::is_file_name(&args.module);
+    let module = if named_file {
+        push::ensure(client, push::read_module(FilePath::new(&args.module))?).await?
+    } else {
+        args.module.clone()
+    };
+    let task = args.task.task(module, input, args.args);
+    match client.send_json(Method::POST, &Path::new("/v1/tasks"), &task).await {
+        Ok(answer) => Ok(answer.json()?),
+        Err(error) if !named_file && FilePath::new(&args.module).is_file() => {
+            Err(Failure::from(error).hint(format!("to run the file, write `wasmill run ./{}`", args.module)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn finish(client: &Client, json: bool, id: &str) -> Outcome {
+    let mut progress = output::has_watcher().then(progress::Progress::new);
+    let poll_ms = if progress.is_some() { POLL_WATCHED_MS } else { POLL_MS };
+    let (task, answer) = wait::until_final(client, id, poll_ms, |task| {
+        if let Some(progress) = &mut progress {
+            progress.show(task);
+        }
+    })
+    .await?;
+    drop(progress);
+    let (logs, output) = tokio::join!(fetch(client, id, "logs"), fetch(client, id, "output"));
+    if let Some(logs) = logs? {
+        use std::io::Write as _;
+        // Nobody to read stderr is no reason to hide the result.
+        let _ = std::io::stderr().lock().write_all(&logs.body);
+    }
+    if json {
+        output::print_json(&answer.body)?;
+    } else if let Some(output) = output? {
+        output::print_bytes(&output.body)?;
+    }
+    if task.state == TaskState::Succeeded {
+        return Ok(Exit::Done);
+    }
+    eprintln!("{}", describe_failure(&task));
+    Ok(Exit::TaskFailed)
+}
+
+/// The logs or the output of a task; `None` when there is none.
+async fn fetch(client: &Client, id: &str, what: &str) -> Result<Option<Answer>, ClientError> {
+    match client.get(&task_path(id).segment(what)).await {
+        Ok(answer) => Ok(Some(answer)),
+        Err(ClientError::Problem(problem)) if problem.status == 404 => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn cancel(client: &Client, id: &str) {
+    let path = task_path(id).segment("cancel").query("wait_ms", CANCEL_WAIT_MS);
+    let body = json!({ "reason": "interrupted" });
+    let request = client.send_json(Method::POST, &path, &body);
+    match tokio::time::timeout(CANCEL_TIMEOUT, request).await {
+        Ok(Ok(answer)) if answer.status == 200 => eprintln!("cancelled task {id}"),
+        Ok(Ok(_)) => eprintln!("task {id} will be cancelled"),
+        Ok(Err(error)) if error.code() == Some("already_final") => eprintln!("task {id} had ended already"),
+        Ok(Err(error)) => eprintln!("{}", Failure::from(error)),
+        Err(_) => eprintln!("error: the server did not say whether task {id} was cancelled"),
+    }
+}
+
+/// Says on stderr why there is no result.
+fn describe_failure(task: &Task) -> String {
+    let outcome = task.outcome.clone().unwrap_or_default();
+    let state = task.state.as_str();
+    let kind = if outcome.kind.is_empty() || outcome.kind == state {
+        state.to_owned()
+    } else {
+        format!("{state}: {}", outcome.kind)
+    };
+    let mut text = format!("error: task {} {kind}", task.id);
+    if let Some(message) = outcome.message.filter(|message| !message.is_empty()) {
+        text.push_str(&format!(": {}", output::printable(&message)));
+    }
+    for frame in outcome.backtrace.unwrap_or_default() {
+        text.push_str(&format!("\n  at {}", output::printable(&frame)));
+    }
+    text.push_str(&format!("\n  what to do: see what happened with `wasmill events {}`", task.id));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::wire::TaskOutcome;
+
+    #[test]
+    fn failures_name_outcome_message_and_place() {
+        let outcome = TaskOutcome {
+            kind: "trapped".into(),
+            message: Some("wasm `unreachable` instruction executed".into()),
+            backtrace: Some(vec!["boom".into(), "main\u{7}".into()]),
+            ..TaskOutcome::default()
+        };
+        let task = Task { id: "7".into(), state: TaskState::Failed, outcome: Some(outcome), ..Task::default() };
+        assert_eq!(
+            describe_failure(&task),
+            "error: task 7 failed: trapped: wasm `unreachable` instruction executed\n  at boom\n  at main?\n  \
+             what to do: see what happened with `wasmill events 7`"
+        );
+        let cancelled = Task { id: "8".into(), state: TaskState::Cancelled, ..Task::default() };
+        assert!(describe_failure(&cancelled).starts_with("error: task 8 cancelled\n"));
+    }
+}

@@ -1,0 +1,30 @@
+//! `wasmill status`: the server as a whole.
+
+use crate::client::wire::Status;
+use crate::client::{Client, Path};
+use crate::failure::{Exit, Outcome};
+use crate::output;
+use crate::units::show_us;
+
+/// Prints version, leader and queue.
+pub(crate) async fn run(client: &Client, json: bool) -> Outcome {
+    let answer = client.get(&Path::new("/v1/status")).await?;
+    if json {
+        output::print_json(&answer.body)?;
+        return Ok(Exit::Done);
+    }
+    let status: Status = answer.json()?;
+    let queue = status.queue;
+    output::print_fields(&[
+        ("server", Some(client.server().to_owned())),
+        ("version", Some(status.version)),
+        ("mode", Some(status.mode)),
+        ("node", status.node),
+        ("leader", status.leader),
+        ("term", Some(status.term.to_string())),
+        ("log", Some(format!("record {}", status.log_seq))),
+        ("tasks", Some(format!("{} waiting, {} queued, {} running", queue.waiting, queue.queued, queue.running))),
+        ("up for", status.uptime_ms.map(|ms| show_us(ms.saturating_mul(1000)))),
+    ])?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,83 @@
+//! `wasmill submit`: tasks that nobody waits for.
+
+mod bulk;
+
+use std::path::{Path as FilePath, PathBuf};
+
+use reqwest::Method;
+
+use crate::client::wire::Task;
+use crate::client::{Client, Path};
+use crate::commands::push;
+use crate::commands::task_args::{InputArgs, TaskArgs};
+use crate::failure::{Exit, Outcome};
+use crate::output;
+
+/// The options of `submit`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SubmitArgs {
+    /// Digest or alias of a module, or a .wasm file that is uploaded first
+    #[arg(required_unless_present = "ndjson")]
+    module: Option<String>,
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    task: TaskArgs,
+    #[command(flatten)]
+    later: LaterArgs,
+    /// Submit many: a file with one task in JSON on each line; `-` reads stdin
+    #[arg(long, value_name = "FILE", exclusive = true)]
+    ndjson: Option<PathBuf>,
+    /// Arguments of a command, after `--`
+    #[arg(last = true)]
+    args: Vec<String>,
+}
+
+/// When the task starts and starts again.
+#[derive(Debug, clap::Args)]
+struct LaterArgs {
+    /// Start at the earliest after so many milliseconds
+    #[arg(long, value_name = "MS", conflicts_with = "not_before", help_heading = "Time")]
+    delay: Option<u64>,
+    /// Start at the earliest at this time, like 2026-03-01T12:00:00Z
+    #[arg(long, value_name = "TIME", help_heading = "Time")]
+    not_before: Option<String>,
+    /// Fail when it could not start for so many milliseconds
+    #[arg(long, value_name = "MS", help_heading = "Time")]
+    expires: Option<u64>,
+    /// Bound of the delay before the second attempt, in milliseconds; it doubles with each
+    #[arg(long, value_name = "MS", help_heading = "Time")]
+    backoff: Option<u64>,
+    /// What that bound grows to, in milliseconds
+    #[arg(long, value_name = "MS", help_heading = "Time")]
+    backoff_max: Option<u64>,
+    /// Idempotency key: a task of the same key is submitted only once
+    #[arg(long)]
+    key: Option<String>,
+}
+
+/// Prints the id of each task.
+pub(crate) async fn run(client: &Client, json: bool, args: SubmitArgs) -> Outcome {
+    if let Some(file) = args.ndjson {
+        return bulk::submit(client, json, &file).await;
+    }
+    let input = args.input.read()?;
+    let mut module = args.module.unwrap_or_default();
+    if push::is_file_name(&module) {
+        module = push::ensure(client, push::read_module(FilePath::new(&module))?).await?;
+    }
+    let mut task = args.task.task(module, input, args.args);
+    task.delay_ms = args.later.delay;
+    task.not_before = args.later.not_before;
+    task.expires_ms = args.later.expires;
+    task.backoff_ms = args.later.backoff;
+    task.backoff_ms_max = args.later.backoff_max;
+    task.idempotency_key = args.later.key;
+    let answer = client.send_json(Method::POST, &Path::new("/v1/tasks"), &task).await?;
+    if json {
+        output::print_json(&answer.body)?;
+    } else {
+        output::print_line(&answer.json::<Task>()?.id)?;
+    }
+    Ok(Exit::Done)
+}
