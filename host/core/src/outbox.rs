@@ -108,11 +108,12 @@ impl Outbox {
     pub(crate) fn take_batches(&mut self, now: Timestamp, host: &HostId, incarnation: Incarnation) -> Vec<Batch> {
         let mut batches = self.take_resends(now);
         while self.in_flight.len() < BATCHES_IN_FLIGHT_MAX {
-            let number = self.next_number();
+            let number = BatchNumber(self.number_last.0 + 1);
             let reports = self.gather(number);
             if reports.is_empty() {
                 break;
             }
+            self.number_last = number;
             let message = Arc::new(FromHost { host: host.clone(), incarnation, reports });
             let in_flight = InFlight { message: Arc::clone(&message), failures: 0, resend_at: None };
             self.in_flight.insert(number, in_flight);
@@ -128,7 +129,8 @@ impl Outbox {
         let mut batches = Vec::new();
         for old in numbers {
             let Some(mut batch) = self.in_flight.remove(&old) else { continue };
-            let number = self.next_number();
+            let number = BatchNumber(self.number_last.0 + 1);
+            self.number_last = number;
             batch.resend_at = None;
             for report in &batch.message.reports {
                 if let Some(checkpoint) = self.checkpoints.get_mut(&report.id())
@@ -166,11 +168,6 @@ impl Outbox {
             }
         }
         reports
-    }
-
-    fn next_number(&mut self) -> BatchNumber {
-        self.number_last = BatchNumber(self.number_last.0 + 1);
-        self.number_last
     }
 
     /// A batch is durable at the leader: its message, or nothing when another sending of it was acknowledged before.

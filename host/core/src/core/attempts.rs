@@ -65,16 +65,15 @@ impl HostCore {
         running.progress = Some(Box::new(progress));
     }
 
-    pub(super) fn handle_drain(&mut self, stop_at: Timestamp, give_up_at: Timestamp) {
-        self.phase = match self.phase {
-            Phase::Serving => {
-                self.pulse.ask();
-                Phase::Draining { stop_at, give_up_at }
-            }
+    pub(super) fn handle_drain(&mut self, mut stop_at: Timestamp, mut give_up_at: Timestamp) {
+        match self.phase {
+            Phase::Serving => self.pulse.ask(),
             Phase::Draining { stop_at: stop_before, give_up_at: give_up_before } => {
-                Phase::Draining { stop_at: stop_at.min(stop_before), give_up_at: give_up_at.min(give_up_before) }
+                stop_at = stop_at.min(stop_before);
+                give_up_at = give_up_at.min(give_up_before);
             }
-        };
+        }
+        self.phase = Phase::Draining { stop_at: stop_at.min(give_up_at), give_up_at };
         for waiting in self.admission.remove_all() {
             self.counters.returned += 1;
             self.end(Report::Returned { id: waiting.assignment.id });

@@ -1,0 +1,154 @@
+//! A host under test, with times in milliseconds, attempts named by numbers, and a readable print of what it wants.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use expect_test::Expect;
+use wasmill_host_core::{Batch, BatchNumber, Config, Ended, HostCore, Input, Ready, ReplyTo};
+use wasmill_protocol::message::{Assignment, HostAck, Report, ToHost};
+use wasmill_protocol::{
+    Attempt, AttemptId, Incarnation, Limits, Nonce, Outcome, OutcomeKind, Payload, TaskSpec, Term, Timestamp, Usage,
+};
+
+/// The incarnation that a [`World`] begins with.
+pub(crate) const INCARNATION: Incarnation = Incarnation(1);
+
+/// A host and the time.
+pub(crate) struct World {
+    pub(crate) core: HostCore,
+    pub(crate) now: Timestamp,
+}
+
+impl World {
+    /// A host with 100 bytes of memory.
+    pub(crate) fn new(slots: u32) -> Self {
+        let config = Config { host: "h".into(), slots, memory_bytes: 100, labels: BTreeMap::new(), seed: 7 };
+        Self { core: HostCore::new(config, INCARNATION), now: Timestamp(0) }
+    }
+
+    /// A host whose first heartbeat is over, so that it does not get into the way.
+    pub(crate) fn settled(slots: u32) -> Self {
+        let mut world = Self::new(slots);
+        assert!(world.core.take_ready().heartbeat.is_some());
+        world
+    }
+
+    pub(crate) fn step(&mut self, input: Input) -> &mut Self {
+        self.core.step(self.now, input);
+        self
+    }
+
+    pub(crate) fn at_ms(&mut self, ms: u64) -> &mut Self {
+        self.now = Timestamp(0).plus_ms(ms);
+        self.step(Input::Tick)
+    }
+
+    /// A message of the leader of term 1.
+    pub(crate) fn message(&mut self, assign: Vec<Assignment>, cancel: &[u64]) -> &mut Self {
+        let cancel = cancel.iter().map(|number| id(*number)).collect();
+        let message = ToHost { term: Term(1), incarnation: self.core.incarnation(), assign, cancel };
+        self.step(Input::Message { reply_to: ReplyTo(0), message })
+    }
+
+    pub(crate) fn assign(&mut self, numbers: &[u64]) -> &mut Self {
+        let assign = numbers.iter().map(|number| assignment(*number, 10)).collect();
+        self.message(assign, &[])
+    }
+
+    pub(crate) fn end(&mut self, number: u64, kind: OutcomeKind) -> &mut Self {
+        self.step(Input::Ended(ended(id(number), kind)))
+    }
+
+    pub(crate) fn checkpoint(&mut self, of: u64, number: u32) -> &mut Self {
+        self.step(Input::Checkpoint { id: id(of), number, data: Payload::inline(vec![number as u8].into()) })
+    }
+
+    pub(crate) fn acknowledge(&mut self, batch: u64) -> &mut Self {
+        self.step(Input::Acknowledged(BatchNumber(batch)))
+    }
+
+    pub(crate) fn fail(&mut self, batch: u64) -> &mut Self {
+        self.step(Input::RequestFailed(BatchNumber(batch)))
+    }
+
+    /// Compares what the host wants with `expect`.
+    pub(crate) fn check(&mut self, expect: Expect) -> &mut Self {
+        expect.assert_eq(&show(&self.core.take_ready()));
+        self
+    }
+}
+
+pub(crate) fn id(number: u64) -> AttemptId {
+    let task = format!("00000000-0000-7000-8000-{number:012x}").parse().unwrap();
+    AttemptId { task, attempt: Attempt(1), nonce: Nonce(number) }
+}
+
+pub(crate) fn assignment(number: u64, memory_bytes: u64) -> Assignment {
+    let limits = Limits { memory_bytes, ..Limits::default() };
+    let spec = Arc::new(TaskSpec { limits, ..TaskSpec::default() });
+    Assignment { id: id(number), spec, checkpoint: Payload::Empty, queue_us: 1000 }
+}
+
+pub(crate) fn ended(id: AttemptId, kind: OutcomeKind) -> Ended {
+    let outcome = Arc::new(Outcome::new(kind, ""));
+    let usage = Usage { cpu_us: 10, run_us: 20, ..Usage::default() };
+    Ended { id, outcome, usage, output: Payload::Empty, captured: Payload::Empty }
+}
+
+/// One line for each thing that the host wants.
+pub(crate) fn show(ready: &Ready) -> String {
+    let mut text = String::new();
+    for (reply_to, HostAck { term_seen, refused }) in &ready.acks {
+        write!(text, "ack {}", reply_to.0).unwrap();
+        if let Some(term) = term_seen {
+            write!(text, " term_seen {term}").unwrap();
+        }
+        if !refused.is_empty() {
+            write!(text, " refused{}", names(refused)).unwrap();
+        }
+        text.push('\n');
+    }
+    for assignment in &ready.start {
+        writeln!(text, "start{}", names(&[assignment.id])).unwrap();
+    }
+    for (id, reason) in &ready.stop {
+        writeln!(text, "stop{} {reason:?}", names(&[*id])).unwrap();
+    }
+    for Batch { number, message } in &ready.batches {
+        writeln!(text, "batch {} of incarnation {}", number.0, message.incarnation).unwrap();
+        for report in &message.reports {
+            writeln!(text, "  {}", show_report(report)).unwrap();
+        }
+    }
+    if let Some(beat) = &ready.heartbeat {
+        let draining = if beat.draining { " draining" } else { "" };
+        let attempts = names(&beat.attempts);
+        writeln!(text, "heartbeat {} credit {}{draining} holds{attempts}", beat.number, beat.credit).unwrap();
+        for (id, progress) in &beat.progress {
+            writeln!(text, "  progress{} {}/{}", names(&[*id]), progress.done, progress.total).unwrap();
+        }
+    }
+    if ready.drained {
+        text.push_str("drained\n");
+    }
+    text
+}
+
+fn show_report(report: &Report) -> String {
+    let name = names(&[report.id()]);
+    match report {
+        Report::Ended { outcome, usage, .. } => {
+            format!("ended{name} {} after {} us in queues", outcome.kind.as_str(), usage.queue_us)
+        }
+        Report::Checkpoint { number, .. } => format!("checkpoint{name} number {number}"),
+        Report::Returned { .. } => format!("returned{name}"),
+    }
+}
+
+fn names(ids: &[AttemptId]) -> String {
+    ids.iter().fold(String::new(), |mut text, id| {
+        write!(text, " #{}", id.nonce.0).unwrap();
+        text
+    })
+}
