@@ -10,7 +10,14 @@ use super::OpenError;
 /// however it dies.
 #[derive(Debug)]
 pub(super) struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing would do, but for a child process that was forked and has not yet closed what it inherited.
+        let _ = self.file.unlock();
+    }
 }
 
 impl DirLock {
@@ -40,6 +47,6 @@ impl DirLock {
         }
         file.set_len(0).map_err(failed("write"))?;
         writeln!(file, "{}", std::process::id()).map_err(failed("write"))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }

@@ -3,8 +3,11 @@
 mod checkpoint;
 mod store;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod writer;
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -47,8 +50,12 @@ impl EmbeddedLog {
             store::StoreOpenError::Sqlite(source) => failed(source.into()),
             store::StoreOpenError::Damaged(found) => OpenError::Damaged { path: path.to_owned(), found },
         })?;
+        Self::start(path, store, lock).map_err(failed)
+    }
+
+    fn start(path: &Path, store: store::Store, lock: Arc<DirLock>) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let (state_sender, state) = watch::channel(LogState { last: store.last(), poisoned: None });
-        let writer = Writer::start(path, store, state_sender).map_err(failed)?;
+        let writer = Writer::start(path, store, state_sender)?;
         Ok(Self { path: path.to_owned(), writer, state, _lock: lock })
     }
 }

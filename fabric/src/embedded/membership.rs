@@ -35,7 +35,7 @@ impl EmbeddedMembership {
         let term = match fs::read_to_string(term_path) {
             Ok(text) => text.trim().parse().map(Term).map_err(|_| OpenError::Damaged {
                 path: term_path.to_owned(),
-                found: format!("`{}` is not a term", text.chars().take(40).collect::<String>()),
+                found: format!("`{}` is not a term", text.trim().chars().take(40).collect::<String>()),
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Term(0),
             Err(source) => return Err(OpenError::Directory { action: "read", path: term_path.to_owned(), source }),

@@ -148,11 +148,33 @@ fn persist(files: &Files, temporary: NamedTempFile, digest: Digest) -> io::Resul
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    // A panic in between leaves a file that is too short: `finish` would store it under the digest of what it holds, so it is as
-    // good as any other blob.
+    // Nothing panics while it holds this lock.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn incomplete() -> BlobError {
     failed("finish a blob".to_owned(), io::Error::other("an earlier write of it has failed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+
+    use super::*;
+
+    #[test]
+    fn f26_a_full_disk_is_told_and_leaves_nothing() {
+        let path = NamedTempFile::new().unwrap().into_temp_path();
+        let left = path.to_path_buf();
+        // Writing to this device fails as writing to a full disk does.
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let file = NamedTempFile::from_parts(full, path);
+        let temporary = Some(Temporary { file, hasher: Sha256::new(), bytes: 0 });
+        let mut state = State { temporary, buffer: b"buffered".to_vec() };
+        assert!(left.exists());
+        let error = state.write(b"more").unwrap_err();
+        assert_eq!(error.to_string(), "cannot write bytes 0 and later of a blob: no space is left");
+        assert!(!left.exists());
+        assert!(matches!(state.write(b"again"), Err(BlobError::Storage { .. })));
+    }
 }

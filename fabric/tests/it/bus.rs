@@ -1,0 +1,92 @@
+//! What every [`Bus`](wasmill_fabric::Bus) promises.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use wasmill_fabric::BusError;
+
+use crate::conformance::{Fixture, PATIENCE};
+
+/// Long enough for no answer to come that will never come.
+const SHORTLY: Duration = Duration::from_millis(50);
+
+pub(crate) async fn a_request_is_answered(fixture: &Fixture) {
+    let mut echo = fixture.bus.subscribe("echo", 10).await.unwrap();
+    let server = tokio::spawn(async move {
+        for _ in 0..20 {
+            let message = echo.recv().await.unwrap();
+            assert_eq!(message.subject, "echo");
+            let answer = [&b"heard "[..], &message.payload].concat();
+            message.responder.unwrap().respond(answer.into());
+        }
+    });
+    for number in 0..20 {
+        let answer = fixture.bus.request("echo", format!("{number}").into(), PATIENCE).await.unwrap();
+        assert_eq!(answer, format!("heard {number}"));
+    }
+    server.await.unwrap();
+}
+
+pub(crate) async fn nobody_to_ask_is_an_error(fixture: &Fixture) {
+    let _other = fixture.bus.subscribe("somebody.else", 1).await.unwrap();
+    for subject in ["somebody", "somebody.else.", "nobody"] {
+        let error = fixture.bus.request(subject, Bytes::new(), PATIENCE).await.unwrap_err();
+        assert!(matches!(&error, BusError::NoSubscriber(named) if named == subject), "{error}");
+    }
+    fixture.bus.publish("nobody", Bytes::new()).await.unwrap();
+}
+
+pub(crate) async fn a_dropped_request_and_a_silent_subscriber_are_no_answer(fixture: &Fixture) {
+    let mut subscription = fixture.bus.subscribe("silent", 10).await.unwrap();
+    let request = fixture.bus.request("silent", Bytes::new(), SHORTLY);
+    let (answer, message) = tokio::join!(request, subscription.recv());
+    assert!(matches!(answer, Err(BusError::NoAnswer(_))), "{answer:?}");
+    // Too late, which the responder does not notice.
+    message.unwrap().responder.unwrap().respond(Bytes::new());
+
+    let request = fixture.bus.request("silent", Bytes::new(), SHORTLY);
+    let (answer, ()) = tokio::join!(request, async { drop(subscription.recv().await) });
+    assert!(matches!(answer, Err(BusError::NoAnswer(_))), "{answer:?}");
+}
+
+pub(crate) async fn a_publication_reaches_every_subscriber_of_its_subject(fixture: &Fixture) {
+    let mut first = fixture.bus.subscribe("news", 10).await.unwrap();
+    let mut second = fixture.bus.subscribe("news", 10).await.unwrap();
+    let mut other = fixture.bus.subscribe("other", 10).await.unwrap();
+    fixture.bus.publish("other", "not news".into()).await.unwrap();
+    fixture.bus.publish("news", "news".into()).await.unwrap();
+    for subscription in [&mut first, &mut second] {
+        let message = subscription.recv().await.unwrap();
+        assert_eq!((message.subject.as_str(), &message.payload[..]), ("news", &b"news"[..]));
+        assert!(message.responder.is_none());
+    }
+    assert_eq!(other.recv().await.unwrap().payload, "not news");
+}
+
+pub(crate) async fn a_full_queue_loses_messages_and_refuses_requests(fixture: &Fixture) {
+    const CAPACITY: usize = 3;
+    const SENT: usize = 100;
+    let mut subscription = fixture.bus.subscribe("full", CAPACITY).await.unwrap();
+    for number in 0..SENT {
+        fixture.bus.publish("full", format!("{number}").into()).await.unwrap();
+    }
+    let refused = fixture.bus.request("full", Bytes::new(), SHORTLY).await;
+    assert!(matches!(refused, Err(BusError::Full(_) | BusError::NoAnswer(_))), "{refused:?}");
+    assert_eq!(subscription.recv().await.unwrap().payload, "0");
+    let mut waiting = 1;
+    while subscription.try_recv().is_ok() {
+        waiting += 1;
+    }
+    assert!(waiting < SENT, "{waiting} of {SENT} messages waited in a queue of {CAPACITY}");
+}
+
+pub(crate) async fn a_dropped_subscription_is_gone(fixture: &Fixture) {
+    let gone = fixture.bus.subscribe("left", 1).await.unwrap();
+    drop(gone);
+    let refused = fixture.bus.request("left", Bytes::new(), PATIENCE).await;
+    assert!(matches!(refused, Err(BusError::NoSubscriber(_))), "{refused:?}");
+
+    let mut stays = fixture.bus.subscribe("left", 1).await.unwrap();
+    fixture.bus.publish("left", "still here".into()).await.unwrap();
+    assert_eq!(stays.recv().await.unwrap().payload, "still here");
+}
