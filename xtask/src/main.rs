@@ -1,1 +1,51 @@
-fn main() {}
+//! `cargo xtask`: everything that has to do with this repository as a whole.
+//!
+//! It depends on next to nothing, so that it is built within seconds on a machine that has built nothing yet.
+
+mod check;
+mod demo;
+mod guests;
+mod server;
+mod setup;
+mod shell;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Builds, tests and shows Wasmill.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build, start a server, run the examples on real input, and show what happened
+    Demo,
+    /// Run every test
+    Test(test::TestArgs),
+    /// Check format, lints, documentation, and licences of dependencies
+    Check,
+    /// Build the example guests into target/guests
+    Guests,
+    /// Install what builds and tests need
+    Setup,
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Demo => demo::run(),
+        Command::Test(args) => test::run(&args),
+        Command::Check => check::run(),
+        Command::Guests => {
+            for guest in guests::build_all(&shell::target_dir().join("guests"))? {
+                println!("{}", guest.path.display());
+            }
+            Ok(())
+        }
+        Command::Setup => setup::everything(),
+    }
+}

@@ -1,0 +1,64 @@
+//! `cargo xtask test`: every test there is.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::server::Server;
+use crate::shell::{self, Steps, cargo, program, target_dir};
+use crate::{guests, setup};
+
+/// The options of `test`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TestArgs {
+    /// How long the simulator draws new seeds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    sim_seconds: u64,
+    /// How many requests are drawn for each operation of the HTTP interface
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    http_examples: u32,
+}
+
+/// Builds once, then runs every test, also when some fail.
+pub(crate) fn run(args: &TestArgs) -> Result<()> {
+    setup::guest_targets()?;
+    let guest_dir = target_dir().join("guests");
+    let mut steps = Steps::new();
+    steps.run("guests", || guests::build_all(&guest_dir).map(drop));
+    // One selection of packages for all that follows: another one would unify features differently and build wasmtime again.
+    steps.run("build", || shell::run(&mut cargo(["build", "--workspace", "--all-targets", "--locked"])));
+    let binary = target_dir().join("debug/wasmill");
+    steps.run("tests", || {
+        let mut tests = cargo(["test", "--workspace", "--locked", "--no-fail-fast"]);
+        shell::run(tests.env("WASMILL_BIN", &binary).env("WASMILL_GUESTS", &guest_dir))
+    });
+    steps.run("simulation", || simulate(args.sim_seconds));
+    steps.run("HTTP by properties", || http(&binary, args.http_examples));
+    steps.finish()
+}
+
+fn simulate(seconds: u64) -> Result<()> {
+    shell::run(program(target_dir().join("debug/wasmill-sim")).args(["--seconds", &seconds.to_string()]))
+}
+
+/// Draws requests from the OpenAPI document and checks that every answer is one that the document allows, and none is a 5xx.
+fn http(binary: &Path, examples: u32) -> Result<()> {
+    let schemathesis = setup::schemathesis()?;
+    let data: PathBuf = target_dir().join("http-test/data");
+    let server = Server::start(binary, &data)?;
+    let report = target_dir().join("http-test/report");
+    let token = server.admin_token().context("the server made no admin token")?;
+    let mut command = program(schemathesis);
+    command
+        .args(["run", &format!("{}/openapi.json", server.url)])
+        .args(["--header", &format!("Authorization: Bearer {token}")])
+        .args([
+            "--checks",
+            "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
+        ])
+        .args(["--max-examples", &examples.to_string(), "--seed", "1", "--workers", "1", "--request-timeout", "70"])
+        .args(["--generation-database", "none", "--report", "junit", "--report-dir"])
+        .arg(report);
+    shell::run(&mut command)?;
+    server.stop()
+}
