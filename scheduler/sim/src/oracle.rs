@@ -1,0 +1,199 @@
+//! What must hold, checked on the durable log by a deliberately simple idea of a task's life that shares no code with the core.
+
+mod life;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use wasmill_protocol::event::{Event, EventBody};
+use wasmill_protocol::{
+    AttemptId, Digest, HostId, Incarnation, LogSeq, Payload, TaskId, TaskSpec, TenantName, Term, Timestamp,
+};
+
+use crate::guest;
+use crate::marks::{Mark, Marks};
+
+pub use life::{Life, Phase};
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone)]
+pub struct Violation(pub String);
+
+/// The outcome of a check.
+pub type Checked = Result<(), Violation>;
+
+/// Answers with a [`Violation`] unless a condition holds.
+macro_rules! hold {
+    ($condition:expr, $($text:tt)+) => {
+        if !$condition {
+            return Err($crate::oracle::Violation(format!($($text)+)));
+        }
+    };
+}
+pub(crate) use hold;
+
+/// Knows every durable record and what clients were told.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    /// Every task that the log has ever accepted.
+    pub tasks: BTreeMap<TaskId, Life>,
+    /// Tenants that exist besides `default`, with their quota of running tasks.
+    pub tenants: BTreeMap<TenantName, Option<u64>>,
+    /// Where and for which life of a host each attempt was started.
+    pub attempts: BTreeMap<AttemptId, (HostId, Incarnation)>,
+    /// Idempotency keys with the record that they came in.
+    pub keys: BTreeMap<(TenantName, String), (TaskId, Digest, LogSeq)>,
+    /// The highest credit that a life of a host has announced.
+    pub credits: BTreeMap<(HostId, Incarnation), u32>,
+    late: BTreeSet<AttemptId>,
+    promised: BTreeSet<TaskId>,
+    term: Term,
+    at: Timestamp,
+    seq: LogSeq,
+}
+
+impl Oracle {
+    /// A record became durable.
+    pub fn durable(&mut self, seq: LogSeq, events: &[Event], marks: &mut Marks) -> Checked {
+        hold!(seq == self.seq.next(), "record {seq} follows {}", self.seq);
+        self.seq = seq;
+        for event in events {
+            hold!(event.at >= self.at, "an event of {:?} after one of {:?}", event.at, self.at);
+            self.at = event.at;
+            self.event(seq, event, marks)?;
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, seq: LogSeq, event: &Event, marks: &mut Marks) -> Checked {
+        match &event.body {
+            EventBody::TermStarted { term, .. } => {
+                hold!(*term > self.term, "term {term} after term {}", self.term);
+                self.term = *term;
+            }
+            EventBody::TenantPut { tenant } => {
+                self.tenants.insert(tenant.name.clone(), tenant.quotas.tasks_running);
+            }
+            EventBody::TenantRemoved { tenant } => {
+                marks.hit(Mark::TenantRemoved);
+                self.tenants.remove(tenant);
+                // The keys go with the tenant: one of the same name begins anew.
+                self.keys.retain(|(owner, _), _| owner != tenant);
+            }
+            EventBody::TaskSubmitted { task, spec, fingerprint } => {
+                self.submitted(seq, event.at, *task, spec, *fingerprint)?;
+            }
+            EventBody::AttemptStarted { id, host, incarnation } => self.started(*id, host, *incarnation)?,
+            EventBody::ReportLate { id, .. } => {
+                marks.hit(Mark::ReportLate);
+                let current = self.tasks.get(&id.task).and_then(Life::current);
+                hold!(current != Some(*id), "{id:?} is current and was recorded as late");
+                hold!(self.late.insert(*id), "{id:?} was recorded as late twice");
+            }
+            body => {
+                let Some(task) = body.task() else { return Ok(()) };
+                let Some(life) = self.tasks.get_mut(&task) else {
+                    return Err(Violation(format!("an event for the unknown task {task}: {body:?}")));
+                };
+                life.event(event, marks)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn submitted(
+        &mut self,
+        seq: LogSeq,
+        at: Timestamp,
+        task: TaskId,
+        spec: &Arc<TaskSpec>,
+        fingerprint: Option<Digest>,
+    ) -> Checked {
+        let life = Life::new(at, Arc::clone(spec));
+        hold!(self.tasks.insert(task, life).is_none(), "task {task} was accepted twice");
+        if let (Some(key), Some(fingerprint)) = (&spec.idempotency_key, fingerprint) {
+            let entry = (spec.tenant.clone(), key.clone());
+            let before = self.keys.insert(entry, (task, fingerprint, seq));
+            hold!(before.is_none(), "idempotency key `{key}` was accepted twice: {before:?} and {task}");
+        }
+        Ok(())
+    }
+
+    fn started(&mut self, id: AttemptId, host: &HostId, incarnation: Incarnation) -> Checked {
+        let Some(life) = self.tasks.get_mut(&id.task) else {
+            return Err(Violation(format!("an attempt of the unknown task {}", id.task)));
+        };
+        life.started(id)?;
+        let tenant = life.spec.tenant.clone();
+        let place = (host.clone(), incarnation);
+        let before = self.attempts.insert(id, place.clone());
+        hold!(before.is_none(), "{id:?} was started twice");
+        let credit = self.credits.get(&place).copied().unwrap_or(0);
+        let on_host = self.running().filter(|(current, _)| self.attempts.get(current) == Some(&place)).count() as u64;
+        hold!(on_host <= u64::from(credit), "{host} has {on_host} attempts, its credit is {credit}");
+        if let Some(Some(quota)) = self.tenants.get(&tenant) {
+            let of_tenant = self.running().filter(|(_, life)| life.spec.tenant == tenant).count() as u64;
+            hold!(of_tenant <= *quota, "tenant {tenant} runs {of_tenant} tasks, its quota is {quota}");
+        }
+        Ok(())
+    }
+
+    fn running(&self) -> impl Iterator<Item = (AttemptId, &Life)> {
+        self.tasks.values().filter_map(|life| Some((life.current()?, life)))
+    }
+
+    /// A client was told that its task is accepted.
+    pub fn told_accepted(&mut self, task: TaskId) -> Checked {
+        hold!(self.tasks.contains_key(&task), "a client was told that {task} is accepted before it was durable");
+        self.promised.insert(task);
+        Ok(())
+    }
+
+    /// A client was told that its task is cancelled.
+    pub fn told_cancelled(&self, task: TaskId) -> Checked {
+        let phase = self.tasks.get(&task).map(|life| life.phase);
+        hold!(matches!(phase, Some(Phase::Ended(_))), "a client was told that {task} is cancelled, it is {phase:?}");
+        Ok(())
+    }
+
+    /// A message with an assignment left the control node.
+    pub fn sent(&self, id: AttemptId) -> Checked {
+        hold!(self.attempts.contains_key(&id), "{id:?} was sent before it was durable");
+        Ok(())
+    }
+
+    /// A host was told that its report of an end is durable.
+    pub fn told_reported(&self, id: AttemptId) -> Checked {
+        let current = self.tasks.get(&id.task).and_then(Life::current);
+        hold!(current != Some(id), "the end of {id:?} was acknowledged before it was durable");
+        Ok(())
+    }
+
+    /// A host has started a guest.
+    pub fn guest_started(&self, id: AttemptId, host: &HostId, incarnation: Incarnation) -> Checked {
+        let place = self.attempts.get(&id);
+        hold!(place == Some(&(host.clone(), incarnation)), "{id:?} runs on {host} in life {incarnation}, the log says {place:?}");
+        Ok(())
+    }
+
+    /// The result that the log holds for a succeeded attempt must be the one that this attempt made.
+    pub(crate) fn check_output(id: AttemptId, output: &Payload) -> Checked {
+        hold!(*output == guest::output(id), "{id:?} was recorded with the result of another attempt");
+        Ok(())
+    }
+
+    /// Tasks that clients were promised and that are not final.
+    pub fn unfinished(&self) -> impl Iterator<Item = (TaskId, &Life)> {
+        self.tasks.iter().filter(|(_, life)| !matches!(life.phase, Phase::Ended(_))).map(|(task, life)| (*task, life))
+    }
+
+    /// How many tasks were promised to clients.
+    pub fn promised_count(&self) -> usize {
+        self.promised.len()
+    }
+
+    /// The last durable record.
+    pub fn seq(&self) -> LogSeq {
+        self.seq
+    }
+}

@@ -1,0 +1,208 @@
+//! The hosts' shells.
+
+use std::sync::Arc;
+
+use wasmill_host_core::{Input, Ready, ReplyTo};
+use wasmill_protocol::message::{Assignment, ToHost};
+use wasmill_protocol::{AttemptId, OutcomeKind, Payload, Timestamp};
+
+use super::{Fault, Happening, World};
+use crate::hosts::BatchAddress;
+use crate::network;
+use crate::oracle::Checked;
+use crate::plant::Plant;
+
+/// How long a host waits for the answer to a batch, in microseconds.
+const BATCH_TIMEOUT_US: u64 = wasmill_host_core::bounds::REPORT_TIMEOUT_MS * 1_000;
+/// One tick of the sandbox: how long a guest goes on after it was stopped at most, in microseconds.
+const TICK_US: u64 = 10_000;
+
+impl World {
+    /// Does what the host's core asks for, and sees to it that it is woken in time.
+    pub(super) fn pump_host(&mut self, index: usize) -> Checked {
+        loop {
+            let host = &mut self.hosts[index];
+            if host.paused_until > self.now {
+                return Ok(());
+            }
+            let Some(core) = &mut host.core else { return Ok(()) };
+            let ready = core.take_ready();
+            if ready.is_empty() {
+                break;
+            }
+            self.host_ready(index, ready)?;
+        }
+        self.arm_host(index);
+        Ok(())
+    }
+
+    fn host_ready(&mut self, index: usize, ready: Ready) -> Checked {
+        let life = self.hosts[index].life;
+        for (_, ack) in ready.acks {
+            let host = self.hosts[index].id.clone();
+            for arrival in self.arrivals(index) {
+                self.at_time(arrival, Happening::HostAck(host.clone(), ack.clone()));
+            }
+        }
+        for assignment in &ready.start {
+            self.start_guest(index, assignment)?;
+        }
+        for (id, _) in ready.stop {
+            let delay = self.rng.below(TICK_US);
+            self.at(delay, Happening::GuestStopped(index, life, id));
+        }
+        for batch in ready.batches {
+            let address = self.hosts[index].address(index, &batch);
+            for arrival in self.arrivals(index) {
+                self.at_time(arrival, Happening::FromHost(address, Arc::clone(&batch.message)));
+            }
+            self.at(BATCH_TIMEOUT_US, Happening::BatchTimeout(address));
+        }
+        if let Some(heartbeat) = ready.heartbeat {
+            let place = (heartbeat.host.clone(), heartbeat.incarnation);
+            let credit = self.oracle.credits.entry(place).or_default();
+            *credit = (*credit).max(heartbeat.credit);
+            let heartbeat = Arc::new(heartbeat);
+            for arrival in self.arrivals(index) {
+                self.at_time(arrival, Happening::Heartbeat(Arc::clone(&heartbeat)));
+            }
+        }
+        if ready.drained && self.hosts[index].draining {
+            self.fault(Fault::HostStops(index));
+        }
+        Ok(())
+    }
+
+    fn start_guest(&mut self, index: usize, assignment: &Assignment) -> Checked {
+        let host = &mut self.hosts[index];
+        let (life, id) = (host.life, assignment.id);
+        host.run(assignment)?;
+        self.oracle.guest_started(id, &host.id, host.incarnation)?;
+        let plan = host.guests[&id].plan.clone();
+        self.at(plan.run_us, Happening::GuestEnds(index, life, id));
+        if let Some(checkpoint_us) = plan.checkpoint_us {
+            self.at(checkpoint_us, Happening::GuestCheckpoint(index, life, id));
+        }
+        Ok(())
+    }
+
+    fn arm_host(&mut self, index: usize) {
+        let (now, host) = (self.now, &mut self.hosts[index]);
+        let Some(next) = host.core.as_ref().and_then(|core| core.next_timeout()) else { return };
+        let next = next.max(now.plus_us(1));
+        if host.tick_at.is_none_or(|armed| armed > next || armed < now) {
+            host.tick_at = Some(next);
+            let life = host.life;
+            self.at_time(next, Happening::HostTick(index, life));
+        }
+    }
+
+    /// Steps a host's core, unless that life of it is over.
+    fn step_host(&mut self, index: usize, life: u64, input: Input) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        if host.life == life && let Some(core) = &mut host.core {
+            core.step(now, input);
+        }
+    }
+
+    /// When a stopped process would see something that happens now; `None` if it is not stopped.
+    fn deferred(&self, index: usize) -> Option<Timestamp> {
+        let until = self.hosts[index].paused_until;
+        (until > self.now).then_some(until)
+    }
+
+    pub(super) fn host_tick(&mut self, index: usize, life: u64) {
+        if let Some(later) = self.deferred(index) {
+            self.at_time(later, Happening::HostTick(index, life));
+            return;
+        }
+        if self.hosts[index].life == life {
+            self.hosts[index].tick_at = None;
+            self.step_host(index, life, Input::Tick);
+        }
+    }
+
+    pub(super) fn to_host(&mut self, index: usize, message: &Arc<ToHost>) -> Checked {
+        if let Some(later) = self.deferred(index) {
+            self.at_time(later, Happening::ToHost(index, Arc::clone(message)));
+            return Ok(());
+        }
+        let host = &mut self.hosts[index];
+        let life = host.life;
+        let mut message = ToHost::clone(message);
+        match self.plant {
+            Some(Plant::IncarnationIgnored) => message.incarnation = host.incarnation,
+            Some(Plant::HostForgetsRecent) => {
+                let again = message.assign.iter().find(|assignment| host.ran.contains_key(&assignment.id));
+                if let Some(again) = again.cloned() {
+                    host.guests.remove(&again.id);
+                    self.start_guest(index, &again)?;
+                }
+            }
+            _ => {}
+        }
+        // The answer is told apart by nothing: the cores do not rely on which message it answers.
+        self.step_host(index, life, Input::Message { reply_to: ReplyTo(0), message });
+        Ok(())
+    }
+
+    pub(super) fn batch_acked(&mut self, address: BatchAddress) {
+        if let Some(later) = self.deferred(address.host) {
+            self.at_time(later, Happening::BatchAcked(address));
+            return;
+        }
+        self.step_host(address.host, address.life, Input::Acknowledged(address.number));
+    }
+
+    pub(super) fn batch_timeout(&mut self, address: BatchAddress) {
+        if let Some(later) = self.deferred(address.host) {
+            self.at_time(later, Happening::BatchTimeout(address));
+            return;
+        }
+        self.step_host(address.host, address.life, Input::RequestFailed(address.number));
+    }
+
+    pub(super) fn guest_ends(&mut self, index: usize, life: u64, id: AttemptId) {
+        if let Some(later) = self.deferred(index) {
+            self.at_time(later, Happening::GuestEnds(index, life, id));
+            return;
+        }
+        let host = &mut self.hosts[index];
+        let Some(guest) = host.guests.get(&id).filter(|_| host.life == life) else { return };
+        if guest.plan.kills_host {
+            self.fault(Fault::HostDies(index));
+            let delay = 1_000_000 + network::delay_us(&self.options, &mut self.rng);
+            self.at(delay, Happening::Fault(Fault::HostStarts(index)));
+            return;
+        }
+        let kind = guest.plan.outcome;
+        if let Some(input) = host.end(id, kind) {
+            self.step_host(index, life, input);
+        }
+    }
+
+    pub(super) fn guest_stopped(&mut self, index: usize, life: u64, id: AttemptId) {
+        if let Some(later) = self.deferred(index) {
+            self.at_time(later, Happening::GuestStopped(index, life, id));
+            return;
+        }
+        let host = &mut self.hosts[index];
+        if host.life == life && let Some(input) = host.end(id, OutcomeKind::Cancelled) {
+            self.step_host(index, life, input);
+        }
+    }
+
+    pub(super) fn guest_checkpoint(&mut self, index: usize, life: u64, id: AttemptId) {
+        if let Some(later) = self.deferred(index) {
+            self.at_time(later, Happening::GuestCheckpoint(index, life, id));
+            return;
+        }
+        let host = &mut self.hosts[index];
+        let Some(guest) = host.guests.get_mut(&id).filter(|_| host.life == life) else { return };
+        guest.checkpoints += 1;
+        let number = guest.checkpoints;
+        let data = Payload::inline(bytes::Bytes::from_static(b"state"));
+        self.step_host(index, life, Input::Checkpoint { id, number, data });
+    }
+}
