@@ -99,7 +99,8 @@ fn parameter_type(parameter: &FnArg) -> Result<&Type, Error> {
 mod tests {
     use super::*;
 
-    fn message(arguments: TokenStream, function: TokenStream) -> String {
+    fn message(arguments: &str, function: &str) -> String {
+        let [arguments, function] = [arguments, function].map(|code| code.parse().expect("a case is made of tokens"));
         task(arguments, function).expect_err("the function must be refused").to_string()
     }
 
@@ -151,80 +152,21 @@ mod tests {
     #[test]
     fn a_wrong_function_is_refused_with_the_reason() {
         let cases = [
-            (
-                quote!(
-                    async fn f() -> R {}
-                ),
-                "not async",
-            ),
-            (
-                quote!(
-                    unsafe fn f() -> R {}
-                ),
-                "not unsafe",
-            ),
-            (
-                quote!(
-                    extern "C" fn f() -> R {}
-                ),
-                "plain Rust function",
-            ),
-            (
-                quote!(
-                    fn f<T>(input: T) -> R {}
-                ),
-                "not generic",
-            ),
-            (
-                quote!(
-                    fn f(input: Input) {}
-                ),
-                "returns `Result<",
-            ),
-            (
-                quote!(
-                    fn f(input: Input, ctx: &Context) -> R {}
-                ),
-                "first of two parameters is the context",
-            ),
-            (
-                quote!(
-                    fn f(ctx: &Context, input: &Input) -> R {}
-                ),
-                "taken by value",
-            ),
-            (
-                quote!(
-                    fn f(ctx: &Context, a: A, b: B) -> R {}
-                ),
-                "at most a context and one input",
-            ),
-            (
-                quote!(
-                    fn f(&self) -> R {}
-                ),
-                "not a method",
-            ),
-            (
-                quote!(
-                    struct S;
-                ),
-                "goes on a function",
-            ),
+            ("async fn f() -> R {}", "not async"),
+            ("unsafe fn f() -> R {}", "not unsafe"),
+            ("extern \"C\" fn f() -> R {}", "plain Rust function"),
+            ("fn f<T>(input: T) -> R {}", "not generic"),
+            ("fn f(input: Input) {}", "returns `Result<"),
+            ("fn f(input: Input, ctx: &Context) -> R {}", "first of two parameters is the context"),
+            ("fn f(ctx: &Context, input: &Input) -> R {}", "taken by value"),
+            ("fn f(ctx: &Context, a: A, b: B) -> R {}", "at most a context and one input"),
+            ("fn f(&self) -> R {}", "not a method"),
+            ("struct S;", "goes on a function"),
         ];
         for (function, expect) in cases {
-            let shown = function.to_string();
-            let message = message(TokenStream::new(), function);
-            assert!(message.contains(expect), "{shown}: {message}");
+            let message = message("", function);
+            assert!(message.contains(expect), "{function}: {message}");
         }
-        assert_eq!(
-            message(
-                quote!(name = "x"),
-                quote!(
-                    fn f() -> R {}
-                )
-            ),
-            "#[task] takes no arguments"
-        );
+        assert_eq!(message("name = 1", "fn f() -> R {}"), "#[task] takes no arguments");
     }
 }
