@@ -4,4 +4,6 @@
 //! Between them is the narrow interface of [`channel`] and nothing else.
 
 pub mod channel;
+pub mod compile;
 pub mod engine;
+pub mod sandbox;

@@ -1,0 +1,206 @@
+//! One attempt from its work to its end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use wasmill_protocol::{Limits, Outcome, OutcomeKind, Usage};
+use wasmtime::component::{ComponentExportIndex, InstancePre};
+use wasmtime::{Store, StoreContextMut, UpdateDeadline};
+use wasmtime_wasi::p2::bindings::CommandPre;
+
+use super::artifacts::{Artifacts, Entry, LoadError, LoadedModule, START_EXPORT};
+use super::control::{Control, Watched, panic_message};
+use super::guest::{Guest, HANDLES_MAX};
+use super::output::Succeeded;
+use super::task;
+use super::verdict::{End, Finished, exit_of, is_pool_exhausted, judge};
+use crate::channel::{Ended, FromSandbox, Work};
+use crate::engine::Profile;
+
+/// What a guest may move in one call beyond its result or checkpoint.
+const COPY_BYTES_SPARE: u64 = 1024 * 1024;
+
+/// Somebody else may use the same engine's pool and not tell us when a slot is free.
+const POOL_RETRY: Duration = Duration::from_millis(20);
+
+/// What all attempts of a sandbox share.
+pub(super) struct Shared {
+    pub(super) artifacts: Arc<dyn Artifacts>,
+    /// As many as the engine's pool has stacks.
+    pub(super) slots: Semaphore,
+    /// Told when an attempt has given back what it had of the pool.
+    pub(super) freed: Notify,
+    pub(super) reports: mpsc::Sender<FromSandbox>,
+}
+
+impl Shared {
+    /// Runs one attempt to its end, whatever happens: a panic of ours ends it too.
+    pub(super) async fn run(&self, work: Box<Work>, control: Arc<Control>) -> Ended {
+        let (id, input_bytes, started) = (work.id, work.input.len() as u64, Instant::now());
+        let attempt = self.attempt(work, Arc::clone(&control));
+        let mut ended = match std::panic::AssertUnwindSafe(attempt).catch_unwind().await {
+            Ok(ended) => ended,
+            Err(panic) => {
+                let message = panic_message(panic.as_ref());
+                tracing::error!(attempt = ?id, message, "the sandbox panicked");
+                let message = format!("a fault in the host, not in the task: {message}");
+                unstarted(Outcome::new(OutcomeKind::HostFault, message))
+            }
+        };
+        ended.id = id;
+        ended.usage.input_bytes = input_bytes;
+        ended.usage.output_bytes = ended.output.len() as u64;
+        ended.usage.cpu_us = control.cpu_spent().as_micros() as u64;
+        ended.usage.run_us = started.elapsed().as_micros() as u64;
+        ended
+    }
+
+    async fn attempt(&self, mut work: Box<Work>, control: Arc<Control>) -> Ended {
+        let loaded = match self.load(&work, &control).await {
+            Ok(loaded) => loaded,
+            Err(outcome) => return unstarted(outcome),
+        };
+        let slot = match control.watch(self.slots.acquire()).await {
+            Watched::Finished(slot) => slot.expect("the semaphore is never closed"),
+            Watched::Stopped | Watched::Panicked(_) => return unstarted(stopped_before_start()),
+        };
+        loop {
+            let mut store = store(&loaded, work, Arc::clone(&control), self.reports.clone());
+            control.arm(store.data().work.limits.wall_ms);
+            let freed = self.freed.notified();
+            let end = control.watch(enter(&loaded, &mut store)).await;
+            if !is_pool_exhausted(&end) {
+                let ended = finish(store, end);
+                drop(slot);
+                self.freed.notify_one();
+                return ended;
+            }
+            work = store.into_data().work;
+            control.disarm();
+            if let Watched::Stopped = control.watch(tokio::time::timeout(POOL_RETRY, freed)).await {
+                return unstarted(stopped_before_start());
+            }
+        }
+    }
+
+    async fn load(&self, work: &Work, control: &Control) -> Result<Arc<LoadedModule>, Outcome> {
+        let profile = Profile::of(&work.limits, work.seed);
+        if let Some(loaded) = self.artifacts.cached(work.module, profile) {
+            return Ok(loaded);
+        }
+        match control.watch(self.artifacts.load(work.module, &work.module_path, profile)).await {
+            Watched::Finished(Ok(loaded)) => Ok(loaded),
+            Watched::Finished(Err(LoadError::Invalid(message))) => {
+                Err(Outcome::new(OutcomeKind::ModuleInvalid, message))
+            }
+            Watched::Finished(Err(LoadError::Fault(message))) => Err(Outcome::new(OutcomeKind::HostFault, message)),
+            Watched::Stopped => Err(stopped_before_start()),
+            Watched::Panicked(message) => {
+                Err(Outcome::new(OutcomeKind::HostFault, format!("a fault in the host, not in the task: {message}")))
+            }
+        }
+    }
+}
+
+/// Only being asked to stop ends an attempt before its guest runs: no limit counts yet.
+fn stopped_before_start() -> Outcome {
+    Outcome::new(OutcomeKind::Cancelled, "stopped before it began")
+}
+
+fn unstarted(outcome: Outcome) -> Ended {
+    Ended { id: Default::default(), outcome, usage: Usage::default(), output: Bytes::new(), captured: Bytes::new() }
+}
+
+/// A store with every limit in place before anything of the guest runs.
+fn store(
+    loaded: &LoadedModule,
+    work: Box<Work>,
+    control: Arc<Control>,
+    reports: mpsc::Sender<FromSandbox>,
+) -> Store<Guest> {
+    let limits = work.limits;
+    let copy_bytes_max = copy_bytes_max(loaded, &work);
+    let mut store = Store::new(loaded.engine(), Guest::new(work, loaded.stdio(), control, reports));
+    store.limiter(|guest| &mut guest.memory);
+    store.set_hostcall_fuel(usize::try_from(copy_bytes_max).unwrap_or(usize::MAX));
+    store.set_max_component_handles(HANDLES_MAX);
+    if let Some(fuel) = limits.fuel {
+        store.set_fuel(fuel).expect("a limit on fuel selects a profile that counts it");
+    }
+    store.epoch_deadline_callback(tick);
+    store.set_epoch_deadline(1);
+    store
+}
+
+/// How many bytes one call of the guest's may make us copy.
+fn copy_bytes_max(loaded: &LoadedModule, work: &Work) -> u64 {
+    let Limits { memory_bytes, output_bytes, .. } = work.limits;
+    match &loaded.entry {
+        // The result is copied whole before its length can be seen.
+        Entry::Task { .. } => output_bytes.max(work.checkpoint_bytes_max).saturating_add(COPY_BYTES_SPARE),
+        // Streams move their chunks.
+        Entry::CommandComponent(_) => COPY_BYTES_SPARE,
+        // WASI 0.1 counts whole buffers, of which a chunk is then moved: any buffer that a guest has is fine.
+        Entry::CommandModule(_) => memory_bytes.max(COPY_BYTES_SPARE),
+    }
+}
+
+/// Runs at every tick inside the guest: stops it or lets others run.
+fn tick(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
+    let guest = store.data_mut();
+    if guest.control.check().is_err() {
+        return Ok(UpdateDeadline::Interrupt);
+    }
+    if guest.progress_due() {
+        guest.send_progress();
+    }
+    Ok(UpdateDeadline::Yield(1))
+}
+
+/// Instantiates and calls the guest. Exiting is an error that unwinds the guest, and a way to finish.
+async fn enter(loaded: &LoadedModule, store: &mut Store<Guest>) -> wasmtime::Result<Finished> {
+    let called = match &loaded.entry {
+        Entry::Task { pre, run } => call_task(pre, run, store).await.map(Finished::Returned),
+        Entry::CommandComponent(pre) => call_component(pre, store).await,
+        Entry::CommandModule(pre) => call_module(pre, store).await,
+    };
+    called.or_else(exit_of)
+}
+
+async fn call_task(
+    pre: &InstancePre<Guest>,
+    run: &ComponentExportIndex,
+    store: &mut Store<Guest>,
+) -> wasmtime::Result<Result<Vec<u8>, task::Failure>> {
+    let instance = pre.instantiate_async(&mut *store).await?;
+    let run = instance.get_typed_func::<task::RunParameters<'_>, task::RunResults>(&mut *store, run)?;
+    let input = store.data().work.input.clone();
+    let (result,) = run.call_async(&mut *store, (&input[..],)).await?;
+    Ok(result)
+}
+
+async fn call_component(pre: &CommandPre<Guest>, store: &mut Store<Guest>) -> wasmtime::Result<Finished> {
+    let command = pre.instantiate_async(&mut *store).await?;
+    let ran = command.wasi_cli_run().call_run(&mut *store).await?;
+    Ok(Finished::Exited(if ran.is_ok() { 0 } else { 1 }))
+}
+
+async fn call_module(pre: &wasmtime::InstancePre<Guest>, store: &mut Store<Guest>) -> wasmtime::Result<Finished> {
+    let instance = pre.instantiate_async(&mut *store).await?;
+    instance.get_typed_func::<(), ()>(&mut *store, START_EXPORT)?.call_async(&mut *store, ()).await?;
+    Ok(Finished::Exited(0))
+}
+
+/// Reads off what the store knows and drops it.
+fn finish(store: Store<Guest>, end: End) -> Ended {
+    let fuel = store.data().work.limits.fuel.map(|limit| limit - store.get_fuel().unwrap_or(0).min(limit));
+    let mut guest = store.into_data();
+    guest.send_progress();
+    let (outcome, output) = judge(end, &guest);
+    let succeeded = if outcome.kind == OutcomeKind::Succeeded { Succeeded::Yes } else { Succeeded::No };
+    let usage = Usage { fuel, memory_peak_bytes: guest.memory.bytes_peak(), ..Usage::default() };
+    Ended { id: guest.work.id, outcome, usage, output, captured: guest.output.take_captured(succeeded) }
+}

@@ -1,0 +1,193 @@
+//! What stops a guest, and what it has used so far: shared by the attempt, the guest's tick callback and the watchdog.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures::task::AtomicWaker;
+use wasmill_protocol::Limits;
+
+/// Why a guest is stopped before it ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Cause {
+    /// Asked to.
+    Asked = 1,
+    /// `limits.wall_ms` is over.
+    Deadline,
+    /// `limits.cpu_ms` is used up.
+    Cpu,
+    /// A command wrote more than `limits.output_bytes` to stdout.
+    Output,
+}
+
+impl Cause {
+    fn from_code(code: u8) -> Option<Self> {
+        [Self::Asked, Self::Deadline, Self::Cpu, Self::Output].into_iter().find(|cause| *cause as u8 == code)
+    }
+}
+
+/// The error that unwinds a guest when its [`Control`] has a cause; carries nothing because the control does.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped")]
+pub(super) struct Stopped;
+
+/// One attempt's brake and meter.
+///
+/// A guest that runs sees the cause at its next tick; one that waits in a host call is woken and dropped. All of it
+/// is atomics: the watchdog reads while the guest runs.
+#[derive(Debug)]
+pub(super) struct Control {
+    /// The first [`Cause`], 0 while there is none. It never changes again.
+    cause: AtomicU8,
+    /// In microseconds of [`clock_us`].
+    deadline_us: AtomicU64,
+    cpu_limit_ns: u64,
+    /// CPU time of polls that are over.
+    cpu_spent_ns: AtomicU64,
+    /// The polling thread's CPU clock when the current poll began.
+    poll_began_ns: AtomicU64,
+    waker: AtomicWaker,
+}
+
+/// How a watched future ended.
+#[derive(Debug)]
+pub(super) enum Watched<T> {
+    /// By itself.
+    Finished(T),
+    /// Dropped: the control has a cause.
+    Stopped,
+    /// A host function of ours panicked; the message of the panic.
+    Panicked(String),
+}
+
+impl Control {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            cause: AtomicU8::new(0),
+            deadline_us: AtomicU64::new(u64::MAX),
+            cpu_limit_ns: limits.cpu_ms.saturating_mul(1_000_000),
+            cpu_spent_ns: AtomicU64::new(0),
+            poll_began_ns: AtomicU64::new(0),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// Starts the wall clock of the attempt.
+    pub(super) fn arm(&self, wall_ms: u64) {
+        self.deadline_us.store(clock_us().saturating_add(wall_ms.saturating_mul(1000)), Ordering::Relaxed);
+    }
+
+    /// Stops the wall clock: the attempt waits for us.
+    pub(super) fn disarm(&self) {
+        self.deadline_us.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// Time left until the deadline; zero when it is over, very long when there is none.
+    pub(super) fn wall_left(&self) -> Duration {
+        Duration::from_micros(self.deadline_us.load(Ordering::Relaxed).saturating_sub(clock_us()))
+    }
+
+    /// Why the guest is stopped, if it is.
+    pub(super) fn cause(&self) -> Option<Cause> {
+        Cause::from_code(self.cause.load(Ordering::Acquire))
+    }
+
+    /// Stops the guest. The first cause stays.
+    pub(super) fn stop(&self, cause: Cause) {
+        let first = self.cause.compare_exchange(0, cause as u8, Ordering::AcqRel, Ordering::Acquire);
+        if first.is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// The watchdog's look at the wall clock.
+    pub(super) fn check_deadline(&self, now_us: u64) {
+        if now_us >= self.deadline_us.load(Ordering::Relaxed) {
+            self.stop(Cause::Deadline);
+        }
+    }
+
+    /// Checks everything that stops a guest, from the thread that polls it. Costs one system call.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] when there is a cause.
+    pub(super) fn check(&self) -> Result<(), Stopped> {
+        if self.cpu_ns() >= self.cpu_limit_ns {
+            self.stop(Cause::Cpu);
+        }
+        self.check_deadline(clock_us());
+        if self.cause().is_some() { Err(Stopped) } else { Ok(()) }
+    }
+
+    /// CPU time so far, from the thread that polls the guest.
+    fn cpu_ns(&self) -> u64 {
+        let poll = thread_cpu_ns().saturating_sub(self.poll_began_ns.load(Ordering::Relaxed));
+        self.cpu_spent_ns.load(Ordering::Relaxed) + poll
+    }
+
+    /// CPU time of the polls that are over.
+    pub(super) fn cpu_spent(&self) -> Duration {
+        Duration::from_nanos(self.cpu_spent_ns.load(Ordering::Relaxed))
+    }
+
+    /// CPU time left; from a host function, which runs on the thread that polls.
+    pub(super) fn cpu_left(&self) -> Duration {
+        Duration::from_nanos(self.cpu_limit_ns.saturating_sub(self.cpu_ns()))
+    }
+
+    /// Runs `future` with its CPU time measured, until it ends, panics or is stopped; then it is dropped at once, also when it
+    /// waits in a host call.
+    pub(super) async fn watch<F: Future>(&self, future: F) -> Watched<F::Output> {
+        let mut future = pin!(future);
+        std::future::poll_fn(|cx| self.poll(future.as_mut(), cx)).await
+    }
+
+    fn poll<F: Future>(&self, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Watched<F::Output>> {
+        // Registered before the look at the cause: a stop in between wakes us.
+        self.waker.register(cx.waker());
+        if self.cause().is_some() {
+            return Poll::Ready(Watched::Stopped);
+        }
+        self.poll_began_ns.store(thread_cpu_ns(), Ordering::Relaxed);
+        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+        let spent = self.cpu_ns();
+        self.cpu_spent_ns.store(spent, Ordering::Relaxed);
+        match polled {
+            Ok(Poll::Ready(output)) => Poll::Ready(Watched::Finished(output)),
+            Ok(Poll::Pending) if spent >= self.cpu_limit_ns => {
+                self.stop(Cause::Cpu);
+                Poll::Ready(Watched::Stopped)
+            }
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(panic) => Poll::Ready(Watched::Panicked(panic_message(panic.as_ref()))),
+        }
+    }
+}
+
+/// What a panic said.
+pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".to_owned())
+}
+
+/// Microseconds on a monotonic clock that all attempts share.
+pub(super) fn clock_us() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_micros() as u64
+}
+
+/// CPU time of the calling thread in nanoseconds.
+pub(super) fn thread_cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` outlives the call, which writes nothing else.
+    #[allow(unsafe_code, reason = "std has no thread CPU clock")]
+    let code = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    assert_eq!(code, 0, "every supported kernel has a CPU clock for each thread");
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}

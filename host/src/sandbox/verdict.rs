@@ -1,0 +1,173 @@
+//! From how a guest's call ended to the outcome of the attempt.
+
+use bytes::Bytes;
+use wasmill_protocol::{Outcome, OutcomeKind, TrapCode};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use super::control::{Cause, Watched};
+use super::guest::{Guest, Stdio};
+use super::task::Failure;
+
+/// How a guest ended by itself.
+#[derive(Debug)]
+pub(super) enum Finished {
+    /// A task component returned.
+    Returned(Result<Vec<u8>, Failure>),
+    /// A command returned or exited.
+    Exited(i32),
+}
+
+/// What became of a guest's call.
+pub(super) type End = Watched<wasmtime::Result<Finished>>;
+
+/// Whether the engine's pool had no slot left: the guest has not run, and can when another has ended.
+pub(super) fn is_pool_exhausted(end: &End) -> bool {
+    matches!(end, Watched::Finished(Err(error)) if error.downcast_ref::<PoolConcurrencyLimitError>().is_some())
+}
+
+/// The outcome, and the result when it succeeded.
+pub(super) fn judge(end: End, guest: &Guest) -> (Outcome, Bytes) {
+    let outcome = match end {
+        Watched::Finished(Ok(Finished::Returned(Ok(result)))) => return judge_result(result, guest),
+        Watched::Finished(Ok(Finished::Exited(0))) if guest.stdio == Stdio::Payload => {
+            return (Outcome::new(OutcomeKind::Succeeded, ""), guest.output.take_result());
+        }
+        Watched::Finished(Ok(Finished::Returned(Err(failure)))) => judge_failure(failure, guest),
+        Watched::Finished(Ok(Finished::Exited(code))) => judge_exit(code, guest),
+        Watched::Finished(Err(error)) => judge_error(&error, guest),
+        Watched::Stopped => judge_stop(guest),
+        Watched::Panicked(message) => {
+            tracing::error!(attempt = ?guest.work.id, message, "a host function panicked");
+            Outcome::new(OutcomeKind::HostFault, format!("a fault in the host, not in the task: {message}"))
+        }
+    };
+    (outcome, Bytes::new())
+}
+
+fn judge_result(result: Vec<u8>, guest: &Guest) -> (Outcome, Bytes) {
+    let bytes_max = guest.work.limits.output_bytes;
+    if result.len() as u64 > bytes_max {
+        return (output_too_large(&format!("the result has {} bytes", result.len()), bytes_max), Bytes::new());
+    }
+    (Outcome::new(OutcomeKind::Succeeded, ""), result.into())
+}
+
+fn output_too_large(what: &str, bytes_max: u64) -> Outcome {
+    Outcome::new(OutcomeKind::OutputTooLarge, format!("{what}, `limits.output_bytes` is {bytes_max}"))
+}
+
+fn judge_failure(failure: Failure, guest: &Guest) -> Outcome {
+    match failure {
+        Failure::Reject(message) => Outcome::new(OutcomeKind::Rejected, message),
+        Failure::Retry(message) => {
+            for_want_of_memory(guest, &message).unwrap_or_else(|| Outcome::new(OutcomeKind::Errored, message))
+        }
+    }
+}
+
+fn judge_exit(code: i32, guest: &Guest) -> Outcome {
+    // A task component that exits gives no result, whatever the code.
+    let message = format!("exited with code {code}");
+    let outcome = for_want_of_memory(guest, &message).unwrap_or_else(|| Outcome::new(OutcomeKind::Errored, message));
+    Outcome { exit_code: Some(code), ..outcome }
+}
+
+/// The outcome of a guest that failed after a growth was refused: most programs end in an abort or an error that says nothing of
+/// memory.
+fn for_want_of_memory(guest: &Guest, what: &str) -> Option<Outcome> {
+    let asked = guest.memory.refused()?;
+    let bytes_max = guest.work.limits.memory_bytes;
+    let message = format!("asked for {asked} bytes of memory, `limits.memory_bytes` is {bytes_max}; then: {what}");
+    Some(Outcome::new(OutcomeKind::MemoryExceeded, message))
+}
+
+fn judge_stop(guest: &Guest) -> Outcome {
+    let limits = &guest.work.limits;
+    match guest.control.cause() {
+        Some(Cause::Asked) | None => Outcome::new(OutcomeKind::Cancelled, "stopped because it was asked to"),
+        Some(Cause::Deadline) => Outcome::new(
+            OutcomeKind::DeadlineExceeded,
+            format!("took {} ms, the limit `limits.wall_ms`", limits.wall_ms),
+        ),
+        Some(Cause::Cpu) => Outcome::new(
+            OutcomeKind::CpuExceeded,
+            format!("used {} ms of CPU, the limit `limits.cpu_ms`", limits.cpu_ms),
+        ),
+        Some(Cause::Output) => output_too_large("wrote more to stdout", limits.output_bytes),
+    }
+}
+
+fn judge_error(error: &wasmtime::Error, guest: &Guest) -> Outcome {
+    if guest.control.cause().is_some() {
+        return judge_stop(guest);
+    }
+    let trap = error.downcast_ref::<Trap>().copied();
+    if trap == Some(Trap::OutOfFuel) {
+        let fuel = guest.work.limits.fuel.unwrap_or_default();
+        return Outcome::new(OutcomeKind::FuelExhausted, format!("used {fuel} fuel, the limit `limits.fuel`"));
+    }
+    let backtrace = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
+    let message = message(error, trap);
+    // A list or string that is larger than what may be copied at once. Without a frame of the guest it is not a call of the
+    // guest's but its result.
+    if backtrace.is_empty() && trap.is_none() && message.contains(COPY_BOUND_REACHED) {
+        return output_too_large("the result is larger", guest.work.limits.output_bytes);
+    }
+    let code = trap.map_or(TrapCode::Other, code);
+    let outcome = for_want_of_memory(guest, &message).unwrap_or_else(|| Outcome::new(OutcomeKind::Trapped, message));
+    Outcome { trap: Some(code), backtrace, ..outcome }
+}
+
+/// From the text of wasmtime's error, whose type is private; a test notices when the text changes.
+const COPY_BOUND_REACHED: &str = "fuel allocated for hostcalls has been exhausted";
+
+/// What went wrong without where: the backtrace is apart.
+fn message(error: &wasmtime::Error, trap: Option<Trap>) -> String {
+    match trap {
+        Some(trap) => trap.to_string(),
+        None => error.root_cause().to_string(),
+    }
+}
+
+/// Function names, innermost first; a function without a name is shown by its number.
+fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
+    let frames = backtrace.frames().iter().take(Outcome::BACKTRACE_FRAMES_MAX);
+    frames
+        .map(|frame| match frame.func_name() {
+            Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
+            None => format!("function {}", frame.func_index()),
+        })
+        .collect()
+}
+
+fn code(trap: Trap) -> TrapCode {
+    match trap {
+        Trap::StackOverflow => TrapCode::StackOverflow,
+        Trap::MemoryOutOfBounds => TrapCode::MemoryOutOfBounds,
+        Trap::TableOutOfBounds => TrapCode::TableOutOfBounds,
+        Trap::HeapMisaligned => TrapCode::HeapMisaligned,
+        Trap::IndirectCallToNull => TrapCode::IndirectCallToNull,
+        Trap::BadSignature => TrapCode::BadSignature,
+        Trap::IntegerOverflow => TrapCode::IntegerOverflow,
+        Trap::IntegerDivisionByZero => TrapCode::IntegerDivisionByZero,
+        Trap::BadConversionToInteger => TrapCode::BadConversionToInteger,
+        Trap::UnreachableCodeReached => TrapCode::Unreachable,
+        Trap::CannotEnterComponent
+        | Trap::CannotLeaveComponent
+        | Trap::InvalidChar
+        | Trap::InvalidDiscriminant
+        | Trap::ListOutOfBounds
+        | Trap::StringOutOfBounds
+        | Trap::UnalignedPointer => TrapCode::Component,
+        _ => TrapCode::Other,
+    }
+}
+
+/// What a guest's exit looks like: an error that unwinds it.
+pub(super) fn exit_of(error: wasmtime::Error) -> wasmtime::Result<Finished> {
+    match error.downcast_ref::<I32Exit>() {
+        Some(I32Exit(code)) => Ok(Finished::Exited(*code)),
+        None => Err(error),
+    }
+}
