@@ -9,9 +9,9 @@ use crate::shell::{self, program, target_dir, works};
 /// The targets that guests are built for.
 const GUEST_TARGETS: [&str; 2] = ["wasm32-wasip1", "wasm32-wasip2"];
 /// The property-based HTTP client that is run against the OpenAPI document.
-const SCHEMATHESIS: &str = "schemathesis==4.22.4";
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 /// What checks licences and bans.
-const CARGO_DENY: [&str; 3] = ["cargo-deny", "--version", "^0.19"];
+const CARGO_DENY: [&str; 3] = ["cargo-deny", "--version", "=0.20.2"];
 
 /// Installs everything that `cargo xtask test` and `cargo xtask check` need.
 pub(crate) fn everything() -> Result<()> {
