@@ -1,0 +1,3 @@
+//! Tests of the host as a whole, in one program.
+
+mod compile_check;
