@@ -1,0 +1,112 @@
+//! The agent: the thin shell around the host's decisions. It talks to the leader and to the fabric, holds what credentials there
+//! are, and gives the sandbox nothing but [`Work`](crate::channel::Work).
+//!
+//! What to do is decided by [`HostCore`](wasmill_host_core::HostCore); here it is only done: messages are decoded and answered,
+//! blobs fetched and stored, reports sent, heartbeats published. Nothing that can take long is waited for inside the
+//! loop (`agent/run.rs`); it runs beside it and comes back as an event.
+
+mod identity;
+mod join;
+mod modules;
+mod results;
+mod run;
+mod work;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::PathBuf;
+
+use thiserror::Error;
+use tokio::sync::oneshot;
+use wasmill_protocol::limits::Caps;
+use wasmill_protocol::message::HostInfo;
+
+pub use identity::IdentityError;
+pub use run::Agent;
+
+/// Messages of the leader that wait to be read; each can hold many assignments.
+pub const MESSAGES_WAITING_MAX: usize = 1024;
+
+/// How many messages, and how much of what the sandbox says, is taken in before anything is sent: larger batches, but not so
+/// large that one kind of event keeps the others waiting.
+pub const EVENTS_AT_ONCE_MAX: usize = 256;
+
+/// Blobs that are fetched at the same time.
+pub const FETCHES_MAX: usize = 8;
+
+/// Results and checkpoints that are stored as blobs at the same time. While there are as many, the sandbox is not listened to:
+/// its channel fills up, and guests wait before they save yet another checkpoint.
+pub const STORES_MAX: usize = 16;
+
+/// Bytes of modules that are kept as files of our own, when the fabric does not have them as files.
+pub const MODULE_COPIES_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+
+/// How long a host that shuts down waits after its grace for the sandbox to stop and the leader to acknowledge, in milliseconds.
+pub const GIVE_UP_MS: u64 = 5_000;
+
+/// What a host is started with.
+#[derive(Debug)]
+pub struct AgentConfig {
+    /// Where the host keeps its id, its incarnation and its copies of modules; created if missing.
+    pub data: PathBuf,
+    /// Where the host can be reached, for people.
+    pub address: String,
+    /// Guests that run at the same time; at least 1.
+    pub slots: u32,
+    /// CPU cores for guests, for people and policies.
+    pub cores: u32,
+    /// Bytes of memory for guests: bounds the sum of `limits.memory_bytes` of what runs.
+    pub memory_bytes: u64,
+    /// Labels that tasks can require.
+    pub labels: BTreeMap<String, String>,
+    /// What the installation allows; the agent needs the bounds of captured output, checkpoints and modules.
+    pub caps: Caps,
+    /// How long attempts may run on after the shutdown was asked for, in milliseconds; [`AgentConfig::DRAIN_GRACE_MS`] is usual.
+    pub drain_grace_ms: u64,
+    /// Told once, when the host is registered for the first time.
+    pub ready: Option<oneshot::Sender<HostInfo>>,
+}
+
+impl AgentConfig {
+    /// The usual [`AgentConfig::drain_grace_ms`].
+    pub const DRAIN_GRACE_MS: u64 = 10_000;
+}
+
+/// The host cannot go on.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// The configuration makes no sense.
+    #[error("a host needs at least one slot")]
+    NoSlots,
+    /// The data directory cannot be used.
+    #[error("cannot tell which host this is")]
+    Identity(#[from] IdentityError),
+    /// The random number generator of the operating system failed.
+    #[error("cannot draw a random number: {reason}")]
+    Random {
+        /// What the system said.
+        reason: String,
+    },
+    /// The sandbox is gone, and with it all that ran.
+    #[error("the sandbox has ended")]
+    SandboxGone,
+}
+
+/// An error and what caused it, on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// Random bits, for what must differ between hosts.
+fn random() -> Result<u64, AgentError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| AgentError::Random { reason: error.to_string() })?;
+    Ok(u64::from_le_bytes(bytes))
+}

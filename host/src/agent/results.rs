@@ -1,0 +1,194 @@
+//! From what the sandbox says to what the core hears: large bytes become blobs on the way.
+//!
+//! While something of an attempt is being stored, whatever the sandbox says of that attempt waits, so that its order is kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use wasmill_fabric::{BlobError, Blobs};
+use wasmill_host_core::{Ended as EndedInput, Input};
+use wasmill_protocol::limits::INLINE_BYTES_MAX;
+use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload};
+
+use super::chain;
+use crate::channel::{Ended, FromSandbox};
+
+/// Bytes of one frame of a backtrace; names in modules can be of any length, and reports must stay small.
+const FRAME_BYTES_MAX: usize = 512;
+
+/// What waits for its order to be kept.
+#[derive(Debug, Default)]
+pub(super) struct Results {
+    /// One entry for each attempt of which something is being stored, with what came since.
+    storing: BTreeMap<AttemptId, Since>,
+}
+
+/// What came while something was being stored. One of each is enough: the newest checkpoint, then the end.
+#[derive(Debug, Default)]
+struct Since {
+    checkpoint: Option<FromSandbox>,
+    ended: Option<FromSandbox>,
+}
+
+/// Where something that the sandbox said goes next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// To the core.
+    Hear(Input),
+    /// Into the blobs, with [`store`]; then comes [`Results::stored`].
+    Store(FromSandbox),
+    /// It waits.
+    Wait,
+}
+
+impl Results {
+    /// How many attempts have something being stored.
+    pub(super) fn storing(&self) -> usize {
+        self.storing.len()
+    }
+
+    /// Takes in what the sandbox said.
+    pub(super) fn take(&mut self, said: FromSandbox) -> Next {
+        let id = match &said {
+            // Nothing else depends on the order of these.
+            FromSandbox::Progress(..) => return next(said),
+            FromSandbox::Checkpoint { id, .. } => *id,
+            FromSandbox::Ended(ended) => ended.id,
+        };
+        if let Some(since) = self.storing.get_mut(&id) {
+            let slot = if matches!(said, FromSandbox::Ended(_)) { &mut since.ended } else { &mut since.checkpoint };
+            *slot = Some(said);
+            return Next::Wait;
+        }
+        let next = next(said);
+        if matches!(next, Next::Store(_)) {
+            self.storing.insert(id, Since::default());
+        }
+        next
+    }
+
+    /// Something of this attempt was stored, and the core has heard of it: what came since.
+    pub(super) fn stored(&mut self, id: AttemptId) -> Vec<Next> {
+        let Some(mut since) = self.storing.remove(&id) else { return Vec::new() };
+        let waiting = [since.checkpoint.take(), since.ended.take()];
+        waiting.into_iter().flatten().map(|said| self.take(said)).collect()
+    }
+}
+
+fn next(said: FromSandbox) -> Next {
+    let large = |bytes: &Bytes| bytes.len() as u64 > INLINE_BYTES_MAX;
+    match said {
+        FromSandbox::Progress(id, progress) => Next::Hear(Input::Progress(id, progress)),
+        FromSandbox::Checkpoint { ref data, .. } if large(data) => Next::Store(said),
+        FromSandbox::Checkpoint { id, number, data } => {
+            Next::Hear(Input::Checkpoint { id, number, data: Payload::inline(data) })
+        }
+        FromSandbox::Ended(ref ended) if large(&ended.output) || large(&ended.captured) => Next::Store(said),
+        FromSandbox::Ended(ended) => {
+            let Ended { id, outcome, usage, output, captured } = *ended;
+            let (output, captured) = (Payload::inline(output), Payload::inline(captured));
+            Next::Hear(Input::Ended(EndedInput { id, outcome: clipped(outcome), usage, output, captured }))
+        }
+    }
+}
+
+/// Stores what is large. `None` when there is nothing left to tell: a checkpoint that cannot be stored is none.
+pub(super) async fn store(blobs: Arc<dyn Blobs>, said: FromSandbox) -> Option<Input> {
+    match said {
+        FromSandbox::Progress(id, progress) => Some(Input::Progress(id, progress)),
+        FromSandbox::Checkpoint { id, number, data } => match payload(&*blobs, data).await {
+            Ok(data) => Some(Input::Checkpoint { id, number, data }),
+            Err(error) => {
+                tracing::warn!(task = %id.task, "cannot store checkpoint {number}: {}", chain(&error));
+                None
+            }
+        },
+        FromSandbox::Ended(ended) => {
+            let Ended { id, outcome, usage, output, captured } = *ended;
+            let outcome = clipped(outcome);
+            let captured = payload(&*blobs, captured).await;
+            let ended = match (payload(&*blobs, output).await, captured) {
+                (Ok(output), Ok(captured)) => EndedInput { id, outcome, usage, output, captured },
+                (Err(error), _) | (_, Err(error)) => {
+                    // The result is lost, and not through the guest: the attempt did not happen as far as its task is concerned.
+                    let message = format!("cannot store the result: {}", chain(&error));
+                    tracing::warn!(task = %id.task, "{message}");
+                    let outcome = Arc::new(Outcome::new(OutcomeKind::HostFault, message));
+                    EndedInput { id, outcome, usage, output: Payload::Empty, captured: Payload::Empty }
+                }
+            };
+            Some(Input::Ended(ended))
+        }
+    }
+}
+
+async fn payload(blobs: &dyn Blobs, bytes: Bytes) -> Result<Payload, BlobError> {
+    if bytes.len() as u64 <= INLINE_BYTES_MAX {
+        return Ok(Payload::inline(bytes));
+    }
+    let stat = blobs.put(bytes).await?;
+    Ok(Payload::Blob { digest: stat.digest, bytes: stat.bytes })
+}
+
+fn clipped(mut outcome: Outcome) -> Arc<Outcome> {
+    outcome.backtrace.truncate(Outcome::BACKTRACE_FRAMES_MAX);
+    for frame in &mut outcome.backtrace {
+        frame.truncate(frame.floor_char_boundary(FRAME_BYTES_MAX));
+    }
+    Arc::new(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmill_protocol::{Nonce, Usage};
+
+    use super::*;
+
+    fn id() -> AttemptId {
+        AttemptId { nonce: Nonce(1), ..AttemptId::default() }
+    }
+
+    fn checkpoint(number: u32, bytes: usize) -> FromSandbox {
+        FromSandbox::Checkpoint { id: id(), number, data: vec![0; bytes].into() }
+    }
+
+    fn ended() -> FromSandbox {
+        let outcome = Outcome { backtrace: vec!["é".repeat(400); 100], ..Outcome::default() };
+        let (usage, output, captured) = (Usage::default(), Bytes::new(), Bytes::new());
+        FromSandbox::Ended(Box::new(Ended { id: id(), outcome, usage, output, captured }))
+    }
+
+    #[test]
+    fn up_to_the_inline_size_nothing_is_stored() {
+        let mut results = Results::default();
+        let limit = INLINE_BYTES_MAX as usize;
+        assert!(matches!(results.take(checkpoint(1, limit - 1)), Next::Hear(_)));
+        assert!(matches!(results.take(checkpoint(2, limit)), Next::Hear(_)));
+        assert!(matches!(results.take(checkpoint(3, limit + 1)), Next::Store(_)));
+        assert_eq!(results.storing(), 1);
+    }
+
+    #[test]
+    fn what_comes_while_something_is_stored_waits_and_the_newest_checkpoint_is_enough() {
+        let mut results = Results::default();
+        let large = INLINE_BYTES_MAX as usize + 1;
+        assert!(matches!(results.take(checkpoint(1, large)), Next::Store(_)));
+        for said in [checkpoint(2, 1), checkpoint(3, large), ended()] {
+            assert!(matches!(results.take(said), Next::Wait));
+        }
+        // The end still waits for the third checkpoint.
+        let next = results.stored(id());
+        assert!(matches!(next[..], [Next::Store(FromSandbox::Checkpoint { number: 3, .. }), Next::Wait]), "{next:?}");
+        let next = results.stored(id());
+        assert!(matches!(next[..], [Next::Hear(Input::Ended(_))]), "{next:?}");
+        assert_eq!(results.storing(), 0);
+    }
+
+    #[test]
+    fn backtraces_are_bounded() {
+        let Next::Hear(Input::Ended(ended)) = Results::default().take(ended()) else { panic!("not an end") };
+        assert_eq!(ended.outcome.backtrace.len(), Outcome::BACKTRACE_FRAMES_MAX);
+        assert!(ended.outcome.backtrace.iter().all(|frame| frame.len() == FRAME_BYTES_MAX));
+    }
+}

@@ -1,0 +1,226 @@
+//! The loop: an event, a step, and then what follows from it.
+
+mod effects;
+mod events;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::pending;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+use wasmill_fabric::{Blobs, Bus, HostRegistration, Membership, Message, Responder, Subscription};
+use wasmill_host_core::{BatchNumber, Config, HostCore, Input};
+use wasmill_protocol::message::HostInfo;
+use wasmill_protocol::{AttemptId, Incarnation, Timestamp};
+
+use super::identity::Identity;
+use super::modules::ModuleFiles;
+use super::results::Results;
+use super::work::Preparation;
+use super::{
+    AgentConfig, AgentError, EVENTS_AT_ONCE_MAX, IdentityError, MODULE_COPIES_BYTES_MAX, STORES_MAX, join, random,
+};
+use crate::channel::{FromSandbox, ToSandbox, Work};
+
+/// A host's agent, from its registration to its last report.
+pub struct Agent {
+    core: HostCore,
+    started: Instant,
+    info: HostInfo,
+    identity: Arc<Identity>,
+    membership: Arc<dyn Membership>,
+    bus: Arc<dyn Bus>,
+    blobs: Arc<dyn Blobs>,
+    registration: Option<HostRegistration>,
+    subscription: Option<Subscription>,
+    preparation: Preparation,
+    results: Results,
+    to_sandbox: mpsc::Sender<ToSandbox>,
+    /// For the sandbox, as soon as its channel has room: at most a start and two stops for each slot.
+    outgoing: VecDeque<ToSandbox>,
+    /// Who waits for the answers of this round; [`ReplyTo`] is the index.
+    responders: Vec<Option<Responder>>,
+    /// Attempts that the core has started and whose blobs are on their way.
+    fetching: BTreeMap<AttemptId, AbortHandle>,
+    doing: JoinSet<Done>,
+    publishing: bool,
+    drain_grace_ms: u64,
+    draining: bool,
+}
+
+/// Something that ran beside the loop has ended.
+enum Done {
+    /// A batch was answered, or not.
+    Reported(BatchNumber, bool),
+    /// The blobs of an attempt are here, or why not.
+    Prepared(AttemptId, Result<Box<Work>, String>),
+    /// What is large of an attempt is stored.
+    Stored(AttemptId, Option<Input>),
+    /// A heartbeat is out.
+    Published,
+    /// Messages of the leader come in again.
+    Subscribed(Subscription),
+    /// The host is known again, as a new incarnation.
+    Registered(Result<(HostInfo, HostRegistration), IdentityError>),
+}
+
+impl Agent {
+    /// Runs a host until `shutdown` becomes true, or its sender is gone, and what it holds is finished or handed back.
+    ///
+    /// The sandbox is at the other end of the two channels; it outlives the agent.
+    ///
+    /// # Errors
+    ///
+    /// When the data directory cannot be used or the sandbox is gone. A fabric that cannot be reached is waited for.
+    pub async fn run(
+        config: AgentConfig,
+        membership: Arc<dyn Membership>,
+        bus: Arc<dyn Bus>,
+        blobs: Arc<dyn Blobs>,
+        to_sandbox: mpsc::Sender<ToSandbox>,
+        from_sandbox: mpsc::Receiver<FromSandbox>,
+        mut shutdown: watch::Receiver<bool>,
+    ) -> Result<(), AgentError> {
+        if config.slots == 0 {
+            return Err(AgentError::NoSlots);
+        }
+        let identity = Arc::new(Identity::open(&config.data, random()?)?);
+        let copies_dir = config.data.join("modules");
+        let modules =
+            ModuleFiles::open(Arc::clone(&blobs), copies_dir, config.caps.module_bytes, MODULE_COPIES_BYTES_MAX)?;
+        let info = HostInfo {
+            id: identity.host().clone(),
+            incarnation: Incarnation(0),
+            address: config.address,
+            cores: config.cores,
+            memory_bytes: config.memory_bytes,
+            labels: config.labels.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+
+        // Subscribed first: the leader sends as soon as it knows of the host.
+        let joining = async {
+            let subscription = join::subscribe(Arc::clone(&bus), info.id.clone()).await;
+            let registered = join::register(Arc::clone(&membership), Arc::clone(&identity), info.clone()).await;
+            registered.map(|(info, registration)| (subscription, info, registration))
+        };
+        let (subscription, info, registration) = tokio::select! {
+            joined = joining => joined?,
+            _ = shutdown.wait_for(|asked| *asked) => return Ok(()),
+        };
+        tracing::info!(host = %info.id, incarnation = %info.incarnation, "the host is registered");
+        if let Some(ready) = config.ready {
+            // Whoever wanted to know may be gone.
+            let _ = ready.send(info.clone());
+        }
+
+        let core_config = Config {
+            host: info.id.clone(),
+            slots: config.slots,
+            memory_bytes: config.memory_bytes,
+            labels: config.labels,
+            seed: random()?,
+        };
+        let agent = Self {
+            core: HostCore::new(core_config, info.incarnation),
+            started: Instant::now(),
+            preparation: Preparation::new(Arc::clone(&blobs), modules, &config.caps),
+            info,
+            identity,
+            membership,
+            bus,
+            blobs,
+            registration: Some(registration),
+            subscription: Some(subscription),
+            results: Results::default(),
+            to_sandbox,
+            outgoing: VecDeque::new(),
+            responders: Vec::new(),
+            fetching: BTreeMap::new(),
+            doing: JoinSet::new(),
+            publishing: false,
+            drain_grace_ms: config.drain_grace_ms,
+            draining: false,
+        };
+        agent.work(from_sandbox, shutdown).await
+    }
+
+    async fn work(
+        mut self,
+        mut from_sandbox: mpsc::Receiver<FromSandbox>,
+        mut shutdown: watch::Receiver<bool>,
+    ) -> Result<(), AgentError> {
+        let mut messages = Vec::with_capacity(EVENTS_AT_ONCE_MAX);
+        let mut said = Vec::with_capacity(EVENTS_AT_ONCE_MAX);
+        let room = self.to_sandbox.clone();
+        let mut timeout = pin!(tokio::time::sleep_until(self.started));
+        while !self.settle() {
+            let deadline = self.deadline();
+            if timeout.deadline() != deadline {
+                timeout.as_mut().reset(deadline);
+            }
+            tokio::select! {
+                count = receive(&mut self.subscription, &mut messages) => match count {
+                    0 => self.resubscribe(),
+                    _ => messages.drain(..).for_each(|message| self.hear_leader(message)),
+                },
+                count = from_sandbox.recv_many(&mut said, EVENTS_AT_ONCE_MAX), if self.results.storing() < STORES_MAX => {
+                    match count {
+                        0 => return Err(AgentError::SandboxGone),
+                        _ => said.drain(..).for_each(|said| self.hear_sandbox(said)),
+                    }
+                }
+                open = has_room(&room), if !self.outgoing.is_empty() => match open {
+                    true => self.flush(),
+                    false => return Err(AgentError::SandboxGone),
+                },
+                Some(done) = self.doing.join_next() => self.hear_done(done)?,
+                () = lease_lost(&mut self.registration) => self.rejoin(),
+                _ = shutdown.wait_for(|asked| *asked), if !self.draining => self.drain(),
+                () = &mut timeout => {}
+            }
+        }
+        tracing::info!(host = %self.info.id, "the host is drained");
+        Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        let us = self.started.elapsed().as_micros();
+        Timestamp(u64::try_from(us).unwrap_or(u64::MAX))
+    }
+
+    fn deadline(&self) -> Instant {
+        match self.core.next_timeout() {
+            Some(at) => self.started + Duration::from_micros(at.0),
+            // Nothing to wait for but events.
+            None => Instant::now() + Duration::from_hours(1),
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        self.core.step(self.now(), input);
+    }
+}
+
+async fn receive(subscription: &mut Option<Subscription>, messages: &mut Vec<Message>) -> usize {
+    match subscription {
+        Some(subscription) => subscription.recv_many(messages, EVENTS_AT_ONCE_MAX).await,
+        None => pending().await,
+    }
+}
+
+async fn has_room(to_sandbox: &mpsc::Sender<ToSandbox>) -> bool {
+    to_sandbox.reserve().await.is_ok()
+}
+
+async fn lease_lost(registration: &mut Option<HostRegistration>) {
+    match registration {
+        // Without its other end nobody would tell us of a loss.
+        Some(registration) => drop(registration.lost.wait_for(|lost| *lost).await),
+        None => pending().await,
+    }
+}

@@ -1,0 +1,111 @@
+//! What the core wants, done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use wasmill_host_core::bounds::REPORT_TIMEOUT_MS;
+use wasmill_host_core::{Batch, Ended, Input, Ready, ReplyTo, StopReason};
+use wasmill_protocol::message::{Assignment, subjects};
+use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, Usage};
+
+use super::{Agent, Done};
+use crate::channel::{self, ToSandbox};
+
+impl Agent {
+    /// Does everything that follows from the steps so far. Returns whether the host is drained.
+    pub(super) fn settle(&mut self) -> bool {
+        self.step(Input::Tick);
+        loop {
+            let Ready { acks, start, stop, batches, heartbeat, drained } = self.core.take_ready();
+            let nothing_left = start.is_empty() && stop.is_empty();
+            for (ReplyTo(index), ack) in acks {
+                let responder = usize::try_from(index).ok().and_then(|index| self.responders.get_mut(index)?.take());
+                if let Some(responder) = responder {
+                    responder.respond(encode(&ack));
+                }
+            }
+            self.responders.clear();
+            start.into_iter().for_each(|assignment| self.start(assignment));
+            stop.into_iter().for_each(|(id, reason)| self.stop(id, reason));
+            batches.into_iter().for_each(|batch| self.report(batch));
+            if let Some(heartbeat) = heartbeat.filter(|_| !self.publishing) {
+                self.publishing = true;
+                let sent = self.bus.publish(subjects::HEARTBEATS, encode(&heartbeat));
+                self.doing.spawn(async move {
+                    if let Err(error) = sent.await {
+                        tracing::debug!("a heartbeat was not sent: {error}");
+                    }
+                    Done::Published
+                });
+            }
+            // To start or stop can end an attempt at once, which is another step.
+            if nothing_left || drained {
+                self.flush();
+                return drained;
+            }
+        }
+    }
+
+    fn start(&mut self, assignment: Assignment) {
+        match self.preparation.at_once(assignment) {
+            Ok(work) => self.outgoing.push_back(ToSandbox::Start(work)),
+            Err(assignment) => {
+                let id = assignment.id;
+                let fetch = self.preparation.clone().fetch(assignment);
+                let handle = self.doing.spawn(async move { Done::Prepared(id, fetch.await) });
+                self.fetching.insert(id, handle);
+            }
+        }
+    }
+
+    fn stop(&mut self, id: AttemptId, reason: StopReason) {
+        if let Some(fetch) = self.fetching.remove(&id) {
+            fetch.abort();
+            return self.end_here(id, OutcomeKind::Cancelled, "stopped before it started");
+        }
+        let reason = match reason {
+            StopReason::Cancelled => channel::StopReason::Cancelled,
+            StopReason::Drained => channel::StopReason::Drained,
+        };
+        self.outgoing.push_back(ToSandbox::Stop(id, reason));
+    }
+
+    /// Ends an attempt that never reached the sandbox.
+    pub(super) fn end_here(&mut self, id: AttemptId, kind: OutcomeKind, message: &str) {
+        let outcome = Arc::new(Outcome::new(kind, message));
+        let (output, captured) = (Payload::Empty, Payload::Empty);
+        self.step(Input::Ended(Ended { id, outcome, usage: Usage::default(), output, captured }));
+    }
+
+    fn report(&mut self, batch: Batch) {
+        let bus = Arc::clone(&self.bus);
+        self.doing.spawn(async move {
+            let timeout = Duration::from_millis(REPORT_TIMEOUT_MS);
+            let answer = bus.request(subjects::REPORTS, encode(&*batch.message), timeout).await;
+            if let Err(error) = &answer {
+                tracing::debug!(reports = batch.message.reports.len(), "reports were not acknowledged: {error}");
+            }
+            Done::Reported(batch.number, answer.is_ok())
+        });
+    }
+
+    /// Gives the sandbox as much as its channel takes.
+    pub(super) fn flush(&mut self) {
+        while let Some(next) = self.outgoing.pop_front() {
+            if let Err(error) = self.to_sandbox.try_send(next) {
+                // A closed channel is noticed by the loop, which waits for room.
+                self.outgoing.push_front(error.into_inner());
+                return;
+            }
+        }
+    }
+}
+
+fn encode<T: Serialize>(message: &T) -> Bytes {
+    match rmp_serde::to_vec_named(message) {
+        Ok(bytes) => bytes.into(),
+        Err(error) => unreachable!("messages are always encodable: {error}"),
+    }
+}

@@ -1,0 +1,123 @@
+//! From an assignment to the work that the sandbox gets.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use wasmill_fabric::Blobs;
+use wasmill_protocol::limits::Caps;
+use wasmill_protocol::message::Assignment;
+use wasmill_protocol::{AttemptId, Payload, TaskId, TaskSpec};
+
+use super::modules::ModuleFiles;
+use super::{FETCHES_MAX, chain};
+use crate::channel::Work;
+
+/// Makes work of assignments.
+#[derive(Clone)]
+pub(super) struct Preparation(Arc<Inner>);
+
+struct Inner {
+    blobs: Arc<dyn Blobs>,
+    modules: ModuleFiles,
+    fetches: Semaphore,
+    captured_bytes_max: u64,
+    checkpoint_bytes_max: u64,
+    // Most tasks have neither; they share one of each.
+    args_none: Arc<[String]>,
+    env_none: Arc<BTreeMap<String, String>>,
+}
+
+impl Preparation {
+    pub(super) fn new(blobs: Arc<dyn Blobs>, modules: ModuleFiles, caps: &Caps) -> Self {
+        Self(Arc::new(Inner {
+            blobs,
+            modules,
+            fetches: Semaphore::new(FETCHES_MAX),
+            captured_bytes_max: caps.captured_bytes,
+            checkpoint_bytes_max: caps.checkpoint_bytes,
+            args_none: Arc::default(),
+            env_none: Arc::default(),
+        }))
+    }
+
+    /// The work, when everything is at hand: the way that most attempts take. Else the assignment comes back, to be [fetched](Self::fetch).
+    pub(super) fn at_once(&self, assignment: Assignment) -> Result<Box<Work>, Assignment> {
+        let (Some(input), Some(checkpoint)) = (inline(&assignment.spec.input), inline(&assignment.checkpoint)) else {
+            return Err(assignment);
+        };
+        let Some(module_path) = self.0.modules.path(assignment.spec.module) else { return Err(assignment) };
+        let checkpoint = (assignment.checkpoint != Payload::Empty).then_some(checkpoint);
+        Ok(self.work(assignment.id, &assignment.spec, module_path, input, checkpoint))
+    }
+
+    /// The work, after what is missing was fetched; a few at a time. The error is for people.
+    pub(super) async fn fetch(self, assignment: Assignment) -> Result<Box<Work>, String> {
+        let Ok(_permit) = self.0.fetches.acquire().await else {
+            unreachable!("nobody closes the semaphore");
+        };
+        let Assignment { id, spec, checkpoint, .. } = assignment;
+        let module_path = self.0.modules.fetch(spec.module).await.map_err(|error| chain(&error))?;
+        let input = self.read("payload", &spec.input).await?;
+        let checkpoint = match &checkpoint {
+            Payload::Empty => None,
+            payload => Some(self.read("checkpoint", payload).await?),
+        };
+        Ok(self.work(id, &spec, module_path, input, checkpoint))
+    }
+
+    async fn read(&self, what: &str, payload: &Payload) -> Result<Bytes, String> {
+        match payload {
+            Payload::Empty => Ok(Bytes::new()),
+            Payload::Inline(bytes) => Ok(bytes.clone()),
+            Payload::Blob { digest, bytes } => {
+                let read = self.0.blobs.read(*digest, *bytes).await;
+                read.map_err(|error| format!("cannot fetch the {what}: {}", chain(&error)))
+            }
+        }
+    }
+
+    fn work(
+        &self,
+        id: AttemptId,
+        spec: &TaskSpec,
+        module_path: PathBuf,
+        input: Bytes,
+        checkpoint: Option<Bytes>,
+    ) -> Box<Work> {
+        let inner = &self.0;
+        let args = if spec.args.is_empty() { Arc::clone(&inner.args_none) } else { Arc::from(spec.args.as_slice()) };
+        let env = if spec.env.is_empty() { Arc::clone(&inner.env_none) } else { Arc::new(spec.env.clone()) };
+        Box::new(Work {
+            id,
+            module: spec.module,
+            module_path,
+            kind: spec.kind,
+            input,
+            args,
+            env,
+            limits: spec.limits,
+            captured_bytes_max: inner.captured_bytes_max,
+            checkpoint_bytes_max: inner.checkpoint_bytes_max,
+            attempts_max: spec.retry.attempts_max,
+            seed: spec.deterministic.then(|| spec.seed.unwrap_or_else(|| seed_of(id.task))),
+            checkpoint,
+        })
+    }
+}
+
+fn inline(payload: &Payload) -> Option<Bytes> {
+    match payload {
+        Payload::Empty => Some(Bytes::new()),
+        Payload::Inline(bytes) => Some(bytes.clone()),
+        Payload::Blob { .. } => None,
+    }
+}
+
+/// The seed of a deterministic task that asks for none: the same for all its attempts.
+fn seed_of(task: TaskId) -> u64 {
+    let (high, low) = task.0.as_u64_pair();
+    high ^ low
+}
