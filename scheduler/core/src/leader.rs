@@ -1,0 +1,223 @@
+//! The leader: what it decides when something happens.
+
+mod after;
+mod commands;
+mod dispatch;
+mod explain;
+mod heartbeats;
+mod hosts;
+mod losses;
+mod outbox;
+mod reports;
+mod shares;
+mod submit;
+mod tally;
+mod timers;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wasmill_protocol::command::{Command, Done, Refusal};
+use wasmill_protocol::event::{Event, EventBody};
+use wasmill_protocol::{HostId, Incarnation, TaskId, Term, Timestamp};
+
+use crate::config::CoreConfig;
+use crate::io::{Counters, HostView, Input, QueueDepth, Ready, ReplyTo, Waiting};
+use crate::random::Random;
+use crate::state::State;
+use dispatch::Dispatcher;
+use hosts::Host;
+use outbox::Outbox;
+use shares::Shares;
+use tally::Tally;
+
+/// The deciding half of a control node.
+///
+/// One loop drives it: [`Core::step`] for everything that happens, then [`Core::take_ready`], append, and once that is durable
+/// send and answer. Several steps may go before one `take_ready`: what happens at the same time is decided together.
+#[derive(Debug)]
+pub struct Core {
+    config: CoreConfig,
+    state: State,
+    random: Random,
+    /// The time of the last step; never goes back.
+    now: Timestamp,
+    leading: bool,
+    hosts: BTreeMap<HostId, Host>,
+    /// Lives of hosts that ran something when this leader began and have not been heard of: when each is given up.
+    awaited: BTreeMap<(HostId, Incarnation), Timestamp>,
+    /// Removed tenants that have tasks left.
+    removed_tenants: BTreeSet<u32>,
+    shares: Shares,
+    dispatcher: Dispatcher,
+    outbox: Outbox,
+    ready: Ready,
+    tally: Tally,
+    /// A bound of one round was reached: there is more to do at once.
+    unfinished: bool,
+}
+
+impl Core {
+    /// A core on top of what the log says. It does nothing before [`Input::Lead`].
+    ///
+    /// `seed` must differ between leaderships: numbers that tell attempts apart are drawn from it.
+    ///
+    /// # Panics
+    ///
+    /// When `config` does not pass [`CoreConfig::check`].
+    pub fn new(seed: u64, config: CoreConfig, state: State) -> Self {
+        config.check().unwrap_or_else(|error| panic!("the configuration was checked before: {error}"));
+        let dispatcher = Dispatcher::new(&config);
+        Self {
+            config,
+            random: Random::new(seed),
+            now: state.time(),
+            leading: false,
+            hosts: BTreeMap::new(),
+            awaited: BTreeMap::new(),
+            removed_tenants: BTreeSet::new(),
+            shares: Shares::default(),
+            dispatcher,
+            outbox: Outbox::default(),
+            ready: Ready::default(),
+            tally: Tally::default(),
+            unfinished: false,
+            state,
+        }
+    }
+
+    /// Takes in one thing that happened. A `now` before the last one counts as the last one.
+    ///
+    /// # Panics
+    ///
+    /// When the term of [`Input::Lead`] is not above every term in the log, or an invariant is broken.
+    pub fn step(&mut self, now: Timestamp, input: Input) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Lead { term, node } => self.lead(term, node),
+            Input::Command { reply_to, command } => {
+                let result = if self.leading { self.command(command) } else { Err(Refusal::NotLeader) };
+                self.reply(reply_to, result);
+            }
+            Input::HostJoined(info) => self.host_joined(info),
+            Input::HostLeft(host, incarnation) => self.host_left(&host, incarnation),
+            Input::Heartbeat(heartbeat) => self.heartbeat(heartbeat),
+            Input::FromHost { reply_to, message } => self.from_host(reply_to, message),
+            Input::AssignRefused { host, attempts } => self.assign_refused(&host, &attempts),
+            Input::DrainHost { host, draining } => self.drain_host(&host, draining),
+            Input::ReadModelAt(seq) => self.state.read_model_at(seq),
+            Input::Appended(seq) => self.state.appended(seq),
+            Input::Tick => {}
+        }
+    }
+
+    /// What follows from the steps since the last call, and from the time that has passed: timers and dispatch are decided here, once
+    /// for all of these steps.
+    pub fn take_ready(&mut self) -> Ready {
+        if self.leading {
+            self.unfinished = false;
+            self.advance();
+            self.dispatch();
+        }
+        self.flush();
+        self.state.close_record();
+        std::mem::take(&mut self.ready)
+    }
+
+    /// When the next step is due at the latest, if nothing else happens; the time of the last step when there is more to do at once.
+    pub fn next_timeout(&self) -> Option<Timestamp> {
+        if !self.leading {
+            return None;
+        }
+        if self.unfinished {
+            return Some(self.now);
+        }
+        let timer = self.state.timers.first().map(|&(at, _)| at);
+        let given_up = self.awaited.values().min().copied();
+        [timer, given_up].into_iter().flatten().min()
+    }
+
+    /// Events that the next [`Core::take_ready`] hands out, as far as they are decided already.
+    pub fn events_ready(&self) -> usize {
+        self.ready.events.len()
+    }
+
+    /// What the log says, with what was decided since.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The hosts that are known, by id. One that has left is shown as lost for an hour.
+    pub fn hosts(&self) -> Vec<HostView> {
+        self.hosts.values().map(|host| host.view(self.now, &self.config)).collect()
+    }
+
+    /// How many tasks are in each state that is not final.
+    pub fn queue_depth(&self) -> QueueDepth {
+        self.state.queue_depth()
+    }
+
+    /// What was counted since this core was made.
+    pub fn counters(&self) -> Counters {
+        self.tally.counters()
+    }
+
+    /// Why a task that is not final is not running; `None` for a task that the core does not know. Costs up to the number of shapes
+    /// and hosts: for answers to people, not for every task.
+    pub fn explain(&self, task: TaskId, now: Timestamp) -> Option<Waiting> {
+        explain::explain(self, task, now)
+    }
+
+    /// Asserts everything that must hold. O(n log n): for tests and the simulator.
+    ///
+    /// # Panics
+    ///
+    /// When something does not hold.
+    pub fn assert_consistent(&self) {
+        self.state.assert_consistent();
+        for host in self.hosts.values() {
+            host.assert_consistent(&self.state);
+        }
+    }
+
+    fn lead(&mut self, term: Term, node: String) {
+        assert!(!self.leading, "a core leads once");
+        assert!(term > self.state.term(), "term {term} is above term {} of the log", self.state.term());
+        self.emit(EventBody::TermStarted { term, node });
+        self.leading = true;
+        let given_up = self.now.plus_ms(self.config.lead_grace_ms);
+        let running = self.state.placements.iter();
+        self.awaited = running.map(|placed| ((placed.host.clone(), placed.incarnation), given_up)).collect();
+        let removed = self.state.tenants.entries().filter(|(_, entry)| entry.removed);
+        self.removed_tenants = removed.map(|(number, _)| number).collect();
+        self.dispatcher.wake();
+    }
+
+    fn command(&mut self, command: Command) -> Result<Done, Refusal> {
+        let result = match command {
+            Command::Submit { task, module, spec, key } => self.submit(task, &module, spec, key),
+            Command::Cancel { tenant, task, reason } => self.cancel(&tenant, task, reason),
+            Command::Prioritize { tenant, task, priority } => self.prioritize(&tenant, task, priority),
+            other => self.administer(other),
+        };
+        self.tally.commands += 1;
+        self.tally.commands_refused += u64::from(result.is_err());
+        result
+    }
+
+    fn reply(&mut self, reply_to: ReplyTo, result: Result<Done, Refusal>) {
+        self.ready.replies.push((reply_to, result));
+    }
+
+    /// Decides an event: the only way in which the leader changes what the log says.
+    fn emit(&mut self, body: EventBody) {
+        if !matches!(
+            body,
+            EventBody::AttemptStarted { .. } | EventBody::CheckpointSaved { .. } | EventBody::ReportLate { .. }
+        ) {
+            self.dispatcher.wake();
+        }
+        let event = Event { at: self.now, body };
+        self.state.apply(&event);
+        self.ready.events.push(event);
+    }
+}

@@ -1,0 +1,214 @@
+//! Commands about tenants, tokens, modules and aliases.
+
+use std::sync::Arc;
+
+use wasmill_protocol::command::{Command, Done, QuotaKind, Refusal};
+use wasmill_protocol::event::EventBody;
+use wasmill_protocol::module::ModuleInfo;
+use wasmill_protocol::tenant::{Quotas, Tenant, Token};
+use wasmill_protocol::{Digest, TaskId, TenantName};
+
+use super::Core;
+use crate::state::tenants::{TenantEntry, TenantNumber};
+
+/// Tokens of one tenant; there is no quota for them.
+const TOKENS_PER_TENANT_MAX: usize = 10_000;
+/// Aliases of one tenant; there is no quota for them.
+const ALIASES_PER_TENANT_MAX: usize = 10_000;
+/// Tenants in all.
+const TENANTS_MAX: usize = 100_000;
+/// What a client is told to wait when one of these bounds is reached, in milliseconds: somebody must remove something first.
+const FULL_RETRY_MS: u64 = 60_000;
+
+impl Core {
+    /// Every command but those about single tasks.
+    pub(super) fn administer(&mut self, command: Command) -> Result<Done, Refusal> {
+        match command {
+            Command::CreateTenant { name, weight, quotas } => self.create_tenant(Tenant { name, weight, quotas }),
+            Command::ChangeTenant { name, weight, quotas } => self.change_tenant(name, weight, quotas),
+            Command::RemoveTenant { name } => self.remove_tenant(name),
+            Command::AddToken { token } => self.add_token(token),
+            Command::RemoveToken { tenant, id } => self.remove_token(tenant, id),
+            Command::AddModule { tenant, module, alias } => self.add_module(tenant, module, alias),
+            Command::RemoveModule { tenant, digest } => self.remove_module(tenant, digest),
+            Command::SetAlias { tenant, name, digest } => self.set_alias(tenant, name, digest),
+            Command::RemoveAlias { tenant, name } => self.remove_alias(tenant, name),
+            Command::Submit { .. } | Command::Cancel { .. } | Command::Prioritize { .. } => {
+                unreachable!("commands about tasks are decided elsewhere")
+            }
+        }
+    }
+
+    fn tenant(&self, name: &TenantName) -> Result<&TenantEntry, Refusal> {
+        self.state.tenants.named(name).ok_or(Refusal::TenantUnknown)
+    }
+
+    fn create_tenant(&mut self, tenant: Tenant) -> Result<Done, Refusal> {
+        if self.tenant(&tenant.name).is_ok() {
+            return Err(Refusal::TenantExists);
+        }
+        if self.state.tenants.entries().count() >= TENANTS_MAX {
+            return Err(full("tenants"));
+        }
+        self.emit(EventBody::TenantPut { tenant });
+        Ok(Done::Created)
+    }
+
+    fn change_tenant(
+        &mut self,
+        name: TenantName,
+        weight: Option<u32>,
+        quotas: Option<Quotas>,
+    ) -> Result<Done, Refusal> {
+        let entry = self.tenant(&name)?;
+        let (weight, quotas) = (weight.unwrap_or(entry.weight), quotas.unwrap_or(entry.quotas));
+        if (weight, quotas) != (entry.weight, entry.quotas) {
+            self.emit(EventBody::TenantPut { tenant: Tenant { name, weight, quotas } });
+        }
+        Ok(Done::Changed)
+    }
+
+    /// The tenant is gone at once; its tasks end one batch after the other, and those that run when their hosts say so.
+    fn remove_tenant(&mut self, name: TenantName) -> Result<Done, Refusal> {
+        if name == TenantName::default_tenant() {
+            return Err(Refusal::TenantPermanent);
+        }
+        let number = self.state.tenants.number(&name).ok_or(Refusal::TenantUnknown)?;
+        self.emit(EventBody::TenantRemoved { tenant: name });
+        self.shares.remove(number);
+        if self.state.tenants.find(number).is_some() {
+            self.removed_tenants.insert(number);
+            self.cancel_running_of(number);
+        }
+        Ok(Done::Removed)
+    }
+
+    fn cancel_running_of(&mut self, tenant: TenantNumber) {
+        let tasks = &self.state.tasks;
+        let running = self.state.placements.iter().flat_map(|placed| placed.tasks.slots(tasks));
+        let asked: Vec<_> = running
+            .filter(|&slot| {
+                !tasks[slot].cancel_requested && self.state.shapes.shape(tasks[slot].shape).key.tenant == tenant
+            })
+            .collect();
+        for slot in asked {
+            let task = self.state.tasks[slot].id;
+            self.emit(EventBody::CancelRequested { task, reason: Some("the tenant was removed".into()) });
+            self.send_cancel(slot);
+        }
+    }
+
+    fn add_token(&mut self, token: Token) -> Result<Done, Refusal> {
+        let entry = self.tenant(&token.tenant)?;
+        if self.state.tenants.has_token(&token.id, &token.hash) {
+            return Err(Refusal::TokenExists);
+        }
+        if entry.tokens.len() >= TOKENS_PER_TENANT_MAX {
+            return Err(full("tokens of the tenant"));
+        }
+        self.emit(EventBody::TokenAdded { token });
+        Ok(Done::Created)
+    }
+
+    fn remove_token(&mut self, tenant: TenantName, id: String) -> Result<Done, Refusal> {
+        if !self.tenant(&tenant)?.tokens.contains(&id) {
+            return Err(Refusal::TokenUnknown);
+        }
+        self.emit(EventBody::TokenRemoved { tenant, id });
+        Ok(Done::Removed)
+    }
+
+    fn add_module(
+        &mut self,
+        tenant: TenantName,
+        module: Arc<ModuleInfo>,
+        alias: Option<String>,
+    ) -> Result<Done, Refusal> {
+        let entry = self.tenant(&tenant)?;
+        let digest = module.digest;
+        let known = entry.modules.contains_key(&digest);
+        let quotas = entry.quotas;
+        if let (false, Some(limit)) = (known, quotas.modules)
+            && entry.modules.len() as u64 >= limit
+        {
+            return Err(Refusal::Quota { quota: QuotaKind::Modules, limit });
+        }
+        if let (false, Some(limit)) = (known, quotas.module_bytes)
+            && entry.module_bytes.saturating_add(module.bytes) > limit
+        {
+            return Err(Refusal::Quota { quota: QuotaKind::ModuleBytes, limit });
+        }
+        if let Some(alias) = &alias {
+            alias_has_room(entry, alias)?;
+        }
+        let aliased = alias.as_ref().is_none_or(|alias| entry.aliases.get(alias) == Some(&digest));
+        if !known {
+            self.emit(EventBody::ModuleAdded { tenant: tenant.clone(), module });
+        }
+        if let (false, Some(name)) = (aliased, alias) {
+            self.emit(EventBody::AliasSet { tenant, name, digest });
+        }
+        Ok(if known { Done::Changed } else { Done::Created })
+    }
+
+    fn remove_module(&mut self, tenant: TenantName, digest: Digest) -> Result<Done, Refusal> {
+        let entry = self.tenant(&tenant)?;
+        if !entry.modules.contains_key(&digest) {
+            return Err(Refusal::ModuleUnknown);
+        }
+        if let Some(task) = self.user_of(entry, &digest) {
+            return Err(Refusal::ModuleInUse { task });
+        }
+        if let Some((alias, _)) = entry.aliases.iter().find(|(_, target)| **target == digest) {
+            return Err(Refusal::ModuleAliased { alias: alias.clone() });
+        }
+        self.emit(EventBody::ModuleRemoved { tenant, digest });
+        Ok(Done::Removed)
+    }
+
+    /// A task that is not final and uses the module.
+    fn user_of(&self, tenant: &TenantEntry, digest: &Digest) -> Option<TaskId> {
+        let state = &self.state;
+        let used = |slot: &u32| state.shapes.shape(*slot).key.module == *digest;
+        let shape = tenant.shapes.iter().copied().find(used)?;
+        let lists = state.shapes.shape(shape);
+        let running = state.placements.iter().flat_map(|placed| placed.tasks.slots(&state.tasks));
+        let mut tasks = lists
+            .queued
+            .slots(&state.tasks)
+            .chain(lists.waiting.slots(&state.tasks))
+            .chain(running.filter(|&slot| state.tasks[slot].shape == shape));
+        let task = tasks.next().expect("a shape that exists has a task");
+        Some(state.tasks[task].id)
+    }
+
+    fn set_alias(&mut self, tenant: TenantName, name: String, digest: Digest) -> Result<Done, Refusal> {
+        let entry = self.tenant(&tenant)?;
+        if !entry.modules.contains_key(&digest) {
+            return Err(Refusal::ModuleUnknown);
+        }
+        alias_has_room(entry, &name)?;
+        let before = entry.aliases.get(&name).copied();
+        if before != Some(digest) {
+            self.emit(EventBody::AliasSet { tenant, name, digest });
+        }
+        Ok(if before.is_some() { Done::Changed } else { Done::Created })
+    }
+
+    fn remove_alias(&mut self, tenant: TenantName, name: String) -> Result<Done, Refusal> {
+        if !self.tenant(&tenant)?.aliases.contains_key(&name) {
+            return Err(Refusal::AliasUnknown);
+        }
+        self.emit(EventBody::AliasRemoved { tenant, name });
+        Ok(Done::Removed)
+    }
+}
+
+fn alias_has_room(tenant: &TenantEntry, alias: &str) -> Result<(), Refusal> {
+    let room = tenant.aliases.len() < ALIASES_PER_TENANT_MAX || tenant.aliases.contains_key(alias);
+    if room { Ok(()) } else { Err(full("aliases of the tenant")) }
+}
+
+fn full(what: &str) -> Refusal {
+    Refusal::Overloaded { what: what.into(), retry_ms: FULL_RETRY_MS }
+}

@@ -1,0 +1,130 @@
+//! Heartbeats: what a host has is compared with what it should have, both ways.
+
+use std::sync::Arc;
+
+use wasmill_protocol::message::Heartbeat;
+use wasmill_protocol::{AttemptId, HostId, OutcomeKind, Timestamp};
+
+use super::Core;
+use super::hosts::Host;
+use crate::config::CoreConfig;
+
+/// Attempts that are read from one heartbeat; no host has more.
+const ATTEMPTS_READ_MAX: usize = 65_536;
+/// Heartbeats in a row that must miss an attempt that was confirmed before.
+const MISSING_MIN: u32 = 2;
+
+/// What one heartbeat gives rise to.
+#[derive(Debug, Default)]
+struct Differences {
+    /// Not confirmed in time: to be sent again.
+    resend: Vec<AttemptId>,
+    /// To be told again to stop, or at all because it is not ours.
+    cancel: Vec<AttemptId>,
+    /// Asked to stop, and the host does not have it: stopped.
+    stopped: Vec<AttemptId>,
+    /// Never confirmed for too long.
+    timed_out: Vec<AttemptId>,
+}
+
+impl Core {
+    /// A host says what it does. Stale and unknown heartbeats are only counted.
+    pub(super) fn heartbeat(&mut self, heartbeat: Heartbeat) {
+        let id = heartbeat.host.clone();
+        let expected = |host: &&mut Host| {
+            let last = host.heartbeat.as_ref().map_or(0, |last| last.number);
+            host.joined && host.incarnation() == heartbeat.incarnation && heartbeat.number > last
+        };
+        let Some(host) = self.hosts.get_mut(&id).filter(expected) else {
+            self.tally.host_news_stale += 1;
+            return;
+        };
+        host.last_seen = self.now;
+        host.credit_stale = false;
+        if *host.labels != heartbeat.labels {
+            host.labels = Arc::new(heartbeat.labels.clone());
+        }
+        let superseded = &self.state.superseded;
+        let differences = host.compare(&heartbeat, self.now, &self.config, |id| superseded.contains(id));
+        host.heartbeat = Some(heartbeat);
+        self.settle(&id, differences);
+        self.dispatcher.wake();
+    }
+
+    fn settle(&mut self, id: &HostId, differences: Differences) {
+        let Differences { resend, cancel, stopped, timed_out } = differences;
+        let host = self.hosts.get_mut(id).expect("it has just been heard");
+        let incarnation = host.incarnation();
+        if !timed_out.is_empty() {
+            host.distrusted_until = self.now.plus_ms(self.config.distrust_ms);
+        }
+        for attempt in cancel {
+            self.tally.cancels_resent += 1;
+            self.outbox.cancel(id, incarnation, attempt);
+        }
+        for attempt in resend {
+            self.tally.assignments_resent += 1;
+            let slot = self.state.by_id[&attempt.task];
+            let queue_us = self.now.us_since(self.state.tasks[slot].queued_at);
+            self.outbox.assign(id, incarnation, attempt, queue_us);
+        }
+        for attempt in stopped {
+            let slot = self.state.by_id[&attempt.task];
+            self.end_without_result(slot, OutcomeKind::Cancelled, format!("host {id} does not have it any more"));
+        }
+        for attempt in timed_out.into_iter().rev() {
+            self.tally.assignments_timed_out += 1;
+            let slot = self.state.by_id[&attempt.task];
+            self.end_without_result(slot, OutcomeKind::Returned, format!("not confirmed by host {id}"));
+        }
+    }
+}
+
+impl Host {
+    /// Notes what the heartbeat lists, and finds what differs.
+    fn compare(
+        &mut self,
+        heartbeat: &Heartbeat,
+        now: Timestamp,
+        config: &CoreConfig,
+        given_up: impl Fn(&AttemptId) -> bool,
+    ) -> Differences {
+        let mut found = Differences::default();
+        let strangers_before = std::mem::take(&mut self.strangers);
+        self.flights.values_mut().for_each(|flight| flight.missing += 1);
+        for &id in heartbeat.attempts.iter().take(ATTEMPTS_READ_MAX) {
+            match self.flights.get_mut(&id) {
+                Some(flight) => (flight.heard_at, flight.confirmed, flight.missing) = (now, true, 0),
+                None => {
+                    // One that has just ended is listed until the acknowledgement arrives: it is left alone unless it stays.
+                    if given_up(&id) || strangers_before.contains(&id) {
+                        found.cancel.push(id);
+                    }
+                    self.strangers.insert(id);
+                }
+            }
+        }
+        let past = |at: Timestamp, ms: u64| now >= at.plus_ms(ms);
+        for (&id, flight) in &mut self.flights {
+            let gone = flight.missing >= MISSING_MIN && past(flight.sent_at, config.missing_ms);
+            let unconfirmed = flight.missing > 0 && !flight.confirmed && past(flight.sent_at, config.resend_ms);
+            match flight.cancel_sent_at {
+                Some(_) if gone => found.stopped.push(id),
+                Some(sent_at) if past(sent_at, config.resend_ms) => {
+                    flight.cancel_sent_at = Some(now);
+                    found.cancel.push(id);
+                }
+                Some(_) => {}
+                None if flight.missing > 0 && past(flight.heard_at, config.assign_timeout_ms) => {
+                    found.timed_out.push(id);
+                }
+                None if gone || unconfirmed => {
+                    (flight.sent_at, flight.missing) = (now, 0);
+                    found.resend.push(id);
+                }
+                None => {}
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,202 @@
+//! Hosts as the leader knows them: soft facts that no log holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use wasmill_protocol::message::{Heartbeat, HostInfo};
+use wasmill_protocol::{AttemptId, HostId, Incarnation, Timestamp};
+
+use super::Core;
+use crate::config::CoreConfig;
+use crate::io::HostView;
+use crate::policy::{HostRoom, Standing};
+use crate::state::{Labels, Slot, State};
+
+/// One host in its present life.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) info: HostInfo,
+    pub(super) labels: Arc<Labels>,
+    pub(super) heartbeat: Option<Heartbeat>,
+    /// Its lease lasts.
+    pub(super) joined: bool,
+    /// An operator drains it.
+    pub(super) drained: bool,
+    pub(super) last_seen: Timestamp,
+    /// It refused or handed back an attempt: its next heartbeat says how much it takes.
+    pub(super) credit_stale: bool,
+    /// It let assignments time out.
+    pub(super) distrusted_until: Timestamp,
+    /// Attempts that were placed on it and have not ended.
+    pub(super) flights: BTreeMap<AttemptId, Flight>,
+    /// Attempts in its last heartbeat that are not current.
+    pub(super) strangers: BTreeSet<AttemptId>,
+}
+
+/// An attempt on its way to a host, on it, or on its way back.
+#[derive(Debug, Clone)]
+pub(super) struct Flight {
+    pub(super) sent_at: Timestamp,
+    /// When a heartbeat listed it last; when it was placed, before the first.
+    pub(super) heard_at: Timestamp,
+    /// Some heartbeat has listed it.
+    pub(super) confirmed: bool,
+    /// Heartbeats in a row that do not list it.
+    pub(super) missing: u32,
+    /// When the host was last told to stop it.
+    pub(super) cancel_sent_at: Option<Timestamp>,
+}
+
+impl Flight {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self { sent_at: now, heard_at: now, confirmed: false, missing: 0, cancel_sent_at: None }
+    }
+}
+
+impl Host {
+    fn new(info: HostInfo, now: Timestamp) -> Self {
+        Self {
+            labels: Arc::new(info.labels.clone()),
+            info,
+            heartbeat: None,
+            joined: true,
+            drained: false,
+            last_seen: now,
+            credit_stale: false,
+            distrusted_until: Timestamp(0),
+            flights: BTreeMap::new(),
+            strangers: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.info.incarnation
+    }
+
+    /// Whether the host has shown to hold the attempt.
+    pub(super) fn holds(&self, id: AttemptId) -> bool {
+        self.flights.get(&id).is_some_and(|flight| flight.confirmed)
+    }
+
+    /// The attempt has ended.
+    pub(super) fn ended(&mut self, id: AttemptId) {
+        self.flights.remove(&id);
+    }
+
+    fn standing(&self, now: Timestamp, config: &CoreConfig) -> Standing {
+        if !self.joined || now > self.last_seen.plus_ms(config.host_timeout_ms) {
+            Standing::Lost
+        } else if self.drained || self.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.draining) {
+            Standing::Draining
+        } else {
+            Standing::Ready
+        }
+    }
+
+    /// What a policy sees of it.
+    pub(super) fn room(&self, now: Timestamp, config: &CoreConfig) -> HostRoom {
+        let standing = self.standing(now, config);
+        let attempts = self.flights.len();
+        let beat = self.heartbeat.as_ref();
+        let credit = beat.map_or(0, |beat| beat.credit.min(config.host_credit_max)) as usize;
+        let open = standing == Standing::Ready && !self.credit_stale && now >= self.distrusted_until;
+        let count = |attempts: usize| u32::try_from(attempts).unwrap_or(u32::MAX);
+        HostRoom {
+            id: self.info.id.clone(),
+            standing,
+            free: if open { count(credit.saturating_sub(attempts)) } else { 0 },
+            attempts: count(attempts),
+            slots: beat.map_or(0, |beat| beat.slots),
+            memory_bytes: beat.map_or(self.info.memory_bytes, |beat| beat.memory_bytes),
+            labels: Arc::clone(&self.labels),
+            load_millicores: beat.map_or(0, |beat| beat.load_millicores),
+        }
+    }
+
+    pub(super) fn view(&self, now: Timestamp, config: &CoreConfig) -> HostView {
+        HostView {
+            info: self.info.clone(),
+            heartbeat: self.heartbeat.clone(),
+            state: self.standing(now, config).as_str(),
+            attempts: u32::try_from(self.flights.len()).unwrap_or(u32::MAX),
+            last_seen: self.last_seen,
+        }
+    }
+
+    /// Its flights are the attempts that run there according to the log.
+    pub(super) fn assert_consistent(&self, state: &State) {
+        let placed = state.placements.of(&self.info.id, self.incarnation());
+        assert!(self.joined || self.flights.is_empty(), "a host that has left has nothing");
+        assert_eq!(self.flights.len(), placed.count as usize, "{} has what was placed on it", self.info.id);
+        let known = |slot: Slot| self.flights.contains_key(&state.tasks[slot].attempt_id());
+        assert!(placed.slots(&state.tasks).all(known), "{} has what was placed on it", self.info.id);
+    }
+}
+
+impl Core {
+    /// A host lives. A new life of a known host means that the one before is over.
+    pub(super) fn host_joined(&mut self, info: HostInfo) {
+        let (id, incarnation) = (info.id.clone(), info.incarnation);
+        let known = self.hosts.get(&id).map(|host| (host.incarnation(), host.joined));
+        let newest_placed = self.state.placements.newest_of(&id);
+        if known.is_some_and(|(known, _)| known > incarnation) || newest_placed.is_some_and(|at| at > incarnation) {
+            self.tally.host_news_stale += 1;
+            return;
+        }
+        if known == Some((incarnation, true)) {
+            let host = self.hosts.get_mut(&id).expect("it is known");
+            host.info = info;
+            return;
+        }
+        self.lose_before(&id, incarnation);
+        let drained = self.hosts.get(&id).is_some_and(|host| host.drained);
+        let mut host = Host::new(info, self.now);
+        host.drained = drained;
+        self.hosts.insert(id.clone(), host);
+        self.awaited.remove(&(id.clone(), incarnation));
+        self.adopt(&id, incarnation);
+        self.dispatcher.wake();
+    }
+
+    /// Takes over what runs on a host according to the log. Its heartbeats will say what is true.
+    fn adopt(&mut self, id: &HostId, incarnation: Incarnation) {
+        let placed = self.state.placements.of(id, incarnation);
+        let slots: Vec<_> = placed.slots(&self.state.tasks).collect();
+        let host = self.hosts.get_mut(id).expect("it has just joined");
+        for &slot in &slots {
+            host.flights.insert(self.state.tasks[slot].attempt_id(), Flight::new(self.now));
+        }
+        for slot in slots {
+            if self.state.tasks[slot].cancel_requested {
+                self.send_cancel(slot);
+            }
+        }
+    }
+
+    /// An operator drains a host, or ends the draining. An unknown host is ignored: the caller has seen that it is unknown.
+    pub(super) fn drain_host(&mut self, host: &HostId, draining: bool) {
+        if let Some(host) = self.hosts.get_mut(host) {
+            host.drained = draining;
+            self.dispatcher.wake();
+        }
+    }
+
+    /// Gives the host nothing until it has said how much it takes.
+    pub(super) fn wait_for_heartbeat(&mut self, host: &HostId) {
+        if let Some(host) = self.hosts.get_mut(host) {
+            host.credit_stale = true;
+        }
+    }
+
+    /// Tells the host of a running task to stop it. If the message is lost, the host's heartbeats bring it up again.
+    pub(super) fn send_cancel(&mut self, slot: Slot) {
+        let task = &self.state.tasks[slot];
+        let id = task.attempt_id();
+        let placement = self.state.placements.placement(task.placement);
+        let Some(host) = self.hosts.get_mut(&placement.host) else { return };
+        if let Some(flight) = host.flights.get_mut(&id) {
+            flight.cancel_sent_at = Some(self.now);
+            self.outbox.cancel(&placement.host, placement.incarnation, id);
+        }
+    }
+}

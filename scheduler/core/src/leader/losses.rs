@@ -1,0 +1,71 @@
+//! Lost hosts.
+//!
+//! A task that kills its hosts must be given up, and a task that was merely near must not. So a loss counts against a task only when
+//! this leader has heard that life of the host (a restart of the whole process, leader included, counts against nobody),
+//! and only for as many attempts as the host has slots, those placed first: the host starts attempts in that
+//! order, so the others were waiting on it. What does not count ends as `returned`, what counts as `host_lost`.
+
+use wasmill_protocol::{HostId, Incarnation, OutcomeKind};
+
+use super::Core;
+
+/// A host that has left is shown as lost for this many milliseconds: an hour.
+const LEFT_SHOWN_MS: u64 = 3_600_000;
+
+impl Core {
+    /// The lease of this life of a host has ended.
+    pub(super) fn host_left(&mut self, id: &HostId, incarnation: Incarnation) {
+        if self.hosts.get(id).is_some_and(|host| host.incarnation() < incarnation) {
+            // It came and went before we heard of it: whatever it was before is over too.
+            self.lose_before(id, incarnation);
+        }
+        self.lose(id, incarnation);
+    }
+
+    /// Every life of the host before `incarnation` is over.
+    pub(super) fn lose_before(&mut self, id: &HostId, incarnation: Incarnation) {
+        let placed = self.state.placements.iter();
+        let mut earlier: Vec<_> = placed
+            .filter(|placed| placed.host == *id && placed.incarnation < incarnation)
+            .map(|placed| placed.incarnation)
+            .collect();
+        earlier.extend(self.hosts.get(id).map(|host| host.incarnation()).filter(|known| *known < incarnation));
+        earlier.sort();
+        earlier.dedup();
+        for earlier in earlier {
+            self.lose(id, earlier);
+        }
+    }
+
+    /// One life of a host is over, and everything that ran there with it.
+    fn lose(&mut self, id: &HostId, incarnation: Incarnation) {
+        self.awaited.remove(&(id.clone(), incarnation));
+        let mut suspects = 0;
+        if let Some(host) = self.hosts.get_mut(id)
+            && host.incarnation() == incarnation
+            && host.joined
+        {
+            host.joined = false;
+            suspects = host.heartbeat.as_ref().map_or(0, |heartbeat| heartbeat.slots as usize);
+            self.tally.hosts_lost += 1;
+        }
+        let placed = self.state.placements.of(id, incarnation);
+        let slots: Vec<_> = placed.slots(&self.state.tasks).enumerate().collect();
+        // Each goes to the front of its queue: the last one first, so that they keep their order.
+        for (index, slot) in slots.into_iter().rev() {
+            let kind = if index < suspects { OutcomeKind::HostLost } else { OutcomeKind::Returned };
+            self.end_without_result(slot, kind, format!("host {id} was lost"));
+        }
+    }
+
+    /// Gives up the hosts that ran something when this leader began and have not come back in time, and forgets those that left long
+    /// ago.
+    pub(super) fn give_up_hosts(&mut self) {
+        let now = self.now;
+        let over: Vec<_> = self.awaited.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
+        for (id, incarnation) in over {
+            self.lose(&id, incarnation);
+        }
+        self.hosts.retain(|_, host| host.joined || now <= host.last_seen.plus_ms(LEFT_SHOWN_MS));
+    }
+}

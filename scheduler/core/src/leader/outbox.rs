@@ -1,0 +1,73 @@
+//! Messages to hosts that gather until the next [`Core::take_ready`].
+
+use std::collections::BTreeMap;
+
+use wasmill_protocol::{AttemptId, HostId, Incarnation};
+
+use super::Core;
+use crate::io::MessageOut;
+
+/// Assignments in one message: with payloads of a usual size it stays far below what a bus carries.
+const ASSIGN_PER_MESSAGE_MAX: usize = 256;
+/// Cancels in one message.
+const CANCEL_PER_MESSAGE_MAX: usize = 4_096;
+
+/// Messages by host.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    by_host: BTreeMap<HostId, Outgoing>,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    incarnation: Incarnation,
+    assign: Vec<(AttemptId, u64)>,
+    cancel: Vec<AttemptId>,
+}
+
+impl Outbox {
+    pub(super) fn assign(&mut self, host: &HostId, incarnation: Incarnation, id: AttemptId, queue_us: u64) {
+        self.outgoing(host, incarnation).assign.push((id, queue_us));
+    }
+
+    pub(super) fn cancel(&mut self, host: &HostId, incarnation: Incarnation, id: AttemptId) {
+        self.outgoing(host, incarnation).cancel.push(id);
+    }
+
+    fn outgoing(&mut self, host: &HostId, incarnation: Incarnation) -> &mut Outgoing {
+        if !self.by_host.contains_key(host) {
+            self.by_host.insert(host.clone(), Outgoing { incarnation, assign: Vec::new(), cancel: Vec::new() });
+        }
+        let outgoing = self.by_host.get_mut(host).expect("it was inserted if it was not there");
+        if outgoing.incarnation != incarnation {
+            // What gathered was for a life that is over.
+            *outgoing = Outgoing { incarnation, assign: Vec::new(), cancel: Vec::new() };
+        }
+        outgoing
+    }
+}
+
+impl Core {
+    /// Makes messages of what gathered.
+    pub(super) fn flush(&mut self) {
+        let term = self.state.term();
+        for (host, outgoing) in std::mem::take(&mut self.outbox.by_host) {
+            let Outgoing { incarnation, mut assign, cancel } = outgoing;
+            let Some(known) = self.hosts.get(&host).filter(|known| known.incarnation() == incarnation) else {
+                continue;
+            };
+            // An attempt that has ended since it gathered must not be started once more.
+            assign.retain(|(id, _)| known.flights.contains_key(id));
+            let (mut assign, mut cancel) = (assign.into_iter().peekable(), cancel.into_iter().peekable());
+            while assign.peek().is_some() || cancel.peek().is_some() {
+                self.ready.messages.push(MessageOut {
+                    host: host.clone(),
+                    incarnation,
+                    term,
+                    assign: assign.by_ref().take(ASSIGN_PER_MESSAGE_MAX).collect(),
+                    cancel: cancel.by_ref().take(CANCEL_PER_MESSAGE_MAX).collect(),
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! How much slot time each tenant has had: what `fair` orders by.
+
+use std::collections::BTreeMap;
+
+use crate::state::tenants::TenantNumber;
+
+/// What an attempt is thought to cost before any has ended, in microseconds of slot time.
+const COST_US_FIRST: u64 = 1_000;
+/// The least that an attempt costs, in microseconds: placing it is work too.
+const COST_US_MIN: u64 = 50;
+/// Virtual time is microseconds times this over the weight, so that large weights still count.
+const SCALE: u64 = 1_024;
+
+/// Virtual times of tenants. Soft: a new leader starts everybody equal.
+///
+/// An attempt is charged what attempts of its tenant usually cost when it is placed, and corrected when it has ended.
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    by_tenant: BTreeMap<TenantNumber, Share>,
+    /// The virtual time at which the last attempt was placed: nobody is behind it, so that idling saves nothing up.
+    clock: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    time: u64,
+    cost_us: u64,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { time: 0, cost_us: COST_US_FIRST }
+    }
+}
+
+impl Shares {
+    /// The virtual time of a tenant.
+    pub(super) fn time(&self, tenant: TenantNumber) -> u64 {
+        self.by_tenant.get(&tenant).map_or(self.clock, |share| share.time.max(self.clock))
+    }
+
+    /// By how much virtual time grows when `count` attempts are placed.
+    pub(super) fn charge(&self, tenant: TenantNumber, weight: u32, count: u32) -> u64 {
+        let cost_us = self.by_tenant.get(&tenant).map_or(COST_US_FIRST, |share| share.cost_us);
+        scaled(cost_us, weight).saturating_mul(u64::from(count))
+    }
+
+    /// `count` attempts were placed.
+    pub(super) fn placed(&mut self, tenant: TenantNumber, weight: u32, count: u32) {
+        let (time, charge) = (self.time(tenant), self.charge(tenant, weight, count));
+        self.clock = time;
+        self.by_tenant.entry(tenant).or_default().time = time.saturating_add(charge);
+    }
+
+    /// An attempt has ended after `run_us` microseconds.
+    pub(super) fn ended(&mut self, tenant: TenantNumber, weight: u32, run_us: u64) {
+        let share = self.by_tenant.entry(tenant).or_default();
+        let cost_us = run_us.max(COST_US_MIN);
+        let corrected = share.time.saturating_add(scaled(cost_us, weight));
+        share.time = corrected.saturating_sub(scaled(share.cost_us, weight));
+        // An average in which the last eight attempts count most.
+        share.cost_us = (share.cost_us / 8 * 7).saturating_add(cost_us / 8).max(COST_US_MIN);
+    }
+
+    /// The tenant is gone.
+    pub(super) fn remove(&mut self, tenant: TenantNumber) {
+        self.by_tenant.remove(&tenant);
+    }
+}
+
+fn scaled(cost_us: u64, weight: u32) -> u64 {
+    cost_us.saturating_mul(SCALE) / u64::from(weight.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slot_time_counts_not_attempts() {
+        let mut shares = Shares::default();
+        for _ in 0..50 {
+            shares.placed(0, 1, 1);
+            shares.ended(0, 1, 80_000);
+            shares.placed(1, 1, 8);
+            (0..8).for_each(|_| shares.ended(1, 1, 10_000));
+        }
+        let (long, short) = (shares.by_tenant[&0].time, shares.by_tenant[&1].time);
+        assert!(long.abs_diff(short) < long / 10, "{long} {short}");
+    }
+
+    #[test]
+    fn who_was_idle_has_caught_up() {
+        let mut shares = Shares::default();
+        shares.placed(0, 1, 1);
+        (0..100).for_each(|_| shares.placed(1, 1, 1));
+        assert_eq!(shares.time(0), shares.clock);
+        assert!(shares.time(1) > shares.time(0), "but is served first");
+    }
+
+    #[test]
+    fn nothing_overflows() {
+        let mut shares = Shares::default();
+        shares.placed(0, 1, u32::MAX);
+        shares.ended(0, 0, u64::MAX);
+        shares.ended(0, 1, u64::MAX);
+        shares.placed(0, 1_000, u32::MAX);
+        assert!(shares.time(0) > 0);
+    }
+}

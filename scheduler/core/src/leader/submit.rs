@@ -1,0 +1,133 @@
+//! Commands about single tasks: accept, stop, reorder.
+
+use std::sync::Arc;
+
+use wasmill_protocol::command::{Done, KeyCheck, ModuleRef, QuotaKind, Refusal};
+use wasmill_protocol::event::{EndReason, EventBody};
+use wasmill_protocol::{Digest, FinalState, TaskId, TaskSpec, TenantName};
+
+use super::Core;
+use crate::state::shapes::ShapeKey;
+use crate::state::task::Phase;
+use crate::state::tenants::{TenantEntry, TenantNumber};
+
+/// What a client is told to wait when the core is full, in milliseconds.
+const OVERLOADED_RETRY_MS: u64 = 1_000;
+
+impl Core {
+    /// Accepts a task, or finds that it was accepted before.
+    pub(super) fn submit(
+        &mut self,
+        task: TaskId,
+        module: &ModuleRef,
+        mut spec: Arc<TaskSpec>,
+        key: Option<KeyCheck>,
+    ) -> Result<Done, Refusal> {
+        let tenant = self.state.tenants.number(&spec.tenant).ok_or(Refusal::TenantUnknown)?;
+        if let Some(key) = &key
+            && let Some(repeated) = self.repeated(tenant, key)?
+        {
+            return Ok(Done::Repeated { task: repeated });
+        }
+        if self.state.by_id.contains_key(&task) {
+            // The command itself came twice.
+            return match self.state.task_of(&spec.tenant, task) {
+                Some(_) => Ok(Done::Accepted { task }),
+                None => Err(Refusal::TaskUnknown),
+            };
+        }
+        let entry = self.state.tenants.entry(tenant);
+        let digest = resolve(entry, module)?;
+        let kind = entry.modules.get(&digest).ok_or(Refusal::ModuleUnknown)?.kind;
+        if let Some(limit) = entry.quotas.tasks_queued
+            && entry.tasks_queued >= limit
+        {
+            return Err(Refusal::Quota { quota: QuotaKind::TasksQueued, limit });
+        }
+        let differs = spec.module != digest || spec.kind != kind;
+        let unkeyed = key.as_ref().is_some_and(|key| spec.idempotency_key.as_ref() != Some(&key.key));
+        if differs || unkeyed {
+            let spec = Arc::make_mut(&mut spec);
+            (spec.module, spec.kind) = (digest, kind);
+            if let Some(key) = &key {
+                spec.idempotency_key = Some(key.key.clone());
+            }
+        }
+        if self.state.by_id.len() as u64 >= self.config.tasks_max {
+            return Err(overloaded("queue"));
+        }
+        self.has_room(&self.state.shapes.key(tenant, &spec))?;
+        self.emit(EventBody::TaskSubmitted { task, spec, fingerprint: key.map(|key| key.fingerprint) });
+        self.tally.tasks_submitted += 1;
+        Ok(Done::Accepted { task })
+    }
+
+    /// The task that was submitted under this key before, as far as the core must know it.
+    fn repeated(&self, tenant: TenantNumber, key: &KeyCheck) -> Result<Option<TaskId>, Refusal> {
+        match self.state.keys.find(tenant, &key.key) {
+            Some(found) if found.fingerprint == key.fingerprint => Ok(Some(found.task)),
+            Some(found) => Err(Refusal::KeyConflict { task: found.task }),
+            // A task under this key may be in a record that the lookup did not see and that is forgotten here already.
+            None if key.checked_to < self.state.keys.forgotten_to => Err(Refusal::KeyCheckStale),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether a task of this shape can be held: shapes are what rounds of decisions cost.
+    fn has_room(&self, shape: &ShapeKey) -> Result<(), Refusal> {
+        if self.state.shapes.contains(shape) {
+            return Ok(());
+        }
+        if self.state.tenants.entry(shape.tenant).shapes.len() >= self.config.shapes_per_tenant_max as usize {
+            return Err(overloaded("combinations of module, memory, labels and priority in the tenant's queue"));
+        }
+        if self.state.shapes.len() >= self.config.shapes_max as usize {
+            return Err(overloaded("combinations of tenant, module, memory, labels and priority in the queue"));
+        }
+        Ok(())
+    }
+
+    /// Stops a task: at once when no attempt runs, else as soon as its host says so.
+    pub(super) fn cancel(
+        &mut self,
+        tenant: &TenantName,
+        task: TaskId,
+        reason: Option<String>,
+    ) -> Result<Done, Refusal> {
+        let (slot, entry) = self.state.task_of(tenant, task).ok_or(Refusal::TaskUnknown)?;
+        if entry.phase != Phase::Running {
+            let reason = EndReason::Cancelled { reason };
+            self.emit(EventBody::TaskEnded { task, state: FinalState::Cancelled, reason });
+            self.tally.tasks_cancelled += 1;
+            return Ok(Done::Cancelled);
+        }
+        if !entry.cancel_requested {
+            self.emit(EventBody::CancelRequested { task, reason });
+            self.send_cancel(slot);
+        }
+        Ok(Done::CancelAsked)
+    }
+
+    /// Changes a priority.
+    pub(super) fn prioritize(&mut self, tenant: &TenantName, task: TaskId, priority: i8) -> Result<Done, Refusal> {
+        let (_, entry) = self.state.task_of(tenant, task).ok_or(Refusal::TaskUnknown)?;
+        let key = &self.state.shapes.shape(entry.shape).key;
+        if key.priority != priority {
+            let key = ShapeKey { priority, ..key.clone() };
+            self.has_room(&key)?;
+            self.emit(EventBody::TaskPrioritized { task, priority });
+        }
+        Ok(Done::Changed)
+    }
+}
+
+fn overloaded(what: &str) -> Refusal {
+    Refusal::Overloaded { what: what.into(), retry_ms: OVERLOADED_RETRY_MS }
+}
+
+fn resolve(tenant: &TenantEntry, module: &ModuleRef) -> Result<Digest, Refusal> {
+    match module {
+        ModuleRef::Digest(digest) => Ok(*digest),
+        ModuleRef::Alias(alias) => tenant.aliases.get(alias).copied().ok_or(Refusal::ModuleUnknown),
+    }
+}

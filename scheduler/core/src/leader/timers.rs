@@ -1,0 +1,65 @@
+//! What happens because time has passed.
+
+use wasmill_protocol::event::{EndReason, EventBody};
+use wasmill_protocol::{FinalState, TaskId};
+
+use super::Core;
+use crate::state::NONE;
+use crate::state::task::Phase;
+use crate::state::tenants::TenantNumber;
+
+impl Core {
+    /// Handles what is due, up to [`CoreConfig::batch_max`](crate::CoreConfig::batch_max) tasks.
+    pub(super) fn advance(&mut self) {
+        self.give_up_hosts();
+        let left = self.fire_timers(self.config.batch_max);
+        let left = self.end_tasks_of_removed_tenants(left);
+        self.unfinished |= left == 0;
+    }
+
+    /// Queues the tasks whose time has come and ends those that waited too long. Returns what is left of `budget`.
+    fn fire_timers(&mut self, mut budget: u32) -> u32 {
+        while budget > 0
+            && let Some(&(at, slot)) = self.state.timers.first()
+            && at <= self.now
+        {
+            budget -= 1;
+            let (task, phase) = (self.state.tasks[slot].id, self.state.tasks[slot].phase);
+            match phase {
+                Phase::Waiting => self.emit(EventBody::TaskQueued { task }),
+                Phase::Queued => {
+                    self.tally.tasks_expired += 1;
+                    self.emit(EventBody::TaskEnded { task, state: FinalState::Failed, reason: EndReason::Expired });
+                }
+                Phase::Running | Phase::Gone => unreachable!("only tasks that wait have a timer"),
+            }
+        }
+        budget
+    }
+
+    /// Ends tasks whose tenant is gone and that do not run. Returns what is left of `budget`.
+    fn end_tasks_of_removed_tenants(&mut self, mut budget: u32) -> u32 {
+        while budget > 0
+            && let Some(&tenant) = self.removed_tenants.first()
+        {
+            let Some(task) = self.idle_task_of(tenant) else {
+                self.removed_tenants.remove(&tenant);
+                continue;
+            };
+            budget -= 1;
+            let (state, reason) = (FinalState::Cancelled, EndReason::TenantRemoved);
+            self.emit(EventBody::TaskEnded { task, state, reason });
+            self.tally.tasks_cancelled += 1;
+        }
+        budget
+    }
+
+    fn idle_task_of(&self, tenant: TenantNumber) -> Option<TaskId> {
+        let shapes = &self.state.tenants.find(tenant)?.shapes;
+        let heads = shapes.iter().flat_map(|&shape| {
+            let shape = self.state.shapes.shape(shape);
+            [shape.queued.head, shape.waiting.head]
+        });
+        heads.into_iter().find(|&slot| slot != NONE).map(|slot| self.state.tasks[slot].id)
+    }
+}

@@ -1,0 +1,16 @@
+//! `fair`: strict priority, and within a priority each tenant gets slot time in proportion to its weight.
+
+use wasmill_protocol::Timestamp;
+
+use super::{Key, Policy, PolicyFault, ShapeView};
+
+/// Start-time fair queueing over tenants (Goyal, Vin and Cheng, 1996): the tenant with the least virtual time is served first.
+/// The core keeps the virtual times, which are charged by slot time and not by count, so that long tasks buy no advantage.
+#[derive(Debug, Clone, Copy)]
+pub struct Fair;
+
+impl Policy for Fair {
+    fn order(&mut self, shapes: &[ShapeView], _now: Timestamp) -> Result<Vec<Key>, PolicyFault> {
+        Ok(shapes.iter().map(|shape| Key { class: -i64::from(shape.priority), rank: shape.tenant_time }).collect())
+    }
+}

@@ -1,0 +1,73 @@
+//! What runs where, according to the log.
+
+use std::collections::BTreeMap;
+
+use wasmill_protocol::{HostId, Incarnation};
+
+use super::slab::{List, Slab, Slot};
+use super::task::Task;
+
+/// One life of a host with the tasks that run there, in the order in which they were placed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Placement {
+    pub(crate) host: HostId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) tasks: List,
+}
+
+/// All lives of hosts that run something.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Placements {
+    by_host: BTreeMap<(HostId, Incarnation), Slot>,
+    placements: Slab<Placement>,
+}
+
+impl Placements {
+    pub(crate) fn push(&mut self, tasks: &mut Slab<Task>, task: Slot, host: &HostId, incarnation: Incarnation) -> Slot {
+        let key = (host.clone(), incarnation);
+        let slot = match self.by_host.get(&key) {
+            Some(&slot) => slot,
+            None => {
+                let placement = Placement { host: host.clone(), incarnation, tasks: List::default() };
+                let slot = self.placements.insert(placement);
+                self.by_host.insert(key, slot);
+                slot
+            }
+        };
+        self.placements[slot].tasks.push_back(tasks, task);
+        slot
+    }
+
+    pub(crate) fn unlink(&mut self, tasks: &mut Slab<Task>, slot: Slot, task: Slot) {
+        let placement = &mut self.placements[slot];
+        placement.tasks.unlink(tasks, task);
+        if placement.tasks.count == 0 {
+            self.by_host.remove(&(placement.host.clone(), placement.incarnation));
+            self.placements.remove(slot);
+        }
+    }
+
+    /// A placement that some task has.
+    pub(crate) fn placement(&self, slot: Slot) -> &Placement {
+        &self.placements[slot]
+    }
+
+    /// What runs on this life of a host.
+    pub(crate) fn of(&self, host: &HostId, incarnation: Incarnation) -> List {
+        match self.by_host.get(&(host.clone(), incarnation)) {
+            Some(&slot) => self.placements[slot].tasks,
+            None => List::default(),
+        }
+    }
+
+    /// The newest life of a host that runs something.
+    pub(crate) fn newest_of(&self, host: &HostId) -> Option<Incarnation> {
+        let lives = (host.clone(), Incarnation(0))..=(host.clone(), Incarnation(u64::MAX));
+        self.by_host.range(lives).next_back().map(|((_, incarnation), _)| *incarnation)
+    }
+
+    /// All of them, by host and incarnation.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Placement> {
+        self.by_host.values().map(|&slot| &self.placements[slot])
+    }
+}

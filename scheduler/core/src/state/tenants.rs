@@ -1,0 +1,196 @@
+//! Tenants with what belongs to them besides tasks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wasmill_protocol::module::{ModuleInfo, ModuleKind};
+use wasmill_protocol::tenant::{Quotas, Tenant, Token};
+use wasmill_protocol::{Digest, TenantName};
+
+use super::slab::Slot;
+
+/// A tenant's number. Never used again, so that what remains of a removed tenant is not taken for a new one of the same name.
+pub(crate) type TenantNumber = u32;
+
+/// A tenant and what it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TenantEntry {
+    pub(crate) name: TenantName,
+    pub(crate) weight: u32,
+    pub(crate) quotas: Quotas,
+    /// Removed, but some of its tasks have not ended yet.
+    pub(crate) removed: bool,
+    /// Tasks that are neither final nor running.
+    pub(crate) tasks_queued: u64,
+    pub(crate) tasks_running: u64,
+    /// Sum of the memory limits of running tasks.
+    pub(crate) memory_bytes: u64,
+    pub(crate) modules: BTreeMap<Digest, ModuleEntry>,
+    pub(crate) module_bytes: u64,
+    pub(crate) aliases: BTreeMap<String, Digest>,
+    pub(crate) tokens: BTreeSet<String>,
+    /// Shapes of its tasks.
+    pub(crate) shapes: BTreeSet<Slot>,
+}
+
+/// What the core needs of a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModuleEntry {
+    /// How many bytes.
+    pub bytes: u64,
+    /// How it is run.
+    pub kind: ModuleKind,
+}
+
+/// All tenants and tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tenants {
+    by_name: BTreeMap<TenantName, TenantNumber>,
+    entries: BTreeMap<TenantNumber, TenantEntry>,
+    next: TenantNumber,
+    tokens: BTreeMap<String, (TenantNumber, Digest)>,
+    token_hashes: BTreeSet<Digest>,
+}
+
+/// There is always the tenant `default`.
+impl Default for Tenants {
+    fn default() -> Self {
+        let mut tenants = Self {
+            by_name: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            next: 0,
+            tokens: BTreeMap::new(),
+            token_hashes: BTreeSet::new(),
+        };
+        tenants.put(&Tenant::default());
+        tenants
+    }
+}
+
+impl Tenants {
+    /// The number of a tenant that is not removed.
+    pub(crate) fn number(&self, name: &TenantName) -> Option<TenantNumber> {
+        self.by_name.get(name).copied()
+    }
+
+    /// A tenant that is not removed.
+    pub(crate) fn named(&self, name: &TenantName) -> Option<&TenantEntry> {
+        self.number(name).map(|number| self.entry(number))
+    }
+
+    /// A tenant, if something of it is left.
+    pub(crate) fn find(&self, number: TenantNumber) -> Option<&TenantEntry> {
+        self.entries.get(&number)
+    }
+
+    /// A tenant of which something is left.
+    pub(crate) fn entry(&self, number: TenantNumber) -> &TenantEntry {
+        self.entries.get(&number).expect("a tenant's entry stays until its last task has ended")
+    }
+
+    pub(crate) fn entry_mut(&mut self, number: TenantNumber) -> &mut TenantEntry {
+        self.entries.get_mut(&number).expect("a tenant's entry stays until its last task has ended")
+    }
+
+    fn named_mut(&mut self, name: &TenantName) -> &mut TenantEntry {
+        let number = self.number(name).expect("the event was decided while the tenant existed");
+        self.entry_mut(number)
+    }
+
+    /// All of which something is left, removed ones included.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (TenantNumber, &TenantEntry)> {
+        self.entries.iter().map(|(&number, entry)| (number, entry))
+    }
+
+    pub(crate) fn put(&mut self, tenant: &Tenant) {
+        if self.by_name.contains_key(&tenant.name) {
+            let entry = self.named_mut(&tenant.name);
+            (entry.weight, entry.quotas) = (tenant.weight, tenant.quotas);
+            return;
+        }
+        let number = self.next;
+        self.next += 1;
+        self.by_name.insert(tenant.name.clone(), number);
+        let entry = TenantEntry {
+            name: tenant.name.clone(),
+            weight: tenant.weight,
+            quotas: tenant.quotas,
+            removed: false,
+            tasks_queued: 0,
+            tasks_running: 0,
+            memory_bytes: 0,
+            modules: BTreeMap::new(),
+            module_bytes: 0,
+            aliases: BTreeMap::new(),
+            tokens: BTreeSet::new(),
+            shapes: BTreeSet::new(),
+        };
+        self.entries.insert(number, entry);
+    }
+
+    /// Takes away all but the tasks. Returns the number under which those remain.
+    pub(crate) fn remove(&mut self, name: &TenantName) -> TenantNumber {
+        let number = self.by_name.remove(name).expect("the event was decided while the tenant existed");
+        let entry = self.entry_mut(number);
+        entry.removed = true;
+        entry.modules.clear();
+        entry.module_bytes = 0;
+        entry.aliases.clear();
+        for id in std::mem::take(&mut entry.tokens) {
+            self.forget_token(&id);
+        }
+        self.drop_if_empty(number);
+        number
+    }
+
+    /// Forgets a removed tenant whose last task has ended.
+    pub(crate) fn drop_if_empty(&mut self, number: TenantNumber) {
+        let entry = self.entry(number);
+        if entry.removed && entry.tasks_queued == 0 && entry.tasks_running == 0 {
+            self.entries.remove(&number);
+        }
+    }
+
+    pub(crate) fn has_token(&self, id: &str, hash: &Digest) -> bool {
+        self.tokens.contains_key(id) || self.token_hashes.contains(hash)
+    }
+
+    pub(crate) fn add_token(&mut self, token: &Token) {
+        let number = self.number(&token.tenant).expect("the event was decided while the tenant existed");
+        let replaced = self.tokens.insert(token.id.clone(), (number, token.hash));
+        assert!(replaced.is_none(), "the id of a token is unique");
+        self.token_hashes.insert(token.hash);
+        self.entry_mut(number).tokens.insert(token.id.clone());
+    }
+
+    pub(crate) fn remove_token(&mut self, tenant: &TenantName, id: &str) {
+        self.named_mut(tenant).tokens.remove(id);
+        self.forget_token(id);
+    }
+
+    fn forget_token(&mut self, id: &str) {
+        let (_, hash) = self.tokens.remove(id).expect("a token of a tenant is known");
+        self.token_hashes.remove(&hash);
+    }
+
+    pub(crate) fn add_module(&mut self, tenant: &TenantName, module: &ModuleInfo) {
+        let entry = self.named_mut(tenant);
+        let replaced = entry.modules.insert(module.digest, ModuleEntry { bytes: module.bytes, kind: module.kind });
+        entry.module_bytes += module.bytes;
+        entry.module_bytes -= replaced.map_or(0, |replaced| replaced.bytes);
+    }
+
+    pub(crate) fn remove_module(&mut self, tenant: &TenantName, digest: &Digest) {
+        let entry = self.named_mut(tenant);
+        let removed = entry.modules.remove(digest).expect("the event was decided while the module existed");
+        entry.module_bytes -= removed.bytes;
+    }
+
+    pub(crate) fn set_alias(&mut self, tenant: &TenantName, name: &str, digest: Digest) {
+        self.named_mut(tenant).aliases.insert(name.to_owned(), digest);
+    }
+
+    pub(crate) fn remove_alias(&mut self, tenant: &TenantName, name: &str) {
+        let removed = self.named_mut(tenant).aliases.remove(name);
+        assert!(removed.is_some(), "the event was decided while the alias existed");
+    }
+}
