@@ -3,6 +3,7 @@
 //! The agent (`agent`) talks to the leader and holds the credentials; the sandbox (`sandbox`) runs guests.
 //! Between them is the narrow interface of [`channel`] and nothing else.
 
+pub mod agent;
 pub mod channel;
 pub mod compile;
 pub mod engine;
