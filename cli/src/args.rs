@@ -99,8 +99,14 @@ impl GlobalArgs {
         set(&self.server).is_some()
     }
 
-    /// A client of the server that is meant: flags and environment first, then the local data directory.
+    /// A client of the server that is meant.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
+        let (server, token) = self.server_and_token()?;
+        Ok(Client::new(&server, &token, set(&self.tenant))?)
+    }
+
+    /// The server that is meant and the token for it: flags and environment first, then the local data directory.
+    pub(crate) fn server_and_token(&self) -> Result<(String, String), Failure> {
         let dir = self.data_dir();
         let local = dir.as_deref().map(LocalServer::read).unwrap_or_default();
         let place = dir.map_or_else(|| "the data directory".to_owned(), |dir| format!("`{}`", dir.display()));
@@ -112,7 +118,7 @@ impl GlobalArgs {
             Failure::new(Exit::Refused, format!("no token is given, and {place} has none for {server}"))
                 .hint("give one with --token or WASMILL_TOKEN, or name the server's data directory with --data")
         })?;
-        Ok(Client::new(server, token, set(&self.tenant))?)
+        Ok((server.to_owned(), token.to_owned()))
     }
 }
 

@@ -1,7 +1,128 @@
-//! `wasmill bench`
+//! `wasmill bench`: measures a running system as its users meet it, over HTTP.
+//!
+//! Without `--server` it starts a private server on an empty data directory. The client takes part of the same machine's CPU, and that is
+//! part of what is measured. Every measurement checks what it measures: a task that did not succeed ends it.
+
+mod bulk;
+mod cancel;
+mod fresh;
+mod http;
+mod latency;
+mod machine;
+mod module;
+mod queue;
+mod rate;
+mod report;
+mod server;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::args::GlobalArgs;
+use crate::commands::block_on;
+use crate::failure::{Exit, Failure, Outcome};
+use report::Report;
+use server::Target;
+
 /// The options of `bench`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct BenchArgs {}
-pub(crate) fn run(_: &crate::args::GlobalArgs, _: &BenchArgs) -> crate::failure::Outcome {
-    Ok(crate::failure::Exit::Done)
+pub(crate) struct BenchArgs {
+    /// Measure only these; can be repeated
+    #[arg(long, value_enum, value_name = "NAME")]
+    only: Vec<Measurement>,
+    /// Also those that take minutes: a million queued tasks, and restarts
+    #[arg(long)]
+    big: bool,
+    /// Where the private server keeps its data: on the disk that is to be measured [default: /var/tmp]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Tasks of the bulk submission
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    tasks: u64,
+    /// Samples of each latency
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    samples: u32,
+    /// How long the rate of `run` is measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    seconds: u64,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Measurement {
+    /// A warm no-op in the sandbox alone, and in bare wasmtime
+    Sandbox,
+    /// Submit to result, one at a time
+    Latency,
+    /// `POST /v1/run` on 32 connections
+    Rate,
+    /// Bulk submission to the last recorded result
+    Bulk,
+    /// Cancel of a spinning task
+    Cancel,
+    /// First result of a fresh module
+    Fresh,
+    /// A million queued tasks, and a restart with them (--big)
+    Queue,
+    /// Restart with 100,000 unfinished tasks (--big)
+    Restart,
+}
+
+impl Measurement {
+    const ALL: [Self; 8] =
+        [Self::Sandbox, Self::Latency, Self::Rate, Self::Bulk, Self::Cancel, Self::Fresh, Self::Queue, Self::Restart];
+
+    fn needs_big(self) -> bool {
+        matches!(self, Self::Queue | Self::Restart)
+    }
+}
+
+/// Measures and prints a table, or JSON.
+pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> Outcome {
+    let chosen: Vec<Measurement> = Measurement::ALL
+        .into_iter()
+        .filter(|one| if args.only.is_empty() { args.big || !one.needs_big() } else { args.only.contains(one) })
+        .collect();
+    if global.names_server() && chosen.iter().any(|one| one.needs_big()) {
+        return Err(Failure::usage("a million queued tasks and restarts are only measured on a private server")
+            .hint("leave --server and WASMILL_SERVER away"));
+    }
+    let report = block_on(measure_all(global, args, &chosen))??;
+    if global.json {
+        crate::output::print_json(report.json().as_bytes())?;
+    } else {
+        crate::output::print_bytes(report.table().as_bytes())?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn measure_all(global: &GlobalArgs, args: &BenchArgs, chosen: &[Measurement]) -> Result<Report, Failure> {
+    let mut report = Report::new();
+    for measurement in chosen {
+        if crate::output::has_watcher() {
+            eprintln!("measuring: {measurement:?}");
+        }
+        measure(global, args, *measurement, &mut report).await?;
+    }
+    Ok(report)
+}
+
+async fn measure(global: &GlobalArgs, args: &BenchArgs, what: Measurement, report: &mut Report) -> Result<(), Failure> {
+    if what == Measurement::Sandbox {
+        return Ok(());
+    }
+    // A server for each measurement: one must not pay for what another left behind.
+    let mut target = Target::open(global, args.dir.as_deref()).await?;
+    match what {
+        Measurement::Sandbox => {}
+        Measurement::Latency => latency::measure(&target, args.samples, report).await?,
+        Measurement::Rate => rate::measure(&target, args.seconds, report).await?,
+        Measurement::Bulk => bulk::measure(&target, args.tasks, report).await?,
+        Measurement::Cancel => cancel::measure(&target, args.samples.min(200), report).await?,
+        Measurement::Fresh => fresh::measure(&target, report).await?,
+        Measurement::Queue => queue::million(&mut target, report).await?,
+        Measurement::Restart => queue::restart(&mut target, report).await?,
+    }
+    Ok(())
 }

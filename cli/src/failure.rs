@@ -73,6 +73,13 @@ impl Failure {
         self
     }
 
+    /// Changes what the process exits with.
+    #[must_use]
+    pub(crate) fn exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
     /// Adds what the user can do about it.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
