@@ -1,0 +1,163 @@
+//! Task components: argument and return value, how they fail, and what they can ask of the host.
+
+use bytes::Bytes;
+use wasmill_host::channel::FromSandbox;
+use wasmill_protocol::message::Progress;
+use wasmill_protocol::{OutcomeKind, TrapCode};
+
+use crate::sandbox_support::{HOST_IMPORTS, TestSandbox, assert_kind, task};
+
+const ECHO: &str = "(call $ok (local.get $input) (local.get $length))";
+
+#[tokio::test]
+async fn the_payload_goes_in_and_the_result_comes_out() {
+    let mut sandbox = TestSandbox::start();
+    for input in ["", "x", &"long ".repeat(50_000)] {
+        let mut work = sandbox.work(&task(&[], "", ECHO));
+        work.input = Bytes::from(input.to_owned());
+        let ended = sandbox.run(work).await;
+        assert_kind(&ended, OutcomeKind::Succeeded);
+        assert_eq!(ended.output, input.as_bytes());
+        let usage = ended.usage;
+        assert_eq!((usage.input_bytes, usage.output_bytes), (input.len() as u64, input.len() as u64));
+        assert!(usage.run_us >= 1 && usage.cpu_us >= 1 && usage.memory_peak_bytes >= 65_536, "{usage:?}");
+        assert_eq!(usage.fuel, None);
+    }
+}
+
+#[tokio::test]
+async fn a_task_fails_by_its_own_decision() {
+    let mut sandbox = TestSandbox::start();
+    for (function, kind) in [("$reject", OutcomeKind::Rejected), ("$retry", OutcomeKind::Errored)] {
+        let mut work =
+            sandbox.work(&task(&[], "", &format!("(call {function} (local.get $input) (local.get $length))")));
+        work.input = Bytes::from("no picture in it");
+        let ended = sandbox.run(work).await;
+        assert_kind(&ended, kind);
+        assert_eq!(ended.outcome.message, "no picture in it");
+        assert!(ended.output.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_traps_says_where() {
+    let mut sandbox = TestSandbox::start();
+    let body = "(call $outer) (i32.const 0)";
+    let work = sandbox.work(&task(
+        &[],
+        "(func $_ZN5crate5inner17h0123456789abcdefE unreachable) (func $outer (call $_ZN5crate5inner17h0123456789abcdefE))",
+        body,
+    ));
+    let ended = sandbox.run(work).await;
+    assert_kind(&ended, OutcomeKind::Trapped);
+    assert_eq!(ended.outcome.trap, Some(TrapCode::Unreachable));
+    assert_eq!(ended.outcome.backtrace, ["crate::inner", "outer", "run"]);
+    assert_eq!(ended.outcome.message, "wasm trap: wasm `unreachable` instruction executed");
+}
+
+/// Calls every function once and gives what they answered.
+const ASK_EVERYTHING: &str = r#"
+    (call $info (i32.const 64))
+    (f64.store (i32.const 96) (call $remaining-ms))
+    (f64.store (i32.const 104) (call $remaining-cpu-ms))
+    (call $remaining-fuel (i32.const 112))
+    (call $progress (f64.const 3) (f64.const 10) (local.get $input) (local.get $length))
+    (call $log (i32.const 1) (local.get $input) (local.get $length))
+    (call $checkpoint-save (local.get $input) (local.get $length) (i32.const 128))
+    (call $checkpoint-load (i32.const 144))
+    (call $ok (i32.const 64) (i32.const 96))"#;
+
+#[tokio::test]
+async fn the_host_answers_a_task() {
+    let mut sandbox = TestSandbox::start();
+    let mut work = sandbox.work(&task(HOST_IMPORTS, "", ASK_EVERYTHING));
+    work.input = Bytes::from("state");
+    work.limits.fuel = Some(1_000_000);
+    let (id, limits) = (work.id, work.limits);
+    sandbox.start_work(work).await;
+
+    let progress = sandbox
+        .wait(|message| match message {
+            FromSandbox::Progress(_, progress) => Ok(progress),
+            other => Err(other),
+        })
+        .await;
+    assert_eq!(progress, Progress { done: 3, total: 10, message: "state".to_owned() });
+    let saved = sandbox
+        .wait(|message| match message {
+            FromSandbox::Checkpoint { number, data, .. } => Ok((number, data)),
+            other => Err(other),
+        })
+        .await;
+    assert_eq!(saved, (1, Bytes::from("state")));
+
+    let ended = sandbox.ended(id).await;
+    assert_kind(&ended, OutcomeKind::Succeeded);
+    assert_eq!(ended.captured, "warn: state\n");
+    let answers = &ended.output;
+    let u32_at = |at: usize| u32::from_le_bytes(answers[at..at + 4].try_into().unwrap());
+    let f64_at = |at: usize| f64::from_le_bytes(answers[at..at + 8].try_into().unwrap());
+    // The record: a string (address, length), attempt, attempts_max, deterministic.
+    assert_eq!((u32_at(4), u32_at(8), u32_at(12), answers[16]), (36, 1, 3, 0));
+    assert!((0.0..=limits.wall_ms as f64).contains(&f64_at(32)) && f64_at(32) > 1.0);
+    assert!((0.0..=limits.cpu_ms as f64).contains(&f64_at(40)) && f64_at(40) > 1.0);
+    assert_eq!(answers[48], 1, "there is a fuel limit");
+    assert!(f64_at(56) < 1_000_000.0 && f64_at(56) > 0.0);
+    assert_eq!(answers[64], 0, "the checkpoint was taken");
+    assert_eq!((answers[80], u32_at(88)), (1, 5), "the checkpoint is there");
+}
+
+#[tokio::test]
+async fn a_checkpoint_of_an_earlier_attempt_can_be_loaded() {
+    let mut sandbox = TestSandbox::start();
+    let body = "(call $checkpoint-load (i32.const 64))
+        (if (i32.eqz (i32.load8_u (i32.const 64))) (then (return (call $ok (i32.const 64) (i32.const 0)))))
+        (call $ok (i32.load (i32.const 68)) (i32.load (i32.const 72)))";
+    for checkpoint in [None, Some(Bytes::from("step 7"))] {
+        let mut work = sandbox.work(&task(HOST_IMPORTS, "", body));
+        work.checkpoint = checkpoint.clone();
+        let ended = sandbox.run(work).await;
+        assert_kind(&ended, OutcomeKind::Succeeded);
+        assert_eq!(ended.output, checkpoint.unwrap_or_default());
+    }
+}
+
+#[tokio::test]
+async fn checkpoints_have_a_size_limit_to_the_byte() {
+    let mut sandbox = TestSandbox::start();
+    let body = "(call $checkpoint-save (i32.const 0) (local.get $length) (i32.const 64))
+        (call $ok (i32.const 64) (i32.const 1))";
+    for (length, refused) in [(99, 0), (100, 0), (101, 1)] {
+        let mut work = sandbox.work(&task(HOST_IMPORTS, "", body));
+        work.checkpoint_bytes_max = 100;
+        work.input = Bytes::from(vec![0; length]);
+        let ended = sandbox.run(work).await;
+        assert_kind(&ended, OutcomeKind::Succeeded);
+        assert_eq!(ended.output[..], [refused], "{length}");
+    }
+}
+
+#[tokio::test]
+async fn host_functions_charge_fuel_by_size() {
+    let mut sandbox = TestSandbox::start();
+    let body = "(call $log (i32.const 2) (i32.const 0) (i32.const 4000)) (call $ok (i32.const 0) (i32.const 0))";
+    let mut work = sandbox.work(&task(HOST_IMPORTS, "", body));
+    work.limits.fuel = Some(1_000_000);
+    let fuel = sandbox.run(work).await.usage.fuel.unwrap();
+    assert!((500..1500).contains(&fuel), "{fuel}");
+}
+
+#[tokio::test]
+async fn a_run_of_another_type_is_refused_before_it_runs() {
+    let mut sandbox = TestSandbox::start();
+    let work = sandbox.work(
+        r#"(component
+            (core module $m (func (export "run")))
+            (core instance $i (instantiate $m))
+            (func $run (canon lift (core func $i "run")))
+            (export "run" (func $run)))"#,
+    );
+    let ended = sandbox.run(work).await;
+    assert_kind(&ended, OutcomeKind::ModuleInvalid);
+    assert!(ended.outcome.message.contains("the export `run` is not of the type"), "{}", ended.outcome.message);
+}
