@@ -22,7 +22,9 @@ pub use catalog::{AliasDoc, ModuleDoc, PutAlias};
 pub use check::{FieldError, FieldErrorKind};
 pub use submit::{LimitsAsked, SubmitTask};
 pub use system::{HostDoc, QueueDoc, StatusDoc};
-pub use task::{CancelTask, OutcomeDoc, PatchTask, ProgressDoc, SubmittedDoc, TaskDoc, TaskEventDoc, UsageDoc};
+pub use task::{
+    CancelTask, OutcomeDoc, PatchTask, ProgressDoc, SubmittedDoc, TaskDoc, TaskEventDoc, TaskEventsDoc, UsageDoc,
+};
 pub use tenant::{ChangeTenant, CreateTenant, CreateToken, QuotasChange, TenantDoc, TokenCreated, TokenDoc};
 
 /// The media type of [`Problem`].

@@ -156,6 +156,13 @@ impl TenantName {
     }
 }
 
+/// Lets a text look up what is keyed by tenant.
+impl std::borrow::Borrow<str> for TenantName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Default for TenantName {
     fn default() -> Self {
         Self::default_tenant()

@@ -126,6 +126,8 @@ pub struct Heartbeat {
     pub draining: bool,
     /// CPU in use by guests, thousandths of one core.
     pub load_millicores: u32,
+    /// Compiled modules that are ready to run.
+    pub modules_cached: u32,
     /// What is known of running attempts.
     pub progress: Vec<(AttemptId, Progress)>,
 }

@@ -27,9 +27,12 @@ pub struct TaskDoc {
     pub module: Digest,
     /// Where it stands.
     pub state: TaskState,
-    /// Why a final state was reached when no attempt decided it: `cancelled`, `expired` or `tenant_removed`; for a cancelled
-    /// task, in the words of the caller if there were any.
+    /// Why it did not succeed, as a stable word: `expired`, `tenant_removed`, or the kind of the outcome that decided it.
     pub reason: Option<String>,
+    /// Whether somebody asked for it to stop.
+    pub cancel_requested: bool,
+    /// Why, in the words of who asked.
+    pub cancel_reason: Option<String>,
     /// As submitted.
     pub name: Option<String>,
     /// As submitted.
@@ -174,10 +177,10 @@ pub struct TaskEventDoc {
     pub host: Option<String>,
     /// How the attempt ended.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<OutcomeDoc>,
-    /// What the attempt used.
+    pub outcome: Option<OutcomeKind>,
+    /// The beginning of what the outcome says.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<UsageDoc>,
+    pub message: Option<String>,
     /// The state that follows, when this event decides it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<TaskState>,
@@ -190,9 +193,25 @@ pub struct TaskEventDoc {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Bytes of a checkpoint.
+    /// Bytes of the last checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// How many checkpoints were saved in a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
+}
+
+/// What happened to a task, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TaskEventsDoc {
+    /// The submission first.
+    pub items: Vec<TaskEventDoc>,
+    /// Always `null`: everything that is kept is in one page.
+    #[cfg_attr(feature = "openapi", schema(required = true))]
+    pub next: Option<String>,
+    /// Entries after the submission that were left out because there are too many.
+    pub left_out: u64,
 }
 
 /// One line of the answer to a bulk submission, when the task was accepted.
