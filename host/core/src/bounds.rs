@@ -49,5 +49,10 @@ pub const HEARTBEAT_MS: u64 = 1_000;
 /// The time between a heartbeat and one that a changed credit brings forward, in milliseconds.
 pub const HEARTBEAT_EARLY_MS: u64 = 50;
 
+/// How many heartbeats of a new life, or under a new leader, come faster: each after twice the wait before it, from
+/// [`HEARTBEAT_EARLY_MS`] on. The leader may hear of a host from elsewhere only after the first of them, and until it knows the
+/// credit it sends nothing.
+pub const HEARTBEATS_FAST: u32 = 4;
+
 /// Bytes of one progress message; what is longer is cut.
 pub const PROGRESS_BYTES_MAX: usize = KIB as usize;

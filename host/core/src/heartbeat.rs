@@ -2,7 +2,7 @@
 
 use wasmill_protocol::{Timestamp, Usage};
 
-use crate::bounds::{HEARTBEAT_EARLY_MS, HEARTBEAT_MS};
+use crate::bounds::{HEARTBEAT_EARLY_MS, HEARTBEAT_MS, HEARTBEATS_FAST};
 
 /// Decides when the next heartbeat goes out.
 #[derive(Debug, Default)]
@@ -11,6 +11,8 @@ pub(crate) struct Pulse {
     last: Option<Timestamp>,
     credit: u32,
     asked: bool,
+    /// How many have come since somebody new was there to hear them.
+    announced: u32,
 }
 
 impl Pulse {
@@ -19,16 +21,29 @@ impl Pulse {
         self.asked = true;
     }
 
+    /// The next heartbeats come fast: somebody does not know us yet.
+    pub(crate) fn announce(&mut self) {
+        self.asked = true;
+        self.announced = 0;
+    }
+
     /// When the next heartbeat is due with this credit to tell.
     pub(crate) fn due(&self, credit: u32) -> Timestamp {
         let Some(last) = self.last else { return Timestamp(0) };
-        let early = self.asked || differs_much(self.credit, credit);
-        last.plus_ms(if early { HEARTBEAT_EARLY_MS } else { HEARTBEAT_MS })
+        let wait_ms = if self.asked || differs_much(self.credit, credit) {
+            HEARTBEAT_EARLY_MS
+        } else if self.announced <= HEARTBEATS_FAST {
+            HEARTBEAT_EARLY_MS << self.announced.saturating_sub(1)
+        } else {
+            HEARTBEAT_MS
+        };
+        last.plus_ms(wait_ms)
     }
 
     /// The number of the heartbeat that goes out now, with this credit.
     pub(crate) fn beat(&mut self, now: Timestamp, credit: u32) -> u64 {
         self.number += 1;
+        self.announced = self.announced.saturating_add(1);
         self.last = Some(now);
         self.credit = credit;
         self.asked = false;
@@ -78,20 +93,44 @@ impl Load {
 mod tests {
     use super::*;
 
+    /// Milliseconds to each of the next heartbeats.
+    fn waits(pulse: &mut Pulse, mut at: Timestamp, count: usize) -> Vec<u64> {
+        let mut wait = || {
+            let due = pulse.due(8);
+            let wait_ms = due.us_since(at) / 1000;
+            at = due;
+            pulse.beat(at, 8);
+            wait_ms
+        };
+        (0..count).map(|_| wait()).collect()
+    }
+
     #[test]
-    fn a_beat_a_second_and_an_early_one_when_the_credit_changes_much() {
+    fn a_new_host_announces_itself_fast_and_then_beats_every_second() {
         let mut pulse = Pulse::default();
         assert_eq!(pulse.due(8), Timestamp(0));
-        let at = Timestamp(5_000_000);
-        assert_eq!(pulse.beat(at, 8), 1);
-        assert_eq!(pulse.due(8), at.plus_ms(HEARTBEAT_MS));
+        let start = Timestamp(5_000_000);
+        assert_eq!(pulse.beat(start, 8), 1);
+        assert_eq!(waits(&mut pulse, start, 6), [50, 100, 200, 400, 1000, 1000]);
+        let last = start.plus_ms(2750);
+        assert_eq!(pulse.due(8), last.plus_ms(HEARTBEAT_MS));
+        pulse.announce();
+        assert_eq!(waits(&mut pulse, last, 6), [50, 50, 100, 200, 400, 1000]);
+    }
+
+    #[test]
+    fn credit_that_changes_much_is_worth_an_early_one() {
+        let mut pulse = Pulse::default();
+        waits(&mut pulse, Timestamp(0), 8);
+        let at = Timestamp(9_000_000);
+        let number = pulse.beat(at, 8);
         assert_eq!(pulse.due(10), at.plus_ms(HEARTBEAT_MS));
         assert_eq!(pulse.due(11), at.plus_ms(HEARTBEAT_EARLY_MS));
         assert_eq!(pulse.due(0), at.plus_ms(HEARTBEAT_EARLY_MS));
         pulse.ask();
         assert_eq!(pulse.due(8), at.plus_ms(HEARTBEAT_EARLY_MS));
-        assert_eq!(pulse.beat(at, 8), 2);
-        assert_eq!(pulse.due(8), at.plus_ms(HEARTBEAT_MS));
+        assert_eq!(pulse.beat(at, 11), number + 1);
+        assert_eq!(pulse.due(11), at.plus_ms(HEARTBEAT_MS));
     }
 
     #[test]

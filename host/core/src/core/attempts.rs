@@ -121,6 +121,6 @@ impl HostCore {
         self.handle_lease_lost();
         self.incarnation = incarnation;
         self.leased = true;
-        self.pulse.ask();
+        self.pulse.announce();
     }
 }

@@ -23,6 +23,8 @@ impl HostCore {
             self.term = message.term;
             // What the leader before was told and has not answered, it may have taken with it.
             self.outbox.resend_all(self.now);
+            // And of our credit it knows nothing yet.
+            self.pulse.announce();
         }
         if message.incarnation != self.incarnation || !self.leased {
             let refused: Vec<AttemptId> = message.assign.iter().map(|assignment| assignment.id).collect();

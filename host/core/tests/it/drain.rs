@@ -2,12 +2,12 @@
 
 use expect_test::expect;
 use wasmill_host_core::Input;
-use wasmill_protocol::{OutcomeKind, Timestamp};
+use wasmill_protocol::OutcomeKind;
 
 use crate::world::World;
 
-fn drain(stop_at_ms: u64, give_up_at_ms: u64) -> Input {
-    Input::Drain { stop_at: Timestamp(0).plus_ms(stop_at_ms), give_up_at: Timestamp(0).plus_ms(give_up_at_ms) }
+fn drain(world: &World, stop_at_ms: u64, give_up_at_ms: u64) -> Input {
+    Input::Drain { stop_at: world.time(stop_at_ms), give_up_at: world.time(give_up_at_ms) }
 }
 
 /// Two run, one waits, and a drain has begun.
@@ -18,19 +18,22 @@ fn draining() -> World {
         start #1
         start #2
     "#]]);
-    world.at_ms(50).step(drain(100, 200)).assign(&[4, 1]).check(expect![[r#"
+    let drain = drain(&world, 100, 200);
+    world.at_ms(50).step(drain).assign(&[4, 1]).check(expect![[r#"
         ack 0 refused #4
         batch 1 of incarnation 1
           returned #3
-        heartbeat 2 credit 0 draining holds #1 #2 #3
+        heartbeat with credit 0 draining holds #1 #2 #3
     "#]]);
     world
 }
 
 #[test]
 fn an_idle_host_is_drained_at_once() {
-    World::settled(2).at_ms(50).step(drain(100, 200)).check(expect![[r#"
-        heartbeat 2 credit 0 draining holds
+    let mut world = World::settled(2);
+    let drain = drain(&world, 100, 200);
+    world.at_ms(50).step(drain).check(expect![[r#"
+        heartbeat with credit 0 draining holds
         drained
     "#]]);
 }
@@ -38,7 +41,7 @@ fn an_idle_host_is_drained_at_once() {
 #[test]
 fn what_runs_may_finish() {
     let mut world = draining();
-    assert_eq!(world.core.next_timeout(), Some(Timestamp(100_000)));
+    assert_eq!(world.next_timeout_ms(), Some(100));
     world.acknowledge(1).end(1, OutcomeKind::Succeeded).end(2, OutcomeKind::Rejected).check(expect![[r#"
         batch 2 of incarnation 1
           ended #1 succeeded after 1000 us in queues
@@ -105,7 +108,7 @@ fn nobody_is_waited_for_for_ever() {
     let mut world = draining();
     world.at_ms(199);
     assert!(!world.core.take_ready().drained);
-    assert_eq!(world.core.next_timeout(), Some(Timestamp(200_000)));
+    assert_eq!(world.next_timeout_ms(), Some(200));
     world.at_ms(200).check(expect![[r#"
         drained
     "#]]);
@@ -114,8 +117,9 @@ fn nobody_is_waited_for_for_ever() {
 #[test]
 fn a_second_drain_only_hurries() {
     let mut world = draining();
-    world.at_ms(60).step(drain(500, 80)).check(expect![""]);
-    assert_eq!(world.core.next_timeout(), Some(Timestamp(80_000)));
+    let drain = drain(&world, 500, 80);
+    world.at_ms(60).step(drain).check(expect![""]);
+    assert_eq!(world.next_timeout_ms(), Some(80));
     world.at_ms(80).check(expect![[r#"
         stop #1 Drained
         stop #2 Drained

@@ -39,7 +39,7 @@ fn a_new_life_begins_with_what_is_free() {
     world.at_ms(70).assign(&[4, 2, 3, 1]).check(expect![[r#"
         ack 0
         stop #2 Drained
-        heartbeat 2 credit 2 holds #4
+        heartbeat with credit 2 holds #4
     "#]]);
     world.end(2, OutcomeKind::Cancelled).check(expect![[r#"
         start #4

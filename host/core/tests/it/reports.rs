@@ -150,3 +150,25 @@ fn checkpoints_that_were_not_sent_are_replaced() {
           ended #1 succeeded after 1000 us in queues
     "#]]);
 }
+
+#[test]
+fn a_checkpoint_comes_before_what_follows_it_though_a_batch_is_full_in_between() {
+    let mut world = World::settled(2);
+    run(&mut world, 1..=4, |number| ended(id(number), OutcomeKind::Succeeded));
+    world.core.take_ready();
+    world.assign(&[5]);
+    world.core.take_ready();
+    run(&mut world, 1001..=1000 + BATCH_REPORTS_MAX as u64 - 1, |number| ended(id(number), OutcomeKind::Succeeded));
+    world.checkpoint(5, 1).end(5, OutcomeKind::Errored);
+    // All four have room again, but the end is the one report too many for the batch that holds the checkpoint.
+    for batch in 1..=4 {
+        world.acknowledge(batch);
+    }
+    let batches = world.core.take_ready().batches;
+    assert_eq!(batches.len(), 1);
+    assert_eq!(batches[0].message.reports.len(), BATCH_REPORTS_MAX);
+    world.acknowledge(batches[0].number.0).check(expect![[r#"
+        batch 6 of incarnation 1
+          ended #5 errored after 1000 us in queues
+    "#]]);
+}

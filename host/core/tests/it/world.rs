@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use expect_test::Expect;
+use wasmill_host_core::bounds::HEARTBEAT_MS;
 use wasmill_host_core::{Batch, BatchNumber, Config, Ended, HostCore, Input, Ready, ReplyTo};
 use wasmill_protocol::message::{Assignment, HostAck, Report, ToHost};
 use wasmill_protocol::{
@@ -18,20 +19,40 @@ pub(crate) const INCARNATION: Incarnation = Incarnation(1);
 pub(crate) struct World {
     pub(crate) core: HostCore,
     pub(crate) now: Timestamp,
+    /// What [`World::at_ms`] counts from.
+    zero: Timestamp,
 }
 
 impl World {
     /// A host with 100 bytes of memory.
     pub(crate) fn new(slots: u32) -> Self {
         let config = Config { host: "h".into(), slots, memory_bytes: 100, labels: BTreeMap::new(), seed: 7 };
-        Self { core: HostCore::new(config, INCARNATION), now: Timestamp(0) }
+        Self { core: HostCore::new(config, INCARNATION), now: Timestamp(0), zero: Timestamp(0) }
     }
 
-    /// A host whose first heartbeat is over, so that it does not get into the way.
+    /// A host of a leader of term 1 whose heartbeats come every second now; the last one has just been sent.
     pub(crate) fn settled(slots: u32) -> Self {
         let mut world = Self::new(slots);
+        world.message(vec![], &[]);
+        for _ in 0..8 {
+            world.core.take_ready();
+            world.now = world.core.next_timeout().unwrap();
+            world.step(Input::Tick);
+        }
         assert!(world.core.take_ready().heartbeat.is_some());
+        assert_eq!(world.core.next_timeout(), Some(world.now.plus_ms(HEARTBEAT_MS)));
+        world.zero = world.now;
         world
+    }
+
+    /// The time that is `ms` after the host was settled.
+    pub(crate) fn time(&self, ms: u64) -> Timestamp {
+        self.zero.plus_ms(ms)
+    }
+
+    /// Milliseconds until the host wants to be stepped, counted like [`World::at_ms`].
+    pub(crate) fn next_timeout_ms(&self) -> Option<u64> {
+        self.core.next_timeout().map(|at| at.us_since(self.zero) / 1000)
     }
 
     pub(crate) fn step(&mut self, input: Input) -> &mut Self {
@@ -40,7 +61,7 @@ impl World {
     }
 
     pub(crate) fn at_ms(&mut self, ms: u64) -> &mut Self {
-        self.now = Timestamp(0).plus_ms(ms);
+        self.now = self.zero.plus_ms(ms);
         self.step(Input::Tick)
     }
 
@@ -124,7 +145,7 @@ pub(crate) fn show(ready: &Ready) -> String {
     if let Some(beat) = &ready.heartbeat {
         let draining = if beat.draining { " draining" } else { "" };
         let attempts = names(&beat.attempts);
-        writeln!(text, "heartbeat {} credit {}{draining} holds{attempts}", beat.number, beat.credit).unwrap();
+        writeln!(text, "heartbeat with credit {}{draining} holds{attempts}", beat.credit).unwrap();
         for (id, progress) in &beat.progress {
             writeln!(text, "  progress{} {}/{}", names(&[*id]), progress.done, progress.total).unwrap();
         }
