@@ -2,7 +2,6 @@
 
 mod error;
 mod path;
-pub(crate) mod wire;
 
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
 //! Sizes, times and pairs: as users write them, and as tables show them.
 
-use wasmill_protocol::Timestamp;
+use wasmill_protocol::api::Time;
+use wasmill_protocol::module::ModuleKind;
+use wasmill_protocol::{Digest, Timestamp};
 
 const UNITS: [(&str, u64); 9] = [
     ("kib", 1 << 10),
@@ -61,14 +63,19 @@ pub(crate) fn show_us(us: u64) -> String {
     }
 }
 
-/// How long before `now` the RFC 3339 time `then` was; `-` when it is not a time.
-pub(crate) fn show_age(then: &str, now: Timestamp) -> String {
-    match then.parse::<Timestamp>() {
-        Ok(then) => match now.us_since(then) {
-            us if us < 60_000_000 => format!("{}s", us / 1_000_000),
-            us => show_us(us),
-        },
-        Err(_) => "-".into(),
+/// How long before `now` something was.
+pub(crate) fn show_age(then: Time, now: Timestamp) -> String {
+    match now.us_since(then.0) {
+        us if us < 60_000_000 => format!("{}s", us / 1_000_000),
+        us => show_us(us),
+    }
+}
+
+/// As the interface names it.
+pub(crate) fn show_kind(kind: ModuleKind) -> &'static str {
+    match kind {
+        ModuleKind::Task => "task",
+        ModuleKind::Command => "command",
     }
 }
 
@@ -79,8 +86,8 @@ pub(crate) fn wall_clock() -> Timestamp {
 }
 
 /// `sha256:` and the first 12 of 64 digits: enough for people to tell modules apart.
-pub(crate) fn short_digest(digest: &str) -> &str {
-    digest.get(.."sha256:".len() + 12).unwrap_or(digest)
+pub(crate) fn short_digest(digest: &Digest) -> String {
+    format!("sha256:{}", &digest.hex()[..12])
 }
 
 #[cfg(test)]
@@ -128,8 +135,8 @@ mod tests {
             ["999 us", "12.3 ms", "4.56 s", "3m 20s", "5h 10m", "3d 4h"]
         );
         let now: Timestamp = "2026-03-01T12:00:10.000Z".parse().unwrap();
-        assert_eq!(show_age("2026-03-01T12:00:00.000Z", now), "10s");
-        assert_eq!(show_age("2026-03-01T11:57:00.000Z", now), "3m 10s");
-        assert_eq!(show_age("soon", now), "-");
+        for (then, age) in [("2026-03-01T12:00:00.000Z", "10s"), ("2026-03-01T11:57:00.000Z", "3m 10s")] {
+            assert_eq!(show_age(then.parse().unwrap(), now), age);
+        }
     }
 }

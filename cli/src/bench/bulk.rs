@@ -7,12 +7,12 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::Method;
 use serde_json::value::RawValue;
+use wasmill_protocol::api::{NDJSON, Page, QueueDoc, StatusDoc};
 
 use crate::bench::http::Connection;
 use crate::bench::module;
 use crate::bench::report::Report;
 use crate::bench::server::Target;
-use crate::client::wire::{Page, QueueDepth, Status};
 
 /// The pause between two looks at the queue.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
@@ -48,7 +48,7 @@ pub(super) fn lines(task: &str, count: u64) -> Bytes {
 
 /// Submits lines in one request; each must be answered with an id.
 pub(super) async fn submit(connection: &mut Connection, body: Bytes, count: u64) -> Result<()> {
-    let response = connection.send(Method::POST, "/v1/tasks", "application/x-ndjson", body).await?;
+    let response = connection.send(Method::POST, "/v1/tasks", NDJSON, body).await?;
     let status = response.status().as_u16();
     ensure!((200..300).contains(&status), "the bulk submission was answered with {status}");
     let mut answers = response.into_body();
@@ -70,10 +70,10 @@ pub(super) async fn submit(connection: &mut Connection, body: Bytes, count: u64)
 
 /// Waits until nothing is left to do.
 async fn drain(connection: &mut Connection) -> Result<()> {
-    let mut last = (QueueDepth::default(), Instant::now());
+    let mut last = (QueueDoc::default(), Instant::now());
     loop {
-        let queue = connection.get::<Status>("/v1/status").await?.queue;
-        if queue == QueueDepth::default() {
+        let queue = connection.get::<StatusDoc>("/v1/status").await?.queue;
+        if queue == QueueDoc::default() {
             return Ok(());
         }
         if queue != last.0 {

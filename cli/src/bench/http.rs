@@ -10,6 +10,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
+use wasmill_protocol::api::ModuleDoc;
 
 /// Where to connect and who asks.
 #[derive(Debug, Clone)]
@@ -106,9 +107,8 @@ impl Connection {
     /// Uploads a module and answers its digest.
     pub(super) async fn push(&mut self, module: Bytes) -> Result<String> {
         let body = self.call(Method::POST, "/v1/modules", "application/wasm", module, &[200, 201]).await?;
-        let module: crate::client::wire::Module =
-            serde_json::from_slice(&body).context("the upload's answer is no module")?;
-        Ok(module.digest)
+        let module: ModuleDoc = serde_json::from_slice(&body).context("the upload's answer is no module")?;
+        Ok(module.digest.to_string())
     }
 
     /// Runs a module on an empty payload and drops the result.

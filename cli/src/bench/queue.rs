@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use wasmill_protocol::api::StatusDoc;
 
 use crate::bench::report::Report;
 use crate::bench::server::Target;
 use crate::bench::{bulk, module};
-use crate::client::wire::Status;
 
 /// Tasks of one request.
 const BATCH: u64 = 100_000;
@@ -56,7 +56,7 @@ fn stuck(digest: &str) -> String {
 }
 
 async fn check_queue(target: &Target, expected: u64) -> Result<()> {
-    let queue = target.connect().await?.get::<Status>("/v1/status").await?.queue;
+    let queue = target.connect().await?.get::<StatusDoc>("/v1/status").await?.queue;
     let unfinished = queue.waiting + queue.queued + queue.running;
     ensure!(unfinished == expected, "{unfinished} of {expected} tasks are unfinished");
     Ok(())

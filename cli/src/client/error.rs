@@ -1,9 +1,10 @@
 //! What can go wrong between client and server, and what to do about each.
 
-use serde::Deserialize;
 use thiserror::Error;
+use wasmill_protocol::api;
 
 use crate::failure::{Exit, Failure};
+use crate::output::printable;
 
 /// Why a request has no good answer.
 #[derive(Debug, Error)]
@@ -25,7 +26,7 @@ pub(crate) enum ClientError {
         source: reqwest::Error,
     },
     /// The server answered with an error.
-    #[error("{0}")]
+    #[error("{}", .0.text())]
     Problem(Box<Problem>),
     /// The answer is not what the interface promises.
     #[error("the answer to {path} cannot be understood")]
@@ -72,7 +73,7 @@ impl ClientError {
     /// The stable code of the server's problem, if it is one.
     pub(crate) fn code(&self) -> Option<&str> {
         match self {
-            Self::Problem(problem) => Some(&problem.code),
+            Self::Problem(problem) => Some(&problem.doc.code),
             _ => None,
         }
     }
@@ -124,49 +125,39 @@ impl From<ClientError> for Failure {
 }
 
 /// An answer of `application/problem+json` (RFC 9457), or what stands for one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Error)]
-#[serde(default)]
-#[error("{}", self.text())]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Problem {
     /// The HTTP status.
     pub(crate) status: u16,
-    /// Stable, for programs.
-    pub(crate) code: String,
-    /// For people, the same for every problem of this code.
-    pub(crate) title: String,
-    /// For people, about this one.
-    pub(crate) detail: String,
-    /// Which field of the request.
-    pub(crate) field: Option<String>,
     /// How long to wait before the next try, in seconds.
-    #[serde(skip)]
-    pub(crate) retry_after: Option<String>,
+    retry_after: Option<String>,
+    doc: api::Problem,
 }
 
 impl Problem {
     /// Reads an answer; something that is no problem document (a proxy's page) becomes one by its status.
     pub(crate) fn read(status: u16, body: &[u8], retry_after: Option<String>) -> Self {
         const EXCERPT_CHARS_MAX: usize = 200;
-        match serde_json::from_slice::<Self>(body) {
-            Ok(problem) if !problem.code.is_empty() => Self { status, retry_after, ..problem },
-            _ => {
-                let detail = String::from_utf8_lossy(body).trim().chars().take(EXCERPT_CHARS_MAX).collect();
-                Self { status, detail, retry_after, ..Self::default() }
-            }
-        }
+        let doc = serde_json::from_slice::<api::Problem>(body).ok().filter(|doc| !doc.code.is_empty());
+        let doc = doc.unwrap_or_else(|| {
+            let detail = String::from_utf8_lossy(body).trim().chars().take(EXCERPT_CHARS_MAX).collect();
+            api::Problem { detail, ..api::Problem::default() }
+        });
+        Self { status, retry_after, doc }
     }
 
-    fn text(&self) -> String {
-        let said = [&self.detail, &self.title].into_iter().find(|text| !text.is_empty());
+    /// What the server said, where and with which code, on one line.
+    pub(crate) fn text(&self) -> String {
+        let said = [&self.doc.detail, &self.doc.title].into_iter().find(|text| !text.is_empty());
         let said = said.map_or("the server refused without saying why", String::as_str);
-        let field = self.field.as_ref().filter(|field| !said.contains(field.as_str()));
+        let field = self.doc.field.as_ref().filter(|field| !said.contains(field.as_str()));
         let field = field.map(|field| format!("field `{field}`: ")).unwrap_or_default();
-        let code = if self.code.is_empty() { String::new() } else { format!(", {}", self.code) };
-        crate::output::printable(&format!("{field}{said} (HTTP {}{code})", self.status))
+        let code = if self.doc.code.is_empty() { String::new() } else { format!(", {}", self.doc.code) };
+        printable(&format!("{field}{said} (HTTP {}{code})", self.status))
     }
 
     fn hint(&self) -> Option<String> {
-        let hint = match (self.status, self.code.as_str()) {
+        let hint = match (self.status, self.doc.code.as_str()) {
             (401, _) => "give a valid token with --token or WASMILL_TOKEN; the local server's is in DIR/admin.token",
             (403, _) => "use a token of a stronger role; an admin makes one with `wasmill token create`",
             (404, _) => {

@@ -1,9 +1,9 @@
 //! `wasmill alias`: names that point at modules.
 
 use reqwest::Method;
-use serde_json::json;
+use wasmill_protocol::Digest;
+use wasmill_protocol::api::{AliasDoc, Page, PutAlias};
 
-use crate::client::wire::{Alias, Page};
 use crate::client::{Client, Path};
 use crate::commands::{PageArgs, tell_next};
 use crate::failure::{Exit, Outcome};
@@ -23,7 +23,7 @@ enum Action {
         /// The name, like `resize` or `resize:v3`
         name: String,
         /// The module's digest, `sha256:…`
-        digest: String,
+        digest: Digest,
     },
     /// Remove a name
     Rm {
@@ -39,7 +39,7 @@ pub(crate) async fn run(client: &Client, json: bool, args: &AliasArgs) -> Outcom
     let aliases = Path::new("/v1/aliases");
     match &args.action {
         Action::Set { name, digest } => {
-            let answer = client.send_json(Method::PUT, &aliases.segment(name), &json!({ "digest": digest })).await?;
+            let answer = client.send_json(Method::PUT, &aliases.segment(name), &PutAlias { digest: *digest }).await?;
             if json && !answer.body.is_empty() {
                 output::print_json(&answer.body)?;
             }
@@ -53,10 +53,10 @@ pub(crate) async fn run(client: &Client, json: bool, args: &AliasArgs) -> Outcom
                 output::print_json(&answer.body)?;
                 return Ok(Exit::Done);
             }
-            let page: Page<Alias> = answer.json()?;
+            let page: Page<AliasDoc> = answer.json()?;
             let mut table = Table::new(["NAME", "DIGEST"]);
             for alias in page.items {
-                table.row([alias.name, alias.digest]);
+                table.row([alias.name, alias.digest.to_string()]);
             }
             table.print()?;
             tell_next(page.next.as_deref());

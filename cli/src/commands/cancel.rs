@@ -1,7 +1,7 @@
 //! `wasmill cancel`: stops tasks.
 
 use reqwest::Method;
-use serde_json::json;
+use wasmill_protocol::api::CancelTask;
 
 use crate::client::Client;
 use crate::commands::task_path;
@@ -27,10 +27,7 @@ pub(crate) async fn run(client: &Client, json: bool, args: &CancelArgs) -> Outco
     let mut exit = Exit::Done;
     for id in &args.ids {
         let path = task_path(id).segment("cancel").query("wait_ms", args.wait_ms);
-        let body = match &args.reason {
-            Some(reason) => json!({ "reason": reason }),
-            None => json!({}),
-        };
+        let body = CancelTask { reason: args.reason.clone() };
         match client.send_json(Method::POST, &path, &body).await {
             Ok(answer) if json => output::print_json(&answer.body)?,
             Ok(answer) if answer.status == 200 => output::print_line(&format!("{id} cancelled"))?,

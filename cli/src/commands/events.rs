@@ -1,50 +1,52 @@
 //! `wasmill events`: what happened to a task, in order.
 
-use serde_json::{Map, Value};
+use wasmill_protocol::api::{TaskEventDoc, TaskEventsDoc};
 
 use crate::client::Client;
-use crate::client::wire::Page;
-use crate::commands::{PageArgs, task_path, tell_next};
+use crate::commands::task_path;
 use crate::failure::{Exit, Outcome};
 use crate::output::{self, Table};
+use crate::units::show_bytes;
 
 /// The options of `events`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct EventsArgs {
     /// The task's id
     id: String,
-    #[command(flatten)]
-    page: PageArgs,
 }
 
 /// Prints a line for each event.
 pub(crate) async fn run(client: &Client, json: bool, args: &EventsArgs) -> Outcome {
-    let answer = client.get(&args.page.apply(task_path(&args.id).segment("events"))).await?;
+    let answer = client.get(&task_path(&args.id).segment("events")).await?;
     if json {
         output::print_json(&answer.body)?;
         return Ok(Exit::Done);
     }
-    let page: Page<Map<String, Value>> = answer.json()?;
-    let mut table = Table::new(["TIME", "EVENT", "DETAILS"]);
-    for mut event in page.items {
-        let mut take = |names: &[&str]| names.iter().find_map(|name| event.remove(*name)).map(|value| text(&value));
-        let (time, kind) = (take(&["time", "at"]), take(&["event", "type", "kind"]));
-        event.remove("task");
-        let details: Vec<String> = event
-            .iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(key, value)| format!("{key}={}", text(value)))
-            .collect();
-        table.row([time.unwrap_or_default(), kind.unwrap_or_default(), details.join(" ")]);
+    let history: TaskEventsDoc = answer.json()?;
+    let mut table = Table::new(["TIME", "RECORD", "EVENT", "DETAILS"]);
+    for event in history.items {
+        table.row([event.at.to_string(), event.seq.to_string(), event.event.clone(), details(&event)]);
     }
     table.print()?;
-    tell_next(page.next.as_deref());
+    if history.left_out > 0 {
+        eprintln!("{} events after the submission are left out", history.left_out);
+    }
     Ok(Exit::Done)
 }
 
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
+/// What this event says beyond its name.
+fn details(event: &TaskEventDoc) -> String {
+    let parts = [
+        event.attempt.map(|attempt| format!("attempt {attempt}")),
+        event.host.as_ref().map(|host| format!("on {host}")),
+        event.outcome.map(|kind| kind.as_str().to_owned()),
+        event.message.clone(),
+        event.state.map(|state| format!("now {}", state.as_str())),
+        event.not_before.map(|time| format!("not before {time}")),
+        event.priority.map(|priority| format!("priority {priority}")),
+        event.bytes.map(show_bytes),
+        event.times.map(|times| format!("{times} times")),
+        event.reason.clone(),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -1,9 +1,10 @@
 //! `wasmill get`: all that is known of a task.
 
+use wasmill_protocol::api::{TaskDoc, UsageDoc};
+
 use crate::client::Client;
-use crate::client::wire::{Task, Usage};
 use crate::commands::task_path;
-use crate::failure::{Exit, Outcome};
+use crate::failure::{Exit, Failure, Outcome};
 use crate::output;
 use crate::units::{show_bytes, show_us};
 
@@ -28,44 +29,47 @@ pub(crate) async fn run(client: &Client, json: bool, args: &GetArgs) -> Outcome 
         output::print_json(&answer.body)?;
         return Ok(Exit::Done);
     }
-    let task: Task = answer.json()?;
-    let labels = task.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
-    let outcome = task.outcome.clone().unwrap_or_default();
-    let progress = task.progress.as_ref().map(|progress| {
-        let message = progress.message.as_deref().unwrap_or_default();
-        format!("{}/{} {message}", progress.done, progress.total).trim_end().to_owned()
-    });
-    let attempts = match task.attempts_max {
-        Some(max) => format!("{} of {max}", task.attempt),
-        None => task.attempt.to_string(),
-    };
-    output::print_fields(&[
-        ("id", Some(task.id)),
-        ("name", task.name),
-        ("tenant", Some(task.tenant)),
-        ("module", Some(task.module)),
-        ("labels", Some(labels).filter(|labels| !labels.is_empty())),
-        ("state", Some(task.state.as_str().to_owned())),
-        ("waiting for", task.waiting_for),
-        ("attempt", Some(attempts)),
-        ("host", task.host),
-        ("priority", Some(task.priority.to_string()).filter(|_| task.priority != 0)),
-        ("progress", progress),
-        ("outcome", Some(outcome.kind).filter(|kind| !kind.is_empty())),
-        ("message", outcome.message.filter(|message| !message.is_empty())),
-        ("exit code", outcome.exit_code.map(|code| code.to_string())),
-        ("backtrace", outcome.backtrace.filter(|frames| !frames.is_empty()).map(|frames| frames.join(" < "))),
-        ("usage", task.usage.as_ref().map(describe_usage)),
-        ("retry of", task.retry_of),
-        ("created", Some(task.created_at)),
-        ("started", task.started_at),
-        ("finished", task.finished_at),
-    ])?;
+    print(answer.json()?)?;
     Ok(Exit::Done)
 }
 
+fn print(task: TaskDoc) -> Result<(), Failure> {
+    let pairs = |map: &std::collections::BTreeMap<String, String>| {
+        let text = map.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
+        Some(text).filter(|text| !text.is_empty())
+    };
+    let progress = task.progress.as_ref();
+    let outcome = task.outcome.as_ref();
+    let said = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    output::print_fields(&[
+        ("id", Some(task.id.to_string())),
+        ("name", task.name),
+        ("tenant", Some(task.tenant.to_string())),
+        ("module", Some(task.module.to_string())),
+        ("labels", pairs(&task.labels)),
+        ("requires", pairs(&task.require)),
+        ("state", Some(task.state.as_str().to_owned())),
+        ("reason", task.reason),
+        ("waiting for", task.waiting_for),
+        ("attempt", Some(format!("{} of {}", task.attempt, task.attempts_max))),
+        ("host", task.host.map(|host| host.to_string())),
+        ("priority", Some(task.priority.to_string()).filter(|_| task.priority != 0)),
+        ("progress", progress.map(|progress| format!("{}/{} {}", progress.done, progress.total, progress.message))),
+        ("outcome", outcome.map(|outcome| outcome.kind.as_str().to_owned())),
+        ("trap", outcome.and_then(|outcome| outcome.trap).map(|trap| trap.as_str().to_owned())),
+        ("message", outcome.and_then(|outcome| said(&outcome.message))),
+        ("exit code", outcome.and_then(|outcome| outcome.exit_code).map(|code| code.to_string())),
+        ("backtrace", outcome.and_then(|outcome| said(&outcome.backtrace.as_ref()?.join(" < ")))),
+        ("usage", task.usage.as_ref().map(describe_usage)),
+        ("retry of", task.retry_of.map(|id| id.to_string())),
+        ("created", Some(task.created_at.to_string())),
+        ("started", task.started_at.map(|time| time.to_string())),
+        ("finished", task.finished_at.map(|time| time.to_string())),
+    ])
+}
+
 /// One line for people.
-pub(crate) fn describe_usage(usage: &Usage) -> String {
+fn describe_usage(usage: &UsageDoc) -> String {
     let fuel = usage.fuel.map(|fuel| format!(", fuel {fuel}")).unwrap_or_default();
     format!(
         "queued {}, ran {}, CPU {}{fuel}, memory {}, in {}, out {}",

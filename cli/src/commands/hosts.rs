@@ -1,6 +1,7 @@
 //! `wasmill hosts`: lists hosts.
 
-use crate::client::wire::{Host, Page};
+use wasmill_protocol::api::{HostDoc, Page};
+
 use crate::client::{Client, Path};
 use crate::commands::tell_next;
 use crate::failure::{Exit, Outcome};
@@ -14,26 +15,22 @@ pub(crate) async fn run(client: &Client, json: bool) -> Outcome {
         output::print_json(&answer.body)?;
         return Ok(Exit::Done);
     }
-    let page: Page<Host> = answer.json()?;
+    let page: Page<HostDoc> = answer.json()?;
     let now = wall_clock();
-    let mut table = Table::new(["ID", "STATE", "ADDRESS", "SLOTS", "CORES", "MEMORY", "VERSION", "SEEN", "LABELS"]);
+    let mut table =
+        Table::new(["ID", "STATE", "ADDRESS", "SLOTS", "CORES", "LOAD", "MEMORY", "VERSION", "SEEN", "LABELS"]);
     for host in page.items {
-        let slots = match (host.slots_used, host.slots_free, host.slots) {
-            (Some(used), Some(free), _) => format!("{used}/{}", used + free),
-            (Some(used), None, Some(all)) => format!("{used}/{all}"),
-            _ => "-".into(),
-        };
-        let seen = host.last_seen.map_or_else(|| "-".into(), |time| show_age(&time, now));
         let labels = host.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
         table.row([
             host.id,
             host.state,
-            host.address.unwrap_or_else(|| "-".into()),
-            slots,
+            host.address,
+            format!("{}/{}", host.slots_used, host.slots),
             host.cores.to_string(),
+            format!("{:.2}", f64::from(host.load_millicores) / 1e3),
             show_bytes(host.memory_bytes),
-            host.version.unwrap_or_else(|| "-".into()),
-            seen,
+            host.version,
+            show_age(host.last_seen, now),
             labels,
         ]);
     }

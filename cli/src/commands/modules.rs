@@ -1,11 +1,12 @@
 //! `wasmill modules`: lists, describes and removes modules.
 
-use crate::client::wire::{Module, Page};
+use wasmill_protocol::api::{ModuleDoc, Page};
+
 use crate::client::{Client, Path};
 use crate::commands::{PageArgs, tell_next};
 use crate::failure::{Exit, Outcome};
 use crate::output::{self, Table};
-use crate::units::{show_age, show_bytes, wall_clock};
+use crate::units::{show_age, show_bytes, show_kind, wall_clock};
 
 /// The options of `modules`.
 #[derive(Debug, clap::Args)]
@@ -60,12 +61,12 @@ async fn list(client: &Client, json: bool, page: &PageArgs) -> Result<(), crate:
     if json {
         return output::print_json(&answer.body);
     }
-    let page: Page<Module> = answer.json()?;
+    let page: Page<ModuleDoc> = answer.json()?;
     let now = wall_clock();
     let mut table = Table::new(["DIGEST", "KIND", "SIZE", "AGE"]);
     for module in &page.items {
-        let age = show_age(&module.created_at, now);
-        table.row([module.digest.clone(), module.kind.clone(), show_bytes(module.bytes), age]);
+        let age = show_age(module.created_at, now);
+        table.row([module.digest.to_string(), show_kind(module.kind).to_owned(), show_bytes(module.bytes), age]);
     }
     table.print()?;
     tell_next(page.next.as_deref());

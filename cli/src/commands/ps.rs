@@ -1,6 +1,8 @@
 //! `wasmill ps`: lists tasks.
 
-use crate::client::wire::{Page, Task};
+use wasmill_protocol::OutcomeKind;
+use wasmill_protocol::api::{Page, TaskDoc};
+
 use crate::client::{Client, Path};
 use crate::commands::{PageArgs, tell_next};
 use crate::failure::{Exit, Outcome};
@@ -52,17 +54,17 @@ pub(crate) async fn run(client: &Client, json: bool, args: &PsArgs) -> Outcome {
         output::print_json(&answer.body)?;
         return Ok(Exit::Done);
     }
-    let page: Page<Task> = answer.json()?;
+    let page: Page<TaskDoc> = answer.json()?;
     let now = wall_clock();
     let mut table = Table::new(["ID", "NAME", "MODULE", "STATE", "ATTEMPT", "AGE", "RAN", "NOTE"]);
     for task in &page.items {
         table.row([
-            task.id.clone(),
+            task.id.to_string(),
             task.name.clone().unwrap_or_else(|| "-".into()),
-            short_digest(&task.module).to_owned(),
+            short_digest(&task.module),
             task.state.as_str().to_owned(),
             task.attempt.to_string(),
-            show_age(&task.created_at, now),
+            show_age(task.created_at, now),
             task.usage.as_ref().map_or_else(|| "-".into(), |usage| show_us(usage.run_us)),
             note(task),
         ]);
@@ -73,18 +75,19 @@ pub(crate) async fn run(client: &Client, json: bool, args: &PsArgs) -> Outcome {
 }
 
 /// Why it is not running, how far it is, or how it failed.
-fn note(task: &Task) -> String {
+fn note(task: &TaskDoc) -> String {
     const CHARS_MAX: usize = 60;
     let progress = || {
         let progress = task.progress.as_ref()?;
-        let percent = (progress.total > 0.0).then(|| format!("{:.0}% ", 100.0 * progress.done / progress.total));
-        Some(format!("{}{}", percent.unwrap_or_default(), progress.message.as_deref().unwrap_or_default()))
+        let percent = (progress.total > 0).then(|| format!("{}% ", progress.done.saturating_mul(100) / progress.total));
+        Some(format!("{}{}", percent.unwrap_or_default(), progress.message))
     };
     let failure = || {
-        let outcome = task.outcome.as_ref().filter(|outcome| outcome.kind != "succeeded")?;
-        Some(format!("{}: {}", outcome.kind, outcome.message.as_deref().unwrap_or_default()))
+        let outcome = task.outcome.as_ref().filter(|outcome| outcome.kind != OutcomeKind::Succeeded)?;
+        Some(format!("{}: {}", outcome.kind.as_str(), outcome.message))
     };
-    let text = task.waiting_for.clone().or_else(failure).or_else(progress).unwrap_or_default();
+    let text =
+        task.waiting_for.clone().or_else(|| task.reason.clone()).or_else(failure).or_else(progress).unwrap_or_default();
     match text.char_indices().nth(CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,

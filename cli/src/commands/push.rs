@@ -7,11 +7,12 @@ use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use sha2::{Digest as _, Sha256};
 use wasmill_protocol::Digest;
+use wasmill_protocol::api::ModuleDoc;
 
-use crate::client::wire::Module;
 use crate::client::{Answer, Client, ClientError, Path};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output;
+use crate::units::{show_bytes, show_kind};
 
 /// The options of `push`.
 #[derive(Debug, clap::Args)]
@@ -30,11 +31,11 @@ pub(crate) async fn run(client: &Client, json: bool, args: &PushArgs) -> Outcome
         output::print_json(&answer.body)?;
         return Ok(Exit::Done);
     }
-    let module: Module = answer.json()?;
-    output::print_line(&module.digest)?;
+    let module: ModuleDoc = answer.json()?;
+    output::print_line(&module.digest.to_string())?;
     let news = if answer.status == 201 { "uploaded" } else { "already there" };
     let alias = args.alias.as_ref().map(|alias| format!(", alias `{alias}`")).unwrap_or_default();
-    eprintln!("{news}: {} {}{alias}", crate::units::show_bytes(module.bytes), output::printable(&module.kind));
+    eprintln!("{news}: {} {}{alias}", show_bytes(module.bytes), show_kind(module.kind));
     Ok(Exit::Done)
 }
 

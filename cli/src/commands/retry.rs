@@ -1,9 +1,9 @@
 //! `wasmill retry`: submits a failed or cancelled task again.
 
 use reqwest::Method;
+use wasmill_protocol::api::TaskDoc;
 
 use crate::client::Client;
-use crate::client::wire::Task;
 use crate::commands::task_path;
 use crate::failure::{Exit, Outcome};
 use crate::output;
@@ -21,7 +21,7 @@ pub(crate) async fn run(client: &Client, json: bool, args: &RetryArgs) -> Outcom
     if json {
         output::print_json(&answer.body)?;
     } else {
-        output::print_line(&answer.json::<Task>()?.id)?;
+        output::print_line(&answer.json::<TaskDoc>()?.id.to_string())?;
     }
     Ok(Exit::Done)
 }

@@ -4,10 +4,9 @@ use std::path::Path as FilePath;
 use std::time::Duration;
 
 use reqwest::Method;
-use serde_json::json;
-use wasmill_protocol::TaskState;
+use wasmill_protocol::api::{CancelTask, TaskDoc};
+use wasmill_protocol::{TaskId, TaskState};
 
-use crate::client::wire::Task;
 use crate::client::{Answer, Client, ClientError, Path};
 use crate::commands::task_args::{InputArgs, TaskArgs};
 use crate::commands::{push, task_path, wait};
@@ -50,11 +49,11 @@ pub(crate) async fn run(client: &Client, json: bool, mut args: RunArgs) -> Outco
         () = interrupts.next() => return Ok(Exit::Interrupted),
     };
     tokio::select! {
-        outcome = finish(client, json, &task.id) => outcome,
+        outcome = finish(client, json, task.id) => outcome,
         () = interrupts.next() => {
             eprintln!("cancelling task {}; press Ctrl-C again to leave it", task.id);
             tokio::select! {
-                () = cancel(client, &task.id) => {}
+                () = cancel(client, task.id) => {}
                 () = interrupts.next() => eprintln!("left task {}: stop it with `wasmill cancel`", task.id),
             }
             Ok(Exit::Interrupted)
@@ -62,7 +61,7 @@ pub(crate) async fn run(client: &Client, json: bool, mut args: RunArgs) -> Outco
     }
 }
 
-async fn submit(client: &Client, args: RunArgs) -> Result<Task, Failure> {
+async fn submit(client: &Client, args: RunArgs) -> Result<TaskDoc, Failure> {
     let input = args.input.read()?;
     let named_file = push::is_file_name(&args.module);
     let module = if named_file {
@@ -80,10 +79,10 @@ async fn submit(client: &Client, args: RunArgs) -> Result<Task, Failure> {
     }
 }
 
-async fn finish(client: &Client, json: bool, id: &str) -> Outcome {
+async fn finish(client: &Client, json: bool, id: TaskId) -> Outcome {
     let mut progress = output::has_watcher().then(progress::Progress::new);
     let poll_ms = if progress.is_some() { POLL_WATCHED_MS } else { POLL_MS };
-    let (task, answer) = wait::until_final(client, id, poll_ms, |task| {
+    let (task, answer) = wait::until_final(client, &id.to_string(), poll_ms, |task| {
         if let Some(progress) = &mut progress {
             progress.show(task);
         }
@@ -109,17 +108,17 @@ async fn finish(client: &Client, json: bool, id: &str) -> Outcome {
 }
 
 /// The logs or the output of a task; `None` when there is none.
-async fn fetch(client: &Client, id: &str, what: &str) -> Result<Option<Answer>, ClientError> {
-    match client.get(&task_path(id).segment(what)).await {
+async fn fetch(client: &Client, id: TaskId, what: &str) -> Result<Option<Answer>, ClientError> {
+    match client.get(&task_path(&id.to_string()).segment(what)).await {
         Ok(answer) => Ok(Some(answer)),
         Err(ClientError::Problem(problem)) if problem.status == 404 => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-async fn cancel(client: &Client, id: &str) {
-    let path = task_path(id).segment("cancel").query("wait_ms", CANCEL_WAIT_MS);
-    let body = json!({ "reason": "interrupted" });
+async fn cancel(client: &Client, id: TaskId) {
+    let path = task_path(&id.to_string()).segment("cancel").query("wait_ms", CANCEL_WAIT_MS);
+    let body = CancelTask { reason: Some("interrupted".into()) };
     let request = client.send_json(Method::POST, &path, &body);
     match tokio::time::timeout(CANCEL_TIMEOUT, request).await {
         Ok(Ok(answer)) if answer.status == 200 => eprintln!("cancelled task {id}"),
@@ -131,20 +130,22 @@ async fn cancel(client: &Client, id: &str) {
 }
 
 /// Says on stderr why there is no result.
-fn describe_failure(task: &Task) -> String {
-    let outcome = task.outcome.clone().unwrap_or_default();
-    let state = task.state.as_str();
-    let kind = if outcome.kind.is_empty() || outcome.kind == state {
-        state.to_owned()
-    } else {
-        format!("{state}: {}", outcome.kind)
-    };
-    let mut text = format!("error: task {} {kind}", task.id);
-    if let Some(message) = outcome.message.filter(|message| !message.is_empty()) {
-        text.push_str(&format!(": {}", output::printable(&message)));
+fn describe_failure(task: &TaskDoc) -> String {
+    let mut text = format!("error: task {} {}", task.id, task.state.as_str());
+    if let Some(reason) = &task.reason {
+        text.push_str(&format!(": {}", output::printable(reason)));
     }
-    for frame in outcome.backtrace.unwrap_or_default() {
-        text.push_str(&format!("\n  at {}", output::printable(&frame)));
+    if let Some(outcome) = &task.outcome {
+        text.push_str(&format!(": {}", outcome.kind.as_str()));
+        if let Some(trap) = outcome.trap {
+            text.push_str(&format!(" ({})", trap.as_str()));
+        }
+        if !outcome.message.is_empty() {
+            text.push_str(&format!(": {}", output::printable(&outcome.message)));
+        }
+        for frame in outcome.backtrace.iter().flatten() {
+            text.push_str(&format!("\n  at {}", output::printable(frame)));
+        }
     }
     text.push_str(&format!("\n  what to do: see what happened with `wasmill events {}`", task.id));
     text
@@ -152,24 +153,28 @@ fn describe_failure(task: &Task) -> String {
 
 #[cfg(test)]
 mod tests {
+    use wasmill_protocol::api::OutcomeDoc;
+    use wasmill_protocol::{OutcomeKind, TrapCode};
+
     use super::*;
-    use crate::client::wire::TaskOutcome;
 
     #[test]
     fn failures_name_outcome_message_and_place() {
-        let outcome = TaskOutcome {
-            kind: "trapped".into(),
-            message: Some("wasm `unreachable` instruction executed".into()),
+        let outcome = OutcomeDoc {
+            kind: OutcomeKind::Trapped,
+            message: "wasm `unreachable` instruction executed".into(),
+            trap: Some(TrapCode::Unreachable),
             backtrace: Some(vec!["boom".into(), "main\u{7}".into()]),
-            ..TaskOutcome::default()
+            ..OutcomeDoc::default()
         };
-        let task = Task { id: "7".into(), state: TaskState::Failed, outcome: Some(outcome), ..Task::default() };
+        let task = TaskDoc { state: TaskState::Failed, outcome: Some(outcome), ..TaskDoc::default() };
         assert_eq!(
             describe_failure(&task),
-            "error: task 7 failed: trapped: wasm `unreachable` instruction executed\n  at boom\n  at main?\n  \
-             what to do: see what happened with `wasmill events 7`"
+            "error: task 00000000-0000-0000-0000-000000000000 failed: trapped (unreachable): wasm `unreachable` instruction \
+             executed\n  at boom\n  at main?\n  \
+             what to do: see what happened with `wasmill events 00000000-0000-0000-0000-000000000000`"
         );
-        let cancelled = Task { id: "8".into(), state: TaskState::Cancelled, ..Task::default() };
-        assert!(describe_failure(&cancelled).starts_with("error: task 8 cancelled\n"));
+        let task = TaskDoc { state: TaskState::Failed, reason: Some("expired".into()), ..TaskDoc::default() };
+        assert!(describe_failure(&task).contains(" failed: expired\n"));
     }
 }

@@ -1,6 +1,7 @@
 //! `wasmill status`: the server as a whole.
 
-use crate::client::wire::Status;
+use wasmill_protocol::api::StatusDoc;
+
 use crate::client::{Client, Path};
 use crate::failure::{Exit, Outcome};
 use crate::output;
@@ -13,18 +14,19 @@ pub(crate) async fn run(client: &Client, json: bool) -> Outcome {
         output::print_json(&answer.body)?;
         return Ok(Exit::Done);
     }
-    let status: Status = answer.json()?;
+    let status: StatusDoc = answer.json()?;
     let queue = status.queue;
     output::print_fields(&[
         ("server", Some(client.server().to_owned())),
         ("version", Some(status.version)),
         ("mode", Some(status.mode)),
-        ("node", status.node),
+        ("node", Some(status.node)),
         ("leader", status.leader),
         ("term", Some(status.term.to_string())),
         ("log", Some(format!("record {}", status.log_seq))),
         ("tasks", Some(format!("{} waiting, {} queued, {} running", queue.waiting, queue.queued, queue.running))),
-        ("up for", status.uptime_ms.map(|ms| show_us(ms.saturating_mul(1000)))),
+        ("hosts", Some(status.hosts.to_string())),
+        ("up for", Some(show_us(status.uptime_ms.saturating_mul(1000)))),
     ])?;
     Ok(Exit::Done)
 }

@@ -5,8 +5,8 @@ mod bulk;
 use std::path::{Path as FilePath, PathBuf};
 
 use reqwest::Method;
+use wasmill_protocol::api::{TaskDoc, Time};
 
-use crate::client::wire::Task;
 use crate::client::{Client, Path};
 use crate::commands::push;
 use crate::commands::task_args::{InputArgs, TaskArgs};
@@ -41,7 +41,7 @@ struct LaterArgs {
     delay: Option<u64>,
     /// Start at the earliest at this time, like 2026-03-01T12:00:00Z
     #[arg(long, value_name = "TIME", help_heading = "Time")]
-    not_before: Option<String>,
+    not_before: Option<Time>,
     /// Fail when it could not start for so many milliseconds
     #[arg(long, value_name = "MS", help_heading = "Time")]
     expires: Option<u64>,
@@ -77,7 +77,7 @@ pub(crate) async fn run(client: &Client, json: bool, args: SubmitArgs) -> Outcom
     if json {
         output::print_json(&answer.body)?;
     } else {
-        output::print_line(&answer.json::<Task>()?.id)?;
+        output::print_line(&answer.json::<TaskDoc>()?.id.to_string())?;
     }
     Ok(Exit::Done)
 }

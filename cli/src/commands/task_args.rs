@@ -1,11 +1,12 @@
 //! What `run` and `submit` say about a task.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use base64::Engine as _;
 use serde_json::value::RawValue;
+use wasmill_protocol::api::{LimitsAsked, SubmitTask};
 
-use crate::client::wire::{NewLimits, NewTask};
 use crate::failure::Failure;
 use crate::units::{parse_bytes, parse_pair};
 
@@ -56,10 +57,10 @@ pub(crate) struct TaskArgs {
     output_bytes: Option<u64>,
     /// -100 to 100, higher first
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    priority: Option<i8>,
+    priority: Option<i64>,
     /// Attempts in all
     #[arg(long, value_name = "N")]
-    pub(crate) attempts: Option<u32>,
+    pub(crate) attempts: Option<u64>,
     /// Only on hosts with this label; can be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     require: Vec<(String, String)>,
@@ -73,32 +74,38 @@ pub(crate) struct TaskArgs {
 
 impl TaskArgs {
     /// The task as the server wants it.
-    pub(crate) fn task(self, module: String, input: Input, args: Vec<String>) -> NewTask {
-        NewTask {
+    pub(crate) fn task(self, module: String, input: Input, args: Vec<String>) -> SubmitTask {
+        let limits = LimitsAsked {
+            cpu_ms: self.cpu_ms,
+            fuel: self.fuel,
+            memory_bytes: self.memory,
+            wall_ms: self.wall_ms,
+            output_bytes: self.output_bytes,
+        };
+        SubmitTask {
             module,
             input: input.json,
             input_text: input.text,
             input_base64: input.base64,
             name: self.name,
             description: self.description,
-            labels: self.labels.into_iter().collect(),
-            args,
-            env: self.env.into_iter().collect(),
-            limits: NewLimits {
-                cpu_ms: self.cpu_ms,
-                fuel: self.fuel,
-                memory_bytes: self.memory,
-                wall_ms: self.wall_ms,
-                output_bytes: self.output_bytes,
-            },
+            labels: map(self.labels),
+            args: Some(args).filter(|args| !args.is_empty()),
+            env: map(self.env),
+            limits: Some(limits).filter(|limits| *limits != LimitsAsked::default()),
             priority: self.priority,
             attempts_max: self.attempts,
-            require: self.require.into_iter().collect(),
-            deterministic: self.deterministic,
+            require: map(self.require),
+            deterministic: self.deterministic.then_some(true),
             seed: self.seed,
-            ..NewTask::default()
+            ..SubmitTask::default()
         }
     }
+}
+
+/// What is not sent at all when there is none of it.
+fn map(pairs: Vec<(String, String)>) -> Option<BTreeMap<String, String>> {
+    (!pairs.is_empty()).then(|| pairs.into_iter().collect())
 }
 
 /// A payload in one of the forms in which it can be sent.
@@ -201,7 +208,7 @@ mod tests {
             &["--input", "{"],
             &["--memory", "64M"],
             &["--label", "a"],
-            &["--priority", "128"],
+            &["--priority", "high"],
             &["--seed", "1"],
             &["--attempts", "-1"],
         ] {

@@ -1,10 +1,8 @@
 //! `wasmill tenant`: who may have what.
 
 use reqwest::Method;
-use serde_json::{Map, Value, json};
-use wasmill_protocol::tenant::Quotas;
+use wasmill_protocol::api::{ChangeTenant, CreateTenant, Page, QuotasChange, TenantDoc};
 
-use crate::client::wire::{Page, Tenant};
 use crate::client::{Answer, Client, Path};
 use crate::commands::{PageArgs, tell_next};
 use crate::failure::{Exit, Failure, Outcome};
@@ -39,7 +37,7 @@ struct Settings {
     name: String,
     /// Share against other tenants, 1 to 1000
     #[arg(long, value_name = "N")]
-    weight: Option<u32>,
+    weight: Option<u64>,
     #[command(flatten)]
     quotas: QuotaArgs,
 }
@@ -81,22 +79,17 @@ fn parse_size(text: &str) -> Result<Bound, String> {
 }
 
 impl QuotaArgs {
-    /// The quotas after the change, or `None` when none was named.
-    fn over(&self, mut quotas: Quotas) -> Option<Quotas> {
-        let mut is_changed = false;
-        for (bound, quota) in [
-            (self.tasks_queued, &mut quotas.tasks_queued),
-            (self.tasks_running, &mut quotas.tasks_running),
-            (self.memory, &mut quotas.memory_bytes),
-            (self.modules, &mut quotas.modules),
-            (self.module_bytes, &mut quotas.module_bytes),
-        ] {
-            if let Some(bound) = bound {
-                is_changed = true;
-                *quota = bound.0;
-            }
-        }
-        is_changed.then_some(quotas)
+    /// The quotas that were named; the others stay.
+    fn change(&self) -> Option<QuotasChange> {
+        let bound = |named: Option<Bound>| named.map(|bound| bound.0);
+        let change = QuotasChange {
+            tasks_queued: bound(self.tasks_queued),
+            tasks_running: bound(self.tasks_running),
+            memory_bytes: bound(self.memory),
+            modules: bound(self.modules),
+            module_bytes: bound(self.module_bytes),
+        };
+        Some(change).filter(|change| *change != QuotasChange::default())
     }
 }
 
@@ -104,18 +97,13 @@ impl QuotaArgs {
 pub(crate) async fn run(client: &Client, json: bool, args: &TenantArgs) -> Outcome {
     let tenants = Path::new("/v1/tenants");
     match &args.action {
-        Action::Create(settings) => {
-            let mut body = changes(settings, Quotas::default())?;
-            body.insert("name".into(), json!(settings.name));
-            let answer = client.send_json(Method::POST, &tenants, &body).await?;
-            show(json, &answer)?;
+        Action::Create(Settings { name, weight, quotas }) => {
+            let body = CreateTenant { name: name.clone(), weight: *weight, quotas: quotas.change() };
+            show(json, &client.send_json(Method::POST, &tenants, &body).await?)?;
         }
-        Action::Set(settings) => {
-            let path = tenants.segment(&settings.name);
-            // The quotas are replaced as one; those that are not named must stay.
-            let before: Tenant = client.get(&path).await?.json()?;
-            let answer = client.send_json(Method::PATCH, &path, &changes(settings, before.quotas)?).await?;
-            show(json, &answer)?;
+        Action::Set(Settings { name, weight, quotas }) => {
+            let body = ChangeTenant { weight: *weight, quotas: quotas.change() };
+            show(json, &client.send_json(Method::PATCH, &tenants.segment(name), &body).await?)?;
         }
         Action::Rm { name } => {
             client.delete(&tenants.segment(name)).await?;
@@ -126,7 +114,7 @@ pub(crate) async fn run(client: &Client, json: bool, args: &TenantArgs) -> Outco
                 output::print_json(&answer.body)?;
                 return Ok(Exit::Done);
             }
-            let page: Page<Tenant> = answer.json()?;
+            let page: Page<TenantDoc> = answer.json()?;
             print_table(&page.items)?;
             tell_next(page.next.as_deref());
         }
@@ -134,28 +122,17 @@ pub(crate) async fn run(client: &Client, json: bool, args: &TenantArgs) -> Outco
     Ok(Exit::Done)
 }
 
-fn changes(settings: &Settings, before: Quotas) -> Result<Map<String, Value>, Failure> {
-    let mut body = Map::new();
-    if let Some(weight) = settings.weight {
-        body.insert("weight".into(), json!(weight));
-    }
-    if let Some(quotas) = settings.quotas.over(before) {
-        body.insert("quotas".into(), json!(quotas));
-    }
-    Ok(body)
-}
-
 fn show(json: bool, answer: &Answer) -> Result<(), Failure> {
     if json { output::print_json(&answer.body) } else { print_table(&[answer.json()?]) }
 }
 
-fn print_table(tenants: &[Tenant]) -> Result<(), Failure> {
+fn print_table(tenants: &[TenantDoc]) -> Result<(), Failure> {
     let count = |bound: Option<u64>| bound.map_or_else(|| "-".to_owned(), |bound| bound.to_string());
     let size = |bound: Option<u64>| bound.map_or_else(|| "-".to_owned(), show_bytes);
     let mut table = Table::new(["NAME", "WEIGHT", "QUEUED", "RUNNING", "MEMORY", "MODULES", "MODULE SIZE"]);
     for tenant in tenants {
         table.row([
-            tenant.name.clone(),
+            tenant.name.to_string(),
             tenant.weight.to_string(),
             count(tenant.quotas.tasks_queued),
             count(tenant.quotas.tasks_running),
@@ -169,22 +146,28 @@ fn print_table(tenants: &[Tenant]) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        quotas: QuotaArgs,
+    }
+
     #[test]
-    fn quotas_that_are_not_named_stay() {
-        let named = QuotaArgs {
-            tasks_queued: Some(Bound(None)),
-            tasks_running: None,
-            memory: Some(Bound(Some(5))),
-            modules: None,
-            module_bytes: None,
-        };
-        let before = Quotas { tasks_queued: Some(1), modules: Some(2), ..Quotas::default() };
-        let after = Quotas { tasks_queued: None, modules: Some(2), memory_bytes: Some(5), ..Quotas::default() };
-        assert_eq!(named.over(before), Some(after));
-        let nothing =
-            QuotaArgs { tasks_queued: None, tasks_running: None, memory: None, modules: None, module_bytes: None };
-        assert_eq!(nothing.over(before), None);
+    fn only_quotas_that_are_named_change() {
+        let change = |line: &[&str]| Line::try_parse_from([&["x"], line].concat()).unwrap().quotas.change();
+        assert_eq!(change(&[]), None);
+        assert_eq!(
+            change(&["--tasks-queued", "none", "--memory", "4GiB"]),
+            Some(QuotasChange {
+                tasks_queued: Some(None),
+                memory_bytes: Some(Some(4 << 30)),
+                ..QuotasChange::default()
+            })
+        );
+        assert!(Line::try_parse_from(["x", "--modules", "few"]).is_err());
     }
 }

@@ -1,9 +1,9 @@
 //! `wasmill token`: who may ask.
 
 use reqwest::Method;
-use serde_json::json;
+use wasmill_protocol::api::{CreateToken, Page, TokenCreated, TokenDoc};
+use wasmill_protocol::tenant::Role;
 
-use crate::client::wire::{NewToken, Page, Token};
 use crate::client::{Client, Path};
 use crate::commands::{PageArgs, tell_next};
 use crate::failure::{Exit, Outcome};
@@ -22,9 +22,9 @@ enum Action {
     Create {
         /// What it is for
         name: String,
-        /// admin, tenant_admin, submit or read
-        #[arg(long, default_value = "submit")]
-        role: String,
+        /// What it may do
+        #[arg(long, value_enum, default_value = "submit")]
+        role: RoleName,
     },
     /// List tokens
     Ls(PageArgs),
@@ -35,16 +35,52 @@ enum Action {
     },
 }
 
+/// A role as the interface spells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum RoleName {
+    /// Everything, for every tenant
+    Admin,
+    /// Everything within one tenant
+    TenantAdmin,
+    /// Modules and tasks of one tenant
+    Submit,
+    /// Looking at one tenant
+    Read,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Admin => Self::Admin,
+            RoleName::TenantAdmin => Self::TenantAdmin,
+            RoleName::Submit => Self::Submit,
+            RoleName::Read => Self::Read,
+        }
+    }
+}
+
+fn show_role(role: Role) -> &'static str {
+    match role {
+        Role::Admin => "admin",
+        Role::TenantAdmin => "tenant_admin",
+        Role::Submit => "submit",
+        Role::Read => "read",
+    }
+}
+
 /// Does what the action says.
 pub(crate) async fn run(client: &Client, json: bool, tenant: Option<&str>, args: &TokenArgs) -> Outcome {
     let tokens = Path::new("/v1/tenants").segment(tenant.unwrap_or("default")).segment("tokens");
     match &args.action {
         Action::Create { name, role } => {
-            let answer = client.send_json(Method::POST, &tokens, &json!({ "name": name, "role": role })).await?;
+            let answer = client
+                .send_json(Method::POST, &tokens, &CreateToken { name: name.clone(), role: (*role).into() })
+                .await?;
             if json {
                 output::print_json(&answer.body)?;
             } else {
-                output::print_line(&answer.json::<NewToken>()?.token)?;
+                output::print_line(&answer.json::<TokenCreated>()?.token)?;
                 eprintln!("keep it: it is not shown again");
             }
         }
@@ -57,10 +93,10 @@ pub(crate) async fn run(client: &Client, json: bool, tenant: Option<&str>, args:
                 output::print_json(&answer.body)?;
                 return Ok(Exit::Done);
             }
-            let page: Page<Token> = answer.json()?;
+            let page: Page<TokenDoc> = answer.json()?;
             let mut table = Table::new(["ID", "NAME", "ROLE", "CREATED"]);
             for token in page.items {
-                table.row([token.id, token.name, token.role, token.created_at.unwrap_or_else(|| "-".into())]);
+                table.row([token.id, token.name, show_role(token.role).to_owned(), token.created_at.to_string()]);
             }
             table.print()?;
             tell_next(page.next.as_deref());

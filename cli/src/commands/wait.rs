@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::client::wire::Task;
+use wasmill_protocol::TaskState;
+use wasmill_protocol::api::TaskDoc;
+
 use crate::client::{Answer, Client, ClientError};
 use crate::commands::task_path;
 use crate::failure::{Exit, Failure, Outcome};
@@ -33,7 +35,7 @@ pub(crate) async fn run(client: &Client, json: bool, args: &WaitArgs) -> Outcome
         } else {
             output::print_line(&format!("{id} {}", task.state.as_str()))?;
         }
-        if task.state != wasmill_protocol::TaskState::Succeeded {
+        if task.state != TaskState::Succeeded {
             exit = Exit::TaskFailed;
         }
     }
@@ -46,15 +48,15 @@ pub(crate) async fn until_final(
     client: &Client,
     id: &str,
     poll_ms: u64,
-    mut seen: impl FnMut(&Task),
-) -> Result<(Task, Answer), Failure> {
+    mut seen: impl FnMut(&TaskDoc),
+) -> Result<(TaskDoc, Answer), Failure> {
     let path = task_path(id).query("wait_ms", poll_ms);
     let mut absent_since: Option<Instant> = None;
     loop {
         match client.get(&path).await {
             Ok(answer) => {
                 absent_since = None;
-                let task: Task = answer.json()?;
+                let task: TaskDoc = answer.json()?;
                 seen(&task);
                 if task.state.is_final() {
                     return Ok((task, answer));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use wasmill_protocol::api::TaskDoc;
 
-use crate::client::wire::Task;
 use crate::output::printable;
 
 /// Shows on stderr how far the task is, and takes itself away when dropped.
@@ -12,9 +12,6 @@ pub(super) struct Progress {
     bar: ProgressBar,
     has_length: bool,
 }
-
-/// Bars have whole steps; tasks count in fractions.
-const STEPS: u64 = 1_000;
 
 impl Progress {
     /// A spinner until the task says how much there is to do.
@@ -25,19 +22,18 @@ impl Progress {
     }
 
     /// Shows what the task says.
-    pub(super) fn show(&mut self, task: &Task) {
+    pub(super) fn show(&mut self, task: &TaskDoc) {
         let progress = task.progress.clone().unwrap_or_default();
-        let message = progress.message.filter(|message| !message.is_empty());
+        let message = Some(progress.message).filter(|message| !message.is_empty());
         let message = message.or_else(|| task.waiting_for.clone()).unwrap_or_else(|| task.state.as_str().to_owned());
         self.bar.set_message(printable(&message));
-        if progress.total > 0.0 {
+        if progress.total > 0 {
             if !self.has_length {
                 self.has_length = true;
-                self.bar.set_length(STEPS);
                 self.bar.set_style(style("{bar:30} {percent}% {msg} {elapsed}"));
             }
-            // The cast saturates, which is what an odd number from a guest deserves.
-            self.bar.set_position(((progress.done / progress.total).clamp(0.0, 1.0) * STEPS as f64) as u64);
+            self.bar.set_length(progress.total);
+            self.bar.set_position(progress.done.min(progress.total));
         }
     }
 }

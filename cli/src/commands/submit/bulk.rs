@@ -9,6 +9,7 @@ use reqwest::{Body, Method};
 use serde::Deserialize;
 use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
+use wasmill_protocol::api::NDJSON;
 
 use crate::client::{Client, ClientError, Path, Problem};
 use crate::failure::{Exit, Failure, Outcome};
@@ -41,7 +42,7 @@ pub(super) async fn submit(client: &Client, json: bool, file: &FilePath) -> Outc
     };
     let request = client
         .request(Method::POST, &Path::new("/v1/tasks"))
-        .header(CONTENT_TYPE, "application/x-ndjson")
+        .header(CONTENT_TYPE, NDJSON)
         .body(Body::wrap_stream(ReaderStream::with_capacity(reader, CHUNK_BYTES)));
     let response = client.send(request).await?;
     let mut chunks = response.bytes_stream();
@@ -84,7 +85,7 @@ impl Answers {
         if answer.id.is_none() {
             self.refused += 1;
             if self.refused <= REFUSALS_SHOWN_MAX {
-                eprintln!("line {}: {}", self.number, Problem::read(answer.status, line, None));
+                eprintln!("line {}: {}", self.number, Problem::read(answer.status, line, None).text());
             }
         }
         if self.json {
