@@ -1,0 +1,319 @@
+//! The read model: every task of the log as a row that can be looked up, filtered and listed.
+//!
+//! It is a second file that follows from the log and nothing else, so it is written lazily. [`ReadModel::apply`] takes a durable record
+//! in memory; a thread writes what has gathered in large transactions. Readers never notice: a task or a key is read from
+//! the file and what is pending is added; a listing waits until what was applied before it is in the file.
+//! After a crash the file is behind the log, and is fed again from [`ReadModel::flushed`] on.
+
+mod codec;
+mod filter;
+mod flush;
+mod fold;
+mod listing;
+mod pending;
+mod read;
+mod readers;
+mod row;
+mod store;
+mod write;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::oneshot;
+use wasmill_protocol::event::EventBody;
+use wasmill_protocol::record::Record;
+use wasmill_protocol::{Digest, LogSeq, Payload, TaskId, TaskSpec, TenantName, Timestamp};
+
+pub use self::filter::{Cursor, Page, ParseCursorError, TaskFilter};
+use self::flush::{Gathered, Pipeline, Sweep};
+use self::fold::Standing;
+use self::pending::PendingEvent;
+use self::read::Stored;
+use self::readers::Readers;
+pub use self::row::{HISTORY_ENTRIES_MAX, History, HistoryEntry, HistoryEvent, TaskRow};
+
+/// The file in the data directory.
+const FILE: &str = "read-model.sqlite";
+/// The largest page of a listing.
+pub const PAGE_TASKS_MAX: usize = 1000;
+/// How long a listing waits for the file to catch up.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Every task of the log, final ones until their retention ends.
+pub struct ReadModel {
+    pipeline: Arc<Pipeline>,
+    readers: Readers,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The read model cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenReadModelError {
+    /// Its file cannot be used.
+    #[error("cannot open the read model `{}`", path.display())]
+    Storage {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// A question that cannot be answered.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The file cannot be read or changed.
+    #[error("cannot {action} in the read model")]
+    Storage {
+        /// What was attempted.
+        action: &'static str,
+        /// Why not.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// What was applied did not reach the file in time.
+    #[error("the read model is behind: record {wanted} is not written yet{}", failure_text(failure.as_deref()))]
+    Behind {
+        /// What was waited for.
+        wanted: LogSeq,
+        /// Why the last try to write has failed, if it has.
+        failure: Option<String>,
+    },
+}
+
+fn failure_text(failure: Option<&str>) -> String {
+    failure.map(|failure| format!(" ({failure})")).unwrap_or_default()
+}
+
+impl ReadModel {
+    /// Opens the file in a data directory, or begins an empty one when there is none that can be used.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be used.
+    pub fn open(dir: &Path) -> Result<Self, OpenReadModelError> {
+        let path = dir.join(FILE);
+        let failed = |source| OpenReadModelError::Storage { path: path.clone(), source };
+        let (connection, position) = store::open_writer(&path)?;
+        let sink = write::Sink::new(connection).map_err(|error| failed(error.into()))?;
+        let pipeline = Arc::new(Pipeline::new(position));
+        let worker = Arc::clone(&pipeline);
+        let thread = thread::Builder::new()
+            .name("read-model".to_owned())
+            .spawn(move || worker.run(sink))
+            .map_err(|error| failed(error.into()))?;
+        Ok(Self { pipeline, readers: Readers::new(&path), thread: Some(thread) })
+    }
+
+    /// Takes in a durable record. Cheap; never waits for the file. Every reader sees it from here on.
+    ///
+    /// Records that it has already are ignored, so that the log can be fed from any earlier place.
+    ///
+    /// # Panics
+    ///
+    /// When a record was left out: rows would be wrong for ever.
+    pub fn apply(&self, seq: LogSeq, record: &Arc<Record>) {
+        self.pipeline.apply(seq, record);
+    }
+
+    /// The last record that was taken in.
+    pub fn position(&self) -> LogSeq {
+        self.pipeline.applied()
+    }
+
+    /// The last record that is in the file: after a restart the log is fed from the next one on, or any earlier one.
+    pub fn flushed(&self) -> LogSeq {
+        self.pipeline.flushed()
+    }
+
+    /// Whether so much waits to be written that nothing more should be submitted.
+    pub fn lagging(&self) -> bool {
+        self.pipeline.lagging()
+    }
+
+    /// Waits until [`ReadModel::lagging`] is over.
+    pub async fn caught_up(&self) {
+        self.pipeline.caught_up().await;
+    }
+
+    /// A task of a tenant; `None` when the tenant has none of this id.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read; never for a task of which everything is pending.
+    pub async fn task(&self, tenant: &TenantName, id: TaskId) -> Result<Option<TaskRow>, ReadError> {
+        let found = self.find(tenant, id).await?;
+        Ok(found.map(|stored| stored.standing.into_row(stored.id, stored.spec)))
+    }
+
+    /// What happened to a task of a tenant; `None` when the tenant has none of this id.
+    ///
+    /// # Errors
+    ///
+    /// As [`ReadModel::task`].
+    pub async fn history(&self, tenant: &TenantName, id: TaskId) -> Result<Option<History>, ReadError> {
+        Ok(self.find(tenant, id).await?.map(|stored| stored.standing.into_history()))
+    }
+
+    async fn find(&self, tenant: &TenantName, id: TaskId) -> Result<Option<Stored>, ReadError> {
+        // Pending first, file second: what is written in between is in both, and each row knows up to where it goes.
+        let Gathered { found: mut events, erased, .. } = self.pipeline.events(Some(tenant), id);
+        if let Some(erased) = erased {
+            events.retain(|event| event.place > erased);
+            return Ok(of_tenant(merge(id, None, &events), tenant));
+        }
+        if begins_a_task(&events) {
+            return Ok(of_tenant(merge(id, None, &events), tenant));
+        }
+        let name = tenant.clone();
+        let stored = self.readers.read("look up a task", move |file| read::task(file, &name, id)).await?;
+        Ok(of_tenant(merge(id, stored, &events), tenant))
+    }
+
+    /// A tenant's tasks, newest first: those that match `filter`, at most `limit` (and [`PAGE_TASKS_MAX`]), from `cursor` on.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or does not catch up within ten seconds.
+    pub async fn tasks(
+        &self,
+        tenant: &TenantName,
+        filter: &TaskFilter,
+        limit: usize,
+        cursor: Option<Cursor>,
+    ) -> Result<Page, ReadError> {
+        self.flush().await?;
+        let (tenant, filter, limit) = (tenant.clone(), filter.clone(), limit.clamp(1, PAGE_TASKS_MAX));
+        self.readers.read("list tasks", move |file| listing::page(file, &tenant, &filter, limit, cursor)).await
+    }
+
+    /// The task that an idempotency key names with the fingerprint of its submission, and the last record that was
+    /// considered.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read.
+    pub async fn key(&self, tenant: &TenantName, key: &str) -> Result<(Option<(TaskId, Digest)>, LogSeq), ReadError> {
+        let Gathered { found, erased, applied: checked_to } = self.pipeline.key(tenant, key);
+        let pending = found.filter(|pending| erased.is_none_or(|erased| pending.place > erased));
+        if let Some(pending) = pending {
+            return Ok((Some((pending.task, pending.fingerprint)), checked_to));
+        }
+        if erased.is_some() {
+            return Ok((None, checked_to));
+        }
+        let (tenant, key) = (tenant.clone(), key.to_owned());
+        let found = self.readers.read("look up a key", move |file| read::key(file, &tenant, &key)).await?;
+        Ok((found, checked_to))
+    }
+
+    /// What hosts need of tasks, with the last checkpoint of each. Tasks that are unknown are left out, and so are all that the file holds
+    /// when it cannot be read.
+    pub async fn specs(&self, tasks: &[TaskId]) -> HashMap<TaskId, (Arc<TaskSpec>, Payload)> {
+        let mut specs = HashMap::with_capacity(tasks.len());
+        let mut in_file = Vec::new();
+        for &id in tasks {
+            let events = self.pipeline.events(None, id).found;
+            match merge(id, None, &events) {
+                Some(stored) => drop(specs.insert(id, (stored.spec, stored.standing.view.checkpoint))),
+                None => in_file.push((id, events)),
+            }
+        }
+        if in_file.is_empty() {
+            return specs;
+        }
+        let read = self
+            .readers
+            .read("look up specs", move |file| {
+                let look_up =
+                    |(id, events): (TaskId, Vec<PendingEvent>)| Ok(merge(id, read::task_of_any(file, id)?, &events));
+                in_file.into_iter().map(look_up).collect::<rusqlite::Result<Vec<_>>>()
+            })
+            .await;
+        match read {
+            Ok(found) => {
+                specs.extend(
+                    found
+                        .into_iter()
+                        .flatten()
+                        .map(|stored| (stored.id, (stored.spec, stored.standing.view.checkpoint))),
+                );
+            }
+            Err(error) => tracing::error!(error = &error as &dyn Error, "tasks cannot be dispatched"),
+        }
+        specs
+    }
+
+    /// Whether any task refers to a blob.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or does not catch up within ten seconds.
+    pub async fn is_referenced(&self, digest: Digest) -> Result<bool, ReadError> {
+        self.flush().await?;
+        self.readers.read("look for a blob", move |file| read::is_referenced(file, digest)).await
+    }
+
+    /// Removes tasks that became final more than `retention` before `now`, with their labels and keys. Answers how many.
+    /// Done in small steps, between which the file goes on taking in what happens.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be changed; what was removed until then stays removed.
+    pub async fn sweep_retention(&self, now: Timestamp, retention: Duration) -> Result<u64, ReadError> {
+        let failed = |source| ReadError::Storage { action: "remove old tasks", source };
+        let retention_us = u64::try_from(retention.as_micros()).unwrap_or(u64::MAX);
+        let before = Timestamp(now.0.saturating_sub(retention_us));
+        let (answer, answered) = oneshot::channel();
+        self.pipeline.sweep(Sweep { before, removed: 0, answer });
+        answered.await.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
+    }
+
+    /// Waits until everything that was applied before is in the file.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Behind`] when that takes more than ten seconds.
+    pub async fn flush(&self) -> Result<(), ReadError> {
+        let behind = |(wanted, failure)| ReadError::Behind { wanted, failure };
+        self.pipeline.flush(FLUSH_PATIENCE).await.map_err(behind)
+    }
+}
+
+impl Drop for ReadModel {
+    fn drop(&mut self) {
+        self.pipeline.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Whether the first event submits the task: then nothing of it is in the file that is not pending too.
+fn begins_a_task(events: &[PendingEvent]) -> bool {
+    events.first().is_some_and(|first| matches!(first.event().body, EventBody::TaskSubmitted { .. }))
+}
+
+/// Adds what is pending to what is in the file. Events that the row holds already are passed over.
+fn merge(id: TaskId, stored: Option<Stored>, events: &[PendingEvent]) -> Option<Stored> {
+    let mut merged = stored;
+    let held = merged.as_ref().map_or(LogSeq(0), |stored| stored.standing.seq);
+    for pending in events.iter().filter(|pending| pending.place.0 > held) {
+        let (seq, event) = (pending.place.0, pending.event());
+        if let EventBody::TaskSubmitted { spec, .. } = &event.body {
+            merged = Some(Stored { id, spec: Arc::clone(spec), standing: Standing::submitted(seq, event.at, spec) });
+        } else if let Some(stored) = &mut merged {
+            stored.standing.fold(seq, event);
+        }
+    }
+    merged
+}
+
+fn of_tenant(stored: Option<Stored>, tenant: &TenantName) -> Option<Stored> {
+    stored.filter(|stored| stored.spec.tenant == *tenant)
+}

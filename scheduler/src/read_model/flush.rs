@@ -1,0 +1,298 @@
+//! What is applied, and the thread that writes it into the file.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+use wasmill_protocol::record::Record;
+use wasmill_protocol::{LogSeq, TaskId, TenantName, Timestamp};
+
+use super::pending::{Generation, PendingEvent, PendingKey, Place};
+use super::write::Sink;
+
+/// Pending records are written when they take this much memory. Large transactions pay: a task that was submitted and has ended in the
+/// meantime is written once, and pages are written once for many tasks.
+const FLUSH_BYTES: u64 = 24 * 1024 * 1024;
+/// Pending records are written after this time at the latest.
+const FLUSH_DELAY: Duration = Duration::from_millis(250);
+/// With this much pending, those who submit must wait.
+const PENDING_BYTES_MAX: u64 = 4 * FLUSH_BYTES;
+/// After a failure it is tried again after this time: the disk may have space again.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Tasks that one transaction erases or sweeps: flushes come in between.
+const REMOVED_ROWS_MAX: u32 = 1000;
+
+/// What the flush thread shares with everybody else.
+pub(super) struct Pipeline {
+    state: Mutex<State>,
+    wake: Condvar,
+    flushed: watch::Sender<LogSeq>,
+    lagging: watch::Sender<bool>,
+    /// The same as a plain flag, asked for every submission.
+    lagging_now: AtomicBool,
+}
+
+struct State {
+    /// What is being gathered.
+    gathering: Generation,
+    /// What is being written.
+    writing: Option<Arc<Generation>>,
+    applied: LogSeq,
+    /// Since when `gathering` is not empty.
+    since: Option<Instant>,
+    /// Somebody waits for everything up to here to be in the file.
+    wanted: LogSeq,
+    sweeps: VecDeque<Sweep>,
+    failure: Option<String>,
+    stopping: bool,
+}
+
+/// A request to remove tasks that became final before a time.
+pub(super) struct Sweep {
+    pub(super) before: Timestamp,
+    pub(super) removed: u64,
+    pub(super) answer: oneshot::Sender<rusqlite::Result<u64>>,
+}
+
+/// What is pending about a task or a key, at one moment.
+pub(super) struct Gathered<T> {
+    pub(super) found: T,
+    /// Where the tenant was last removed, if that is pending: the file still has what was before.
+    pub(super) erased: Option<Place>,
+    /// The last record that was applied.
+    pub(super) applied: LogSeq,
+}
+
+/// What the thread does next.
+enum Work {
+    Write(Arc<Generation>, LogSeq),
+    Sweep(Sweep),
+    Erase,
+    Stop,
+}
+
+impl Pipeline {
+    /// Nothing is pending; the file holds the log up to `position`.
+    pub(super) fn new(position: LogSeq) -> Self {
+        Self {
+            state: Mutex::new(State {
+                gathering: Generation::default(),
+                writing: None,
+                applied: position,
+                since: None,
+                wanted: LogSeq(0),
+                sweeps: VecDeque::new(),
+                failure: None,
+                stopping: false,
+            }),
+            wake: Condvar::new(),
+            flushed: watch::Sender::new(position),
+            lagging: watch::Sender::new(false),
+            lagging_now: AtomicBool::new(false),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`super::ReadModel::apply`].
+    pub(super) fn apply(&self, seq: LogSeq, record: &Arc<Record>) {
+        let mut state = self.state();
+        if seq <= state.applied {
+            return;
+        }
+        assert!(seq == state.applied.next(), "record {seq} was applied after record {}", state.applied);
+        let bytes_before = state.gathering.bytes();
+        let was_empty = state.gathering.is_empty();
+        state.gathering.push(seq, record);
+        state.applied = seq;
+        let bytes = state.gathering.bytes();
+        if was_empty {
+            state.since = Some(Instant::now());
+        }
+        if was_empty || (bytes_before < FLUSH_BYTES && bytes >= FLUSH_BYTES) {
+            self.wake.notify_one();
+        }
+        self.tell_lag(&state);
+    }
+
+    fn tell_lag(&self, state: &State) {
+        let writing = state.writing.as_ref().map_or(0, |writing| writing.bytes());
+        let lagging = state.gathering.bytes() + writing > PENDING_BYTES_MAX;
+        if self.lagging_now.load(Ordering::Relaxed) != lagging {
+            self.lagging_now.store(lagging, Ordering::Relaxed);
+            self.lagging.send_replace(lagging);
+        }
+    }
+
+    pub(super) fn applied(&self) -> LogSeq {
+        self.state().applied
+    }
+
+    pub(super) fn flushed(&self) -> LogSeq {
+        *self.flushed.borrow()
+    }
+
+    pub(super) fn lagging(&self) -> bool {
+        self.lagging_now.load(Ordering::Relaxed)
+    }
+
+    pub(super) async fn caught_up(&self) {
+        if self.lagging() {
+            // The sender is in `self`, so this ends for no other reason.
+            let _ = self.lagging.subscribe().wait_for(|lagging| !lagging).await;
+        }
+    }
+
+    /// Asks for everything that is applied now to be written, and waits for that at most `patience`. On giving up says
+    /// what was waited for, and why the last try to write has failed if it has.
+    pub(super) async fn flush(&self, patience: Duration) -> Result<(), (LogSeq, Option<String>)> {
+        let wanted = {
+            let mut state = self.state();
+            state.wanted = state.applied;
+            self.wake.notify_one();
+            state.applied
+        };
+        let mut flushed = self.flushed.subscribe();
+        match tokio::time::timeout(patience, flushed.wait_for(|flushed| *flushed >= wanted)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err((wanted, self.state().failure.clone())),
+        }
+    }
+
+    /// What is pending about a task. `tenant` is asked for removals.
+    pub(super) fn events(&self, tenant: Option<&TenantName>, task: TaskId) -> Gathered<Vec<PendingEvent>> {
+        self.gather(tenant, |generations| {
+            let mut events = Vec::new();
+            for generation in generations {
+                generation.collect_events(task, &mut events);
+            }
+            events
+        })
+    }
+
+    /// The pending task under an idempotency key.
+    pub(super) fn key(&self, tenant: &TenantName, key: &str) -> Gathered<Option<PendingKey>> {
+        self.gather(Some(tenant), |generations| generations.filter_map(|generation| generation.key(tenant, key)).last())
+    }
+
+    fn gather<T>(
+        &self,
+        tenant: Option<&TenantName>,
+        find: impl FnOnce(&mut dyn Iterator<Item = &Generation>) -> T,
+    ) -> Gathered<T> {
+        let state = self.state();
+        // Older first.
+        let generations = || state.writing.as_deref().into_iter().chain([&state.gathering]);
+        let erased = tenant.and_then(|tenant| generations().filter_map(|generation| generation.erased(tenant)).last());
+        Gathered { found: find(&mut generations()), erased, applied: state.applied }
+    }
+
+    /// Queues a sweep.
+    pub(super) fn sweep(&self, sweep: Sweep) {
+        self.state().sweeps.push_back(sweep);
+        self.wake.notify_one();
+    }
+
+    /// Lets the thread write what is pending, and end.
+    pub(super) fn stop(&self) {
+        self.state().stopping = true;
+        self.wake.notify_one();
+    }
+
+    /// The flush thread.
+    pub(super) fn run(&self, mut sink: Sink) {
+        // A crash may have left rows of removed tenants.
+        let mut erasing = true;
+        loop {
+            match self.next_work(erasing) {
+                Work::Write(generation, position) => erasing |= self.write(&mut sink, generation, position),
+                Work::Sweep(sweep) => self.sweep_some(&mut sink, sweep),
+                Work::Erase => {
+                    erasing = sink.erase_some(REMOVED_ROWS_MAX).unwrap_or_else(|error| {
+                        tracing::warn!(%error, "cannot erase tasks of removed tenants; it is tried again later");
+                        false
+                    });
+                }
+                Work::Stop => return,
+            }
+        }
+    }
+
+    fn next_work(&self, erasing: bool) -> Work {
+        let mut state = self.state();
+        loop {
+            let now = Instant::now();
+            let due = state.since.map(|since| since + FLUSH_DELAY);
+            let wanted = state.wanted > self.flushed() || state.stopping || state.gathering.bytes() >= FLUSH_BYTES;
+            if !state.gathering.is_empty() && (wanted || due.is_some_and(|due| due <= now)) {
+                return state.take();
+            }
+            if state.stopping {
+                return Work::Stop;
+            }
+            if let Some(sweep) = state.sweeps.pop_front() {
+                return Work::Sweep(sweep);
+            }
+            if erasing {
+                return Work::Erase;
+            }
+            state = match due {
+                Some(due) => {
+                    let waited = self.wake.wait_timeout(state, due.saturating_duration_since(now));
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Writes a generation, again and again until it works or the process stops. Whether a tenant was removed.
+    fn write(&self, sink: &mut Sink, generation: Arc<Generation>, position: LogSeq) -> bool {
+        while let Err(error) = sink.write(&generation, position) {
+            tracing::error!(%error, %position, "cannot write the read model; it is tried again");
+            let mut state = self.state();
+            state.failure = Some(error.to_string());
+            let waited = self.wake.wait_timeout_while(state, RETRY_DELAY, |state| !state.stopping);
+            if waited.unwrap_or_else(PoisonError::into_inner).0.stopping {
+                // What is not written is read from the log at the next start.
+                break;
+            }
+        }
+        let mut state = self.state();
+        state.writing = None;
+        state.failure = None;
+        self.tell_lag(&state);
+        drop(state);
+        self.flushed.send_replace(position);
+        let removed = generation.removed_a_tenant();
+        // Freeing what the events held takes long; nobody waits for it here.
+        drop(generation);
+        removed
+    }
+
+    fn sweep_some(&self, sink: &mut Sink, mut sweep: Sweep) {
+        match sink.sweep_some(sweep.before, REMOVED_ROWS_MAX) {
+            Ok(0) => drop(sweep.answer.send(Ok(sweep.removed))),
+            Ok(removed) => {
+                sweep.removed += removed;
+                self.state().sweeps.push_front(sweep);
+            }
+            Err(error) => drop(sweep.answer.send(Err(error))),
+        }
+    }
+}
+
+impl State {
+    fn take(&mut self) -> Work {
+        let next = Generation::sized_like(&self.gathering);
+        let generation = Arc::new(std::mem::replace(&mut self.gathering, next));
+        self.since = None;
+        self.writing = Some(Arc::clone(&generation));
+        let position = self.applied;
+        Work::Write(generation, position)
+    }
+}

@@ -1,0 +1,222 @@
+//! How a task's row follows from its events.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use wasmill_protocol::event::{AfterAttempt, EndReason, Event, EventBody};
+use wasmill_protocol::{
+    Attempt, FinalState, HostId, LogSeq, Outcome, Payload, TaskId, TaskSpec, TaskState, Timestamp, Usage,
+};
+
+use super::row::{HISTORY_ENTRIES_MAX, History, HistoryEntry, HistoryEvent, TaskRow};
+
+/// Longer messages are cut in the history; the last outcome is kept whole beside it.
+const HISTORY_MESSAGE_CHARS_MAX: usize = 200;
+
+/// Everything about a task that changes.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Standing {
+    pub(super) state: TaskState,
+    pub(super) created_at: Timestamp,
+    pub(super) updated_at: Timestamp,
+    pub(super) finished_at: Option<Timestamp>,
+    /// The last record whose events about this task are in here.
+    pub(super) seq: LogSeq,
+    pub(super) view: View,
+}
+
+/// What is stored of it as one value.
+///
+/// Encoded without field names, so a field may only be added at the end; this holds for the types of `protocol` in here
+/// too, and a test keeps watch.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct View {
+    pub(super) attempt: Attempt,
+    pub(super) host: Option<HostId>,
+    pub(super) waiting_until: Option<Timestamp>,
+    /// Set when it was changed after the submission.
+    pub(super) priority: Option<i8>,
+    pub(super) outcome: Option<Arc<Outcome>>,
+    pub(super) end_reason: Option<EndReason>,
+    pub(super) usage: Option<Usage>,
+    pub(super) output: Payload,
+    pub(super) captured: Payload,
+    pub(super) checkpoint: Payload,
+    pub(super) cancel_requested: bool,
+    pub(super) cancel_reason: Option<String>,
+    pub(super) started_at: Option<Timestamp>,
+    pub(super) history: Vec<HistoryEntry>,
+    pub(super) history_left_out: u64,
+}
+
+impl Standing {
+    /// A task that has just been accepted.
+    pub(super) fn submitted(seq: LogSeq, at: Timestamp, spec: &TaskSpec) -> Self {
+        let waiting_until = (spec.not_before > at).then_some(spec.not_before);
+        let state = if waiting_until.is_some() { TaskState::Waiting } else { TaskState::Queued };
+        let view = View { waiting_until, ..View::default() };
+        let mut standing = Self { state, created_at: at, updated_at: at, finished_at: None, seq, view };
+        standing.note(seq, at, HistoryEvent::Submitted { waiting_until });
+        standing
+    }
+
+    /// Takes in an event about this task. A final state never changes.
+    pub(super) fn fold(&mut self, seq: LogSeq, event: &Event) {
+        self.seq = seq;
+        if self.state.is_final() {
+            if let EventBody::ReportLate { id, host } = &event.body {
+                self.note(seq, event.at, HistoryEvent::ReportLate { attempt: id.attempt, host: host.clone() });
+            }
+            return;
+        }
+        self.updated_at = event.at;
+        let happened = self.fold_body(event);
+        if let Some(happened) = happened {
+            self.note(seq, event.at, happened);
+        }
+    }
+
+    fn fold_body(&mut self, event: &Event) -> Option<HistoryEvent> {
+        match &event.body {
+            EventBody::TaskQueued { .. } => {
+                self.state = TaskState::Queued;
+                self.view.waiting_until = None;
+                Some(HistoryEvent::Queued)
+            }
+            EventBody::TaskPrioritized { priority, .. } => {
+                self.view.priority = Some(*priority);
+                Some(HistoryEvent::Prioritized { priority: *priority })
+            }
+            EventBody::AttemptStarted { id, host, .. } => {
+                self.start(id.attempt, host, event.at);
+                Some(HistoryEvent::AttemptStarted { attempt: id.attempt, host: host.clone() })
+            }
+            EventBody::CheckpointSaved { id, data, .. } => {
+                self.view.checkpoint = data.clone();
+                Some(HistoryEvent::CheckpointSaved { attempt: id.attempt, bytes: data.byte_count(), times: 1 })
+            }
+            EventBody::AttemptEnded { id, outcome, usage, output, captured, next } => {
+                self.view.outcome = Some(Arc::clone(outcome));
+                self.view.usage = Some(*usage);
+                self.view.captured = captured.clone();
+                self.after_attempt(*next, output, event.at);
+                let message = outcome.message.chars().take(HISTORY_MESSAGE_CHARS_MAX).collect();
+                Some(HistoryEvent::AttemptEnded { attempt: id.attempt, kind: outcome.kind, message, next: *next })
+            }
+            EventBody::CancelRequested { reason, .. } => {
+                self.view.cancel_requested = true;
+                self.view.cancel_reason.clone_from(reason);
+                Some(HistoryEvent::CancelRequested { reason: reason.clone() })
+            }
+            EventBody::TaskEnded { state, reason, .. } => {
+                self.end(*state, event.at);
+                self.view.end_reason = Some(reason.clone());
+                Some(HistoryEvent::Ended { state: *state, reason: reason.clone() })
+            }
+            EventBody::ReportLate { id, host } => {
+                Some(HistoryEvent::ReportLate { attempt: id.attempt, host: host.clone() })
+            }
+            EventBody::TaskSubmitted { .. }
+            | EventBody::TermStarted { .. }
+            | EventBody::TenantPut { .. }
+            | EventBody::TenantRemoved { .. }
+            | EventBody::TokenAdded { .. }
+            | EventBody::TokenRemoved { .. }
+            | EventBody::ModuleAdded { .. }
+            | EventBody::ModuleRemoved { .. }
+            | EventBody::AliasSet { .. }
+            | EventBody::AliasRemoved { .. } => None,
+        }
+    }
+
+    fn start(&mut self, attempt: Attempt, host: &HostId, at: Timestamp) {
+        self.state = TaskState::Running;
+        let view = &mut self.view;
+        view.attempt = attempt;
+        view.host = Some(host.clone());
+        view.started_at = Some(at);
+        view.waiting_until = None;
+        // These were the attempt's before.
+        view.outcome = None;
+        view.usage = None;
+        view.captured = Payload::Empty;
+    }
+
+    fn after_attempt(&mut self, next: AfterAttempt, output: &Payload, at: Timestamp) {
+        match next {
+            AfterAttempt::Final { state } => {
+                self.end(state, at);
+                if state == FinalState::Succeeded {
+                    self.view.output = output.clone();
+                }
+            }
+            AfterAttempt::Retry { not_before } => {
+                self.state = TaskState::Waiting;
+                self.view.host = None;
+                self.view.waiting_until = Some(not_before);
+            }
+            AfterAttempt::Requeue => {
+                self.state = TaskState::Queued;
+                self.view.host = None;
+            }
+        }
+    }
+
+    fn end(&mut self, state: FinalState, at: Timestamp) {
+        self.state = state.into();
+        self.finished_at = Some(at);
+        self.view.waiting_until = None;
+        // No attempt will read it any more.
+        self.view.checkpoint = Payload::Empty;
+    }
+
+    fn note(&mut self, seq: LogSeq, at: Timestamp, event: HistoryEvent) {
+        let history = &mut self.view.history;
+        if let HistoryEvent::CheckpointSaved { attempt, bytes, .. } = event
+            && let Some(last) = history.last_mut()
+            && let HistoryEvent::CheckpointSaved { attempt: same, bytes: last_bytes, times } = &mut last.event
+            && *same == attempt
+        {
+            (*last_bytes, *times) = (bytes, times.saturating_add(1));
+            (last.seq, last.at) = (seq, at);
+            return;
+        }
+        if history.len() >= HISTORY_ENTRIES_MAX {
+            history.remove(1);
+            self.view.history_left_out += 1;
+        }
+        history.push(HistoryEntry { seq, at, event });
+    }
+
+    /// The task for readers.
+    pub(super) fn into_row(self, id: TaskId, mut spec: Arc<TaskSpec>) -> TaskRow {
+        if let Some(priority) = self.view.priority {
+            Arc::make_mut(&mut spec).priority = priority;
+        }
+        TaskRow {
+            id,
+            spec,
+            state: self.state,
+            attempt: self.view.attempt,
+            host: self.view.host,
+            waiting_until: self.view.waiting_until,
+            outcome: self.view.outcome,
+            end_reason: self.view.end_reason,
+            usage: self.view.usage,
+            output: self.view.output,
+            captured: self.view.captured,
+            cancel_requested: self.view.cancel_requested,
+            cancel_reason: self.view.cancel_reason,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            started_at: self.view.started_at,
+            finished_at: self.finished_at,
+        }
+    }
+
+    /// The task's history for readers.
+    pub(super) fn into_history(self) -> History {
+        History { entries: self.view.history, left_out: self.view.history_left_out }
+    }
+}

@@ -1,0 +1,233 @@
+//! Listings: the intersection of ordered indexes, walked from the newest task down.
+//!
+//! Every filter has an index that can say "your next task at or below this row". The walk asks them in turn and leaps to the lowest
+//! answer until all agree. So a filter that matches little is quick whatever the others match, and the work is bounded by
+//! the number of questions, never by the size of the table.
+
+use rusqlite::{Connection, OptionalExtension, Statement, ToSql};
+use wasmill_protocol::{TaskState, TenantName};
+
+use super::codec::time_number;
+use super::filter::{Cursor, Page, TaskFilter};
+use super::read;
+use super::store::{STATES, state_number};
+
+/// Questions to indexes that one page asks at most, about 50 ms of work. Then it ends early, with a cursor.
+const QUESTIONS_MAX: u32 = 20_000;
+
+/// A page of a tenant's tasks.
+pub(super) fn page(
+    connection: &Connection,
+    tenant: &TenantName,
+    filter: &TaskFilter,
+    limit: usize,
+    cursor: Option<Cursor>,
+) -> rusqlite::Result<Page> {
+    // One transaction, so that all questions are answered from the same state.
+    let snapshot = connection.unchecked_transaction()?;
+    let walk = Walk::begin(&snapshot, tenant, filter, cursor)?;
+    let Some(mut walk) = walk else { return Ok(Page::default()) };
+    let mut tasks = Vec::new();
+    while tasks.len() < limit
+        && let Some(row) = walk.next()?
+    {
+        if let Some(stored) = read::task_in(&snapshot, row)? {
+            tasks.push(stored.standing.into_row(stored.id, stored.spec));
+        }
+    }
+    Ok(Page { tasks, next: walk.rest()? })
+}
+
+struct Walk<'c> {
+    streams: Vec<Stream<'c>>,
+    /// The next row that may match.
+    candidate: i64,
+    /// No row at or below this one matches.
+    below: i64,
+    questions: u32,
+}
+
+/// A filter as a descending sequence of rows: the union of what its questions find.
+struct Stream<'c> {
+    sources: Vec<Source<'c>>,
+}
+
+struct Source<'c> {
+    statement: Statement<'c>,
+    /// The last parameter is the row.
+    row_parameter: usize,
+    /// The answer to the last question, which stays right until the walk has passed it.
+    answer: Answer,
+}
+
+#[derive(Clone, Copy)]
+enum Answer {
+    Unasked,
+    Row(i64),
+    Nothing,
+}
+
+impl<'c> Walk<'c> {
+    /// `None` when nothing can match.
+    fn begin(
+        connection: &'c Connection,
+        tenant: &TenantName,
+        filter: &TaskFilter,
+        cursor: Option<Cursor>,
+    ) -> rusqlite::Result<Option<Self>> {
+        let tenant: Option<i64> = connection
+            .prepare_cached("SELECT no FROM tenant WHERE name = ?1")?
+            .query_row([tenant.as_str()], |row| row.get(0))
+            .optional()?;
+        let Some(tenant) = tenant else { return Ok(None) };
+        let Some(streams) = streams(connection, tenant, filter)? else { return Ok(None) };
+        let mut candidate = cursor.map_or(i64::MAX, |cursor| cursor.0);
+        if let Some(before) = filter.created_before {
+            candidate = candidate.min(first_row_from(connection, time_number(before))? - 1);
+        }
+        let below = match filter.created_after {
+            Some(after) => first_row_from(connection, time_number(after).saturating_add(1))? - 1,
+            None => 0,
+        };
+        Ok(Some(Self { streams, candidate, below, questions: 0 }))
+    }
+
+    /// The next row that matches all filters.
+    fn next(&mut self) -> rusqlite::Result<Option<i64>> {
+        let mut agreed = 0;
+        let mut index = 0;
+        while self.candidate > self.below && self.questions < QUESTIONS_MAX {
+            match self.streams[index].next_at_or_below(self.candidate, &mut self.questions)? {
+                None => {
+                    self.candidate = self.below;
+                    return Ok(None);
+                }
+                Some(row) if row == self.candidate => agreed += 1,
+                Some(row) => {
+                    self.candidate = row;
+                    agreed = 1;
+                }
+            }
+            if self.candidate <= self.below {
+                return Ok(None);
+            }
+            if agreed == self.streams.len() {
+                let row = self.candidate;
+                self.candidate -= 1;
+                return Ok(Some(row));
+            }
+            index = (index + 1) % self.streams.len();
+        }
+        Ok(None)
+    }
+
+    /// Where the next page begins, if anything may be left.
+    fn rest(mut self) -> rusqlite::Result<Option<Cursor>> {
+        if self.questions >= QUESTIONS_MAX {
+            return Ok((self.candidate > self.below).then_some(Cursor(self.candidate)));
+        }
+        // A page that happens to end with the last task should say so.
+        Ok(match self.next()? {
+            Some(row) => Some(Cursor(row)),
+            None => (self.candidate > self.below).then_some(Cursor(self.candidate)),
+        })
+    }
+}
+
+impl<'c> Stream<'c> {
+    fn next_at_or_below(&mut self, row: i64, questions: &mut u32) -> rusqlite::Result<Option<i64>> {
+        let mut highest = None;
+        for source in &mut self.sources {
+            highest = highest.max(source.next_at_or_below(row, questions)?);
+        }
+        Ok(highest)
+    }
+
+    fn new(connection: &'c Connection, sql: &str, values: &[&[&dyn ToSql]]) -> rusqlite::Result<Self> {
+        let mut sources = Vec::with_capacity(values.len());
+        for values in values {
+            let mut statement = connection.prepare(sql)?;
+            for (value, parameter) in values.iter().zip(1..) {
+                statement.raw_bind_parameter(parameter, value)?;
+            }
+            sources.push(Source { statement, row_parameter: values.len() + 1, answer: Answer::Unasked });
+        }
+        Ok(Self { sources })
+    }
+}
+
+impl Source<'_> {
+    fn next_at_or_below(&mut self, row: i64, questions: &mut u32) -> rusqlite::Result<Option<i64>> {
+        match self.answer {
+            Answer::Nothing => return Ok(None),
+            Answer::Row(answer) if answer <= row => return Ok(Some(answer)),
+            Answer::Row(_) | Answer::Unasked => {}
+        }
+        *questions += 1;
+        self.statement.raw_bind_parameter(self.row_parameter, row)?;
+        let mut rows = self.statement.raw_query();
+        let found = match rows.next()? {
+            Some(found) => Some(found.get(0)?),
+            None => None,
+        };
+        self.answer = found.map_or(Answer::Nothing, Answer::Row);
+        Ok(found)
+    }
+}
+
+/// One stream for each filter; `None` when one of them matches nothing at all.
+fn streams<'c>(
+    connection: &'c Connection,
+    tenant: i64,
+    filter: &TaskFilter,
+) -> rusqlite::Result<Option<Vec<Stream<'c>>>> {
+    let mut streams = Vec::new();
+    if let Some(digest) = filter.module {
+        let module: Option<i64> = connection
+            .prepare_cached("SELECT no FROM module WHERE tenant = ?1 AND digest = ?2")?
+            .query_row(rusqlite::params![tenant, digest.0], |row| row.get(0))
+            .optional()?;
+        let Some(module) = module else { return Ok(None) };
+        let sql =
+            "SELECT row FROM task INDEXED BY task_module WHERE module = ?1 AND row <= ?2 ORDER BY row DESC LIMIT 1";
+        streams.push(Stream::new(connection, sql, &[&[&module]])?);
+    }
+    if let Some(name) = &filter.name {
+        let sql = "SELECT row FROM task INDEXED BY task_name WHERE tenant = ?1 AND name = ?2 AND row <= ?3 ORDER BY row DESC LIMIT 1";
+        streams.push(Stream::new(connection, sql, &[&[&tenant, name]])?);
+    }
+    for (key, value) in &filter.labels {
+        let sql = "SELECT row FROM label WHERE tenant = ?1 AND key = ?2 AND value = ?3 AND row <= ?4 ORDER BY row DESC LIMIT 1";
+        streams.push(Stream::new(connection, sql, &[&[&tenant, key, value]])?);
+    }
+    // Without any filter the states together are all tasks of the tenant.
+    if streams.is_empty() || !filter.states.is_empty() {
+        let wanted = |state: &&TaskState| filter.states.is_empty() || filter.states.contains(*state);
+        let numbers: Vec<i64> = STATES.iter().filter(wanted).map(|state| state_number(*state)).collect();
+        let values: Vec<[&dyn ToSql; 2]> = numbers.iter().map(|number| [&tenant as _, number as _]).collect();
+        let values: Vec<&[&dyn ToSql]> = values.iter().map(|values| &values[..]).collect();
+        let sql = "SELECT row FROM task INDEXED BY task_state WHERE tenant = ?1 AND state = ?2 AND row <= ?3 ORDER BY row DESC LIMIT 1";
+        streams.push(Stream::new(connection, sql, &values)?);
+    }
+    Ok(Some(streams))
+}
+
+/// The lowest row created at or after `created`, or the one after the last: a binary search, as rows are in the order of
+/// their creation.
+fn first_row_from(connection: &Connection, created: i64) -> rusqlite::Result<i64> {
+    let bounds = "SELECT coalesce(min(row), 1), coalesce(max(row), 0) + 1 FROM task";
+    let (mut low, mut high): (i64, i64) =
+        connection.prepare_cached(bounds)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut probe = connection.prepare_cached("SELECT row, created FROM task WHERE row >= ?1 ORDER BY row LIMIT 1")?;
+    // Rows below `low` are older, those from `high` on are not.
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let (row, found): (i64, i64) = probe.query_row([middle], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if found < created {
+            low = row + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}

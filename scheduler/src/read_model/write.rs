@@ -1,0 +1,381 @@
+//! Writing a generation of records into the file, and removing tasks from it. Runs on the flush thread only.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use wasmill_protocol::event::{Event, EventBody};
+use wasmill_protocol::{Digest, LogSeq, Payload, TaskId, TaskSpec, TenantName, Timestamp};
+
+use super::codec::{STANDING_COLUMNS, decode, encode, id_bytes, standing, time_number};
+use super::fold::{Standing, View};
+use super::pending::{Generation, TaskIdHasher};
+use super::store::state_number;
+
+/// A spec of at least this many bytes has a table of its own.
+const SPEC_LONG_BYTES_MIN: usize = 1024;
+/// Numbers of tenants and modules that are remembered; all are forgotten when there are more.
+const NUMBERS_MAX: usize = 16 * 1024;
+
+/// Which payload of a task a blob holds.
+#[derive(Clone, Copy)]
+enum Part {
+    Input = 0,
+    Output = 1,
+    Captured = 2,
+    Checkpoint = 3,
+}
+
+/// The connection that writes, with what it knows by heart.
+pub(super) struct Sink {
+    connection: Connection,
+    row_next: i64,
+    tenants: BTreeMap<TenantName, i64>,
+    modules: BTreeMap<(i64, Digest), i64>,
+    scratch: Vec<u8>,
+}
+
+/// Tasks that a transaction changes, folded in memory and written once.
+#[derive(Default)]
+struct Changes {
+    by_id: HashMap<TaskId, usize, BuildHasherDefault<TaskIdHasher>>,
+    tasks: Vec<Change>,
+}
+
+struct Change {
+    id: TaskId,
+    standing: Standing,
+    origin: Origin,
+}
+
+enum Origin {
+    /// Submitted in this transaction.
+    New { spec: Arc<TaskSpec>, fingerprint: Option<Digest> },
+    /// Read from the file.
+    Stored { row: i64, blobs: [Option<Digest>; 4] },
+}
+
+impl Sink {
+    pub(super) fn new(connection: Connection) -> rusqlite::Result<Self> {
+        let row_last: Option<i64> = connection.query_row("SELECT max(row) FROM task", [], |row| row.get(0))?;
+        Ok(Self {
+            connection,
+            row_next: row_last.unwrap_or(0) + 1,
+            tenants: BTreeMap::new(),
+            modules: BTreeMap::new(),
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Writes all of a generation or nothing; the file then holds the log up to `position`.
+    pub(super) fn write(&mut self, generation: &Generation, position: LogSeq) -> rusqlite::Result<()> {
+        let row_next = self.row_next;
+        let result = self.transaction(|sink| {
+            let mut changes = Changes::default();
+            for (seq, event) in generation.events() {
+                sink.take(&mut changes, seq, event)?;
+            }
+            sink.store(changes)?;
+            sink.connection
+                .prepare_cached("UPDATE position SET seq = ?1")?
+                .execute([position.0.cast_signed()])
+                .map(|_| ())
+        });
+        if result.is_err() {
+            self.row_next = row_next;
+        }
+        result
+    }
+
+    fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let result = work(self).and_then(|value| self.connection.execute_batch("COMMIT").map(|()| value));
+        if result.is_err() {
+            // Numbers that were given out in the transaction are not in the file.
+            self.tenants.clear();
+            self.modules.clear();
+            if !self.connection.is_autocommit() {
+                self.connection.execute_batch("ROLLBACK")?;
+            }
+        }
+        result
+    }
+
+    fn take(&mut self, changes: &mut Changes, seq: LogSeq, event: &Event) -> rusqlite::Result<()> {
+        match &event.body {
+            EventBody::TaskSubmitted { task, spec, fingerprint } => {
+                let standing = Standing::submitted(seq, event.at, spec);
+                let origin = Origin::New { spec: Arc::clone(spec), fingerprint: *fingerprint };
+                changes.push(Change { id: *task, standing, origin });
+                Ok(())
+            }
+            EventBody::TenantRemoved { tenant } => {
+                // What came before goes with the tenant; what comes after may be of a new one with the same name.
+                self.store(std::mem::take(changes))?;
+                self.forget_tenant(tenant)
+            }
+            body => {
+                let Some(task) = body.task() else { return Ok(()) };
+                let index = match changes.by_id.get(&task) {
+                    Some(index) => *index,
+                    // A task that is gone with its tenant or its retention: what still happens to it is of no interest.
+                    None => match self.load(task)? {
+                        Some(change) => changes.push(change),
+                        None => return Ok(()),
+                    },
+                };
+                changes.tasks[index].standing.fold(seq, event);
+                Ok(())
+            }
+        }
+    }
+
+    fn load(&self, id: TaskId) -> rusqlite::Result<Option<Change>> {
+        self.connection
+            .prepare_cached(&format!("SELECT row, {STANDING_COLUMNS} FROM task WHERE id = ?1"))?
+            .query_row([id_bytes(&id)], |row| {
+                let standing = standing(row, 1)?;
+                let blobs = blobs_of_view(&standing.view);
+                Ok(Change { id, standing, origin: Origin::Stored { row: row.get(0)?, blobs } })
+            })
+            .optional()
+    }
+
+    fn store(&mut self, changes: Changes) -> rusqlite::Result<()> {
+        for change in changes.tasks {
+            match change.origin {
+                Origin::New { spec, fingerprint } => self.insert(change.id, &change.standing, &spec, fingerprint)?,
+                Origin::Stored { row, blobs } => self.update(row, &change.standing, blobs)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(
+        &mut self,
+        id: TaskId,
+        standing: &Standing,
+        spec: &TaskSpec,
+        fingerprint: Option<Digest>,
+    ) -> rusqlite::Result<()> {
+        let row = self.row_next;
+        self.row_next += 1;
+        let tenant = self.tenant(&spec.tenant)?;
+        let module = self.module(tenant, spec.module)?;
+        let mut spec_bytes = std::mem::take(&mut self.scratch);
+        encode(spec, &mut spec_bytes);
+        let long = spec_bytes.len() >= SPEC_LONG_BYTES_MIN;
+        if long {
+            self.connection
+                .prepare_cached("INSERT INTO spec_long (row, spec) VALUES (?1, ?2)")?
+                .execute(params![row, spec_bytes])?;
+        }
+        let mut view = Vec::with_capacity(256);
+        encode(&standing.view, &mut view);
+        self.connection
+            .prepare_cached(
+                "INSERT INTO task (row, id, tenant, module, name, state, created, updated, finished, seq, view, spec)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            )?
+            .execute(params![
+                row,
+                id_bytes(&id),
+                tenant,
+                module,
+                spec.name,
+                state_number(standing.state),
+                time_number(standing.created_at),
+                time_number(standing.updated_at),
+                standing.finished_at.map(time_number),
+                standing.seq.0.cast_signed(),
+                view,
+                (!long).then_some(&spec_bytes),
+            ])?;
+        self.scratch = spec_bytes;
+        for (key, value) in &spec.labels {
+            self.connection
+                .prepare_cached("INSERT INTO label (tenant, key, value, row) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![tenant, key, value, row])?;
+        }
+        if let (Some(key), Some(fingerprint)) = (&spec.idempotency_key, fingerprint) {
+            self.connection
+                .prepare_cached("REPLACE INTO key (tenant, key, row, fingerprint) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![tenant, key, row, fingerprint.0])?;
+        }
+        let mut blobs = blobs_of_view(&standing.view);
+        blobs[Part::Input as usize] = spec.input.blob();
+        self.change_blobs(row, [None; 4], blobs)
+    }
+
+    fn update(&mut self, row: i64, standing: &Standing, blobs: [Option<Digest>; 4]) -> rusqlite::Result<()> {
+        let mut view = std::mem::take(&mut self.scratch);
+        encode(&standing.view, &mut view);
+        self.connection
+            .prepare_cached(
+                "UPDATE task SET state = ?2, updated = ?3, finished = ?4, seq = ?5, view = ?6 WHERE row = ?1",
+            )?
+            .execute(params![
+                row,
+                state_number(standing.state),
+                time_number(standing.updated_at),
+                standing.finished_at.map(time_number),
+                standing.seq.0.cast_signed(),
+                view,
+            ])?;
+        self.scratch = view;
+        self.change_blobs(row, blobs, blobs_of_view(&standing.view))
+    }
+
+    fn change_blobs(&self, row: i64, before: [Option<Digest>; 4], after: [Option<Digest>; 4]) -> rusqlite::Result<()> {
+        for (part, (before, after)) in (0..).zip(before.into_iter().zip(after)) {
+            if before == after {
+                continue;
+            }
+            if let Some(digest) = before {
+                self.connection
+                    .prepare_cached("DELETE FROM blob WHERE digest = ?1 AND row = ?2 AND part = ?3")?
+                    .execute(params![digest.0, row, part])?;
+            }
+            if let Some(digest) = after {
+                self.connection
+                    .prepare_cached("INSERT INTO blob (digest, row, part) VALUES (?1, ?2, ?3)")?
+                    .execute(params![digest.0, row, part])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tenant(&mut self, name: &TenantName) -> rusqlite::Result<i64> {
+        if let Some(no) = self.tenants.get(name) {
+            return Ok(*no);
+        }
+        self.connection.prepare_cached("INSERT OR IGNORE INTO tenant (name) VALUES (?1)")?.execute([name.as_str()])?;
+        let no = self
+            .connection
+            .prepare_cached("SELECT no FROM tenant WHERE name = ?1")?
+            .query_row([name.as_str()], |row| row.get(0))?;
+        if self.tenants.len() >= NUMBERS_MAX {
+            self.tenants.clear();
+        }
+        self.tenants.insert(name.clone(), no);
+        Ok(no)
+    }
+
+    fn module(&mut self, tenant: i64, digest: Digest) -> rusqlite::Result<i64> {
+        if let Some(no) = self.modules.get(&(tenant, digest)) {
+            return Ok(*no);
+        }
+        self.connection
+            .prepare_cached("INSERT OR IGNORE INTO module (tenant, digest) VALUES (?1, ?2)")?
+            .execute(params![tenant, digest.0])?;
+        let no = self
+            .connection
+            .prepare_cached("SELECT no FROM module WHERE tenant = ?1 AND digest = ?2")?
+            .query_row(params![tenant, digest.0], |row| row.get(0))?;
+        if self.modules.len() >= NUMBERS_MAX {
+            self.modules.clear();
+        }
+        self.modules.insert((tenant, digest), no);
+        Ok(no)
+    }
+
+    /// From here on nothing of the tenant is found; its rows are erased bit by bit.
+    fn forget_tenant(&mut self, tenant: &TenantName) -> rusqlite::Result<()> {
+        self.tenants.remove(tenant);
+        self.connection
+            .prepare_cached("UPDATE tenant SET name = NULL WHERE name = ?1")?
+            .execute([tenant.as_str()])
+            .map(|_| ())
+    }
+
+    /// Erases up to `rows_max` tasks of removed tenants. Whether more are left.
+    pub(super) fn erase_some(&mut self, rows_max: u32) -> rusqlite::Result<bool> {
+        self.transaction(|sink| {
+            let removed: Option<i64> = sink
+                .connection
+                .prepare_cached("SELECT no FROM tenant WHERE name IS NULL LIMIT 1")?
+                .query_row([], |row| row.get(0))
+                .optional()?;
+            let Some(tenant) = removed else { return Ok(false) };
+            let rows = sink.rows(
+                "SELECT row FROM task INDEXED BY task_state WHERE tenant = ?1 LIMIT ?2",
+                [tenant, i64::from(rows_max)],
+            )?;
+            if rows.is_empty() {
+                sink.connection.prepare_cached("DELETE FROM module WHERE tenant = ?1")?.execute([tenant])?;
+                sink.connection.prepare_cached("DELETE FROM tenant WHERE no = ?1")?.execute([tenant])?;
+                sink.modules.clear();
+            }
+            rows.into_iter().try_for_each(|row| sink.delete(row))?;
+            Ok(true)
+        })
+    }
+
+    /// Removes up to `rows_max` tasks that became final before `before`. How many.
+    pub(super) fn sweep_some(&mut self, before: Timestamp, rows_max: u32) -> rusqlite::Result<u64> {
+        self.transaction(|sink| {
+            let rows = sink.rows(
+                "SELECT row FROM task INDEXED BY task_finished WHERE finished < ?1 ORDER BY finished LIMIT ?2",
+                [time_number(before), i64::from(rows_max)],
+            )?;
+            let count = rows.len() as u64;
+            rows.into_iter().try_for_each(|row| sink.delete(row))?;
+            Ok(count)
+        })
+    }
+
+    fn rows(&self, sql: &str, values: [i64; 2]) -> rusqlite::Result<Vec<i64>> {
+        self.connection.prepare_cached(sql)?.query_map(values, |row| row.get(0))?.collect()
+    }
+
+    /// Removes a task with all that points at it.
+    fn delete(&self, row: i64) -> rusqlite::Result<()> {
+        let (tenant, spec, view) = self
+            .connection
+            .prepare_cached(
+                "SELECT tenant, view, coalesce(task.spec, spec_long.spec)
+                 FROM task LEFT JOIN spec_long ON spec_long.row = task.row WHERE task.row = ?1",
+            )?
+            .query_row([row], |stored| {
+                Ok((stored.get::<_, i64>(0)?, decode::<TaskSpec>(stored, 2)?, decode::<View>(stored, 1)?))
+            })?;
+        for (key, value) in &spec.labels {
+            self.connection
+                .prepare_cached("DELETE FROM label WHERE tenant = ?1 AND key = ?2 AND value = ?3 AND row = ?4")?
+                .execute(params![tenant, key, value, row])?;
+        }
+        if let Some(key) = &spec.idempotency_key {
+            // Only if it still names this task.
+            self.connection
+                .prepare_cached("DELETE FROM key WHERE tenant = ?1 AND key = ?2 AND row = ?3")?
+                .execute(params![tenant, key, row])?;
+        }
+        let mut blobs = blobs_of_view(&view);
+        blobs[Part::Input as usize] = spec.input.blob();
+        self.change_blobs(row, blobs, [None; 4])?;
+        self.connection.prepare_cached("DELETE FROM spec_long WHERE row = ?1")?.execute([row])?;
+        self.connection.prepare_cached("DELETE FROM task WHERE row = ?1")?.execute([row])?;
+        Ok(())
+    }
+}
+
+impl Changes {
+    fn push(&mut self, change: Change) -> usize {
+        let index = self.tasks.len();
+        self.by_id.insert(change.id, index);
+        self.tasks.push(change);
+        index
+    }
+}
+
+/// The blobs that a view refers to, by part; the input is not among them.
+fn blobs_of_view(view: &View) -> [Option<Digest>; 4] {
+    let mut blobs = [None; 4];
+    let parts: [(Part, &Payload); 3] =
+        [(Part::Output, &view.output), (Part::Captured, &view.captured), (Part::Checkpoint, &view.checkpoint)];
+    for (part, payload) in parts {
+        blobs[part as usize] = payload.blob();
+    }
+    blobs
+}
