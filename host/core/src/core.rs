@@ -37,6 +37,7 @@ pub struct HostCore {
     outbox: Outbox,
     pulse: Pulse,
     load: Load,
+    modules_cached: u32,
     acks: Vec<(ReplyTo, HostAck)>,
     stops: Vec<(AttemptId, StopReason)>,
     counters: Counters,
@@ -120,6 +121,7 @@ impl HostCore {
             outbox: Outbox::new(config.seed),
             pulse: Pulse::default(),
             load: Load::default(),
+            modules_cached: 0,
             acks: Vec::new(),
             stops: Vec::new(),
             counters: Counters::default(),
@@ -147,6 +149,10 @@ impl HostCore {
             Input::Drain { stop_at, give_up_at } => self.handle_drain(stop_at, give_up_at),
             Input::LeaseLost => self.handle_lease_lost(),
             Input::LeaseRegained(incarnation) => self.handle_lease_regained(incarnation),
+            Input::SandboxLoad { cpu_us, modules_cached } => {
+                self.load.note_total(cpu_us);
+                self.modules_cached = modules_cached;
+            }
             Input::Tick => {}
         }
     }
@@ -202,6 +208,7 @@ impl HostCore {
             memory_bytes: self.config.memory_bytes,
             labels: self.config.labels.clone(),
             draining: self.is_draining(),
+            modules_cached: self.modules_cached,
             load_millicores: self.load.millicores(self.now),
         })
     }

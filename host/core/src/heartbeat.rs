@@ -56,12 +56,16 @@ fn differs_much(told: u32, now: u32) -> bool {
     told.abs_diff(now) > told / 4
 }
 
-/// CPU time of guests over the last second or so, as far as it is known: an attempt says what it used when it ends, and counts
-/// with the part of its life that lies in the window.
+/// CPU time of guests over the last second or so.
+///
+/// A sandbox that says how much CPU time its guests have used in all is taken at its word. Until it has said so, an attempt
+/// counts when it ends, with the part of its life that lies in the window.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     since: Timestamp,
-    cpu_us: u64,
+    ended_us: u64,
+    /// What the sandbox had said when the window began, and what it said last.
+    told_us: Option<(u64, u64)>,
     millicores: u32,
 }
 
@@ -74,16 +78,25 @@ impl Load {
         } else {
             usage.cpu_us
         };
-        self.cpu_us = self.cpu_us.saturating_add(within_us);
+        self.ended_us = self.ended_us.saturating_add(within_us);
+    }
+
+    /// Takes in the CPU time that all guests have used since the sandbox began.
+    pub(crate) fn note_total(&mut self, cpu_us: u64) {
+        let (first, _) = self.told_us.unwrap_or((cpu_us, cpu_us));
+        // A total that went down is of a new sandbox.
+        self.told_us = Some((first.min(cpu_us), cpu_us));
     }
 
     /// Thousandths of one core.
     pub(crate) fn millicores(&mut self, now: Timestamp) -> u32 {
         let elapsed_us = now.us_since(self.since);
         if elapsed_us >= HEARTBEAT_MS * 1000 {
-            self.millicores = u32::try_from(self.cpu_us.saturating_mul(1000) / elapsed_us).unwrap_or(u32::MAX);
+            let cpu_us = self.told_us.map_or(self.ended_us, |(first, last)| last - first);
+            self.millicores = u32::try_from(cpu_us.saturating_mul(1000) / elapsed_us).unwrap_or(u32::MAX);
             self.since = now;
-            self.cpu_us = 0;
+            self.ended_us = 0;
+            self.told_us = self.told_us.map(|(_, last)| (last, last));
         }
         self.millicores
     }
@@ -142,5 +155,19 @@ mod tests {
         assert_eq!(load.millicores(second), 1250);
         assert_eq!(load.millicores(second.plus_ms(500)), 1250);
         assert_eq!(load.millicores(second.plus_ms(1000)), 0);
+    }
+
+    #[test]
+    fn what_the_sandbox_says_counts_while_guests_still_run() {
+        let mut load = Load::default();
+        let second = Timestamp(1_000_000);
+        load.note_total(500_000);
+        assert_eq!(load.millicores(second), 0, "what it had used before is not of this window");
+        load.note_total(2_500_000);
+        load.note_ended(second, &Usage { cpu_us: 1_000, run_us: 1_000, ..Usage::default() });
+        assert_eq!(load.millicores(second.plus_ms(1000)), 2000);
+        load.note_total(100_000);
+        load.note_total(300_000);
+        assert_eq!(load.millicores(second.plus_ms(2000)), 200, "a new sandbox begins at zero");
     }
 }

@@ -44,6 +44,13 @@ pub enum Input {
     },
     /// The guest says how far it is.
     Progress(AttemptId, Progress),
+    /// The sandbox says what is going on in it, about once a second.
+    SandboxLoad {
+        /// CPU time of all guests since the sandbox began, in microseconds.
+        cpu_us: u64,
+        /// Compiled modules that are ready to run.
+        modules_cached: u32,
+    },
     /// The leader has answered a batch: what it holds is durable.
     Acknowledged(BatchNumber),
     /// A batch was not answered, or not in time.
