@@ -1,6 +1,7 @@
 //! The leader: what it decides when something happens.
 
 mod after;
+mod candidates;
 mod commands;
 mod dispatch;
 mod explain;
@@ -9,6 +10,7 @@ mod hosts;
 mod losses;
 mod outbox;
 mod reports;
+mod seats;
 mod shares;
 mod submit;
 mod tally;

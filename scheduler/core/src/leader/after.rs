@@ -158,7 +158,8 @@ mod tests {
             module_invalid    Failed     Failed     Failed     Cancelled  Cancelled
             host_fault        requeue    requeue    Failed     Cancelled  Cancelled
             returned          requeue    requeue    requeue    Cancelled  Cancelled
-        "#]].assert_eq(&table);
+        "#]]
+        .assert_eq(&table);
     }
 
     #[test]

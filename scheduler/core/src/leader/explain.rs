@@ -3,7 +3,7 @@
 use wasmill_protocol::{Attempt, TaskId, Timestamp};
 
 use super::Core;
-use super::dispatch::view;
+use super::candidates::view;
 use crate::io::Waiting;
 use crate::policy::{Bytes, HostRoom, Misfit, ShapeView, Standing, fits};
 use crate::state::task::{Phase, Task};
@@ -27,7 +27,7 @@ pub(super) fn explain(core: &Core, id: TaskId, now: Timestamp) -> Option<Waiting
 }
 
 fn queued(core: &Core, task: &Task, now: Timestamp) -> String {
-    let shape = view(core.state(), &core.shares, task.shape);
+    let shape = view(core.state(), task.shape);
     let hosts: Vec<HostRoom> = core.hosts.values().map(|host| host.room(now, &core.config)).collect();
     if let Some(quota) = quota(core, task) {
         return quota;

@@ -32,8 +32,8 @@ impl Core {
     pub(super) fn heartbeat(&mut self, heartbeat: Heartbeat) {
         let id = heartbeat.host.clone();
         let expected = |host: &&mut Host| {
-            let last = host.heartbeat.as_ref().map_or(0, |last| last.number);
-            host.joined && host.incarnation() == heartbeat.incarnation && heartbeat.number > last
+            let newer = host.heartbeat.as_ref().is_none_or(|last| heartbeat.number > last.number);
+            host.joined && host.incarnation() == heartbeat.incarnation && newer
         };
         let Some(host) = self.hosts.get_mut(&id).filter(expected) else {
             self.tally.host_news_stale += 1;

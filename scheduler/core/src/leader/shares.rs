@@ -1,6 +1,6 @@
 //! How much slot time each tenant has had: what `fair` orders by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::state::tenants::TenantNumber;
 
@@ -17,7 +17,9 @@ const SCALE: u64 = 1_024;
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     by_tenant: BTreeMap<TenantNumber, Share>,
-    /// The virtual time at which the last attempt was placed: nobody is behind it, so that idling saves nothing up.
+    /// Tenants that had something to start in the last round.
+    active: BTreeSet<TenantNumber>,
+    /// The least virtual time of an active tenant: who becomes active starts from here, so that idling saves nothing up.
     clock: u64,
 }
 
@@ -34,9 +36,20 @@ impl Default for Share {
 }
 
 impl Shares {
+    /// These tenants have something to start.
+    pub(super) fn activate(&mut self, tenants: BTreeSet<TenantNumber>) {
+        let stay = tenants.intersection(&self.active).map(|tenant| self.time(*tenant));
+        self.clock = stay.min().unwrap_or(0).max(self.clock);
+        for tenant in tenants.difference(&self.active) {
+            let share = self.by_tenant.entry(*tenant).or_default();
+            share.time = share.time.max(self.clock);
+        }
+        self.active = tenants;
+    }
+
     /// The virtual time of a tenant.
     pub(super) fn time(&self, tenant: TenantNumber) -> u64 {
-        self.by_tenant.get(&tenant).map_or(self.clock, |share| share.time.max(self.clock))
+        self.by_tenant.get(&tenant).map_or(self.clock, |share| share.time)
     }
 
     /// By how much virtual time grows when `count` attempts are placed.
@@ -47,9 +60,8 @@ impl Shares {
 
     /// `count` attempts were placed.
     pub(super) fn placed(&mut self, tenant: TenantNumber, weight: u32, count: u32) {
-        let (time, charge) = (self.time(tenant), self.charge(tenant, weight, count));
-        self.clock = time;
-        self.by_tenant.entry(tenant).or_default().time = time.saturating_add(charge);
+        let time = self.time(tenant).saturating_add(self.charge(tenant, weight, count));
+        self.by_tenant.entry(tenant).or_default().time = time;
     }
 
     /// An attempt has ended after `run_us` microseconds.
@@ -92,10 +104,24 @@ mod tests {
     #[test]
     fn who_was_idle_has_caught_up() {
         let mut shares = Shares::default();
-        shares.placed(0, 1, 1);
+        shares.activate([0].into());
+        shares.placed(0, 1, 100);
+        shares.activate([0].into());
+        shares.activate([0, 1].into());
+        assert_eq!(shares.time(1), shares.time(0));
         (0..100).for_each(|_| shares.placed(1, 1, 1));
-        assert_eq!(shares.time(0), shares.clock);
-        assert!(shares.time(1) > shares.time(0), "but is served first");
+        shares.activate([1].into());
+        shares.activate([0, 1].into());
+        assert_eq!(shares.time(0), shares.time(1), "what 0 did not use is gone");
+    }
+
+    #[test]
+    fn who_waits_keeps_what_is_due() {
+        let mut shares = Shares::default();
+        shares.activate([0, 1].into());
+        shares.placed(0, 1, 100);
+        shares.activate([0, 1].into());
+        assert!(shares.time(1) < shares.time(0));
     }
 
     #[test]

@@ -28,6 +28,8 @@ impl State {
         }
         self.close_record();
         self.appended(seq);
+        self.keys.settle_record();
+        // Drops the keys of this record when the read model has them already.
         self.keys.forget_to(LogSeq(0));
     }
 

@@ -56,6 +56,11 @@ impl Keys {
         }
     }
 
+    /// What was handed out last has its number for good.
+    pub(crate) fn settle_record(&mut self) {
+        self.newest_open = false;
+    }
+
     /// What was handed out last is in record `seq`. When the driver had to split it into several, the last one counts: to
     /// remember a key for longer is never wrong.
     pub(crate) fn appended(&mut self, seq: LogSeq) {
