@@ -12,7 +12,7 @@ use thiserror::Error;
 use wasmill_protocol::{Limits, Outcome};
 use wasmparser::WasmFeatures;
 use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy,
+    Config, Enabled, Engine, InstanceAllocationStrategy, OperatorCost, OptLevel, PoolingAllocationConfig, Strategy,
     WasmBacktraceDetails,
 };
 
@@ -61,6 +61,9 @@ const KEEP_RESIDENT_BYTES: usize = 1024 * 1024;
 const KEEP_RESIDENT_BYTES_BLIND: usize = 64 * 1024;
 /// What stays mapped of a fiber's stack; all of it is overwritten after every attempt.
 const STACK_KEEP_RESIDENT_BYTES: usize = 32 * 1024;
+
+/// Fuel for one page of 64 KiB that a memory grows by.
+const MEMORY_PAGE_FUEL: u8 = 64;
 
 /// How a module is compiled. The same module has one artifact per profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -154,6 +157,7 @@ pub fn config(profile: Profile, instances: Instances) -> Config {
         .cranelift_opt_level(OptLevel::Speed)
         .cranelift_nan_canonicalization(profile.is_deterministic())
         .consume_fuel(profile.is_metered())
+        .operator_cost(operator_cost())
         .epoch_interruption(true)
         .max_wasm_stack(GUEST_STACK_BYTES)
         .async_stack_size(FIBER_STACK_BYTES)
@@ -171,6 +175,13 @@ pub fn config(profile: Profile, instances: Instances) -> Config {
             Instances::Pooled { guests_max } => InstanceAllocationStrategy::Pooling(pool(guests_max)),
         });
     config
+}
+
+/// wasmtime's own prices, but for growing a memory, which is free there however many pages the kernel then has to clear.
+fn operator_cost() -> OperatorCost {
+    let mut cost = OperatorCost::default();
+    cost.variable.memory_grow_per_page = MEMORY_PAGE_FUEL;
+    cost
 }
 
 fn pool(guests_max: u32) -> PoolingAllocationConfig {

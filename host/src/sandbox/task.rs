@@ -39,6 +39,7 @@ pub(super) enum Failure {
 #[derive(Debug, Clone, Copy, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
+#[expect(dead_code, reason = "only made by reading what a guest passes")]
 enum Level {
     #[component(name = "error")]
     Error,

@@ -1,5 +1,14 @@
 //! Tests of the host as a whole, in one program.
 
+mod agent;
+mod compile_bench;
+mod compile_cache;
 mod compile_check;
+mod compile_child;
+mod sandbox_command;
+mod sandbox_deterministic;
+mod sandbox_hostile;
+mod sandbox_limits;
+mod sandbox_stop;
 mod sandbox_support;
 mod sandbox_task;
