@@ -23,18 +23,18 @@ const C_PACKAGES: &[&str] = &["clang", "lld", "wasi-libc", "libclang-rt-dev-wasm
 
 /// A guest that was built.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Guest {
+pub(crate) struct Guest {
     /// The directory under `examples/`, such as `word-count`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// How it takes its payload.
-    pub kind: GuestKind,
+    pub(crate) kind: GuestKind,
     /// The module, `OUT_DIR/NAME.wasm`.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 /// How a guest takes its payload; the `kind` that a server reports for the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GuestKind {
+pub(crate) enum GuestKind {
     /// As an argument of the task world's `run`.
     Task,
     /// On stdin.
@@ -46,7 +46,7 @@ pub enum GuestKind {
 /// # Errors
 ///
 /// A toolchain that is missing and cannot be installed, with the command that would; or the compiler's failure.
-pub fn build_all(out_dir: &Path) -> Result<Vec<Guest>> {
+pub(crate) fn build_all(out_dir: &Path) -> Result<Vec<Guest>> {
     std::fs::create_dir_all(out_dir).with_context(|| format!("cannot create {}", out_dir.display()))?;
     let p2: Vec<_> = TASKS.iter().chain(COMMANDS_P2).copied().collect();
     let mut built = cargo_build("wasm32-wasip2", &p2)?;
