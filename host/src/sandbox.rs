@@ -21,6 +21,7 @@ mod artifacts;
 mod attempt;
 mod clock;
 mod control;
+mod fuel;
 mod guest;
 mod linker;
 mod memory;

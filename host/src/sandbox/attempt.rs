@@ -13,10 +13,11 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 
 use super::artifacts::{Artifacts, Entry, LoadError, LoadedModule, START_EXPORT};
 use super::control::{Control, Watched, panic_message};
+use super::fuel::{self, Overspent};
 use super::guest::{Guest, HANDLES_MAX};
 use super::output::Succeeded;
 use super::task;
-use super::verdict::{End, Finished, exit_of, is_pool_exhausted, judge};
+use super::verdict::{End, Finished, exit_of, fuel_exhausted, is_pool_exhausted, judge};
 use crate::channel::{Ended, FromSandbox, Work};
 use crate::engine::Profile;
 
@@ -127,9 +128,7 @@ fn store(
     store.limiter(|guest| &mut guest.memory);
     store.set_hostcall_fuel(usize::try_from(copy_bytes_max).unwrap_or(usize::MAX));
     store.set_max_component_handles(HANDLES_MAX);
-    if let Some(fuel) = limits.fuel {
-        store.set_fuel(fuel).expect("a limit on fuel selects a profile that counts it");
-    }
+    fuel::fill(&mut store, limits.fuel);
     store.epoch_deadline_callback(tick);
     store.set_epoch_deadline(1);
     store
@@ -196,10 +195,14 @@ async fn call_module(pre: &wasmtime::InstancePre<Guest>, store: &mut Store<Guest
 
 /// Reads off what the store knows and drops it.
 fn finish(store: Store<Guest>, end: End) -> Ended {
-    let fuel = store.data().work.limits.fuel.map(|limit| limit - store.get_fuel().unwrap_or(0).min(limit));
+    let fuel_left = fuel::left(&store);
     let mut guest = store.into_data();
     guest.send_progress();
-    let (outcome, output) = judge(end, &guest);
+    let (outcome, output) = match fuel_left {
+        Err(Overspent) if matches!(end, Watched::Finished(_)) => (fuel_exhausted(&guest), Bytes::new()),
+        _ => judge(end, &guest),
+    };
+    let fuel = guest.work.limits.fuel.map(|limit| limit - fuel_left.ok().flatten().unwrap_or(0));
     let succeeded = if outcome.kind == OutcomeKind::Succeeded { Succeeded::Yes } else { Succeeded::No };
     let usage = Usage { fuel, memory_peak_bytes: guest.memory.bytes_peak(), ..Usage::default() };
     Ended { id: guest.work.id, outcome, usage, output, captured: guest.output.take_captured(succeeded) }

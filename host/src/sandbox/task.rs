@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use wasmill_protocol::message::Progress;
+use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, Lower, WasmList, WasmStr};
-use wasmtime::{StoreContextMut, Trap};
 
+use super::fuel;
 use super::guest::Guest;
 
 /// The interface's name.
@@ -109,8 +110,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     })?;
     host.func_wrap("remaining-fuel", |mut store, (): ()| {
         charge(&mut store, 0)?;
-        let limited = store.data().work.limits.fuel.is_some();
-        let left = if limited { Some(store.get_fuel()? as f64) } else { None };
+        let left = fuel::left(&store).unwrap_or(Some(0)).map(|fuel| fuel as f64);
         Ok((left,))
     })?;
     host.func_wrap("progress", |store, (done, total, message): (f64, f64, WasmStr)| {
@@ -123,19 +123,9 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     host.func_wrap("checkpoint-load", |store, (): ()| checkpoint_load(store))
 }
 
-/// Takes the fuel for one call that moves `bytes`, if fuel is counted.
+/// Takes the fuel for one call that moves `bytes`.
 fn charge(store: &mut StoreContextMut<'_, Guest>, bytes: usize) -> wasmtime::Result<()> {
-    if store.data().work.limits.fuel.is_none() {
-        return Ok(());
-    }
-    let price = CALL_FUEL + bytes as u64 / BYTES_PER_FUEL;
-    match store.get_fuel()?.checked_sub(price) {
-        Some(left) => store.set_fuel(left),
-        None => {
-            store.set_fuel(0)?;
-            Err(Trap::OutOfFuel.into())
-        }
-    }
+    fuel::charge(store, CALL_FUEL + bytes as u64 / BYTES_PER_FUEL)
 }
 
 fn progress(mut store: StoreContextMut<'_, Guest>, done: f64, total: f64, message: &WasmStr) -> wasmtime::Result<()> {

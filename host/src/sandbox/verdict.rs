@@ -98,15 +98,17 @@ fn judge_stop(guest: &Guest) -> Outcome {
     }
 }
 
+/// The outcome of a guest that used more than its fuel, however its call ended.
+pub(super) fn fuel_exhausted(guest: &Guest) -> Outcome {
+    let fuel = guest.work.limits.fuel.unwrap_or_default();
+    Outcome::new(OutcomeKind::FuelExhausted, format!("used {fuel} fuel, the limit `limits.fuel`"))
+}
+
 fn judge_error(error: &wasmtime::Error, guest: &Guest) -> Outcome {
     if guest.control.cause().is_some() {
         return judge_stop(guest);
     }
     let trap = error.downcast_ref::<Trap>().copied();
-    if trap == Some(Trap::OutOfFuel) {
-        let fuel = guest.work.limits.fuel.unwrap_or_default();
-        return Outcome::new(OutcomeKind::FuelExhausted, format!("used {fuel} fuel, the limit `limits.fuel`"));
-    }
     let backtrace = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
     let message = message(error, trap);
     // A list or string that is larger than what may be copied at once. Without a frame of the guest it is not a call of the
