@@ -72,6 +72,13 @@ pub enum FromSandbox {
         /// The state.
         data: Bytes,
     },
+    /// What goes on in the sandbox as a whole, about once a second. Only the newest matters.
+    Load {
+        /// CPU time of all guests since the sandbox began, in microseconds; of those that run still, too.
+        cpu_us: u64,
+        /// Compiled modules that are ready to run.
+        modules_cached: u32,
+    },
     /// The attempt has ended and nothing of it is left in the sandbox.
     Ended(Box<Ended>),
 }

@@ -37,7 +37,7 @@ pub(super) enum Next {
     /// To the core.
     Hear(Input),
     /// Into the blobs, with [`store`]; then comes [`Results::stored`].
-    Store(FromSandbox),
+    Store(AttemptId, FromSandbox),
     /// It waits.
     Wait,
 }
@@ -52,7 +52,7 @@ impl Results {
     pub(super) fn take(&mut self, said: FromSandbox) -> Next {
         let id = match &said {
             // Nothing else depends on the order of these.
-            FromSandbox::Progress(..) => return next(said),
+            FromSandbox::Progress(..) | FromSandbox::Load { .. } => return next(said),
             FromSandbox::Checkpoint { id, .. } => *id,
             FromSandbox::Ended(ended) => ended.id,
         };
@@ -62,7 +62,7 @@ impl Results {
             return Next::Wait;
         }
         let next = next(said);
-        if matches!(next, Next::Store(_)) {
+        if matches!(next, Next::Store(..)) {
             self.storing.insert(id, Since::default());
         }
         next
@@ -80,11 +80,12 @@ fn next(said: FromSandbox) -> Next {
     let large = |bytes: &Bytes| bytes.len() as u64 > INLINE_BYTES_MAX;
     match said {
         FromSandbox::Progress(id, progress) => Next::Hear(Input::Progress(id, progress)),
-        FromSandbox::Checkpoint { ref data, .. } if large(data) => Next::Store(said),
+        FromSandbox::Load { cpu_us, modules_cached } => Next::Hear(Input::SandboxLoad { cpu_us, modules_cached }),
+        FromSandbox::Checkpoint { id, ref data, .. } if large(data) => Next::Store(id, said),
         FromSandbox::Checkpoint { id, number, data } => {
             Next::Hear(Input::Checkpoint { id, number, data: Payload::inline(data) })
         }
-        FromSandbox::Ended(ref ended) if large(&ended.output) || large(&ended.captured) => Next::Store(said),
+        FromSandbox::Ended(ref ended) if large(&ended.output) || large(&ended.captured) => Next::Store(ended.id, said),
         FromSandbox::Ended(ended) => {
             let Ended { id, outcome, usage, output, captured } = *ended;
             let (output, captured) = (Payload::inline(output), Payload::inline(captured));
@@ -97,6 +98,7 @@ fn next(said: FromSandbox) -> Next {
 pub(super) async fn store(blobs: Arc<dyn Blobs>, said: FromSandbox) -> Option<Input> {
     match said {
         FromSandbox::Progress(id, progress) => Some(Input::Progress(id, progress)),
+        FromSandbox::Load { cpu_us, modules_cached } => Some(Input::SandboxLoad { cpu_us, modules_cached }),
         FromSandbox::Checkpoint { id, number, data } => match payload(&*blobs, data).await {
             Ok(data) => Some(Input::Checkpoint { id, number, data }),
             Err(error) => {
@@ -165,7 +167,7 @@ mod tests {
         let limit = INLINE_BYTES_MAX as usize;
         assert!(matches!(results.take(checkpoint(1, limit - 1)), Next::Hear(_)));
         assert!(matches!(results.take(checkpoint(2, limit)), Next::Hear(_)));
-        assert!(matches!(results.take(checkpoint(3, limit + 1)), Next::Store(_)));
+        assert!(matches!(results.take(checkpoint(3, limit + 1)), Next::Store(..)));
         assert_eq!(results.storing(), 1);
     }
 
@@ -173,13 +175,16 @@ mod tests {
     fn what_comes_while_something_is_stored_waits_and_the_newest_checkpoint_is_enough() {
         let mut results = Results::default();
         let large = INLINE_BYTES_MAX as usize + 1;
-        assert!(matches!(results.take(checkpoint(1, large)), Next::Store(_)));
+        assert!(matches!(results.take(checkpoint(1, large)), Next::Store(..)));
         for said in [checkpoint(2, 1), checkpoint(3, large), ended()] {
             assert!(matches!(results.take(said), Next::Wait));
         }
         // The end still waits for the third checkpoint.
         let next = results.stored(id());
-        assert!(matches!(next[..], [Next::Store(FromSandbox::Checkpoint { number: 3, .. }), Next::Wait]), "{next:?}");
+        assert!(
+            matches!(next[..], [Next::Store(_, FromSandbox::Checkpoint { number: 3, .. }), Next::Wait]),
+            "{next:?}"
+        );
         let next = results.stored(id());
         assert!(matches!(next[..], [Next::Hear(Input::Ended(_))]), "{next:?}");
         assert_eq!(results.storing(), 0);

@@ -12,3 +12,4 @@ mod sandbox_limits;
 mod sandbox_stop;
 mod sandbox_support;
 mod sandbox_task;
+mod zz_tmp_bench;

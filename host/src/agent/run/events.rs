@@ -36,11 +36,7 @@ impl Agent {
         match next {
             Next::Hear(input) => self.step(input),
             Next::Wait => {}
-            Next::Store(said) => {
-                let id = match &said {
-                    FromSandbox::Progress(id, _) | FromSandbox::Checkpoint { id, .. } => *id,
-                    FromSandbox::Ended(ended) => ended.id,
-                };
+            Next::Store(id, said) => {
                 let store = store(Arc::clone(&self.blobs), said);
                 self.doing.spawn(async move { Done::Stored(id, store.await) });
             }
