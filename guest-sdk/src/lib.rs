@@ -43,7 +43,8 @@
 //!
 //! # Printing
 //!
-//! `println!`, `eprintln!` and [`Context::info`] with its siblings go to the captured output of the task.
+//! `println!`, `eprintln!` and [`Context::info`] with its siblings go to the captured output of the task. Standard output is
+//! flushed when the function returns; a panic before that loses a line that has no end yet.
 //!
 //! # Testing
 //!
