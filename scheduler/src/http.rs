@@ -1,0 +1,163 @@
+//! The HTTP interface: `/v1`, health, metrics and the description of all of it.
+//!
+//! A request passes [`server`] (connections and their deadlines), [`front`] (panics, counting, headers of every answer), the
+//! router, and then one handler, which talks to the core through [`Handle`] only.
+//! Everything that can go wrong is a [`problem::Code`].
+
+mod actions;
+mod aliases;
+mod auth;
+mod body;
+mod bulk;
+mod floods;
+mod front;
+pub mod gate;
+mod ids;
+mod json;
+mod metrics;
+mod modules;
+mod openapi;
+mod path;
+mod patience;
+pub mod problem;
+mod query;
+mod refusal;
+mod run;
+mod server;
+mod submit;
+mod system;
+mod task_doc;
+mod tasks;
+mod tenants;
+mod tokens;
+
+use std::future::Future;
+use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use wasmill_protocol::Limits;
+use wasmill_protocol::limits::{Caps, MIB};
+
+use crate::handle::Handle;
+
+pub use auth::{BootstrapError, bootstrap_admin};
+pub use body::Pace;
+pub use gate::{GateError, ModuleGate, Upload, UploadBytes};
+pub use openapi::document as openapi_document;
+
+use body::BodyMemory;
+use floods::Floods;
+use ids::TaskIds;
+use metrics::Metrics;
+
+/// Settings of the HTTP interface.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// Version of the program, for `/v1/status`.
+    pub version: String,
+    /// `standalone` or `cluster`, for `/v1/status`.
+    pub mode: String,
+    /// What may be asked for at most.
+    pub caps: Caps,
+    /// What a task gets that does not ask.
+    pub limits: Limits,
+    /// Connections at once; `None` derives it from the limit on open files.
+    pub connections_max: Option<usize>,
+    /// From the first byte of a request to the end of its headers, and the longest idle time between two requests.
+    pub header_timeout: Duration,
+    /// How slowly a body may come.
+    pub body_pace: Pace,
+    /// The longest time in which a client takes nothing of an answer.
+    pub write_stall: Duration,
+    /// Requests under way of one tenant, waiting ones not counted.
+    pub requests_per_tenant: usize,
+    /// Requests of one tenant that wait for a task to end.
+    pub waits_per_tenant: usize,
+    /// Memory of all large request bodies together.
+    pub body_memory_bytes: u64,
+    /// How long connections may finish what they do after `shutdown`.
+    pub drain: Duration,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mode: "standalone".to_owned(),
+            caps: Caps::default(),
+            limits: Limits::default(),
+            connections_max: None,
+            header_timeout: Duration::from_secs(30),
+            body_pace: Pace { idle: Duration::from_secs(20), bytes_per_second: 1024 },
+            write_stall: Duration::from_secs(60),
+            requests_per_tenant: 512,
+            waits_per_tenant: 1024,
+            body_memory_bytes: 1024 * MIB,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What every handler has. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App(Arc<AppParts>);
+
+/// See [`App`].
+pub(crate) struct AppParts {
+    config: HttpConfig,
+    handle: Handle,
+    gate: Arc<dyn ModuleGate>,
+    ids: TaskIds,
+    floods: Floods,
+    body_memory: Arc<BodyMemory>,
+    metrics: Metrics,
+    started: Instant,
+    /// Cancelled when no new work is taken: waiting requests answer at once.
+    stopping: CancellationToken,
+}
+
+impl Deref for App {
+    type Target = AppParts;
+
+    fn deref(&self) -> &AppParts {
+        &self.0
+    }
+}
+
+/// Serves until `shutdown` ends, and then lets connections finish for [`HttpConfig::drain`].
+///
+/// # Errors
+///
+/// When the listener cannot be used, or the operating system gives no randomness.
+pub async fn serve(
+    listener: TcpListener,
+    config: HttpConfig,
+    handle: Handle,
+    gate: Arc<dyn ModuleGate>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let stopping = CancellationToken::new();
+    let app = App(Arc::new(AppParts {
+        ids: TaskIds::new().map_err(io::Error::other)?,
+        floods: Floods::new(config.requests_per_tenant, config.waits_per_tenant),
+        body_memory: BodyMemory::new(config.body_memory_bytes),
+        metrics: Metrics::default(),
+        started: Instant::now(),
+        stopping: stopping.clone(),
+        config,
+        handle,
+        gate,
+    }));
+    let router = openapi::router(&app);
+    let serving = server::serve(listener, app, router);
+    tokio::pin!(serving);
+    tokio::select! {
+        served = &mut serving => return served,
+        () = shutdown => stopping.cancel(),
+    }
+    serving.await
+}

@@ -1,0 +1,156 @@
+//! Modules: upload, list, describe, download, delete.
+
+mod upload;
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use hyper::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use hyper::{StatusCode, Uri};
+use tokio_util::io::ReaderStream;
+use wasmill_fabric::BlobError;
+use wasmill_protocol::api::{ModuleDoc, Page};
+use wasmill_protocol::command::Command;
+use wasmill_protocol::module::{ModuleInfo, ModuleKind};
+use wasmill_protocol::tenant::Role;
+use wasmill_protocol::{Digest, TenantName};
+
+use super::App;
+use super::auth::Caller;
+use super::json;
+use super::path::{self, Named};
+use super::problem::{Code, Fault, Handled};
+use super::query::Parameters;
+
+pub(super) use upload::{__path_upload, upload};
+
+/// Entries of a page without `limit`.
+pub(super) const PAGE_DEFAULT: u64 = 100;
+/// The largest `limit`.
+pub(super) const PAGE_MAX: u64 = 1000;
+
+/// Chunks in which stored bytes are sent.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// The module that a submission names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Resolved {
+    /// Its digest.
+    pub(super) digest: Digest,
+    /// How it is run.
+    pub(super) kind: ModuleKind,
+}
+
+/// What a tenant's digest or alias stands for right now. The text has been checked to be one of the two.
+pub(super) fn resolve(app: &App, tenant: &TenantName, text: &str) -> Handled<Resolved> {
+    let unknown = || Fault::new(Code::ModuleUnknown, format!("there is no module or alias `{text}`")).field("module");
+    let contents = app.handle.shared().directory.read();
+    let digest = match text.parse() {
+        Ok(digest) => digest,
+        Err(_) => contents.alias(tenant, text).ok_or_else(unknown)?,
+    };
+    let (info, _) = contents.module(tenant, digest).ok_or_else(unknown)?;
+    Ok(Resolved { digest, kind: info.kind })
+}
+
+/// List modules.
+///
+/// Ordered by digest.
+#[utoipa::path(get, path = "/v1/modules", tag = "modules", operation_id = "list_modules",
+    params(super::openapi::PageParams),
+    responses((status = 200, description = "One page", body = Page<ModuleDoc>)))]
+pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
+    caller.at_least(Role::Read)?;
+    let mut parameters = Parameters::of(&uri)?;
+    let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
+    let after: Option<Digest> = parameters.parsed("cursor")?;
+    parameters.finish()?;
+    let contents = app.handle.shared().directory.read();
+    let modules = contents.modules.get(&caller.tenant);
+    let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let rest = modules.into_iter().flat_map(|modules| modules.range((start, Bound::Unbounded)));
+    let page = page(rest, limit, |(_, (info, at))| ModuleDoc::new(info, *at), |(digest, _)| digest.to_string());
+    drop(contents);
+    Ok(json::answer(StatusCode::OK, &page))
+}
+
+/// The first `limit` of `entries`, and where to go on if there are more.
+pub(super) fn page<E: Copy, T>(
+    entries: impl Iterator<Item = E>,
+    limit: u64,
+    document: impl Fn(E) -> T,
+    cursor: impl Fn(E) -> String,
+) -> Page<T> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut entries = entries.peekable();
+    let shown: Vec<E> = entries.by_ref().take(limit).collect();
+    let next = if entries.peek().is_some() { shown.last().map(|last| cursor(*last)) } else { None };
+    Page { items: shown.into_iter().map(document).collect(), next }
+}
+
+/// Describe a module.
+#[utoipa::path(get, path = "/v1/modules/{digest}", tag = "modules", operation_id = "get_module",
+    params(super::openapi::DigestPath),
+    responses((status = 200, description = "The module", body = ModuleDoc), super::openapi::Unknown))]
+pub(super) async fn describe(State(app): State<App>, caller: Caller, Named(text): Named<String>, uri: Uri) -> Handled {
+    caller.at_least(Role::Read)?;
+    Parameters::of(&uri)?.finish()?;
+    let (info, at) = find(&app, &caller.tenant, &text)?;
+    Ok(json::answer(StatusCode::OK, &ModuleDoc::new(&info, at)))
+}
+
+/// The bytes of a module.
+#[utoipa::path(get, path = "/v1/modules/{digest}/content", tag = "modules", operation_id = "get_module_content",
+    params(super::openapi::DigestPath),
+    responses(
+        (status = 200, description = "The bytes", body = super::openapi::Bytes, content_type = "application/wasm"),
+        super::openapi::Unknown))]
+pub(super) async fn content(State(app): State<App>, caller: Caller, Named(text): Named<String>, uri: Uri) -> Handled {
+    caller.at_least(Role::Read)?;
+    Parameters::of(&uri)?.finish()?;
+    let (info, _) = find(&app, &caller.tenant, &text)?;
+    let mut response = stored(&app, info.digest, info.bytes).await?;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/wasm"));
+    Ok(response)
+}
+
+/// Delete a module.
+///
+/// Refused while a task that is not final uses it, and while an alias points at it.
+#[utoipa::path(delete, path = "/v1/modules/{digest}", tag = "modules", operation_id = "delete_module",
+    params(super::openapi::DigestPath),
+    responses((status = 204, description = "It is gone"), super::openapi::Unknown, super::openapi::Conflict))]
+pub(super) async fn delete(State(app): State<App>, caller: Caller, Named(text): Named<String>, uri: Uri) -> Handled {
+    caller.at_least(Role::Submit)?;
+    Parameters::of(&uri)?.finish()?;
+    let digest = path::digest(&text)?;
+    app.handle.command(Command::RemoveModule { tenant: caller.tenant.clone(), digest }).await?;
+    Ok(json::no_content())
+}
+
+fn find(app: &App, tenant: &TenantName, text: &str) -> Handled<(Arc<ModuleInfo>, wasmill_protocol::Timestamp)> {
+    let digest = path::digest(text)?;
+    let contents = app.handle.shared().directory.read();
+    let found = contents.module(tenant, digest).map(|(info, at)| (Arc::clone(info), *at));
+    found.ok_or_else(|| Fault::plain(Code::ModuleUnknown))
+}
+
+/// Streams a blob as an attachment of unknown type.
+pub(super) async fn stored(app: &App, digest: Digest, bytes: u64) -> Handled {
+    let reader = match app.handle.shared().blobs.open(digest).await {
+        Ok(reader) => reader,
+        Err(error @ (BlobError::Unknown(_) | BlobError::Damaged(_))) => {
+            return Err(Fault::internal("find bytes that were stored", &error));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut response = Response::new(Body::from_stream(ReaderStream::with_capacity(reader, CHUNK_BYTES)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+    Ok(response)
+}

@@ -1,0 +1,168 @@
+//! Uploading a module: streamed to a blob while it is hashed, looked at, stored, and only then known.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use bytes::{Bytes, BytesMut};
+use hyper::header::HeaderName;
+use hyper::{HeaderMap, StatusCode, Uri};
+use sha2::{Digest as _, Sha256};
+use wasmill_fabric::{BlobError, BlobWriter};
+use wasmill_protocol::api::catalog::is_alias;
+use wasmill_protocol::api::{FieldError, ModuleDoc};
+use wasmill_protocol::command::{Command, Done};
+use wasmill_protocol::module::ModuleInfo;
+use wasmill_protocol::tenant::Role;
+use wasmill_protocol::{Digest, TenantName};
+
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::body::{BodyReader, header_text, media_type};
+use crate::http::gate::{GateError, Upload, UploadBytes};
+use crate::http::json;
+use crate::http::problem::{Code, Fault, Handled};
+use crate::http::query::Parameters;
+
+/// What the client believes the digest to be.
+const DIGEST_HEADER: HeaderName = HeaderName::from_static("wasmill-digest");
+
+/// Upload a module.
+///
+/// The body is the bytes of a `.wasm` file. A module that this tenant has already is answered with 200.
+#[utoipa::path(post, path = "/v1/modules", tag = "modules", operation_id = "upload_module",
+    params(
+        ("alias" = Option<String>, Query, description = "Point this alias at the module"),
+        ("Wasmill-Digest" = Option<String>, Header, description = "Must be the digest of the body")),
+    request_body(content = super::super::openapi::Bytes, content_type = "application/wasm"),
+    responses(
+        (status = 200, description = "The tenant had it already", body = ModuleDoc),
+        (status = 201, description = "It is stored", body = ModuleDoc),
+        crate::http::openapi::Conflict, crate::http::openapi::BodyProblems))]
+pub(in crate::http) async fn upload(
+    State(app): State<App>,
+    caller: Caller,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Handled {
+    caller.at_least(Role::Submit)?;
+    let mut parameters = Parameters::of(&uri)?;
+    let alias = parameters.text("alias")?;
+    parameters.finish()?;
+    check_alias(alias.as_deref())?;
+    let claimed = claimed_digest(&headers)?;
+    if media_type(&headers).is_some_and(|media_type| media_type.starts_with("multipart/")) {
+        return Err(Fault::new(Code::UnsupportedMediaType, "send the bytes themselves as the body, not a form"));
+    }
+    let config = &app.config;
+    let reader = BodyReader::new(&headers, body, config.caps.module_bytes, Code::ModuleTooLarge, config.body_pace)?;
+    let received = receive(&app, reader).await?;
+    if let Some(claimed) = claimed.filter(|claimed| *claimed != received.digest) {
+        let detail = format!("the body has the digest {}, not {claimed}", received.digest);
+        return Err(Fault::new(Code::DigestMismatch, detail).field(DIGEST_HEADER.as_str()));
+    }
+    let created = keep(&app, &caller.tenant, received, alias).await?;
+    let (digest, status) = created;
+    let contents = app.handle.shared().directory.read();
+    let Some((info, at)) = contents.module(&caller.tenant, digest) else {
+        return Err(Fault::new(Code::ModuleUnknown, "the module was deleted at the same moment"));
+    };
+    let document = ModuleDoc::new(info, *at);
+    drop(contents);
+    Ok(json::answer(status, &document))
+}
+
+fn check_alias(alias: Option<&str>) -> Handled<()> {
+    match alias {
+        Some(alias) if !is_alias(alias) => {
+            let detail = "is not an alias: `name` or `name:version` of a-z, 0-9, `-`, `_`, `.` is expected";
+            Err(FieldError::invalid("alias", detail).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn claimed_digest(headers: &HeaderMap) -> Handled<Option<Digest>> {
+    let Some(text) = header_text(headers, &DIGEST_HEADER)? else { return Ok(None) };
+    text.parse().map(Some).map_err(|error: wasmill_protocol::ids::ParseIdError| {
+        Fault::new(Code::MalformedDigest, error.to_string()).field(DIGEST_HEADER.as_str())
+    })
+}
+
+/// Bytes that have all arrived but are not visible yet. Dropping them leaves nothing behind.
+struct Received {
+    writer: Box<dyn BlobWriter>,
+    digest: Digest,
+    byte_count: u64,
+    /// The bytes, when the writer has no file that the gate could read.
+    in_memory: Option<Bytes>,
+}
+
+async fn receive(app: &App, mut reader: BodyReader) -> Handled<Received> {
+    let mut writer = app.handle.shared().blobs.create().await?;
+    let mut in_memory = writer.local_path().is_none().then(BytesMut::new);
+    let mut hasher = Sha256::new();
+    let mut byte_count = 0;
+    while let Some(chunk) = reader.next().await? {
+        hasher.update(&chunk);
+        byte_count += chunk.len() as u64;
+        if let Some(bytes) = &mut in_memory {
+            bytes.extend_from_slice(&chunk);
+        }
+        writer.write(chunk).await?;
+    }
+    let digest = Digest(hasher.finalize().into());
+    Ok(Received { writer, digest, byte_count, in_memory: in_memory.map(BytesMut::freeze) })
+}
+
+/// Stores what was received unless this tenant has it. What other tenants have makes no difference: their modules must
+/// not be guessable by their digest or by the time that an upload takes.
+async fn keep(
+    app: &App,
+    tenant: &TenantName,
+    received: Received,
+    alias: Option<String>,
+) -> Handled<(Digest, StatusCode)> {
+    let digest = received.digest;
+    let known = app.handle.shared().directory.read().module(tenant, digest).is_some();
+    if known {
+        if let Some(name) = alias {
+            app.handle.command(Command::SetAlias { tenant: tenant.clone(), name, digest }).await?;
+        }
+        return Ok((digest, StatusCode::OK));
+    }
+    let path = received.writer.local_path().map(Path::to_owned);
+    let bytes = match (&received.in_memory, &path) {
+        (Some(bytes), _) => UploadBytes::Memory(bytes.clone()),
+        (None, Some(path)) => UploadBytes::File(path),
+        (None, None) => return Err(Fault::new(Code::Internal, "the uploaded bytes are gone")),
+    };
+    let info = inspect(app, tenant, Upload { digest, byte_count: received.byte_count, bytes }).await?;
+    match received.writer.finish(Box::new(move |stat| stat.digest == digest)).await {
+        Ok(_) => {}
+        Err(error @ BlobError::Unwanted(_)) => return Err(Fault::internal("store the bytes as they came", &error)),
+        Err(error) => return Err(error.into()),
+    }
+    let command = Command::AddModule { tenant: tenant.clone(), module: Arc::new(info), alias };
+    let status = match app.handle.command(command).await? {
+        (_, Done::Created) => StatusCode::CREATED,
+        // The same bytes were uploaded at the same moment.
+        _ => StatusCode::OK,
+    };
+    Ok((digest, status))
+}
+
+async fn inspect(app: &App, tenant: &TenantName, upload: Upload<'_>) -> Handled<ModuleInfo> {
+    let (digest, bytes) = (upload.digest, upload.byte_count);
+    match app.gate.inspect(tenant, upload).await {
+        Ok(info) => Ok(ModuleInfo { digest, bytes, ..info }),
+        Err(GateError::Rejected(rejection)) => Err(Fault::new(Code::ModuleInvalid, rejection.message)),
+        Err(GateError::Busy { retry_ms }) => Err(Fault::plain(Code::CompilerBusy).retry_ms(retry_ms)),
+        Err(GateError::Fault(reason)) => {
+            tracing::error!(%digest, reason, "cannot check a module");
+            Err(Fault::new(Code::Internal, "the module could not be checked"))
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What the leader, the blobs and the read model refuse, as problems.
+
+use wasmill_fabric::BlobError;
+use wasmill_protocol::command::{QuotaKind, Refusal};
+
+use super::problem::{Code, Fault};
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::TaskUnknown => Self::plain(Code::TaskUnknown),
+            Refusal::TaskFinal => Self::plain(Code::AlreadyFinal),
+            Refusal::ModuleUnknown => Self::plain(Code::ModuleUnknown),
+            Refusal::ModuleInUse { task } => {
+                Self::new(Code::ModuleInUse, format!("task {task} uses the module and is not final")).task(task)
+            }
+            Refusal::ModuleAliased { alias } => {
+                Self::new(Code::ModuleAliased, format!("the alias `{alias}` points at the module"))
+            }
+            Refusal::AliasUnknown => Self::plain(Code::AliasUnknown),
+            Refusal::TenantUnknown => Self::plain(Code::TenantUnknown),
+            Refusal::TenantExists => Self::plain(Code::TenantExists).field("name"),
+            Refusal::TenantPermanent => Self::plain(Code::TenantPermanent),
+            Refusal::TokenUnknown => Self::plain(Code::TokenUnknown),
+            Refusal::TokenExists => Self::plain(Code::TokenExists),
+            Refusal::Quota { quota, limit } => quota_used_up(quota, limit),
+            Refusal::KeyConflict { task } => key_conflict(task),
+            Refusal::KeyCheckStale => Self::new(Code::Overloaded, "the idempotency key could not be looked up in time"),
+            Refusal::Overloaded { what, retry_ms } => {
+                // The driver says which of its queues is full; a read model that lags is not the caller's doing.
+                let code = if what.contains("queue") { Code::QueueFull } else { Code::Overloaded };
+                Self::new(code, what).retry_ms(retry_ms)
+            }
+            Refusal::NoSpace => Self::plain(Code::NoSpace),
+            Refusal::NotLeader => Self::plain(Code::NotLeader),
+        }
+    }
+}
+
+/// The key is taken by another submission.
+pub(super) fn key_conflict(task: wasmill_protocol::TaskId) -> Fault {
+    Fault::new(Code::IdempotencyConflict, format!("the key belongs to task {task}, whose submission was different"))
+        .field("idempotency_key")
+        .task(task)
+}
+
+fn quota_used_up(quota: QuotaKind, limit: u64) -> Fault {
+    let name = quota.as_str();
+    let code = match quota {
+        // This one empties by itself; modules stay until somebody deletes them.
+        QuotaKind::TasksQueued => Code::QuotaExceeded,
+        QuotaKind::Modules | QuotaKind::ModuleBytes => Code::ModuleQuota,
+    };
+    Fault::new(code, format!("the tenant's quota `{name}` of {limit} is used up")).field(name).limit(limit)
+}
+
+impl From<BlobError> for Fault {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::NoSpace { .. } => Self::plain(Code::NoSpace),
+            error => Self::internal("read or write stored bytes", &error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overload_tells_the_callers_queue_from_ours() {
+        let overloaded = |what: &str| Fault::from(Refusal::Overloaded { what: what.to_owned(), retry_ms: 500 });
+        assert_eq!(overloaded("the scheduler's queue is full").code().status(), 429);
+        assert_eq!(overloaded("the read model is behind").code().status(), 503);
+    }
+}

@@ -1,0 +1,206 @@
+//! `POST /v1/run/{module}`: the body goes in, the output comes out, in one request.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hyper::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Uri};
+use wasmill_protocol::api::check::{FUEL_MAX, module_name, priority};
+use wasmill_protocol::api::{FieldError, LimitsAsked, SubmitTask};
+use wasmill_protocol::command::Command;
+use wasmill_protocol::event::{AfterAttempt, EndReason, EventBody};
+use wasmill_protocol::task::{InputForm, RetryPolicy};
+use wasmill_protocol::tenant::Role;
+use wasmill_protocol::{FinalState, OutcomeKind, Payload, TaskId, TaskSpec, TenantName};
+
+use super::App;
+use super::auth::Caller;
+use super::body::{BodyReader, collect};
+use super::modules::{Resolved, resolve, stored};
+use super::path::Named;
+use super::problem::{Code, Fault, Handled};
+use super::query::Parameters;
+use super::submit::{check_for_kind, limits, name_task, split_payload, submission};
+use crate::finals::FinalNotice;
+
+/// Run a module once.
+///
+/// One attempt. A client that goes away before the answer cancels the task. The header `Wasmill-Task` names the task,
+/// which can be looked at like any other.
+#[utoipa::path(post, path = "/v1/run/{module}", tag = "tasks", operation_id = "run",
+    params(super::openapi::ModulePath, super::openapi::RunParams),
+    request_body(content = super::openapi::Bytes, content_type = "application/octet-stream"),
+    responses(
+        (status = 200, description = "The output", body = super::openapi::Bytes, content_type = "application/octet-stream",
+            headers(("Wasmill-Task" = String, description = "The task"))),
+        super::openapi::Unknown, super::openapi::BodyProblems))]
+pub(super) async fn run(
+    State(app): State<App>,
+    mut caller: Caller,
+    Named(module): Named<String>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Handled {
+    caller.at_least(Role::Submit)?;
+    let asked = asked(&app, &uri)?;
+    module_name(&module)?;
+    let resolved = resolve(&app, &caller.tenant, &module)?;
+    let limits = limits(&app, &caller.tenant, &asked.limits.unwrap_or_default())?;
+    check_for_kind(&asked, resolved.kind)?;
+    let config = &app.config;
+    let payload_max = config.caps.payload_bytes;
+    let reader = BodyReader::new(&headers, body, payload_max, Code::PayloadTooLarge, config.body_pace)?;
+    let (bytes, memory) = collect(reader, &app.body_memory).await?;
+    let input = store(&app, bytes).await?;
+    drop(memory);
+    let spec = spec(&caller.tenant, asked, resolved, limits, input);
+    let _waiting = caller.wait(&app)?;
+    run_to_end(&app, spec).await
+}
+
+/// The query as the fields of a submission.
+fn asked(app: &App, uri: &Uri) -> Handled<SubmitTask> {
+    let mut parameters = Parameters::of(uri)?;
+    let caps = &app.config.caps;
+    let limits = LimitsAsked {
+        cpu_ms: parameters.number("cpu_ms", 1, caps.cpu_ms)?,
+        fuel: parameters.number("fuel", 1, FUEL_MAX)?,
+        memory_bytes: parameters.number("memory_bytes", 1, caps.memory_bytes)?,
+        wall_ms: parameters.number("wall_ms", 1, caps.wall_ms)?,
+        output_bytes: parameters.number("output_bytes", 0, caps.output_bytes)?,
+    };
+    let asked_priority = parameters.text("priority")?.map(|text| {
+        let detail = "is not a whole number from -100 to 100";
+        text.parse::<i64>().map_err(|_| Fault::from(FieldError::invalid("priority", detail)))
+    });
+    let asked_priority = asked_priority.transpose()?;
+    priority(asked_priority)?;
+    let args = parameters.texts("arg");
+    parameters.finish()?;
+    let args = (!args.is_empty()).then_some(args);
+    Ok(SubmitTask { limits: Some(limits), priority: asked_priority, args, ..SubmitTask::default() })
+}
+
+async fn store(app: &App, bytes: Bytes) -> Handled<Payload> {
+    match split_payload(bytes) {
+        (payload, None) => Ok(payload),
+        (_, Some(large)) => {
+            let stat = app.handle.shared().blobs.put(large).await?;
+            Ok(Payload::Blob { digest: stat.digest, bytes: stat.bytes })
+        }
+    }
+}
+
+fn spec(
+    tenant: &TenantName,
+    asked: SubmitTask,
+    module: Resolved,
+    limits: wasmill_protocol::Limits,
+    input: Payload,
+) -> TaskSpec {
+    TaskSpec {
+        tenant: tenant.clone(),
+        module: module.digest,
+        kind: module.kind,
+        input,
+        input_form: InputForm::Bytes,
+        args: asked.args.unwrap_or_default(),
+        env: BTreeMap::new(),
+        limits,
+        priority: asked.priority.and_then(|priority| i8::try_from(priority).ok()).unwrap_or(0),
+        retry: RetryPolicy { attempts_max: 1, ..RetryPolicy::default() },
+        ..TaskSpec::default()
+    }
+}
+
+async fn run_to_end(app: &App, spec: TaskSpec) -> Handled {
+    let shared = app.handle.shared();
+    let task = app.ids.draw(shared.clock.now());
+    // Before the submission, or the end could come before anybody listens for it.
+    let wait = shared.finals.wait(task);
+    let mut interest = Interest { app: app.clone(), tenant: spec.tenant.clone(), task, accepted: false, ended: false };
+    app.handle.command(submission(task, &Arc::new(spec), None)).await?;
+    interest.accepted = true;
+    let Some(notice) = wait.ended().await else {
+        return Err(Fault::plain(Code::ShuttingDown).task(task));
+    };
+    interest.ended = true;
+    let mut response = match answer(app, task, &notice).await {
+        Ok(response) => response,
+        Err(fault) => fault.into_response(),
+    };
+    name_task(&mut response, task);
+    Ok(response)
+}
+
+async fn answer(app: &App, task: TaskId, notice: &FinalNotice) -> Handled {
+    match notice.event() {
+        EventBody::AttemptEnded { output, next: AfterAttempt::Final { state: FinalState::Succeeded }, .. } => {
+            raw_output(app, output).await
+        }
+        EventBody::AttemptEnded { outcome, .. } => {
+            let detail =
+                if outcome.message.is_empty() { Code::Outcome(outcome.kind).title() } else { &outcome.message };
+            Err(Fault::new(Code::Outcome(outcome.kind), detail).task(task))
+        }
+        EventBody::TaskEnded { reason, .. } => {
+            let detail = match reason {
+                EndReason::Cancelled { reason: Some(reason) } => reason.clone(),
+                EndReason::Cancelled { reason: None } => "the task was cancelled before it ran".to_owned(),
+                EndReason::Expired => "the task waited too long".to_owned(),
+                EndReason::TenantRemoved => "the tenant was deleted".to_owned(),
+            };
+            Err(Fault::new(Code::Outcome(OutcomeKind::Cancelled), detail).task(task))
+        }
+        _ => Err(Fault::new(Code::Internal, "the task ended in an unknown way").task(task)),
+    }
+}
+
+/// The bytes of a result.
+pub(super) async fn raw_output(app: &App, output: &Payload) -> Handled {
+    let bytes = match output {
+        Payload::Empty => Bytes::new(),
+        Payload::Inline(bytes) => bytes.clone(),
+        Payload::Blob { digest, bytes } => return stored(app, *digest, *bytes).await,
+    };
+    let mut response = Response::new(Body::from(bytes));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+    Ok(response)
+}
+
+/// Somebody waits for the task. When they go away before it ends, it is cancelled: nobody would see its result.
+struct Interest {
+    app: App,
+    tenant: TenantName,
+    task: TaskId,
+    accepted: bool,
+    ended: bool,
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        self.app.handle.shared().finals.forget(self.task);
+        // When we stop ourselves, the task goes on elsewhere or after the restart.
+        if !self.accepted || self.app.stopping.is_cancelled() {
+            return;
+        }
+        let (app, tenant, task) = (self.app.clone(), self.tenant.clone(), self.task);
+        let reason = Some("the client went away".to_owned());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                // It may have ended in this moment, which is fine.
+                let _ = app.handle.command(Command::Cancel { tenant, task, reason }).await;
+            });
+        }
+    }
+}

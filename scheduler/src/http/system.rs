@@ -1,0 +1,161 @@
+//! Hosts, the state of the whole, and health.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{StatusCode, Uri};
+use wasmill_protocol::HostId;
+use wasmill_protocol::api::{HostDoc, Page, QueueDoc, StatusDoc, Time};
+use wasmill_protocol::tenant::Role;
+use wasmill_scheduler_core::io::HostView;
+
+use super::App;
+use super::auth::Caller;
+use super::json;
+use super::modules::{PAGE_DEFAULT, PAGE_MAX, page};
+use super::path::Named;
+use super::problem::{Code, Fault, Handled};
+use super::query::Parameters;
+use crate::handle::Overview;
+
+/// List hosts.
+///
+/// Ordered by id.
+#[utoipa::path(get, path = "/v1/hosts", tag = "system", operation_id = "list_hosts",
+    params(super::openapi::PageParams),
+    responses((status = 200, description = "One page", body = Page<HostDoc>)))]
+pub(super) async fn hosts(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
+    caller.at_least(Role::Read)?;
+    let mut parameters = Parameters::of(&uri)?;
+    let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
+    let after = parameters.text("cursor")?;
+    parameters.finish()?;
+    let mut hosts = overview(&app).await?.hosts;
+    hosts.sort_by(|left, right| left.info.id.cmp(&right.info.id));
+    let rest = hosts.iter().filter(|host| after.as_deref().is_none_or(|after| &*host.info.id.0 > after));
+    let page = page(rest, limit, document, |host| host.info.id.to_string());
+    Ok(json::answer(StatusCode::OK, &page))
+}
+
+fn document(view: &HostView) -> HostDoc {
+    let info = &view.info;
+    let said = view.heartbeat.as_ref();
+    let slots = said.map_or(info.cores, |said| said.slots);
+    let slots_used = view.attempts.min(slots);
+    HostDoc {
+        id: info.id.to_string(),
+        incarnation: info.incarnation.0,
+        address: info.address.clone(),
+        cores: info.cores,
+        memory_bytes: info.memory_bytes,
+        labels: info.labels.clone(),
+        state: view.state.to_owned(),
+        slots,
+        slots_used,
+        slots_free: slots - slots_used,
+        attempts: view.attempts,
+        load_millicores: said.map_or(0, |said| said.load_millicores),
+        modules_cached: said.map_or(0, |said| said.modules_cached),
+        version: info.version.clone(),
+        last_seen: Time(view.last_seen),
+    }
+}
+
+/// Drain a host.
+///
+/// It takes no new attempts; those that it has go on.
+#[utoipa::path(post, path = "/v1/hosts/{id}/drain", tag = "system", operation_id = "drain_host",
+    params(super::openapi::HostPath),
+    responses((status = 204, description = "It drains"), super::openapi::Unknown))]
+pub(super) async fn drain(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
+    set_draining(&app, &caller, &id, &uri, true).await
+}
+
+/// End the draining of a host.
+#[utoipa::path(post, path = "/v1/hosts/{id}/undrain", tag = "system", operation_id = "undrain_host",
+    params(super::openapi::HostPath),
+    responses((status = 204, description = "It takes attempts again"), super::openapi::Unknown))]
+pub(super) async fn undrain(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
+    set_draining(&app, &caller, &id, &uri, false).await
+}
+
+async fn set_draining(app: &App, caller: &Caller, id: &str, uri: &Uri, draining: bool) -> Handled {
+    caller.at_least(Role::Admin)?;
+    Parameters::of(uri)?.finish()?;
+    if app.handle.drain(HostId::from(id), draining).await {
+        return Ok(json::no_content());
+    }
+    // An answer that did not come in time looks the same.
+    overview(app).await?;
+    Err(Fault::plain(Code::HostUnknown))
+}
+
+/// Where the whole stands.
+#[utoipa::path(get, path = "/v1/status", tag = "system", operation_id = "get_status",
+    responses((status = 200, description = "Version, leadership, log and queue", body = StatusDoc)))]
+pub(super) async fn status(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
+    caller.at_least(Role::Read)?;
+    Parameters::of(&uri)?.finish()?;
+    let overview = app.handle.overview().await.unwrap_or_default();
+    let standing = app.handle.standing();
+    let shared = app.handle.shared();
+    let document = StatusDoc {
+        version: app.config.version.clone(),
+        mode: app.config.mode.clone(),
+        node: standing.node,
+        leader: standing.leader,
+        term: standing.term.0,
+        log_seq: shared.read_model.position().0,
+        queue: QueueDoc {
+            waiting: overview.queue.waiting,
+            queued: overview.queue.queued,
+            running: overview.queue.running,
+        },
+        hosts: overview.hosts.iter().filter(|host| host.state != "lost").count() as u64,
+        now: Time(shared.clock.now()),
+        uptime_ms: u64::try_from(app.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    };
+    Ok(json::answer(StatusCode::OK, &document))
+}
+
+async fn overview(app: &App) -> Handled<Overview> {
+    app.handle.overview().await.ok_or_else(|| Fault::plain(Code::NotLeader))
+}
+
+/// Whether the process lives.
+///
+/// Needs no token.
+#[utoipa::path(get, path = "/livez", tag = "system", operation_id = "livez", security(()),
+    responses((status = 200, description = "It does", body = String, content_type = "text/plain")))]
+pub(super) async fn livez() -> Response {
+    ok()
+}
+
+/// Whether requests are served.
+///
+/// Needs no token. Not while this node does not lead, its disk is full, or it stops.
+#[utoipa::path(get, path = "/readyz", tag = "system", operation_id = "readyz", security(()),
+    responses((status = 200, description = "They are", body = String, content_type = "text/plain")))]
+pub(super) async fn readyz(State(app): State<App>) -> Handled {
+    if app.stopping.is_cancelled() {
+        return Err(Fault::plain(Code::ShuttingDown));
+    }
+    let standing = app.handle.standing();
+    if standing.no_space {
+        return Err(Fault::new(Code::Overloaded, "the disk is full"));
+    }
+    if !standing.leading {
+        return Err(Fault::plain(Code::NotLeader));
+    }
+    if app.handle.shared().read_model.lagging() {
+        return Err(Fault::new(Code::Overloaded, "the read model is behind"));
+    }
+    Ok(ok())
+}
+
+fn ok() -> Response {
+    let mut response = Response::new(Body::from("ok\n"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

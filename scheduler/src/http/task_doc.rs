@@ -1,0 +1,272 @@
+//! Tasks as they are shown.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use wasmill_protocol::api::{OutcomeDoc, ProgressDoc, TaskDoc, TaskEventDoc, Time, UsageDoc};
+use wasmill_protocol::event::{AfterAttempt, EndReason};
+use wasmill_protocol::task::InputForm;
+use wasmill_protocol::{Outcome, OutcomeKind, Payload, TaskState, Timestamp, Usage};
+
+use super::App;
+use crate::read_model::{HistoryEntry, HistoryEvent, TaskRow};
+
+/// How much of a task is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// All of it.
+    Whole,
+    /// Without payload and result: what a listing shows.
+    Brief,
+}
+
+/// A task with why it does not run, as the core says it.
+pub(super) async fn explained(app: &App, row: &TaskRow, shown: Shown) -> TaskDoc {
+    let mut document = document(app, row, shown);
+    if matches!(row.state, TaskState::Waiting | TaskState::Queued)
+        && let Some(waiting) = app.handle.explain(vec![row.id]).await.pop()
+        && waiting.waiting_for.is_some()
+    {
+        document.waiting_for = waiting.waiting_for;
+    }
+    document
+}
+
+/// A task without asking the core.
+pub(super) fn document(app: &App, row: &TaskRow, shown: Shown) -> TaskDoc {
+    let mut document = described(row);
+    if shown == Shown::Whole {
+        show_input(row, &mut document);
+        document.output = if let Payload::Inline(bytes) = &row.output { json_value(bytes) } else { None };
+    }
+    if row.state == TaskState::Running
+        && let Some(host) = &row.host
+    {
+        let progress = app.handle.shared().progress.of(host, row.id);
+        document.progress =
+            progress.map(|said| ProgressDoc { done: said.done, total: said.total, message: said.message });
+    }
+    document
+}
+
+fn described(row: &TaskRow) -> TaskDoc {
+    let spec = &*row.spec;
+    TaskDoc {
+        id: row.id,
+        tenant: spec.tenant.clone(),
+        module: spec.module,
+        state: row.state,
+        reason: reason(row),
+        cancel_requested: row.cancel_requested,
+        cancel_reason: row.cancel_reason.clone(),
+        name: spec.name.clone(),
+        description: spec.description.clone(),
+        labels: spec.labels.clone(),
+        args: spec.args.clone(),
+        env: spec.env.clone(),
+        limits: spec.limits,
+        priority: spec.priority,
+        attempts_max: spec.retry.attempts_max,
+        backoff_ms: spec.retry.backoff_ms,
+        backoff_ms_max: spec.retry.backoff_ms_max,
+        not_before: (spec.not_before != Timestamp(0)).then_some(Time(spec.not_before)),
+        expires_ms: spec.expires_ms,
+        idempotency_key: spec.idempotency_key.clone(),
+        require: spec.require.clone(),
+        deterministic: spec.deterministic,
+        seed: spec.seed,
+        retry_of: spec.retry_of,
+        waiting_for: waiting_for(row),
+        attempt: row.attempt,
+        host: row.host.clone(),
+        outcome: shown_outcome(row),
+        usage: row.usage.as_ref().map(usage),
+        created_at: Time(row.created_at),
+        updated_at: Time(row.updated_at),
+        started_at: row.started_at.map(Time),
+        finished_at: row.finished_at.map(Time),
+        ..TaskDoc::default()
+    }
+}
+
+/// What can be said without the core.
+fn waiting_for(row: &TaskRow) -> Option<String> {
+    match row.state {
+        TaskState::Waiting => Some(match row.waiting_until {
+            Some(until) => format!("its time: {until}"),
+            None => "its time".to_owned(),
+        }),
+        TaskState::Queued => Some("a free slot on a host".to_owned()),
+        _ => None,
+    }
+}
+
+fn reason(row: &TaskRow) -> Option<String> {
+    if !row.state.is_final() || row.state == TaskState::Succeeded {
+        return None;
+    }
+    let reason = match &row.end_reason {
+        Some(EndReason::Expired) => "expired",
+        Some(EndReason::TenantRemoved) => "tenant_removed",
+        Some(EndReason::Cancelled { .. }) => OutcomeKind::Cancelled.as_str(),
+        None => row.outcome.as_ref()?.kind.as_str(),
+    };
+    Some(reason.to_owned())
+}
+
+fn shown_outcome(row: &TaskRow) -> Option<OutcomeDoc> {
+    match &row.end_reason {
+        // No attempt ended it, but whoever looks for how it ended looks here.
+        Some(EndReason::Cancelled { reason }) => Some(OutcomeDoc {
+            kind: OutcomeKind::Cancelled,
+            message: reason.clone().unwrap_or_else(|| "cancelled before it ran".to_owned()),
+            ..OutcomeDoc::default()
+        }),
+        _ => row.outcome.as_deref().map(outcome),
+    }
+}
+
+/// An outcome as it is shown.
+pub(super) fn outcome(outcome: &Outcome) -> OutcomeDoc {
+    OutcomeDoc {
+        kind: outcome.kind,
+        message: outcome.message.clone(),
+        exit_code: outcome.exit_code,
+        trap: outcome.trap,
+        backtrace: (!outcome.backtrace.is_empty()).then(|| outcome.backtrace.clone()),
+    }
+}
+
+fn usage(usage: &Usage) -> UsageDoc {
+    UsageDoc {
+        fuel: usage.fuel,
+        cpu_us: usage.cpu_us,
+        memory_peak_bytes: usage.memory_peak_bytes,
+        queue_us: usage.queue_us,
+        run_us: usage.run_us,
+        input_bytes: usage.input_bytes,
+        output_bytes: usage.output_bytes,
+    }
+}
+
+/// Shows the payload as it was submitted; one that is a blob is not shown.
+fn show_input(row: &TaskRow, document: &mut TaskDoc) {
+    let bytes = match &row.spec.input {
+        Payload::Inline(bytes) => bytes.clone(),
+        Payload::Empty => Bytes::new(),
+        Payload::Blob { .. } => return,
+    };
+    match row.spec.input_form {
+        InputForm::Json => document.input = serde_json::from_slice(&bytes).ok(),
+        InputForm::Text => document.input_text = Some(String::from_utf8_lossy(&bytes).into_owned()),
+        InputForm::Bytes if bytes.is_empty() => {}
+        InputForm::Bytes => document.input_base64 = Some(STANDARD.encode(&bytes)),
+    }
+}
+
+/// A result as a JSON value, if it is one that every client can read.
+fn json_value(bytes: &[u8]) -> Option<Box<RawValue>> {
+    let value: Box<RawValue> = serde_json::from_slice(bytes).ok()?;
+    (depth(value.get()) <= DEPTH_MAX).then_some(value)
+}
+
+/// Deeper values would make the parsers of some clients give up on the whole answer.
+const DEPTH_MAX: usize = 64;
+
+/// How deep the brackets of a valid JSON text are nested.
+fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// One entry of a history as it is shown.
+pub(super) fn event(entry: &HistoryEntry) -> TaskEventDoc {
+    let base = |event: &str| TaskEventDoc {
+        at: Time(entry.at),
+        seq: entry.seq.0,
+        event: event.to_owned(),
+        ..TaskEventDoc::default()
+    };
+    match &entry.event {
+        HistoryEvent::Submitted { waiting_until } => {
+            TaskEventDoc { not_before: waiting_until.map(Time), ..base("submitted") }
+        }
+        HistoryEvent::Queued => base("queued"),
+        HistoryEvent::Prioritized { priority } => TaskEventDoc { priority: Some(*priority), ..base("prioritized") },
+        HistoryEvent::AttemptStarted { attempt, host } => {
+            TaskEventDoc { attempt: Some(attempt.0), host: Some(host.to_string()), ..base("attempt_started") }
+        }
+        HistoryEvent::CheckpointSaved { attempt, bytes, times } => TaskEventDoc {
+            attempt: Some(attempt.0),
+            bytes: Some(*bytes),
+            times: Some(*times),
+            ..base("checkpoint_saved")
+        },
+        HistoryEvent::AttemptEnded { attempt, kind, message, next } => {
+            let (state, not_before) = match next {
+                AfterAttempt::Final { state } => ((*state).into(), None),
+                AfterAttempt::Retry { not_before } => (TaskState::Waiting, Some(Time(*not_before))),
+                AfterAttempt::Requeue => (TaskState::Queued, None),
+            };
+            TaskEventDoc {
+                attempt: Some(attempt.0),
+                outcome: Some(*kind),
+                message: Some(message.clone()).filter(|message| !message.is_empty()),
+                state: Some(state),
+                not_before,
+                ..base("attempt_ended")
+            }
+        }
+        HistoryEvent::CancelRequested { reason } => TaskEventDoc { reason: reason.clone(), ..base("cancel_requested") },
+        HistoryEvent::Ended { state, reason } => {
+            let reason = match reason {
+                EndReason::Cancelled { reason } => reason.clone(),
+                EndReason::Expired => Some("expired".to_owned()),
+                EndReason::TenantRemoved => Some("tenant_removed".to_owned()),
+            };
+            TaskEventDoc { state: Some((*state).into()), reason, ..base("ended") }
+        }
+        HistoryEvent::ReportLate { attempt, host } => {
+            TaskEventDoc { attempt: Some(attempt.0), host: Some(host.to_string()), ..base("report_late") }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_json_that_clients_can_read_is_shown_as_json() {
+        for (bytes, shown) in [
+            (&b"{\"a\": [1, 2]}"[..], true),
+            (b"null", true),
+            (b" 7 ", true),
+            (b"hello", false),
+            (b"", false),
+            (b"{\"a\":}", false),
+            (b"\"\xff\"", false),
+            (b"1 2", false),
+        ] {
+            assert_eq!(json_value(bytes).is_some(), shown, "{bytes:?}");
+        }
+        let nested = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();
+        assert!(json_value(&nested(DEPTH_MAX)).is_some());
+        assert!(json_value(&nested(DEPTH_MAX + 1)).is_none());
+        assert_eq!(depth(r#"{"a\"[[[": "{{", "b": [{}]}"#), 3);
+    }
+}

@@ -1,0 +1,237 @@
+//! Looking at tasks: one, many, their output, their logs, their history.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{StatusCode, Uri};
+use wasmill_protocol::api::{FieldError, Page, TaskDoc, TaskEventsDoc, Time};
+use wasmill_protocol::tenant::Role;
+use wasmill_protocol::{Payload, TaskId, TaskState, TenantName};
+
+use super::App;
+use super::auth::Caller;
+use super::json;
+use super::modules::{PAGE_DEFAULT, PAGE_MAX, stored};
+use super::path::{self, Named};
+use super::problem::{Code, Fault, Handled};
+use super::query::Parameters;
+use super::run::raw_output;
+use super::task_doc::{Shown, document, event, explained};
+use crate::finals::FinalWait;
+use crate::read_model::{Cursor, ReadError, TaskFilter, TaskRow};
+
+/// The longest time that a request waits for a task.
+pub(super) const WAIT_MS_MAX: u64 = 60_000;
+
+/// Tasks of one listing whose reason to wait is asked of the core.
+const EXPLAINED_MAX: usize = 1000;
+
+/// A task of a tenant; a fault if there is none.
+pub(super) async fn find(app: &App, tenant: &TenantName, task: TaskId) -> Handled<TaskRow> {
+    let found = app.handle.shared().read_model.task(tenant, task).await.map_err(unreadable)?;
+    found.ok_or_else(|| Fault::plain(Code::TaskUnknown))
+}
+
+fn unreadable(error: ReadError) -> Fault {
+    match error {
+        ReadError::Behind { .. } => Fault::new(Code::Overloaded, error.to_string()),
+        ReadError::Storage { .. } => Fault::internal("read tasks", &error),
+    }
+}
+
+/// A task.
+///
+/// With `wait_ms` the answer comes when the task is final or when the time is over.
+#[utoipa::path(get, path = "/v1/tasks/{id}", tag = "tasks", operation_id = "get_task",
+    params(super::openapi::TaskPath, super::openapi::WaitParams),
+    responses((status = 200, description = "The task", body = TaskDoc), super::openapi::Unknown))]
+pub(super) async fn get(State(app): State<App>, mut caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
+    caller.at_least(Role::Read)?;
+    let mut parameters = Parameters::of(&uri)?;
+    let wait_ms = parameters.number("wait_ms", 0, WAIT_MS_MAX)?.unwrap_or(0);
+    parameters.finish()?;
+    let task = path::task(&id)?;
+    let end = (wait_ms > 0).then(|| End::of(&app, task));
+    let mut row = find(&app, &caller.tenant, task).await?;
+    if let Some(end) = end
+        && !row.state.is_final()
+    {
+        let _waiting = caller.wait(&app)?;
+        end.within(wait_ms).await;
+        row = find(&app, &caller.tenant, task).await?;
+    }
+    Ok(json::answer(StatusCode::OK, &explained(&app, &row, Shown::Whole).await))
+}
+
+/// The end of a task, to be waited for. Registered from the beginning, so that whoever looks at the task afterwards and
+/// finds it not final cannot miss its end.
+pub(super) struct End {
+    app: App,
+    task: TaskId,
+    wait: Option<FinalWait>,
+}
+
+impl End {
+    /// Registers.
+    pub(super) fn of(app: &App, task: TaskId) -> Self {
+        Self { app: app.clone(), task, wait: Some(app.handle.shared().finals.wait(task)) }
+    }
+
+    /// Waits until the end or for `wait_ms`, or until the server stops.
+    pub(super) async fn within(mut self, wait_ms: u64) {
+        let Some(wait) = self.wait.take() else { return };
+        tokio::select! {
+            _ = wait.ended() => {}
+            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+            () = self.app.stopping.cancelled() => {}
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.wait = None;
+        self.app.handle.shared().finals.forget(self.task);
+    }
+}
+
+/// List tasks.
+///
+/// Newest first, without their payloads and results. A page may have fewer entries than asked for although there
+/// are more: only `next` tells.
+#[utoipa::path(get, path = "/v1/tasks", tag = "tasks", operation_id = "list_tasks",
+    params(super::openapi::PageParams, super::openapi::TaskFilterParams),
+    responses((status = 200, description = "One page", body = Page<TaskDoc>), super::openapi::Unknown))]
+pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
+    caller.at_least(Role::Read)?;
+    let mut parameters = Parameters::of(&uri)?;
+    let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
+    let cursor: Option<Cursor> = parameters.parsed("cursor")?;
+    let wanted = filter(&app, &caller.tenant, &mut parameters)?;
+    parameters.finish()?;
+    let Some(filter) = wanted else {
+        return Ok(json::answer(StatusCode::OK, &Page::<TaskDoc> { items: Vec::new(), next: None }));
+    };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let page = app.handle.shared().read_model.tasks(&caller.tenant, &filter, limit, cursor).await;
+    let page = page.map_err(unreadable)?;
+    let mut items: Vec<_> = page.tasks.iter().map(|row| document(&app, row, Shown::Brief)).collect();
+    explain(&app, &mut items).await;
+    Ok(json::answer(StatusCode::OK, &Page { items, next: page.next.map(|cursor| cursor.to_string()) }))
+}
+
+/// The filter of a listing; `None` when nothing can match.
+fn filter(app: &App, tenant: &TenantName, parameters: &mut Parameters) -> Handled<Option<TaskFilter>> {
+    let mut filter = TaskFilter::default();
+    for text in parameters.texts("state") {
+        filter.states.insert(state(&text)?);
+    }
+    filter.name = parameters.text("name")?;
+    for text in parameters.texts("label") {
+        let Some((key, value)) = text.split_once('=') else {
+            return Err(FieldError::invalid("label", "is not of the form `key=value`").into());
+        };
+        filter.labels.push((key.to_owned(), value.to_owned()));
+    }
+    filter.created_after = parameters.parsed::<Time>("created_after")?.map(|time| time.0);
+    filter.created_before = parameters.parsed::<Time>("created_before")?.map(|time| time.0);
+    let job = parameters.text("job")?;
+    if let Some(module) = parameters.text("module")? {
+        wasmill_protocol::api::check::module_name(&module)?;
+        // A digest may be of a module that is deleted; an alias that points nowhere matches nothing.
+        let alias = app.handle.shared().directory.read().alias(tenant, &module);
+        match module.parse().ok().or(alias) {
+            Some(digest) => filter.module = Some(digest),
+            None => return Ok(None),
+        }
+    }
+    // No task belongs to a job: there is no way to submit one yet.
+    Ok(job.is_none().then_some(filter))
+}
+
+fn state(text: &str) -> Handled<TaskState> {
+    use TaskState::{Cancelled, Failed, Queued, Running, Skipped, Succeeded, Waiting};
+    let all = [Waiting, Queued, Running, Succeeded, Failed, Cancelled, Skipped];
+    all.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
+        let detail = "is none of `waiting`, `queued`, `running`, `succeeded`, `failed`, `cancelled`, `skipped`";
+        FieldError::invalid("state", detail).into()
+    })
+}
+
+/// Asks the core once why the tasks of a page do not run.
+async fn explain(app: &App, items: &mut [TaskDoc]) {
+    let waiting = items.iter().filter(|item| item.waiting_for.is_some()).map(|item| item.id);
+    let waiting: Vec<TaskId> = waiting.take(EXPLAINED_MAX).collect();
+    if waiting.is_empty() {
+        return;
+    }
+    let mut explained = app.handle.explain(waiting).await;
+    explained.sort_unstable_by_key(|waiting| waiting.task);
+    for item in items.iter_mut().filter(|item| item.waiting_for.is_some()) {
+        if let Ok(index) = explained.binary_search_by_key(&item.id, |waiting| waiting.task)
+            && let Some(waiting_for) = explained[index].waiting_for.take()
+        {
+            item.waiting_for = Some(waiting_for);
+        }
+    }
+}
+
+/// The result of a task.
+///
+/// The bytes as the guest gave them.
+#[utoipa::path(get, path = "/v1/tasks/{id}/output", tag = "tasks", operation_id = "get_task_output",
+    params(super::openapi::TaskPath),
+    responses(
+        (status = 200, description = "The output", body = super::openapi::Bytes, content_type = "application/octet-stream"),
+        super::openapi::Unknown, super::openapi::Conflict))]
+pub(super) async fn output(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
+    let row = shown(&app, &caller, &id, &uri).await?;
+    if !row.state.is_final() {
+        return Err(Fault::plain(Code::NotFinal).task(row.id));
+    }
+    if row.state != TaskState::Succeeded {
+        return Err(Fault::plain(Code::NoOutput).task(row.id));
+    }
+    raw_output(&app, &row.output).await
+}
+
+/// What a task wrote to stdout and stderr.
+///
+/// Of the latest attempt that ended, in the order of writing, as it was written: UTF-8 if the guest wrote UTF-8. Empty while nothing has ended.
+#[utoipa::path(get, path = "/v1/tasks/{id}/logs", tag = "tasks", operation_id = "get_task_logs",
+    params(super::openapi::TaskPath),
+    responses((status = 200, description = "The text", body = String, content_type = "text/plain"), super::openapi::Unknown))]
+pub(super) async fn logs(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
+    let row = shown(&app, &caller, &id, &uri).await?;
+    let mut response = match &row.captured {
+        Payload::Empty => Response::new(Body::empty()),
+        Payload::Inline(bytes) => Response::new(Body::from(bytes.clone())),
+        Payload::Blob { digest, bytes } => stored(&app, *digest, *bytes).await?,
+    };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    Ok(response)
+}
+
+/// What happened to a task.
+///
+/// In order, with times, hosts and attempts.
+#[utoipa::path(get, path = "/v1/tasks/{id}/events", tag = "tasks", operation_id = "get_task_events",
+    params(super::openapi::TaskPath),
+    responses((status = 200, description = "Its history", body = TaskEventsDoc), super::openapi::Unknown))]
+pub(super) async fn events(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
+    caller.at_least(Role::Read)?;
+    Parameters::of(&uri)?.finish()?;
+    let history = app.handle.shared().read_model.history(&caller.tenant, path::task(&id)?).await.map_err(unreadable)?;
+    let history = history.ok_or_else(|| Fault::plain(Code::TaskUnknown))?;
+    let items = history.entries.iter().map(event).collect();
+    Ok(json::answer(StatusCode::OK, &TaskEventsDoc { items, next: None, left_out: history.left_out }))
+}
+
+async fn shown(app: &App, caller: &Caller, id: &str, uri: &Uri) -> Handled<TaskRow> {
+    caller.at_least(Role::Read)?;
+    Parameters::of(uri)?.finish()?;
+    find(app, &caller.tenant, path::task(id)?).await
+}

@@ -1,0 +1,132 @@
+//! Tokens of a tenant: for admins and for the tenant's own.
+
+use axum::body::Body;
+use axum::extract::State;
+use hyper::{HeaderMap, StatusCode, Uri};
+use wasmill_protocol::TenantName;
+use wasmill_protocol::api::{CreateToken, Page, Time, TokenCreated, TokenDoc};
+use wasmill_protocol::command::Command;
+use wasmill_protocol::tenant::{Role, Token};
+
+use super::App;
+use super::auth::{Caller, new_token_id, new_token_text, token_hash};
+use super::json;
+use super::modules::{PAGE_DEFAULT, PAGE_MAX, page};
+use super::path::Named;
+use super::problem::{Code, Fault, Handled};
+use super::query::Parameters;
+use super::submit::read_json;
+use super::tenants::named;
+
+/// Create a token.
+///
+/// The answer is the only place where its text is ever shown.
+#[utoipa::path(post, path = "/v1/tenants/{name}/tokens", tag = "tenants", operation_id = "create_token",
+    params(super::openapi::TenantPath), request_body = CreateToken,
+    responses(
+        (status = 201, description = "The token with its text", body = TokenCreated),
+        super::openapi::Unknown, super::openapi::Conflict, super::openapi::BodyProblems))]
+pub(super) async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    Named(name): Named<String>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Handled {
+    let tenant = administered(&app, &caller, &name)?;
+    Parameters::of(&uri)?.finish()?;
+    let asked: CreateToken = read_json(&app, &headers, body).await?;
+    asked.check()?;
+    if asked.role == Role::Admin {
+        // A role can only be given by those who have it.
+        caller.at_least(Role::Admin)?;
+    }
+    let random = |error| Fault::internal("draw a token", &error);
+    let (id, text) = (new_token_id().map_err(random)?, new_token_text().map_err(random)?);
+    let CreateToken { name, role } = asked;
+    let token = Token { id: id.clone(), tenant: tenant.clone(), name: name.clone(), role, hash: token_hash(&text) };
+    app.handle.command(Command::AddToken { token }).await?;
+    Ok(json::answer(StatusCode::CREATED, &TokenCreated { id, token: text, name, role, tenant }))
+}
+
+/// List tokens.
+///
+/// Ordered by id, without their texts.
+#[utoipa::path(get, path = "/v1/tenants/{name}/tokens", tag = "tenants", operation_id = "list_tokens",
+    params(super::openapi::TenantPath, super::openapi::PageParams),
+    responses((status = 200, description = "One page", body = Page<TokenDoc>), super::openapi::Unknown))]
+pub(super) async fn list(State(app): State<App>, caller: Caller, Named(name): Named<String>, uri: Uri) -> Handled {
+    let tenant = administered(&app, &caller, &name)?;
+    let mut parameters = Parameters::of(&uri)?;
+    let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
+    let after = parameters.text("cursor")?;
+    parameters.finish()?;
+    let contents = app.handle.shared().directory.read();
+    let of_tenant = contents.tokens.values().filter(|(token, _)| token.tenant == tenant);
+    let mut tokens: Vec<_> =
+        of_tenant.filter(|(token, _)| after.as_ref().is_none_or(|after| token.id > *after)).collect();
+    tokens.sort_by(|(left, _), (right, _)| left.id.cmp(&right.id));
+    let page = page(tokens.into_iter(), limit, |(token, at)| document(token, Time(*at)), |(token, _)| token.id.clone());
+    drop(contents);
+    Ok(json::answer(StatusCode::OK, &page))
+}
+
+/// Describe a token.
+#[utoipa::path(get, path = "/v1/tenants/{name}/tokens/{id}", tag = "tenants", operation_id = "get_token",
+    params(super::openapi::TenantPath, super::openapi::TokenPath),
+    responses((status = 200, description = "The token without its text", body = TokenDoc), super::openapi::Unknown))]
+pub(super) async fn describe(
+    State(app): State<App>,
+    caller: Caller,
+    Named((name, id)): Named<(String, String)>,
+    uri: Uri,
+) -> Handled {
+    let tenant = administered(&app, &caller, &name)?;
+    Parameters::of(&uri)?.finish()?;
+    let contents = app.handle.shared().directory.read();
+    let found = contents.tokens.values().find(|(token, _)| token.tenant == tenant && token.id == id);
+    let document = found.map(|(token, at)| document(token, Time(*at)));
+    drop(contents);
+    document.map(|document| json::answer(StatusCode::OK, &document)).ok_or_else(|| Fault::plain(Code::TokenUnknown))
+}
+
+/// Revoke a token.
+///
+/// Requests that are under way finish.
+#[utoipa::path(delete, path = "/v1/tenants/{name}/tokens/{id}", tag = "tenants", operation_id = "delete_token",
+    params(super::openapi::TenantPath, super::openapi::TokenPath),
+    responses((status = 204, description = "It is no longer valid"), super::openapi::Unknown))]
+pub(super) async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Named((name, id)): Named<(String, String)>,
+    uri: Uri,
+) -> Handled {
+    let tenant = administered(&app, &caller, &name)?;
+    Parameters::of(&uri)?.finish()?;
+    app.handle.command(Command::RemoveToken { tenant, id }).await?;
+    Ok(json::no_content())
+}
+
+/// The tenant of the path, if the caller may administer it. Another one looks like one that does not exist.
+fn administered(app: &App, caller: &Caller, name: &str) -> Handled<TenantName> {
+    caller.at_least(Role::TenantAdmin)?;
+    let tenant = named(name)?;
+    let known = app.handle.shared().directory.read().tenants.contains_key(&tenant);
+    if known && (caller.role == Role::Admin || caller.tenant == tenant) {
+        Ok(tenant)
+    } else {
+        Err(Fault::plain(Code::TenantUnknown))
+    }
+}
+
+fn document(token: &Token, created_at: Time) -> TokenDoc {
+    TokenDoc {
+        id: token.id.clone(),
+        name: token.name.clone(),
+        role: token.role,
+        tenant: token.tenant.clone(),
+        created_at,
+    }
+}
