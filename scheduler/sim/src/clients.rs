@@ -79,7 +79,11 @@ impl Clients {
             84..90 => self.prioritize(now, options),
             90..94 => self.change_tenant(),
             94..96 => self.create_or_remove_tenant(),
-            96..98 => Command::AddModule { tenant: self.tenant(), module: module(self.rng.below(3)), alias: Some("tool".into()) },
+            96..98 => Command::AddModule {
+                tenant: self.tenant(),
+                module: module(self.rng.below(3)),
+                alias: Some("tool".into()),
+            },
             _ => Command::RemoveModule { tenant: self.tenant(), digest: module(1 + self.rng.below(2)).digest },
         };
         self.request(command)
@@ -209,8 +213,8 @@ impl Clients {
     fn quotas(&mut self) -> Quotas {
         Quotas {
             tasks_queued: self.rng.chance(300).then(|| self.rng.between(1, 50)),
-            // Never lowered below what may run already, which the oracle's simple check could not tell from a violation.
-            tasks_running: None,
+            tasks_running: self.rng.chance(300).then(|| self.rng.between(1, 5)),
+            memory_bytes: self.rng.chance(200).then(|| self.rng.between(2, 8) << 30),
             ..Quotas::default()
         }
     }

@@ -77,10 +77,18 @@ impl Control {
             seq = seq.next();
             state.apply_record(seq, events);
         }
-        let term = Term(disk.records.iter().flat_map(|events| events.iter()).filter_map(term_of).max().unwrap_or(0) + 1);
+        let term =
+            Term(disk.records.iter().flat_map(|events| events.iter()).filter_map(term_of).max().unwrap_or(0) + 1);
         let mut core = Core::new(seed, CoreConfig::default(), state);
         core.step(now, Input::Lead { term, node: "control".into() });
-        Self { core, appends: VecDeque::new(), answers: BTreeMap::new(), tick_at: None, last: disk.last(), next_reply: 0 }
+        Self {
+            core,
+            appends: VecDeque::new(),
+            answers: BTreeMap::new(),
+            tick_at: None,
+            last: disk.last(),
+            next_reply: 0,
+        }
     }
 
     /// A number for an answer.
@@ -130,7 +138,8 @@ fn spoil(plant: Plant, events: &mut Vec<Event>) {
             }
         }
         Plant::FinalTwice => {
-            let is_final = |event: &&Event| matches!(event.body, EventBody::AttemptEnded { next: AfterAttempt::Final { .. }, .. });
+            let is_final =
+                |event: &&Event| matches!(event.body, EventBody::AttemptEnded { next: AfterAttempt::Final { .. }, .. });
             if let Some(twice) = events.iter().find(is_final).cloned() {
                 events.push(twice);
             }

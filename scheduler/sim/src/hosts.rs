@@ -135,7 +135,13 @@ impl SimHost {
         let spec = Arc::clone(&assignment.spec);
         let plan = Plan::of(id, &spec);
         self.guests.insert(id, Guest { spec, plan, checkpoints: 0 });
-        hold!(self.guests.len() <= self.slots as usize, "{} runs {} guests in {} slots", self.id, self.guests.len(), self.slots);
+        hold!(
+            self.guests.len() <= self.slots as usize,
+            "{} runs {} guests in {} slots",
+            self.id,
+            self.guests.len(),
+            self.slots
+        );
         let memory: u64 = self.guests.values().map(|guest| guest.spec.limits.memory_bytes).sum();
         hold!(memory <= self.memory_bytes, "{} gives {memory} bytes to guests and has {}", self.id, self.memory_bytes);
         Ok(())

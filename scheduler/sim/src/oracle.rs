@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wasmill_protocol::event::{Event, EventBody};
+use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{
     AttemptId, Digest, HostId, Incarnation, LogSeq, Payload, TaskId, TaskSpec, TenantName, Term, Timestamp,
 };
@@ -37,8 +38,8 @@ pub(crate) use hold;
 pub struct Oracle {
     /// Every task that the log has ever accepted.
     pub tasks: BTreeMap<TaskId, Life>,
-    /// Tenants that exist besides `default`, with their quota of running tasks.
-    pub tenants: BTreeMap<TenantName, Option<u64>>,
+    /// Quotas of tenants.
+    pub quotas: BTreeMap<TenantName, Quotas>,
     /// Where and for which life of a host each attempt was started.
     pub attempts: BTreeMap<AttemptId, (HostId, Incarnation)>,
     /// Idempotency keys with the record that they came in.
@@ -72,13 +73,17 @@ impl Oracle {
                 self.term = *term;
             }
             EventBody::TenantPut { tenant } => {
-                self.tenants.insert(tenant.name.clone(), tenant.quotas.tasks_running);
+                self.quotas.insert(tenant.name.clone(), tenant.quotas);
             }
             EventBody::TenantRemoved { tenant } => {
                 marks.hit(Mark::TenantRemoved);
-                self.tenants.remove(tenant);
+                self.quotas.remove(tenant);
                 // The keys go with the tenant: one of the same name begins anew.
                 self.keys.retain(|(owner, _), _| owner != tenant);
+                self.tasks
+                    .values_mut()
+                    .filter(|life| life.spec.tenant == *tenant)
+                    .for_each(|life| life.orphaned = true);
             }
             EventBody::TaskSubmitted { task, spec, fingerprint } => {
                 self.submitted(seq, event.at, *task, spec, *fingerprint)?;
@@ -131,10 +136,20 @@ impl Oracle {
         let credit = self.credits.get(&place).copied().unwrap_or(0);
         let on_host = self.running().filter(|(current, _)| self.attempts.get(current) == Some(&place)).count() as u64;
         hold!(on_host <= u64::from(credit), "{host} has {on_host} attempts, its credit is {credit}");
-        if let Some(Some(quota)) = self.tenants.get(&tenant) {
-            let of_tenant = self.running().filter(|(_, life)| life.spec.tenant == tenant).count() as u64;
-            hold!(of_tenant <= *quota, "tenant {tenant} runs {of_tenant} tasks, its quota is {quota}");
-        }
+        self.check_quotas(&tenant)
+    }
+
+    fn check_quotas(&self, tenant: &TenantName) -> Checked {
+        let Some(quotas) = self.quotas.get(tenant) else { return Ok(()) };
+        let running = || self.running().filter(|(_, life)| life.spec.tenant == *tenant && !life.orphaned);
+        let tasks = running().count() as u64;
+        hold!(
+            quotas.tasks_running.is_none_or(|quota| tasks <= quota),
+            "tenant {tenant} runs {tasks} tasks: {quotas:?}"
+        );
+        let memory_bytes: u64 = running().map(|(_, life)| life.spec.limits.memory_bytes).sum();
+        let fits = quotas.memory_bytes.is_none_or(|quota| memory_bytes <= quota);
+        hold!(fits, "tenant {tenant} runs tasks of {memory_bytes} bytes: {quotas:?}");
         Ok(())
     }
 
@@ -172,7 +187,10 @@ impl Oracle {
     /// A host has started a guest.
     pub fn guest_started(&self, id: AttemptId, host: &HostId, incarnation: Incarnation) -> Checked {
         let place = self.attempts.get(&id);
-        hold!(place == Some(&(host.clone(), incarnation)), "{id:?} runs on {host} in life {incarnation}, the log says {place:?}");
+        hold!(
+            place == Some(&(host.clone(), incarnation)),
+            "{id:?} runs on {host} in life {incarnation}, the log says {place:?}"
+        );
         Ok(())
     }
 

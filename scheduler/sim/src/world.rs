@@ -12,12 +12,12 @@ use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostAck, HostInfo, ToHost};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, Timestamp};
 
-use crate::clients::{Clients, RequestId};
+use crate::clients::{Clients, PATIENCE_US, RequestId};
 use crate::control::{Control, Disk};
 use crate::hosts::{BatchAddress, SimHost};
 use crate::marks::Marks;
-use crate::oracle::{Checked, Oracle, Violation};
 use crate::options::Options;
+use crate::oracle::{Checked, Oracle, Violation};
 use crate::plant::Plant;
 use crate::rng::Rng;
 
@@ -150,7 +150,9 @@ impl World {
             self.at(delay, Happening::Fault(Fault::HostStarts(index)));
         }
         for (request, command) in self.clients.setup() {
-            self.at(100_000 + request.0 * 1_000, Happening::Asked(request, command));
+            let at = 100_000 + request.0 * 1_000;
+            self.at(at, Happening::Asked(request, command));
+            self.at(at + PATIENCE_US, Happening::Impatient(request));
         }
         // Bursts: many actions share few moments.
         let bursts = self.rng.skewed(self.options.actions);
@@ -257,9 +259,18 @@ impl World {
     /// Says what has not ended, and what the leader thinks of it.
     pub fn stuck(&self) -> String {
         let waiting = |task| self.control.as_ref().and_then(|control| control.core.explain(task, self.now));
-        let tasks: Vec<_> = self.oracle.unfinished().take(5).map(|(task, life)| format!("{task} {:?} {:?}", life.phase, waiting(task))).collect();
+        let tasks: Vec<_> = self
+            .oracle
+            .unfinished()
+            .take(5)
+            .map(|(task, life)| format!("{task} {:?} {:?}", life.phase, waiting(task)))
+            .collect();
         let count = self.oracle.unfinished().count();
-        format!("{count} tasks are not final long after healing, and {} requests are open: {}", self.clients.open.len(), tasks.join("; "))
+        format!(
+            "{count} tasks are not final long after healing, and {} requests are open: {}",
+            self.clients.open.len(),
+            tasks.join("; ")
+        )
     }
 
     /// How many things have happened.

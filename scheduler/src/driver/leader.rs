@@ -163,6 +163,10 @@ impl<'a> Leader<'a> {
     }
 
     fn timeout(&self) -> Duration {
+        if self.appends.len() >= APPENDS_IN_FLIGHT_MAX {
+            // What is due could not be written: the end of an append wakes us.
+            return TICK_MAX;
+        }
         let now = self.shared.clock.now();
         let next = self.core.next_timeout().map_or(u64::MAX, |at| at.us_since(now));
         Duration::from_micros(next).min(TICK_MAX)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmill_protocol::event::{AfterAttempt, EndReason, Event, EventBody};
 use wasmill_protocol::task::RetryOn;
-use wasmill_protocol::{Attempt, AttemptId, FinalState, OutcomeKind, TaskSpec, Timestamp};
+use wasmill_protocol::{Attempt, AttemptId, FinalState, OutcomeKind, Payload, TaskSpec, Timestamp};
 
 use super::{Checked, Oracle, Violation, hold};
 use crate::marks::{Mark, Marks};
@@ -31,6 +31,8 @@ pub struct Life {
     pub phase: Phase,
     /// Somebody asked for it to stop.
     pub cancel_asked: bool,
+    /// Its tenant was removed: nobody may have its result.
+    pub orphaned: bool,
     attempts: u32,
     own_failures: u32,
     hosts_lost: u32,
@@ -41,7 +43,16 @@ impl Life {
     /// A task that was just accepted.
     pub(super) fn new(at: Timestamp, spec: Arc<TaskSpec>) -> Self {
         let phase = if spec.not_before > at { Phase::Waiting(spec.not_before) } else { Phase::Queued };
-        Self { spec, phase, cancel_asked: false, attempts: 0, own_failures: 0, hosts_lost: 0, checkpoint: 0 }
+        Self {
+            spec,
+            phase,
+            cancel_asked: false,
+            orphaned: false,
+            attempts: 0,
+            own_failures: 0,
+            hosts_lost: 0,
+            checkpoint: 0,
+        }
     }
 
     /// The current attempt.
@@ -82,7 +93,9 @@ impl Life {
             }
             EventBody::AttemptEnded { id, outcome, output, next, .. } => {
                 hold!(self.current() == Some(*id), "{id:?} ended while {:?}", self.phase);
-                if outcome.kind == OutcomeKind::Succeeded {
+                if self.orphaned {
+                    hold!(*output == Payload::Empty, "{id:?} of a removed tenant was recorded with its result");
+                } else if outcome.kind == OutcomeKind::Succeeded {
                     Oracle::check_output(*id, output)?;
                 }
                 self.ended(event.at, outcome.kind, *next, marks)?;
@@ -104,7 +117,7 @@ impl Life {
         let retry = self.spec.retry;
         self.phase = match next {
             AfterAttempt::Final { state } => {
-                let succeeded = kind == OutcomeKind::Succeeded;
+                let succeeded = kind == OutcomeKind::Succeeded && !self.orphaned;
                 hold!(succeeded == (state == FinalState::Succeeded), "{kind:?} made a task {state:?}");
                 if state == FinalState::Failed {
                     self.check_failed(kind)?;
@@ -121,7 +134,10 @@ impl Life {
                 let never = matches!(kind, OutcomeKind::Rejected | OutcomeKind::ModuleInvalid | OutcomeKind::Cancelled);
                 hold!(!never && (on_any || kind == OutcomeKind::Errored), "{kind:?} was tried again");
                 let latest = at.plus_ms(retry.backoff_ms_max);
-                hold!(not_before <= latest, "the next attempt waits until {not_before:?}, at most {latest:?} is allowed");
+                hold!(
+                    not_before <= latest,
+                    "the next attempt waits until {not_before:?}, at most {latest:?} is allowed"
+                );
                 if not_before > at { Phase::Waiting(not_before) } else { Phase::Queued }
             }
             AfterAttempt::Requeue => {
@@ -141,7 +157,11 @@ impl Life {
             || (self.spec.retry.on == RetryOn::AnyFailure
                 && matches!(kind, OutcomeKind::Trapped | OutcomeKind::FuelExhausted | OutcomeKind::DeadlineExceeded));
         hold!(used_up || !tried_again || self.cancel_asked, "{kind:?} failed the task with attempts left");
-        hold!(kind != OutcomeKind::HostLost || self.hosts_lost >= 3, "failed after {} hosts were lost", self.hosts_lost);
+        hold!(
+            kind != OutcomeKind::HostLost || self.hosts_lost >= 3,
+            "failed after {} hosts were lost",
+            self.hosts_lost
+        );
         Ok(())
     }
 

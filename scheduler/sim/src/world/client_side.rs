@@ -35,7 +35,8 @@ impl World {
             return;
         };
         let position = LogSeq(self.disk.last().0.saturating_sub(self.rng.below(self.options.read_model_lag + 1)));
-        let found = self.oracle.keys.get(&(spec.tenant.clone(), key.key.clone())).filter(|(_, _, seq)| *seq <= position);
+        let found =
+            self.oracle.keys.get(&(spec.tenant.clone(), key.key.clone())).filter(|(_, _, seq)| *seq <= position);
         if let Some((task, fingerprint, _)) = found {
             let answer = if *fingerprint == key.fingerprint {
                 Ok(Done::Repeated { task: *task })
@@ -73,7 +74,9 @@ impl World {
                     // A tenant that was deleted and created again has forgotten its keys.
                     let forgotten = self.marks.count(Mark::TenantRemoved) > 0;
                     hold!(told == task || forgotten, "one key was answered with {told} and {task}");
-                    if let Some(known) = self.oracle.tasks.get(&task) && known.spec.idempotency_key.as_ref() == Some(&key.key) {
+                    if let Some(known) = self.oracle.tasks.get(&task)
+                        && known.spec.idempotency_key.as_ref() == Some(&key.key)
+                    {
                         self.marks.hit(Mark::KeyRepeated);
                     }
                 }

@@ -8,7 +8,7 @@ use wasmill_protocol::{HostId, Incarnation, LogSeq, Payload};
 use wasmill_scheduler_core::{Input, MessageOut, Ready};
 
 use super::{Happening, World};
-use crate::control::AnswerTo;
+use crate::control::{APPENDS_IN_FLIGHT_MAX, AnswerTo};
 use crate::hosts::BatchAddress;
 use crate::marks::Mark;
 use crate::network;
@@ -55,7 +55,10 @@ impl World {
         let Some(control) = &mut self.control else { return };
         // The real driver ticks once a second at least.
         let latest = self.now.plus_ms(1_000);
-        let next = control.core.next_timeout().map_or(latest, |at| at.min(latest)).max(self.now.plus_us(1));
+        // While the log is busy nothing that is due could be written: the end of an append wakes the core anyway.
+        let busy = control.appends.len() >= APPENDS_IN_FLIGHT_MAX;
+        let due = control.core.next_timeout().filter(|_| !busy);
+        let next = due.map_or(latest, |at| at.min(latest)).max(self.now.plus_us(1));
         if control.tick_at.is_none_or(|armed| armed > next || armed < self.now) {
             control.tick_at = Some(next);
             self.at_time(next, Happening::ControlTick(self.control_life));
@@ -106,21 +109,25 @@ impl World {
     /// Answers, acknowledges and sends: everything before it is durable.
     fn effects(&mut self, ready: Ready) -> Checked {
         for (reply_to, answer) in ready.replies {
-            let Some(AnswerTo::Client(request)) = self.control.as_mut().and_then(|control| control.answers.remove(&reply_to))
+            let Some(AnswerTo::Client(request)) =
+                self.control.as_mut().and_then(|control| control.answers.remove(&reply_to))
             else {
                 continue;
             };
             match &answer {
                 Ok(Done::Accepted { task } | Done::Repeated { task }) => self.oracle.told_accepted(*task)?,
                 Ok(Done::Cancelled) => self.told_cancelled(request)?,
-                Ok(Done::CancelAsked) if self.plant == Some(Plant::CancelAnsweredEarly) => self.told_cancelled(request)?,
+                Ok(Done::CancelAsked) if self.plant == Some(Plant::CancelAnsweredEarly) => {
+                    self.told_cancelled(request)?
+                }
                 _ => {}
             }
             let delay = network::delay_us(&self.options, &mut self.rng);
             self.at(delay, Happening::Answered(request, answer));
         }
         for reply_to in ready.acks {
-            let Some(AnswerTo::Host(address, message)) = self.control.as_mut().and_then(|control| control.answers.remove(&reply_to))
+            let Some(AnswerTo::Host(address, message)) =
+                self.control.as_mut().and_then(|control| control.answers.remove(&reply_to))
             else {
                 continue;
             };
@@ -210,7 +217,9 @@ impl World {
 
     pub(super) fn host_ack(&mut self, host: HostId, ack: HostAck) {
         let now = self.now;
-        if let Some(control) = &mut self.control && !ack.refused.is_empty() {
+        if let Some(control) = &mut self.control
+            && !ack.refused.is_empty()
+        {
             control.core.step(now, Input::AssignRefused { host, attempts: ack.refused });
         }
     }

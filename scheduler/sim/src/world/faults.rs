@@ -43,7 +43,7 @@ impl World {
             self.at(at + down, Happening::Fault(Fault::ControlStarts));
         }
         let hosts = self.hosts.len() as u64;
-        let mut host_at = |world: &mut Self| {
+        let host_at = |world: &mut Self| {
             let host = usize::try_from(world.rng.below(hosts)).unwrap_or(0);
             (host, world.rng.below(fault_us))
         };
@@ -114,6 +114,12 @@ impl World {
 
     /// Of what was under way, a first part has reached the disk and the rest has not. Nobody is told which.
     fn control_dies(&mut self) {
+        // Most kills would find nothing under way: those that are told to wait for something that is.
+        let idle = self.control.as_ref().is_some_and(|control| control.appends.is_empty());
+        if idle && !self.healed && self.rng.chance(900) {
+            self.at(50, Happening::Fault(Fault::ControlDies));
+            return;
+        }
         let Some(control) = self.control.take() else { return };
         self.marks.hit(Mark::ControlKilled);
         let kept = self.rng.below(control.appends.len() as u64 + 1);

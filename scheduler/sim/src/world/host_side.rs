@@ -101,7 +101,9 @@ impl World {
     fn step_host(&mut self, index: usize, life: u64, input: Input) {
         let now = self.now;
         let host = &mut self.hosts[index];
-        if host.life == life && let Some(core) = &mut host.core {
+        if host.life == life
+            && let Some(core) = &mut host.core
+        {
             core.step(now, input);
         }
     }
@@ -188,7 +190,9 @@ impl World {
             return;
         }
         let host = &mut self.hosts[index];
-        if host.life == life && let Some(input) = host.end(id, OutcomeKind::Cancelled) {
+        if host.life == life
+            && let Some(input) = host.end(id, OutcomeKind::Cancelled)
+        {
             self.step_host(index, life, input);
         }
     }
