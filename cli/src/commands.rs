@@ -111,3 +111,6 @@ fn tell_next(next: Option<&str>) {
 fn task_path(id: &str) -> Path {
     Path::new("/v1/tasks").segment(id)
 }
+
+#[cfg(test)]
+mod tests;
