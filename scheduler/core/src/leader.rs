@@ -96,8 +96,13 @@ impl Core {
         self.now = self.now.max(now);
         match input {
             Input::Lead { term, node } => self.lead(term, node),
+            Input::ReadModelAt(seq) => self.state.read_model_at(seq),
+            Input::Appended(seq) => self.state.appended(seq),
+            Input::Command { reply_to, .. } if !self.leading => self.reply(reply_to, Err(Refusal::NotLeader)),
+            // Hosts say it again to whoever leads.
+            _ if !self.leading => {}
             Input::Command { reply_to, command } => {
-                let result = if self.leading { self.command(command) } else { Err(Refusal::NotLeader) };
+                let result = self.command(command);
                 self.reply(reply_to, result);
             }
             Input::HostJoined(info) => self.host_joined(info),
@@ -106,8 +111,6 @@ impl Core {
             Input::FromHost { reply_to, message } => self.from_host(reply_to, message),
             Input::AssignRefused { host, attempts } => self.assign_refused(&host, &attempts),
             Input::DrainHost { host, draining } => self.drain_host(&host, draining),
-            Input::ReadModelAt(seq) => self.state.read_model_at(seq),
-            Input::Appended(seq) => self.state.appended(seq),
             Input::Tick => {}
         }
     }

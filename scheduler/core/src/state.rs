@@ -55,3 +55,27 @@ pub struct State {
     pub(crate) superseded: Superseded,
     pub(crate) depth: QueueDepth,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::size_of;
+
+    use super::*;
+
+    /// Bytes that one entry of a B-tree takes when the tree has grown by appending: nodes of 11 entries, of which 6 are used.
+    const fn b_tree_entry(key_and_value: usize) -> usize {
+        key_and_value * 11 / 6 + 4
+    }
+
+    #[test]
+    fn a_task_takes_less_than_400_bytes_with_all_its_indices() {
+        let task = size_of::<Task>() + size_of::<Slot>();
+        let by_id = b_tree_entry(size_of::<(TaskId, Slot)>());
+        let timer = b_tree_entry(size_of::<(Timestamp, Slot)>());
+        // Usually shared; at worst every task has its own.
+        let patience = b_tree_entry(size_of::<(Patience, Slot)>()) + size_of::<(Patience, u32)>();
+        assert_eq!(size_of::<Task>(), 80);
+        assert!(task + by_id + timer < 200, "{task} {by_id} {timer}");
+        assert!(task + by_id + timer + patience < 400, "{patience}");
+    }
+}

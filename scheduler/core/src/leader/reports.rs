@@ -27,9 +27,6 @@ pub(super) struct Ending {
 impl Core {
     /// Takes in the reports and acknowledges all of them: what is not accepted would not be accepted later either.
     pub(super) fn from_host(&mut self, reply_to: ReplyTo, message: FromHost) {
-        if !self.leading {
-            return;
-        }
         let FromHost { host, incarnation, reports } = message;
         for report in reports {
             self.tally.reports += 1;

@@ -175,7 +175,8 @@ impl State {
             OutcomeKind::HostFault => task.host_faults = task.host_faults.saturating_add(1),
             _ => {}
         }
-        if matches!(kind, OutcomeKind::HostLost | OutcomeKind::Returned) {
+        // One late report is recorded for each attempt at most, from whatever host.
+        if matches!(kind, OutcomeKind::HostLost | OutcomeKind::Returned) && !task.late_recorded {
             self.superseded.insert(id);
         }
         match next {

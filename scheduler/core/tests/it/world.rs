@@ -1,0 +1,101 @@
+//! A core with everything around it that a test needs: a log, a follower that reads it, and what hosts hold.
+
+use std::collections::BTreeMap;
+
+use wasmill_protocol::event::{Event, EventBody};
+use wasmill_protocol::{AttemptId, HostId, LogSeq, Term, Timestamp};
+use wasmill_scheduler_core::io::MessageOut;
+use wasmill_scheduler_core::{Core, CoreConfig, Input, Ready, State};
+
+/// When every test begins.
+pub(crate) const START: Timestamp = Timestamp(1_000_000_000);
+
+/// A leader, its log, and a follower.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) core: Core,
+    pub(crate) now: Timestamp,
+    pub(crate) log: Vec<Vec<Event>>,
+    pub(crate) config: CoreConfig,
+    /// Attempts that each host was given and has not ended.
+    pub(crate) held: BTreeMap<HostId, Vec<AttemptId>>,
+    follower: State,
+    read_model_at: LogSeq,
+}
+
+impl World {
+    /// A core that does not lead yet.
+    pub(crate) fn new(config: CoreConfig) -> Self {
+        Self {
+            core: Core::new(1, config.clone(), State::default()),
+            now: START,
+            log: Vec::new(),
+            config,
+            held: BTreeMap::new(),
+            follower: State::default(),
+            read_model_at: LogSeq(0),
+        }
+    }
+
+    pub(crate) fn step(&mut self, input: Input) {
+        if let Input::ReadModelAt(seq) = input {
+            self.follower.read_model_at(seq);
+            self.read_model_at = self.read_model_at.max(seq);
+        }
+        self.core.step(self.now, input);
+        self.core.assert_consistent();
+    }
+
+    /// Takes what is ready, appends it, and lets the follower read it.
+    pub(crate) fn take_ready(&mut self) -> Ready {
+        let ready = self.core.take_ready();
+        if !ready.events.is_empty() {
+            self.log.push(ready.events.clone());
+            let seq = LogSeq(self.log.len() as u64);
+            self.core.step(self.now, Input::Appended(seq));
+            self.follower.apply_record(seq, &ready.events);
+        }
+        self.core.assert_consistent();
+        for message in &ready.messages {
+            self.deliver(message);
+        }
+        ready
+    }
+
+    fn deliver(&mut self, message: &MessageOut) {
+        let held = self.held.entry(message.host.clone()).or_default();
+        for (id, _) in &message.assign {
+            if !held.contains(id) {
+                held.push(*id);
+            }
+        }
+    }
+
+    /// A host has nothing more to do with an attempt.
+    pub(crate) fn let_go(&mut self, host: &HostId, id: AttemptId) {
+        self.held.entry(host.clone()).or_default().retain(|held| *held != id);
+    }
+
+    /// The process dies, and a new one leads after reading the log.
+    pub(crate) fn restart(&mut self, term: u64) {
+        let mut state = State::default();
+        state.read_model_at(self.read_model_at);
+        for (seq, events) in (1..).zip(&self.log) {
+            state.apply_record(LogSeq(seq), events);
+        }
+        assert_eq!(state, self.follower, "whoever reads the log holds the same state");
+        self.core = Core::new(term, self.config.clone(), state);
+        self.step(Input::Lead { term: Term(term), node: "n1".into() });
+    }
+
+    /// When nothing is left to do, leader and follower hold the same.
+    pub(crate) fn assert_follower_agrees(&mut self) {
+        while !self.take_ready().is_empty() {}
+        assert_eq!(*self.core.state(), self.follower, "leader and follower hold the same state");
+    }
+
+    /// All events so far.
+    pub(crate) fn events(&self) -> impl Iterator<Item = &EventBody> {
+        self.log.iter().flatten().map(|event| &event.body)
+    }
+}
