@@ -8,6 +8,7 @@ pub mod clock;
 pub mod directory;
 pub mod finals;
 pub mod progress;
+pub mod sweep;
 pub mod read_model;
 pub mod http;
 

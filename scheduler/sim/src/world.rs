@@ -100,6 +100,8 @@ pub struct World {
     pub(crate) rng: Rng,
     /// After healing.
     pub healed: bool,
+    /// The control node is killed in the middle of its next append.
+    pub(crate) kill_armed: bool,
     /// Found while nobody could return it.
     pub(crate) late_violation: Option<Violation>,
     agenda: BTreeMap<(Timestamp, u64), Happening>,
@@ -130,6 +132,7 @@ impl World {
             registered: BTreeMap::new(),
             rng,
             healed: false,
+            kill_armed: false,
             late_violation: None,
             agenda: BTreeMap::new(),
             scheduled: 0,

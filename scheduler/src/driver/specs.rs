@@ -24,7 +24,7 @@ impl SpecCache {
     pub(super) fn apply(&mut self, event: &Event) {
         match &event.body {
             EventBody::TaskSubmitted { task, spec, .. } => self.keep(*task, spec),
-            EventBody::CheckpointSaved { id, data } => self.checkpoint(id.task, data),
+            EventBody::CheckpointSaved { id, data, .. } => self.checkpoint(id.task, data),
             EventBody::AttemptEnded { id, next: AfterAttempt::Final { .. }, .. } => self.forget(id.task),
             EventBody::TaskEnded { task, .. } => self.forget(*task),
             _ => {}

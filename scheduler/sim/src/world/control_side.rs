@@ -7,7 +7,7 @@ use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostIn
 use wasmill_protocol::{HostId, Incarnation, LogSeq, Payload};
 use wasmill_scheduler_core::{Input, MessageOut, Ready};
 
-use super::{Happening, World};
+use super::{Fault, Happening, World};
 use crate::control::{APPENDS_IN_FLIGHT_MAX, AnswerTo};
 use crate::hosts::BatchAddress;
 use crate::marks::Mark;
@@ -36,6 +36,9 @@ impl World {
                 control.appends.push_back(append);
                 if control.appends.len() == 1 {
                     self.at(delay, Happening::Durable(seq, self.control_life));
+                }
+                if self.kill_armed {
+                    self.at(delay / 2, Happening::Fault(Fault::ControlDies));
                 }
             }
         }

@@ -39,8 +39,6 @@ impl World {
         for _ in 0..self.options.control_kills {
             let at = self.rng.below(fault_us);
             self.at(at, Happening::Fault(Fault::ControlDies));
-            let down = self.rng.skewed(4_000_000);
-            self.at(at + down, Happening::Fault(Fault::ControlStarts));
         }
         let hosts = self.hosts.len() as u64;
         let host_at = |world: &mut Self| {
@@ -114,14 +112,17 @@ impl World {
 
     /// Of what was under way, a first part has reached the disk and the rest has not. Nobody is told which.
     fn control_dies(&mut self) {
-        // Most kills would find nothing under way: those that are told to wait for something that is.
+        // Most kills would find nothing under way: some wait for the next append, and come in the middle of it.
         let idle = self.control.as_ref().is_some_and(|control| control.appends.is_empty());
-        if idle && !self.healed && self.rng.chance(900) {
-            self.at(50, Happening::Fault(Fault::ControlDies));
+        if idle && !self.kill_armed && !self.healed && self.rng.chance(800) {
+            self.kill_armed = true;
             return;
         }
+        self.kill_armed = false;
         let Some(control) = self.control.take() else { return };
         self.marks.hit(Mark::ControlKilled);
+        let down = self.rng.skewed(4_000_000);
+        self.at(down, Happening::Fault(Fault::ControlStarts));
         let kept = self.rng.below(control.appends.len() as u64 + 1);
         for (index, append) in control.appends.into_iter().enumerate() {
             if !append.ready.replies.is_empty() {

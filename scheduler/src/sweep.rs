@@ -1,0 +1,62 @@
+//! Removes what nobody needs any more: final tasks after their retention, and blobs that nothing refers to.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
+use wasmill_fabric::{BlobError, BlobStat};
+
+use crate::handle::{Handle, Shared};
+
+/// How often is swept.
+const INTERVAL: Duration = Duration::from_secs(600);
+/// Younger blobs are left alone: the record that refers to them may be on its way.
+const BLOB_AGE_MIN: Duration = Duration::from_secs(3600);
+
+/// Sweeps every ten minutes until `shutdown`.
+pub async fn run(handle: Handle, retention: Duration, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+        let shared = handle.shared();
+        let now = shared.clock.now();
+        match shared.read_model.sweep_retention(now, retention).await {
+            Ok(0) => {}
+            Ok(tasks) => tracing::info!(tasks, "removed tasks whose retention is over"),
+            Err(error) => tracing::warn!(%error, "cannot remove tasks whose retention is over"),
+        }
+        match sweep_blobs(shared, SystemTime::now()).await {
+            Ok(0) => {}
+            Ok(blobs) => tracing::info!(blobs, "removed blobs that nothing refers to"),
+            Err(error) => tracing::warn!(%error, "cannot sweep the blobs"),
+        }
+    }
+}
+
+/// Removes blobs that are old enough and that no task and no module refers to. Answers how many.
+async fn sweep_blobs(shared: &Shared, now: SystemTime) -> Result<u64, BlobError> {
+    let blobs = Arc::clone(&shared.blobs);
+    let mut removed = 0;
+    let mut list = blobs.list();
+    while let Some(blob) = list.next().await {
+        let blob = blob?;
+        if is_old(&blob, now) && !is_referenced(shared, &blob).await {
+            blobs.delete(blob.digest).await?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn is_old(blob: &BlobStat, now: SystemTime) -> bool {
+    now.duration_since(blob.modified).is_ok_and(|age| age >= BLOB_AGE_MIN)
+}
+
+async fn is_referenced(shared: &Shared, blob: &BlobStat) -> bool {
+    let in_modules = shared.directory.read().modules.values().any(|modules| modules.contains_key(&blob.digest));
+    // When in doubt the blob stays.
+    in_modules || shared.read_model.is_referenced(blob.digest).await.unwrap_or(true)
+}
