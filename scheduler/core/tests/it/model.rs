@@ -25,7 +25,7 @@ pub(crate) struct Task {
     failures: u32,
     hosts_lost: u32,
     cancel_requested: bool,
-    tenant_removed: bool,
+    pub(crate) tenant_removed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -159,11 +159,10 @@ impl Story {
     fn within_quota(&self, id: &AttemptId) {
         let tenant = &self.model.tasks[&id.task].tenant;
         let Some(&quota) = self.quotas.get(tenant) else { return };
-        let running = self
-            .model
-            .tasks
-            .values()
-            .filter(|task| task.tenant == *tenant && matches!(task.stands, Stands::Running(..)));
+        // What is left of a removed tenant does not count for a new one of the same name.
+        let running = self.model.tasks.values().filter(|task| {
+            task.tenant == *tenant && !task.tenant_removed && matches!(task.stands, Stands::Running(..))
+        });
         assert!(running.count() as u64 <= quota, "{tenant} runs no more than {quota}");
     }
 
