@@ -1,5 +1,7 @@
 //! The agent between a leader and a sandbox, both played by the test, on the embedded fabric.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod blobs;
 mod lease;
 mod life;
