@@ -139,7 +139,7 @@ async fn converse(mut child: Child, request: &Request) -> Result<Reply, Death> {
         // It may have ended at this very moment, then there is nothing to kill.
         let _ = child.kill().await;
         return Err(Death::Module {
-            refused: rejection(format!("compiling took longer than {} s", request.limits.wall_ms / 1000)),
+            refused: rejection(format!("compiling took longer than {} ms", request.limits.wall_ms)),
             lasting: false,
         });
     };

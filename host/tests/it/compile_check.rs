@@ -354,11 +354,9 @@ fn the_entry_point_must_be_one_and_fit() {
         &["`run` does not have the type", "result<list<u8>, failure>"],
     );
     refused_text(&TASK.replace("retry", "again"), &["`run` does not have the type"]);
-    let task_and_command = TASK.trim_end_matches(')').to_owned()
-        + "))))))))"
+    let task_and_command = TASK.strip_suffix(')').unwrap().to_owned()
         + &RUN.replace("$m", "$m2").replace("$i", "$i2")
-        + r#"
-        (export "wasi:cli/run@0.2.0" (instance $exports)))"#;
+        + r#"(export "wasi:cli/run@0.2.0" (instance $exports)))"#;
     refused_text(&task_and_command, &["2 entry points", "`run` and `wasi:cli/run@0.2.0`"]);
     refused_text(
         r#"(module (import "wasi_snapshot_preview1" "sched_yield" (func (result i32))) (func (export "_start")))"#,
