@@ -53,3 +53,137 @@ fn time(number: i64) -> Timestamp {
 pub(super) fn id_bytes(id: &TaskId) -> &[u8] {
     id.0.as_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use wasmill_protocol::event::{AfterAttempt, EndReason};
+    use wasmill_protocol::limits::Limits;
+    use wasmill_protocol::task::{InputForm, RetryOn, RetryPolicy};
+    use wasmill_protocol::{
+        Attempt, Digest, FinalState, HostId, Outcome, OutcomeKind, Payload, TaskSpec, TrapCode, Usage,
+    };
+
+    use super::*;
+    use crate::read_model::fold::View;
+    use crate::read_model::{HistoryEntry, HistoryEvent};
+
+    /// What the first version wrote. Must be readable for ever: new fields go to the end. If that cannot be, raise `LAYOUT`.
+    const SPEC: &str = "\
+        dc0014a674656e616e74c4200101010101010101010101010101010101010101010101010101010101010101a7636f6d6d616e6481a6\
+        496e6c696e65c402696ea46a736f6ea46e616d65ab6465736372697074696f6e81a56c6162656ca13191a361726781a3656e76a13295\
+        0102030405fa94070809ab616e795f6661696c7572650a0ba36b657981a772657175697265a133c30cc4100000000000000000000000\
+        000000000d";
+    const VIEW: &str = "\
+        9f01a4686f7374040595a774726170706564a76d65737361676506ab756e726561636861626c6591a56672616d6581a963616e63656c\
+        6c656491a6726561736f6e970708090a0b0c0d81a6496e6c696e65c4036f757481a4426c6f6292c42002020202020202020202020202\
+        0202020202020202020202020202020202020203a5456d707479c3a37768790e9b93016581a17391c0930266a17193036781a1709101\
+        93046881a1619201a4686f737493056981a1639301020393066a81a1659401a76572726f726564a16d81a55265747279910493076b81\
+        a1659401a76572726f726564a16da75265717565756593086c81a1659401a76572726f726564a16d81a546696e616c91a66661696c65\
+        6493096d81a17291c0930a6e81a16692a963616e63656c6c6564a765787069726564930b6f81a16c9201a4686f73740f";
+
+    fn spec() -> TaskSpec {
+        let map = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
+        TaskSpec {
+            tenant: "tenant".parse().unwrap(),
+            module: Digest([1; 32]),
+            input: Payload::Inline("in".into()),
+            input_form: InputForm::Json,
+            name: Some("name".into()),
+            description: Some("description".into()),
+            labels: map("label", "1"),
+            args: vec!["arg".into()],
+            env: map("env", "2"),
+            limits: Limits { cpu_ms: 1, fuel: Some(2), memory_bytes: 3, wall_ms: 4, output_bytes: 5 },
+            priority: -6,
+            retry: RetryPolicy { attempts_max: 7, backoff_ms: 8, backoff_ms_max: 9, on: RetryOn::AnyFailure },
+            not_before: Timestamp(10),
+            expires_ms: Some(11),
+            idempotency_key: Some("key".into()),
+            require: map("require", "3"),
+            deterministic: true,
+            seed: Some(12),
+            retry_of: Some(TaskId(uuid::Uuid::from_u128(13))),
+            ..TaskSpec::default()
+        }
+    }
+
+    fn view() -> View {
+        let entry = |seq, event| HistoryEntry { seq: LogSeq(seq), at: Timestamp(seq + 100), event };
+        let (attempt, host) = (Attempt(1), HostId::from("host"));
+        let blob = Payload::Blob { digest: Digest([2; 32]), bytes: 3 };
+        View {
+            attempt,
+            host: Some(host.clone()),
+            waiting_until: Some(Timestamp(4)),
+            priority: Some(5),
+            outcome: Some(Arc::new(Outcome {
+                exit_code: Some(6),
+                trap: Some(TrapCode::Unreachable),
+                backtrace: vec!["frame".into()],
+                ..Outcome::new(OutcomeKind::Trapped, "message")
+            })),
+            end_reason: Some(EndReason::Cancelled { reason: Some("reason".into()) }),
+            usage: Some(Usage {
+                fuel: Some(7),
+                cpu_us: 8,
+                memory_peak_bytes: 9,
+                queue_us: 10,
+                run_us: 11,
+                input_bytes: 12,
+                output_bytes: 13,
+            }),
+            output: Payload::Inline("out".into()),
+            captured: blob,
+            checkpoint: Payload::Empty,
+            cancel_requested: true,
+            cancel_reason: Some("why".into()),
+            started_at: Some(Timestamp(14)),
+            history: vec![
+                entry(1, HistoryEvent::Submitted { waiting_until: None }),
+                entry(2, HistoryEvent::Queued),
+                entry(3, HistoryEvent::Prioritized { priority: 1 }),
+                entry(4, HistoryEvent::AttemptStarted { attempt, host: host.clone() }),
+                entry(5, HistoryEvent::CheckpointSaved { attempt, bytes: 2, times: 3 }),
+                entry(6, ended(attempt, AfterAttempt::Retry { not_before: Timestamp(4) })),
+                entry(7, ended(attempt, AfterAttempt::Requeue)),
+                entry(8, ended(attempt, AfterAttempt::Final { state: FinalState::Failed })),
+                entry(9, HistoryEvent::CancelRequested { reason: None }),
+                entry(10, HistoryEvent::Ended { state: FinalState::Cancelled, reason: EndReason::Expired }),
+                entry(11, HistoryEvent::ReportLate { attempt, host }),
+            ],
+            history_left_out: 15,
+        }
+    }
+
+    fn ended(attempt: Attempt, next: AfterAttempt) -> HistoryEvent {
+        HistoryEvent::AttemptEnded { attempt, kind: OutcomeKind::Errored, message: "m".into(), next }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn f48_what_was_stored_stays_readable() {
+        let mut bytes = Vec::new();
+        encode(&spec(), &mut bytes);
+        let now = hex(&bytes);
+        assert_eq!(rmp_serde::from_slice::<TaskSpec>(&unhex(SPEC)).ok(), Some(spec()), "now written: {now}");
+        encode(&view(), &mut bytes);
+        let now = hex(&bytes);
+        assert_eq!(rmp_serde::from_slice::<View>(&unhex(VIEW)).ok(), Some(view()), "now written: {now}");
+    }
+
+    #[test]
+    fn fields_that_were_added_later_have_their_defaults() {
+        // An array of one element: a view of the time when there was nothing but the attempt.
+        let view = rmp_serde::from_slice::<View>(&[0x91, 7]).unwrap();
+        assert_eq!(view, View { attempt: Attempt(7), ..View::default() });
+    }
+}

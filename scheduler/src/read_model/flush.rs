@@ -187,7 +187,7 @@ impl Pipeline {
         let state = self.state();
         // Older first.
         let generations = || state.writing.as_deref().into_iter().chain([&state.gathering]);
-        let erased = tenant.and_then(|tenant| generations().filter_map(|generation| generation.erased(tenant)).last());
+        let erased = tenant.and_then(|tenant| generations().rev().find_map(|generation| generation.erased(tenant)));
         Gathered { found: find(&mut generations()), erased, applied: state.applied }
     }
 
@@ -259,7 +259,7 @@ impl Pipeline {
             let waited = self.wake.wait_timeout_while(state, RETRY_DELAY, |state| !state.stopping);
             if waited.unwrap_or_else(PoisonError::into_inner).0.stopping {
                 // What is not written is read from the log at the next start.
-                break;
+                return false;
             }
         }
         let mut state = self.state();

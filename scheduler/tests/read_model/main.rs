@@ -1,0 +1,10 @@
+//! The read model, fed with records as the driver would.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod erasure;
+mod lifecycle;
+mod listing;
+mod reference;
+mod restart;
+mod support;
