@@ -1,11 +1,12 @@
 //! One attempt from its work to its end.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc};
 use wasmill_protocol::{Limits, Outcome, OutcomeKind, Usage};
 use wasmtime::component::{ComponentExportIndex, InstancePre};
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
@@ -41,7 +42,7 @@ impl Shared {
     /// Runs one attempt to its end, whatever happens: a panic of ours ends it too.
     pub(super) async fn run(&self, work: Box<Work>, control: Arc<Control>) -> Ended {
         let (id, input_bytes, started) = (work.id, work.input.len() as u64, Instant::now());
-        let attempt = self.attempt(work, Arc::clone(&control));
+        let attempt = pin!(self.attempt(work, Arc::clone(&control)));
         let mut ended = match std::panic::AssertUnwindSafe(attempt).catch_unwind().await {
             Ok(ended) => ended,
             Err(panic) => {
@@ -64,15 +65,12 @@ impl Shared {
             Ok(loaded) => loaded,
             Err(outcome) => return unstarted(outcome),
         };
-        let slot = match control.watch(self.slots.acquire()).await {
-            Watched::Finished(slot) => slot.expect("the semaphore is never closed"),
-            Watched::Stopped | Watched::Panicked(_) => return unstarted(stopped_before_start()),
-        };
+        let Some(slot) = self.slot(&control).await else { return unstarted(stopped_before_start()) };
         loop {
             let mut store = store(&loaded, work, Arc::clone(&control), self.reports.clone());
             control.arm(store.data().work.limits.wall_ms);
             let freed = self.freed.notified();
-            let end = control.watch(enter(&loaded, &mut store)).await;
+            let end = control.watch(pin!(enter(&loaded, &mut store))).await;
             if !is_pool_exhausted(&end) {
                 let ended = finish(store, end);
                 drop(slot);
@@ -81,9 +79,20 @@ impl Shared {
             }
             work = store.into_data().work;
             control.disarm();
-            if let Watched::Stopped = control.watch(tokio::time::timeout(POOL_RETRY, freed)).await {
+            if let Watched::Stopped = control.watch(pin!(tokio::time::timeout(POOL_RETRY, freed))).await {
                 return unstarted(stopped_before_start());
             }
+        }
+    }
+
+    /// A place among the guests that run at the same time; `None` when it was stopped while it waited.
+    async fn slot(&self, control: &Control) -> Option<SemaphorePermit<'_>> {
+        if let Ok(slot) = self.slots.try_acquire() {
+            return Some(slot);
+        }
+        match control.watch(pin!(self.slots.acquire())).await {
+            Watched::Finished(slot) => Some(slot.expect("the semaphore is never closed")),
+            Watched::Stopped | Watched::Panicked(_) => None,
         }
     }
 
@@ -92,7 +101,7 @@ impl Shared {
         if let Some(loaded) = self.artifacts.cached(work.module, profile) {
             return Ok(loaded);
         }
-        match control.watch(self.artifacts.load(work.module, &work.module_path, profile)).await {
+        match control.watch(self.artifacts.load(work.module, &work.module_path, profile).as_mut()).await {
             Watched::Finished(Ok(loaded)) => Ok(loaded),
             Watched::Finished(Err(LoadError::Invalid(message))) => {
                 Err(Outcome::new(OutcomeKind::ModuleInvalid, message))

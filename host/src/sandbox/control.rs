@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -141,14 +141,13 @@ impl Control {
         Duration::from_nanos(self.cpu_limit_ns.saturating_sub(self.cpu_ns()))
     }
 
-    /// Runs `future` with its CPU time measured, until it ends, panics or is stopped; then it is dropped at once, also when it
-    /// waits in a host call.
-    pub(super) async fn watch<F: Future>(&self, future: F) -> Watched<F::Output> {
-        let mut future = pin!(future);
+    /// Polls `future` with its CPU time measured, until it ends, panics or is stopped. What did not end is to be dropped then, also when
+    /// it waits in a host call. It is borrowed because moving a guest's future costs more than many guests do.
+    pub(super) async fn watch<F: Future + ?Sized>(&self, mut future: Pin<&mut F>) -> Watched<F::Output> {
         std::future::poll_fn(|cx| self.poll(future.as_mut(), cx)).await
     }
 
-    fn poll<F: Future>(&self, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Watched<F::Output>> {
+    fn poll<F: Future + ?Sized>(&self, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Watched<F::Output>> {
         // Registered before the look at the cause: a stop in between wakes us.
         self.waker.register(cx.waker());
         if self.cause().is_some() {
