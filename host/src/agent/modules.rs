@@ -161,29 +161,31 @@ impl ModuleFiles {
         }
     }
 
-    /// Removes the copies that were not used for longest until the rest is within its bound, and those that were never made.
     fn forget_old(&self) {
-        let mut removed = Vec::new();
-        {
-            let known = &mut *self.known();
-            known.copies.retain(|_, copied| copied.bytes.initialized() || Arc::strong_count(&copied.bytes) > 1);
-            let size = |copied: &Copied| copied.bytes.get().copied().unwrap_or(0);
-            let mut total: u64 = known.copies.values().map(size).sum();
-            while total > self.copies_bytes_max {
-                let made = known.copies.iter().filter(|(_, copied)| copied.bytes.initialized());
-                let Some((oldest, bytes)) =
-                    made.min_by_key(|(_, copied)| copied.used).map(|(digest, copied)| (*digest, size(copied)))
-                else {
-                    break;
-                };
-                known.copies.remove(&oldest);
-                total -= bytes;
-                removed.push(oldest);
-            }
-        }
-        for digest in removed {
+        let forgotten = self.known().forget_old(self.copies_bytes_max);
+        for digest in forgotten {
             remove(&self.copy_path(digest));
         }
+    }
+}
+
+impl Known {
+    /// Forgets the copies that were not used for longest until the rest is within its bound, and those that could not be made.
+    /// Returns those whose files are to be removed.
+    fn forget_old(&mut self, bytes_max: u64) -> Vec<Digest> {
+        self.copies.retain(|_, copied| copied.bytes.initialized() || Arc::strong_count(&copied.bytes) > 1);
+        let size = |copied: &Copied| copied.bytes.get().copied().unwrap_or(0);
+        let mut total: u64 = self.copies.values().map(size).sum();
+        let mut forgotten = Vec::new();
+        while total > bytes_max {
+            let made = self.copies.iter().filter(|(_, copied)| copied.bytes.initialized());
+            let oldest = made.min_by_key(|(_, copied)| copied.used).map(|(digest, copied)| (*digest, size(copied)));
+            let Some((digest, bytes)) = oldest else { break };
+            self.copies.remove(&digest);
+            total -= bytes;
+            forgotten.push(digest);
+        }
+        forgotten
     }
 }
 
@@ -195,5 +197,40 @@ fn digest_of(path: &Path) -> Option<Digest> {
 fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
         tracing::warn!("cannot remove `{}`: {error}", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_copies_that_were_not_used_for_longest_are_forgotten() {
+        let mut known = Known::default();
+        for (number, bytes, used) in [(1, 40, 5), (2, 40, 3), (3, 40, 4)] {
+            let bytes = Arc::new(OnceCell::from(bytes));
+            known.copies.insert(Digest([number; 32]), Copied { bytes, used });
+        }
+        // One that nobody waits for any more could not be made; one that somebody waits for is on its way.
+        known.copies.insert(Digest([4; 32]), Copied { bytes: Arc::default(), used: 1 });
+        let awaited = Arc::<OnceCell<u64>>::default();
+        known.copies.insert(Digest([5; 32]), Copied { bytes: Arc::clone(&awaited), used: 0 });
+        assert_eq!(known.forget_old(120), []);
+        assert_eq!(known.forget_old(119), [Digest([2; 32])]);
+        assert_eq!(known.forget_old(0), [Digest([3; 32]), Digest([1; 32])]);
+        assert_eq!(known.copies.keys().collect::<Vec<_>>(), [&Digest([5; 32])]);
+    }
+
+    #[test]
+    fn only_complete_copies_are_taken_over() {
+        let digest = Digest([0xab; 32]);
+        for (name, expected) in [
+            (format!("{}.wasm", digest.hex()), Some(digest)),
+            (format!("{}.tmp", digest.hex()), None),
+            ("x.wasm".to_owned(), None),
+            (digest.hex(), None),
+        ] {
+            assert_eq!(digest_of(Path::new(&name)), expected, "{name}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use wasmill_fabric::{Blobs, Bus, HostRegistration, Membership, Message, Responder, Subscription};
@@ -39,6 +39,7 @@ pub struct Agent {
     subscription: Option<Subscription>,
     preparation: Preparation,
     results: Results,
+    stores: Arc<Semaphore>,
     to_sandbox: mpsc::Sender<ToSandbox>,
     /// For the sandbox, as soon as its channel has room: at most a start and two stops for each slot.
     outgoing: VecDeque<ToSandbox>,
@@ -137,6 +138,7 @@ impl Agent {
             registration: Some(registration),
             subscription: Some(subscription),
             results: Results::default(),
+            stores: Arc::new(Semaphore::new(STORES_MAX)),
             to_sandbox,
             outgoing: VecDeque::new(),
             responders: Vec::new(),

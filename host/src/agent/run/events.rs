@@ -37,8 +37,11 @@ impl Agent {
             Next::Hear(input) => self.step(input),
             Next::Wait => {}
             Next::Store(id, said) => {
-                let store = store(Arc::clone(&self.blobs), said);
-                self.doing.spawn(async move { Done::Stored(id, store.await) });
+                let (stores, blobs) = (Arc::clone(&self.stores), Arc::clone(&self.blobs));
+                self.doing.spawn(async move {
+                    let Ok(_permit) = stores.acquire().await else { unreachable!("nobody closes the semaphore") };
+                    Done::Stored(id, store(blobs, said).await)
+                });
             }
         }
     }
