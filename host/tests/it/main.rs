@@ -1,4 +1,5 @@
 //! Tests of the host as a whole, in one program.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails and says where and why")]
 
 mod agent;
 mod compile_bench;
@@ -12,4 +13,3 @@ mod sandbox_limits;
 mod sandbox_stop;
 mod sandbox_support;
 mod sandbox_task;
-mod zz_tmp_bench;
