@@ -156,7 +156,6 @@ fn explain(bytes: &[u8], form: Form, error: &wasmparser::Error, caps: &ModuleCap
 }
 
 fn listing(mut names: Vec<String>) -> Vec<String> {
-    names.sort_unstable();
     names.dedup();
     names.truncate(NAMES_LISTED_MAX);
     for name in &mut names {

@@ -95,8 +95,11 @@ fn work(request: &Request) -> Result<ReplyResult, Failure> {
     let info = check(&bytes, request.digest, &request.caps)?;
     let profile: Profile = request.profile.parse().map_err(|error| Failure::Fault(format!("{error}")))?;
     let engine = engine::build(profile, Instances::OnDemand).map_err(|error| Failure::Fault(chain(&error)))?;
-    if artifact_key(&engine) != request.key {
-        return Err(Failure::Fault("the compiling program is not the version that asked for it".to_owned()));
+    let key = artifact_key(&engine);
+    if key != request.key {
+        let text =
+            format!("the compiling program makes artifacts `{key}` and not `{}`: it is another version", request.key);
+        return Err(Failure::Fault(text));
     }
     let form = sniff(&bytes)?;
     let code = precompile(&engine, form, &bytes)?;

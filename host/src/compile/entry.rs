@@ -20,7 +20,9 @@ const RUN_INTERFACE: &str = "wasi:cli/run@";
 
 /// What a module shows to the outside.
 pub(super) struct Surface {
+    /// Names, sorted.
     pub(super) imports: Vec<String>,
+    /// Names, sorted.
     pub(super) exports: Vec<String>,
     /// Imports that the host does not offer.
     unknown: Vec<String>,
@@ -39,7 +41,9 @@ enum Entry {
 
 impl Surface {
     /// Reads the names and types of a valid module.
-    pub(super) fn read(names: Names, types: &Types) -> Self {
+    pub(super) fn read(mut names: Names, types: &Types) -> Self {
+        names.imports.sort_unstable();
+        names.exports.sort_unstable();
         let types = types.as_ref();
         let mut surface = Self {
             imports: names.imports,

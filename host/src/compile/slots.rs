@@ -31,9 +31,14 @@ pub struct SlotLimits {
 }
 
 impl SlotLimits {
-    /// Half of the cores at least two, one of them left to others; short waiting lines, because who waits has a connection open.
+    /// Half of the cores, but at least two.
     pub fn for_cores(cores: usize) -> Self {
-        let running = (cores / 2).max(2);
+        Self::of((cores / 2).max(2))
+    }
+
+    /// This many children at the same time, half of them for one tenant at most. The lines are short, because who waits
+    /// has a connection open.
+    pub fn of(running: usize) -> Self {
         Self { running, running_per_tenant: (running / 2).max(1), waiting: 1_024, waiting_per_tenant: 32 }
     }
 }
