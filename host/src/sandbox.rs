@@ -195,7 +195,8 @@ fn runtime(threads: usize) -> std::io::Result<Runtime> {
         .worker_threads(threads.max(1))
         .thread_name("guest")
         .thread_stack_size(THREAD_STACK_BYTES)
-        .enable_time()
+        // Guests use the clock only; compiling a module that is not there yet talks to a child process.
+        .enable_all()
         .on_thread_start(lower_priority)
         .build()
 }

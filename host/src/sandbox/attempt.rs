@@ -41,7 +41,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Runs one attempt to its end, whatever happens: a panic of ours ends it too.
     pub(super) async fn run(&self, work: Box<Work>, control: Arc<Control>) -> Ended {
-        let (id, input_bytes, started) = (work.id, work.input.len() as u64, Instant::now());
+        let (id, input_bytes) = (work.id, work.input.len() as u64);
         let attempt = pin!(self.attempt(work, Arc::clone(&control)));
         let mut ended = match std::panic::AssertUnwindSafe(attempt).catch_unwind().await {
             Ok(ended) => ended,
@@ -56,7 +56,6 @@ impl Shared {
         ended.usage.input_bytes = input_bytes;
         ended.usage.output_bytes = ended.output.len() as u64;
         ended.usage.cpu_us = control.cpu_spent().as_micros() as u64;
-        ended.usage.run_us = started.elapsed().as_micros() as u64;
         ended
     }
 
@@ -69,17 +68,19 @@ impl Shared {
         loop {
             let mut store = store(&loaded, work, Arc::clone(&control), self.reports.clone());
             control.arm(store.data().work.limits.wall_ms);
+            let started = Instant::now();
             let freed = self.freed.notified();
             let end = control.watch(pin!(enter(&loaded, &mut store))).await;
             if !is_pool_exhausted(&end) {
-                let ended = finish(store, end);
+                let mut ended = finish(store, end);
+                ended.usage.run_us = started.elapsed().as_micros() as u64;
                 drop(slot);
                 self.freed.notify_one();
                 return ended;
             }
             work = store.into_data().work;
             control.disarm();
-            if let Watched::Stopped = control.watch(pin!(tokio::time::timeout(POOL_RETRY, freed))).await {
+            if control.wait(pin!(tokio::time::timeout(POOL_RETRY, freed))).await.is_none() {
                 return unstarted(stopped_before_start());
             }
         }
@@ -90,10 +91,8 @@ impl Shared {
         if let Ok(slot) = self.slots.try_acquire() {
             return Some(slot);
         }
-        match control.watch(pin!(self.slots.acquire())).await {
-            Watched::Finished(slot) => Some(slot.expect("the semaphore is never closed")),
-            Watched::Stopped | Watched::Panicked(_) => None,
-        }
+        let slot = control.wait(pin!(self.slots.acquire())).await?;
+        Some(slot.expect("the semaphore is never closed"))
     }
 
     async fn load(&self, work: &Work, control: &Control) -> Result<Arc<LoadedModule>, Outcome> {
@@ -101,16 +100,11 @@ impl Shared {
         if let Some(loaded) = self.artifacts.cached(work.module, profile) {
             return Ok(loaded);
         }
-        match control.watch(self.artifacts.load(work.module, &work.module_path, profile).as_mut()).await {
-            Watched::Finished(Ok(loaded)) => Ok(loaded),
-            Watched::Finished(Err(LoadError::Invalid(message))) => {
-                Err(Outcome::new(OutcomeKind::ModuleInvalid, message))
-            }
-            Watched::Finished(Err(LoadError::Fault(message))) => Err(Outcome::new(OutcomeKind::HostFault, message)),
-            Watched::Stopped => Err(stopped_before_start()),
-            Watched::Panicked(message) => {
-                Err(Outcome::new(OutcomeKind::HostFault, format!("a fault in the host, not in the task: {message}")))
-            }
+        match control.wait(self.artifacts.load(work.module, &work.module_path, profile).as_mut()).await {
+            Some(Ok(loaded)) => Ok(loaded),
+            Some(Err(LoadError::Invalid(message))) => Err(Outcome::new(OutcomeKind::ModuleInvalid, message)),
+            Some(Err(LoadError::Fault(message))) => Err(Outcome::new(OutcomeKind::HostFault, message)),
+            None => Err(stopped_before_start()),
         }
     }
 }

@@ -147,6 +147,18 @@ impl Control {
         std::future::poll_fn(|cx| self.poll(future.as_mut(), cx)).await
     }
 
+    /// Waits for something of ours, which costs the guest nothing; `None` when it was stopped meanwhile.
+    pub(super) async fn wait<F: Future + ?Sized>(&self, mut future: Pin<&mut F>) -> Option<F::Output> {
+        std::future::poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            if self.cause().is_some() {
+                return Poll::Ready(None);
+            }
+            future.as_mut().poll(cx).map(Some)
+        })
+        .await
+    }
+
     fn poll<F: Future + ?Sized>(&self, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Watched<F::Output>> {
         // Registered before the look at the cause: a stop in between wakes us.
         self.waker.register(cx.waker());

@@ -224,6 +224,23 @@ async fn a_guest_below_its_cpu_limit_is_left_alone() {
 }
 
 #[tokio::test]
+async fn waiting_for_the_module_is_not_charged_to_the_guest() {
+    let mut sandbox = TestSandbox::start();
+    let functions: String = (0..2000)
+        .map(|n| {
+            format!("(func (param i32) (result i32) (i32.mul (local.get 0) (i32.add (local.get 0) (i32.const {n}))))")
+        })
+        .collect();
+    let mut work = sandbox.work(&command(&functions, ""));
+    work.limits.wall_ms = 5_000;
+    let started = Instant::now();
+    let ended = sandbox.run(work).await;
+    assert_kind(&ended, OutcomeKind::Succeeded);
+    let (took, usage) = (started.elapsed().as_micros() as u64, ended.usage);
+    assert!(usage.cpu_us < took / 2 && usage.run_us < took / 2, "{usage:?} of {took} us");
+}
+
+#[tokio::test]
 async fn the_wall_limit_ends_guests_that_compute_and_guests_that_wait() {
     let mut sandbox = TestSandbox::start();
     for body in ["(loop $again (br $again))", "(call $sleep (i64.const 0x7fffffffffffffff))"] {
