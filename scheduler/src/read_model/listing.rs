@@ -215,7 +215,8 @@ fn streams<'c>(
 /// The lowest row created at or after `created`, or the one after the last: a binary search, as rows are in the order of
 /// their creation.
 fn first_row_from(connection: &Connection, created: i64) -> rusqlite::Result<i64> {
-    let bounds = "SELECT coalesce(min(row), 1), coalesce(max(row), 0) + 1 FROM task";
+    // Two queries in one: SQLite answers only a lone `min` or `max` without reading the whole table.
+    let bounds = "SELECT coalesce((SELECT min(row) FROM task), 1), coalesce((SELECT max(row) FROM task), 0) + 1";
     let (mut low, mut high): (i64, i64) =
         connection.prepare_cached(bounds)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let mut probe = connection.prepare_cached("SELECT row, created FROM task WHERE row >= ?1 ORDER BY row LIMIT 1")?;
