@@ -286,6 +286,13 @@ mod tests {
         assert!("fast".parse::<Profile>().is_err());
     }
 
+    #[test]
+    fn a_pool_that_does_not_fit_the_address_space_is_done_without() {
+        let engines = Engines::new(Instances::Pooled { guests_max: 100_000_000 });
+        assert!(build(Profile::Plain, engines.instances).is_err());
+        assert!(engines.get(Profile::Plain).is_ok());
+    }
+
     fn compatibility(profile: Profile, instances: Instances) -> u64 {
         let mut hasher = std::hash::DefaultHasher::new();
         build(profile, instances).unwrap().precompile_compatibility_hash().hash(&mut hasher);

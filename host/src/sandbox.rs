@@ -7,12 +7,12 @@
 //! **Invariant** every [`ToSandbox::Start`] is answered by exactly one [`FromSandbox::Ended`], after everything of the
 //! attempt is gone.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc};
-use tokio::task::JoinSet;
 
 use crate::channel::{Ended, FromSandbox, ToSandbox, Work};
 use crate::engine::Engines;
@@ -154,12 +154,13 @@ struct Dispatcher {
 impl Dispatcher {
     async fn run(self, mut inbox: mpsc::Receiver<ToSandbox>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        let mut attempts = JoinSet::new();
+        // Every attempt holds a sender; nothing is ever sent.
+        let (alive, mut all_ended) = mpsc::channel::<Infallible>(1);
         while inbox.recv_many(&mut batch, BATCH_MAX).await > 0 {
             let mut stopped = false;
             for message in batch.drain(..) {
                 match message {
-                    ToSandbox::Start(work) => self.start(work, &mut attempts),
+                    ToSandbox::Start(work) => self.start(work, alive.clone()),
                     ToSandbox::Stop(id, _reason) => stopped |= self.running.stop(id),
                 }
             }
@@ -167,13 +168,14 @@ impl Dispatcher {
                 // Guests that compute see the request now and not at the next tick.
                 self.engines.tick();
             }
-            while attempts.try_join_next().is_some() {}
         }
         self.running.stop_all();
-        while attempts.join_next().await.is_some() {}
+        drop(alive);
+        // Closed when the last attempt has ended and been reported.
+        let None = all_ended.recv().await;
     }
 
-    fn start(&self, work: Box<Work>, attempts: &mut JoinSet<()>) {
+    fn start(&self, work: Box<Work>, alive: mpsc::Sender<Infallible>) {
         let id = work.id;
         let control = Arc::new(Control::new(&work.limits));
         if !self.running.insert(id, Arc::clone(&control)) {
@@ -181,11 +183,12 @@ impl Dispatcher {
             return;
         }
         let (shared, running) = (Arc::clone(&self.shared), Arc::clone(&self.running));
-        attempts.spawn(async move {
+        tokio::spawn(async move {
             let ended = shared.run(work, control).await;
             running.remove(id);
             // Nobody listens any more: nobody wants to know.
             let _ = shared.reports.send(FromSandbox::Ended(Box::new(ended))).await;
+            drop(alive);
         });
     }
 }
@@ -207,5 +210,24 @@ fn lower_priority() {
     let code = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, GUEST_NICENESS) };
     if code != 0 {
         tracing::warn!(error = %std::io::Error::last_os_error(), "guests run at the priority of the rest");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_run_at_a_lower_priority_than_the_rest() {
+        fn niceness() -> libc::c_int {
+            // SAFETY: no memory is involved; 0 is the calling thread.
+            #[allow(unsafe_code, reason = "std has no thread priorities")]
+            unsafe {
+                libc::getpriority(libc::PRIO_PROCESS, 0)
+            }
+        }
+        let runtime = runtime(1).unwrap();
+        let guests = runtime.block_on(async { tokio::spawn(async { niceness() }).await.unwrap() });
+        assert!(guests >= GUEST_NICENESS && guests >= niceness(), "{guests}");
     }
 }

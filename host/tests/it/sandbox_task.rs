@@ -108,6 +108,90 @@ async fn the_host_answers_a_task() {
 }
 
 #[tokio::test]
+async fn a_flood_of_progress_is_thinned_and_the_last_one_arrives() {
+    let mut sandbox = TestSandbox::start();
+    let body = "(local $n i32)
+        (loop $again
+            (local.set $n (i32.add (local.get $n) (i32.const 1)))
+            (call $progress (f64.convert_i32_u (local.get $n)) (f64.const 20000) (local.get $input) (local.get $length))
+            (br_if $again (i32.lt_u (local.get $n) (i32.const 20000))))
+        (call $ok (i32.const 0) (i32.const 0))";
+    let mut work = sandbox.work(&task(HOST_IMPORTS, "", body));
+    // Cut at 1 KiB, between characters.
+    work.input = Bytes::from("ä".repeat(600));
+    let ended = sandbox.run(work).await;
+    assert_kind(&ended, OutcomeKind::Succeeded);
+    let most = 3 + ended.usage.run_us / 50_000;
+    let reports = sandbox.close().await;
+    assert!(reports.len() as u64 <= most, "{} reports in {} us", reports.len(), ended.usage.run_us);
+    match reports.last() {
+        Some(FromSandbox::Progress(_, progress)) => {
+            assert_eq!((progress.done, progress.total, progress.message.as_str()), (20_000, 20_000, &*"ä".repeat(512)));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn progress_of_a_task_that_goes_on_computing_arrives_too() {
+    let mut sandbox = TestSandbox::start();
+    let body = "(call $progress (f64.const 1) (f64.const nan) (local.get $input) (local.get $length))
+        (call $progress (f64.const 2) (f64.const -5) (local.get $input) (local.get $length))
+        (loop $again (br $again)) (i32.const 0)";
+    let work = sandbox.work(&task(HOST_IMPORTS, "", body));
+    let id = work.id;
+    sandbox.start_work(work).await;
+    for done in [1, 2] {
+        let progress = sandbox
+            .wait(|message| match message {
+                FromSandbox::Progress(_, progress) => Ok(progress),
+                other => Err(other),
+            })
+            .await;
+        assert_eq!((progress.done, progress.total), (done, 0));
+    }
+    sandbox.stop(id).await;
+    assert_kind(&sandbox.ended(id).await, OutcomeKind::Cancelled);
+}
+
+#[tokio::test]
+async fn a_module_that_cannot_be_loaded_is_our_fault() {
+    let mut sandbox = TestSandbox::start();
+    let mut work = sandbox.work(&task(&[], "", ECHO));
+    work.module = wasmill_protocol::Digest([9; 32]);
+    let ended = sandbox.run(work).await;
+    assert_kind(&ended, OutcomeKind::HostFault);
+    assert!(ended.outcome.message.starts_with("no module sha256:0909"), "{}", ended.outcome.message);
+}
+
+#[tokio::test]
+async fn a_task_that_exits_gives_no_result() {
+    let mut sandbox = TestSandbox::start();
+    let wat = task(&[], "", "(call $exit (i32.const 0)) unreachable")
+        .replace(
+            "(core module $libc-module",
+            r#"(import "wasi:cli/exit@0.2.0" (instance $cli
+            (export "exit" (func (param "status" (result))))))
+            (core func $exit (canon lower (func $cli "exit")))
+            (core module $libc-module"#,
+        )
+        .replace(
+            r#"(import "libc" "memory" (memory 1))"#,
+            r#"(import "libc" "memory" (memory 1))
+            (import "cli" "exit" (func $exit (param i32)))"#,
+        )
+        .replace(
+            r#"(with "libc" (instance $libc))"#,
+            r#"(with "libc" (instance $libc))
+            (with "cli" (instance (export "exit" (func $exit))))"#,
+        );
+    let work = sandbox.work(&wat);
+    let ended = sandbox.run(work).await;
+    assert_kind(&ended, OutcomeKind::Errored);
+    assert_eq!(ended.outcome.exit_code, Some(0));
+}
+
+#[tokio::test]
 async fn a_checkpoint_of_an_earlier_attempt_can_be_loaded() {
     let mut sandbox = TestSandbox::start();
     let body = "(call $checkpoint-load (i32.const 64))
