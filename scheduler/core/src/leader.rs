@@ -1,4 +1,6 @@
 //! The leader: what it decides when something happens.
+//!
+//! Each file decides one thing; this one holds what they share and hands the inputs out.
 
 mod after;
 mod candidates;
@@ -14,6 +16,8 @@ mod seats;
 mod shares;
 mod submit;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -108,7 +112,7 @@ impl Core {
             Input::HostJoined(info) => self.host_joined(info),
             Input::HostLeft(host, incarnation) => self.host_left(&host, incarnation),
             Input::Heartbeat(heartbeat) => self.heartbeat(heartbeat),
-            Input::FromHost { reply_to, message } => self.from_host(reply_to, message),
+            Input::FromHost { reply_to, message } => self.reported(reply_to, message),
             Input::AssignRefused { host, attempts } => self.assign_refused(&host, &attempts),
             Input::DrainHost { host, draining } => self.drain_host(&host, draining),
             Input::Tick => {}

@@ -10,6 +10,9 @@ mod fits;
 mod least_loaded;
 mod pack;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 

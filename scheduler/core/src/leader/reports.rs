@@ -26,7 +26,7 @@ pub(super) struct Ending {
 
 impl Core {
     /// Takes in the reports and acknowledges all of them: what is not accepted would not be accepted later either.
-    pub(super) fn from_host(&mut self, reply_to: ReplyTo, message: FromHost) {
+    pub(super) fn reported(&mut self, reply_to: ReplyTo, message: FromHost) {
         let FromHost { host, incarnation, reports } = message;
         for report in reports {
             self.tally.reports += 1;

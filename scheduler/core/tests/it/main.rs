@@ -1,6 +1,10 @@
 //! Tests of the core through its public interface.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
+#![allow(clippy::disallowed_methods, reason = "tests read the scenarios")]
+
 mod boundary;
+mod fairness;
 mod model;
 mod names;
 mod random;

@@ -374,7 +374,7 @@ fn report(id: AttemptId, kind: u8) -> Report {
     use OutcomeKind::*;
     let kinds = [Succeeded, Errored, Succeeded, Trapped, HostFault, Cancelled, Rejected, Errored, Succeeded, HostFault];
     match kinds.get(usize::from(kind)) {
-        None if kind % 2 == 0 => Report::Returned { id },
+        None if kind.is_multiple_of(2) => Report::Returned { id },
         None => Report::Checkpoint { id, number: u32::from(kind), data: Payload::Empty },
         Some(&kind) => {
             let outcome = Arc::new(Outcome::new(kind, ""));

@@ -1,0 +1,171 @@
+//! Policies that misbehave: nothing is overloaded, nothing stalls, everything is counted.
+
+use std::sync::Arc;
+
+use wasmill_protocol::command::{Command, ModuleRef};
+use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
+use wasmill_protocol::module::ModuleInfo;
+use wasmill_protocol::{Digest, HostId, Incarnation, TaskId, TaskSpec, TenantName, Term, Timestamp};
+
+use super::Core;
+use crate::config::CoreConfig;
+use crate::io::{Input, ReplyTo};
+use crate::policy::{Choice, Fair, HostRoom, Key, LeastLoaded, Policy, PolicyFault, ShapeView, Wanted};
+use crate::state::State;
+
+const START: Timestamp = Timestamp(1_000_000_000);
+const MODULE: Digest = Digest([7; 32]);
+
+fn task(number: usize) -> TaskId {
+    format!("01890a5d-ac96-774b-bcce-{number:012x}").parse().unwrap()
+}
+
+/// A leader with two hosts of four places each and `tasks` tasks, which the policies have not seen yet.
+fn leader(tasks: usize, order: impl Policy + 'static, place: impl Policy + 'static) -> Core {
+    let mut core = Core::new(1, CoreConfig::default(), State::default());
+    core.step(START, Input::Lead { term: Term(1), node: "n1".into() });
+    core.dispatcher.set_policies(Box::new(order), Box::new(place));
+    let module = Arc::new(ModuleInfo { digest: MODULE, ..ModuleInfo::default() });
+    let command = Command::AddModule { tenant: TenantName::default(), module, alias: None };
+    core.step(START, Input::Command { reply_to: ReplyTo(0), command });
+    (0..tasks).for_each(|number| submit(&mut core, number));
+    for host in ["h1", "h2"] {
+        core.step(START, Input::HostJoined(HostInfo { id: host.into(), ..HostInfo::default() }));
+    }
+    beat(&mut core, START, 1);
+    core
+}
+
+/// Two shapes, so that there is something to order.
+fn submit(core: &mut Core, number: usize) {
+    let spec = Arc::new(TaskSpec { module: MODULE, priority: i8::from(number % 2 == 1), ..TaskSpec::default() });
+    let command = Command::Submit { task: task(number), module: ModuleRef::Digest(MODULE), spec, key: None };
+    core.step(START, Input::Command { reply_to: ReplyTo(0), command });
+}
+
+fn beat(core: &mut Core, now: Timestamp, number: u64) {
+    for host in ["h1", "h2"] {
+        let attempts = core.hosts[&HostId::from(host)].flights.keys().copied().collect();
+        let heartbeat = Heartbeat {
+            host: host.into(),
+            incarnation: Incarnation(0),
+            number,
+            attempts,
+            credit: 4,
+            slots: 4,
+            memory_bytes: 1 << 40,
+            ..Heartbeat::default()
+        };
+        core.step(now, Input::Heartbeat(heartbeat));
+    }
+}
+
+fn running(core: &mut Core) -> u64 {
+    core.take_ready();
+    core.assert_consistent();
+    core.queue_depth().running
+}
+
+#[derive(Debug)]
+struct Answers(Vec<Choice>);
+
+impl Policy for Answers {
+    fn place(&mut self, _: &[Wanted<'_>], _: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
+        Ok(self.0.clone())
+    }
+}
+
+#[test]
+fn wrong_choices_are_dropped_and_counted() {
+    let choice = |wanted, host, count| Choice { wanted, host, count };
+    let wrong = vec![
+        choice(9, 0, 1),
+        choice(0, 9, 2),
+        choice(0, 0, 100),
+        choice(0, 1, 1),
+        choice(usize::MAX, usize::MAX, u32::MAX),
+    ];
+    let mut core = leader(6, Fair, Answers(wrong));
+    assert!(running(&mut core) > 0);
+    assert!(core.hosts().iter().all(|host| host.attempts <= 4), "no host above its credit");
+    assert!(core.tally.policy_choices_wrong > u64::from(u32::MAX));
+    core.assert_consistent();
+}
+
+/// Declines everything.
+#[derive(Debug)]
+struct Lazy;
+
+impl Policy for Lazy {
+    fn place(&mut self, _: &[Wanted<'_>], _: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn what_a_policy_never_places_is_placed_when_it_is_overdue() {
+    let mut core = leader(3, Fair, Lazy);
+    assert_eq!(running(&mut core), 0);
+    let waiting = core.explain(task(0), START).unwrap();
+    assert_eq!(waiting.waiting_for.as_deref(), Some("policy declined"));
+    let overdue = START.plus_ms(core.config.longest_wait_ms);
+    beat(&mut core, overdue, 2);
+    assert_eq!((running(&mut core), core.tally.attempts_overdue), (3, 3));
+}
+
+/// Traps every time.
+#[derive(Debug)]
+struct Broken;
+
+impl Broken {
+    fn fault<T>() -> Result<T, PolicyFault> {
+        Err(PolicyFault { policy: "broken".into(), reason: "out of fuel".into() })
+    }
+}
+
+impl Policy for Broken {
+    fn order(&mut self, _: &[ShapeView], _: Timestamp) -> Result<Vec<Key>, PolicyFault> {
+        Self::fault()
+    }
+
+    fn place(&mut self, _: &[Wanted<'_>], _: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
+        Self::fault()
+    }
+}
+
+#[test]
+fn the_default_decides_for_a_policy_that_traps_and_then_replaces_it() {
+    let mut core = leader(6, Broken, Broken);
+    assert_eq!(running(&mut core), 6, "nothing waits for the policy");
+    let faults = core.tally.policy_faults;
+    assert!(faults > 0);
+    for number in 2..20u8 {
+        submit(&mut core, usize::from(number) * 10);
+        submit(&mut core, usize::from(number) * 10 + 1);
+        let host = core.hosts.values().find(|host| !host.flights.is_empty()).unwrap();
+        let reports = host.flights.keys().take(1).map(|&id| Report::Returned { id }).collect();
+        let message = FromHost { host: host.info.id.clone(), incarnation: Incarnation(0), reports };
+        core.step(START, Input::FromHost { reply_to: ReplyTo(0), message });
+        beat(&mut core, START, u64::from(number));
+        running(&mut core);
+    }
+    assert_eq!(core.tally.policies_benched, 2, "one for the order, one for the place");
+    assert!(core.tally.policy_faults <= 10);
+}
+
+/// Answers with one key too few.
+#[derive(Debug)]
+struct Short;
+
+impl Policy for Short {
+    fn order(&mut self, shapes: &[ShapeView], _: Timestamp) -> Result<Vec<Key>, PolicyFault> {
+        Ok(vec![Key::default(); shapes.len() - 1])
+    }
+}
+
+#[test]
+fn too_few_keys_are_a_fault() {
+    let mut core = leader(6, Short, LeastLoaded);
+    assert_eq!(running(&mut core), 6);
+    assert!(core.tally.policy_faults > 0);
+}
