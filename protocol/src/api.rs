@@ -13,6 +13,7 @@ use crate::time::{ParseTimestampError, Timestamp};
 pub mod catalog;
 pub mod check;
 pub mod number;
+pub mod object;
 pub mod submit;
 pub mod system;
 pub mod task;

@@ -312,7 +312,7 @@ fn args(args: Option<&[String]>) -> Checked {
     count("args", args.len(), ARGS_MAX)?;
     bytes("args", args.iter().map(String::len).sum())?;
     match args.iter().position(|arg| arg.contains('\0')) {
-        Some(index) => Err(FieldError::invalid(format!("args.{index}"), "has a zero byte")),
+        Some(index) => Err(FieldError::invalid(format!("args[{index}]"), "has a zero byte")),
         None => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::api::{Time, number};
+use crate::api::{Time, number, object};
 
 /// A task as it is submitted; only `module` is required.
 ///
@@ -48,7 +48,7 @@ pub struct SubmitTask {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, String>>,
     /// What each attempt may use.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "object::optional", skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsAsked>,
     /// Higher first.
     #[cfg_attr(feature = "openapi", schema(minimum = -100, maximum = 100))]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Time, number};
+use crate::api::{Time, number, object};
 use crate::ids::TenantName;
 use crate::tenant::{Quotas, Role};
 
@@ -34,7 +34,7 @@ pub struct CreateTenant {
     #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
     pub weight: Option<u64>,
     /// What it may have; what is absent or `null` is unlimited.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "object::optional", skip_serializing_if = "Option::is_none")]
     pub quotas: Option<QuotasChange>,
 }
 
@@ -48,7 +48,7 @@ pub struct ChangeTenant {
     #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
     pub weight: Option<u64>,
     /// What it may have; what is absent stays, `null` is unlimited.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "object::optional", skip_serializing_if = "Option::is_none")]
     pub quotas: Option<QuotasChange>,
 }
 

@@ -56,7 +56,8 @@ mod tests {
         let ids = TaskIds::new().unwrap();
         let at = Timestamp(1_772_366_400_123_456);
         // More than one millisecond has room for, and then a clock that went back.
-        let drawn: Vec<_> = (0..10_000).map(|_| ids.draw(at)).chain([ids.draw(Timestamp(0))]).collect();
+        let mut drawn: Vec<_> = (0..10_000).map(|_| ids.draw(at)).collect();
+        drawn.push(ids.draw(Timestamp(0)));
         assert!(drawn.is_sorted_by(|a, b| a < b));
         for id in drawn {
             assert_eq!(id.0.get_version_num(), 7);

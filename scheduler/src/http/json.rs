@@ -15,6 +15,10 @@ use super::problem::{Code, Fault, Handled};
 
 /// Reads a document. Only what fails is read a second time, to find out where.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], caps: &Caps) -> Handled<T> {
+    // An array of the fields in their order would do for serde too, which nobody means.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Fault::new(Code::FieldInvalid, "the body is an array: an object is expected"));
+    }
     serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error, caps))
 }
 
@@ -55,7 +59,8 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error, caps: &
     } else if let Some(name) = named("duplicate field `") {
         (FieldErrorKind::Invalid, within(&path, &name))
     } else if path.is_empty() || path == "." {
-        return Fault::new(Code::FieldInvalid, format!("the body is not the expected document: {message}")).field("");
+        let found = message.split(", expected").next().unwrap_or_default();
+        return Fault::new(Code::FieldInvalid, format!("the body is not an object: {found}"));
     } else {
         (FieldErrorKind::Invalid, path)
     };
@@ -126,7 +131,28 @@ mod tests {
             let detail = problem.detail.split(", expected one of").next().unwrap_or_default();
             writeln!(found, "{} {field}{limit}: {detail}", problem.code).unwrap();
         }
-        expect![[r#""#]].assert_eq(&found);
+        expect![[r#"
+            field_unknown prority: `prority`: unknown field `prority`
+            field_unknown limits.cpu: `limits.cpu`: unknown field `cpu`
+            field_missing module: `module`: missing field `module`
+            field_invalid module: `module`: invalid type: integer `7`, expected a string
+            field_invalid limits.cpu_ms limit 3600000: `limits.cpu_ms`: invalid value: integer `-1`, expected a whole number that is not negative and fits 64 bits
+            field_invalid limits.cpu_ms limit 3600000: `limits.cpu_ms`: invalid value: floating point `1.8446744073709552e+19`, expected a whole number that is not negative and fits 64 bits
+            field_invalid limits.cpu_ms limit 3600000: `limits.cpu_ms`: number out of range
+            field_invalid limits.cpu_ms limit 3600000: `limits.cpu_ms`: invalid value: floating point `1.5`, expected a whole number that is not negative and fits 64 bits
+            field_invalid limits.cpu_ms limit 3600000: `limits.cpu_ms`: invalid type: string "10", expected a whole number that is not negative and fits 64 bits
+            field_invalid limits: `limits`: invalid type: sequence, expected an object
+            field_invalid module: `module`: duplicate field `module`
+            field_invalid args[1]: `args[1]`: invalid type: integer `1`, expected a string
+            field_invalid labels.a: `labels.a`: invalid type: integer `1`, expected a string
+            field_invalid not_before: `not_before`: `soon` is not a time: RFC 3339 like `2026-03-01T12:00:00.000Z` is expected
+            field_invalid deterministic: `deterministic`: invalid type: string "yes", expected a boolean
+            field_invalid -: the body is an array: an object is expected
+            field_invalid -: the body is not an object: invalid type: string "module"
+            malformed_json -: expected ident at line 2 column 4
+            malformed_json -: trailing characters at line 1 column 15
+            malformed_json -: the body is empty: a JSON document is expected
+        "#]].assert_eq(&found);
     }
 
     #[test]
