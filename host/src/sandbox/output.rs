@@ -32,9 +32,15 @@ impl Captured {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        let kept = bytes.len().min(self.bytes_max - self.bytes.len());
+        self.write_at_most(bytes, usize::MAX);
+    }
+
+    /// Keeps at most `bytes_max` of it. Gives how many were kept.
+    fn write_at_most(&mut self, bytes: &[u8], bytes_max: usize) -> usize {
+        let kept = bytes.len().min(self.bytes_max - self.bytes.len()).min(bytes_max);
         self.bytes.extend_from_slice(&bytes[..kept]);
         self.truncated |= kept < bytes.len();
+        kept
     }
 
     fn take(&mut self) -> Bytes {
@@ -59,6 +65,8 @@ struct Written {
     all: Captured,
     /// All but the stdout of a command.
     apart: Captured,
+    /// How much more of a command's stdout `all` takes: half of it, so that stderr, where a program says why it failed, always has room.
+    result_captured_left: usize,
 }
 
 impl Output {
@@ -69,6 +77,7 @@ impl Output {
             result_bytes_max,
             all: Captured::new(captured_bytes_max),
             apart: Captured::new(captured_bytes_max),
+            result_captured_left: usize::try_from(captured_bytes_max / 2).unwrap_or(usize::MAX),
         })))
     }
 
@@ -87,7 +96,8 @@ impl Output {
     /// Adds to the result. `false`, and nothing is added, when that would be more than the cap.
     fn add_result(&self, bytes: &[u8]) -> bool {
         let mut written = self.lock();
-        written.all.write(bytes);
+        let left = written.result_captured_left;
+        written.result_captured_left -= written.all.write_at_most(bytes, left);
         if (written.result.len() + bytes.len()) as u64 > written.result_bytes_max {
             return false;
         }
@@ -286,6 +296,14 @@ mod tests {
         assert_eq!(output.take_captured(Succeeded::Yes), "E");
         assert_eq!(output.take_captured(Succeeded::No), "12E345");
         assert_eq!(output.take_result(), "1234");
+    }
+
+    #[test]
+    fn stdout_never_crowds_out_stderr() {
+        let output = Output::new(1000, 10);
+        assert!(output.add_result(b"123456789"));
+        output.capture(b"panicked at main.rs");
+        assert_eq!(output.take_captured(Succeeded::No), format!("12345panic{TRUNCATION_MARK}"));
     }
 
     #[test]
