@@ -1,6 +1,6 @@
 //! Everything between uploaded bytes and a loaded module.
 //!
-//! An upload is checked ([`check`]), compiled and linked once in a child process under limits ([`child_main`]), and its native
+//! An upload is checked ([`check()`]), compiled and linked once in a child process under limits ([`child_main`]), and its native
 //! code is kept on disk. [`Compiler`] is the side of the server: it shares the children out among tenants, joins those who
 //! want the same, remembers what was refused, and bounds what is kept.
 //!
