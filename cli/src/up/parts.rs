@@ -58,7 +58,7 @@ impl Parts {
             bus: fabric.bus(),
             membership: fabric.membership(),
         };
-        let read_model = Arc::new(ReadModel::open(&data.join("read-model"))?);
+        let read_model = Arc::new(ReadModel::open(data)?);
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| anyhow!("cannot draw a random seed: {error}"))?;
         let driver_config =
