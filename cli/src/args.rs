@@ -153,6 +153,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_bulk_submission_has_its_tasks_in_the_file_alone() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        assert!(parse("wasmill --data d --json submit --ndjson -").is_ok());
+        for more in ["resize", "--input 1", "--name n", "--delay 5", "-- a"] {
+            assert!(parse(&format!("wasmill submit --ndjson - {more}")).is_err(), "{more}");
+        }
+        assert!(parse("wasmill submit").is_err());
+    }
+
     fn args(server: Option<&str>, token: Option<&str>, data: &std::path::Path) -> GlobalArgs {
         GlobalArgs {
             server: server.map(str::to_owned),

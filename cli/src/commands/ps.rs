@@ -84,10 +84,12 @@ fn note(task: &TaskDoc) -> String {
     };
     let failure = || {
         let outcome = task.outcome.as_ref().filter(|outcome| outcome.kind != OutcomeKind::Succeeded)?;
-        Some(format!("{}: {}", outcome.kind.as_str(), outcome.message))
+        // Listings may leave the message out.
+        let separator = if outcome.message.is_empty() { "" } else { ": " };
+        Some(format!("{}{separator}{}", outcome.kind.as_str(), outcome.message))
     };
     let text =
-        task.waiting_for.clone().or_else(|| task.reason.clone()).or_else(failure).or_else(progress).unwrap_or_default();
+        task.waiting_for.clone().or_else(failure).or_else(|| task.reason.clone()).or_else(progress).unwrap_or_default();
     match text.char_indices().nth(CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,

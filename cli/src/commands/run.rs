@@ -132,7 +132,9 @@ async fn cancel(client: &Client, id: TaskId) {
 /// Says on stderr why there is no result.
 fn describe_failure(task: &TaskDoc) -> String {
     let mut text = format!("error: task {} {}", task.id, task.state.as_str());
-    if let Some(reason) = &task.reason {
+    // Where an attempt decided, the reason is only the name of its outcome.
+    let decided = task.outcome.as_ref().map(|outcome| outcome.kind.as_str());
+    if let Some(reason) = task.reason.as_deref().filter(|reason| Some(*reason) != decided) {
         text.push_str(&format!(": {}", output::printable(reason)));
     }
     if let Some(outcome) = &task.outcome {
@@ -167,7 +169,12 @@ mod tests {
             backtrace: Some(vec!["boom".into(), "main\u{7}".into()]),
             ..OutcomeDoc::default()
         };
-        let task = TaskDoc { state: TaskState::Failed, outcome: Some(outcome), ..TaskDoc::default() };
+        let task = TaskDoc {
+            state: TaskState::Failed,
+            reason: Some("trapped".into()),
+            outcome: Some(outcome),
+            ..TaskDoc::default()
+        };
         assert_eq!(
             describe_failure(&task),
             "error: task 00000000-0000-0000-0000-000000000000 failed: trapped (unreachable): wasm `unreachable` instruction \

@@ -26,7 +26,7 @@ pub(crate) struct SubmitArgs {
     #[command(flatten)]
     later: LaterArgs,
     /// Submit many: a file with one task in JSON on each line; `-` reads stdin
-    #[arg(long, value_name = "FILE", exclusive = true)]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["module", "InputArgs", "TaskArgs", "LaterArgs", "args"])]
     ndjson: Option<PathBuf>,
     /// Arguments of a command, after `--`
     #[arg(last = true)]

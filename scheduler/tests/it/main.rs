@@ -1,0 +1,14 @@
+//! The HTTP interface over the real driver, log and read model, with a host that pretends to run tasks. Tests are named after the
+//! rows of hostile input that they show.
+
+mod support;
+
+mod auth;
+mod bulk;
+mod connections;
+mod modules;
+mod run;
+mod submission;
+mod system;
+mod tasks;
+mod tenants;

@@ -1,0 +1,200 @@
+//! A host that does what the payload says instead of running a module.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use wasmill_fabric::{Message, Subscription};
+use wasmill_protocol::message::{
+    Assignment, FromHost, Heartbeat, HostAck, HostInfo, Progress, Report, ToHost, subjects,
+};
+use wasmill_protocol::{AttemptId, HostId, Incarnation, Outcome, OutcomeKind, Payload, TrapCode, Usage};
+use wasmill_scheduler::Handle;
+use wasmill_scheduler::driver::Ground;
+
+const MEMORY_BYTES: u64 = 1 << 40;
+const SLOTS: u32 = 64;
+
+/// The payload decides: `hang` runs until it is cancelled, `fail` errs, `reject` rejects, `trap` traps, `html`, `big`
+/// and `log` give what they say, everything else is given back.
+pub(crate) struct FakeHost {
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+struct Running {
+    ground: Ground,
+    handle: Handle,
+    info: HostInfo,
+    /// Attempts that hang.
+    hanging: BTreeMap<AttemptId, ()>,
+    ended: mpsc::UnboundedSender<Report>,
+}
+
+impl FakeHost {
+    /// Registers and waits until the leader takes it for ready.
+    pub(crate) async fn start(ground: Ground, handle: Handle) -> Self {
+        let info = HostInfo {
+            id: HostId::from("fake"),
+            incarnation: Incarnation(1),
+            address: "here".to_owned(),
+            cores: 2,
+            memory_bytes: MEMORY_BYTES,
+            labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
+            version: "0".to_owned(),
+        };
+        let stop = CancellationToken::new();
+        let messages = ground.bus.subscribe(&subjects::host(&info.id), 1024).await.unwrap();
+        let registration = ground.membership.register(info.clone()).await.unwrap();
+        let (ended, reports) = mpsc::unbounded_channel();
+        let running = Running { ground, handle: handle.clone(), info, hanging: BTreeMap::new(), ended };
+        let stopped = stop.clone();
+        let running = tokio::spawn(async move {
+            running.run(messages, reports, stopped).await;
+            drop(registration);
+        });
+        super::until("the host is ready", async || {
+            let hosts = handle.overview().await.map(|overview| overview.hosts).unwrap_or_default();
+            hosts.iter().any(|host| host.state == "ready" && host.heartbeat.is_some())
+        })
+        .await;
+        Self { stop, running }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.running.await.unwrap();
+    }
+}
+
+impl Running {
+    async fn run(
+        mut self,
+        mut messages: Subscription,
+        mut reports: mpsc::UnboundedReceiver<Report>,
+        stop: CancellationToken,
+    ) {
+        let mut number = 0;
+        let mut beat = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = beat.tick() => {
+                    number += 1;
+                    self.heartbeat(number).await;
+                }
+                Some(message) = messages.recv() => self.take(message).await,
+                Some(report) = reports.recv() => {
+                    let mut batch = vec![report];
+                    while let Ok(report) = reports.try_recv() {
+                        batch.push(report);
+                    }
+                    self.report(batch);
+                }
+            }
+        }
+    }
+
+    async fn heartbeat(&self, number: u64) {
+        let progress = self.hanging.keys().map(|id| {
+            (*id, Progress { done: 1, total: 4, message: "hanging".to_owned() })
+        });
+        let heartbeat = Heartbeat {
+            host: self.info.id.clone(),
+            incarnation: self.info.incarnation,
+            number,
+            attempts: self.hanging.keys().copied().collect(),
+            credit: 4096,
+            slots: SLOTS,
+            memory_bytes: MEMORY_BYTES,
+            labels: self.info.labels.clone(),
+            progress: progress.collect(),
+            modules_cached: 3,
+            ..Heartbeat::default()
+        };
+        let bytes = rmp_serde::to_vec_named(&heartbeat).unwrap().into();
+        self.ground.bus.publish(subjects::HEARTBEATS, bytes).await.unwrap();
+    }
+
+    async fn take(&mut self, message: Message) {
+        let asked: ToHost = rmp_serde::from_slice(&message.payload).unwrap();
+        if let Some(responder) = message.responder {
+            responder.respond(rmp_serde::to_vec_named(&HostAck::default()).unwrap().into());
+        }
+        for assignment in asked.assign {
+            self.assigned(assignment).await;
+        }
+        for id in asked.cancel {
+            if self.hanging.remove(&id).is_some() {
+                let outcome = Outcome::new(OutcomeKind::Cancelled, "stopped");
+                let _ = self.ended.send(ended(id, outcome, Payload::Empty, Payload::Empty));
+            }
+        }
+    }
+
+    async fn assigned(&mut self, assignment: Assignment) {
+        let input = self.bytes(&assignment.spec.input).await;
+        let input = if input.is_empty() { Bytes::from(assignment.spec.args.join(" ")) } else { input };
+        let text = String::from_utf8_lossy(&input).trim_matches('"').to_owned();
+        let id = assignment.id;
+        let of = |kind| Outcome::new(kind, "as the payload said");
+        let fine = || of(OutcomeKind::Succeeded);
+        let (outcome, output, captured) = match text.as_str() {
+            "hang" => {
+                self.hanging.insert(id, ());
+                return;
+            }
+            "fail" => (of(OutcomeKind::Errored), Bytes::new(), Bytes::new()),
+            "reject" => (of(OutcomeKind::Rejected), Bytes::new(), Bytes::new()),
+            "trap" => {
+                let backtrace = vec!["main".to_owned()];
+                let trapped = Outcome { trap: Some(TrapCode::Unreachable), backtrace, ..of(OutcomeKind::Trapped) };
+                (trapped, Bytes::new(), Bytes::new())
+            }
+            "html" => (fine(), Bytes::from_static(b"<script>alert(1)</script>"), Bytes::new()),
+            "log" => (fine(), Bytes::new(), Bytes::from_static(b"one line\n\xff\n")),
+            "big" => (fine(), Bytes::from(vec![b'x'; 100_000]), Bytes::new()),
+            _ => (fine(), input, Bytes::new()),
+        };
+        let output = self.payload(output).await;
+        let _ = self.ended.send(ended(id, outcome, output, Payload::inline(captured)));
+    }
+
+    /// Reports until it is acknowledged.
+    fn report(&self, reports: Vec<Report>) {
+        let bus = Arc::clone(&self.ground.bus);
+        let message =
+            FromHost { host: self.info.id.clone(), incarnation: self.info.incarnation, reports, ..FromHost::default() };
+        let bytes = Bytes::from(rmp_serde::to_vec_named(&message).unwrap());
+        tokio::spawn(async move {
+            while bus.request(subjects::REPORTS, bytes.clone(), Duration::from_secs(5)).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
+
+    async fn bytes(&self, payload: &Payload) -> Bytes {
+        match payload {
+            Payload::Empty => Bytes::new(),
+            Payload::Inline(bytes) => bytes.clone(),
+            Payload::Blob { digest, .. } => self.handle.shared().blobs.read(*digest, u64::MAX).await.unwrap(),
+        }
+    }
+
+    async fn payload(&self, bytes: Bytes) -> Payload {
+        if bytes.len() <= 32 * 1024 {
+            return Payload::inline(bytes);
+        }
+        let stat = self.handle.shared().blobs.put(bytes).await.unwrap();
+        Payload::Blob { digest: stat.digest, bytes: stat.bytes }
+    }
+}
+
+fn ended(id: AttemptId, outcome: Outcome, output: Payload, captured: Payload) -> Report {
+    let usage = Usage { cpu_us: 7, output_bytes: output.byte_count(), ..Usage::default() };
+    Report::Ended { id, outcome: Arc::new(outcome), usage, output, captured }
+}
