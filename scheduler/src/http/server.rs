@@ -5,11 +5,13 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -110,8 +112,53 @@ impl Connections {
 /// What one connection does, to notice when it does nothing.
 #[derive(Default)]
 struct Activity {
-    requests: AtomicUsize,
-    answered: AtomicUsize,
+    asked: AtomicUsize,
+    under_way: AtomicUsize,
+}
+
+impl Activity {
+    /// Counts a request as under way until what is given back is dropped.
+    fn begin(self: &Arc<Self>) -> Busy {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(self))
+    }
+
+    fn is_idle(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// A request that is under way.
+struct Busy(Arc<Activity>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of an answer: the request is under way until all of it is sent.
+struct AnswerBody {
+    inner: Body,
+    _busy: Option<Busy>,
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
 }
 
 async fn serve_regular(stream: TcpStream, app: App, router: Router) {
@@ -124,10 +171,9 @@ async fn serve_regular(stream: TcpStream, app: App, router: Router) {
         service_fn(move |request: Request<Incoming>| {
             let (app, router, activity) = (app.clone(), router.clone(), Arc::clone(&activity));
             async move {
-                activity.requests.fetch_add(1, Ordering::Relaxed);
+                let busy = activity.begin();
                 let response = front::answer(&app, router, request).await;
-                activity.answered.fetch_add(1, Ordering::Relaxed);
-                Ok::<_, Infallible>(response)
+                Ok::<_, Infallible>(response.map(|inner| AnswerBody { inner, _busy: Some(busy) }))
             }
         })
     };
@@ -142,7 +188,10 @@ async fn serve_reserve(stream: TcpStream, app: App, router: Router) {
     let stopping = app.stopping.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (app, router) = (app.clone(), router.clone());
-        async move { Ok::<_, Infallible>(front::answer_from_reserve(&app, router, request).await) }
+        async move {
+            let response = front::answer_from_reserve(&app, router, request).await;
+            Ok::<_, Infallible>(response.map(|inner| AnswerBody { inner, _busy: None }))
+        }
     });
     let mut builder = builder(RESERVE_LIFETIME);
     builder.http1().keep_alive(false);
@@ -179,8 +228,7 @@ async fn drive<C>(mut connection: Pin<&mut C>, stopping: &CancellationToken, idl
 where
     C: Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Graceful,
 {
-    let mut ending = false;
-    let mut seen = 0;
+    let (mut ending, mut seen) = (false, 0);
     let pause = idle.map_or(RESERVE_LIFETIME, |(_, pause)| pause);
     let mut check = pin!(tokio::time::sleep(pause));
     loop {
@@ -196,16 +244,19 @@ where
                 ending = true;
             }
             () = check.as_mut() => {
-                // HTTP/1 has a timeout of its own for this; for HTTP/2 a client that asks nothing would stay for ever.
-                if let Some((activity, _)) = idle {
-                    let (asked, answered) =
-                        (activity.requests.load(Ordering::Relaxed), activity.answered.load(Ordering::Relaxed));
-                    if asked == answered && asked == seen {
-                        connection.as_mut().end_gracefully();
-                    }
-                    seen = asked;
-                }
                 check.as_mut().reset(Instant::now() + pause);
+                // HTTP/1 has a timeout of its own for this; for HTTP/2 a client that asks nothing would stay for ever.
+                let Some((activity, _)) = idle else { continue };
+                let asked = activity.asked.load(Ordering::Relaxed);
+                if activity.is_idle() && asked == seen {
+                    if ending {
+                        // It does not even answer that we want to end.
+                        return;
+                    }
+                    connection.as_mut().end_gracefully();
+                    ending = true;
+                }
+                seen = asked;
             }
         }
     }
@@ -218,10 +269,10 @@ trait Graceful {
 
 impl<I, S, E> Graceful for auto::Connection<'_, I, S, E>
 where
-    S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: hyper::service::Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
     S::Future: 'static,
     I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
-    E: hyper_util::server::conn::auto::HttpServerConnExec<S::Future, Body>,
+    E: hyper_util::server::conn::auto::HttpServerConnExec<S::Future, AnswerBody>,
 {
     fn end_gracefully(self: Pin<&mut Self>) {
         self.graceful_shutdown();

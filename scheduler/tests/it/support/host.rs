@@ -100,9 +100,8 @@ impl Running {
     }
 
     async fn heartbeat(&self, number: u64) {
-        let progress = self.hanging.keys().map(|id| {
-            (*id, Progress { done: 1, total: 4, message: "hanging".to_owned() })
-        });
+        let progress =
+            self.hanging.keys().map(|id| (*id, Progress { done: 1, total: 4, message: "hanging".to_owned() }));
         let heartbeat = Heartbeat {
             host: self.info.id.clone(),
             incarnation: self.info.incarnation,
@@ -167,8 +166,7 @@ impl Running {
     /// Reports until it is acknowledged.
     fn report(&self, reports: Vec<Report>) {
         let bus = Arc::clone(&self.ground.bus);
-        let message =
-            FromHost { host: self.info.id.clone(), incarnation: self.info.incarnation, reports, ..FromHost::default() };
+        let message = FromHost { host: self.info.id.clone(), incarnation: self.info.incarnation, reports };
         let bytes = Bytes::from(rmp_serde::to_vec_named(&message).unwrap());
         tokio::spawn(async move {
             while bus.request(subjects::REPORTS, bytes.clone(), Duration::from_secs(5)).await.is_err() {
