@@ -49,8 +49,12 @@ impl fmt::Display for Time {
 impl FromStr for Time {
     type Err = ParseTimestampError;
 
+    /// Times before 1970 are read as 1970: nothing happened before.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self)
+        match text.parse::<jiff::Timestamp>() {
+            Ok(time) if time < jiff::Timestamp::UNIX_EPOCH => Ok(Self(Timestamp(0))),
+            _ => text.parse().map(Self),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::api::catalog::is_alias;
 use crate::api::submit::{LimitsAsked, SubmitTask};
-use crate::api::tenant::{CreateTenant, CreateToken};
+use crate::api::tenant::{ChangeTenant, CreateTenant, CreateToken, QuotasChange};
 use crate::ids::{Digest, is_name};
 use crate::limits::Caps;
 
@@ -118,16 +118,7 @@ impl SubmitTask {
     fn check_retries(&self, caps: &Caps) -> Checked {
         within("attempts_max", self.attempts_max, 1, u64::from(caps.attempts))?;
         within("backoff_ms", self.backoff_ms, 0, caps.backoff_ms)?;
-        within("backoff_ms_max", self.backoff_ms_max, 0, caps.backoff_ms)?;
-        match (self.backoff_ms, self.backoff_ms_max) {
-            (Some(first), Some(max)) if first > max => Err(FieldError {
-                kind: FieldErrorKind::OverLimit,
-                field: "backoff_ms".to_owned(),
-                detail: format!("{first} is over `backoff_ms_max`, which is {max}"),
-                limit: i64::try_from(max).ok(),
-            }),
-            _ => Ok(()),
-        }
+        within("backoff_ms_max", self.backoff_ms_max, 0, caps.backoff_ms)
     }
 }
 
@@ -177,9 +168,35 @@ impl CreateTenant {
         if !is_name(&self.name) {
             return Err(FieldError::invalid("name", NAME_RULE));
         }
-        within("weight", self.weight, 1, WEIGHT_MAX)
+        within("weight", self.weight, 1, WEIGHT_MAX)?;
+        self.quotas.unwrap_or_default().check()
     }
 }
+
+impl ChangeTenant {
+    /// Checks weight and quotas.
+    ///
+    /// # Errors
+    ///
+    /// The first field that is wrong.
+    pub fn check(&self) -> Checked {
+        within("weight", self.weight, 1, WEIGHT_MAX)?;
+        self.quotas.unwrap_or_default().check()
+    }
+}
+
+impl QuotasChange {
+    fn check(&self) -> Checked {
+        within("quotas.tasks_queued", self.tasks_queued.flatten(), 0, QUOTA_MAX)?;
+        within("quotas.tasks_running", self.tasks_running.flatten(), 0, QUOTA_MAX)?;
+        within("quotas.memory_bytes", self.memory_bytes.flatten(), 0, QUOTA_MAX)?;
+        within("quotas.modules", self.modules.flatten(), 0, QUOTA_MAX)?;
+        within("quotas.module_bytes", self.module_bytes.flatten(), 0, QUOTA_MAX)
+    }
+}
+
+/// The highest quota: what every JSON library takes for a whole number.
+pub const QUOTA_MAX: u64 = i64::MAX as u64;
 
 impl CreateToken {
     /// Checks the name.
@@ -307,7 +324,12 @@ fn labels(field: &str, labels: Option<&BTreeMap<String, String>>, count_max: usi
     Ok(())
 }
 
-fn args(args: Option<&[String]>) -> Checked {
+/// Checks the arguments of a command.
+///
+/// # Errors
+///
+/// When there are too many, they are too long, or one has a zero byte.
+pub fn args(args: Option<&[String]>) -> Checked {
     let Some(args) = args else { return Ok(()) };
     count("args", args.len(), ARGS_MAX)?;
     bytes("args", args.iter().map(String::len).sum())?;

@@ -9,8 +9,7 @@ use crate::api::{Time, number, object};
 
 /// A task as it is submitted; only `module` is required.
 ///
-/// At most one of `input`, `input_text` and `input_base64`, and of `not_before` and `delay_ms`. Further bounds are checked by
-/// [`SubmitTask::check`].
+/// At most one of `input`, `input_text` and `input_base64`, and of `not_before` and `delay_ms`; `seed` only with `deterministic`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]

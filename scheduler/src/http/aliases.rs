@@ -23,13 +23,13 @@ use super::submit::read_json;
 ///
 /// Ordered by name.
 #[utoipa::path(get, path = "/v1/aliases", tag = "modules", operation_id = "list_aliases",
-    params(super::openapi::PageParams),
+    params(super::openapi::PageParams, super::openapi::NameCursor),
     responses((status = 200, description = "One page", body = Page<AliasDoc>)))]
 pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
     caller.at_least(Role::Read)?;
     let mut parameters = Parameters::of(&uri)?;
     let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
-    let after = parameters.text("cursor")?;
+    let after = parameters.cursor()?;
     parameters.finish()?;
     let contents = app.handle.shared().directory.read();
     let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);

@@ -60,7 +60,7 @@ pub(super) fn resolve(app: &App, tenant: &TenantName, text: &str) -> Handled<Res
 ///
 /// Ordered by digest.
 #[utoipa::path(get, path = "/v1/modules", tag = "modules", operation_id = "list_modules",
-    params(super::openapi::PageParams),
+    params(super::openapi::PageParams, super::openapi::DigestCursor),
     responses((status = 200, description = "One page", body = Page<ModuleDoc>)))]
 pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
     caller.at_least(Role::Read)?;

@@ -1,5 +1,6 @@
 //! The routes, and their description as OpenAPI 3.1.
 
+mod refine;
 mod shapes;
 
 use axum::Router;
@@ -14,7 +15,6 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wasmill_protocol::api::Problem;
-use wasmill_protocol::api::check::{DELAY_MS_MAX, FUEL_MAX};
 use wasmill_protocol::limits::Caps;
 use wasmill_protocol::tenant::Role;
 
@@ -25,8 +25,8 @@ use super::{App, actions, aliases, metrics, modules, run, submit, system, tasks,
 
 use shapes::problem_responses;
 pub(super) use shapes::{
-    AliasPath, BodyProblems, Bytes, Conflict, DigestPath, HostPath, ModulePath, Nothing, PageParams, RunParams,
-    TaskFilterParams, TaskPath, TenantPath, TokenPath, Unknown, WaitParams,
+    AliasPath, BodyProblems, Bytes, Conflict, DigestCursor, DigestPath, HostPath, ModulePath, NameCursor, Nothing,
+    PageParams, RunParams, TaskCursor, TaskFilterParams, TaskPath, TenantPath, TokenPath, Unknown, WaitParams,
 };
 
 #[derive(utoipa::OpenApi)]
@@ -104,9 +104,7 @@ pub fn document(caps: &Caps, version: &str) -> String {
     api["info"]["version"] = version.into();
     api["components"]["securitySchemes"]["token"] =
         json!({"type": "http", "scheme": "bearer", "description": "A token of this server: `wm_` and 43 characters."});
-    for (schema, field, max) in bounds(caps) {
-        api["components"]["schemas"][schema]["properties"][field]["maximum"] = max.into();
-    }
+    refine::refine(&mut api, caps);
     for (path, item) in api["paths"].as_object_mut().into_iter().flatten() {
         for (method, operation) in item.as_object_mut().into_iter().flatten() {
             if METHODS.contains(&method.as_str()) {
@@ -131,22 +129,6 @@ fn add_common_problems(path: &str, responses: &mut Value) {
             responses[status] = serde_json::to_value(response).expect("a response is made of texts");
         }
     }
-}
-
-/// Numeric fields whose bound is a setting.
-fn bounds(caps: &Caps) -> Vec<(&'static str, &'static str, u64)> {
-    vec![
-        ("LimitsAsked", "cpu_ms", caps.cpu_ms),
-        ("LimitsAsked", "fuel", FUEL_MAX),
-        ("LimitsAsked", "memory_bytes", caps.memory_bytes),
-        ("LimitsAsked", "wall_ms", caps.wall_ms),
-        ("LimitsAsked", "output_bytes", caps.output_bytes),
-        ("SubmitTask", "attempts_max", u64::from(caps.attempts)),
-        ("SubmitTask", "backoff_ms", caps.backoff_ms),
-        ("SubmitTask", "backoff_ms_max", caps.backoff_ms),
-        ("SubmitTask", "delay_ms", DELAY_MS_MAX),
-        ("SubmitTask", "expires_ms", DELAY_MS_MAX),
-    ]
 }
 
 #[cfg(test)]
@@ -196,8 +178,5 @@ mod tests {
         assert_eq!(api["info"]["version"], "1.2.3");
         let limits = &api["components"]["schemas"]["LimitsAsked"]["properties"];
         assert_eq!(limits["cpu_ms"]["maximum"], Caps::default().cpu_ms);
-        for (schema, field, _) in bounds(&Caps::default()) {
-            assert!(api["components"]["schemas"][schema]["properties"][field]["type"].is_array(), "{schema}.{field}");
-        }
     }
 }

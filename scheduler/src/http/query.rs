@@ -66,6 +66,17 @@ impl Parameters {
         text.parse().map(Some).map_err(|error: T::Err| FieldError::invalid(name, error.to_string()).into())
     }
 
+    /// Where the page before ended; for listings whose cursor is a name.
+    pub(super) fn cursor(&mut self) -> Handled<Option<String>> {
+        match self.text("cursor")? {
+            Some(cursor) if cursor.is_empty() => {
+                Err(FieldError::invalid("cursor", "is empty: use the `next` of the page before, or leave it out")
+                    .into())
+            }
+            cursor => Ok(cursor),
+        }
+    }
+
     /// Refuses what nobody has taken.
     pub(super) fn finish(self) -> Handled<()> {
         match self.pairs.first() {

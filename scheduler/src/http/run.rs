@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Uri};
-use wasmill_protocol::api::check::{FUEL_MAX, module_name, priority};
+use wasmill_protocol::api::check::{self, FUEL_MAX, module_name, priority};
 use wasmill_protocol::api::{FieldError, LimitsAsked, SubmitTask};
 use wasmill_protocol::command::Command;
 use wasmill_protocol::event::{AfterAttempt, EndReason, EventBody};
@@ -83,6 +83,7 @@ fn asked(app: &App, uri: &Uri) -> Handled<SubmitTask> {
     let args = parameters.texts("arg");
     parameters.finish()?;
     let args = (!args.is_empty()).then_some(args);
+    check::args(args.as_deref())?;
     Ok(SubmitTask { limits: Some(limits), priority: asked_priority, args, ..SubmitTask::default() })
 }
 

@@ -6,7 +6,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet::STANDARD;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use hyper::{HeaderMap, StatusCode, Uri};
@@ -43,6 +44,10 @@ const DOCUMENT_BYTES_MAX: u64 = 64 * 1024;
 
 /// Bytes of a task's document beside its payload.
 pub(super) const ENVELOPE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Padding is required; what the last character has beyond the last byte is ignored, as most encoders and decoders do.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 /// How often a key is looked up again because what was found is too old.
 const KEY_TRIES: usize = 8;
@@ -129,7 +134,7 @@ pub(super) async fn read_json<T: DeserializeOwned>(app: &App, headers: &HeaderMa
     json::parse(&bytes, &app.config.caps)
 }
 
-/// Like [`read_json`], but no body at all is fine.
+/// Like [`read_json`], but no body at all is fine, and so is `null`.
 pub(super) async fn read_optional_json<T: DeserializeOwned + Default>(
     app: &App,
     headers: &HeaderMap,
@@ -141,7 +146,7 @@ pub(super) async fn read_optional_json<T: DeserializeOwned + Default>(
         return Ok(T::default());
     }
     json_only(headers)?;
-    json::parse(&bytes, &app.config.caps)
+    Ok(json::parse::<Option<T>>(&bytes, &app.config.caps)?.unwrap_or_default())
 }
 
 fn json_only(headers: &HeaderMap) -> Handled<()> {
@@ -316,7 +321,7 @@ fn payload_of(input: Option<Box<RawValue>>, text: Option<String>, base64: Option
         return Ok((InputForm::Text, text.into()));
     }
     let Some(base64) = base64 else { return Ok((InputForm::Bytes, Bytes::new())) };
-    let bytes = STANDARD.decode(base64).map_err(|error| {
+    let bytes = BASE64.decode(base64).map_err(|error| {
         FieldError::invalid("input_base64", format!("is not base64 with the standard alphabet and padding: {error}"))
     })?;
     Ok((InputForm::Bytes, bytes.into()))

@@ -23,13 +23,13 @@ use crate::handle::Overview;
 ///
 /// Ordered by id.
 #[utoipa::path(get, path = "/v1/hosts", tag = "system", operation_id = "list_hosts",
-    params(super::openapi::PageParams),
+    params(super::openapi::PageParams, super::openapi::NameCursor),
     responses((status = 200, description = "One page", body = Page<HostDoc>)))]
 pub(super) async fn hosts(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
     caller.at_least(Role::Read)?;
     let mut parameters = Parameters::of(&uri)?;
     let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
-    let after = parameters.text("cursor")?;
+    let after = parameters.cursor()?;
     parameters.finish()?;
     let mut hosts = overview(&app).await?.hosts;
     hosts.sort_by(|left, right| left.info.id.cmp(&right.info.id));

@@ -103,7 +103,7 @@ impl Drop for End {
 /// Newest first, without their payloads and results. A page may have fewer entries than asked for although there
 /// are more: only `next` tells.
 #[utoipa::path(get, path = "/v1/tasks", tag = "tasks", operation_id = "list_tasks",
-    params(super::openapi::PageParams, super::openapi::TaskFilterParams),
+    params(super::openapi::PageParams, super::openapi::TaskCursor, super::openapi::TaskFilterParams),
     responses((status = 200, description = "One page", body = Page<TaskDoc>), super::openapi::Unknown))]
 pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
     caller.at_least(Role::Read)?;

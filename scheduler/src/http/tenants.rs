@@ -5,7 +5,6 @@ use std::ops::Bound;
 use axum::body::Body;
 use axum::extract::State;
 use hyper::{HeaderMap, StatusCode, Uri};
-use wasmill_protocol::api::check::{self, WEIGHT_MAX};
 use wasmill_protocol::api::{ChangeTenant, CreateTenant, Page, TenantDoc, Time};
 use wasmill_protocol::command::Command;
 use wasmill_protocol::tenant::{Quotas, Role, Tenant};
@@ -24,13 +23,13 @@ use super::submit::read_json;
 ///
 /// Ordered by name.
 #[utoipa::path(get, path = "/v1/tenants", tag = "tenants", operation_id = "list_tenants",
-    params(super::openapi::PageParams),
+    params(super::openapi::PageParams, super::openapi::NameCursor),
     responses((status = 200, description = "One page", body = Page<TenantDoc>)))]
 pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
     caller.at_least(Role::Admin)?;
     let mut parameters = Parameters::of(&uri)?;
     let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
-    let after = parameters.text("cursor")?;
+    let after = parameters.cursor()?;
     parameters.finish()?;
     let contents = app.handle.shared().directory.read();
     let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -95,7 +94,7 @@ pub(super) async fn change(
     caller.at_least(Role::Admin)?;
     Parameters::of(&uri)?.finish()?;
     let asked: ChangeTenant = read_json(&app, &headers, body).await?;
-    check::within("weight", asked.weight, 1, WEIGHT_MAX)?;
+    asked.check()?;
     let name = named(&name)?;
     let quotas = {
         let contents = app.handle.shared().directory.read();
@@ -124,7 +123,7 @@ pub(super) fn named(text: &str) -> Handled<TenantName> {
     text.parse().map_err(|_| Fault::plain(Code::TenantUnknown))
 }
 
-/// The weight was checked to be at most [`WEIGHT_MAX`].
+/// The weight was checked to be at most [`WEIGHT_MAX`](wasmill_protocol::api::check::WEIGHT_MAX).
 fn weight(asked: Option<u64>) -> Option<u32> {
     asked.and_then(|weight| u32::try_from(weight).ok())
 }

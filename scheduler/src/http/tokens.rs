@@ -54,13 +54,13 @@ pub(super) async fn create(
 ///
 /// Ordered by id, without their texts.
 #[utoipa::path(get, path = "/v1/tenants/{name}/tokens", tag = "tenants", operation_id = "list_tokens",
-    params(super::openapi::TenantPath, super::openapi::PageParams),
+    params(super::openapi::TenantPath, super::openapi::PageParams, super::openapi::NameCursor),
     responses((status = 200, description = "One page", body = Page<TokenDoc>), super::openapi::Unknown))]
 pub(super) async fn list(State(app): State<App>, caller: Caller, Named(name): Named<String>, uri: Uri) -> Handled {
     let tenant = administered(&app, &caller, &name)?;
     let mut parameters = Parameters::of(&uri)?;
     let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
-    let after = parameters.text("cursor")?;
+    let after = parameters.cursor()?;
     parameters.finish()?;
     let contents = app.handle.shared().directory.read();
     let of_tenant = contents.tokens.values().filter(|(token, _)| token.tenant == tenant);

@@ -91,7 +91,7 @@ async fn c04_c05_mistakes_are_refused_by_field_and_cap() {
         r#""priority":1.5"#,
         r#""attempts_max":0"#,
         r#""attempts_max":101"#,
-        r#""backoff_ms":10,"backoff_ms_max":5"#,
+        r#""backoff_ms":86400001"#,
         r#""input":1,"input_text":"x""#,
         r#""input_base64":"!""#,
         r#""not_before":"2030-01-01T00:00:00Z","delay_ms":5"#,
@@ -140,7 +140,7 @@ async fn c04_c05_mistakes_are_refused_by_field_and_cap() {
         422 field_invalid priority 100
         422 field_invalid attempts_max 100
         422 limit_exceeded attempts_max 100
-        422 limit_exceeded backoff_ms 5
+        422 limit_exceeded backoff_ms 86400000
         422 field_invalid input_text
         422 field_invalid input_base64
         422 field_invalid delay_ms

@@ -35,7 +35,9 @@ const DIGEST_HEADER: HeaderName = HeaderName::from_static("wasmill-digest");
     params(
         ("alias" = Option<String>, Query, description = "Point this alias at the module"),
         ("Wasmill-Digest" = Option<String>, Header, description = "Must be the digest of the body")),
-    request_body(content = super::super::openapi::Bytes, content_type = "application/wasm"),
+    request_body(content(
+        (crate::http::openapi::Bytes = "application/wasm"),
+        (crate::http::openapi::Bytes = "application/octet-stream"))),
     responses(
         (status = 200, description = "The tenant had it already", body = ModuleDoc),
         (status = 201, description = "It is stored", body = ModuleDoc),

@@ -37,7 +37,7 @@ path_parameter!(
     AliasPath,
     name,
     "`NAME` or `NAME:VERSION`.",
-    pattern = "^[a-z0-9][a-z0-9._-]{0,62}(:[a-z0-9][a-z0-9._-]{0,62})?$"
+    pattern = "^(?!sha256:)[a-z0-9][a-z0-9._-]{0,62}(:[a-z0-9][a-z0-9._-]{0,62})?$"
 );
 path_parameter!(TenantPath, name, "The name of a tenant.", pattern = "^[a-z0-9][a-z0-9._-]{0,62}$");
 path_parameter!(TokenPath, id, "The id of a token.", min_length = 1);
@@ -52,10 +52,24 @@ pub(in crate::http) struct PageParams {
     /// Entries of the page; 100 when absent.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u64>,
-    /// The `next` of the page before.
-    #[param(min_length = 1)]
-    cursor: Option<String>,
 }
+
+macro_rules! cursor {
+    ($name:ident, $($schema:tt)*) => {
+        #[derive(IntoParams)]
+        #[into_params(parameter_in = Query)]
+        #[allow(dead_code, reason = "the description only looks at the type")]
+        pub(in crate::http) struct $name {
+            /// The `next` of the page before.
+            #[param($($schema)*)]
+            cursor: Option<String>,
+        }
+    };
+}
+
+cursor!(NameCursor, min_length = 1);
+cursor!(DigestCursor, pattern = "^sha256:[0-9a-f]{64}$");
+cursor!(TaskCursor, pattern = "^[0-7][0-9a-f]{15}$");
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
