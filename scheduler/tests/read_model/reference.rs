@@ -179,11 +179,14 @@ impl Reference {
             unreachable!("the caller has looked");
         };
         self.submitted += 1;
+        // The core accepts no second task under a key that is in use.
+        let free = |key: &&str| self.key(&crate::support::tenant(TENANTS[*tenant]), key).is_none();
+        let key = key.map(|key| KEYS[key]).filter(free);
         let spec = TaskSpec {
             module: module(*module_number),
             name: name.map(name_of),
             labels: label.map(label_of).into_iter().collect(),
-            idempotency_key: key.map(|key| KEYS[key].to_owned()),
+            idempotency_key: key.map(str::to_owned),
             input: blob_number.map_or(Payload::Empty, blob),
             not_before: if *later { now.plus_ms(1) } else { Timestamp(0) },
             ..spec(TENANTS[*tenant])
