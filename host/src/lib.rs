@@ -4,6 +4,7 @@
 //! Between them is the narrow interface of [`channel`] and nothing else.
 
 pub mod agent;
+pub mod bench;
 pub mod channel;
 pub mod compile;
 pub mod engine;

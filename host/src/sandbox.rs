@@ -9,10 +9,12 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::MissedTickBehavior;
 
 use crate::channel::{Ended, FromSandbox, ToSandbox, Work};
 use crate::engine::Engines;
@@ -49,6 +51,8 @@ pub const TO_SANDBOX_MAX: usize = 4096;
 pub const FROM_SANDBOX_MAX: usize = 4096;
 /// How many messages are taken at once.
 const BATCH_MAX: usize = 256;
+/// How often the sandbox says what goes on in it.
+const LOAD_INTERVAL: Duration = Duration::from_secs(1);
 /// How much lower than the rest of the process guests are in priority (`nice`).
 const GUEST_NICENESS: libc::c_int = 5;
 /// Stack of a thread that runs guests; guests themselves have fibers.
@@ -156,6 +160,7 @@ impl Dispatcher {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         // Every attempt holds a sender; nothing is ever sent.
         let (alive, mut all_ended) = mpsc::channel::<Infallible>(1);
+        let reporter = self.report_load();
         while inbox.recv_many(&mut batch, BATCH_MAX).await > 0 {
             let mut stopped = false;
             for message in batch.drain(..) {
@@ -173,6 +178,21 @@ impl Dispatcher {
         drop(alive);
         // Closed when the last attempt has ended and been reported.
         let None = all_ended.recv().await;
+        reporter.abort();
+    }
+
+    /// Says once a second what goes on, until the attempts' last report is out. What the agent has no room for is not missed.
+    fn report_load(&self) -> tokio::task::JoinHandle<()> {
+        let (shared, running) = (Arc::clone(&self.shared), Arc::clone(&self.running));
+        tokio::spawn(async move {
+            let mut interval = tokio::time::interval(LOAD_INTERVAL);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                interval.tick().await;
+                let modules_cached = shared.artifacts.cached_count();
+                let _ = shared.reports.try_send(FromSandbox::Load { cpu_us: running.cpu_us(), modules_cached });
+            }
+        })
     }
 
     fn start(&self, work: Box<Work>, alive: mpsc::Sender<Infallible>) {

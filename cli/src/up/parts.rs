@@ -220,7 +220,7 @@ fn compiler_config(cache: &Path, config: &Config) -> CompilerConfig {
     let mut compiler = CompilerConfig::new(cache, CompileProgram::this_one(["compile"]));
     compiler.limits.cpu_s = config.compile_cpu_s;
     compiler.limits.memory_bytes = config.compile_memory_bytes;
-    compiler.slots = SlotLimits::for_cores(config.compile_slots as usize);
+    compiler.slots = SlotLimits::of(config.compile_slots as usize);
     compiler.caps.module_bytes = config.caps.module_bytes;
     compiler.caps.memory_bytes = config.caps.memory_bytes;
     compiler.disk_bytes_max = config.cache_disk_bytes;

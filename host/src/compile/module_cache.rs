@@ -97,6 +97,10 @@ impl Artifacts for ModuleCache {
         self.shared.cached((module, profile))
     }
 
+    fn cached_count(&self) -> u32 {
+        u32::try_from(self.modules().len()).unwrap_or(u32::MAX)
+    }
+
     fn load<'a>(
         &'a self,
         module: Digest,

@@ -1,7 +1,7 @@
 //! The thread that ticks, and the list of attempts that it and the stop requests look at.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,11 +16,15 @@ pub const TICK: Duration = Duration::from_millis(10);
 
 /// The attempts that have started and not ended.
 #[derive(Debug, Default)]
-pub(super) struct Running(Mutex<BTreeMap<AttemptId, Arc<Control>>>);
+pub(super) struct Running {
+    controls: Mutex<BTreeMap<AttemptId, Arc<Control>>>,
+    /// CPU time of attempts that have ended, in microseconds.
+    ended_cpu_us: AtomicU64,
+}
 
 impl Running {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<AttemptId, Arc<Control>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.controls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds an attempt; `false` when it is there already.
@@ -35,7 +39,16 @@ impl Running {
 
     /// Forgets an attempt.
     pub(super) fn remove(&self, id: AttemptId) {
-        self.lock().remove(&id);
+        if let Some(control) = self.lock().remove(&id) {
+            self.ended_cpu_us.fetch_add(micros(control.cpu_spent()), Ordering::Relaxed);
+        }
+    }
+
+    /// CPU time of all attempts so far in microseconds; of those that run, up to their last tick.
+    pub(super) fn cpu_us(&self) -> u64 {
+        let running = self.lock();
+        let current_us: u64 = running.values().map(|control| micros(control.cpu_spent())).sum();
+        self.ended_cpu_us.load(Ordering::Relaxed) + current_us
     }
 
     /// Stops an attempt, if it is there.
@@ -53,6 +66,10 @@ impl Running {
         let now_us = clock_us();
         self.lock().values().for_each(|control| control.check_deadline(now_us));
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Ticks every engine and checks every wall deadline, on a thread of its own until it is dropped: no load of guests or of the
