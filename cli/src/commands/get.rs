@@ -50,6 +50,7 @@ fn print(task: TaskDoc) -> Result<(), Failure> {
         ("requires", pairs(&task.require)),
         ("state", Some(task.state.as_str().to_owned())),
         ("reason", task.reason),
+        ("cancelled for", task.cancel_reason),
         ("waiting for", task.waiting_for),
         ("attempt", Some(format!("{} of {}", task.attempt, task.attempts_max))),
         ("host", task.host.map(|host| host.to_string())),

@@ -65,7 +65,7 @@ fn spin_forever_is_cancelled() {
     server.wait_for(&id, "running");
     assert_eq!(server.run(&["cancel", &id, "--reason", "enough"]).done().text(), format!("{id} cancelled"));
     let task = server.task(&id);
-    assert_eq!((&task["state"], &task["reason"]), (&"cancelled".into(), &"enough".into()));
+    assert_eq!((&task["state"], &task["cancel_reason"]), (&"cancelled".into(), &"enough".into()));
     let _ = server.run(&["cancel", &id]).with_code(4);
 }
 
