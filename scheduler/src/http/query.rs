@@ -13,7 +13,7 @@ pub(super) struct Parameters {
 }
 
 /// More parameters than this are not looked at.
-const PARAMETERS_MAX: usize = 64;
+const PARAMETERS_MAX: usize = 300;
 
 impl Parameters {
     /// The parameters of a URI.

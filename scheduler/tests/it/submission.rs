@@ -64,53 +64,55 @@ async fn payloads_come_back_as_they_were_submitted() {
     assert_eq!(output.text(), r#"[1.50, "\u0041",  1e2]"#);
 }
 
+/// Fields that are refused beside a module that is a task component.
+const WRONG_FIELDS: &[&str] = &[
+    r#""id":"x""#,
+    r#""tenant":"other""#,
+    r#""state":"succeeded""#,
+    r#""retry_of":"x""#,
+    r#""limits":{"disk":1}"#,
+    r#""limits":{"cpu_ms":0}"#,
+    r#""limits":{"cpu_ms":-1}"#,
+    r#""limits":{"cpu_ms":3600001}"#,
+    r#""limits":{"cpu_ms":9223372036854775808}"#,
+    r#""limits":{"memory_bytes":1e999}"#,
+    r#""limits":{"memory_bytes":4294967297}"#,
+    r#""limits":{"wall_ms":86400001}"#,
+    r#""limits":{"fuel":-5}"#,
+    r#""limits":{"output_bytes":67108865}"#,
+    r#""limits":{"fuel":9223372036854775808}"#,
+    r#""priority":101"#,
+    r#""priority":-101"#,
+    r#""priority":1.5"#,
+    r#""attempts_max":0"#,
+    r#""attempts_max":101"#,
+    r#""backoff_ms":86400001"#,
+    r#""input":1,"input_text":"x""#,
+    r#""input_base64":"!""#,
+    r#""not_before":"2030-01-01T00:00:00Z","delay_ms":5"#,
+    r#""not_before":"tomorrow""#,
+    r#""delay_ms":-1"#,
+    r#""expires_ms":0"#,
+    r#""name":7"#,
+    r#""labels":{"a b":"c"}"#,
+    r#""labels":[]"#,
+    r#""args":["x"]"#,
+    r#""env":{"A":"b"}"#,
+    r#""idempotency_key":"""#,
+    r#""idempotency_key":"a\nb""#,
+    r#""seed":1"#,
+    r#""deterministic":1"#,
+    r#""require":{"zone":1}"#,
+];
+
 #[tokio::test]
 async fn c04_c05_mistakes_are_refused_by_field_and_cap() {
     let server = Server::start().await;
     let task = server.upload(&server.admin, TASK).await;
     let command = server.upload(&server.admin, COMMAND).await;
     let labels: String = (0..65).map(|n| format!("\"k{n}\":\"v\",")).collect();
-    let fields = [
-        r#""id":"x""#,
-        r#""tenant":"other""#,
-        r#""state":"succeeded""#,
-        r#""retry_of":"x""#,
-        r#""limits":{"disk":1}"#,
-        r#""limits":{"cpu_ms":0}"#,
-        r#""limits":{"cpu_ms":-1}"#,
-        r#""limits":{"cpu_ms":3600001}"#,
-        r#""limits":{"cpu_ms":9223372036854775808}"#,
-        r#""limits":{"memory_bytes":1e999}"#,
-        r#""limits":{"memory_bytes":4294967297}"#,
-        r#""limits":{"wall_ms":86400001}"#,
-        r#""limits":{"fuel":-5}"#,
-        r#""limits":{"output_bytes":67108865}"#,
-        r#""limits":{"fuel":9223372036854775808}"#,
-        r#""priority":101"#,
-        r#""priority":-101"#,
-        r#""priority":1.5"#,
-        r#""attempts_max":0"#,
-        r#""attempts_max":101"#,
-        r#""backoff_ms":86400001"#,
-        r#""input":1,"input_text":"x""#,
-        r#""input_base64":"!""#,
-        r#""not_before":"2030-01-01T00:00:00Z","delay_ms":5"#,
-        r#""not_before":"tomorrow""#,
-        r#""delay_ms":-1"#,
-        r#""expires_ms":0"#,
-        r#""name":7"#,
-        r#""labels":{"a b":"c"}"#,
-        r#""labels":[]"#,
-        r#""args":["x"]"#,
-        r#""env":{"A":"b"}"#,
-        r#""idempotency_key":"""#,
-        r#""idempotency_key":"a\nb""#,
-        r#""seed":1"#,
-        r#""deterministic":1"#,
-        r#""require":{"zone":1}"#,
-    ];
     let mut found = String::new();
-    for field in fields.into_iter().map(str::to_owned).chain([
+    for field in WRONG_FIELDS.iter().map(|field| (*field).to_owned()).chain([
         format!(r#""name":"{}""#, "x".repeat(257)),
         format!(r#""labels":{{{}"z":"v"}}"#, &labels),
         format!(r#""idempotency_key":"{}""#, "k".repeat(129)),

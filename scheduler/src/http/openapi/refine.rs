@@ -35,6 +35,46 @@ pub(super) fn refine(api: &mut Value, caps: &Caps) {
     property(api, "SubmitTask", "idempotency_key")["pattern"] = NO_CONTROL.into();
     api["components"]["schemas"]["SubmitTask"]["allOf"] = rules();
     refine_parameters(api, caps);
+    refine_answers(&mut api["components"]["schemas"]);
+}
+
+/// Fields of answers that are absent when they do not apply; every other field is always there.
+const ABSENT_AT_TIMES: [(&str, &[&str]); 9] = [
+    ("TaskDoc", &["input", "input_text", "input_base64"]),
+    (
+        "TaskEventDoc",
+        &["attempt", "host", "outcome", "message", "state", "not_before", "priority", "reason", "bytes", "times"],
+    ),
+    ("Problem", &["field", "task", "limit", "line"]),
+    ("ModuleDoc", &[]),
+    ("HostDoc", &[]),
+    ("StatusDoc", &[]),
+    ("TenantDoc", &[]),
+    ("Limits", &[]),
+    ("Quotas", &[]),
+];
+
+/// The types of answers can be read from older servers too, so every field of them has a default; this server writes all.
+fn refine_answers(schemas: &mut Value) {
+    let Some(schemas) = schemas.as_object_mut() else { return };
+    // Entries of pages are described in full once, under their own name.
+    let pages: Vec<String> = schemas.keys().filter(|name| name.starts_with("Page_")).cloned().collect();
+    for page in pages {
+        let name = page.trim_start_matches("Page_").to_owned();
+        let reference = json!({"$ref": format!("#/components/schemas/{name}")});
+        let entry = std::mem::replace(&mut schemas[&page]["properties"]["items"]["items"], reference);
+        schemas.entry(name).or_insert(entry);
+    }
+    for (name, absent) in ABSENT_AT_TIMES {
+        let Some(schema) = schemas.get_mut(name) else { continue };
+        let Some(properties) = schema["properties"].as_object_mut() else { continue };
+        for property in properties.values_mut().filter_map(Value::as_object_mut) {
+            property.remove("default");
+        }
+        let required: Vec<String> =
+            properties.keys().filter(|field| !absent.contains(&field.as_str())).cloned().collect();
+        schema["required"] = required.into();
+    }
 }
 
 /// Rules between the fields of a submission. A field that is `null` is as good as absent.
@@ -96,15 +136,14 @@ fn refine_parameters(api: &mut Value, caps: &Caps) {
         ),
     ] {
         let parameters = api["paths"][path][method]["parameters"].as_array_mut();
-        let parameter = parameters.into_iter().flatten().find(|parameter| parameter["name"] == name);
-        if let Some(parameter) = parameter {
-            parameter["schema"][field] = value;
-        }
+        let mut parameters = parameters.into_iter().flatten();
+        let parameter = parameters.find(|parameter| parameter["name"] == name);
+        parameter.unwrap_or_else(|| unreachable!("{method} {path} has no parameter {name}"))["schema"][field] = value;
     }
     // A parameter that is absent is absent: `null` is a word like any other in a query.
     for item in api["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut()) {
         let operations = item.as_object_mut().into_iter().flat_map(|operations| operations.values_mut());
-        for parameter in operations.filter_map(|operation| operation["parameters"].as_array_mut()).flatten() {
+        for parameter in operations.filter_map(|operation| operation.get_mut("parameters")?.as_array_mut()).flatten() {
             if let Some(not_null) = parameter["schema"]["type"].as_array().and_then(|types| types.first()).cloned() {
                 parameter["schema"]["type"] = not_null;
             }
@@ -126,17 +165,34 @@ fn merge(into: &mut Value, from: Value) {
 mod tests {
     use super::*;
 
+    fn nulls(value: &Value, path: &str, found: &mut Vec<String>) {
+        match value {
+            Value::Null => found.push(path.to_owned()),
+            Value::Array(items) => items.iter().for_each(|item| nulls(item, path, found)),
+            Value::Object(fields) => {
+                fields.iter().for_each(|(name, field)| nulls(field, &format!("{path}/{name}"), found));
+            }
+            _ => {}
+        }
+    }
+
     #[test]
     fn everything_that_is_refined_exists() {
         let api: Value = serde_json::from_str(&super::super::document(&Caps::default(), "1")).unwrap();
+        // Indexing what is not there would leave one behind.
+        let mut found = Vec::new();
+        nulls(&api, "", &mut found);
+        assert_eq!(found, [] as [String; 0]);
         for (schema, field, max) in bounds(&Caps::default()) {
             let field = &api["components"]["schemas"][schema]["properties"][field];
             assert!(field["type"].is_array(), "{schema}: {field}");
             assert_eq!(field["maximum"], max);
         }
-        for parameter in ["cpu_ms", "fuel", "memory_bytes", "wall_ms", "output_bytes", "arg", "module"] {
-            let parameters = api["paths"]["/v1/run/{module}"]["post"]["parameters"].as_array().unwrap();
-            assert!(parameters.iter().any(|found| found["name"] == parameter), "{parameter}");
+        for (name, absent) in ABSENT_AT_TIMES {
+            let schema = &api["components"]["schemas"][name];
+            assert!(absent.iter().all(|field| schema["properties"][field].is_object()), "{name}: {schema}");
+            let fields = schema["properties"].as_object().unwrap().len();
+            assert_eq!(schema["required"].as_array().unwrap().len(), fields - absent.len(), "{name}");
         }
     }
 }
