@@ -3,9 +3,9 @@
 //! Nothing is decided here. A refused append is never undone: leadership ends, the core is dropped, and the next
 //! leadership rebuilds it from the log.
 
-mod replay;
-mod leader;
 mod dispatch;
+mod leader;
+mod replay;
 mod specs;
 mod waits;
 
@@ -68,13 +68,17 @@ pub enum DriverError {
     #[error("cannot use the log")]
     Record(#[from] RecordError),
     /// A record is not the one that its successor was chained to.
-    #[error("record {seq} of the log does not follow from the one before it: the log was changed or lost records; restore it from a backup")]
+    #[error(
+        "record {seq} of the log does not follow from the one before it: the log was changed or lost records; restore it from a backup"
+    )]
     Chain {
         /// The record whose `prev_hash` is wrong.
         seq: LogSeq,
     },
     /// The election service went back in time.
-    #[error("the new term {term} is not above the term {seen} of the log: the election service was restored from an old backup")]
+    #[error(
+        "the new term {term} is not above the term {seen} of the log: the election service was restored from an old backup"
+    )]
     TermRegressed {
         /// What the election gave.
         term: Term,
@@ -152,7 +156,10 @@ impl Driver {
                 LeadershipEnd::Shutdown => return Ok(()),
                 LeadershipEnd::Lost => pause = NO_SPACE_PAUSE_MIN,
                 LeadershipEnd::NoSpace => {
-                    tracing::error!(retry_s = pause.as_secs(), "the disk is full: nothing is accepted until there is space");
+                    tracing::error!(
+                        retry_s = pause.as_secs(),
+                        "the disk is full: nothing is accepted until there is space"
+                    );
                     self.refuse_for_want_of_space(pause, &shutdown).await;
                     pause = (pause * 2).min(NO_SPACE_PAUSE_MAX);
                 }

@@ -74,7 +74,8 @@ impl Finals {
     /// Wakes everybody who waits for a task that ends in this record.
     pub fn announce(&self, record: &Arc<Record>) {
         for (index, event) in record.events.iter().enumerate() {
-            let (EventBody::AttemptEnded { next: AfterAttempt::Final { .. }, .. } | EventBody::TaskEnded { .. }) = event.body
+            let (EventBody::AttemptEnded { next: AfterAttempt::Final { .. }, .. } | EventBody::TaskEnded { .. }) =
+                event.body
             else {
                 continue;
             };

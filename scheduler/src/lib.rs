@@ -2,14 +2,14 @@
 //!
 //! The driver ([`driver`]) is the only one that steps the core. Everything else talks to it through [`handle::Handle`].
 
-pub mod driver;
-pub mod handle;
 pub mod clock;
 pub mod directory;
+pub mod driver;
 pub mod finals;
-pub mod progress;
-pub mod sweep;
-pub mod read_model;
+pub mod handle;
 pub mod http;
+pub mod progress;
+pub mod read_model;
+pub mod sweep;
 
 pub use handle::Handle;

@@ -44,7 +44,8 @@ async fn sweep_blobs(shared: &Shared, now: SystemTime) -> Result<u64, BlobError>
     while let Some(blob) = list.next().await {
         let blob = blob?;
         if is_old(&blob, now) && !is_referenced(shared, &blob).await {
-            blobs.delete(blob.digest).await?;
+            // A blob that is stored anew at this moment is young again and stays.
+            blobs.delete_older(blob.digest, now - BLOB_AGE_MIN).await?;
             removed += 1;
         }
     }

@@ -45,6 +45,17 @@ async fn a_guest_that_computes_is_stopped_within_a_tick() {
 }
 
 #[tokio::test]
+async fn the_load_counts_guests_that_run_still() {
+    let mut sandbox = TestSandbox::start();
+    let work = sandbox.work(&spinning_task());
+    let id = work.id;
+    sandbox.start_work(work).await;
+    while sandbox.load_cpu_us().await == 0 {}
+    sandbox.stop(id).await;
+    assert_kind(&sandbox.ended(id).await, OutcomeKind::Cancelled);
+}
+
+#[tokio::test]
 async fn b30_a_guest_that_waits_in_a_host_call_is_dropped() {
     let mut sandbox = TestSandbox::start();
     for wat in [command("", "(call $sleep (i64.const 0x7fffffffffffffff))"), command_component("", u64::MAX >> 1, 0)] {

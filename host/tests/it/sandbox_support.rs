@@ -153,10 +153,28 @@ impl TestSandbox {
             }
         }
         loop {
-            let message = tokio::time::timeout(PATIENCE, self.from.recv()).await.expect("the message never came");
-            match wanted(message.expect("the sandbox is gone")) {
+            let message = self.receive().await;
+            if matches!(message, FromSandbox::Load { .. }) {
+                continue;
+            }
+            match wanted(message) {
                 Ok(found) => return found,
                 Err(other) => self.early.push_back(other),
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> FromSandbox {
+        let message = tokio::time::timeout(PATIENCE, self.from.recv()).await.expect("the message never came");
+        message.expect("the sandbox is gone")
+    }
+
+    /// The CPU time of the next message about the load. What else comes until then is kept.
+    pub(crate) async fn load_cpu_us(&mut self) -> u64 {
+        loop {
+            match self.receive().await {
+                FromSandbox::Load { cpu_us, .. } => return cpu_us,
+                other => self.early.push_back(other),
             }
         }
     }
@@ -175,7 +193,7 @@ impl TestSandbox {
         self.ended(id).await
     }
 
-    /// Closes the sandbox and gives everything that still came out.
+    /// Closes the sandbox and gives everything that still came out, but for its load.
     pub(crate) async fn close(mut self) -> Vec<FromSandbox> {
         drop(self.to);
         let mut rest = Vec::from(self.early);
@@ -184,6 +202,7 @@ impl TestSandbox {
         {
             rest.push(message);
         }
+        rest.retain(|message| !matches!(message, FromSandbox::Load { .. }));
         rest
     }
 }

@@ -71,8 +71,13 @@ impl Dispatch {
     /// The message with payloads, and the attempts whose tasks nobody knows.
     async fn attach(self, shared: &Shared) -> (ToHost, Vec<AttemptId>) {
         let Self { message, mut at_hand } = self;
-        let missing: Vec<_> =
-            message.assign.iter().zip(&at_hand).filter(|(_, found)| found.is_none()).map(|((id, _), _)| id.task).collect();
+        let missing: Vec<_> = message
+            .assign
+            .iter()
+            .zip(&at_hand)
+            .filter(|(_, found)| found.is_none())
+            .map(|((id, _), _)| id.task)
+            .collect();
         if !missing.is_empty() {
             let mut found = shared.read_model.specs(&missing).await;
             for ((id, _), slot) in message.assign.iter().zip(&mut at_hand) {

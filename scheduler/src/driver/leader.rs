@@ -7,15 +7,15 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FuturesOrdered};
 use futures::{FutureExt, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::{AppendError, HostEvent, Leadership, Message, Responder, Subscription};
 use wasmill_protocol::event::Event;
 use wasmill_protocol::message::{FromHost, Heartbeat, subjects};
 use wasmill_protocol::record::{RECORD_VERSION, Record};
 use wasmill_protocol::{Digest, LogSeq, Term};
-use wasmill_scheduler_core::io::{Input, Ready, ReplyTo};
 use wasmill_scheduler_core::Core;
+use wasmill_scheduler_core::io::{Input, Ready, ReplyTo};
 
 use super::dispatch::{Dispatch, DispatchResult};
 use super::replay::{Replay, hash, publish_now};
@@ -54,12 +54,15 @@ pub(super) struct Leader<'a> {
     responders: HashMap<ReplyTo, Responder>,
     specs: SpecCache,
     dispatched: mpsc::Sender<DispatchResult>,
+    /// Who asked what is going on.
+    overviews: Vec<oneshot::Sender<Overview>>,
 }
 
 /// What waits for a record to be durable.
 struct Effects {
     record: Option<Arc<Record>>,
     ready: Ready,
+    overviews: Vec<(oneshot::Sender<Overview>, Overview)>,
 }
 
 /// Where a leader hears of hosts.
@@ -98,6 +101,7 @@ impl<'a> Leader<'a> {
             responders: HashMap::new(),
             specs: SpecCache::default(),
             dispatched,
+            overviews: Vec::new(),
         })
     }
 
@@ -188,14 +192,7 @@ impl<'a> Leader<'a> {
                 let now = self.shared.clock.now();
                 let _ = answer.send(tasks.into_iter().filter_map(|task| self.core.explain(task, now)).collect());
             }
-            Request::Overview(answer) => {
-                let _ = answer.send(Overview {
-                    hosts: self.core.hosts(),
-                    queue: self.core.queue_depth(),
-                    counters: self.core.counters(),
-                    at: self.shared.clock.now(),
-                });
-            }
+            Request::Overview(answer) => self.overviews.push(answer),
             Request::Drain(host, draining, answer) => {
                 let known = self.core.hosts().iter().any(|view| view.info.id == host);
                 self.step(Input::DrainHost { host, draining });
@@ -244,18 +241,40 @@ impl<'a> Leader<'a> {
         while self.appends.len() < APPENDS_IN_FLIGHT_MAX {
             let mut ready = self.core.take_ready();
             if ready.is_empty() {
+                self.append_overviews();
                 return;
             }
             let events = std::mem::take(&mut ready.events);
             events.iter().for_each(|event| self.specs.apply(event));
             if events.is_empty() {
                 // Nothing to write, but what was written before may not be durable yet.
-                let last = self.last;
-                self.appends.push_back(std::future::ready((Ok(last), Effects { record: None, ready })).boxed());
+                self.append_nothing(Effects { record: None, ready, overviews: Vec::new() });
             } else {
                 self.append(events, ready);
             }
         }
+    }
+
+    /// The core runs ahead of the log: what it says is going on is told once it is durable, so that nobody hears of an end that a look
+    /// at the task does not show yet.
+    fn append_overviews(&mut self) {
+        if self.overviews.is_empty() {
+            return;
+        }
+        let overview = Overview {
+            hosts: self.core.hosts(),
+            queue: self.core.queue_depth(),
+            counters: self.core.counters(),
+            at: self.shared.clock.now(),
+        };
+        let overviews = self.overviews.drain(..).map(|answer| (answer, overview.clone())).collect();
+        self.append_nothing(Effects { record: None, ready: Ready::default(), overviews });
+    }
+
+    /// Effects that only wait for what was appended before.
+    fn append_nothing(&mut self, effects: Effects) {
+        let last = self.last;
+        self.appends.push_back(std::future::ready((Ok(last), effects)).boxed());
     }
 
     /// Appends one record, or several when the log does not take one of this size; the effects wait for the last.
@@ -273,7 +292,7 @@ impl<'a> Leader<'a> {
         let appended = self.ground.log.append(self.last, bytes);
         self.last = self.last.next();
         self.step(Input::Appended(self.last));
-        let effects = Effects { record: Some(Arc::new(record)), ready };
+        let effects = Effects { record: Some(Arc::new(record)), ready, overviews: Vec::new() };
         self.appends.push_back(async move { (appended.await, effects) }.boxed());
     }
 
@@ -297,6 +316,9 @@ impl<'a> Leader<'a> {
             publish_now(self.shared, published, seq, &record);
             self.step(Input::ReadModelAt(LogSeq(seq.0.saturating_sub(KEY_RECORDS_KEPT))));
             self.announce_leadership();
+        }
+        for (answer, overview) in effects.overviews {
+            let _ = answer.send(overview);
         }
         for (reply_to, result) in effects.ready.replies {
             self.waits.answer(reply_to, seq, result);

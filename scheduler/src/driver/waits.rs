@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
-use wasmill_protocol::command::{Done, Refusal};
 use wasmill_protocol::LogSeq;
+use wasmill_protocol::command::{Done, Refusal};
 use wasmill_scheduler_core::io::ReplyTo;
 
 use crate::handle::Answer;
@@ -54,7 +54,9 @@ impl Waits {
         let answer = result.map(|done| (seq, done));
         let Some((&first, wait)) = self.by_first.range_mut(..=reply_to.0).next_back() else { return };
         if let Wait::Batch { answers, missing, .. } = wait {
-            let Some(slot) = usize::try_from(reply_to.0 - first).ok().and_then(|index| answers.get_mut(index)) else { return };
+            let Some(slot) = usize::try_from(reply_to.0 - first).ok().and_then(|index| answers.get_mut(index)) else {
+                return;
+            };
             *slot = answer;
             *missing -= 1;
             if *missing > 0 {
@@ -63,7 +65,9 @@ impl Waits {
             if let Some(Wait::Batch { answers, sender, .. }) = self.by_first.remove(&first) {
                 let _ = sender.send(answers);
             }
-        } else if first == reply_to.0 && let Some(Wait::One(sender)) = self.by_first.remove(&first) {
+        } else if first == reply_to.0
+            && let Some(Wait::One(sender)) = self.by_first.remove(&first)
+        {
             let _ = sender.send(answer);
         }
     }
