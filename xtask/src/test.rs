@@ -44,12 +44,13 @@ fn simulate(seconds: u64) -> Result<()> {
 /// Draws requests from the OpenAPI document and checks that every answer is one that the document allows, and none is a 5xx.
 fn http(binary: &Path, examples: u32) -> Result<()> {
     let schemathesis = setup::schemathesis()?;
-    let data: PathBuf = target_dir().join("http-test/data");
-    let server = Server::start(binary, &data)?;
-    let report = target_dir().join("http-test/report");
+    let dir: PathBuf = target_dir().join("http-test");
+    let server = Server::start(binary, &dir.join("data"))?;
     let token = server.admin_token().context("the server made no admin token")?;
     let mut command = program(schemathesis);
+    // It keeps notes where it is started.
     command
+        .current_dir(&dir)
         .args(["run", &format!("{}/openapi.json", server.url)])
         .args(["--header", &format!("Authorization: Bearer {token}")])
         .args([
@@ -58,7 +59,7 @@ fn http(binary: &Path, examples: u32) -> Result<()> {
         ])
         .args(["--max-examples", &examples.to_string(), "--seed", "1", "--workers", "1", "--request-timeout", "70"])
         .args(["--generation-database", "none", "--report", "junit", "--report-dir"])
-        .arg(report);
+        .arg(dir.join("report"));
     shell::run(&mut command)?;
     server.stop()
 }
