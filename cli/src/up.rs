@@ -106,7 +106,8 @@ async fn serve(data: &Path, config: Config) -> anyhow::Result<()> {
     let stop_asked = stop_signal()?;
     let mut parts = Parts::open(data, &config).await?;
     // Bound only now: a second process on this data directory has been refused already.
-    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+    let listener =
+        TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr()?;
     parts.lead_and_host(&config).await?;
     let url = format!("http://{address}");

@@ -52,9 +52,8 @@ impl Config {
     /// When the file is not readable, names an unknown setting, or two settings contradict each other.
     pub(crate) fn load(file: Option<&Path>, machine: Machine) -> anyhow::Result<Self> {
         let text = match file {
-            Some(path) => {
-                std::fs::read_to_string(path).with_context(|| format!("cannot read the settings `{}`", path.display()))?
-            }
+            Some(path) => std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the settings `{}`", path.display()))?,
             None => String::new(),
         };
         Self::parse(&text, machine).with_context(|| match file {
@@ -78,7 +77,11 @@ impl Config {
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let slots = self.slots;
         ensure!((1..=SLOTS_MAX).contains(&slots), "`host.slots` is {slots}, 1 to {SLOTS_MAX} are possible");
-        ensure!(self.host_memory_bytes >= HOST_MEMORY_BYTES_MIN, "`host.memory_bytes` is {}, at least {HOST_MEMORY_BYTES_MIN} are needed", self.host_memory_bytes);
+        ensure!(
+            self.host_memory_bytes >= HOST_MEMORY_BYTES_MIN,
+            "`host.memory_bytes` is {}, at least {HOST_MEMORY_BYTES_MIN} are needed",
+            self.host_memory_bytes
+        );
         Ok(())
     }
 

@@ -13,7 +13,11 @@ use wasmill_scheduler::http::{GateError, ModuleGate, Upload, UploadBytes};
 pub(crate) struct CompilerGate(pub(crate) Arc<Compiler>);
 
 impl ModuleGate for CompilerGate {
-    fn inspect<'a>(&'a self, tenant: &'a TenantName, upload: Upload<'a>) -> BoxFuture<'a, Result<ModuleInfo, GateError>> {
+    fn inspect<'a>(
+        &'a self,
+        tenant: &'a TenantName,
+        upload: Upload<'a>,
+    ) -> BoxFuture<'a, Result<ModuleInfo, GateError>> {
         async move {
             let inspected = match &upload.bytes {
                 UploadBytes::File(path) => self.0.inspect(tenant, path, upload.digest, upload.byte_count).await,

@@ -51,13 +51,10 @@ const STOP_SLACK: Duration = Duration::from_secs(10);
 impl Parts {
     /// Opens everything that is on the disk; starts nothing.
     pub(crate) async fn open(data: &Path, config: &Config) -> anyhow::Result<Self> {
-        let fabric = Embedded::open(data).with_context(|| format!("cannot use the data directory `{}`", data.display()))?;
-        let ground = Ground {
-            log: fabric.log(),
-            blobs: fabric.blobs(),
-            bus: fabric.bus(),
-            membership: fabric.membership(),
-        };
+        let fabric =
+            Embedded::open(data).with_context(|| format!("cannot use the data directory `{}`", data.display()))?;
+        let ground =
+            Ground { log: fabric.log(), blobs: fabric.blobs(), bus: fabric.bus(), membership: fabric.membership() };
         let read_model = Arc::new(ReadModel::open(data)?);
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| anyhow!("cannot draw a random seed: {error}"))?;
@@ -117,7 +114,10 @@ impl Parts {
         Ok(())
     }
 
-    fn start_host(&mut self, config: &Config) -> anyhow::Result<oneshot::Receiver<wasmill_protocol::message::HostInfo>> {
+    fn start_host(
+        &mut self,
+        config: &Config,
+    ) -> anyhow::Result<oneshot::Receiver<wasmill_protocol::message::HostInfo>> {
         let (ready, registered) = oneshot::channel();
         let agent = AgentConfig {
             data: self.data.join("host"),
@@ -137,8 +137,7 @@ impl Parts {
         };
         let (to_sandbox, from_sandbox) = Sandbox::start(sandbox, self.artifacts.clone())?;
         let (membership, bus, blobs) = (self.fabric.membership(), self.fabric.bus(), self.fabric.blobs());
-        let running =
-            Agent::run(agent, membership, bus, blobs, to_sandbox, from_sandbox, self.host_stop.subscribe());
+        let running = Agent::run(agent, membership, bus, blobs, to_sandbox, from_sandbox, self.host_stop.subscribe());
         self.hosting = Some(tokio::spawn(running));
         Ok(registered)
     }
