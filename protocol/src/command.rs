@@ -184,11 +184,6 @@ pub enum Refusal {
         /// One of them.
         task: TaskId,
     },
-    /// An alias points at the module.
-    ModuleAliased {
-        /// One of them.
-        alias: String,
-    },
     /// No such alias.
     AliasUnknown,
     /// No such tenant.

@@ -119,7 +119,7 @@ pub(super) async fn content(State(app): State<App>, caller: Caller, Named(text):
 
 /// Delete a module.
 ///
-/// Refused while a task that is not final uses it, and while an alias points at it.
+/// Refused while a task that is not final uses it. Aliases that point at it go with it.
 #[utoipa::path(delete, path = "/v1/modules/{digest}", tag = "modules", operation_id = "delete_module",
     params(super::openapi::DigestPath),
     responses((status = 204, description = "It is gone"), super::openapi::Unknown, super::openapi::Conflict))]

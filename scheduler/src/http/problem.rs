@@ -56,7 +56,6 @@ catalogue! {
     IdempotencyConflict 409 "idempotency_conflict"
         "The idempotency key belongs to another submission: use a new key for a new task."
     ModuleInUse 409 "module_in_use" "A task that is not final uses the module: wait for the task or cancel it."
-    ModuleAliased 409 "module_aliased" "An alias points at the module: delete the alias or point it elsewhere first."
     TenantExists 409 "tenant_exists" "A tenant of this name exists: PATCH changes it."
     TenantPermanent 409 "tenant_permanent" "The default tenant cannot be deleted."
     TokenExists 409 "token_exists" "A token of this id exists: ask again for another one."

@@ -14,9 +14,6 @@ impl From<Refusal> for Fault {
             Refusal::ModuleInUse { task } => {
                 Self::new(Code::ModuleInUse, format!("task {task} uses the module and is not final")).task(task)
             }
-            Refusal::ModuleAliased { alias } => {
-                Self::new(Code::ModuleAliased, format!("the alias `{alias}` points at the module"))
-            }
             Refusal::AliasUnknown => Self::plain(Code::AliasUnknown),
             Refusal::TenantUnknown => Self::plain(Code::TenantUnknown),
             Refusal::TenantExists => Self::plain(Code::TenantExists).field("name"),

@@ -41,10 +41,11 @@ async fn a_module_is_stored_described_and_given_back() {
     assert_eq!(content.header("x-content-type-options"), "nosniff");
     assert_eq!(client.get("/v1/aliases/resize:v3").await.json()["digest"], digest);
 
-    assert_eq!(client.delete(&format!("/v1/modules/{digest}")).await.code(), "module_aliased");
-    assert_eq!(client.delete("/v1/aliases/resize:v3").await.status, 204);
-    assert_eq!(client.delete("/v1/aliases/resize:v3").await.code(), "alias_unknown");
+    client.put("/v1/aliases/resize", &serde_json::json!({"digest": digest})).await;
+    assert_eq!(client.delete("/v1/aliases/resize").await.status, 204);
+    assert_eq!(client.delete("/v1/aliases/resize").await.code(), "alias_unknown");
     assert_eq!(client.delete(&format!("/v1/modules/{digest}")).await.status, 204);
+    assert_eq!(client.get("/v1/aliases/resize:v3").await.code(), "alias_unknown", "an alias goes with its module");
     assert_eq!(client.get(&format!("/v1/modules/{digest}")).await.code(), "module_unknown");
 }
 

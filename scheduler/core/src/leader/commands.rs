@@ -159,8 +159,11 @@ impl Core {
         if let Some(task) = self.user_of(entry, &digest) {
             return Err(Refusal::ModuleInUse { task });
         }
-        if let Some((alias, _)) = entry.aliases.iter().find(|(_, target)| **target == digest) {
-            return Err(Refusal::ModuleAliased { alias: alias.clone() });
+        // No alias ever points at nothing: those of the module go with it.
+        let pointing = entry.aliases.iter().filter(|(_, target)| **target == digest);
+        let names: Vec<_> = pointing.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.emit(EventBody::AliasRemoved { tenant: tenant.clone(), name });
         }
         self.emit(EventBody::ModuleRemoved { tenant, digest });
         Ok(Done::Removed)

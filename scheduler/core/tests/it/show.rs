@@ -102,7 +102,6 @@ pub(crate) fn reply(names: &Names, result: &Result<Done, Refusal>) -> String {
         Ok(done) => words(&format!("{done:?}")),
         Err(Refusal::KeyConflict { task }) => format!("refused: key conflict with {}", names.task_name(*task)),
         Err(Refusal::ModuleInUse { task }) => format!("refused: module in use by {}", names.task_name(*task)),
-        Err(Refusal::ModuleAliased { alias }) => format!("refused: module aliased by {alias}"),
         Err(Refusal::Quota { quota, limit }) => format!("refused: quota {} is {limit}", quota.as_str()),
         Err(Refusal::Overloaded { what, retry_ms }) => format!("refused: full: {what}; retry in {retry_ms} ms"),
         Err(refusal) => format!("refused: {}", words(&format!("{refusal:?}"))),
