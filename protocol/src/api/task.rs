@@ -39,7 +39,7 @@ pub struct TaskDoc {
     pub description: Option<String>,
     /// As submitted.
     pub labels: BTreeMap<String, String>,
-    /// As submitted, when it was JSON of at most 32 KiB and a single task was asked for.
+    /// As submitted, when it was JSON of at most 32 KiB and 64 levels and a single task was asked for.
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<Box<RawValue>>,
@@ -92,7 +92,7 @@ pub struct TaskDoc {
     pub outcome: Option<OutcomeDoc>,
     /// What the latest attempt that ended used.
     pub usage: Option<UsageDoc>,
-    /// The result, when it is JSON of at most 32 KiB and a single task was asked for; whatever it is, `/output` has it.
+    /// The result, when it is JSON of at most 32 KiB and 64 levels and a single task was asked for; whatever it is, `/output` has it.
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub output: Option<Box<RawValue>>,
     /// When it was submitted.

@@ -150,7 +150,7 @@ fn usage(usage: &Usage) -> UsageDoc {
     }
 }
 
-/// Shows the payload as it was submitted; one that is a blob is not shown.
+/// Shows the payload as it was submitted; one that is a blob, or nested too deeply, is not shown.
 fn show_input(row: &TaskRow, document: &mut TaskDoc) {
     let bytes = match &row.spec.input {
         Payload::Inline(bytes) => bytes.clone(),
@@ -158,14 +158,14 @@ fn show_input(row: &TaskRow, document: &mut TaskDoc) {
         Payload::Blob { .. } => return,
     };
     match row.spec.input_form {
-        InputForm::Json => document.input = serde_json::from_slice(&bytes).ok(),
+        InputForm::Json => document.input = json_value(&bytes),
         InputForm::Text => document.input_text = Some(String::from_utf8_lossy(&bytes).into_owned()),
         InputForm::Bytes if bytes.is_empty() => {}
         InputForm::Bytes => document.input_base64 = Some(STANDARD.encode(&bytes)),
     }
 }
 
-/// A result as a JSON value, if it is one that every client can read.
+/// A payload or result as a JSON value, if it is one that every client can read.
 fn json_value(bytes: &[u8]) -> Option<Box<RawValue>> {
     let value: Box<RawValue> = serde_json::from_slice(bytes).ok()?;
     (depth(value.get()) <= DEPTH_MAX).then_some(value)

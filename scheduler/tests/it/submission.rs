@@ -64,6 +64,22 @@ async fn payloads_come_back_as_they_were_submitted() {
     assert_eq!(output.text(), r#"[1.50, "\u0041",  1e2]"#);
 }
 
+#[tokio::test]
+async fn payloads_that_some_clients_could_not_read_are_not_echoed() {
+    let server = Server::start().await;
+    let digest = server.upload(&server.admin, TASK).await;
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    for (depth, shown) in [(64, true), (65, false), (10_000, false)] {
+        let text = format!(r#"{{"module":"{digest}","input":{}}}"#, nested(depth));
+        let task = server.admin.post_text("/v1/tasks", &text).await;
+        assert_eq!((task.status, task.json()["input"].is_array()), (201, shown), "{depth}");
+        let ended = server.admin.ended(&task.json()["id"]).await;
+        assert_eq!((&ended["state"], ended["output"].is_array()), (&json!("succeeded"), shown), "{depth}");
+        let output = server.admin.get(&format!("/v1/tasks/{}/output", ended["id"].as_str().unwrap())).await;
+        assert_eq!(output.text(), nested(depth), "the guest got all of it, and gave it back");
+    }
+}
+
 /// Fields that are refused beside a module that is a task component.
 const WRONG_FIELDS: &[&str] = &[
     r#""id":"x""#,
