@@ -8,6 +8,7 @@ mod auth;
 mod bulk;
 mod connections;
 mod modules;
+mod restart;
 mod run;
 mod submission;
 mod system;

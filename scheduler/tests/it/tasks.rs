@@ -88,6 +88,23 @@ async fn a_running_task_is_waited_for_cancelled_and_told() {
 }
 
 #[tokio::test]
+async fn a_task_that_does_not_stop_yet_was_asked_to() {
+    let server = Server::start().await;
+    let deaf = task(&server, "deaf").await;
+    running(&server, &deaf).await;
+    let cancel = path(&deaf, "/cancel?wait_ms=1");
+    for reason in ["first", "second"] {
+        let asked = server.admin.post(&cancel, &json!({"reason": reason})).await;
+        assert_eq!(asked.status, 202, "{asked:?}");
+        let asked = asked.json();
+        assert_eq!((&asked["state"], &asked["cancel_requested"]), (&json!("running"), &json!(true)));
+        assert_eq!(asked["cancel_reason"], "first", "the first who asks says why");
+    }
+    // A priority may still be changed: nothing is final.
+    assert_eq!(server.admin.patch(&path(&deaf, ""), &json!({"priority": 1})).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_waiting_task_is_cancelled_at_once_and_has_an_outcome() {
     let server = Server::start().await;
     let digest = server.upload(&server.admin, TASK).await;

@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use crate::support::{Server, TASK};
+use crate::support::{Client, Server, TASK, until};
 
 #[tokio::test]
 async fn tenants_are_created_changed_and_deleted() {
@@ -84,4 +84,59 @@ async fn module_quotas_are_kept() {
     assert_eq!(over.problem(), "422 module_quota_exceeded modules");
     assert_eq!(over.json()["limit"], 1);
     assert_eq!(client.post_bytes("/v1/modules", TASK).await.status, 200, "what is there may come again");
+}
+
+#[tokio::test]
+async fn d12_a_deleted_tenant_takes_everything_with_it() {
+    let server = Server::start().await;
+    let client = server.tenant("acme", "submit").await;
+    let digest = server.upload(&client, TASK).await;
+    let running = client.submit(json!({"module": digest, "input_text": "hang"})).await;
+    client.submit(json!({"module": digest, "delay_ms": 3_600_000})).await;
+    let path = format!("/v1/tasks/{}", running["id"].as_str().unwrap());
+    until("the task runs", async || client.get(&path).await.json()["state"] == "running").await;
+    assert_eq!(server.admin.delete("/v1/tenants/acme").await.status, 204);
+    assert_eq!(client.get(&path).await.problem(), "401 unauthorized");
+    until("its tasks have stopped", async || {
+        server.admin.get("/v1/status").await.json()["queue"] == json!({"waiting": 0, "queued": 0, "running": 0})
+    })
+    .await;
+    // A new tenant of the name begins with nothing.
+    let heir = server.tenant("acme", "submit").await;
+    assert_eq!(heir.get(&path).await.code(), "task_unknown");
+    assert_eq!(heir.get(&format!("/v1/modules/{digest}")).await.code(), "module_unknown");
+    assert_eq!(heir.get("/v1/tasks").await.json(), json!({"items": [], "next": null}));
+}
+
+#[tokio::test]
+async fn tenants_and_tokens_are_listed_page_by_page() {
+    let server = Server::start().await;
+    for name in ["a", "b", "c", "e"] {
+        server.tenant(name, "read").await;
+        server.token("a", "read").await;
+    }
+    // `default` is one more, and `a` has the token of its first client too.
+    for path in ["/v1/tenants", "/v1/tenants/a/tokens"] {
+        assert_eq!(pages(&server.admin, path).await, [2, 2, 1], "{path}");
+    }
+    let hosts = server.admin.get("/v1/hosts?limit=1").await.json();
+    assert_eq!((hosts["items"].as_array().unwrap().len(), &hosts["next"]), (1, &json!(null)));
+}
+
+/// How many entries each page of two has. No entry comes twice.
+async fn pages(client: &Client, path: &str) -> Vec<usize> {
+    let (mut sizes, mut found, mut cursor) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let page = client.get(&format!("{path}?limit=2{cursor}")).await.json();
+        let items = page["items"].as_array().unwrap();
+        sizes.push(items.len());
+        found.extend(items.iter().map(ToString::to_string));
+        let Some(next) = page["next"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    let all = found.len();
+    found.sort();
+    found.dedup();
+    assert_eq!(found.len(), all, "{path}");
+    sizes
 }

@@ -19,7 +19,7 @@ use wasmill_scheduler::driver::Ground;
 const MEMORY_BYTES: u64 = 1 << 40;
 const SLOTS: u32 = 64;
 
-/// The payload decides: `hang` runs until it is cancelled, `fail` errs, `reject` rejects, `trap` traps, `html`, `big`
+/// The payload decides: `hang` runs until it is cancelled, `deaf` runs on even then, `fail` errs, `reject` rejects, `trap` traps, `html`, `big`
 /// and `log` give what they say, everything else is given back.
 pub(crate) struct FakeHost {
     stop: CancellationToken,
@@ -30,8 +30,8 @@ struct Running {
     ground: Ground,
     handle: Handle,
     info: HostInfo,
-    /// Attempts that hang.
-    hanging: BTreeMap<AttemptId, ()>,
+    /// Attempts that hang, and whether they stop when they are asked to.
+    hanging: BTreeMap<AttemptId, bool>,
     ended: mpsc::UnboundedSender<Report>,
 }
 
@@ -128,7 +128,8 @@ impl Running {
             self.assigned(assignment).await;
         }
         for id in asked.cancel {
-            if self.hanging.remove(&id).is_some() {
+            if self.hanging.get(&id) == Some(&true) {
+                self.hanging.remove(&id);
                 let outcome = Outcome::new(OutcomeKind::Cancelled, "stopped");
                 let _ = self.ended.send(ended(id, outcome, Payload::Empty, Payload::Empty));
             }
@@ -143,8 +144,8 @@ impl Running {
         let of = |kind| Outcome::new(kind, "as the payload said");
         let fine = || of(OutcomeKind::Succeeded);
         let (outcome, output, captured) = match text.as_str() {
-            "hang" => {
-                self.hanging.insert(id, ());
+            "hang" | "deaf" => {
+                self.hanging.insert(id, text == "hang");
                 return;
             }
             "fail" => (of(OutcomeKind::Errored), Bytes::new(), Bytes::new()),
