@@ -1,6 +1,6 @@
 //! The HTTP interface: `/v1`, health, metrics and the description of all of it.
 //!
-//! A request passes [`server`] (connections and their deadlines), [`front`] (panics, counting, headers of every answer), the
+//! A request passes `server` (connections and their deadlines), `front` (panics, counting, headers of every answer), the
 //! router, and then one handler, which talks to the core through [`Handle`] only.
 //! Everything that can go wrong is a [`problem::Code`].
 
