@@ -28,7 +28,7 @@ pub(crate) fn run() -> Result<()> {
     let guest_dir = dir.join("guests");
     let guests = guests::build_all(&guest_dir)?;
     shell::run(&mut cargo(["build", "--release", "--locked", "--package", "wasmill"]))?;
-    let demo = Demo { server: Server::start(&target_dir().join("release/wasmill"), &dir.join("data"))?, dir };
+    let demo = Demo { server: Server::start(&target_dir().join("release/wasmill"), &dir)?, dir };
 
     say("Upload the examples");
     for guest in &guests {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::shell::{self, program};
 
-/// A running `wasmill up`. Killed when dropped; [`Server::stop`] ends it as an operator would.
+/// A running `wasmill up`. Killed when dropped, and its data removed; [`Server::stop`] ends it as an operator would.
 pub(crate) struct Server {
     child: Child,
     /// Kept open: a server whose stdout is closed might die of it.
@@ -20,14 +20,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Empties `data`, starts `binary up` on it and waits until it is ready.
-    pub(crate) fn start(binary: &Path, data: &Path) -> Result<Self> {
-        if data.exists() {
-            std::fs::remove_dir_all(data).with_context(|| format!("cannot empty {}", data.display()))?;
-        }
-        std::fs::create_dir_all(data).with_context(|| format!("cannot create {}", data.display()))?;
+    /// Starts `binary up` on an empty directory inside of `dir`, and waits until it is ready.
+    pub(crate) fn start(binary: &Path, dir: &Path) -> Result<Self> {
+        // Another process in the same checkout must not find, let alone empty, the data of this one.
+        let data = dir.join(format!("data-{}", std::process::id()));
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        std::fs::create_dir(&data).with_context(|| format!("cannot create {}", data.display()))?;
         let mut command = program(binary);
-        command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+        command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
         eprintln!("\n$ {}", shell::show(&command));
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the server")?;
@@ -42,7 +42,7 @@ impl Server {
             }
         };
         eprintln!("listening on {url}");
-        Ok(Self { child, _stdout: stdout, binary: binary.to_owned(), data: data.to_owned(), url })
+        Ok(Self { child, _stdout: stdout, binary: binary.to_owned(), data, url })
     }
 
     /// A client command for this server.
@@ -79,5 +79,8 @@ impl Drop for Server {
         // Both fail when it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Err(error) = std::fs::remove_dir_all(&self.data) {
+            eprintln!("cannot remove {}: {error}", self.data.display());
+        }
     }
 }

@@ -45,7 +45,7 @@ fn simulate(seconds: u64) -> Result<()> {
 fn http(binary: &Path, examples: u32) -> Result<()> {
     let schemathesis = setup::schemathesis()?;
     let dir: PathBuf = target_dir().join("http-test");
-    let server = Server::start(binary, &dir.join("data"))?;
+    let server = Server::start(binary, &dir)?;
     let token = server.admin_token().context("the server made no admin token")?;
     let mut command = program(schemathesis);
     // It keeps notes where it is started.
