@@ -6,7 +6,7 @@ mod machine;
 mod parts;
 
 use std::future::Future;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -62,6 +62,8 @@ pub(crate) fn run(args: UpArgs) -> Result<(), Failure> {
     }
     let data = args.data.clone().or_else(default_data_dir);
     let data = data.ok_or_else(|| Failure::usage("neither `--data` nor `HOME` says where to keep the data"))?;
+    // The compiling child works in another directory.
+    let data = std::path::absolute(&data).map_err(|error| Failure::file("use the data directory", &data, &error))?;
     let config = settings(&args).map_err(|error| Failure::usage("cannot start").because(error.as_ref()))?;
     start_log(args.log_json);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -96,7 +98,8 @@ fn settings(args: &UpArgs) -> anyhow::Result<Config> {
 
 fn start_log(json: bool) {
     let filter = EnvFilter::try_from_env("WASMILL_LOG").unwrap_or_else(|_| EnvFilter::new("warn,wasmill=info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     if json { log.json().init() } else { log.with_target(false).init() }
 }
 

@@ -75,6 +75,14 @@ pub enum DriverError {
         /// The record whose `prev_hash` is wrong.
         seq: LogSeq,
     },
+    /// The log ends before what the read model has taken from it.
+    #[error("the log ends at record {last}, and record {seen} was there before: the log lost its end; restore it from a backup")]
+    Shortened {
+        /// Where the log ends.
+        last: LogSeq,
+        /// Where it ended at least.
+        seen: LogSeq,
+    },
     /// The election service went back in time.
     #[error(
         "the new term {term} is not above the term {seen} of the log: the election service was restored from an old backup"

@@ -25,6 +25,10 @@ impl Replay {
     /// Reads everything, checks the chain, and publishes what `shared` has not seen yet.
     pub(super) async fn run(ground: &Ground, shared: &Shared, published: &mut LogSeq) -> Result<Self, DriverError> {
         let last = ground.log.last_seq().await?;
+        let seen = shared.read_model.position();
+        if seen > last {
+            return Err(DriverError::Shortened { last, seen });
+        }
         let mut replay = Self { state: State::default(), last: LogSeq(0), prev_hash: Digest::default() };
         let mut tail = ground.log.tail(LogSeq(1));
         let mut seen = Timestamp::default();

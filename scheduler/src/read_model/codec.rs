@@ -60,6 +60,7 @@ mod tests {
 
     use wasmill_protocol::event::{AfterAttempt, EndReason};
     use wasmill_protocol::limits::Limits;
+    use wasmill_protocol::message::Progress;
     use wasmill_protocol::task::{InputForm, RetryOn, RetryPolicy};
     use wasmill_protocol::{
         Attempt, Digest, FinalState, HostId, Outcome, OutcomeKind, Payload, TaskSpec, TrapCode, Usage,
@@ -178,6 +179,15 @@ mod tests {
         encode(&view(), &mut bytes);
         let now = hex(&bytes);
         assert_eq!(rmp_serde::from_slice::<View>(&unhex(VIEW)).ok(), Some(view()), "now written: {now}");
+    }
+
+    #[test]
+    fn what_a_guest_said_last_is_stored() {
+        let said = Progress { done: 1, total: 2, message: "said".into() };
+        let outcome = Outcome { progress: Some(said), ..Outcome::default() };
+        let mut bytes = Vec::new();
+        encode(&outcome, &mut bytes);
+        assert_eq!(rmp_serde::from_slice::<Outcome>(&bytes).unwrap(), outcome);
     }
 
     #[test]

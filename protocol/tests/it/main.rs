@@ -1,0 +1,3 @@
+//! What is stored or sent stays readable between neighbouring versions.
+
+mod versions;

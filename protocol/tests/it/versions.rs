@@ -1,0 +1,111 @@
+//! Pairs of writers and readers of different versions: a newer writer adds fields, an older one lacks them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
+use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ToHost};
+use wasmill_protocol::record::{RECORD_VERSION, Record, RecordError};
+use wasmill_protocol::{
+    Attempt, AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, OutcomeKind, Payload, TaskId,
+    TaskSpec, Term, Timestamp, Usage,
+};
+
+/// Something that a newer version might write: all fields of today, and one that today's reader has never heard of.
+#[derive(Serialize)]
+struct Newer<'a, T> {
+    #[serde(flatten)]
+    today: &'a T,
+    from_the_future: &'static str,
+}
+
+/// What an old writer sends that knew no field at all.
+#[derive(Serialize, Deserialize)]
+struct Oldest {}
+
+/// The reader of today understands a writer that knows one field more, and one that knows none.
+fn check<T: Serialize + for<'de> Deserialize<'de> + PartialEq + std::fmt::Debug + Default>(value: &T) {
+    let newer = rmp_serde::to_vec_named(&Newer { today: value, from_the_future: "unknown" }).unwrap();
+    assert_eq!(&rmp_serde::from_slice::<T>(&newer).unwrap(), value);
+    let oldest = rmp_serde::to_vec_named(&Oldest {}).unwrap();
+    assert_eq!(rmp_serde::from_slice::<T>(&oldest).unwrap(), T::default());
+}
+
+fn attempt() -> AttemptId {
+    AttemptId { task: TaskId::default(), attempt: Attempt(2), nonce: Nonce(3) }
+}
+
+fn spec() -> TaskSpec {
+    TaskSpec {
+        input: Payload::Inline(Bytes::from_static(b"payload")),
+        labels: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
+        idempotency_key: Some("key".to_owned()),
+        not_before: Timestamp(5),
+        ..TaskSpec::default()
+    }
+}
+
+#[test]
+fn what_is_stored_and_sent_survives_one_version_in_both_directions() {
+    let ended = Report::Ended {
+        id: attempt(),
+        outcome: Arc::new(Outcome::new(OutcomeKind::Succeeded, "")),
+        usage: Usage::default(),
+        output: Payload::Blob { digest: Digest([7; 32]), bytes: 40_000 },
+        captured: Payload::Empty,
+    };
+    check(&spec());
+    check(&Outcome { exit_code: Some(3), ..Outcome::new(OutcomeKind::Errored, "exit") });
+    check(&Usage { fuel: Some(1), cpu_us: 2, ..Usage::default() });
+    check(&ToHost { term: Term(1), cancel: vec![attempt()], ..ToHost::default() });
+    check(&Assignment { id: attempt(), spec: Arc::new(spec()), ..Assignment::default() });
+    check(&HostAck { term_seen: Some(Term(4)), refused: vec![attempt()] });
+    check(&FromHost { host: HostId::from("a"), incarnation: Incarnation(1), reports: vec![ended] });
+    check(&Heartbeat { host: HostId::from("a"), number: 9, ..Heartbeat::default() });
+    check(&HostInfo { cores: 2, ..HostInfo::default() });
+}
+
+fn record(version: u32) -> Record {
+    let submitted = EventBody::TaskSubmitted { task: TaskId::default(), spec: Arc::new(spec()), fingerprint: None };
+    let ended = EventBody::AttemptEnded {
+        id: attempt(),
+        outcome: Arc::new(Outcome::default()),
+        usage: Usage::default(),
+        output: Payload::Empty,
+        captured: Payload::Empty,
+        next: AfterAttempt::Final { state: FinalState::Failed },
+    };
+    let events = [submitted, ended].map(|body| Event { at: Timestamp(1), body }).to_vec();
+    Record { version, term: Term(1), prev_hash: Digest([1; 32]), events }
+}
+
+#[test]
+fn a_record_is_read_as_it_was_written() {
+    let written = record(RECORD_VERSION);
+    assert_eq!(Record::decode(LogSeq(1), &written.encode()).unwrap(), written);
+}
+
+#[test]
+fn a_record_of_a_newer_version_is_refused_by_its_number() {
+    let error = Record::decode(LogSeq(7), &record(RECORD_VERSION + 1).encode()).unwrap_err();
+    assert!(matches!(error, RecordError::Version { seq: LogSeq(7), version } if version == RECORD_VERSION + 1));
+}
+
+#[test]
+fn an_unknown_event_is_an_error_and_never_skipped() {
+    #[derive(Serialize)]
+    enum Body {
+        NeverHeardOf { task: TaskId },
+    }
+    #[derive(Serialize)]
+    struct Unknown {
+        version: u32,
+        events: Vec<(Timestamp, Body)>,
+    }
+    let body = Body::NeverHeardOf { task: TaskId::default() };
+    let unknown = Unknown { version: RECORD_VERSION, events: vec![(Timestamp(1), body)] };
+    let bytes = rmp_serde::to_vec_named(&unknown).unwrap();
+    assert!(matches!(Record::decode(LogSeq(3), &bytes), Err(RecordError::Decode { seq: LogSeq(3), .. })));
+}
