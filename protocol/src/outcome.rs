@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::message::Progress;
+
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -127,6 +129,9 @@ pub struct Outcome {
     pub trap: Option<TrapCode>,
     /// Innermost frame first, function names where the module has them.
     pub backtrace: Vec<String>,
+    /// How far the guest said it was, if it ever did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
 }
 
 impl Outcome {

@@ -201,10 +201,11 @@ fn finish(store: Store<Guest>, end: End) -> Ended {
     let fuel_left = fuel::left(&store);
     let mut guest = store.into_data();
     guest.send_progress();
-    let (outcome, output) = match fuel_left {
+    let (mut outcome, output) = match fuel_left {
         Err(Overspent) if matches!(end, Watched::Finished(_)) => (fuel_exhausted(&guest), Bytes::new()),
         _ => judge(end, &guest),
     };
+    outcome.progress = guest.take_progress();
     let fuel = guest.work.limits.fuel.map(|limit| limit - fuel_left.ok().flatten().unwrap_or(0));
     let succeeded = if outcome.kind == OutcomeKind::Succeeded { Succeeded::Yes } else { Succeeded::No };
     let usage = Usage { fuel, memory_peak_bytes: guest.memory.bytes_peak(), ..Usage::default() };

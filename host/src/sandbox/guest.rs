@@ -78,7 +78,14 @@ impl Guest {
             output: Output::new(work.limits.output_bytes, work.captured_bytes_max),
             stdin: InputPipe::new(stdin),
             clock: if work.seed.is_some() { Clock::frozen() } else { Clock::real() },
-            reports: Reports { sender: reports, pending: None, sent_at: None, checkpoints: 0, checkpoint: None },
+            reports: Reports {
+                sender: reports,
+                pending: None,
+                passed_on: None,
+                sent_at: None,
+                checkpoints: 0,
+                checkpoint: None,
+            },
             work,
             stdio,
             wasi: Wasi::Unused,
@@ -157,6 +164,8 @@ pub(super) struct Reports {
     sender: mpsc::Sender<FromSandbox>,
     /// Not passed on yet.
     pending: Option<Progress>,
+    /// The last one that was.
+    passed_on: Option<Progress>,
     sent_at: Option<Instant>,
     checkpoints: u32,
     /// What this attempt saved last.
@@ -175,6 +184,7 @@ impl Guest {
     /// Passes on what is pending, unless the channel is full: then it stays pending, and what comes later replaces it.
     pub(super) fn send_progress(&mut self) {
         if let Some(progress) = self.reports.pending.take() {
+            self.reports.passed_on = Some(progress.clone());
             match self.reports.sender.try_send(FromSandbox::Progress(self.work.id, progress)) {
                 Ok(()) => self.reports.sent_at = Some(Instant::now()),
                 Err(mpsc::error::TrySendError::Full(FromSandbox::Progress(_, progress))) => {
@@ -183,6 +193,12 @@ impl Guest {
                 Err(_) => {}
             }
         }
+    }
+
+    /// How far the guest said last that it is.
+    pub(super) fn take_progress(&mut self) -> Option<Progress> {
+        let passed_on = self.reports.passed_on.take();
+        self.reports.pending.take().or(passed_on)
     }
 
     /// Whether progress waits to be passed on and it is time.

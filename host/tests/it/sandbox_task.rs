@@ -93,6 +93,7 @@ async fn the_host_answers_a_task() {
 
     let ended = sandbox.ended(id).await;
     assert_kind(&ended, OutcomeKind::Succeeded);
+    assert_eq!(ended.outcome.progress, Some(progress), "it is kept with the outcome");
     assert_eq!(ended.captured, "warn: state\n");
     let answers = &ended.output;
     let u32_at = |at: usize| u32::from_le_bytes(answers[at..at + 4].try_into().unwrap());

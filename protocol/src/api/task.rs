@@ -86,7 +86,7 @@ pub struct TaskDoc {
     /// Where the latest attempt ran or runs.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub host: Option<HostId>,
-    /// How far a running task says it is.
+    /// How far the task says it is while it runs, and said last when it is final.
     pub progress: Option<ProgressDoc>,
     /// How the latest attempt that ended did so.
     pub outcome: Option<OutcomeDoc>,

@@ -40,13 +40,12 @@ pub(super) fn document(app: &App, row: &TaskRow, shown: Shown) -> TaskDoc {
         show_input(row, &mut document);
         document.output = if let Payload::Inline(bytes) = &row.output { json_value(bytes) } else { None };
     }
-    if row.state == TaskState::Running
-        && let Some(host) = &row.host
-    {
-        let progress = app.handle.shared().progress.of(host, row.id);
-        document.progress =
-            progress.map(|said| ProgressDoc { done: said.done, total: said.total, message: said.message });
-    }
+    let said = match &row.host {
+        Some(host) if row.state == TaskState::Running => app.handle.shared().progress.of(host, row.id),
+        _ if row.state.is_final() => row.outcome.as_ref().and_then(|outcome| outcome.progress.clone()),
+        _ => None,
+    };
+    document.progress = said.map(|said| ProgressDoc { done: said.done, total: said.total, message: said.message });
     document
 }
 

@@ -49,6 +49,16 @@ async fn c20_output_is_never_taken_for_a_page() {
 }
 
 #[tokio::test]
+async fn what_a_task_said_last_is_kept() {
+    let server = Server::start().await;
+    let said = task(&server, "say").await;
+    let expected = json!({"done": 2, "total": 2, "message": "said"});
+    assert_eq!(server.admin.ended(&said["id"]).await["progress"], expected);
+    let server = Server::start_in(server.stop().await, |_| {}).await;
+    assert_eq!(server.admin.get(&path(&said, "")).await.json()["progress"], expected);
+}
+
+#[tokio::test]
 async fn logs_are_the_bytes_that_were_written() {
     let server = Server::start().await;
     let logged = task(&server, "log").await;

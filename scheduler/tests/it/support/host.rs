@@ -19,8 +19,8 @@ use wasmill_scheduler::driver::Ground;
 const MEMORY_BYTES: u64 = 1 << 40;
 const SLOTS: u32 = 64;
 
-/// The payload decides: `hang` runs until it is cancelled, `deaf` runs on even then, `fail` errs, `reject` rejects, `trap` traps, `html`, `big`
-/// and `log` give what they say, everything else is given back.
+/// The payload decides: `hang` runs until it is cancelled, `deaf` runs on even then, `fail` errs, `reject` rejects, `trap`
+/// traps, `say` ends with progress, `html`, `big` and `log` give what they say, everything else is given back.
 pub(crate) struct FakeHost {
     stop: CancellationToken,
     running: JoinHandle<()>,
@@ -154,6 +154,10 @@ impl Running {
                 let backtrace = vec!["main".to_owned()];
                 let trapped = Outcome { trap: Some(TrapCode::Unreachable), backtrace, ..of(OutcomeKind::Trapped) };
                 (trapped, Bytes::new(), Bytes::new())
+            }
+            "say" => {
+                let progress = Some(Progress { done: 2, total: 2, message: "said".to_owned() });
+                (Outcome { progress, ..fine() }, Bytes::new(), Bytes::new())
             }
             "html" => (fine(), Bytes::from_static(b"<script>alert(1)</script>"), Bytes::new()),
             "log" => (fine(), Bytes::new(), Bytes::from_static(b"one line\n\xff\n")),
