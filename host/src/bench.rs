@@ -132,7 +132,7 @@ impl Batches {
     fn goes_on(&mut self) -> bool {
         const BATCH: u32 = 1_000;
         self.runs += 1;
-        if self.runs % BATCH == 0 {
+        if self.runs.is_multiple_of(BATCH) {
             let now = Instant::now();
             if self.runs > WARM_UP {
                 self.batch_us.push((now - self.batch_begun).as_secs_f64() * 1e6 / f64::from(BATCH));
