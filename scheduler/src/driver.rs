@@ -76,7 +76,9 @@ pub enum DriverError {
         seq: LogSeq,
     },
     /// The log ends before what the read model has taken from it.
-    #[error("the log ends at record {last}, and record {seen} was there before: the log lost its end; restore it from a backup")]
+    #[error(
+        "the log ends at record {last}, and record {seen} was there before: the log lost its end; restore it from a backup"
+    )]
     Shortened {
         /// Where the log ends.
         last: LogSeq,
