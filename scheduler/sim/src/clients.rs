@@ -44,7 +44,7 @@ impl Clients {
     pub fn new(mut rng: Rng, options: &Options) -> Self {
         let named = (0..options.tenants).filter_map(|index| format!("tenant-{index}").parse().ok());
         let tenants = std::iter::once(TenantName::default_tenant()).chain(named).collect();
-        let next_task = u128::from(rng.next()) << 32;
+        let next_task = u128::from(rng.draw()) << 32;
         Self {
             rng,
             tenants,

@@ -12,11 +12,11 @@ impl Rng {
 
     /// A new generator whose sequence does not depend on how often this one is asked later.
     pub fn split(&mut self) -> Self {
-        Self(self.next())
+        Self(self.draw())
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         mix(self.0)
     }
@@ -24,7 +24,7 @@ impl Rng {
     /// Evenly from `0..bound`; 0 for a bound of 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         // The bias of the remainder does not matter to a simulation.
-        self.next().checked_rem(bound).unwrap_or(0)
+        self.draw().checked_rem(bound).unwrap_or(0)
     }
 
     /// Evenly from `low..=high`.

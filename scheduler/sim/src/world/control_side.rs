@@ -182,7 +182,7 @@ impl World {
         network::arrivals(self.now, &self.options, &mut self.rng, &mut self.marks)
     }
 
-    pub(super) fn from_host(&mut self, address: BatchAddress, message: &Arc<FromHost>) {
+    pub(super) fn hear_host(&mut self, address: BatchAddress, message: &Arc<FromHost>) {
         let now = self.now;
         let mut seen = Arc::clone(message);
         match self.plant {

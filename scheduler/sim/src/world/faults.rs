@@ -102,7 +102,7 @@ impl World {
             return;
         }
         self.control_life += 1;
-        let seed = self.rng.next();
+        let seed = self.rng.draw();
         self.control = Some(Control::start(seed, self.now, &self.disk, self.plant));
         let hosts: Vec<_> = self.registered.values().cloned().collect();
         for info in hosts {

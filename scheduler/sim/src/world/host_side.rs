@@ -125,7 +125,7 @@ impl World {
         }
     }
 
-    pub(super) fn to_host(&mut self, index: usize, message: &Arc<ToHost>) -> Checked {
+    pub(super) fn reach_host(&mut self, index: usize, message: &Arc<ToHost>) -> Checked {
         if let Some(later) = self.deferred(index) {
             self.at_time(later, Happening::ToHost(index, Arc::clone(message)));
             return Ok(());
