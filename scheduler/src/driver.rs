@@ -51,7 +51,7 @@ pub struct DriverConfig {
     pub node: String,
     /// Settings of the core.
     pub core: CoreConfig,
-    /// Seeds the core's jitter.
+    /// Together with the term, seeds the jitter and the nonces of one leadership; drawn anew for every process.
     pub seed: u64,
 }
 

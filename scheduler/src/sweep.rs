@@ -45,8 +45,7 @@ async fn sweep_blobs(shared: &Shared, now: SystemTime) -> Result<u64, BlobError>
         let blob = blob?;
         if is_old(&blob, now) && !is_referenced(shared, &blob).await {
             // A blob that is stored anew at this moment is young again and stays.
-            blobs.delete_older(blob.digest, now - BLOB_AGE_MIN).await?;
-            removed += 1;
+            removed += u64::from(blobs.delete_older(blob.digest, now - BLOB_AGE_MIN).await?);
         }
     }
     Ok(removed)

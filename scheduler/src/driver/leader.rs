@@ -86,10 +86,12 @@ impl<'a> Leader<'a> {
         if term <= seen {
             return Err(DriverError::TermRegressed { term, seen });
         }
+        // Nonces are drawn from it: two leaderships of one process must not draw the same ones.
+        let seed = config.seed.wrapping_add(term.0);
         // Replaced by `lead`, which holds the other end.
         let (dispatched, _) = mpsc::channel(1);
         Ok(Self {
-            core: Core::new(config.seed, config.core.clone(), replay.state),
+            core: Core::new(seed, config.core.clone(), replay.state),
             ground,
             shared,
             node: &config.node,

@@ -33,7 +33,9 @@ impl Replay {
         let mut tail = ground.log.tail(LogSeq(1));
         let mut seen = Timestamp::default();
         while replay.last < last {
-            let Some(next) = tail.next().await else { break };
+            let Some(next) = tail.next().await else {
+                return Err(DriverError::Shortened { last: replay.last, seen: last });
+            };
             let (seq, bytes) = next?;
             let record = Record::decode(seq, &bytes)?;
             if record.prev_hash != replay.prev_hash {
