@@ -42,6 +42,24 @@ pub enum OutcomeKind {
 }
 
 impl OutcomeKind {
+    /// All of them, in the order of declaration.
+    pub const ALL: [Self; 14] = [
+        Self::Succeeded,
+        Self::Rejected,
+        Self::Errored,
+        Self::Trapped,
+        Self::FuelExhausted,
+        Self::CpuExceeded,
+        Self::DeadlineExceeded,
+        Self::MemoryExceeded,
+        Self::OutputTooLarge,
+        Self::Cancelled,
+        Self::HostLost,
+        Self::ModuleInvalid,
+        Self::HostFault,
+        Self::Returned,
+    ];
+
     /// The stable name, as HTTP answers carry it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -111,23 +111,6 @@ mod tests {
 
     #[test]
     fn every_kind_in_every_past() {
-        use OutcomeKind::*;
-        let kinds = [
-            Succeeded,
-            Rejected,
-            Errored,
-            Trapped,
-            FuelExhausted,
-            CpuExceeded,
-            DeadlineExceeded,
-            MemoryExceeded,
-            OutputTooLarge,
-            Cancelled,
-            HostLost,
-            ModuleInvalid,
-            HostFault,
-            Returned,
-        ];
         let any = RetryPolicy { on: RetryOn::AnyFailure, ..RetryPolicy::default() };
         let pasts = [
             past(),
@@ -138,7 +121,7 @@ mod tests {
         ];
         let mut table =
             format!("{:18}{:11}{:11}{:11}{:11}removed\n", "outcome", "default", "any", "last try", "cancelled");
-        for kind in kinds {
+        for kind in OutcomeKind::ALL {
             let cells: String = pasts.iter().map(|past| format!("{:11}", shown(kind, past))).collect();
             writeln!(table, "{:18}{}", kind.as_str(), cells.trim_end()).unwrap();
         }

@@ -386,21 +386,5 @@ fn quotas(line: &Line<'_>) -> Quotas {
 }
 
 fn outcome_kind(name: &str) -> OutcomeKind {
-    use OutcomeKind::*;
-    let kinds = [
-        Succeeded,
-        Rejected,
-        Errored,
-        Trapped,
-        FuelExhausted,
-        CpuExceeded,
-        DeadlineExceeded,
-        MemoryExceeded,
-        OutputTooLarge,
-        Cancelled,
-        HostLost,
-        ModuleInvalid,
-        HostFault,
-    ];
-    kinds.into_iter().find(|kind| kind.as_str() == name).unwrap_or_else(|| panic!("`{name}` is an outcome"))
+    OutcomeKind::ALL.into_iter().find(|kind| kind.as_str() == name).unwrap_or_else(|| panic!("`{name}` is an outcome"))
 }
