@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-/// Carries messages by subject. A subject is text with `.` between its parts, compared whole.
+/// Carries messages by subject: text with `.` between its parts.
 pub trait Bus: Send + Sync {
     /// Sends and waits for the answer of one subscriber.
     ///
@@ -21,8 +21,11 @@ pub trait Bus: Send + Sync {
     fn publish(&self, subject: &str, payload: Bytes) -> BoxFuture<'static, Result<(), BusError>>;
 
     /// Messages to `subject` from now on, until the subscription is dropped. At most `capacity` wait; what comes
-    /// then is lost.
+    /// then is lost. When the last part of `subject` is `*` it stands for any one part.
     fn subscribe(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>>;
+
+    /// The largest payload in bytes that [`Bus::request`], [`Bus::publish`] and [`Responder::respond`] carry.
+    fn payload_bytes_max(&self) -> usize;
 }
 
 /// Incoming messages.
@@ -62,6 +65,16 @@ pub enum BusError {
     /// No answer in time, or the subscriber dropped the request.
     #[error("`{0}` did not answer")]
     NoAnswer(String),
+    /// Refused before it was sent.
+    #[error("a message of {bytes} bytes to `{subject}` is over the limit of {bytes_max}")]
+    TooLarge {
+        /// Where it should have gone.
+        subject: String,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
     /// The connection is down.
     #[error("the bus is not reachable: {0}")]
     Unreachable(String),

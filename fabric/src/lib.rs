@@ -12,4 +12,4 @@ pub mod membership;
 pub use blobs::{BlobError, BlobStat, BlobWriter, Blobs};
 pub use bus::{Bus, BusError, Message, Responder, Subscription};
 pub use log::{AppendError, Log, LogError, LogTail};
-pub use membership::{HostEvent, HostRegistration, Leadership, Membership, MembershipError};
+pub use membership::{HostEvent, HostRegistration, Leadership, Lease, Membership, MembershipError};

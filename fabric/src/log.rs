@@ -22,6 +22,9 @@ pub trait Log: Send + Sync {
     /// The sequence number of the last durable record; 0 for an empty log.
     fn last_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>>;
 
+    /// The sequence number of the first record that was not trimmed away; one more than the last when there is none.
+    fn first_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>>;
+
     /// Every durable record from `from` on in order, without gaps, then those that are appended later, for ever.
     fn tail(&self, from: LogSeq) -> LogTail;
 
@@ -68,6 +71,15 @@ pub enum AppendError {
         /// What the storage said.
         reason: String,
     },
+    /// The storage did not answer within a bounded time. Whether the record was written is not known: leadership ends, and the next one reads
+    /// the log to its end.
+    #[error("the outcome of appending record {seq} is unknown: {reason}")]
+    Unreachable {
+        /// Which record.
+        seq: LogSeq,
+        /// What went wrong last.
+        reason: String,
+    },
 }
 
 /// The log cannot be read or trimmed.
@@ -85,6 +97,14 @@ pub enum LogError {
         /// What was attempted.
         action: &'static str,
         /// What the storage said.
+        reason: String,
+    },
+    /// The storage is not reachable now; trying again helps.
+    #[error("cannot {action} the log at the moment: {reason}")]
+    Unreachable {
+        /// What was attempted.
+        action: &'static str,
+        /// What went wrong.
         reason: String,
     },
 }

@@ -21,21 +21,29 @@ pub trait Membership: Send + Sync {
     fn hosts(&self) -> BoxStream<'static, HostEvent>;
 }
 
-/// A won election.
-#[derive(Debug, Clone)]
+/// A won election; dropping it resigns, without waiting until others know.
 pub struct Leadership {
     /// Greater than the term of every leader before.
     pub term: Term,
     /// Becomes `true` when the lease is lost: stop leading at once. Never goes back.
     pub lost: watch::Receiver<bool>,
+    /// The seat itself.
+    pub lease: Box<dyn Lease>,
 }
 
-/// A host's registration; dropping it deregisters.
+/// A host's registration; dropping it deregisters, without waiting until others know.
 pub struct HostRegistration {
     /// Becomes `true` when the lease has ended without our doing: the host stops its attempts.
     pub lost: watch::Receiver<bool>,
-    /// Ends the registration when dropped.
-    pub guard: Box<dyn Send + Sync>,
+    /// The registration itself.
+    pub lease: Box<dyn Lease>,
+}
+
+/// What is held until it is released, dropped, or lost.
+pub trait Lease: Send + Sync {
+    /// Gives it back, and waits until others can know, for a bounded time. Who is leaving politely calls this: others need not wait for the lease
+    /// to end by itself.
+    fn release(self: Box<Self>) -> BoxFuture<'static, ()>;
 }
 
 /// A change among the hosts.

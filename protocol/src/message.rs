@@ -164,15 +164,26 @@ pub struct HostInfo {
     pub version: String,
 }
 
-/// Where messages go on the bus. All of them are MessagePack with named fields.
+/// Where messages go on the bus. All of them are MessagePack with named fields. What a host sends has its id in the subject, so that a server can
+/// forbid it to speak for another one.
 pub mod subjects {
     use crate::ids::HostId;
 
-    /// Requests with [`FromHost`](super::FromHost), answered by the leader once the reports are durable. Any answer acknowledges;
-    /// its bytes mean nothing.
-    pub const REPORTS: &str = "control.reports";
-    /// Published [`Heartbeat`](super::Heartbeat)s.
-    pub const HEARTBEATS: &str = "control.heartbeats";
+    /// Reports of every host.
+    pub const REPORTS: &str = "reports.*";
+    /// Heartbeats of every host.
+    pub const HEARTBEATS: &str = "heartbeats.*";
+
+    /// Requests of one host with [`FromHost`](super::FromHost), answered by the leader once the reports are durable. Any answer
+    /// acknowledges; its bytes mean nothing.
+    pub fn reports(id: &HostId) -> String {
+        format!("reports.{id}")
+    }
+
+    /// Published [`Heartbeat`](super::Heartbeat)s of one host.
+    pub fn heartbeats(id: &HostId) -> String {
+        format!("heartbeats.{id}")
+    }
 
     /// Requests with [`ToHost`](super::ToHost) for one host, answered with [`HostAck`](super::HostAck).
     pub fn host(id: &HostId) -> String {

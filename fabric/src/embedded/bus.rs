@@ -12,6 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{Bus, BusError, Message, Responder, Subscription};
 
+/// Messages stay in the process, so this is a bound and not a cost.
+const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 type Subscribers = HashMap<String, Vec<mpsc::Sender<Message>>>;
 
 /// Hands messages from queue to queue; the payload is never copied.
@@ -26,16 +29,24 @@ impl EmbeddedBus {
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The queues of those that still subscribe.
+    /// The queues of those that still subscribe, by the whole subject or by all of it but the last part.
     fn queues(&self, subject: &str) -> Vec<mpsc::Sender<Message>> {
         let mut subscribers = self.subscribers();
-        let Some(queues) = subscribers.get_mut(subject) else { return Vec::new() };
-        queues.retain(|queue| !queue.is_closed());
-        if queues.is_empty() {
-            subscribers.remove(subject);
-            return Vec::new();
+        let pattern = match subject.rsplit_once('.') {
+            Some((head, _)) => format!("{head}.*"),
+            None => "*".to_owned(),
+        };
+        let mut found = Vec::new();
+        for name in [subject, &pattern] {
+            let Some(queues) = subscribers.get_mut(name) else { continue };
+            queues.retain(|queue| !queue.is_closed());
+            if queues.is_empty() {
+                subscribers.remove(name);
+            } else {
+                found.extend_from_slice(queues);
+            }
         }
-        queues.clone()
+        found
     }
 
     fn send_request(&self, subject: &str, payload: Bytes) -> Result<oneshot::Receiver<Bytes>, BusError> {
@@ -51,9 +62,17 @@ impl EmbeddedBus {
     }
 }
 
+fn fits(subject: &str, payload: &Bytes) -> Result<(), BusError> {
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        let (subject, bytes) = (subject.to_owned(), payload.len());
+        return Err(BusError::TooLarge { subject, bytes, bytes_max: PAYLOAD_BYTES_MAX });
+    }
+    Ok(())
+}
+
 impl Bus for EmbeddedBus {
     fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, BusError>> {
-        let sent = self.send_request(subject, payload);
+        let sent = fits(subject, &payload).and_then(|()| self.send_request(subject, payload));
         let subject = subject.to_owned();
         async move {
             match tokio::time::timeout(timeout, sent?).await {
@@ -65,6 +84,9 @@ impl Bus for EmbeddedBus {
     }
 
     fn publish(&self, subject: &str, payload: Bytes) -> BoxFuture<'static, Result<(), BusError>> {
+        if let Err(error) = fits(subject, &payload) {
+            return future::ready(Err(error)).boxed();
+        }
         for queue in self.queues(subject) {
             // A subscriber without room misses the message: that is the contract.
             let _ = queue.try_send(Message { subject: subject.to_owned(), payload: payload.clone(), responder: None });
@@ -79,5 +101,9 @@ impl Bus for EmbeddedBus {
         queues.retain(|queue| !queue.is_closed());
         queues.push(queue);
         future::ready(Ok(subscription)).boxed()
+    }
+
+    fn payload_bytes_max(&self) -> usize {
+        PAYLOAD_BYTES_MAX
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct EmbeddedLog {
 /// What the writer tells the readers.
 #[derive(Debug, Clone, Default)]
 struct LogState {
+    /// The first record that was not trimmed away.
+    first: LogSeq,
     /// The last durable record.
     last: LogSeq,
     /// Why nothing can be appended any more, if so.
@@ -54,9 +56,21 @@ impl EmbeddedLog {
     }
 
     fn start(path: &Path, store: store::Store, lock: Arc<DirLock>) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let (state_sender, state) = watch::channel(LogState { last: store.last(), poisoned: None });
+        let (state_sender, state) =
+            watch::channel(LogState { first: store.first(), last: store.last(), poisoned: None });
         let writer = Writer::start(path, store, state_sender)?;
         Ok(Self { path: path.to_owned(), writer, state, _lock: lock })
+    }
+}
+
+impl EmbeddedLog {
+    /// What the writer said last, unless it has failed.
+    fn healthy(&self, action: &'static str) -> Result<LogState, LogError> {
+        let state = self.state.borrow().clone();
+        match &state.poisoned {
+            None => Ok(state),
+            Some(reason) => Err(LogError::Storage { action, reason: reason.to_string() }),
+        }
     }
 }
 
@@ -79,12 +93,11 @@ impl Log for EmbeddedLog {
     }
 
     fn last_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
-        let state = self.state.borrow().clone();
-        future::ready(match state.poisoned {
-            None => Ok(state.last),
-            Some(reason) => Err(LogError::Storage { action: "read the end of", reason: reason.to_string() }),
-        })
-        .boxed()
+        future::ready(self.healthy("read the end of").map(|state| state.last)).boxed()
+    }
+
+    fn first_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
+        future::ready(self.healthy("read the beginning of").map(|state| state.first)).boxed()
     }
 
     fn tail(&self, from: LogSeq) -> LogTail {

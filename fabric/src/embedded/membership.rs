@@ -6,15 +6,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::future::{self, BoxFuture};
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
+use futures::{FutureExt, StreamExt, stream};
 use tokio::sync::watch;
 use wasmill_protocol::message::HostInfo;
 use wasmill_protocol::{HostId, Term};
 
 use super::lock::DirLock;
 use super::{OpenError, files};
-use crate::{HostEvent, HostRegistration, Leadership, Membership, MembershipError};
+use crate::{HostEvent, HostRegistration, Leadership, Lease, Membership, MembershipError};
 
 /// Always leader; the term is a file and grows with every campaign.
 pub(super) struct EmbeddedMembership {
@@ -64,7 +65,7 @@ impl Membership for EmbeddedMembership {
             leading.lost.send_replace(true);
             let (lost, receiver) = watch::channel(false);
             *leading = Leading { term, lost };
-            Ok(Leadership { term, lost: receiver })
+            Ok(Leadership { term, lost: receiver, lease: Box::new(Seat) })
         }
         .boxed()
     }
@@ -75,7 +76,7 @@ impl Membership for EmbeddedMembership {
             let (lost, receiver) = watch::channel(false);
             let number = self.hosts.insert(host, lost)?;
             let guard = Guard { hosts: Arc::clone(&self.hosts), id, number };
-            Ok(HostRegistration { lost: receiver, guard: Box::new(guard) })
+            Ok(HostRegistration { lost: receiver, lease: Box::new(guard) })
         }
         .boxed()
     }
@@ -153,6 +154,22 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.hosts.remove(&self.id, self.number);
+    }
+}
+
+impl Lease for Guard {
+    fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
+        drop(self);
+        future::ready(()).boxed()
+    }
+}
+
+/// There is nobody else who could lead: nothing has to be given back.
+struct Seat;
+
+impl Lease for Seat {
+    fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
+        future::ready(()).boxed()
     }
 }
 

@@ -90,3 +90,33 @@ pub(crate) async fn a_dropped_subscription_is_gone(fixture: &Fixture) {
     fixture.bus.publish("left", "still here".into()).await.unwrap();
     assert_eq!(stays.recv().await.unwrap().payload, "still here");
 }
+
+pub(crate) async fn a_star_stands_for_any_last_part(fixture: &Fixture) {
+    let mut all = fixture.bus.subscribe("all.*", 10).await.unwrap();
+    for subject in ["all", "all.a.b", "other.a"] {
+        fixture.bus.publish(subject, "not for us".into()).await.unwrap();
+    }
+    fixture.bus.publish("all.a", "first".into()).await.unwrap();
+    let message = all.recv().await.unwrap();
+    assert_eq!((message.subject.as_str(), &message.payload[..]), ("all.a", &b"first"[..]));
+    let request = fixture.bus.request("all.b", Bytes::new(), PATIENCE);
+    let (answer, subject) = tokio::join!(request, async {
+        let message = all.recv().await.unwrap();
+        message.responder.unwrap().respond("heard".into());
+        message.subject
+    });
+    assert_eq!((answer.unwrap(), subject.as_str()), (Bytes::from("heard"), "all.b"));
+}
+
+pub(crate) async fn a_message_over_the_limit_is_refused(fixture: &Fixture) {
+    let bytes_max = fixture.bus.payload_bytes_max();
+    let mut subscription = fixture.bus.subscribe("large", 10).await.unwrap();
+    let over = Bytes::from(vec![0; bytes_max + 1]);
+    for refused in
+        [fixture.bus.publish("large", over.clone()).await, fixture.bus.request("large", over, PATIENCE).await.map(drop)]
+    {
+        assert!(matches!(refused, Err(BusError::TooLarge { bytes, .. }) if bytes == bytes_max + 1), "{refused:?}");
+    }
+    fixture.bus.publish("large", vec![0; bytes_max].into()).await.unwrap();
+    assert_eq!(subscription.recv().await.unwrap().payload.len(), bytes_max);
+}

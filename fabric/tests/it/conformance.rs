@@ -62,6 +62,8 @@ macro_rules! conformance {
             a_publication_reaches_every_subscriber_of_its_subject,
             a_full_queue_loses_messages_and_refuses_requests,
             a_dropped_subscription_is_gone,
+            a_star_stands_for_any_last_part,
+            a_message_over_the_limit_is_refused,
         ]);
         crate::conformance::cases!($fixture, membership: [
             terms_grow,
@@ -69,6 +71,7 @@ macro_rules! conformance {
             hosts_that_live_are_told_first,
             joining_and_leaving_are_told,
             a_new_life_replaces_the_old_one,
+            a_released_registration_is_gone,
         ]);
     };
 }

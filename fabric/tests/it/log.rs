@@ -30,6 +30,7 @@ async fn assert_reads(tail: &mut LogTail, from: u64, to: u64) {
 
 pub(crate) async fn an_empty_log_ends_at_zero(fixture: &Fixture) {
     assert_eq!(fixture.log.last_seq().await.unwrap(), LogSeq(0));
+    assert_eq!(fixture.log.first_seq().await.unwrap(), LogSeq(1));
 }
 
 pub(crate) async fn records_are_numbered_and_read_back(fixture: &Fixture) {
@@ -115,6 +116,7 @@ pub(crate) async fn trimmed_records_are_missing_and_the_numbering_goes_on(fixtur
     fixture.log.trim(LogSeq(0)).await.unwrap();
     fixture.log.trim(LogSeq(700)).await.unwrap();
     fixture.log.trim(LogSeq(300)).await.unwrap();
+    assert_eq!(fixture.log.first_seq().await.unwrap(), LogSeq(701));
     for gone in [1, 300, 700] {
         let mut tail = fixture.log.tail(LogSeq(gone));
         let error = tail.next().await.unwrap().unwrap_err();
@@ -123,6 +125,7 @@ pub(crate) async fn trimmed_records_are_missing_and_the_numbering_goes_on(fixtur
     }
     assert_reads(&mut fixture.log.tail(LogSeq(701)), 701, 1_000).await;
     fixture.log.trim(LogSeq(5_000)).await.unwrap();
+    assert_eq!(fixture.log.first_seq().await.unwrap(), LogSeq(1_001));
     assert_eq!(fixture.log.last_seq().await.unwrap(), LogSeq(1_000));
     fill(fixture, 1_000, 1_002).await;
     assert_reads(&mut fixture.log.tail(LogSeq(1_001)), 1_001, 1_002).await;

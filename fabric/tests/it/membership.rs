@@ -87,3 +87,10 @@ pub(crate) async fn a_new_life_replaces_the_old_one(fixture: &Fixture) {
         }
     }
 }
+
+pub(crate) async fn a_released_registration_is_gone(fixture: &Fixture) {
+    let registration = fixture.membership.register(host("a", 1)).await.unwrap();
+    let _other = fixture.membership.register(host("b", 1)).await.unwrap();
+    registration.lease.release().await;
+    assert_eq!(next(&mut fixture.membership.hosts()).await, HostEvent::Joined(host("b", 1)));
+}

@@ -307,7 +307,7 @@ impl<'a> Leader<'a> {
     ) -> Result<Option<LeadershipEnd>, DriverError> {
         let seq = match appended {
             Ok(seq) => seq,
-            Err(error @ AppendError::Conflict { .. }) => {
+            Err(error @ (AppendError::Conflict { .. } | AppendError::Unreachable { .. })) => {
                 tracing::warn!(%error, "leadership is lost");
                 return Ok(Some(LeadershipEnd::Lost));
             }

@@ -17,6 +17,7 @@ const STATEMENTS_CACHED: usize = 16;
 /// The rows of the log, and the only connection that writes them.
 pub(super) struct Store {
     connection: Connection,
+    trimmed: LogSeq,
     last: LogSeq,
 }
 
@@ -57,13 +58,18 @@ impl Store {
         // Checkpoints are started by the writer, see `checkpoint.rs`.
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         create_tables(&connection)?;
-        let last = end_of_log(&connection)?;
-        Ok(Self { connection, last })
+        let (trimmed, last) = ends_of_log(&connection)?;
+        Ok(Self { connection, trimmed, last })
     }
 
     /// The sequence number of the last durable record.
     pub(super) fn last(&self) -> LogSeq {
         self.last
+    }
+
+    /// The sequence number of the first record that is still there; one more than the last when there is none.
+    pub(super) fn first(&self) -> LogSeq {
+        self.trimmed.next()
     }
 
     /// Appends records after the last one, all or none, and makes them durable.
@@ -98,7 +104,8 @@ impl Store {
         // Without this the numbering would begin anew when the last record goes.
         transaction.prepare_cached("UPDATE trimmed SET seq = ?1")?.execute([reached])?;
         transaction.commit()?;
-        Ok(reached == to.0.cast_signed())
+        self.trimmed = LogSeq(reached.cast_unsigned());
+        Ok(self.trimmed == to)
     }
 
     /// Moves what can be moved from the write-ahead log into the database without waiting for anybody.
@@ -184,8 +191,8 @@ fn create_tables(connection: &Connection) -> Result<(), StoreOpenError> {
     Ok(())
 }
 
-/// The last sequence number that was ever given out.
-fn end_of_log(connection: &Connection) -> Result<LogSeq, StoreOpenError> {
+/// The last record that was trimmed away, and the last sequence number that was ever given out.
+fn ends_of_log(connection: &Connection) -> Result<(LogSeq, LogSeq), StoreOpenError> {
     let number =
         |sql| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).optional().map(Option::flatten);
     let trimmed = number("SELECT seq FROM trimmed")?.unwrap_or(0);
@@ -194,7 +201,7 @@ fn end_of_log(connection: &Connection) -> Result<LogSeq, StoreOpenError> {
     if first.is_some_and(|first| first != trimmed + 1) {
         return Err(StoreOpenError::Damaged(format!("record {} is missing", trimmed + 1)));
     }
-    Ok(LogSeq(last.cast_unsigned()))
+    Ok((LogSeq(trimmed.cast_unsigned()), LogSeq(last.cast_unsigned())))
 }
 
 fn insert(connection: &Connection, seq: LogSeq, record: &Bytes) -> rusqlite::Result<()> {

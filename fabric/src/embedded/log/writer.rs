@@ -196,6 +196,11 @@ impl Loop {
             Some(reason) => Err(StoreError::Storage(reason.to_string())),
             None => self.store.trim(to, TRIM_ROWS_MAX),
         };
+        self.state.send_if_modified(|state| {
+            let trimmed = state.first != self.store.first();
+            state.first = self.store.first();
+            trimmed
+        });
         match result {
             Ok(false) => {
                 self.trims.push_front((to, answer));

@@ -32,7 +32,7 @@ impl Agent {
             batches.into_iter().for_each(|batch| self.report(batch));
             if let Some(heartbeat) = heartbeat.filter(|_| !self.publishing) {
                 self.publishing = true;
-                let sent = self.bus.publish(subjects::HEARTBEATS, encode(&heartbeat));
+                let sent = self.bus.publish(&subjects::heartbeats(&self.info.id), encode(&heartbeat));
                 self.doing.spawn(async move {
                     if let Err(error) = sent.await {
                         tracing::debug!("a heartbeat was not sent: {error}");
@@ -80,10 +80,10 @@ impl Agent {
     }
 
     fn report(&mut self, batch: Batch) {
-        let bus = Arc::clone(&self.bus);
+        let (bus, subject) = (Arc::clone(&self.bus), subjects::reports(&self.info.id));
         self.doing.spawn(async move {
             let timeout = Duration::from_millis(REPORT_TIMEOUT_MS);
-            let answer = bus.request(subjects::REPORTS, encode(&*batch.message), timeout).await;
+            let answer = bus.request(&subject, encode(&*batch.message), timeout).await;
             if let Err(error) = &answer {
                 tracing::debug!(reports = batch.message.reports.len(), "reports were not acknowledged: {error}");
             }

@@ -131,6 +131,10 @@ impl Bus for Cutting {
         }
         .boxed()
     }
+
+    fn payload_bytes_max(&self) -> usize {
+        self.bus.payload_bytes_max()
+    }
 }
 
 /// F44 of the hostile inputs: a slow consumer is cut off, notices it, and comes back.

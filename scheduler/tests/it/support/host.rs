@@ -116,7 +116,7 @@ impl Running {
             ..Heartbeat::default()
         };
         let bytes = rmp_serde::to_vec_named(&heartbeat).unwrap().into();
-        self.ground.bus.publish(subjects::HEARTBEATS, bytes).await.unwrap();
+        self.ground.bus.publish(&subjects::heartbeats(&self.info.id), bytes).await.unwrap();
     }
 
     async fn take(&mut self, message: Message) {
@@ -170,11 +170,11 @@ impl Running {
 
     /// Reports until it is acknowledged.
     fn report(&self, reports: Vec<Report>) {
-        let bus = Arc::clone(&self.ground.bus);
+        let (bus, subject) = (Arc::clone(&self.ground.bus), subjects::reports(&self.info.id));
         let message = FromHost { host: self.info.id.clone(), incarnation: self.info.incarnation, reports };
         let bytes = Bytes::from(rmp_serde::to_vec_named(&message).unwrap());
         tokio::spawn(async move {
-            while bus.request(subjects::REPORTS, bytes.clone(), Duration::from_secs(5)).await.is_err() {
+            while bus.request(&subject, bytes.clone(), Duration::from_secs(5)).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
