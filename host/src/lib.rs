@@ -9,4 +9,5 @@ pub mod channel;
 pub mod compile;
 pub mod engine;
 mod lru;
+pub mod replay;
 pub mod sandbox;
