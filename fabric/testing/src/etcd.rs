@@ -1,95 +1,139 @@
 //! etcd.
 
-use std::ffi::OsString;
-use std::path::Path;
-
-use tempfile::TempDir;
-
-use crate::{Process, Release, http, port};
+use crate::process::http_get;
+use crate::{EtcdVersion, ServerProcess, free_port};
 
 /// What a server is started with.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct EtcdOptions {
-    /// Whether clients must use TLS: the URL begins with `https`, and `arguments` name certificate and key.
-    pub tls: bool,
-    /// Further arguments, such as `--cert-file`.
-    pub arguments: Vec<OsString>,
+    /// Which program.
+    pub version: EtcdVersion,
+    /// More arguments.
+    pub more: Vec<String>,
 }
 
-/// An etcd, alone or as a member of a cluster. Killed when dropped, and its data removed.
-#[derive(Debug)]
-pub struct Etcd {
-    /// The process.
-    pub process: Process,
-    url: String,
-    health: u16,
-    dir: TempDir,
+impl EtcdOptions {
+    /// Usual but for its election timeout, a fifth of the usual one: it bounds from below how short a lease can be, here 1 s.
+    pub fn new(version: EtcdVersion) -> Self {
+        Self { version, more: Vec::new() }
+    }
 }
 
-impl Etcd {
-    /// Starts one server and waits until it is ready.
-    pub fn start(release: Release, options: &EtcdOptions) -> Self {
-        let mut servers = Self::start_cluster(release, options, 1);
-        servers.pop().expect("one was started")
+/// One server.
+pub struct EtcdServer {
+    process: ServerProcess,
+    name: String,
+    port: u16,
+    peer_port: u16,
+    more: Vec<String>,
+}
+
+impl EtcdServer {
+    /// Starts one that is alone.
+    pub fn start(options: &EtcdOptions) -> Self {
+        let mut server = Self::new(options, "alone");
+        let members = server.member();
+        server.configure(&members);
+        server.restart();
+        server
     }
 
-    /// Starts a cluster and waits until all of its members are ready.
-    pub fn start_cluster(release: Release, options: &EtcdOptions, members: usize) -> Vec<Self> {
-        let peers: Vec<String> = (0..members).map(|_| format!("http://127.0.0.1:{}", port::free())).collect();
-        let initial: Vec<String> =
-            peers.iter().enumerate().map(|(index, peer)| format!("member-{index}={peer}")).collect();
-        let initial = initial.join(",");
-        let prepare = |(index, peer): (usize, &String)| {
-            Self::prepare(release, options, &format!("member-{index}"), peer, &initial)
-        };
-        let mut servers: Vec<Self> = peers.iter().enumerate().map(prepare).collect();
-        servers.iter_mut().for_each(|server| server.process.start());
-        servers.iter_mut().for_each(Self::wait);
-        servers
-    }
-
-    fn prepare(release: Release, options: &EtcdOptions, name: &str, peer: &str, initial: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a directory can be made");
-        let scheme = if options.tls { "https" } else { "http" };
-        let (url, health) = (format!("{scheme}://127.0.0.1:{}", port::free()), port::free());
-        let mut arguments: Vec<OsString> = vec!["--data-dir".into(), dir.path().join("data").into()];
-        for (option, value) in [
-            ("--name", name),
-            ("--listen-client-urls", &url),
-            ("--advertise-client-urls", &url),
-            ("--listen-peer-urls", peer),
-            ("--initial-advertise-peer-urls", peer),
-            ("--initial-cluster", initial),
-            // Health is answered without TLS and without a user.
-            ("--listen-metrics-urls", &format!("http://127.0.0.1:{health}")),
-        ] {
-            arguments.extend([option.into(), value.into()]);
+    fn new(options: &EtcdOptions, name: &str) -> Self {
+        Self {
+            process: ServerProcess::new(options.version.program()),
+            name: name.to_owned(),
+            port: free_port(),
+            peer_port: free_port(),
+            more: options.more.clone(),
         }
-        arguments.extend(options.arguments.iter().cloned());
-        let process = Process::new(release.etcd(), arguments, dir.path().join("log"));
-        Self { process, url, health, dir }
     }
 
-    /// Starts it again after it was killed or stopped, on the same data and ports, and waits until it is ready.
+    fn member(&self) -> String {
+        format!("{}=http://127.0.0.1:{}", self.name, self.peer_port)
+    }
+
+    fn configure(&mut self, members: &str) {
+        let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer_port));
+        let usual = [
+            ("--name", self.name.as_str()),
+            ("--data-dir", "data"),
+            ("--listen-client-urls", &client),
+            ("--advertise-client-urls", &client),
+            ("--listen-peer-urls", &peer),
+            ("--initial-advertise-peer-urls", &peer),
+            ("--initial-cluster", members),
+            ("--heartbeat-interval", "20"),
+            ("--election-timeout", "200"),
+            ("--log-level", "warn"),
+            ("--logger", "zap"),
+        ];
+        let mut args: Vec<String> =
+            usual.iter().flat_map(|(name, value)| [name.to_string(), value.to_string()]).collect();
+        args.extend_from_slice(&self.more);
+        self.process.set_args(args);
+    }
+
+    /// Where clients connect to.
+    pub fn url(&self) -> String {
+        let scheme = if self.more.iter().any(|arg| arg == "--cert-file") { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    /// For clients.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The process itself: to pause it, and to see what it has printed.
+    pub fn process(&self) -> &ServerProcess {
+        &self.process
+    }
+
+    /// Ends it at once, as a crash does. What it has stored stays.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again, on the same ports and the same data, and waits until it can be used.
     pub fn restart(&mut self) {
-        self.process.start();
-        self.wait();
+        let port = self.port;
+        self.process.start(|| http_get(port, "/health").is_some_and(|health| health.contains("true")));
     }
 
-    /// Waits until it is ready. For a member of a cluster that takes a majority.
-    pub fn wait(&mut self) {
-        let health = self.health;
-        let healthy = || http::get(health, "/health").is_some_and(|answer| answer.contains("\"health\":\"true\""));
-        self.process.wait_until("healthy", healthy);
+    /// Starts it, and does not wait: of three, the first is not healthy before the second.
+    fn begin(&mut self) {
+        self.process.start(|| true);
     }
 
-    /// The URL for clients.
-    pub fn url(&self) -> &str {
-        &self.url
+    fn wait_until_healthy(&self) {
+        crate::wait_until("etcd is healthy", || {
+            http_get(self.port, "/health").is_some_and(|health| health.contains("true"))
+        });
+    }
+}
+
+/// Three servers.
+pub struct EtcdCluster {
+    /// The servers.
+    pub servers: Vec<EtcdServer>,
+}
+
+impl EtcdCluster {
+    /// Starts them, and waits until they have found each other.
+    pub fn start(options: &EtcdOptions) -> Self {
+        let mut servers: Vec<EtcdServer> =
+            (0..3).map(|number| EtcdServer::new(options, &format!("e{number}"))).collect();
+        let members: Vec<String> = servers.iter().map(EtcdServer::member).collect();
+        for server in &mut servers {
+            server.configure(&members.join(","));
+            server.begin();
+        }
+        servers.iter().for_each(EtcdServer::wait_until_healthy);
+        Self { servers }
     }
 
-    /// Its directory.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
+    /// Where clients connect to.
+    pub fn urls(&self) -> Vec<String> {
+        self.servers.iter().map(EtcdServer::url).collect()
     }
 }

@@ -1,16 +1,18 @@
-//! Real NATS and etcd servers, started for one test and gone with it.
+//! Real servers for tests: NATS and etcd on free ports of the loopback, in directories of their own, alone or three together.
 //!
-//! Every server has a directory and free ports on loopback of its own, and can be killed, paused and started again on the same
-//! data. The programs are those that `cargo xtask setup` installs; one that is missing is a failure that says so.
+//! Everything here blocks, for a second at most, and panics with what is to be done: a server that is missing is a failure of the test. Servers end
+//! with their handle, and at the latest with the process that started them, however that ends.
 
+mod binaries;
 mod etcd;
-mod http;
 mod nats;
-mod port;
+mod ports;
 mod process;
-mod release;
+mod proxy;
 
-pub use etcd::{Etcd, EtcdOptions};
-pub use nats::{Nats, NatsOptions};
-pub use process::Process;
-pub use release::Release;
+pub use binaries::{EtcdVersion, NatsVersion, servers_dir};
+pub use etcd::{EtcdCluster, EtcdOptions, EtcdServer};
+pub use nats::{NatsCluster, NatsLayout, NatsOptions, NatsServer, SyncInterval};
+pub use ports::free_port;
+pub use process::{ServerProcess, wait_until};
+pub use proxy::Proxy;

@@ -1,117 +1,218 @@
-//! nats-server.
+//! NATS with JetStream.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::fs;
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use tempfile::TempDir;
-
-use crate::{Process, Release, http, port};
+use crate::process::http_get;
+use crate::{NatsVersion, ServerProcess, free_port, wait_until};
 
 /// What a server is started with.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct NatsOptions {
-    /// When a message is synced, such as `always`, which is what Wasmill asks operators for; nats-server's own default when empty. Version 2.9
-    /// does not know this setting and always goes by its own default.
-    pub sync_interval: String,
-    /// Further lines of its configuration, such as `max_payload`, `authorization { … }` or `tls { … }`.
-    pub lines: String,
-    /// Where it keeps its streams; a directory that goes with the server when there is none.
-    pub store: Option<PathBuf>,
+    /// Which program.
+    pub version: NatsVersion,
+    /// When JetStream syncs.
+    pub sync: SyncInterval,
+    /// The largest message.
+    pub max_payload_bytes: usize,
+    /// More lines of its configuration.
+    pub more: String,
+}
+
+/// When JetStream syncs what it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncInterval {
+    /// Before it answers; only where the version can do it.
+    Always,
+    /// As it does when nobody says anything: every two minutes.
+    Default,
 }
 
 impl NatsOptions {
-    /// With every message synced before it is acknowledged.
-    pub fn durable() -> Self {
-        Self { sync_interval: "always".to_owned(), ..Self::default() }
+    /// Syncs before every answer where the version can, and its usual bounds.
+    pub fn new(version: NatsVersion) -> Self {
+        let sync = match version {
+            NatsVersion::V2_9 => SyncInterval::Default,
+            NatsVersion::V2_15 => SyncInterval::Always,
+        };
+        Self { version, sync, max_payload_bytes: 1024 * 1024, more: String::new() }
     }
 }
 
-/// A nats-server with JetStream, alone or as a member of a cluster. Killed when dropped, and its data removed.
-#[derive(Debug)]
-pub struct Nats {
-    /// The process.
-    pub process: Process,
-    port: u16,
-    monitor: u16,
-    dir: Arc<TempDir>,
+/// Where a server is.
+#[derive(Debug, Clone)]
+pub struct NatsLayout {
+    /// Its directory, which is also its working directory.
+    pub dir: PathBuf,
+    /// For clients.
+    pub port: u16,
+    /// For looking at it.
+    pub http_port: u16,
+    /// For other servers.
+    pub route_port: u16,
 }
 
-impl Nats {
-    /// Starts one server and waits until it is ready.
-    pub fn start(release: Release, options: &NatsOptions) -> Self {
-        let mut server = Self::prepare(release, options, "alone", "");
-        server.process.start();
-        server.wait();
+/// One server.
+pub struct NatsServer {
+    process: ServerProcess,
+    layout: NatsLayout,
+    /// It is ready for clients when the cluster's metadata has a leader.
+    clustered: bool,
+}
+
+impl NatsServer {
+    /// Starts one that is alone.
+    pub fn start(options: &NatsOptions) -> Self {
+        let mut server = Self::new(options.version);
+        server.configure(&options_text(options, &server.layout, "alone", ""));
+        server.restart();
         server
     }
 
-    /// Starts a cluster and waits until all of its members are ready.
-    pub fn start_cluster(release: Release, options: &NatsOptions, members: usize) -> Vec<Self> {
-        let ports: Vec<u16> = (0..members).map(|_| port::free()).collect();
-        let routes: Vec<String> = ports.iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
-        let routes = routes.join(", ");
-        let prepare = |(index, port): (usize, &u16)| {
-            let cluster = format!(
-                "cluster {{ name: wasmill, listen: \"127.0.0.1:{port}\", routes: [{routes}], no_advertise: true }}"
-            );
-            Self::prepare(release, options, &format!("member-{index}"), &cluster)
+    /// Starts one with a configuration of the caller's: `write` puts files into the directory and gives the arguments.
+    /// It must listen on the ports of the layout.
+    pub fn start_with(version: NatsVersion, write: impl FnOnce(&NatsLayout) -> Vec<String>) -> Self {
+        let mut server = Self::new(version);
+        let args = write(&server.layout);
+        server.process.set_args(args);
+        server.restart();
+        server
+    }
+
+    fn new(version: NatsVersion) -> Self {
+        let process = ServerProcess::new(version.program());
+        let layout = NatsLayout {
+            dir: process.dir().to_owned(),
+            port: free_port(),
+            http_port: free_port(),
+            route_port: free_port(),
         };
-        let mut servers: Vec<Self> = ports.iter().enumerate().map(prepare).collect();
-        servers.iter_mut().for_each(|server| server.process.start());
-        servers.iter_mut().for_each(Self::wait);
-        servers
+        Self { process, layout, clustered: false }
     }
 
-    fn prepare(release: Release, options: &NatsOptions, name: &str, cluster: &str) -> Self {
-        let dir = Arc::new(tempfile::tempdir().expect("a directory can be made"));
-        let (port, monitor) = (port::free(), port::free());
-        let store = options.store.clone().unwrap_or_else(|| dir.path().join("store"));
-        let mut config = format!(
-            "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor}\"\njetstream {{\n  store_dir: \"{}\"\n",
-            store.display()
-        );
-        if release != Release::Old && !options.sync_interval.is_empty() {
-            writeln!(config, "  sync_interval: {}", options.sync_interval).expect("a string takes everything");
-        }
-        write!(config, "}}\n{cluster}\n{}\n", options.lines).expect("a string takes everything");
-        let file = dir.path().join("nats.conf");
-        std::fs::write(&file, config).expect("a configuration can be written");
-        let arguments = vec!["--config".into(), file.into()];
-        let process = Process::new(release.nats(), arguments, dir.path().join("log"));
-        Self { process, port, monitor, dir }
+    fn configure(&mut self, text: &str) {
+        let path = self.layout.dir.join("nats.conf");
+        fs::write(&path, text).expect("the directory is ours");
+        self.process.set_args(vec!["--config".to_owned(), path.display().to_string()]);
     }
 
-    /// Starts it again after it was killed or stopped, on the same data and ports, and waits until it is ready.
-    pub fn restart(&mut self) {
-        self.process.start();
-        self.wait();
-    }
-
-    /// Waits until it is ready. For a member of a cluster that takes a majority.
-    pub fn wait(&mut self) {
-        let monitor = self.monitor;
-        self.process
-            .wait_until("ready", || http::get(monitor, "/healthz").is_some_and(|answer| answer.contains(" 200 ")));
-    }
-
-    /// Its port.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// The URL without credentials.
+    /// Where clients connect to.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://127.0.0.1:{}", self.layout.port)
     }
 
-    /// What its monitoring says, such as `/jsz`; `None` when it does not answer.
-    pub fn monitoring(&self, path: &str) -> Option<String> {
-        http::get(self.monitor, path)
+    /// Where it is.
+    pub fn layout(&self) -> &NatsLayout {
+        &self.layout
     }
 
-    /// Its directory.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
+    /// The process itself: to pause it, and to see what it has printed.
+    pub fn process(&self) -> &ServerProcess {
+        &self.process
     }
+
+    /// Ends it at once, as a crash does. What it has stored stays.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Ends it as an operator does.
+    pub fn terminate(&mut self) {
+        self.process.terminate();
+    }
+
+    /// Starts it again, on the same ports and the same data.
+    pub fn restart(&mut self) {
+        let (layout, clustered) = (self.layout.clone(), self.clustered);
+        self.process.start(|| {
+            let health = if clustered { "/healthz?js-server-only=true" } else { "/healthz" };
+            greets(layout.port) && http_get(layout.http_port, health).is_some()
+        });
+    }
+}
+
+/// Three servers that keep everything three times.
+pub struct NatsCluster {
+    /// The servers.
+    pub servers: Vec<NatsServer>,
+}
+
+impl NatsCluster {
+    /// Starts them, and waits until they have found each other.
+    pub fn start(options: &NatsOptions) -> Self {
+        let mut servers: Vec<NatsServer> = (0..3).map(|_| NatsServer::new(options.version)).collect();
+        let routes = servers.iter().fold(String::new(), |mut routes, server| {
+            let _ = write!(routes, "nats://127.0.0.1:{}, ", server.layout.route_port);
+            routes
+        });
+        for (number, server) in servers.iter_mut().enumerate() {
+            let name = format!("n{number}");
+            server.clustered = true;
+            server.configure(&options_text(options, &server.layout, &name, &routes));
+            server.restart();
+        }
+        let cluster = Self { servers };
+        cluster.wait_until_whole();
+        cluster
+    }
+
+    /// Where clients connect to.
+    pub fn urls(&self) -> Vec<String> {
+        self.servers.iter().map(NatsServer::url).collect()
+    }
+
+    /// Waits until every server runs, knows the others, and has caught up with them.
+    pub fn wait_until_whole(&self) {
+        for server in &self.servers {
+            let port = server.layout.http_port;
+            wait_until("the servers find each other", || {
+                let known = |body: &String| {
+                    body.contains("\"meta_cluster\"")
+                        && body.contains("\"leader\"")
+                        && body.contains("\"cluster_size\": 3")
+                };
+                http_get(port, "/jsz").as_ref().is_some_and(known) && http_get(port, "/healthz").is_some()
+            });
+        }
+    }
+}
+
+/// Whether a server accepts connections and says who it is.
+fn greets(port: u16) -> bool {
+    let greeting = || {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        let mut greeting = [0; 4];
+        stream.read_exact(&mut greeting).ok()?;
+        Some(greeting)
+    };
+    greeting().is_some_and(|greeting| &greeting == b"INFO")
+}
+
+fn options_text(options: &NatsOptions, layout: &NatsLayout, name: &str, routes: &str) -> String {
+    let NatsLayout { dir, port, http_port, route_port } = layout;
+    let sync = match options.sync {
+        SyncInterval::Always => "sync_interval: always",
+        SyncInterval::Default => "",
+    };
+    let cluster = match routes {
+        "" => String::new(),
+        routes => format!("cluster {{ name: test, listen: \"127.0.0.1:{route_port}\", routes: [{routes}] }}"),
+    };
+    format!(
+        "server_name: {name}\n\
+         listen: \"127.0.0.1:{port}\"\n\
+         http: \"127.0.0.1:{http_port}\"\n\
+         max_payload: {}\n\
+         jetstream {{ store_dir: \"{}\", max_file_store: 8GB, max_memory_store: 64MB, {sync} }}\n\
+         {cluster}\n\
+         {}\n",
+        options.max_payload_bytes,
+        dir.join("data").display(),
+        options.more
+    )
 }
