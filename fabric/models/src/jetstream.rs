@@ -1,7 +1,7 @@
 //! JetStream: streams that store messages by number, and refuse those that come at the wrong place or a second time.
 //!
 //! Modelled after nats-server 2.14. What a publish is checked against, and in which order, is what makes retries safe or not: the
-//! name of the stream, then the message id, then the expected last sequence, then sizes and space, and only then
+//! name of the stream, then the message id, then the expected last sequence and last id, then sizes and space, and only then
 //! something is stored (`server/stream.go`, `processJetStreamMsg`; with replicas `server/jetstream_batching.go`,
 //! `checkMsgHeadersPreClusteredProposal`, before the message is proposed).
 
@@ -55,6 +55,8 @@ pub struct Publish {
     pub id: Option<String>,
     /// `Nats-Expected-Last-Sequence`.
     pub expected_last: Option<u64>,
+    /// `Nats-Expected-Last-Msg-Id`.
+    pub expected_last_id: Option<String>,
     /// `Nats-Expected-Stream`.
     pub expected_stream: Option<String>,
     /// The message.
@@ -92,6 +94,12 @@ pub enum PublishError {
     WrongLastSequence {
         /// The last sequence; with replicas that of the last message proposed.
         last: u64,
+    },
+    /// `Nats-Expected-Last-Msg-Id` is not the id of the last message (10070).
+    #[error("wrong last msg ID: {last}")]
+    WrongLastId {
+        /// The id of the last message; empty when it has none, or when a restarted server has not read it.
+        last: String,
     },
     /// Over the stream's `max_msg_size` (10054).
     #[error("message size exceeds maximum allowed")]
@@ -203,8 +211,7 @@ impl JetStream {
         };
         let mut proposed = None;
         if self.config.replicated {
-            let last = stream.last_proposed();
-            stream.check(now, &publish, last)?;
+            stream.check_proposal(now, &publish)?;
             proposed = Some(stream.propose(now, publish.id.as_deref()));
         }
         let ticket = Ticket(self.next_ticket);
@@ -232,8 +239,7 @@ impl JetStream {
         let stream = self.streams.get_mut(&stream).ok_or(PublishError::NoResponders)?;
         match proposed {
             None => {
-                let last = stream.last_seq();
-                if let Err(answer) = stream.check(now, &publish, last) {
+                if let Err(answer) = stream.check_alone(now, &publish) {
                     return answer;
                 }
             }
@@ -242,7 +248,10 @@ impl JetStream {
                 stream.drop_proposal(publish.id.as_deref());
                 return Err(PublishError::WrongLastSequence { last: stream.last_seq() });
             }
-            Some(_) => {}
+            // The id of the last message is known only now.
+            Some(_) => {
+                stream.check_last_id(now, &publish).inspect_err(|_| stream.drop_proposal(publish.id.as_deref()))?;
+            }
         }
         if self.disk_full {
             stream.drop_proposal(publish.id.as_deref());
@@ -331,10 +340,12 @@ impl Publish {
         const HEADER: usize = "NATS/1.0\r\n\r\n".len();
         const LINE: usize = ": \r\n".len();
         let id = self.id.as_ref().map_or(0, |id| LINE + "Nats-Msg-Id".len() + id.len());
+        let expected_id =
+            self.expected_last_id.as_ref().map_or(0, |id| LINE + "Nats-Expected-Last-Msg-Id".len() + id.len());
         let expected =
             self.expected_last.map_or(0, |last| LINE + "Nats-Expected-Last-Sequence".len() + last.to_string().len());
         let stream = self.expected_stream.as_ref().map_or(0, |name| LINE + "Nats-Expected-Stream".len() + name.len());
-        let headers = id + expected + stream;
+        let headers = id + expected + expected_id + stream;
         self.payload.len() + headers + if headers > 0 { HEADER } else { 0 }
     }
 }

@@ -66,6 +66,15 @@ pub(super) struct Stream {
     synced_seq: u64,
     bytes: u64,
     dedupe: Dedupe,
+    last_id: LastId,
+}
+
+/// The id of the last message, as the server remembers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum LastId {
+    Known(Option<String>),
+    /// The server was restarted and has not read its messages yet.
+    Unread,
 }
 
 impl Stream {
@@ -79,6 +88,7 @@ impl Stream {
             synced_seq: 0,
             bytes: 0,
             dedupe: Dedupe::new(config.duplicate_window_ms),
+            last_id: LastId::Known(None),
             config,
         }
     }
@@ -119,13 +129,28 @@ impl Stream {
     }
 
     /// The last sequence that the next message is compared with before it is proposed.
-    pub(super) fn last_proposed(&self) -> u64 {
+    fn last_proposed(&self) -> u64 {
         self.proposed_seq.max(self.last_seq)
     }
 
-    /// What is looked at before a message is stored or proposed, in this order; `last` is the last sequence as far as this check
+    /// What one server looks at when the turn of a message has come.
+    pub(super) fn check_alone(&mut self, now: Timestamp, publish: &Publish) -> Result<(), PublishResult> {
+        let last = self.last_seq;
+        self.check(now, publish, last)?;
+        self.check_last_id(now, publish).map_err(Err)?;
+        self.check_size(publish).map_err(Err)
+    }
+
+    /// What a group looks at before it proposes a message.
+    pub(super) fn check_proposal(&mut self, now: Timestamp, publish: &Publish) -> Result<(), PublishResult> {
+        self.check_size(publish).map_err(Err)?;
+        let last = self.last_proposed();
+        self.check(now, publish, last)
+    }
+
+    /// What is looked at first, in this order; `last` is the last sequence as far as this check
     /// can see. The error is the server's answer, which is an acknowledgement for a message that is there already.
-    pub(super) fn check(&mut self, now: Timestamp, publish: &Publish, last: u64) -> Result<(), PublishResult> {
+    fn check(&mut self, now: Timestamp, publish: &Publish, last: u64) -> Result<(), PublishResult> {
         if publish.expected_stream.as_ref().is_some_and(|expected| *expected != self.config.name) {
             return Err(Err(PublishError::StreamMismatch));
         }
@@ -140,8 +165,27 @@ impl Stream {
         if publish.expected_last.is_some_and(|expected| expected != last) {
             return Err(Err(PublishError::WrongLastSequence { last }));
         }
+        Ok(())
+    }
+
+    /// Whether the last message is the one that is expected. Ids of messages that are older than the window are not read after a restart.
+    pub(super) fn check_last_id(&mut self, now: Timestamp, publish: &Publish) -> Result<(), PublishError> {
+        let Some(expected) = &publish.expected_last_id else { return Ok(()) };
+        if self.last_id == LastId::Unread {
+            let young = |stored: &&Stored| now < stored.at.plus_ms(self.config.duplicate_window_ms);
+            let last = self.messages.get(&self.last_seq).filter(young);
+            self.last_id = LastId::Known(last.and_then(|last| last.id.clone()));
+        }
+        match &self.last_id {
+            LastId::Known(Some(last)) if last == expected => Ok(()),
+            LastId::Known(last) => Err(PublishError::WrongLastId { last: last.clone().unwrap_or_default() }),
+            LastId::Unread => unreachable!("it has just been read"),
+        }
+    }
+
+    fn check_size(&self, publish: &Publish) -> Result<(), PublishError> {
         if self.config.message_bytes_max.is_some_and(|bytes_max| publish.wire_bytes() > bytes_max) {
-            return Err(Err(PublishError::MessageTooLarge));
+            return Err(PublishError::MessageTooLarge);
         }
         Ok(())
     }
@@ -181,6 +225,7 @@ impl Stream {
             self.dedupe.store(now, id, seq);
         }
         self.bytes += bytes;
+        self.last_id = LastId::Known(publish.id.clone());
         self.messages.insert(seq, Stored { seq, at: now, id: publish.id, payload: publish.payload, bytes });
         if synced {
             self.synced_seq = seq;
@@ -219,6 +264,7 @@ impl Stream {
         self.first_seq = self.first_seq.min(self.last_seq + 1);
         self.synced_seq = self.synced_seq.min(self.last_seq);
         self.proposed_seq = self.last_seq;
+        self.last_id = LastId::Unread;
     }
 
     /// Loses one message in the middle; its number stays taken.

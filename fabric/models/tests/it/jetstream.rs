@@ -1,7 +1,7 @@
 //! What a publish is answered.
 
 use wasmill_fabric_models::jetstream::{
-    ApiError, JetStream, PubAck, Publish, PublishError, PublishResult, ServerConfig, StreamConfig,
+    ApiError, JetStream, PubAck, Publish, PublishError, PublishResult, ServerConfig, Stop, StreamConfig,
 };
 use wasmill_protocol::Timestamp;
 
@@ -26,7 +26,7 @@ pub(crate) fn server(replicated: bool) -> JetStream {
 pub(crate) fn message(id: &str, expected_last: u64) -> Publish {
     let id = (!id.is_empty()).then(|| id.to_owned());
     let payload = format!("after {expected_last}").into();
-    Publish { subject: "records".into(), id, expected_last: Some(expected_last), expected_stream: None, payload }
+    Publish { subject: "records".into(), id, expected_last: Some(expected_last), payload, ..Publish::default() }
 }
 
 /// Sends and waits for the answer.
@@ -112,6 +112,31 @@ fn a_group_looks_at_a_message_before_it_is_proposed() {
     assert_eq!(server.store_next(NOW), Some((first, stored(1))));
     assert_eq!(server.receive(NOW, message("a", 0)), Err(duplicate(1)));
     assert_eq!(server.store_next(NOW), Some((second, stored(2))));
+}
+
+#[test]
+fn the_last_message_can_be_expected_by_its_id() {
+    for replicated in [false, true] {
+        let mut server = server(replicated);
+        let after = |id: &str, expected_last, last_id: &str| Publish {
+            expected_last_id: Some(last_id.into()),
+            ..message(id, expected_last)
+        };
+        let wrong_id = |last: &str| Err(PublishError::WrongLastId { last: last.into() });
+        assert_eq!(publish(&mut server, NOW, after("a", 0, "z")), wrong_id(""));
+        assert_eq!(publish(&mut server, NOW, message("a", 0)), stored(1));
+        // The sequence is right, what stands there is not.
+        assert_eq!(publish(&mut server, NOW, after("c", 1, "b")), wrong_id("a"));
+        assert_eq!(publish(&mut server, NOW, after("c", 0, "a")), wrong_last(1));
+        assert_eq!(publish(&mut server, NOW, after("c", 1, "a")), stored(2));
+        server.stop(NOW, Stop::Killed, 0);
+        server.start(NOW);
+        assert_eq!(publish(&mut server, NOW, after("d", 2, "c")), stored(3));
+        // After a restart the last message is looked for among the young ones only.
+        server.stop(NOW, Stop::Killed, 0);
+        server.start(NOW);
+        assert_eq!(publish(&mut server, NOW.plus_ms(1_000), after("e", 3, "d")), wrong_id(""));
+    }
 }
 
 #[test]
