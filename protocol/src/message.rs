@@ -11,6 +11,7 @@ use crate::ids::{AttemptId, HostId, Incarnation, Term};
 use crate::outcome::{Outcome, Usage};
 use crate::payload::Payload;
 use crate::task::TaskSpec;
+use crate::time::Timestamp;
 
 /// From the leader to one host.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -38,6 +39,8 @@ pub struct Assignment {
     pub checkpoint: Payload,
     /// Microseconds that the task had waited when it was placed; the host adds its own.
     pub queue_us: u64,
+    /// When its tenant was created: tells the tenant from an earlier one of the same name, of which nothing may be shown to it.
+    pub tenant_since: Timestamp,
 }
 
 /// What a host answers to [`ToHost`].

@@ -58,9 +58,9 @@ fn what_is_stored_and_sent_survives_one_version_in_both_directions() {
     };
     check(&spec());
     check(&Outcome { exit_code: Some(3), ..Outcome::new(OutcomeKind::Errored, "exit") });
-    check(&Usage { fuel: Some(1), cpu_us: 2, ..Usage::default() });
+    check(&Usage { fuel: Some(1), cpu_us: 2, cached: true, ..Usage::default() });
     check(&ToHost { term: Term(1), cancel: vec![attempt()], ..ToHost::default() });
-    check(&Assignment { id: attempt(), spec: Arc::new(spec()), ..Assignment::default() });
+    check(&Assignment { id: attempt(), spec: Arc::new(spec()), tenant_since: Timestamp(3), ..Assignment::default() });
     check(&HostAck { term_seen: Some(Term(4)), refused: vec![attempt()] });
     check(&FromHost { host: HostId::from("a"), incarnation: Incarnation(1), reports: vec![ended] });
     check(&Heartbeat { host: HostId::from("a"), number: 9, ..Heartbeat::default() });
