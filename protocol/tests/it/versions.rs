@@ -10,7 +10,7 @@ use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostIn
 use wasmill_protocol::record::{RECORD_VERSION, Record, RecordError};
 use wasmill_protocol::{
     Attempt, AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, OutcomeKind, Payload, TaskId,
-    TaskSpec, Term, Timestamp, Usage,
+    TaskSpec, Term, Timestamp, TraceParent, Usage,
 };
 
 /// Something that a newer version might write: all fields of today, and one that today's reader has never heard of.
@@ -43,6 +43,7 @@ fn spec() -> TaskSpec {
         labels: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
         idempotency_key: Some("key".to_owned()),
         not_before: Timestamp(5),
+        trace: Some(TraceParent { trace_id: [1; 16], span_id: [2; 8], sampled: true }),
         ..TaskSpec::default()
     }
 }
