@@ -1,5 +1,7 @@
 //! What control nodes and hosts say to each other over the bus. Any of it may be lost, doubled or reordered.
 
+pub mod blobs;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -135,7 +135,9 @@ impl Standing {
             | EventBody::ModuleAdded { .. }
             | EventBody::ModuleRemoved { .. }
             | EventBody::AliasSet { .. }
-            | EventBody::AliasRemoved { .. } => None,
+            | EventBody::AliasRemoved { .. }
+            | EventBody::SnapshotTaken { .. }
+            | EventBody::ReadModelSaved { .. } => None,
         }
     }
 

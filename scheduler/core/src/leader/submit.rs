@@ -38,7 +38,7 @@ impl Core {
         }
         let entry = self.state.tenants.entry(tenant);
         let digest = resolve(entry, module)?;
-        let kind = entry.modules.get(&digest).ok_or(Refusal::ModuleUnknown)?.kind;
+        let kind = entry.belongings.modules.get(&digest).ok_or(Refusal::ModuleUnknown)?.kind;
         if let Some(limit) = entry.quotas.tasks_queued
             && entry.tasks_queued >= limit
         {
@@ -128,6 +128,6 @@ fn overloaded(what: Overload) -> Refusal {
 fn resolve(tenant: &TenantEntry, module: &ModuleRef) -> Result<Digest, Refusal> {
     match module {
         ModuleRef::Digest(digest) => Ok(*digest),
-        ModuleRef::Alias(alias) => tenant.aliases.get(alias).copied().ok_or(Refusal::ModuleUnknown),
+        ModuleRef::Alias(alias) => tenant.belongings.aliases.get(alias).copied().ok_or(Refusal::ModuleUnknown),
     }
 }
