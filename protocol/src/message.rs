@@ -1,5 +1,7 @@
 //! What control nodes and hosts say to each other over the bus. Any of it may be lost, doubled or reordered.
 
+pub mod blobs;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use crate::ids::{AttemptId, HostId, Incarnation, Term};
 use crate::outcome::{Outcome, Usage};
 use crate::payload::Payload;
 use crate::task::TaskSpec;
+use crate::time::Timestamp;
 
 /// From the leader to one host.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -36,6 +39,8 @@ pub struct Assignment {
     pub checkpoint: Payload,
     /// Microseconds that the task had waited when it was placed; the host adds its own.
     pub queue_us: u64,
+    /// When its tenant was created: tells the tenant from an earlier one of the same name, of which nothing may be shown to it.
+    pub tenant_since: Timestamp,
 }
 
 /// What a host answers to [`ToHost`].

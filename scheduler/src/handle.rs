@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use wasmill_fabric::Blobs;
-use wasmill_protocol::command::{Command, Done, Refusal};
+use wasmill_protocol::command::{Command, Done, Overload, Refusal};
 use wasmill_protocol::{HostId, LogSeq, TaskId, Term, Timestamp};
 use wasmill_scheduler_core::io::{Counters, HostView, QueueDepth, Waiting};
 
@@ -149,12 +149,10 @@ impl Handle {
 
     fn send(&self, request: Request) -> Result<(), Refusal> {
         if self.shared.read_model.lagging() {
-            return Err(Refusal::Overloaded { what: "the read model is behind".to_owned(), retry_ms: RETRY_MS });
+            return Err(Refusal::Overloaded { what: Overload::ReadModel, retry_ms: RETRY_MS });
         }
         self.requests.try_send(request).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                Refusal::Overloaded { what: "the scheduler's queue is full".to_owned(), retry_ms: RETRY_MS }
-            }
+            mpsc::error::TrySendError::Full(_) => Refusal::Overloaded { what: Overload::Commands, retry_ms: RETRY_MS },
             mpsc::error::TrySendError::Closed(_) => Refusal::NotLeader,
         })
     }

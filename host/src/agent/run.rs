@@ -18,6 +18,7 @@ use wasmill_protocol::message::HostInfo;
 use wasmill_protocol::{AttemptId, Incarnation, Timestamp};
 
 use super::identity::Identity;
+use super::known::Known;
 use super::modules::ModuleFiles;
 use super::results::Results;
 use super::work::Preparation;
@@ -38,6 +39,7 @@ pub struct Agent {
     registration: Option<HostRegistration>,
     subscription: Option<Subscription>,
     preparation: Preparation,
+    known: Known,
     results: Results,
     stores: Arc<Semaphore>,
     to_sandbox: mpsc::Sender<ToSandbox>,
@@ -137,6 +139,7 @@ impl Agent {
             blobs,
             registration: Some(registration),
             subscription: Some(subscription),
+            known: Known::new(config.known, &config.caps),
             results: Results::default(),
             stores: Arc::new(Semaphore::new(STORES_MAX)),
             to_sandbox,

@@ -16,7 +16,7 @@ use wasmill_protocol::snapshot::{
 use wasmill_protocol::tenant::Token;
 use wasmill_protocol::{
     Attempt, AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, OutcomeKind, Payload, TaskId,
-    TaskSpec, Term, Timestamp, Usage,
+    TaskSpec, Term, Timestamp, TraceParent, Usage,
 };
 
 /// Something that a newer version might write: all fields of today, and one that today's reader has never heard of.
@@ -49,6 +49,7 @@ fn spec() -> TaskSpec {
         labels: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
         idempotency_key: Some("key".to_owned()),
         not_before: Timestamp(5),
+        trace: Some(TraceParent { trace_id: [1; 16], span_id: [2; 8], sampled: true }),
         ..TaskSpec::default()
     }
 }
@@ -64,9 +65,9 @@ fn what_is_stored_and_sent_survives_one_version_in_both_directions() {
     };
     check(&spec());
     check(&Outcome { exit_code: Some(3), ..Outcome::new(OutcomeKind::Errored, "exit") });
-    check(&Usage { fuel: Some(1), cpu_us: 2, ..Usage::default() });
+    check(&Usage { fuel: Some(1), cpu_us: 2, cached: true, ..Usage::default() });
     check(&ToHost { term: Term(1), cancel: vec![attempt()], ..ToHost::default() });
-    check(&Assignment { id: attempt(), spec: Arc::new(spec()), ..Assignment::default() });
+    check(&Assignment { id: attempt(), spec: Arc::new(spec()), tenant_since: Timestamp(3), ..Assignment::default() });
     check(&HostAck { term_seen: Some(Term(4)), refused: vec![attempt()] });
     check(&FromHost { host: HostId::from("a"), incarnation: Incarnation(1), reports: vec![ended] });
     check(&Heartbeat { host: HostId::from("a"), number: 9, ..Heartbeat::default() });

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use wasmill_fabric::Bus;
 use wasmill_protocol::message::{Assignment, HostAck, ToHost, subjects};
-use wasmill_protocol::{AttemptId, HostId, Payload, TaskSpec, Term};
+use wasmill_protocol::{AttemptId, HostId, Payload, TaskSpec, Term, Timestamp};
 use wasmill_scheduler_core::io::MessageOut;
 
 use super::specs::SpecCache;
@@ -93,9 +93,13 @@ impl Dispatch {
             cancel: message.cancel,
         };
         let mut unknown = Vec::new();
+        let directory = shared.directory.read();
         for ((id, queue_us), found) in message.assign.into_iter().zip(at_hand) {
             match found {
-                Some((spec, checkpoint)) => to_host.assign.push(Assignment { id, spec, checkpoint, queue_us }),
+                Some((spec, checkpoint)) => {
+                    let tenant_since = directory.tenants.get(&spec.tenant).map_or(Timestamp(0), |(_, since)| *since);
+                    to_host.assign.push(Assignment { id, spec, checkpoint, queue_us, tenant_since });
+                }
                 None => unknown.push(id),
             }
         }

@@ -115,6 +115,7 @@ pub(super) async fn status(State(app): State<App>, caller: Caller, uri: Uri) -> 
         hosts: overview.hosts.iter().filter(|host| host.state != "lost").count() as u64,
         now: Time(shared.clock.now()),
         uptime_ms: u64::try_from(app.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        caps: app.config.caps.clone(),
     };
     Ok(json::answer(StatusCode::OK, &document))
 }

@@ -28,6 +28,9 @@ impl Agent {
     }
 
     pub(super) fn hear_sandbox(&mut self, said: FromSandbox) {
+        if let FromSandbox::Ended(ended) = &said {
+            self.known.learn(ended);
+        }
         let next = self.results.take(said);
         self.go_on(next);
     }

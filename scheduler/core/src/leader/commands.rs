@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmill_protocol::command::{Command, Done, QuotaKind, Refusal};
+use wasmill_protocol::command::{Command, Counted, Done, QuotaKind, Refusal};
 use wasmill_protocol::event::EventBody;
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::tenant::{Quotas, Tenant, Token};
@@ -17,8 +17,6 @@ const TOKENS_PER_TENANT_MAX: usize = 10_000;
 const ALIASES_PER_TENANT_MAX: usize = 10_000;
 /// Tenants in all.
 const TENANTS_MAX: usize = 100_000;
-/// What a client is told to wait when one of these bounds is reached, in milliseconds: somebody must remove something first.
-const FULL_RETRY_MS: u64 = 60_000;
 
 impl Core {
     /// Every command but those about single tasks.
@@ -48,7 +46,7 @@ impl Core {
             return Err(Refusal::TenantExists);
         }
         if self.state.tenants.entries().count() >= TENANTS_MAX {
-            return Err(full("tenants"));
+            return Err(too_many(Counted::Tenants, TENANTS_MAX));
         }
         self.emit(EventBody::TenantPut { tenant });
         Ok(Done::Created)
@@ -104,7 +102,7 @@ impl Core {
             return Err(Refusal::TokenExists);
         }
         if entry.belongings.tokens.len() >= TOKENS_PER_TENANT_MAX {
-            return Err(full("tokens of the tenant"));
+            return Err(too_many(Counted::Tokens, TOKENS_PER_TENANT_MAX));
         }
         self.emit(EventBody::TokenAdded { token });
         Ok(Done::Created)
@@ -210,9 +208,9 @@ impl Core {
 fn alias_has_room(tenant: &TenantEntry, alias: &str) -> Result<(), Refusal> {
     let room =
         tenant.belongings.aliases.len() < ALIASES_PER_TENANT_MAX || tenant.belongings.aliases.contains_key(alias);
-    if room { Ok(()) } else { Err(full("aliases of the tenant")) }
+    if room { Ok(()) } else { Err(too_many(Counted::Aliases, ALIASES_PER_TENANT_MAX)) }
 }
 
-fn full(what: &str) -> Refusal {
-    Refusal::Overloaded { what: what.into(), retry_ms: FULL_RETRY_MS }
+fn too_many(what: Counted, limit: usize) -> Refusal {
+    Refusal::TooMany { what, limit: limit as u64 }
 }
