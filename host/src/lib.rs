@@ -9,3 +9,4 @@ pub mod channel;
 pub mod compile;
 pub mod engine;
 pub mod sandbox;
+mod trace;

@@ -104,6 +104,7 @@ impl Preparation {
             attempts_max: spec.retry.attempts_max,
             seed: spec.deterministic.then(|| spec.seed.unwrap_or_else(|| seed_of(id.task))),
             checkpoint,
+            trace: spec.trace,
         })
     }
 }

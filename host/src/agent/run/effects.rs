@@ -12,6 +12,7 @@ use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, Usage};
 
 use super::{Agent, Done};
 use crate::channel::{self, ToSandbox};
+use crate::trace;
 
 impl Agent {
     /// Does everything that follows from the steps so far. Returns whether the host is drained.
@@ -49,6 +50,7 @@ impl Agent {
     }
 
     fn start(&mut self, assignment: Assignment) {
+        trace::queued(&assignment);
         match self.preparation.at_once(assignment) {
             Ok(work) => self.outgoing.push_back(ToSandbox::Start(work)),
             Err(assignment) => {
