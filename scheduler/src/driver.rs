@@ -7,6 +7,7 @@ mod dispatch;
 mod leader;
 mod replay;
 mod specs;
+mod trace;
 mod waits;
 
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use wasmill_protocol::{AttemptId, HostId, Payload, TaskSpec, Term, Timestamp};
 use wasmill_scheduler_core::io::MessageOut;
 
 use super::specs::SpecCache;
+use super::trace;
 use crate::handle::Shared;
 
 /// How long a host may take to acknowledge. The core sends again what matters.
@@ -49,13 +50,16 @@ impl Dispatch {
             Ok(bytes) => bytes.into(),
             Err(error) => unreachable!("a message is always encodable: {error}"),
         };
+        let spans = trace::dispatch(&host, &message);
         let answer = match bus.request(&subjects::host(&host), payload, ACK_TIMEOUT).await {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::debug!(%host, %error, "a message to a host was not acknowledged");
+                trace::unanswered(&spans);
                 return;
             }
         };
+        drop(spans);
         let Ok(ack) = rmp_serde::from_slice::<HostAck>(&answer) else {
             tracing::warn!(%host, "a host's acknowledgement is not readable");
             return;

@@ -20,6 +20,7 @@ use super::App;
 use super::body::header_text;
 use super::floods::Place;
 use super::problem::{Code, Fault, Handled};
+use super::trace;
 use crate::directory::Directory;
 use crate::handle::Handle;
 
@@ -65,6 +66,7 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Handled<Self> {
         let (tenant, role) = identify(&parts.headers, &app.handle.shared().directory)?;
+        trace::identified(parts, &tenant);
         let place = app.floods.request(&tenant)?;
         Ok(Self { tenant, role, place: Some(place) })
     }
