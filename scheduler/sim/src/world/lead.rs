@@ -163,7 +163,7 @@ impl World {
         for (id, queue_us) in message.assign {
             self.oracle.sent(id)?;
             let spec = Arc::clone(&self.oracle.tasks[&id.task].spec);
-            assign.push(Assignment { id, spec, checkpoint: Payload::Empty, queue_us });
+            assign.push(Assignment { id, spec, checkpoint: Payload::Empty, queue_us, ..Assignment::default() });
         }
         let Some(index) = self.hosts.iter().position(|host| host.id == message.host) else { return Ok(()) };
         let incarnation = message.incarnation;
