@@ -9,7 +9,11 @@ mod failure;
 mod interrupt;
 mod output;
 mod telemetry;
+mod server;
 mod units;
+
+mod control;
+mod host;
 mod up;
 
 use std::process::ExitCode;

@@ -178,7 +178,14 @@ impl Driver {
             });
             // Others need not wait for the lease to end by itself.
             leadership.lease.release().await;
-            match led? {
+            let led = match led {
+                Err(DriverError::Bus(error)) => {
+                    tracing::warn!(%error, "cannot lead without hearing of hosts");
+                    LeadershipEnd::Lost
+                }
+                led => led?,
+            };
+            match led {
                 LeadershipEnd::Shutdown => return Ok(()),
                 LeadershipEnd::Lost => pause = NO_SPACE_PAUSE_MIN,
                 LeadershipEnd::NoSpace => {

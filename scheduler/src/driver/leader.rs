@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::stream::{BoxStream, FuturesOrdered};
+use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -72,13 +72,11 @@ struct Effects {
     overviews: Vec<(oneshot::Sender<Overview>, Overview)>,
 }
 
-/// Where a leader hears of hosts.
+/// What a leader hears over the bus. A subscription that ends has lost messages and is made anew: whoever sent them sends again.
 struct Ears {
     reports: Subscription,
     heartbeats: Subscription,
     forwarded: Subscription,
-    hosts: BoxStream<'static, HostEvent>,
-    dispatched: mpsc::Receiver<DispatchResult>,
 }
 
 impl<'a> Leader<'a> {
@@ -124,6 +122,9 @@ impl<'a> Leader<'a> {
         shutdown: &CancellationToken,
     ) -> Result<LeadershipEnd, DriverError> {
         let mut ears = self.listen().await?;
+        let mut hosts = self.ground.membership.hosts();
+        let (sender, mut dispatched) = mpsc::channel(DISPATCH_RESULTS_WAITING_MAX);
+        self.dispatched = sender;
         let mut lost = leadership.lost.clone();
         let (mut asked, mut forwarded, mut reported) = (Vec::new(), Vec::new(), Vec::new());
         self.step(Input::Lead { term: self.term, node: self.node.to_owned() });
@@ -139,7 +140,7 @@ impl<'a> Leader<'a> {
                 () = shutdown.cancelled(), if self.appends.is_empty() => return Ok(LeadershipEnd::Shutdown),
                 _ = lost.wait_for(|lost| *lost) => return Ok(LeadershipEnd::Lost),
                 count = ears.reports.recv_many(&mut reported, HOST_MESSAGES_AT_ONCE), if self.may_gather() => {
-                    if count == 0 { return Ok(LeadershipEnd::Lost); }
+                    if count == 0 { ears = self.listen().await?; }
                     reported.drain(..).for_each(|message| self.reported(message));
                 }
                 count = requests.recv_many(&mut asked, REQUESTS_AT_ONCE), if self.may_gather() => {
@@ -147,12 +148,15 @@ impl<'a> Leader<'a> {
                     asked.drain(..).for_each(|request| self.asked(request));
                 }
                 count = ears.forwarded.recv_many(&mut forwarded, REQUESTS_AT_ONCE), if self.may_gather() => {
-                    if count == 0 { return Ok(LeadershipEnd::Lost); }
+                    if count == 0 { ears = self.listen().await?; }
                     forwarded.drain(..).for_each(|message| self.forwarded(message));
                 }
-                Some(message) = ears.heartbeats.recv() => self.heartbeat(&message),
-                Some(event) = ears.hosts.next() => self.host_changed(event),
-                Some(result) = ears.dispatched.recv() => match result {
+                message = ears.heartbeats.recv() => match message {
+                    Some(message) => self.heartbeat(&message),
+                    None => ears = self.listen().await?,
+                },
+                Some(event) = hosts.next() => self.host_changed(event),
+                Some(result) = dispatched.recv() => match result {
                     DispatchResult::Refused(host, attempts) => self.step(Input::AssignRefused { host, attempts }),
                     DispatchResult::TermSeen(term) if term > self.term => return Ok(LeadershipEnd::Lost),
                     DispatchResult::TermSeen(_) => {}
@@ -162,14 +166,12 @@ impl<'a> Leader<'a> {
         }
     }
 
-    async fn listen(&mut self) -> Result<Ears, DriverError> {
+    async fn listen(&self) -> Result<Ears, DriverError> {
         let bus = &self.ground.bus;
         let reports = bus.subscribe(subjects::REPORTS, HOST_MESSAGES_WAITING_MAX).await?;
         let heartbeats = bus.subscribe(subjects::HEARTBEATS, HOST_MESSAGES_WAITING_MAX).await?;
         let forwarded = bus.subscribe(&control::commands(self.term), FORWARDED_WAITING_MAX).await?;
-        let (sender, dispatched) = mpsc::channel(DISPATCH_RESULTS_WAITING_MAX);
-        self.dispatched = sender;
-        Ok(Ears { reports, heartbeats, forwarded, hosts: self.ground.membership.hosts(), dispatched })
+        Ok(Ears { reports, heartbeats, forwarded })
     }
 
     fn step(&mut self, input: Input) {

@@ -6,6 +6,7 @@ mod support;
 
 mod auth;
 mod bulk;
+mod cluster;
 mod connections;
 mod modules;
 mod restart;

@@ -1,6 +1,7 @@
 //! A server to test against.
 
 mod client;
+mod cluster;
 mod gate;
 mod host;
 
@@ -20,6 +21,7 @@ use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler_core::CoreConfig;
 
 pub(crate) use client::{Answer, Client, raw};
+pub(crate) use cluster::Cluster;
 pub(crate) use gate::{COMMAND, FakeGate, TASK, module};
 pub(crate) use host::FakeHost;
 

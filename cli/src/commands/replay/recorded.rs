@@ -110,6 +110,7 @@ impl Recorded {
             attempts_max: task.attempts_max,
             seed: spec.seed_of(task.id),
             checkpoint,
+            trace: None,
         };
         Ok(Given { work, module, caps: status.caps, version: status.version })
     }
