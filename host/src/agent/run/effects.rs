@@ -92,7 +92,7 @@ impl Agent {
             if let Err(error) = &answer {
                 tracing::debug!(reports = batch.message.reports.len(), "reports were not acknowledged: {error}");
             }
-            Done::Reported(batch.number, answer.is_ok())
+            Done::Reported(batch.number, answer.ok().and_then(|answer| rmp_serde::from_slice(&answer).ok()))
         });
     }
 

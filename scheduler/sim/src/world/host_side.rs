@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmill_host_core::{Input, Ready, ReplyTo};
 use wasmill_protocol::message::{Assignment, ToHost};
-use wasmill_protocol::{AttemptId, OutcomeKind, Payload, Timestamp};
+use wasmill_protocol::{AttemptId, OutcomeKind, Payload, Term, Timestamp};
 
 use super::{Fault, Happening, World};
 use crate::hosts::BatchAddress;
@@ -154,7 +154,7 @@ impl World {
             self.at_time(later, Happening::BatchAcked(address));
             return;
         }
-        self.step_host(address.host, address.life, Input::Acknowledged(address.number));
+        self.step_host(address.host, address.life, Input::Acknowledged { number: address.number, term: Term(u64::MAX) });
     }
 
     pub(super) fn batch_timeout(&mut self, address: BatchAddress) {
