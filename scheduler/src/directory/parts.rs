@@ -17,9 +17,10 @@ impl Contents {
     /// A part for each tenant, or more for one with many modules. [`Contents::current`] is in none of them: the state has it too.
     pub(crate) fn parts(&self) -> impl Iterator<Item = DirectoryPart> + '_ {
         let mut tokens: BTreeMap<_, Vec<(Token, Timestamp)>> = BTreeMap::new();
-        for (token, created) in self.tokens.values() {
+        // In no order, which the tokens of each tenant get below.
+        self.tokens.values().for_each(|(token, created)| {
             tokens.entry(&token.tenant).or_default().push((token.clone(), *created));
-        }
+        });
         self.tenants.iter().flat_map(move |(name, (tenant, created))| {
             let mut tokens = tokens.remove(name).unwrap_or_default();
             tokens.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));

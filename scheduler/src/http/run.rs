@@ -127,10 +127,12 @@ async fn run_to_end(app: &App, spec: TaskSpec) -> Handled {
     let mut interest = Interest { app: app.clone(), tenant: spec.tenant.clone(), task, accepted: false, ended: false };
     app.handle.command(submission(task, &Arc::new(spec), None)).await?;
     interest.accepted = true;
-    let Some(notice) = wait.ended().await else {
+    let notice = wait.ended().await;
+    // Also when we cannot tell how: it goes on, and its id is in the answer.
+    interest.ended = true;
+    let Some(notice) = notice else {
         return Err(Fault::plain(Code::ShuttingDown).task(task));
     };
-    interest.ended = true;
     let mut response = match answer(app, task, &notice).await {
         Ok(response) => response,
         Err(fault) => fault.into_response(),

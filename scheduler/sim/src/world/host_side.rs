@@ -154,7 +154,11 @@ impl World {
             self.at_time(later, Happening::BatchAcked(address));
             return;
         }
-        self.step_host(address.host, address.life, Input::Acknowledged { number: address.number, term: Term(u64::MAX) });
+        self.step_host(
+            address.host,
+            address.life,
+            Input::Acknowledged { number: address.number, term: Term(u64::MAX) },
+        );
     }
 
     pub(super) fn batch_timeout(&mut self, address: BatchAddress) {
