@@ -68,6 +68,11 @@ pub(crate) enum Command {
     Cancel(commands::cancel::CancelArgs),
     /// Submit a failed or cancelled task again
     Retry(commands::retry::RetryArgs),
+    /// Run an attempt again on this machine, and compare
+    ///
+    /// Fetches module, payload and checkpoint, runs them in the same sandbox with the same limits, and prints what a run prints. A
+    /// deterministic task gets its seed and its clock again. Exit code 0 when outcome, output and fuel are as recorded, 1 when not.
+    Replay(commands::replay::ReplayArgs),
     /// Print what a task wrote to stdout and stderr
     Logs(commands::logs::LogsArgs),
     /// Print what happened to a task

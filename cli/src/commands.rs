@@ -2,6 +2,7 @@
 
 pub(crate) mod alias;
 pub(crate) mod cancel;
+mod describe;
 pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod hosts;
@@ -10,6 +11,7 @@ pub(crate) mod modules;
 pub(crate) mod new;
 pub(crate) mod ps;
 pub(crate) mod push;
+pub(crate) mod replay;
 pub(crate) mod retry;
 pub(crate) mod run;
 pub(crate) mod status;
@@ -69,6 +71,7 @@ async fn client(global: &GlobalArgs, command: Command) -> Outcome {
             Command::Wait(args) => wait::run(&client, json, &args).await,
             Command::Cancel(args) => cancel::run(&client, json, &args).await,
             Command::Retry(args) => retry::run(&client, json, &args).await,
+            Command::Replay(args) => replay::run(&client, json, &args).await,
             Command::Logs(args) => logs::run(&client, &args).await,
             Command::Events(args) => events::run(&client, json, &args).await,
             Command::Hosts => hosts::run(&client, json).await,

@@ -8,6 +8,7 @@ mod data_dir;
 mod failure;
 mod interrupt;
 mod output;
+mod telemetry;
 mod units;
 mod up;
 

@@ -6,7 +6,7 @@ mod machine;
 mod parts;
 
 use std::future::Future;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,10 +15,10 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use crate::data_dir::{ADMIN_TOKEN_FILE, SERVER_ADDR_FILE, default_data_dir};
 use crate::failure::{Exit, Failure};
+use crate::telemetry::{self, TelemetryArgs};
 use config::Config;
 use parts::Parts;
 
@@ -49,6 +49,8 @@ pub(crate) struct UpArgs {
     /// Log lines as JSON
     #[arg(long)]
     log_json: bool,
+    #[command(flatten)]
+    telemetry: TelemetryArgs,
     /// Prints the settings with their defaults and explanations, and exits
     #[arg(long)]
     print_config: bool,
@@ -65,7 +67,8 @@ pub(crate) fn run(args: UpArgs) -> Result<(), Failure> {
     // The compiling child works in another directory.
     let data = std::path::absolute(&data).map_err(|error| Failure::file("use the data directory", &data, &error))?;
     let config = settings(&args).map_err(|error| Failure::usage("cannot start").because(error.as_ref()))?;
-    start_log(args.log_json);
+    let telemetry = telemetry::start(args.log_json, &config.telemetry)
+        .map_err(|error| Failure::usage("cannot start").because(error.as_ref()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("control")
@@ -74,6 +77,7 @@ pub(crate) fn run(args: UpArgs) -> Result<(), Failure> {
     let served = runtime.block_on(serve(&data, config));
     // What is still blocked in a system call must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    telemetry.stop();
     served.map_err(|error| Failure::new(Exit::Server, "the server stopped").because(error.as_ref()))
 }
 
@@ -92,15 +96,9 @@ fn settings(args: &UpArgs) -> anyhow::Result<Config> {
         config.host_memory_bytes = memory;
     }
     config.labels.extend(args.labels.iter().cloned());
+    config.telemetry.override_with(&args.telemetry)?;
     config.check()?;
     Ok(config)
-}
-
-fn start_log(json: bool) {
-    let filter = EnvFilter::try_from_env("WASMILL_LOG").unwrap_or_else(|_| EnvFilter::new("warn,wasmill=info"));
-    let colours = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
-    if json { log.json().init() } else { log.with_target(false).init() }
 }
 
 async fn serve(data: &Path, config: Config) -> anyhow::Result<()> {

@@ -12,6 +12,7 @@ mod leader;
 
 mod dispatch;
 mod specs;
+mod trace;
 mod waits;
 
 use std::sync::Arc;

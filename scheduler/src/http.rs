@@ -30,6 +30,7 @@ mod task_doc;
 mod tasks;
 mod tenants;
 mod tokens;
+mod trace;
 
 use std::future::Future;
 use std::io;

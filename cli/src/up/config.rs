@@ -10,6 +10,8 @@ use serde::{Deserialize, Deserializer};
 use wasmill_host::agent::KnownBounds;
 use wasmill_protocol::limits::Caps;
 
+use crate::telemetry::{TelemetryConfig, TelemetryFile};
+
 /// The commented defaults: the reference of every setting.
 pub(crate) const DEFAULT_TOML: &str = include_str!("default.toml");
 
@@ -30,6 +32,7 @@ pub(crate) struct Config {
     pub(crate) compile_memory_bytes: u64,
     pub(crate) compile_slots: u32,
     pub(crate) caps: Caps,
+    pub(crate) telemetry: TelemetryConfig,
 }
 
 /// What the machine has, where a setting says 0.
@@ -111,6 +114,7 @@ impl Config {
             compile_memory_bytes: file.compile.memory_bytes.0,
             compile_slots: if file.compile.slots == 0 { machine.cores } else { file.compile.slots },
             caps,
+            telemetry: file.telemetry.check()?,
         };
         config.check()?;
         Ok(config)
@@ -137,6 +141,7 @@ struct File {
     cache: CacheFile,
     compile: CompileFile,
     caps: CapsFile,
+    telemetry: TelemetryFile,
 }
 
 #[derive(Deserialize)]
@@ -253,6 +258,7 @@ mod tests {
             ("[host]\nslots = 100000", "4096"),
             ("[host]\nmemory_bytes = \"48GiB\"", "host.memory_bytes"),
             ("[cache]\ndisk_bytes = -1", "negative"),
+            ("[telemetry]\nsample_ratio = 2.0", "telemetry.sample_ratio"),
             ("nonsense", "not TOML"),
         ] {
             let error = format!("{:#}", Config::parse(text, MACHINE).unwrap_err());

@@ -9,6 +9,7 @@ use futures::stream::{BoxStream, FuturesOrdered};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use wasmill_fabric::{AppendError, HostEvent, Leadership, Message, Responder, Subscription};
 use wasmill_protocol::event::Event;
 use wasmill_protocol::message::{FromHost, Heartbeat, ReportAck, control, subjects};
@@ -22,6 +23,7 @@ use super::fold::{Fold, hash, publish_now};
 use super::forward;
 use super::keeper::Keeper;
 use super::specs::SpecCache;
+use super::trace::Traced;
 use super::waits::Waits;
 use super::{DriverConfig, DriverError, Ground, LeadershipEnd};
 use crate::handle::{Overview, Request, Shared};
@@ -64,9 +66,11 @@ pub(super) struct Leader<'a> {
 }
 
 /// What waits for a record to be durable.
+#[derive(Default)]
 struct Effects {
     record: Option<Arc<Record>>,
     ready: Ready,
+    traced: Traced,
     overviews: Vec<(oneshot::Sender<Overview>, Overview)>,
 }
 
@@ -270,12 +274,13 @@ impl<'a> Leader<'a> {
                 return;
             }
             let events = std::mem::take(&mut ready.events);
+            let traced = Traced::of(&events, &self.specs);
             events.iter().for_each(|event| self.specs.apply(event));
             if events.is_empty() {
                 // Nothing to write, but what was written before may not be durable yet.
-                self.append_nothing(Effects { record: None, ready, overviews: Vec::new() });
+                self.append_nothing(Effects { ready, ..Effects::default() });
             } else {
-                self.append(events, ready);
+                self.append(events, Effects { ready, traced, ..Effects::default() });
                 if self.keeper.wants_snapshot(&self.chain) {
                     self.keeper.hold(self.core.freeze(), self.chain);
                 }
@@ -297,7 +302,7 @@ impl<'a> Leader<'a> {
             log_seq: self.chain.last,
         };
         let overviews = self.overviews.drain(..).map(|answer| (answer, overview.clone())).collect();
-        self.append_nothing(Effects { record: None, ready: Ready::default(), overviews });
+        self.append_nothing(Effects { overviews, ..Effects::default() });
     }
 
     /// Effects that only wait for what was appended before.
@@ -307,22 +312,23 @@ impl<'a> Leader<'a> {
     }
 
     /// Appends one record, or several when the log does not take one of this size; the effects wait for the last.
-    fn append(&mut self, mut events: Vec<Event>, ready: Ready) {
+    fn append(&mut self, mut events: Vec<Event>, mut effects: Effects) {
         let record = Record { version: RECORD_VERSION, term: self.term, prev_hash: self.chain.hash, events };
         let bytes = record.encode();
         if bytes.len() > self.ground.log.record_bytes_max() && record.events.len() > 1 {
             events = record.events;
             let second_half = events.split_off(events.len() / 2);
-            self.append(events, Ready::default());
-            self.append(second_half, ready);
+            self.append(events, Effects::default());
+            self.append(second_half, effects);
             return;
         }
         let chain = self.chain.then(hash(&bytes), bytes.len());
+        let span = effects.traced.append(chain.last, record.events.len(), bytes.len());
         let appended = self.ground.log.append(self.chain.last, bytes);
         self.chain = chain;
         self.step(Input::Appended(chain.last));
-        let effects = Effects { record: Some(Arc::new(record)), ready, overviews: Vec::new() };
-        self.appends.push_back(async move { (appended.await, effects) }.boxed());
+        effects.record = Some(Arc::new(record));
+        self.appends.push_back(async move { (appended.instrument(span).await, effects) }.boxed());
     }
 
     /// A record is durable, or leadership is over.
@@ -347,6 +353,7 @@ impl<'a> Leader<'a> {
             self.step(Input::ReadModelAt(LogSeq(seq.0.saturating_sub(KEY_RECORDS_KEPT))));
             self.announce_leadership();
         }
+        effects.traced.durable(self.shared.clock.now());
         for (answer, overview) in effects.overviews {
             let _ = answer.send(overview);
         }

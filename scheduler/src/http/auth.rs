@@ -20,6 +20,7 @@ use super::App;
 use super::body::header_text;
 use super::floods::Place;
 use super::problem::{Code, Fault, Handled};
+use super::trace;
 use crate::directory::Directory;
 use crate::handle::Handle;
 
@@ -70,6 +71,7 @@ impl FromRequestParts<App> for Caller {
             Err(_) if app.handle.catch_up().await => identify(&parts.headers, directory)?,
             identified => identified?,
         };
+        trace::identified(parts, &tenant);
         let place = app.floods.request(&tenant)?;
         Ok(Self { tenant, role, place: Some(place) })
     }
