@@ -66,26 +66,46 @@ pub struct DriverConfig {
 }
 
 /// How often snapshots are taken, and how much of the log is kept.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotConfig {
-    /// A snapshot is due after this many records, at least [`SnapshotConfig::RECORDS_MIN`].
+    /// A snapshot is due after this many records.
     pub records: u64,
     /// Or after this many bytes of records.
     pub log_bytes: u64,
     /// Records that are kept although no start needs them: for nodes that are a little behind.
     pub keep_records: u64,
-    /// A copy of the read model is made when it lets go of this many bytes of the log, at least
-    /// [`SnapshotConfig::COPY_LOG_BYTES_MIN`].
+    /// A copy of the read model is made when it lets go of this many bytes of the log.
     pub copy_log_bytes: u64,
     /// And of this share of the read model's own size, in hundredths.
     pub copy_percent: u64,
 }
 
+/// A setting of [`SnapshotConfig`] that cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`snapshot.{setting}` is {value}, at least {min} are needed")]
+pub struct SnapshotConfigError {
+    setting: &'static str,
+    value: u64,
+    min: u64,
+}
+
 impl SnapshotConfig {
-    /// The record that names a snapshot must not make the next one due.
-    pub const RECORDS_MIN: u64 = 4;
-    /// As with [`SnapshotConfig::RECORDS_MIN`].
-    pub const COPY_LOG_BYTES_MIN: u64 = 4096;
+    /// Whether these settings can work: the record that names a snapshot must not make the next one due.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is too small.
+    pub fn check(&self) -> Result<(), SnapshotConfigError> {
+        let bounds = [
+            ("records", self.records, 4),
+            ("log_bytes", self.log_bytes, 4096),
+            ("copy_log_bytes", self.copy_log_bytes, 4096),
+        ];
+        match bounds.into_iter().find(|(_, value, min)| value < min) {
+            Some((setting, value, min)) => Err(SnapshotConfigError { setting, value, min }),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Default for SnapshotConfig {

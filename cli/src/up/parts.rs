@@ -58,8 +58,12 @@ impl Parts {
         let read_model = Arc::new(ReadModel::open(data)?);
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| anyhow!("cannot draw a random seed: {error}"))?;
-        let driver_config =
-            DriverConfig { node: "local".to_owned(), core: CoreConfig::default(), seed: u64::from_le_bytes(seed) };
+        let driver_config = DriverConfig {
+            node: "local".to_owned(),
+            core: CoreConfig::default(),
+            snapshots: config.snapshots.clone(),
+            seed: u64::from_le_bytes(seed),
+        };
         let (driver, handle) = Driver::new(driver_config, ground, Arc::clone(&read_model));
         let compiler = Arc::new(Compiler::open(compiler_config(&data.join("cache"), config))?);
         let engines = Arc::new(Engines::new(Instances::Pooled { guests_max: config.slots }));

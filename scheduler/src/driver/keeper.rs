@@ -139,6 +139,11 @@ impl Keeper {
         self.trim_if_due();
     }
 
+    /// Ends what is under way; a blob that no record names is left to the sweep.
+    pub(super) async fn stop(&mut self) {
+        self.jobs.shutdown().await;
+    }
+
     /// The next thing that ended, as what the core is to decide about it; `None` when nothing is under way.
     pub(super) async fn next(&mut self) -> Option<Option<Input>> {
         let ended = self.jobs.join_next().await?;

@@ -126,6 +126,18 @@ impl<'a> Leader<'a> {
         leadership: &Leadership,
         shutdown: &CancellationToken,
     ) -> Result<LeadershipEnd, DriverError> {
+        let led = self.lead_on(requests, published, leadership, shutdown).await;
+        self.keeper.stop().await;
+        led
+    }
+
+    async fn lead_on(
+        &mut self,
+        requests: &mut mpsc::Receiver<Request>,
+        published: &mut LogSeq,
+        leadership: &Leadership,
+        shutdown: &CancellationToken,
+    ) -> Result<LeadershipEnd, DriverError> {
         let mut ears = self.listen().await?;
         let mut lost = leadership.lost.clone();
         let (mut asked, mut forwarded, mut reported) = (Vec::new(), Vec::new(), Vec::new());

@@ -10,6 +10,7 @@ mod connections;
 mod modules;
 mod restart;
 mod run;
+mod snapshots;
 mod submission;
 mod system;
 mod tasks;
