@@ -60,7 +60,7 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config) -> anyhow::Res
 
     let ground =
         Ground { log: cluster.log(), blobs: cluster.blobs(), bus: cluster.bus(), membership: cluster.membership() };
-    let mut scheduling = Scheduling::open(&node, ground, &data)?;
+    let mut scheduling = Scheduling::open(&node, ground, &data, &config)?;
     let compiler = open_compiler(&data.join("cache"), &config)?;
     let (blobs_stop, blobs_stopped) = watch::channel(false);
     tokio::spawn(serve_blobs(cluster.bus(), cluster.blobs(), node, blobs_stopped));

@@ -40,7 +40,7 @@ async fn serve(data: PathBuf, config: Config) -> anyhow::Result<()> {
         Embedded::open(&data).with_context(|| format!("cannot use the data directory `{}`", data.display()))?;
     let ground =
         Ground { log: fabric.log(), blobs: fabric.blobs(), bus: fabric.bus(), membership: fabric.membership() };
-    let mut scheduling = Scheduling::open("local", ground, &data)?;
+    let mut scheduling = Scheduling::open("local", ground, &data, &config)?;
     let compiler = open_compiler(&data.join("cache"), &config)?;
     // Bound only now: a second process on this data directory has been refused already.
     let listener =

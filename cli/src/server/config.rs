@@ -9,6 +9,7 @@ use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Deserializer};
 use wasmill_host::agent::KnownBounds;
 use wasmill_protocol::limits::Caps;
+use wasmill_scheduler::driver::SnapshotConfig;
 
 use crate::telemetry::{TelemetryConfig, TelemetryFile};
 
@@ -20,6 +21,7 @@ pub(crate) const DEFAULT_TOML: &str = include_str!("default.toml");
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) retention_s: u64,
+    pub(crate) snapshots: SnapshotConfig,
     pub(crate) shutdown_grace_ms: u64,
     pub(crate) slots: u32,
     pub(crate) cores: u32,
@@ -82,6 +84,7 @@ impl Config {
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let slots = self.slots;
         ensure!((1..=SLOTS_MAX).contains(&slots), "`host.slots` is {slots}, 1 to {SLOTS_MAX} are possible");
+        self.snapshots.check()?;
         ensure!(
             self.host_memory_bytes >= HOST_MEMORY_BYTES_MIN,
             "`host.memory_bytes` is {}, at least {HOST_MEMORY_BYTES_MIN} are needed",
@@ -102,6 +105,7 @@ impl Config {
         let config = Self {
             listen: file.listen,
             retention_s: file.retention_s,
+            snapshots: file.snapshot.into(),
             shutdown_grace_ms: file.shutdown_grace_ms,
             slots,
             cores,
@@ -140,6 +144,7 @@ struct File {
     host: HostFile,
     cache: CacheFile,
     compile: CompileFile,
+    snapshot: SnapshotFile,
     caps: CapsFile,
     telemetry: TelemetryFile,
 }
@@ -168,6 +173,28 @@ struct CompileFile {
     cpu_s: u64,
     memory_bytes: Size,
     slots: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SnapshotFile {
+    records: u64,
+    log_bytes: Size,
+    keep_records: u64,
+    copy_log_bytes: Size,
+    copy_percent: u64,
+}
+
+impl From<SnapshotFile> for SnapshotConfig {
+    fn from(file: SnapshotFile) -> Self {
+        Self {
+            records: file.records,
+            log_bytes: file.log_bytes.0,
+            keep_records: file.keep_records,
+            copy_log_bytes: file.copy_log_bytes.0,
+            copy_percent: file.copy_percent,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -238,6 +265,7 @@ mod tests {
     fn the_defaults_are_those_that_the_code_documents() {
         let config = Config::parse("", MACHINE).unwrap();
         assert_eq!(config.caps, Caps::default());
+        assert_eq!(config.snapshots, SnapshotConfig::default());
         assert_eq!(config.known_results, KnownBounds::default());
         assert_eq!((config.slots, config.cores, config.host_memory_bytes), (32, 2, 18 << 30));
     }
@@ -258,6 +286,8 @@ mod tests {
             ("[host]\nslots = 100000", "4096"),
             ("[host]\nmemory_bytes = \"48GiB\"", "host.memory_bytes"),
             ("[cache]\ndisk_bytes = -1", "negative"),
+            ("[snapshot]\nrecords = 1", "snapshot.records"),
+            ("[snapshot]\ncopy_log_bytes = 1", "snapshot.copy_log_bytes"),
             ("[telemetry]\nsample_ratio = 2.0", "telemetry.sample_ratio"),
             ("nonsense", "not TOML"),
         ] {

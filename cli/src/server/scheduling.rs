@@ -37,10 +37,15 @@ pub(crate) struct Scheduling {
 
 impl Scheduling {
     /// Opens the read model in `data`; starts nothing.
-    pub(crate) fn open(node: &str, ground: Ground, data: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(node: &str, ground: Ground, data: &Path, config: &Config) -> anyhow::Result<Self> {
         let read_model = Arc::new(ReadModel::open(data)?);
         let seed = getrandom::u64().map_err(|error| anyhow!("cannot draw a random seed: {error}"))?;
-        let config = DriverConfig { node: node.to_owned(), core: CoreConfig::default(), seed };
+        let config = DriverConfig {
+            node: node.to_owned(),
+            core: CoreConfig::default(),
+            snapshots: config.snapshots.clone(),
+            seed,
+        };
         let (driver, handle) = Driver::new(config, ground, Arc::clone(&read_model));
         Ok(Self { handle, read_model, driver: Some(driver), stop: CancellationToken::new(), running: None })
     }

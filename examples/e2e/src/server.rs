@@ -15,6 +15,9 @@ pub struct Server {
     data: tempfile::TempDir,
 }
 
+/// Where the settings are, when there are any.
+const SETTINGS_FILE: &str = "settings.toml";
+
 #[derive(Debug)]
 struct Process {
     child: Child,
@@ -31,6 +34,17 @@ impl Server {
     /// It does not get ready.
     pub fn start() -> Self {
         let data = tempfile::tempdir().expect("a directory can be made");
+        Self { process: Process::start(data.path()), data }
+    }
+
+    /// One with settings of its own, as a file in its data directory.
+    ///
+    /// # Panics
+    ///
+    /// It does not get ready.
+    pub fn start_with(settings: &str) -> Self {
+        let data = tempfile::tempdir().expect("a directory can be made");
+        std::fs::write(data.path().join(SETTINGS_FILE), settings).expect("a file can be written there");
         Self { process: Process::start(data.path()), data }
     }
 
@@ -157,6 +171,10 @@ impl Process {
     fn start(data: &Path) -> Self {
         let mut command = Command::new(binary());
         command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+        let settings = data.join(SETTINGS_FILE);
+        if settings.exists() {
+            command.arg("--config").arg(settings);
+        }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the binary can be started");
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
         let mut line = String::new();

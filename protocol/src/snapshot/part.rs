@@ -57,6 +57,8 @@ pub struct Begin {
     pub seq: LogSeq,
     /// The term of the last leader.
     pub term: Term,
+    /// The last leader.
+    pub leader: String,
     /// The time of the last event.
     pub time: Timestamp,
     /// The number that the next tenant gets.

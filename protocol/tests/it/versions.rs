@@ -80,9 +80,10 @@ fn snapshots_survive_one_version_in_both_directions() {
     let labels = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
     let named = BTreeMap::from([("app".to_owned(), Digest([1; 32]))]);
     let row = TaskRow { slot: 3, phase: TaskPhase::Queued, nonce: Nonce(7), next: 9, ..TaskRow::default() };
-    let reference = SnapshotRef { seq: LogSeq(5), digest: Digest([2; 32]), bytes: 6 };
+    let reference = SnapshotRef { seq: LogSeq(5), digest: Digest([2; 32]), bytes: 6, log_bytes: 7 };
     let copy = ReadModelCopy { seq: LogSeq(5), log_bytes: 8, at: Timestamp(9), ..ReadModelCopy::default() };
-    check(&Begin { version: SNAPSHOT_VERSION, seq: LogSeq(1), term: Term(2), time: Timestamp(3), tenant_next: 4 });
+    let leader = "n1".to_owned();
+    check(&Begin { version: 1, seq: LogSeq(1), term: Term(2), leader, time: Timestamp(3), tenant_next: 4 });
     check(&Chain { hash: Digest([3; 32]), log_bytes: 5 });
     check(&DirectoryPart {
         created: Timestamp(1),

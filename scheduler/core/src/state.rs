@@ -44,6 +44,8 @@ pub use tenants::ModuleEntry;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct State {
     pub(crate) term: Term,
+    /// Whose term it is.
+    pub(crate) leader: String,
     pub(crate) time: Timestamp,
     pub(crate) last_seq: LogSeq,
     pub(crate) tenants: Tenants,

@@ -14,18 +14,20 @@ use wasmill_fabric::{AppendError, HostEvent, Leadership, Message, Responder, Sub
 use wasmill_protocol::event::Event;
 use wasmill_protocol::message::{FromHost, Heartbeat, ReportAck, control, subjects};
 use wasmill_protocol::record::{RECORD_VERSION, Record};
-use wasmill_protocol::{Digest, LogSeq, Term};
+use wasmill_protocol::{LogSeq, Term};
 use wasmill_scheduler_core::Core;
 use wasmill_scheduler_core::io::{Counters, Input, Ready, ReplyTo};
 
 use super::dispatch::{Dispatch, DispatchResult, encode};
 use super::fold::{Fold, hash, publish_now};
 use super::forward;
+use super::keeper::Keeper;
 use super::specs::SpecCache;
 use super::trace::Traced;
 use super::waits::Waits;
 use super::{DriverConfig, DriverError, Ground, LeadershipEnd};
 use crate::handle::{Overview, Request, Shared};
+use crate::snapshot::Chain;
 
 /// Appends that are under way at once: one is being synced while the next waits for it, and what happens meanwhile gathers.
 const APPENDS_IN_FLIGHT_MAX: usize = 2;
@@ -52,8 +54,8 @@ pub(super) struct Leader<'a> {
     shared: &'a Arc<Shared>,
     node: &'a str,
     term: Term,
-    last: LogSeq,
-    prev_hash: Digest,
+    chain: Chain,
+    keeper: Keeper,
     appends: FuturesOrdered<BoxFuture<'static, (Result<LogSeq, AppendError>, Effects)>>,
     waits: Waits,
     responders: HashMap<ReplyTo, Responder>,
@@ -96,14 +98,15 @@ impl<'a> Leader<'a> {
         let seed = config.seed.wrapping_add(term.0);
         // Replaced by `lead`, which holds the other end.
         let (dispatched, _) = mpsc::channel(1);
+        let keeper = Keeper::new(&config.snapshots, ground, shared, fold.state.current(), fold.unusable);
         Ok(Self {
             core: Core::new(seed, config.core.clone(), fold.state),
             ground,
             shared,
             node: &config.node,
             term,
-            last: fold.last,
-            prev_hash: fold.prev_hash,
+            chain: fold.chain,
+            keeper,
             appends: FuturesOrdered::new(),
             waits: Waits::default(),
             responders: HashMap::new(),
@@ -116,6 +119,18 @@ impl<'a> Leader<'a> {
     /// Leads until leadership is lost or `shutdown`.
     pub(super) async fn lead(
         mut self,
+        requests: &mut mpsc::Receiver<Request>,
+        published: &mut LogSeq,
+        leadership: &Leadership,
+        shutdown: &CancellationToken,
+    ) -> Result<LeadershipEnd, DriverError> {
+        let led = self.lead_on(requests, published, leadership, shutdown).await;
+        self.keeper.stop().await;
+        led
+    }
+
+    async fn lead_on(
+        &mut self,
         requests: &mut mpsc::Receiver<Request>,
         published: &mut LogSeq,
         leadership: &Leadership,
@@ -151,6 +166,7 @@ impl<'a> Leader<'a> {
                     if count == 0 { ears = self.listen().await?; }
                     forwarded.drain(..).for_each(|message| self.forwarded(message));
                 }
+                Some(kept) = self.keeper.next() => kept.into_iter().for_each(|input| self.step(input)),
                 message = ears.heartbeats.recv() => match message {
                     Some(message) => self.heartbeat(&message),
                     None => ears = self.listen().await?,
@@ -279,6 +295,9 @@ impl<'a> Leader<'a> {
                 self.append_nothing(Effects { ready, ..Effects::default() });
             } else {
                 self.append(events, Effects { ready, traced, ..Effects::default() });
+                if self.keeper.wants_snapshot(&self.chain) {
+                    self.keeper.hold(self.core.freeze(), self.chain);
+                }
             }
         }
     }
@@ -294,7 +313,7 @@ impl<'a> Leader<'a> {
             queue: self.core.queue_depth(),
             counters: named(self.core.counters()),
             at: self.shared.clock.now(),
-            log_seq: self.last,
+            log_seq: self.chain.last,
         };
         let overviews = self.overviews.drain(..).map(|answer| (answer, overview.clone())).collect();
         self.append_nothing(Effects { overviews, ..Effects::default() });
@@ -302,13 +321,13 @@ impl<'a> Leader<'a> {
 
     /// Effects that only wait for what was appended before.
     fn append_nothing(&mut self, effects: Effects) {
-        let last = self.last;
+        let last = self.chain.last;
         self.appends.push_back(std::future::ready((Ok(last), effects)).boxed());
     }
 
     /// Appends one record, or several when the log does not take one of this size; the effects wait for the last.
     fn append(&mut self, mut events: Vec<Event>, mut effects: Effects) {
-        let record = Record { version: RECORD_VERSION, term: self.term, prev_hash: self.prev_hash, events };
+        let record = Record { version: RECORD_VERSION, term: self.term, prev_hash: self.chain.hash, events };
         let bytes = record.encode();
         if bytes.len() > self.ground.log.record_bytes_max() && record.events.len() > 1 {
             events = record.events;
@@ -317,11 +336,11 @@ impl<'a> Leader<'a> {
             self.append(second_half, effects);
             return;
         }
-        self.prev_hash = hash(&bytes);
-        let span = effects.traced.append(self.last.next(), record.events.len(), bytes.len());
-        let appended = self.ground.log.append(self.last, bytes);
-        self.last = self.last.next();
-        self.step(Input::Appended(self.last));
+        let chain = self.chain.then(hash(&bytes), bytes.len());
+        let span = effects.traced.append(chain.last, record.events.len(), bytes.len());
+        let appended = self.ground.log.append(self.chain.last, bytes);
+        self.chain = chain;
+        self.step(Input::Appended(chain.last));
         effects.record = Some(Arc::new(record));
         self.appends.push_back(async move { (appended.instrument(span).await, effects) }.boxed());
     }
@@ -344,6 +363,7 @@ impl<'a> Leader<'a> {
         };
         if let Some(record) = effects.record {
             publish_now(self.shared, published, seq, &record);
+            self.keeper.durable(seq, &self.chain);
             self.step(Input::ReadModelAt(LogSeq(seq.0.saturating_sub(KEY_RECORDS_KEPT))));
             self.announce_leadership();
         }

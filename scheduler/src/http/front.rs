@@ -66,7 +66,8 @@ async fn reach(app: &App, headers: &HeaderMap) -> Handled<()> {
     let Some(value) = headers.get(LOG_SEQ_HEADER) else { return Ok(()) };
     let seq = value.to_str().ok().and_then(|text| text.parse().ok()).map(LogSeq).ok_or_else(|| {
         let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        Fault::new(Code::MalformedRequest, format!("`{text}` is not the number of a record")).field(LOG_SEQ_HEADER.as_str())
+        Fault::new(Code::MalformedRequest, format!("`{text}` is not the number of a record"))
+            .field(LOG_SEQ_HEADER.as_str())
     })?;
     if app.handle.reach(seq).await {
         return Ok(());

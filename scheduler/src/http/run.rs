@@ -131,10 +131,12 @@ async fn run_to_end(app: &App, mut spec: TaskSpec) -> Handled {
     spec.trace = wasmill_trace::place_of(&span);
     app.handle.command(submission(task, &Arc::new(spec), None)).instrument(span).await?;
     interest.accepted = true;
-    let Some(notice) = wait.ended().await else {
+    let notice = wait.ended().await;
+    // Also when we cannot tell how: it goes on, and its id is in the answer.
+    interest.ended = true;
+    let Some(notice) = notice else {
         return Err(Fault::plain(Code::ShuttingDown).task(task));
     };
-    interest.ended = true;
     let mut response = match answer(app, task, &notice).await {
         Ok(response) => response,
         Err(fault) => fault.into_response(),

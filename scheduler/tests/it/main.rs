@@ -11,6 +11,7 @@ mod connections;
 mod modules;
 mod restart;
 mod run;
+mod snapshots;
 mod submission;
 mod system;
 mod tasks;

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod copy;
 mod checkpoints;
+mod copy;
 mod erasure;
 mod lifecycle;
 mod listing;

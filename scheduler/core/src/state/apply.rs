@@ -59,9 +59,10 @@ impl State {
         let at = event.at;
         self.time = self.time.max(at);
         match &event.body {
-            EventBody::TermStarted { term, .. } => {
+            EventBody::TermStarted { term, node } => {
                 assert!(*term > self.term, "term {term} follows term {}", self.term);
                 self.term = *term;
+                self.leader.clone_from(node);
             }
             EventBody::TenantPut { tenant } => self.tenants.put(tenant),
             EventBody::TenantRemoved { tenant } => {

@@ -63,10 +63,10 @@ impl State {
     ///
     /// Call it between two records: events that were applied since the last one would be in it, too.
     pub fn freeze(&self) -> Frozen {
-        let Self { term, time, last_seq, .. } = *self;
-        let tenant_next = self.tenants.next();
+        let Self { term, time, last_seq: seq, .. } = *self;
+        let (leader, tenant_next) = (self.leader.clone(), self.tenants.next());
         Frozen {
-            begin: Begin { version: SNAPSHOT_VERSION, seq: last_seq, term, time, tenant_next },
+            begin: Begin { version: SNAPSHOT_VERSION, seq, term, leader, time, tenant_next },
             tenants: self.tenants.entries().map(|(number, entry)| freeze_tenant(number, entry)).collect(),
             tasks: self.tasks.clone(),
             shapes: self.shapes.places(),

@@ -16,6 +16,11 @@ impl State {
         self.term
     }
 
+    /// The last leader; empty when there was none.
+    pub fn leader(&self) -> &str {
+        &self.leader
+    }
+
     /// The time of the last event.
     pub fn time(&self) -> Timestamp {
         self.time

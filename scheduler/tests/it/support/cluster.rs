@@ -17,7 +17,7 @@ use wasmill_fabric::{HostEvent, HostRegistration, Leadership, Lease, Membership,
 use wasmill_protocol::Term;
 use wasmill_protocol::message::HostInfo;
 use wasmill_scheduler::Handle;
-use wasmill_scheduler::driver::{Driver, DriverConfig, Ground};
+use wasmill_scheduler::driver::{Driver, DriverConfig, Ground, SnapshotConfig};
 use wasmill_scheduler::http::{HttpConfig, bootstrap_admin, serve};
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler_core::CoreConfig;
@@ -132,7 +132,12 @@ impl Node {
     async fn start(name: String, seed: u64, ground: Ground) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let read_model = Arc::new(ReadModel::open(dir.path()).unwrap());
-        let config = DriverConfig { node: name.clone(), core: CoreConfig::default(), seed };
+        let config = DriverConfig {
+            node: name.clone(),
+            core: CoreConfig::default(),
+            snapshots: SnapshotConfig::default(),
+            seed,
+        };
         let (driver, handle) = Driver::new(config, ground, read_model);
         let stop = CancellationToken::new();
         let stopped = stop.clone();

@@ -95,7 +95,7 @@ impl Restoring {
     ///
     /// When parts are missing or contradict each other.
     pub fn finish(self) -> Result<State, RestoreError> {
-        let Begin { seq, term, time, tenant_next, .. } = self.begin.ok_or(RestoreError::Misplaced)?;
+        let Begin { seq, term, leader, time, tenant_next, .. } = self.begin.ok_or(RestoreError::Misplaced)?;
         let mut tasks = built(self.tasks, TASKS)?;
         let mut shapes = built(self.shapes, SHAPES)?;
         let mut patiences = built(self.patiences, PATIENCES)?;
@@ -114,6 +114,7 @@ impl Restoring {
         let timed = tasks.iter().filter(|(_, task)| task.timer.0 > 0);
         let mut state = State {
             term,
+            leader,
             time,
             last_seq: seq,
             tenants: Tenants::from_entries(tenants, tenant_next).ok_or(contradiction(TENANTS))?,
