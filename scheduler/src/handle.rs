@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use wasmill_fabric::Blobs;
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::{HostId, LogSeq, TaskId, Term, Timestamp};
-use wasmill_scheduler_core::io::{Counters, HostView, QueueDepth, Waiting};
+use wasmill_scheduler_core::io::{BenchedPolicy, Counters, HostView, QueueDepth, Waiting};
 
 use crate::clock::Clock;
 use crate::directory::Directory;
@@ -92,6 +92,8 @@ pub struct Overview {
     pub queue: QueueDepth,
     /// What was counted.
     pub counters: Counters,
+    /// Policies in whose place the built-in default decides.
+    pub policies_benched: Vec<BenchedPolicy>,
     /// When this was so.
     pub at: Timestamp,
 }

@@ -126,7 +126,8 @@ impl Standing {
             | EventBody::ModuleAdded { .. }
             | EventBody::ModuleRemoved { .. }
             | EventBody::AliasSet { .. }
-            | EventBody::AliasRemoved { .. } => None,
+            | EventBody::AliasRemoved { .. }
+            | EventBody::PolicyBenched { .. } => None,
         }
     }
 
