@@ -71,7 +71,7 @@ const SNAPSHOTS_ALL_THE_TIME: &str = "\
 fn f32_kills_while_snapshots_are_taken_lose_nothing() {
     const ROUNDS: usize = 6;
     const TASKS_PER_ROUND: usize = 400;
-    let mut server = Server::start_with(SNAPSHOTS_ALL_THE_TIME);
+    let mut server = Server::start_with_settings(SNAPSHOTS_ALL_THE_TIME);
     server.push("prime-sieve");
     let mut expected = BTreeSet::new();
     for round in 0..ROUNDS {

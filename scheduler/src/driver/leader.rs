@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use wasmill_fabric::{AppendError, HostEvent, Leadership, Message, Responder, Subscription};
-use wasmill_protocol::event::Event;
+use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::message::{FromHost, Heartbeat, ReportAck, control, subjects};
-use wasmill_protocol::record::{RECORD_VERSION, Record};
+use wasmill_protocol::record::Record;
 use wasmill_protocol::{LogSeq, Term};
 use wasmill_scheduler_core::Core;
 use wasmill_scheduler_core::io::{Counters, Input, Ready, ReplyTo};
@@ -312,6 +312,7 @@ impl<'a> Leader<'a> {
             hosts: self.core.hosts(),
             queue: self.core.queue_depth(),
             counters: named(self.core.counters()),
+            policies_benched: self.core.state().policies_benched().cloned().collect(),
             at: self.shared.clock.now(),
             log_seq: self.chain.last,
         };
@@ -327,7 +328,8 @@ impl<'a> Leader<'a> {
 
     /// Appends one record, or several when the log does not take one of this size; the effects wait for the last.
     fn append(&mut self, mut events: Vec<Event>, mut effects: Effects) {
-        let record = Record { version: RECORD_VERSION, term: self.term, prev_hash: self.chain.hash, events };
+        let version = Record::version_for(&events);
+        let record = Record { version, term: self.term, prev_hash: self.chain.hash, events };
         let bytes = record.encode();
         if bytes.len() > self.ground.log.record_bytes_max() && record.events.len() > 1 {
             events = record.events;
@@ -364,6 +366,7 @@ impl<'a> Leader<'a> {
         if let Some(record) = effects.record {
             publish_now(self.shared, published, seq, &record);
             self.keeper.durable(seq, &self.chain);
+            warn_of_benched(&record.events);
             self.step(Input::ReadModelAt(LogSeq(seq.0.saturating_sub(KEY_RECORDS_KEPT))));
             self.announce_leadership();
         }
@@ -403,4 +406,18 @@ impl<'a> Leader<'a> {
 
 fn named(counters: Counters) -> BTreeMap<String, u64> {
     counters.by_name.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
+}
+
+/// Says which policies do not decide any more.
+fn warn_of_benched(events: &[Event]) {
+    for event in events {
+        if let EventBody::PolicyBenched { hook, policy, reason } = &event.body {
+            tracing::warn!(
+                hook = hook.as_str(),
+                policy,
+                reason,
+                "a policy failed too often; the built-in default decides"
+            );
+        }
+    }
 }

@@ -215,6 +215,8 @@ impl Page {
             let count = overview.hosts.iter().filter(|host| host.state == state).count();
             self.sample(&format!("{{state=\"{state}\"}}"), count);
         }
+        let benched = overview.policies_benched.len();
+        self.single("wasmill_policies_benched", "gauge", "Policies in whose place the default decides.", benched);
         self.begin("wasmill_scheduler_total", "counter", "What the scheduler's core has counted since it leads.");
         for (name, count) in &overview.counters {
             self.sample(&format!("{{what=\"{name}\"}}"), count);

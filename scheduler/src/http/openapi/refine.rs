@@ -63,6 +63,7 @@ const ABSENT_AT_TIMES: [(&str, &[&str]); 10] = [
     ("HostDoc", &[]),
     ("StatusDoc", &[]),
     ("Caps", &[]),
+    ("BenchedDoc", &[]),
     ("TenantDoc", &[]),
     ("Limits", &[]),
     ("Quotas", &[]),
