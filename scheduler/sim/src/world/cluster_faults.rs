@@ -150,7 +150,7 @@ impl World {
                 }
             }
             ClusterFault::EtcdBackup => self.servers().backup = Some(self.servers().etcd.backup()),
-            ClusterFault::Strikes(disaster) => self.strike(disaster),
+            ClusterFault::Strikes(disaster) => return self.strike(disaster),
         }
         Ok(())
     }
@@ -192,7 +192,7 @@ impl World {
     }
 
     /// The NATS servers are gone. Of the records that wait, a first part is stored before, and nobody is told which.
-    fn nats_stops(&mut self, stop: Stop) -> Checked {
+    pub(super) fn nats_stops(&mut self, stop: Stop) -> Checked {
         let now = self.now;
         self.marks.hit(match stop {
             Stop::Killed => Mark::LogStopped,
@@ -216,6 +216,11 @@ impl World {
     fn nats_starts(&mut self) {
         let now = self.now;
         self.servers().jetstream.start(now);
+        // Connections were lost: whoever reads the log begins anew, and looks where it ends.
+        let leading = self.listening();
+        for node in (0..self.nodes.len()).filter(|node| !leading.contains(node)) {
+            self.ask_end(node);
+        }
     }
 
     fn etcd_regains_quorum(&mut self) {

@@ -224,7 +224,7 @@ impl World {
             self.heal_servers();
         }
         for later in ACTS_AFTER_HEALING_US {
-            self.at(later, Happening::Act);
+            self.at(later, Happening::Change);
         }
         for node in 0..self.nodes.len() {
             self.node_starts(node);

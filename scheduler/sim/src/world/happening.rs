@@ -28,6 +28,8 @@ pub struct Sender {
 pub enum Happening {
     /// A client does something.
     Act,
+    /// A client changes something, whatever was before.
+    Change,
     /// A request reaches a control node.
     Asked(usize, RequestId, Command),
     /// A request was looked up in the read model and reaches the core, or the leader.
@@ -36,8 +38,12 @@ pub enum Happening {
     Answered(RequestId, Result<Done, Refusal>),
     /// A client runs out of patience.
     Impatient(RequestId),
-    /// A command reaches whoever leads in its term.
-    Forwarded(Box<Forwarded>),
+    /// A command of another node reaches the one that leads in its term.
+    Forwarded(usize, Box<Forwarded>),
+    /// A node learns that nobody has heard a try of a forwarded command.
+    ForwardUnheard(ForwardAddress, u32),
+    /// A node looks for a leader again.
+    ForwardAgain(ForwardAddress, u32),
     /// The leader's answer, and the record that holds it, reach the node that had forwarded a command.
     ForwardAnswered(ForwardAddress, LogSeq, Result<Done, Refusal>),
     /// A node stops waiting for the answer to a try of a forwarded command.
@@ -99,6 +105,8 @@ pub enum LogHappening {
     News(Sender),
     /// A node looks by itself, and will again.
     Poll(Sender),
+    /// A node asks once more where the log ends.
+    Look(Sender, u32),
     /// A node's appender asked to be woken.
     AppendTick(Sender),
 }
@@ -128,13 +136,24 @@ impl Happening {
     /// The control node that this happens to, if it is one: while that is stopped it does not notice.
     pub(super) fn node(&self) -> Option<usize> {
         match self {
-            Self::Asked(node, ..) | Self::FromHost(node, ..) | Self::Heartbeat(node, ..) => Some(*node),
+            Self::Asked(node, ..)
+            | Self::Forwarded(node, _)
+            | Self::FromHost(node, ..)
+            | Self::Heartbeat(node, ..) => Some(*node),
             Self::LookedUp(sender, ..)
             | Self::NodeTick(sender)
             | Self::HostAck(sender, ..)
-            | Self::Log(LogHappening::News(sender) | LogHappening::Poll(sender) | LogHappening::AppendTick(sender))
+            | Self::Log(
+                LogHappening::News(sender)
+                | LogHappening::Poll(sender)
+                | LogHappening::Look(sender, _)
+                | LogHappening::AppendTick(sender),
+            )
             | Self::Etcd(EtcdHappening::WatchNews(sender, _) | EtcdHappening::SeatTick(sender)) => Some(sender.node),
-            Self::ForwardAnswered(address, ..) | Self::ForwardTimeout(address, _) => Some(address.node),
+            Self::ForwardAnswered(address, ..)
+            | Self::ForwardUnheard(address, _)
+            | Self::ForwardAgain(address, _)
+            | Self::ForwardTimeout(address, _) => Some(address.node),
             Self::Log(LogHappening::Answer(caller, _) | LogHappening::Timeout(caller))
             | Self::Etcd(EtcdHappening::Answer(caller, _) | EtcdHappening::Timeout(caller)) => match caller.place {
                 Place::Node(node) => Some(node),
@@ -149,13 +168,16 @@ impl World {
     pub(super) fn happen(&mut self, happening: Happening) -> Checked {
         match happening {
             Happening::Act => self.act(),
+            Happening::Change => self.change(),
             Happening::Asked(node, request, command) => return self.asked(node, request, command),
             Happening::LookedUp(sender, request, command) => return self.looked_up(sender, request, command),
             Happening::Answered(request, answer) => return self.answered(request, answer),
             Happening::Impatient(request) => self.impatient(request),
-            Happening::Forwarded(forwarded) => self.hear_forwarded(*forwarded),
+            Happening::Forwarded(node, forwarded) => self.hear_forwarded(node, *forwarded),
+            Happening::ForwardUnheard(address, tries) => return self.forward_unheard(address, tries),
+            Happening::ForwardAgain(address, tries) => self.forward_again(address, tries),
             Happening::ForwardAnswered(address, seq, answer) => return self.forward_answered(address, seq, answer),
-            Happening::ForwardTimeout(address, tries) => return self.forward_timeout(address, tries),
+            Happening::ForwardTimeout(address, tries) => self.forward_timeout(address, tries),
             Happening::Durable(seq, life) => return self.durable_on_disk(seq, life),
             Happening::NodeTick(sender) => self.node_tick(sender),
             Happening::HostJoined(info, life) => self.host_joined(Sender { node: 0, life }, info),
@@ -190,6 +212,11 @@ impl World {
             LogHappening::Timeout(caller) => return self.log_answered(caller, None),
             LogHappening::News(sender) => return self.read_log(sender),
             LogHappening::Poll(sender) => return self.poll_log(sender),
+            LogHappening::Look(sender, looks) => {
+                if self.nodes[sender.node].alive(sender.life).is_some() {
+                    self.look_for_end(sender.node, looks);
+                }
+            }
             LogHappening::AppendTick(sender) => self.append_tick(sender),
         }
         Ok(())

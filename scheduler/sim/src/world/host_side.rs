@@ -191,7 +191,8 @@ impl World {
             self.marks.hit(Mark::StaleAckIgnored);
         }
         let held: Vec<_> = message.reports.iter().map(Report::id).filter(|id| core.holds(*id)).collect();
-        self.step_host(address.host, address.life, Input::Acknowledged(address.number));
+        let term = if self.plant == Some(Plant::StaleAckTrusted) { core.term().max(term) } else { term };
+        self.step_host(address.host, address.life, Input::Acknowledged { number: address.number, term });
         let core = self.hosts[address.host].core.as_ref();
         let dropped = held.into_iter().find(|id| core.is_some_and(|core| !core.holds(*id)));
         if let Some(id) = dropped {

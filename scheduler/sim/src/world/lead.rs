@@ -162,7 +162,9 @@ impl World {
         let mut assign = Vec::new();
         for (id, queue_us) in message.assign {
             self.oracle.sent(id)?;
-            let spec = Arc::clone(&self.oracle.tasks[&id.task].spec);
+            // After a disaster nobody knows what the log holds.
+            let Some(life) = self.oracle.tasks.get(&id.task) else { continue };
+            let spec = Arc::clone(&life.spec);
             assign.push(Assignment { id, spec, checkpoint: Payload::Empty, queue_us });
         }
         let Some(index) = self.hosts.iter().position(|host| host.id == message.host) else { return Ok(()) };

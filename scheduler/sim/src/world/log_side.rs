@@ -94,12 +94,6 @@ impl World {
         self.at(LOG_PATIENCE_US, Happening::Log(LogHappening::Timeout(caller)));
     }
 
-    /// Asks where the log ends.
-    pub(super) fn ask_end(&mut self, node: usize) {
-        let seen = self.nodes[node].seen();
-        self.ask_log(node, LogAsk::End, LogWait::End(seen));
-    }
-
     /// A request reaches the servers.
     pub(super) fn log_asked(&mut self, caller: Caller, ask: LogAsk) {
         let now = self.now;
@@ -130,8 +124,8 @@ impl World {
                 LogAnswer::Found(found.map(|found| found.id.as_ref().and_then(id)), LogSeq(info.first_seq))
             }
             LogAsk::End => match servers.log_end() {
-                Some(last) => LogAnswer::End(last),
-                None => return,
+                Ok(last) => LogAnswer::End(last),
+                Err(_) => return,
             },
         };
         self.answer_log(caller, answer);
@@ -175,6 +169,8 @@ impl World {
         let Ok(entry) = self.decoder.decode(seq, &payload) else { return Ok(()) };
         if let Some(Caller { place: Place::Node(node), .. }) = caller {
             let seen = self.nodes[node].seen();
+            let floor = self.nodes[node].process.as_ref().and_then(|process| process.cluster.as_ref());
+            let seen = floor.map_or(seen, |cluster| cluster.floor.max(seen));
             hold!(seq > seen, "node-{node} has seen record {seen} and appended record {seq}: the log was shorter");
         }
         self.oracle.durable(seq, &entry, &mut self.marks)?;
@@ -234,8 +230,10 @@ impl World {
                 };
                 self.step_appender(node, now_us, Input::Found(call, found));
             }
-            (LogWait::End(seen), Some(LogAnswer::End(last))) => return self.end_told(node, last, seen),
-            (LogWait::End(_), _) => self.ask_end(node),
+            (LogWait::End(seen, looks), Some(LogAnswer::End(last))) => {
+                return self.end_told(node, last, seen, looks);
+            }
+            (LogWait::End(..), _) => self.ask_end(node),
         }
         Ok(())
     }
@@ -369,6 +367,9 @@ impl World {
         let same = stands == Some(entry.hash) || self.oracle.shortened;
         hold!(same, "node-{node} was told that its record {seq} is durable, and another one is");
         process.published = process.published.max(seq);
+        if let Some(cluster) = &mut process.cluster {
+            cluster.floor = cluster.floor.max(seq);
+        }
         leader.core.step(clock, LeaderInput::ReadModelAt(LogSeq(seq.0.saturating_sub(lag))));
         let read_model = LogSeq(seq.0.saturating_sub(lag));
         self.nodes[node].read_model = self.nodes[node].read_model.max(read_model);

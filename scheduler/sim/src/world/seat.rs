@@ -132,6 +132,12 @@ impl World {
             (EtcdWait::Grant(round) | EtcdWait::Guard(round), _) => Input::Failed { round },
             (EtcdWait::Hosts(epoch), answer) => return self.hosts_listed(sender, epoch, answer),
             (EtcdWait::Watch(epoch), answer) => return self.watch_opened(sender, epoch, answer),
+            (EtcdWait::Mark, answer) => {
+                let mark = if let Some(EtcdAnswer::Mark(mark)) = answer { Some(mark) } else { None };
+                return self.mark_told(node, mark);
+            }
+            (EtcdWait::Raise, Some(EtcdAnswer::Mark(_))) => return,
+            (EtcdWait::Raise, _) => return self.mark_unraised(node),
             (EtcdWait::Nothing, _) => return,
         };
         self.step_seat(node, input);
