@@ -24,6 +24,9 @@ pub trait Bus: Send + Sync {
     /// then is lost. When the last part of `subject` is `*` it stands for any one part.
     fn subscribe(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>>;
 
+    /// As [`Bus::subscribe`], but each message goes to one of those who share `subject`, whoever that is.
+    fn subscribe_shared(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>>;
+
     /// The largest payload in bytes that [`Bus::request`], [`Bus::publish`] and [`Responder::respond`] carry.
     fn payload_bytes_max(&self) -> usize;
 }

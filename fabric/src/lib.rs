@@ -5,9 +5,11 @@
 
 pub mod blobs;
 pub mod bus;
+pub mod cluster;
 pub mod embedded;
 pub mod log;
 pub mod membership;
+pub mod served_blobs;
 
 pub use blobs::{BlobError, BlobStat, BlobWriter, Blobs};
 pub use bus::{Bus, BusError, Message, Responder, Subscription};

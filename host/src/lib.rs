@@ -8,4 +8,5 @@ pub mod bench;
 pub mod channel;
 pub mod compile;
 pub mod engine;
+mod lru;
 pub mod sandbox;

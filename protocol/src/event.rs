@@ -8,6 +8,7 @@ use crate::ids::{Attempt, AttemptId, Digest, HostId, Incarnation, TaskId, Tenant
 use crate::module::ModuleInfo;
 use crate::outcome::{Outcome, Usage};
 use crate::payload::Payload;
+use crate::snapshot::{ReadModelCopy, SnapshotRef};
 use crate::task::{FinalState, TaskSpec};
 use crate::tenant::{Tenant, Token};
 use crate::time::Timestamp;
@@ -161,6 +162,16 @@ pub enum EventBody {
         /// From where.
         host: HostId,
     },
+    /// A snapshot of the state is stored: a start needs what the log says after it and no more.
+    SnapshotTaken {
+        /// Up to where, and which blob.
+        snapshot: SnapshotRef,
+    },
+    /// A copy of the read model is stored, for whoever has none of its own that the log still leads on from.
+    ReadModelSaved {
+        /// Up to where, and which blob.
+        copy: ReadModelCopy,
+    },
 }
 
 /// What becomes of a task when an attempt has ended.
@@ -216,7 +227,9 @@ impl EventBody {
             | Self::ModuleAdded { .. }
             | Self::ModuleRemoved { .. }
             | Self::AliasSet { .. }
-            | Self::AliasRemoved { .. } => None,
+            | Self::AliasRemoved { .. }
+            | Self::SnapshotTaken { .. }
+            | Self::ReadModelSaved { .. } => None,
         }
     }
 

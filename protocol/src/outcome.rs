@@ -187,4 +187,14 @@ pub struct Usage {
     pub input_bytes: u64,
     /// Bytes of the result.
     pub output_bytes: u64,
+    /// Nothing was run: the result is the one that an earlier attempt gave to the same question, and so is all of the above but
+    /// `queue_us`.
+    pub cached: bool,
+}
+
+impl Usage {
+    /// What was really used by this attempt: nothing but the wait, when the result was there already.
+    pub fn spent(&self) -> Self {
+        if self.cached { Self { queue_us: self.queue_us, cached: true, ..Self::default() } } else { *self }
+    }
 }

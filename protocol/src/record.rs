@@ -8,7 +8,10 @@ use crate::event::Event;
 use crate::ids::{Digest, LogSeq, Term};
 
 /// The version of records that this code writes. A reader refuses a newer one: an unknown record halts, it is never skipped.
-pub const RECORD_VERSION: u32 = 1;
+///
+/// 2 added snapshots ([`EventBody::SnapshotTaken`](crate::event::EventBody::SnapshotTaken) and
+/// [`EventBody::ReadModelSaved`](crate::event::EventBody::ReadModelSaved)).
+pub const RECORD_VERSION: u32 = 2;
 
 /// A batch of events that became durable together.
 ///

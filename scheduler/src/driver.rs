@@ -3,9 +3,12 @@
 //! Nothing is decided here. A refused append is never undone: leadership ends, the core is dropped, and the next
 //! leadership rebuilds it from the log.
 
-mod dispatch;
+mod fold;
+mod follower;
+mod forward;
 mod leader;
-mod replay;
+
+mod dispatch;
 mod specs;
 mod waits;
 
@@ -15,7 +18,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use wasmill_fabric::{AppendError, Blobs, Bus, BusError, Log, LogError, Membership, MembershipError};
+use wasmill_fabric::{AppendError, Blobs, Bus, BusError, Log, LogError, Membership};
 use wasmill_protocol::command::Refusal;
 use wasmill_protocol::record::RecordError;
 use wasmill_protocol::{LogSeq, Term};
@@ -28,8 +31,9 @@ use crate::handle::{Handle, REQUESTS_WAITING_MAX, Request, Shared, Standing};
 use crate::progress::ProgressBoard;
 use crate::read_model::ReadModel;
 
+use fold::Fold;
+use follower::Follower;
 use leader::Leader;
-use replay::Replay;
 
 /// What the driver stands on.
 #[derive(Clone)]
@@ -95,9 +99,18 @@ pub enum DriverError {
         /// What the log holds.
         seen: Term,
     },
-    /// The election failed.
-    #[error("cannot take part in the election")]
-    Membership(#[from] MembershipError),
+    /// A record was appended by somebody who did not lead.
+    #[error(
+        "record {seq} of the log is of term {found}, but term {current} had begun: the log was changed; restore it from a backup"
+    )]
+    TermMixed {
+        /// Which record.
+        seq: LogSeq,
+        /// Its term.
+        found: Term,
+        /// The term that had begun.
+        current: Term,
+    },
     /// The bus refused a subscription.
     #[error("cannot listen to hosts")]
     Bus(#[from] BusError),
@@ -137,12 +150,13 @@ impl Driver {
             blobs: Arc::clone(&ground.blobs),
             clock: Clock::start(),
             standing,
+            published: watch::Sender::new(LogSeq(0)),
         });
         let handle = Handle { requests: sender, shared: Arc::clone(&shared) };
         (Self { config, ground, shared, requests, published: LogSeq(0) }, handle)
     }
 
-    /// Campaigns, leads, and campaigns again, until `shutdown`.
+    /// Follows, leads when elected, and follows again, until `shutdown`.
     ///
     /// # Errors
     ///
@@ -150,18 +164,19 @@ impl Driver {
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), DriverError> {
         let mut pause = NO_SPACE_PAUSE_MIN;
         loop {
-            let campaign = self.ground.membership.campaign(&self.config.node);
-            let leadership = tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                leadership = campaign => leadership?,
-            };
-            let replay = Replay::run(&self.ground, &self.shared, &mut self.published).await?;
-            let leader = Leader::new(&self.config, &self.ground, &self.shared, replay, &leadership)?;
-            let led = leader.lead(&mut self.requests, &mut self.published, leadership, &shutdown).await;
+            // Anew after every leadership: what the core had decided and the log does not hold is gone with it.
+            let Some(fold) = self.begin(&shutdown).await? else { return Ok(()) };
+            let follower = Follower::new(&self.config, &self.ground, &self.shared, fold);
+            let followed = follower.follow(&mut self.requests, &mut self.published, &shutdown).await?;
+            let Some((fold, leadership)) = followed else { return Ok(()) };
+            let leader = Leader::new(&self.config, &self.ground, &self.shared, fold, leadership.term)?;
+            let led = leader.lead(&mut self.requests, &mut self.published, &leadership, &shutdown).await;
             self.shared.standing.send_modify(|standing| {
                 standing.leading = false;
                 standing.leader = None;
             });
+            // Others need not wait for the lease to end by itself.
+            leadership.lease.release().await;
             match led? {
                 LeadershipEnd::Shutdown => return Ok(()),
                 LeadershipEnd::Lost => pause = NO_SPACE_PAUSE_MIN,
@@ -170,29 +185,40 @@ impl Driver {
                         retry_s = pause.as_secs(),
                         "the disk is full: nothing is accepted until there is space"
                     );
-                    self.refuse_for_want_of_space(pause, &shutdown).await;
+                    self.shared.standing.send_modify(|standing| standing.no_space = true);
+                    self.refuse_while(&Refusal::NoSpace, tokio::time::sleep(pause), &shutdown).await;
                     pause = (pause * 2).min(NO_SPACE_PAUSE_MAX);
                 }
             }
         }
     }
 
-    /// Answers everybody that the disk is full, for `pause`.
-    async fn refuse_for_want_of_space(&mut self, pause: Duration, shutdown: &CancellationToken) {
-        self.shared.standing.send_modify(|standing| standing.no_space = true);
-        let over = tokio::time::sleep(pause);
+    /// The beginning of the log, as soon as it can be reached; `None` when asked to stop before.
+    async fn begin(&mut self, shutdown: &CancellationToken) -> Result<Option<Fold>, DriverError> {
+        loop {
+            match Fold::begin(&*self.ground.log, &self.shared).await {
+                Ok(fold) => return Ok(Some(fold)),
+                Err(DriverError::Log(LogError::Unreachable { action, reason })) => {
+                    tracing::warn!(%reason, "cannot {action} the log, trying again");
+                }
+                Err(error) => return Err(error),
+            }
+            self.refuse_while(&Refusal::NotLeader, tokio::time::sleep(LOG_RETRY), shutdown).await;
+            if shutdown.is_cancelled() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Refuses everything until `over`.
+    async fn refuse_while(&mut self, refusal: &Refusal, over: impl Future<Output = ()>, shutdown: &CancellationToken) {
         tokio::pin!(over);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = &mut over => return,
                 request = self.requests.recv() => match request {
-                    Some(Request::Command(_, answer)) => drop(answer.send(Err(Refusal::NoSpace))),
-                    Some(Request::Commands(commands, answer)) => {
-                        drop(answer.send(vec![Err(Refusal::NoSpace); commands.len()]));
-                    }
-                    // Dropping the sender tells the asker that there is no answer.
-                    Some(_) => {}
+                    Some(request) => forward::refuse(request, refusal),
                     None => return,
                 },
             }
@@ -200,6 +226,8 @@ impl Driver {
     }
 }
 
+/// The wait before a log that cannot be reached is tried again.
+const LOG_RETRY: Duration = Duration::from_millis(500);
 /// How long the first full disk is waited out.
 const NO_SPACE_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// How long a disk that stays full is waited out between two tries.

@@ -28,7 +28,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use wasmill_protocol::event::EventBody;
 use wasmill_protocol::record::Record;
-use wasmill_protocol::{Digest, LogSeq, Payload, TaskId, TaskSpec, TenantName, Timestamp};
+use wasmill_protocol::{Attempt, Digest, LogSeq, Payload, TaskId, TaskSpec, TenantName, Timestamp};
 
 pub use self::filter::{Cursor, Page, ParseCursorError, TaskFilter};
 use self::flush::{Gathered, Pipeline, Sweep};
@@ -36,7 +36,7 @@ use self::fold::Standing;
 use self::pending::PendingEvent;
 use self::read::Stored;
 use self::readers::Readers;
-pub use self::row::{HISTORY_ENTRIES_MAX, History, HistoryEntry, HistoryEvent, TaskRow};
+pub use self::row::{BeganWith, HISTORY_ENTRIES_MAX, History, HistoryEntry, HistoryEvent, TaskRow};
 
 /// The file in the data directory.
 const FILE: &str = "read-model.sqlite";
@@ -158,6 +158,20 @@ impl ReadModel {
     /// As [`ReadModel::task`].
     pub async fn history(&self, tenant: &TenantName, id: TaskId) -> Result<Option<History>, ReadError> {
         Ok(self.find(tenant, id).await?.map(|stored| stored.standing.into_history()))
+    }
+
+    /// The checkpoint that an attempt of a task began with; `None` when the tenant has no task of this id.
+    ///
+    /// # Errors
+    ///
+    /// As [`ReadModel::task`].
+    pub async fn began_with(
+        &self,
+        tenant: &TenantName,
+        id: TaskId,
+        attempt: Attempt,
+    ) -> Result<Option<BeganWith>, ReadError> {
+        Ok(self.find(tenant, id).await?.map(|stored| stored.standing.began_with(attempt)))
     }
 
     async fn find(&self, tenant: &TenantName, id: TaskId) -> Result<Option<Stored>, ReadError> {

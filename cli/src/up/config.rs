@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Deserializer};
+use wasmill_host::agent::KnownBounds;
 use wasmill_protocol::limits::Caps;
 
 /// The commented defaults: the reference of every setting.
@@ -24,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) cache_disk_bytes: u64,
     pub(crate) cache_memory_bytes: u64,
+    pub(crate) known_results: KnownBounds,
     pub(crate) compile_cpu_s: u64,
     pub(crate) compile_memory_bytes: u64,
     pub(crate) compile_slots: u32,
@@ -104,6 +106,7 @@ impl Config {
             labels: file.host.labels,
             cache_disk_bytes: file.cache.disk_bytes.0,
             cache_memory_bytes: file.cache.memory_bytes.0,
+            known_results: KnownBounds { results_max: file.cache.results, bytes_max: file.cache.results_bytes.0 },
             compile_cpu_s: file.compile.cpu_s,
             compile_memory_bytes: file.compile.memory_bytes.0,
             compile_slots: if file.compile.slots == 0 { machine.cores } else { file.compile.slots },
@@ -150,6 +153,8 @@ struct HostFile {
 struct CacheFile {
     disk_bytes: Size,
     memory_bytes: Size,
+    results: usize,
+    results_bytes: Size,
 }
 
 #[derive(Deserialize)]
@@ -228,6 +233,7 @@ mod tests {
     fn the_defaults_are_those_that_the_code_documents() {
         let config = Config::parse("", MACHINE).unwrap();
         assert_eq!(config.caps, Caps::default());
+        assert_eq!(config.known_results, KnownBounds::default());
         assert_eq!((config.slots, config.cores, config.host_memory_bytes), (32, 2, 18 << 30));
     }
 

@@ -127,6 +127,7 @@ impl Parts {
             memory_bytes: config.host_memory_bytes,
             labels: config.labels.clone(),
             caps: config.caps.clone(),
+            known: config.known_results,
             drain_grace_ms: config.shutdown_grace_ms,
             ready: Some(ready),
         };

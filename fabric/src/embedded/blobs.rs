@@ -29,7 +29,7 @@ const TMP: &str = "tmp";
 const SHARDS: u16 = 256;
 
 /// Blobs below one directory.
-pub(super) struct EmbeddedBlobs {
+pub(crate) struct EmbeddedBlobs {
     files: Arc<Files>,
 }
 
@@ -43,7 +43,7 @@ struct Files {
 }
 
 impl EmbeddedBlobs {
-    pub(super) fn open(dir: &Path, lock: Arc<DirLock>) -> Result<Self, OpenError> {
+    pub(crate) fn open(dir: &Path, lock: Arc<DirLock>) -> Result<Self, OpenError> {
         let tmp = dir.join(TMP);
         let failed = |action| {
             let path = tmp.clone();

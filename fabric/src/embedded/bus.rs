@@ -1,6 +1,6 @@
 //! The bus inside one process: a bounded queue for each subscription.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,30 @@ use crate::{Bus, BusError, Message, Responder, Subscription};
 /// Messages stay in the process, so this is a bound and not a cost.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-type Subscribers = HashMap<String, Vec<mpsc::Sender<Message>>>;
+type Subscribers = HashMap<String, Subscribed>;
+
+/// Who subscribes to one subject.
+#[derive(Default)]
+struct Subscribed {
+    /// Each gets every message.
+    each: Vec<mpsc::Sender<Message>>,
+    /// One of them gets each message: the first, which then goes to the end of the line.
+    shared: VecDeque<mpsc::Sender<Message>>,
+}
+
+impl Subscribed {
+    /// The queues that the next message goes to; `None` when nobody subscribes any more.
+    fn next(&mut self) -> Option<Vec<mpsc::Sender<Message>>> {
+        self.each.retain(|queue| !queue.is_closed());
+        self.shared.retain(|queue| !queue.is_closed());
+        let mut queues = self.each.clone();
+        if let Some(queue) = self.shared.pop_front() {
+            self.shared.push_back(queue.clone());
+            queues.push(queue);
+        }
+        (!queues.is_empty()).then_some(queues)
+    }
+}
 
 /// Hands messages from queue to queue; the payload is never copied.
 #[derive(Default)]
@@ -38,12 +61,10 @@ impl EmbeddedBus {
         };
         let mut found = Vec::new();
         for name in [subject, &pattern] {
-            let Some(queues) = subscribers.get_mut(name) else { continue };
-            queues.retain(|queue| !queue.is_closed());
-            if queues.is_empty() {
-                subscribers.remove(name);
-            } else {
-                found.extend_from_slice(queues);
+            let Some(subscribed) = subscribers.get_mut(name) else { continue };
+            match subscribed.next() {
+                Some(queues) => found.extend(queues),
+                None => drop(subscribers.remove(name)),
             }
         }
         found
@@ -97,9 +118,18 @@ impl Bus for EmbeddedBus {
     fn subscribe(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>> {
         let (queue, subscription) = mpsc::channel(capacity.max(1));
         let mut subscribers = self.subscribers();
-        let queues = subscribers.entry(subject.to_owned()).or_default();
-        queues.retain(|queue| !queue.is_closed());
-        queues.push(queue);
+        let each = &mut subscribers.entry(subject.to_owned()).or_default().each;
+        each.retain(|queue| !queue.is_closed());
+        each.push(queue);
+        future::ready(Ok(subscription)).boxed()
+    }
+
+    fn subscribe_shared(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>> {
+        let (queue, subscription) = mpsc::channel(capacity.max(1));
+        let mut subscribers = self.subscribers();
+        let shared = &mut subscribers.entry(subject.to_owned()).or_default().shared;
+        shared.retain(|queue| !queue.is_closed());
+        shared.push_back(queue);
         future::ready(Ok(subscription)).boxed()
     }
 

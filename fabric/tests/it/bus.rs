@@ -120,3 +120,25 @@ pub(crate) async fn a_message_over_the_limit_is_refused(fixture: &Fixture) {
     fixture.bus.publish("large", vec![0; bytes_max].into()).await.unwrap();
     assert_eq!(subscription.recv().await.unwrap().payload.len(), bytes_max);
 }
+
+pub(crate) async fn one_of_those_who_share_gets_each_message(fixture: &Fixture) {
+    const SENT: usize = 40;
+    let mut first = fixture.bus.subscribe_shared("shared.*", SENT).await.unwrap();
+    let mut second = fixture.bus.subscribe_shared("shared.*", SENT).await.unwrap();
+    let mut alone = fixture.bus.subscribe("shared.*", SENT).await.unwrap();
+    for number in 0..SENT {
+        fixture.bus.publish("shared.x", format!("{number}").into()).await.unwrap();
+    }
+    for number in 0..SENT {
+        assert_eq!(alone.recv().await.unwrap().payload, format!("{number}"));
+    }
+    let mut shares = [0, 0];
+    while shares.iter().sum::<usize>() < SENT {
+        tokio::select! {
+            Some(_) = first.recv() => shares[0] += 1,
+            Some(_) = second.recv() => shares[1] += 1,
+        }
+    }
+    assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
+    assert!(first.try_recv().is_err() && second.try_recv().is_err(), "a message came twice");
+}

@@ -63,6 +63,7 @@ macro_rules! conformance {
             a_full_queue_loses_messages_and_refuses_requests,
             a_dropped_subscription_is_gone,
             a_star_stands_for_any_last_part,
+            one_of_those_who_share_gets_each_message,
             a_message_over_the_limit_is_refused,
         ]);
         crate::conformance::cases!($fixture, membership: [

@@ -8,3 +8,4 @@ mod conformance;
 mod embedded;
 mod log;
 mod membership;
+mod served;

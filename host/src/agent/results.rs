@@ -87,7 +87,7 @@ fn next(said: FromSandbox) -> Next {
         }
         FromSandbox::Ended(ref ended) if large(&ended.output) || large(&ended.captured) => Next::Store(ended.id, said),
         FromSandbox::Ended(ended) => {
-            let Ended { id, outcome, usage, output, captured } = *ended;
+            let Ended { id, outcome, usage, output, captured, repeatable: _ } = *ended;
             let (output, captured) = (Payload::inline(output), Payload::inline(captured));
             Next::Hear(Input::Ended(EndedInput { id, outcome: clipped(outcome), usage, output, captured }))
         }
@@ -107,7 +107,7 @@ pub(super) async fn store(blobs: Arc<dyn Blobs>, said: FromSandbox) -> Option<In
             }
         },
         FromSandbox::Ended(ended) => {
-            let Ended { id, outcome, usage, output, captured } = *ended;
+            let Ended { id, outcome, usage, output, captured, repeatable: _ } = *ended;
             let outcome = clipped(outcome);
             let captured = payload(&*blobs, captured).await;
             let ended = match (payload(&*blobs, output).await, captured) {
@@ -158,7 +158,7 @@ mod tests {
     fn ended() -> FromSandbox {
         let outcome = Outcome { backtrace: vec!["é".repeat(400); 100], ..Outcome::default() };
         let (usage, output, captured) = (Usage::default(), Bytes::new(), Bytes::new());
-        FromSandbox::Ended(Box::new(Ended { id: id(), outcome, usage, output, captured }))
+        FromSandbox::Ended(Box::new(Ended { id: id(), outcome, usage, output, captured, repeatable: false }))
     }
 
     #[test]

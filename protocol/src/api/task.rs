@@ -92,6 +92,8 @@ pub struct TaskDoc {
     pub outcome: Option<OutcomeDoc>,
     /// What the latest attempt that ended used.
     pub usage: Option<UsageDoc>,
+    /// Whether that attempt ran nothing, because the result of the same computation was there already: then `usage` is what it once took.
+    pub cached: bool,
     /// The result, when it is JSON of at most 32 KiB and 64 levels and a single task was asked for; whatever it is, `/output` has it.
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub output: Option<Box<RawValue>>,
@@ -181,6 +183,12 @@ pub struct TaskEventDoc {
     /// The beginning of what the outcome says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Fuel that the attempt used; only when fuel was limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fuel: Option<u64>,
+    /// Present and true when the attempt ran nothing, because the result was there already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached: Option<bool>,
     /// The state that follows, when this event decides it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<TaskState>,

@@ -1,6 +1,6 @@
 //! One leadership: from `TermStarted` until it is lost.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +11,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::{AppendError, HostEvent, Leadership, Message, Responder, Subscription};
 use wasmill_protocol::event::Event;
-use wasmill_protocol::message::{FromHost, Heartbeat, subjects};
+use wasmill_protocol::message::{FromHost, Heartbeat, ReportAck, control, subjects};
 use wasmill_protocol::record::{RECORD_VERSION, Record};
 use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_scheduler_core::Core;
-use wasmill_scheduler_core::io::{Input, Ready, ReplyTo};
+use wasmill_scheduler_core::io::{Counters, Input, Ready, ReplyTo};
 
-use super::dispatch::{Dispatch, DispatchResult};
-use super::replay::{Replay, hash, publish_now};
+use super::dispatch::{Dispatch, DispatchResult, encode};
+use super::fold::{Fold, hash, publish_now};
+use super::forward;
 use super::specs::SpecCache;
 use super::waits::Waits;
 use super::{DriverConfig, DriverError, Ground, LeadershipEnd};
@@ -32,6 +33,8 @@ const REQUESTS_AT_ONCE: usize = 256;
 const HOST_MESSAGES_AT_ONCE: usize = 64;
 /// Messages of hosts that wait at most; hosts send again what is lost.
 const HOST_MESSAGES_WAITING_MAX: usize = 1024;
+/// Requests of other control nodes that wait at most.
+const FORWARDED_WAITING_MAX: usize = 1024;
 /// Results of dispatches that wait at most.
 const DISPATCH_RESULTS_WAITING_MAX: usize = 1024;
 /// The core remembers idempotency keys of this many records more than the read model needs, so that a key that was looked up a
@@ -69,6 +72,7 @@ struct Effects {
 struct Ears {
     reports: Subscription,
     heartbeats: Subscription,
+    forwarded: Subscription,
     hosts: BoxStream<'static, HostEvent>,
     dispatched: mpsc::Receiver<DispatchResult>,
 }
@@ -79,10 +83,10 @@ impl<'a> Leader<'a> {
         config: &'a DriverConfig,
         ground: &'a Ground,
         shared: &'a Arc<Shared>,
-        replay: Replay,
-        leadership: &Leadership,
+        fold: Fold,
+        term: Term,
     ) -> Result<Self, DriverError> {
-        let (term, seen) = (leadership.term, replay.state.term());
+        let seen = fold.state.term();
         if term <= seen {
             return Err(DriverError::TermRegressed { term, seen });
         }
@@ -91,13 +95,13 @@ impl<'a> Leader<'a> {
         // Replaced by `lead`, which holds the other end.
         let (dispatched, _) = mpsc::channel(1);
         Ok(Self {
-            core: Core::new(seed, config.core.clone(), replay.state),
+            core: Core::new(seed, config.core.clone(), fold.state),
             ground,
             shared,
             node: &config.node,
             term,
-            last: replay.last,
-            prev_hash: replay.prev_hash,
+            last: fold.last,
+            prev_hash: fold.prev_hash,
             appends: FuturesOrdered::new(),
             waits: Waits::default(),
             responders: HashMap::new(),
@@ -112,11 +116,12 @@ impl<'a> Leader<'a> {
         mut self,
         requests: &mut mpsc::Receiver<Request>,
         published: &mut LogSeq,
-        mut leadership: Leadership,
+        leadership: &Leadership,
         shutdown: &CancellationToken,
     ) -> Result<LeadershipEnd, DriverError> {
         let mut ears = self.listen().await?;
-        let (mut asked, mut reported) = (Vec::new(), Vec::new());
+        let mut lost = leadership.lost.clone();
+        let (mut asked, mut forwarded, mut reported) = (Vec::new(), Vec::new(), Vec::new());
         self.step(Input::Lead { term: self.term, node: self.node.to_owned() });
         loop {
             self.append_ready();
@@ -128,7 +133,7 @@ impl<'a> Leader<'a> {
                     }
                 }
                 () = shutdown.cancelled(), if self.appends.is_empty() => return Ok(LeadershipEnd::Shutdown),
-                _ = leadership.lost.wait_for(|lost| *lost) => return Ok(LeadershipEnd::Lost),
+                _ = lost.wait_for(|lost| *lost) => return Ok(LeadershipEnd::Lost),
                 count = ears.reports.recv_many(&mut reported, HOST_MESSAGES_AT_ONCE), if self.may_gather() => {
                     if count == 0 { return Ok(LeadershipEnd::Lost); }
                     reported.drain(..).for_each(|message| self.reported(message));
@@ -136,6 +141,10 @@ impl<'a> Leader<'a> {
                 count = requests.recv_many(&mut asked, REQUESTS_AT_ONCE), if self.may_gather() => {
                     if count == 0 { return Ok(LeadershipEnd::Shutdown); }
                     asked.drain(..).for_each(|request| self.asked(request));
+                }
+                count = ears.forwarded.recv_many(&mut forwarded, REQUESTS_AT_ONCE), if self.may_gather() => {
+                    if count == 0 { return Ok(LeadershipEnd::Lost); }
+                    forwarded.drain(..).for_each(|message| self.forwarded(message));
                 }
                 Some(message) = ears.heartbeats.recv() => self.heartbeat(&message),
                 Some(event) = ears.hosts.next() => self.host_changed(event),
@@ -153,9 +162,10 @@ impl<'a> Leader<'a> {
         let bus = &self.ground.bus;
         let reports = bus.subscribe(subjects::REPORTS, HOST_MESSAGES_WAITING_MAX).await?;
         let heartbeats = bus.subscribe(subjects::HEARTBEATS, HOST_MESSAGES_WAITING_MAX).await?;
+        let forwarded = bus.subscribe(&control::commands(self.term), FORWARDED_WAITING_MAX).await?;
         let (sender, dispatched) = mpsc::channel(DISPATCH_RESULTS_WAITING_MAX);
         self.dispatched = sender;
-        Ok(Ears { reports, heartbeats, hosts: self.ground.membership.hosts(), dispatched })
+        Ok(Ears { reports, heartbeats, forwarded, hosts: self.ground.membership.hosts(), dispatched })
     }
 
     fn step(&mut self, input: Input) {
@@ -200,6 +210,15 @@ impl<'a> Leader<'a> {
                 self.step(Input::DrainHost { host, draining });
                 let _ = answer.send(known);
             }
+        }
+    }
+
+    /// Another node asks for its clients.
+    fn forwarded(&mut self, message: Message) {
+        let Some(responder) = message.responder else { return };
+        if let Some((request, respond)) = forward::received(&message.payload, responder) {
+            self.asked(request);
+            tokio::spawn(respond);
         }
     }
 
@@ -266,8 +285,9 @@ impl<'a> Leader<'a> {
         let overview = Overview {
             hosts: self.core.hosts(),
             queue: self.core.queue_depth(),
-            counters: self.core.counters(),
+            counters: named(self.core.counters()),
             at: self.shared.clock.now(),
+            log_seq: self.last,
         };
         let overviews = self.overviews.drain(..).map(|answer| (answer, overview.clone())).collect();
         self.append_nothing(Effects { record: None, ready: Ready::default(), overviews });
@@ -327,7 +347,7 @@ impl<'a> Leader<'a> {
         }
         for reply_to in effects.ready.acks {
             if let Some(responder) = self.responders.remove(&reply_to) {
-                responder.respond(bytes::Bytes::new());
+                responder.respond(encode(&ReportAck { term: self.term }));
             }
         }
         for message in effects.ready.messages {
@@ -345,8 +365,13 @@ impl<'a> Leader<'a> {
             standing.leader = Some(self.node.to_owned());
             standing.term = self.term;
             standing.leading = true;
+            standing.caught_up = true;
             standing.no_space = false;
             news
         });
     }
+}
+
+fn named(counters: Counters) -> BTreeMap<String, u64> {
+    counters.by_name.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }

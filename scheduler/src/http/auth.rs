@@ -64,7 +64,12 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Handled<Self> {
-        let (tenant, role) = identify(&parts.headers, &app.handle.shared().directory)?;
+        let directory = &app.handle.shared().directory;
+        let (tenant, role) = match identify(&parts.headers, directory) {
+            // On a node that follows, a token or a tenant that was just made may not have arrived yet.
+            Err(_) if app.handle.catch_up().await => identify(&parts.headers, directory)?,
+            identified => identified?,
+        };
         let place = app.floods.request(&tenant)?;
         Ok(Self { tenant, role, place: Some(place) })
     }

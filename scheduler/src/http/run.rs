@@ -142,7 +142,7 @@ async fn run_to_end(app: &App, spec: TaskSpec) -> Handled {
 async fn answer(app: &App, task: TaskId, notice: &FinalNotice) -> Handled {
     match notice.event() {
         EventBody::AttemptEnded { output, next: AfterAttempt::Final { state: FinalState::Succeeded }, .. } => {
-            raw_output(app, output).await
+            raw(app, output).await
         }
         EventBody::AttemptEnded { outcome, .. } => {
             let detail =
@@ -163,7 +163,7 @@ async fn answer(app: &App, task: TaskId, notice: &FinalNotice) -> Handled {
 }
 
 /// The bytes of a result.
-pub(super) async fn raw_output(app: &App, output: &Payload) -> Handled {
+pub(super) async fn raw(app: &App, output: &Payload) -> Handled {
     let bytes = match output {
         Payload::Empty => Bytes::new(),
         Payload::Inline(bytes) => bytes.clone(),

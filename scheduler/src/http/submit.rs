@@ -242,6 +242,7 @@ impl Draft {
             deterministic: asked.deterministic.unwrap_or(false),
             seed: asked.seed,
             retry_of: None,
+            trace: None,
         };
         Ok(Self { spec, large, fingerprint })
     }

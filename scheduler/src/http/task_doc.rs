@@ -81,6 +81,7 @@ fn described(row: &TaskRow) -> TaskDoc {
         host: row.host.clone(),
         outcome: shown_outcome(row),
         usage: row.usage.as_ref().map(usage),
+        cached: row.usage.is_some_and(|usage| usage.cached),
         created_at: Time(row.created_at),
         updated_at: Time(row.updated_at),
         started_at: row.started_at.map(Time),
@@ -215,7 +216,7 @@ pub(super) fn event(entry: &HistoryEntry) -> TaskEventDoc {
             times: Some(*times),
             ..base("checkpoint_saved")
         },
-        HistoryEvent::AttemptEnded { attempt, kind, message, next } => {
+        HistoryEvent::AttemptEnded { attempt, kind, message, next, fuel, cached } => {
             let (state, not_before) = match next {
                 AfterAttempt::Final { state } => ((*state).into(), None),
                 AfterAttempt::Retry { not_before } => (TaskState::Waiting, Some(Time(*not_before))),
@@ -225,6 +226,8 @@ pub(super) fn event(entry: &HistoryEntry) -> TaskEventDoc {
                 attempt: Some(attempt.0),
                 outcome: Some(*kind),
                 message: Some(message.clone()).filter(|message| !message.is_empty()),
+                fuel: *fuel,
+                cached: cached.then_some(true),
                 state: Some(state),
                 not_before,
                 ..base("attempt_ended")

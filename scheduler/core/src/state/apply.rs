@@ -100,6 +100,8 @@ impl State {
                 self.remove(slot);
             }
             EventBody::ReportLate { id, .. } => self.record_late(*id),
+            EventBody::SnapshotTaken { snapshot } => self.current.snapshot_taken(*snapshot),
+            EventBody::ReadModelSaved { copy } => self.current.read_model_saved(*copy),
         }
     }
 
@@ -256,7 +258,6 @@ impl State {
                 self.tasks[slot].placement = NONE;
                 self.depth.running -= 1;
             }
-            Phase::Gone => unreachable!("a vacant place is in no list"),
         }
         if timer != Timestamp(0) {
             self.timers.remove(&(timer, slot));
@@ -272,7 +273,6 @@ impl State {
         self.release_shape(shape);
         self.patiences.release(patience);
         self.by_id.remove(&id);
-        self.tasks[slot] = Task::default();
         self.tasks.remove(slot);
         self.tenants.drop_if_empty(tenant);
     }

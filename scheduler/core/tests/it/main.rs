@@ -10,4 +10,5 @@ mod names;
 mod random;
 mod scenario;
 mod show;
+mod snapshot;
 mod world;

@@ -1,0 +1,3 @@
+//! The traits over NATS JetStream and etcd.
+
+mod blobs;
