@@ -36,8 +36,10 @@ pub enum Mark {
     AppendSlow,
     // Of clusters.
     ElectionWon,
+    ElectionOvertaken,
     CampaignPhantom,
     CampaignFailed,
+    SeatDeleted,
     CandidateLeaseLost,
     LeadershipLeaseLost,
     DeadlinePassedPaused,
@@ -81,7 +83,7 @@ pub enum Mark {
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 71] = [
+pub const ALL: [Mark; 73] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -111,8 +113,10 @@ pub const ALL: [Mark; 71] = [
     Mark::MessageDoubled,
     Mark::AppendSlow,
     Mark::ElectionWon,
+    Mark::ElectionOvertaken,
     Mark::CampaignPhantom,
     Mark::CampaignFailed,
+    Mark::SeatDeleted,
     Mark::CandidateLeaseLost,
     Mark::LeadershipLeaseLost,
     Mark::DeadlinePassedPaused,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use wasmill_fabric_core::append::MessageId;
 use wasmill_fabric_models::etcd::{Backup, CampaignId, EtcdError, Event, LeaseId, Range, Watch};
-use wasmill_fabric_models::jetstream::{ApiError, PublishResult, ServerConfig, StreamConfig, Sync, Ticket};
+use wasmill_fabric_models::jetstream::{ApiError, PublishResult, ServerConfig, Stop, StreamConfig, Sync, Ticket};
 use wasmill_fabric_models::{Etcd, JetStream};
 use wasmill_protocol::{Incarnation, LogSeq, Term, Timestamp};
 
@@ -26,6 +26,10 @@ pub struct Servers {
     pub jetstream: JetStream,
     /// A record is being stored.
     pub storing: bool,
+    /// The servers stop so in the middle of the next record.
+    pub stop_armed: Option<Stop>,
+    /// How far their clocks are ahead, in microseconds.
+    pub nats_ahead_us: u64,
     /// Who waits for which record.
     pub tickets: BTreeMap<Ticket, Caller>,
     /// Knows who leads and which hosts live.
@@ -165,6 +169,8 @@ impl Servers {
         let mut servers = Self {
             jetstream: JetStream::new(config),
             storing: false,
+            stop_armed: None,
+            nats_ahead_us: 0,
             tickets: BTreeMap::new(),
             etcd: Etcd::default(),
             campaigns: BTreeMap::new(),

@@ -267,7 +267,8 @@ impl World {
     /// When a request to a server, or its answer, arrives; `None` when it is lost.
     pub(crate) fn wire(&mut self, from: Place, to: Place) -> Option<Timestamp> {
         let lost = self.links.is_cut(self.now, from, to) || self.rng.chance(self.cluster().wire_loss);
-        (!lost).then(|| self.now.plus_us(network::delay_us(&self.options, &mut self.rng)))
+        let slow_us = self.rng.below(self.cluster().wire_delay_us + 1);
+        (!lost).then(|| self.now.plus_us(slow_us + network::delay_us(&self.options, &mut self.rng)))
     }
 
     /// A number that two runs of one seed share, and two different runs hardly ever.

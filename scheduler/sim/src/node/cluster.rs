@@ -24,6 +24,8 @@ pub struct ClusterSide {
     pub seat: Candidacy,
     /// The lease of the newest round.
     pub seat_lease: Option<LeaseId>,
+    /// The term that the node had read of when it stood for election: a later election must give a greater one, or etcd has gone back in time.
+    pub stood_after: Term,
     /// The term that the election gave, until leadership is over.
     pub elected: Option<Term>,
     /// Where the log ended when it was asked after the election.
@@ -144,6 +146,7 @@ impl ClusterSide {
             next_append: 1,
             seat: candidate(lease_ttl_s, seed),
             seat_lease: None,
+            stood_after: Term(0),
             elected: None,
             end: None,
             log_calls: BTreeMap::new(),
@@ -167,8 +170,9 @@ impl ClusterSide {
     }
 
     /// Leadership is over, or it never came to it: the next one begins with a new candidate.
-    pub fn stand_again(&mut self, lease_ttl_s: i64, seed: u64) {
+    pub fn stand_again(&mut self, lease_ttl_s: i64, seed: u64, known: Term) {
         self.seat = candidate(lease_ttl_s, seed);
+        self.stood_after = known;
         (self.seat_lease, self.elected, self.end) = (None, None, None);
         self.watch = HostWatch::default();
     }

@@ -185,7 +185,7 @@ impl World {
             Place::Node(node) if self.nodes[node].paused_until <= now => {
                 let Some(process) = self.nodes[node].alive(owner.life) else { return Ok(()) };
                 let Some(cluster) = &process.cluster else { return Ok(()) };
-                let leads = cluster.seat_lease == Some(lease) && cluster.seat.elected().is_some();
+                let leads = cluster.seat_lease == Some(lease) && cluster.elected.is_some();
                 // What is due at this very moment comes in some order.
                 let due = cluster.seat.next_timeout_us().is_some_and(|at_us| at_us <= now.0);
                 hold!(!leads || due, "node-{node} counts on lease {lease:?}, which etcd has ended");

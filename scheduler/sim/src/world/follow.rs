@@ -1,6 +1,6 @@
 //! A control node that follows: it reads the log, stands for election, and reads to the end before it leads.
 
-use wasmill_protocol::{LogSeq, Timestamp};
+use wasmill_protocol::{LogSeq, Term, Timestamp};
 
 use super::{Fault, Happening, LogHappening, Sender, World};
 use crate::leader::{AnswerTo, Leader};
@@ -198,11 +198,17 @@ impl World {
             return Ok(());
         }
         let seen = process.fold.state.term();
+        if term <= seen && plant == Some(Plant::TermMadeUp) {
+            term = Term(seen.0 + 1);
+        }
         if term <= seen {
-            if plant != Some(Plant::TermMadeUp) {
+            if term <= cluster.stood_after {
                 return self.halt(node, Halt::TermRegressed { term, seen });
             }
-            term = wasmill_protocol::Term(seen.0 + 1);
+            // Somebody was elected after us, and was faster.
+            self.marks.hit(Mark::ElectionOvertaken);
+            self.step_down(node);
+            return Ok(());
         }
         let mut fold = std::mem::take(&mut process.fold);
         if unread {
@@ -240,8 +246,9 @@ impl World {
         if leader.is_some() {
             process.fold = Fold::default();
         }
+        let known = process.fold.state.term();
         if let Some(cluster) = &mut process.cluster {
-            cluster.stand_again(ttl_s, seed);
+            cluster.stand_again(ttl_s, seed, known);
         }
         // Whoever waited for an answer is told that there is none: what became of the command is not known.
         for answer in leader.into_iter().flat_map(|leader| leader.answers.into_values()) {

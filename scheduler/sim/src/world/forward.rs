@@ -18,7 +18,7 @@ use crate::plant::Plant;
 /// For how long a leader is looked for that hears a command, in microseconds.
 const LEADER_PATIENCE_US: u64 = 5_000_000;
 /// Between two looks for a leader, in microseconds.
-const LEADER_RETRY_US: u64 = 50_000;
+const LEADER_RETRY_US: u64 = 200_000;
 /// How long the leader may take, in microseconds: longer than clients wait here.
 const ANSWER_US: u64 = PATIENCE_US + 5_000_000;
 

@@ -122,7 +122,7 @@ impl World {
         if let Some(keep_alive) = ready.keep_alive {
             self.host_asks(index, EtcdAsk::KeepAlive(id), HostWait::KeepAlive(id, keep_alive.number));
         }
-        if ready.lost.is_some() {
+        if ready.lost.is_some() && self.plant != Some(Plant::HostDeadlineIgnored) {
             self.host_lease_lost(index);
         }
         self.arm_host_lease(index);
@@ -142,12 +142,8 @@ impl World {
 
     fn arm_host_lease(&mut self, index: usize) {
         let now = self.now;
-        let ignored = self.plant == Some(Plant::HostDeadlineIgnored);
         let host = &mut self.hosts[index];
         let Some(next_us) = host.lease.as_ref().and_then(|lease| lease.lease.next_timeout_us()) else { return };
-        if ignored && host.lease_tick_at.is_some_and(|at| at < now) {
-            return;
-        }
         let next = Timestamp(next_us).max(now.plus_us(1));
         if host.lease_tick_at.is_none_or(|armed| armed > next || armed < now) {
             host.lease_tick_at = Some(next);
@@ -173,7 +169,7 @@ impl World {
         let now = self.now;
         let host = &self.hosts[index];
         let Some(lease) = host.lease.as_ref().filter(|lease| lease.id == id) else { return Ok(()) };
-        let counts = host.life == life && host.alive && lease.lease.lost().is_none();
+        let counts = host.life == life && host.alive && lease.registered && !host.lease_lost;
         let due = lease.lease.next_timeout_us().is_some_and(|at_us| at_us <= now.0);
         hold!(!counts || due, "{} counts on lease {id:?}, which etcd has ended", host.id);
         Ok(())

@@ -5,7 +5,7 @@ use wasmill_fabric_models::jetstream::{Publish, PublishError, PublishResult};
 use wasmill_protocol::{LogSeq, Timestamp};
 use wasmill_scheduler_core::Input as LeaderInput;
 
-use super::{Happening, LogHappening, Sender, World};
+use super::{ClusterFault, Happening, LogHappening, Sender, World};
 use crate::marks::Mark;
 use crate::network::Place;
 use crate::node::{Halt, LogWait};
@@ -96,7 +96,7 @@ impl World {
 
     /// A request reaches the servers.
     pub(super) fn log_asked(&mut self, caller: Caller, ask: LogAsk) {
-        let now = self.now;
+        let now = self.nats_now();
         let servers = self.servers();
         let answer = match ask {
             LogAsk::Publish { id, expected_last, after, record } => {
@@ -136,13 +136,17 @@ impl World {
         let servers = self.servers();
         if !servers.storing && servers.jetstream.waiting() > 0 {
             servers.storing = true;
+            let armed = servers.stop_armed.take();
             let delay = self.append_delay();
             self.at(delay, Happening::Log(LogHappening::StoreNext));
+            if let Some(stop) = armed {
+                self.at(delay / 2, Happening::ClusterFault(ClusterFault::NatsStops(stop)));
+            }
         }
     }
 
     pub(super) fn store_next(&mut self) -> Checked {
-        let now = self.now;
+        let now = self.nats_now();
         let servers = self.servers();
         servers.storing = false;
         if let Some((ticket, result)) = servers.jetstream.store_next(now) {
@@ -288,9 +292,12 @@ impl World {
         }
     }
 
+    /// Whether that is the very append whose place was read.
     fn is_own(&self, node: usize, id: MessageId) -> bool {
-        let cluster = self.nodes[node].process.as_ref().and_then(|process| process.cluster.as_ref());
-        cluster.is_some_and(|cluster| cluster.writer == id.writer)
+        let Some(process) = &self.nodes[node].process else { return false };
+        let (Some(leader), Some(cluster)) = (&process.leader, &process.cluster) else { return false };
+        let front = leader.appends.front().and_then(|append| append.number);
+        cluster.writer == id.writer && front == Some(id.number)
     }
 
     /// A planted bug: what the appender would have read back is said to be somebody else's.
