@@ -134,7 +134,7 @@ impl World {
         for (request, command) in self.clients.setup() {
             let at = 100_000 + request.0 * 1_000;
             let node = self.any_node();
-            self.at(at, Happening::Asked(node, request, command));
+            self.at(at, Happening::Asked(node, request, Box::new(command)));
             self.at(at + PATIENCE_US, Happening::Impatient(request));
         }
         // Bursts: many actions share few moments.

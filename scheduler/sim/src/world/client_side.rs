@@ -33,7 +33,7 @@ impl World {
     fn ask(&mut self, request: RequestId, command: Command) {
         let delay = network::delay_us(&self.options, &mut self.rng);
         let node = self.any_node();
-        self.at(delay, Happening::Asked(node, request, command));
+        self.at(delay, Happening::Asked(node, request, Box::new(command)));
         self.at(PATIENCE_US, Happening::Impatient(request));
     }
 
@@ -41,7 +41,7 @@ impl World {
     fn ask_elsewhere(&mut self, request: RequestId, command: Command) {
         if self.is_clustered() && self.clients.open.contains_key(&request) {
             let node = self.any_node();
-            self.at(ELSEWHERE_US, Happening::Asked(node, request, command));
+            self.at(ELSEWHERE_US, Happening::Asked(node, request, Box::new(command)));
         }
     }
 
@@ -73,7 +73,8 @@ impl World {
         }
         // The core may forget keys while the request is on its way.
         let delay = self.rng.skewed(5_000);
-        self.at(delay, Happening::LookedUp(sender, request, Command::Submit { task, module, spec, key: Some(key) }));
+        let command = Command::Submit { task, module, spec, key: Some(key) };
+        self.at(delay, Happening::LookedUp(sender, request, Box::new(command)));
         Ok(())
     }
 
@@ -146,7 +147,7 @@ impl World {
                 self.marks.hit(Mark::KeyCheckStale);
                 let (request, command) = self.clients.request(command);
                 let node = self.any_node();
-                self.at(LOOK_UP_AGAIN_US, Happening::Asked(node, request, command));
+                self.at(LOOK_UP_AGAIN_US, Happening::Asked(node, request, Box::new(command)));
                 self.at(PATIENCE_US, Happening::Impatient(request));
             }
             _ => {}

@@ -31,9 +31,9 @@ pub enum Happening {
     /// A client changes something, whatever was before.
     Change,
     /// A request reaches a control node.
-    Asked(usize, RequestId, Command),
+    Asked(usize, RequestId, Box<Command>),
     /// A request was looked up in the read model and reaches the core, or the leader.
-    LookedUp(Sender, RequestId, Command),
+    LookedUp(Sender, RequestId, Box<Command>),
     /// An answer reaches a client.
     Answered(RequestId, Result<Done, Refusal>),
     /// A client runs out of patience.
@@ -53,13 +53,13 @@ pub enum Happening {
     /// A control node's core asked to be woken.
     NodeTick(Sender),
     /// Membership tells the control node of a host, in order, on a single machine.
-    HostJoined(HostInfo, u64),
+    HostJoined(Box<HostInfo>, u64),
     /// Membership tells the control node that a lease has ended, on a single machine.
     HostLeft(HostId, Incarnation, u64),
     /// A message of a control node reaches a host.
     ToHost(usize, Sender, Arc<ToHost>),
     /// A host's answer to a message reaches the control node that sent it.
-    HostAck(Sender, HostId, HostAck),
+    HostAck(Sender, Box<(HostId, HostAck)>),
     /// Reports reach a control node.
     FromHost(usize, BatchAddress, Arc<FromHost>),
     /// A heartbeat reaches a control node.
@@ -94,7 +94,7 @@ pub enum Happening {
 #[derive(Debug, Clone)]
 pub enum LogHappening {
     /// A request reaches the servers.
-    Ask(Caller, LogAsk),
+    Ask(Caller, Box<LogAsk>),
     /// The server stores the next record.
     StoreNext,
     /// An answer reaches a node.
@@ -169,8 +169,8 @@ impl World {
         match happening {
             Happening::Act => self.act(),
             Happening::Change => self.change(),
-            Happening::Asked(node, request, command) => return self.asked(node, request, command),
-            Happening::LookedUp(sender, request, command) => return self.looked_up(sender, request, command),
+            Happening::Asked(node, request, command) => return self.asked(node, request, *command),
+            Happening::LookedUp(sender, request, command) => return self.looked_up(sender, request, *command),
             Happening::Answered(request, answer) => return self.answered(request, answer),
             Happening::Impatient(request) => self.impatient(request),
             Happening::Forwarded(node, forwarded) => self.hear_forwarded(node, *forwarded),
@@ -180,12 +180,12 @@ impl World {
             Happening::ForwardTimeout(address, tries) => self.forward_timeout(address, tries),
             Happening::Durable(seq, life) => return self.durable_on_disk(seq, life),
             Happening::NodeTick(sender) => self.node_tick(sender),
-            Happening::HostJoined(info, life) => self.host_joined(Sender { node: 0, life }, info),
+            Happening::HostJoined(info, life) => self.host_joined(Sender { node: 0, life }, *info),
             Happening::HostLeft(host, incarnation, life) => {
                 self.host_left(Sender { node: 0, life }, host, incarnation);
             }
             Happening::ToHost(host, sender, message) => return self.reach_host(host, sender, &message),
-            Happening::HostAck(sender, host, ack) => self.host_ack(sender, host, ack),
+            Happening::HostAck(sender, ack) => self.host_ack(sender, ack.0, ack.1),
             Happening::FromHost(node, address, message) => self.hear_host(node, address, &message),
             Happening::Heartbeat(node, heartbeat) => self.heartbeat(node, &heartbeat),
             Happening::BatchAcked(address, term) => return self.batch_acked(address, term),
@@ -206,7 +206,7 @@ impl World {
 
     fn happen_to_log(&mut self, happening: LogHappening) -> Checked {
         match happening {
-            LogHappening::Ask(caller, ask) => self.log_asked(caller, ask),
+            LogHappening::Ask(caller, ask) => self.log_asked(caller, *ask),
             LogHappening::StoreNext => return self.store_next(),
             LogHappening::Answer(caller, answer) => return self.log_answered(caller, Some(*answer)),
             LogHappening::Timeout(caller) => return self.log_answered(caller, None),

@@ -44,7 +44,7 @@ impl World {
             let Some(sender) = self.hosts[index].senders.remove(&reply_to) else { continue };
             let host = self.hosts[index].id.clone();
             for arrival in self.arrivals(Place::Host(index), Place::Node(sender.node)) {
-                self.at_time(arrival, Happening::HostAck(sender, host.clone(), ack.clone()));
+                self.at_time(arrival, Happening::HostAck(sender, Box::new((host.clone(), ack.clone()))));
             }
         }
         for assignment in &ready.start {

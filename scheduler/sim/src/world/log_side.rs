@@ -89,7 +89,7 @@ impl World {
         cluster.log_calls.insert(call, wait);
         let caller = Caller { place: Place::Node(node), life, call };
         if let Some(arrival) = self.wire(Place::Node(node), Place::Nats) {
-            self.at_time(arrival, Happening::Log(LogHappening::Ask(caller, ask)));
+            self.at_time(arrival, Happening::Log(LogHappening::Ask(caller, Box::new(ask))));
         }
         self.at(LOG_PATIENCE_US, Happening::Log(LogHappening::Timeout(caller)));
     }
