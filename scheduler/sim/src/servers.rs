@@ -122,8 +122,8 @@ pub enum EtcdAsk {
     PutHost(LeaseId, Incarnation),
     /// Which hosts there are.
     Hosts,
-    /// To be told of hosts from a revision on.
-    Watch(u64),
+    /// To be told of hosts from a revision on, for this watch of the node.
+    Watch(u64, u64),
     /// How far the log was seen to go.
     Mark,
     /// To write down how far the log was seen to go, if nobody has seen more.

@@ -163,10 +163,12 @@ impl World {
         let Some(((at, _), happening)) = self.agenda.pop_first() else { return Ok(false) };
         self.now = at;
         self.happened += 1;
-        self.note(&happening);
         match self.resumes_at(&happening) {
             Some(later) => self.at_time(later, happening),
-            None => self.happen(happening)?,
+            None => {
+                self.note(&happening);
+                self.happen(happening)?;
+            }
         }
         self.pump()?;
         self.late_violation.take().map_or(Ok(true), Err)

@@ -265,11 +265,6 @@ impl World {
 
     /// Everything that the cluster stands on is there again.
     pub(super) fn heal_servers(&mut self) {
-        let now = self.now;
-        for node in 0..self.nodes.len() {
-            self.nodes[node].paused_until = self.nodes[node].paused_until.min(now);
-            self.note_resume(node);
-        }
         self.servers().stop_armed = None;
         self.servers().jetstream.free_disk();
         if !self.servers().jetstream.is_up() {

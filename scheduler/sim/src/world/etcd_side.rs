@@ -114,7 +114,7 @@ impl World {
                 let hosts = found.iter().filter_map(|found| Some((host_of(&found.key)?, incarnation_of(&found.value))));
                 EtcdAnswer::Hosts(hosts.collect(), revision)
             }
-            EtcdAsk::Watch(from) => self.open_watch(caller, from)?,
+            EtcdAsk::Watch(from, epoch) => self.open_watch(caller, from, epoch)?,
             EtcdAsk::Mark => EtcdAnswer::Mark(servers.read_mark()?),
             EtcdAsk::Raise(seen) => {
                 if servers.read_mark()? < seen {

@@ -217,9 +217,7 @@ impl World {
         self.healed = true;
         self.options.heal();
         self.links.mend();
-        for host in &mut self.hosts {
-            host.paused_until = host.paused_until.min(self.now);
-        }
+        // Who is stopped goes on by itself, and hears of everything in its order.
         if self.is_clustered() {
             self.heal_servers();
         }

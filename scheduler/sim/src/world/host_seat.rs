@@ -1,6 +1,6 @@
 //! Hosts of a cluster: each is known by a key under a lease, and stops everything when it cannot be sure of that lease any more.
 
-use wasmill_fabric_core::lease::{Lease, LeaseInput};
+use wasmill_fabric_core::lease::{Lease, LeaseInput, LeaseLost};
 use wasmill_fabric_models::etcd::LeaseId;
 use wasmill_host_core::Input;
 use wasmill_protocol::Timestamp;
@@ -122,8 +122,10 @@ impl World {
         if let Some(keep_alive) = ready.keep_alive {
             self.host_asks(index, EtcdAsk::KeepAlive(id), HostWait::KeepAlive(id, keep_alive.number));
         }
-        if ready.lost.is_some() && self.plant != Some(Plant::HostDeadlineIgnored) {
-            self.host_lease_lost(index);
+        match ready.lost {
+            Some(LeaseLost::Expired { .. }) if self.plant == Some(Plant::HostDeadlineIgnored) => {}
+            Some(_) => self.host_lease_lost(index),
+            None => {}
         }
         self.arm_host_lease(index);
     }

@@ -47,7 +47,7 @@ impl World {
                 self.tell_joined(sender, host, incarnation);
             }
         }
-        self.ask_etcd(sender.node, EtcdAsk::Watch(revision + 1), EtcdWait::Watch(epoch));
+        self.ask_etcd(sender.node, EtcdAsk::Watch(revision + 1, epoch), EtcdWait::Watch(epoch));
     }
 
     fn tell_joined(&mut self, sender: Sender, host: usize, incarnation: Incarnation) {
@@ -61,19 +61,15 @@ impl World {
     }
 
     /// etcd opens a watch.
-    pub(super) fn open_watch(&mut self, caller: Caller, from: u64) -> Result<EtcdAnswer, EtcdError> {
+    pub(super) fn open_watch(&mut self, caller: Caller, from: u64, epoch: u64) -> Result<EtcdAnswer, EtcdError> {
         let Place::Node(node) = caller.place else { return Err(EtcdError::NotLeader) };
         let now = self.now;
-        let epoch = self.nodes[node]
-            .alive(caller.life)
-            .and_then(|process| process.cluster.as_ref())
-            .map_or(0, |cluster| cluster.watch.epoch);
         let servers = self.servers();
         let mut watch = servers.etcd.watch(Range::Prefix(HOSTS.into()), Some(from));
         // A watch that begins before what is there fails at once.
         servers.etcd.read_watch(&mut watch)?;
         let watch = servers.etcd.watch(Range::Prefix(HOSTS.into()), Some(from));
-        servers.watchers.retain(|watcher| watcher.node != node);
+        servers.watchers.retain(|watcher| watcher.node != node || watcher.epoch != epoch);
         servers.watchers.push(Watcher { node, life: caller.life, epoch, watch, told_at: now });
         Ok(EtcdAnswer::Watching)
     }
@@ -99,7 +95,7 @@ impl World {
     fn watch_from_now(&mut self, sender: Sender, epoch: u64) {
         let revision = self.servers().etcd.revision();
         if self.watch(sender, epoch).is_some() {
-            self.ask_etcd(sender.node, EtcdAsk::Watch(revision + 1), EtcdWait::Watch(epoch));
+            self.ask_etcd(sender.node, EtcdAsk::Watch(revision + 1, epoch), EtcdWait::Watch(epoch));
         }
     }
 
