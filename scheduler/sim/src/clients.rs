@@ -90,6 +90,13 @@ impl Clients {
         self.request(command)
     }
 
+    /// A command that changes something whatever was before: a tenant that never was.
+    pub fn change(&mut self) -> (RequestId, Command) {
+        let name = format!("new-{}", self.next_request).parse().unwrap_or_else(|_| TenantName::default_tenant());
+        let command = self.create_tenant(name);
+        self.request(command)
+    }
+
     /// A number for a request, which is open from now on.
     pub fn request(&mut self, command: Command) -> (RequestId, Command) {
         let id = RequestId(self.next_request);

@@ -1,6 +1,6 @@
 //! A leadership of a simulated control node: the same thin shell as in the real driver.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use wasmill_fabric_core::append::AppendNumber;
@@ -30,6 +30,8 @@ pub struct Leader {
     pub appends: VecDeque<Append>,
     /// Who gets which answer.
     pub answers: BTreeMap<ReplyTo, AnswerTo>,
+    /// Commands of other nodes that were heard, each try of them.
+    pub forwards_heard: BTreeSet<(ForwardAddress, u32)>,
     /// The time for which the next tick is on the agenda.
     pub tick_at: Option<Timestamp>,
     last: LogSeq,
@@ -71,6 +73,7 @@ impl Leader {
             term,
             appends: VecDeque::new(),
             answers: BTreeMap::new(),
+            forwards_heard: BTreeSet::new(),
             tick_at: None,
             last: fold.last,
             prev_hash: fold.prev_hash,
@@ -84,11 +87,6 @@ impl Leader {
         self.next_reply += 1;
         self.answers.insert(reply_to, to);
         reply_to
-    }
-
-    /// Whether a command of another node is decided already and only waits for its record.
-    pub fn answers_node(&self, address: ForwardAddress) -> bool {
-        self.answers.values().any(|to| matches!(to, AnswerTo::Node(waiting) if *waiting == address))
     }
 
     /// What the core has decided, as the next appends, if there is room and anything to do: one, or several when one would be too

@@ -53,8 +53,10 @@ pub enum Plant {
     HoleAccepted,
     /// A follower answers before it has read the record of the answer.
     FollowerAnswersEarly,
-    /// A command that is sent to the next leader gets a new identity.
+    /// A command that was not answered is sent again, and with a new identity.
     RepeatWithoutIdentity,
+    /// A command of another node that comes twice is decided twice.
+    ForwardTakenTwice,
     /// A watch that broke goes on from now, without a look at what was missed.
     WatchGapIgnored,
     /// A host takes messages of a leader that was replaced.
@@ -81,7 +83,7 @@ impl Plant {
     ];
 
     /// Those that need several control nodes to do harm.
-    pub const OF_CLUSTERS: [Self; 17] = [
+    pub const OF_CLUSTERS: [Self; 18] = [
         Self::CampaignTrusted,
         Self::DeadlineFromReceipt,
         Self::NodeDeadlineIgnored,
@@ -96,6 +98,7 @@ impl Plant {
         Self::HoleAccepted,
         Self::FollowerAnswersEarly,
         Self::RepeatWithoutIdentity,
+        Self::ForwardTakenTwice,
         Self::WatchGapIgnored,
         Self::HostTrustsStaleLeader,
         Self::StaleAckTrusted,

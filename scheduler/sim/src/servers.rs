@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use wasmill_fabric_core::append::MessageId;
-use wasmill_fabric_models::etcd::{Backup, CampaignId, EtcdError, Event, LeaseId, Watch};
-use wasmill_fabric_models::jetstream::{PublishResult, ServerConfig, StreamConfig, Sync, Ticket};
+use wasmill_fabric_models::etcd::{Backup, CampaignId, EtcdError, Event, LeaseId, Range, Watch};
+use wasmill_fabric_models::jetstream::{ApiError, PublishResult, ServerConfig, Stop, StreamConfig, Sync, Ticket};
 use wasmill_fabric_models::{Etcd, JetStream};
 use wasmill_protocol::{Incarnation, LogSeq, Term, Timestamp};
 
@@ -17,7 +17,7 @@ pub const STREAM: &str = "log";
 /// Where records are sent to.
 const SUBJECT: &str = "records";
 /// For how long ids of records are remembered, in milliseconds.
-const DUPLICATE_WINDOW_MS: u64 = 120_000;
+const DUPLICATE_WINDOW_MS: u64 = 20_000;
 
 /// JetStream and etcd.
 #[derive(Debug)]
@@ -26,6 +26,10 @@ pub struct Servers {
     pub jetstream: JetStream,
     /// A record is being stored.
     pub storing: bool,
+    /// The servers stop so in the middle of the next record.
+    pub stop_armed: Option<Stop>,
+    /// How far their clocks are ahead, in microseconds.
+    pub nats_ahead_us: u64,
     /// Who waits for which record.
     pub tickets: BTreeMap<Ticket, Caller>,
     /// Knows who leads and which hosts live.
@@ -95,8 +99,8 @@ pub enum LogAnswer {
     Published(PublishResult),
     /// The id of the record at a place; `None` when nothing stands there; the last is where the log begins.
     Found(Option<Option<MessageId>>, LogSeq),
-    /// Where it ends.
-    End(LogSeq),
+    /// Where it ends; `None` when there is no log.
+    End(Option<LogSeq>),
 }
 
 /// What is asked of etcd.
@@ -118,8 +122,12 @@ pub enum EtcdAsk {
     PutHost(LeaseId, Incarnation),
     /// Which hosts there are.
     Hosts,
-    /// To be told of hosts from a revision on.
-    Watch(u64),
+    /// To be told of hosts from a revision on, for this watch of the node.
+    Watch(u64, u64),
+    /// How far the log was seen to go.
+    Mark,
+    /// To write down how far the log was seen to go, if nobody has seen more.
+    Raise(LogSeq),
 }
 
 /// What etcd answers.
@@ -137,8 +145,10 @@ pub enum EtcdAnswer {
     Done,
     /// Hosts by their index, and the revision at which they were read.
     Hosts(Vec<(usize, Incarnation)>, u64),
-    /// The watch has begun, at this revision.
-    Watching(u64),
+    /// The watch has begun.
+    Watching,
+    /// How far the log was seen to go.
+    Mark(LogSeq),
     /// Not done.
     Failed(EtcdError),
 }
@@ -159,6 +169,8 @@ impl Servers {
         let mut servers = Self {
             jetstream: JetStream::new(config),
             storing: false,
+            stop_armed: None,
+            nats_ahead_us: 0,
             tickets: BTreeMap::new(),
             etcd: Etcd::default(),
             campaigns: BTreeMap::new(),
@@ -167,21 +179,16 @@ impl Servers {
             backup: None,
             rate: options.etcd_rate,
         };
-        servers.create_stream(now);
-        servers
-    }
-
-    /// Makes the stream if it is not there, as every control node does when it starts.
-    pub fn create_stream(&mut self, now: Timestamp) {
-        let config = StreamConfig {
+        let stream = StreamConfig {
             name: STREAM.into(),
             subjects: vec![SUBJECT.into()],
             duplicate_window_ms: DUPLICATE_WINDOW_MS,
             message_bytes_max: None,
             bytes_max: None,
         };
-        // Without a server to ask it is tried again at the next start.
-        let _ = self.jetstream.create_stream(now, config);
+        // The first control node makes it, and writes down that there is one: nobody ever makes another.
+        servers.jetstream.create_stream(now, stream).expect("servers without streams make one");
+        servers
     }
 
     /// The time by etcd's clock, `elapsed_us` after the beginning.
@@ -194,9 +201,28 @@ impl Servers {
         self.rate <= 1_000
     }
 
-    /// Where the log ends; `None` when nobody answers.
-    pub fn log_end(&self) -> Option<LogSeq> {
-        self.jetstream.info(STREAM).ok().map(|info| LogSeq(info.last_seq))
+    /// How far the log was seen to go, as it is written down in etcd.
+    ///
+    /// # Errors
+    ///
+    /// When nobody is there to ask.
+    pub fn read_mark(&self) -> Result<LogSeq, EtcdError> {
+        let (found, _) = self.etcd.get(&Range::Key(MARK.into()))?;
+        let written = found.first().and_then(|found| found.value.as_ref().try_into().ok());
+        Ok(LogSeq(written.map_or(0, u64::from_be_bytes)))
+    }
+
+    /// Where the log ends; nothing when there is none.
+    ///
+    /// # Errors
+    ///
+    /// When nobody is there to ask.
+    pub fn log_end(&self) -> Result<Option<LogSeq>, ApiError> {
+        match self.jetstream.info(STREAM) {
+            Ok(info) => Ok(Some(LogSeq(info.last_seq))),
+            Err(ApiError::StreamNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -204,6 +230,9 @@ impl Servers {
 pub fn subject() -> String {
     SUBJECT.into()
 }
+
+/// Where it is written down how far the log went.
+pub const MARK: &str = "log";
 
 /// The prefix of all keys of hosts.
 pub const HOSTS: &str = "hosts/";

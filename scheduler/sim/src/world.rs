@@ -134,7 +134,7 @@ impl World {
         for (request, command) in self.clients.setup() {
             let at = 100_000 + request.0 * 1_000;
             let node = self.any_node();
-            self.at(at, Happening::Asked(node, request, command));
+            self.at(at, Happening::Asked(node, request, Box::new(command)));
             self.at(at + PATIENCE_US, Happening::Impatient(request));
         }
         // Bursts: many actions share few moments.
@@ -163,10 +163,12 @@ impl World {
         let Some(((at, _), happening)) = self.agenda.pop_first() else { return Ok(false) };
         self.now = at;
         self.happened += 1;
-        self.note(&happening);
         match self.resumes_at(&happening) {
             Some(later) => self.at_time(later, happening),
-            None => self.happen(happening)?,
+            None => {
+                self.note(&happening);
+                self.happen(happening)?;
+            }
         }
         self.pump()?;
         self.late_violation.take().map_or(Ok(true), Err)
@@ -267,7 +269,8 @@ impl World {
     /// When a request to a server, or its answer, arrives; `None` when it is lost.
     pub(crate) fn wire(&mut self, from: Place, to: Place) -> Option<Timestamp> {
         let lost = self.links.is_cut(self.now, from, to) || self.rng.chance(self.cluster().wire_loss);
-        (!lost).then(|| self.now.plus_us(network::delay_us(&self.options, &mut self.rng)))
+        let slow_us = self.rng.below(self.cluster().wire_delay_us + 1);
+        (!lost).then(|| self.now.plus_us(slow_us + network::delay_us(&self.options, &mut self.rng)))
     }
 
     /// A number that two runs of one seed share, and two different runs hardly ever.

@@ -24,6 +24,8 @@ pub struct ClusterSide {
     pub seat: Candidacy,
     /// The lease of the newest round.
     pub seat_lease: Option<LeaseId>,
+    /// The term that the node had read of when it stood for election: a later election must give a greater one, or etcd has gone back in time.
+    pub stood_after: Term,
     /// The term that the election gave, until leadership is over.
     pub elected: Option<Term>,
     /// Where the log ended when it was asked after the election.
@@ -36,6 +38,10 @@ pub struct ClusterSide {
     pub watch: HostWatch,
     /// Commands that another node is to decide, by their numbers.
     pub forwards: BTreeMap<u64, Forward>,
+    /// The last record that anybody is known to have seen.
+    pub floor: LogSeq,
+    /// What others were told.
+    pub raised: LogSeq,
     /// Answers that wait until this node has read the log up to them.
     pub unread: VecDeque<(LogSeq, RequestId, Result<Done, Refusal>)>,
     /// The times for which ticks are on the agenda.
@@ -54,9 +60,9 @@ pub enum LogWait {
     Publish(CallId),
     /// What stands in the place of an append.
     ReadBack(CallId),
-    /// Where the log ends, asked at the start and after an election by a node that had seen so much: an answer that is late may be older
-    /// than what was read since.
-    End(LogSeq),
+    /// Where the log ends. An answer that is late may be older than what was read since, so it is compared with what was seen when it was
+    /// asked for. The second number is how often it was asked already.
+    End(LogSeq, u32),
 }
 
 /// What an answer of etcd is for.
@@ -74,6 +80,10 @@ pub enum EtcdWait {
     Hosts(u64),
     /// A watch on the hosts.
     Watch(u64),
+    /// How far others have seen the log go; asked before it is asked where it ends.
+    Mark,
+    /// Others were told how far the log went.
+    Raise,
     /// Nobody waits for it.
     Nothing,
 }
@@ -85,12 +95,10 @@ pub struct HostWatch {
     pub epoch: u64,
     /// The hosts that are known, by their index.
     pub known: BTreeMap<usize, Incarnation>,
-    /// What was heard up to.
-    pub revision: u64,
 }
 
 /// Names a command that was forwarded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ForwardAddress {
     /// By which node.
     pub node: usize,
@@ -111,7 +119,7 @@ pub struct Forward {
     pub term: Term,
     /// How often it was sent.
     pub tries: u32,
-    /// When the client will have gone.
+    /// Until when a leader is looked for.
     pub until: Timestamp,
 }
 
@@ -120,6 +128,8 @@ pub struct Forward {
 pub struct Forwarded {
     /// Who sent it.
     pub from: ForwardAddress,
+    /// Which try this is.
+    pub tries: u32,
     /// To whoever leads in this term.
     pub term: Term,
     /// What is asked.
@@ -136,12 +146,15 @@ impl ClusterSide {
             next_append: 1,
             seat: candidate(lease_ttl_s, seed),
             seat_lease: None,
+            stood_after: Term(0),
             elected: None,
             end: None,
             log_calls: BTreeMap::new(),
             etcd_calls: BTreeMap::new(),
             watch: HostWatch::default(),
             forwards: BTreeMap::new(),
+            floor: LogSeq(0),
+            raised: LogSeq(0),
             unread: VecDeque::new(),
             seat_tick_at: None,
             append_tick_at: None,
@@ -157,8 +170,9 @@ impl ClusterSide {
     }
 
     /// Leadership is over, or it never came to it: the next one begins with a new candidate.
-    pub fn stand_again(&mut self, lease_ttl_s: i64, seed: u64) {
+    pub fn stand_again(&mut self, lease_ttl_s: i64, seed: u64, known: Term) {
         self.seat = candidate(lease_ttl_s, seed);
+        self.stood_after = known;
         (self.seat_lease, self.elected, self.end) = (None, None, None);
         self.watch = HostWatch::default();
     }

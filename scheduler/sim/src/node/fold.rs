@@ -1,6 +1,7 @@
 //! What a control node reads from the log, and why it refuses to go on.
 
 use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
 
 use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_scheduler_core::State;
@@ -25,8 +26,10 @@ pub enum Halt {
     Missing(LogSeq),
     /// A record does not follow from the one before.
     Chain(LogSeq),
-    /// A record cannot be read.
+    /// A record cannot be read, or cannot be true.
     Unreadable(LogSeq),
+    /// A record was written by somebody who did not lead.
+    TermMixed(LogSeq),
     /// The log ends before what was seen of it.
     Shortened {
         /// Where it ends.
@@ -65,7 +68,15 @@ impl Fold {
         if entry.record.prev_hash != self.prev_hash {
             return Err(Halt::Chain(seq));
         }
-        self.state.apply_record(seq, &entry.record.events);
+        let state = &mut self.state;
+        // What cannot follow from what is before it makes the fold panic, and the process end.
+        let applied = panic::catch_unwind(AssertUnwindSafe(|| state.apply_record(seq, &entry.record.events)));
+        if applied.is_err() {
+            return Err(Halt::Unreadable(seq));
+        }
+        if entry.record.term != self.state.term() {
+            return Err(Halt::TermMixed(seq));
+        }
         (self.last, self.prev_hash) = (seq, entry.hash);
         Ok(())
     }

@@ -19,6 +19,8 @@ pub struct ClusterOptions {
     pub skew_us_max: u64,
     /// Of 1000 requests to a server, and of 1000 answers, how many are lost.
     pub wire_loss: u64,
+    /// The longest delay of a request to a server, and of its answer, beyond what messages take, in microseconds.
+    pub wire_delay_us: u64,
     /// Of 1000 acknowledgements of the log, how many are lost.
     pub acks_lost: u64,
     /// Of 1000 acknowledgements of the log, how many come twice.
@@ -31,6 +33,8 @@ pub struct ClusterOptions {
     pub nats_kills: u64,
     /// How often the NATS servers lose power.
     pub nats_power_losses: u64,
+    /// How far the clocks of the NATS servers are ahead at most, in microseconds: drawn anew for every start of theirs.
+    pub nats_skew_us_max: u64,
     /// How often the disk of the NATS servers is full for a while.
     pub nats_disk_full: u64,
     /// How often another server leads etcd.
@@ -41,6 +45,8 @@ pub struct ClusterOptions {
     pub etcd_restarts: u64,
     /// How often etcd forgets its history.
     pub etcd_compactions: u64,
+    /// How often somebody deletes the key of a candidate, or of the leader.
+    pub seat_deletions: u64,
     /// How often a waiting campaign fails at the server and leaves its key.
     pub campaign_failures: u64,
     /// What happens beyond everything that is promised.
@@ -77,15 +83,17 @@ impl ClusterOptions {
     /// Draws from a seed.
     pub fn draw(rng: &mut Rng) -> Self {
         let disaster = rng.chance(120).then(|| *rng.pick(&Disaster::ALL));
-        let slow_clock = rng.chance(300);
-        let etcd_rate = if slow_clock { rng.between(900, 1_100) } else { 1_000 };
+        // A clock that runs too slow keeps dead leaders seated, one that runs too fast unseats those that live.
+        let wrong_clock = rng.chance(300);
+        let etcd_rate = if wrong_clock { rng.between(800, 1_500) } else { 1_000 };
         let mut sometimes = |max: u64| if rng.chance(400) { rng.skewed(max) } else { 0 };
         let (wire_loss, acks_lost, acks_doubled) = (sometimes(60), sometimes(200), sometimes(200));
         let (node_pauses, node_cuts) = (sometimes(6), sometimes(8));
         let (nats_kills, nats_power_losses, nats_disk_full) = (sometimes(4), sometimes(3), sometimes(2));
         let (etcd_leader_changes, etcd_outages, etcd_restarts) = (sometimes(4), sometimes(3), sometimes(3));
-        let (etcd_compactions, campaign_failures) = (sometimes(8), sometimes(4));
-        let skew_us_max = sometimes(60_000_000);
+        let (etcd_compactions, campaign_failures, seat_deletions) = (sometimes(8), sometimes(4), sometimes(4));
+        let (skew_us_max, nats_skew_us_max) = (sometimes(60_000_000), sometimes(60_000_000));
+        let wire_delay_us = sometimes(800_000);
         Self {
             nodes: rng.between(1, 5),
             replicated: rng.chance(500),
@@ -94,17 +102,20 @@ impl ClusterOptions {
             etcd_rate,
             skew_us_max,
             wire_loss,
+            wire_delay_us,
             acks_lost,
             acks_doubled,
             node_pauses,
             node_cuts,
             nats_kills,
             nats_power_losses,
+            nats_skew_us_max,
             nats_disk_full,
             etcd_leader_changes,
             etcd_outages,
             etcd_restarts,
             etcd_compactions,
+            seat_deletions,
             campaign_failures,
             disaster,
         }
@@ -113,6 +124,7 @@ impl ClusterOptions {
     /// The same cluster with nothing going wrong any more.
     pub fn heal(&mut self) {
         self.wire_loss = 0;
+        self.wire_delay_us = 0;
         self.acks_lost = 0;
         self.acks_doubled = 0;
     }

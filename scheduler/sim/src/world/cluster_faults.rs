@@ -1,5 +1,6 @@
 //! What goes wrong with control nodes and with what they stand on.
 
+use wasmill_fabric_models::etcd::Range;
 use wasmill_fabric_models::jetstream::Stop;
 
 use super::{Happening, World};
@@ -7,6 +8,7 @@ use crate::marks::Mark;
 use crate::network::Place;
 use crate::oracle::Checked;
 use crate::options::Disaster;
+use crate::servers::ELECTION;
 
 /// Something that goes wrong in a cluster, or is repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub enum ClusterFault {
     EtcdRestarts,
     /// etcd forgets its history.
     EtcdCompacts,
+    /// Somebody deletes the key of a candidate, or of the leader.
+    SeatDeleted,
     /// A campaign that waits fails at the server.
     CampaignFails,
     /// etcd is saved.
@@ -72,6 +76,7 @@ impl World {
             (cluster.etcd_outages, ClusterFault::EtcdQuorumLost),
             (cluster.etcd_restarts, ClusterFault::EtcdRestarts),
             (cluster.etcd_compactions, ClusterFault::EtcdCompacts),
+            (cluster.seat_deletions, ClusterFault::SeatDeleted),
             (cluster.campaign_failures, ClusterFault::CampaignFails),
         ];
         for (count, fault) in etcd {
@@ -100,6 +105,10 @@ impl World {
                 self.note_resume(node);
             }
             ClusterFault::NodeCut(long) => self.cut_node(long),
+            // Most would find nothing under way: some wait for the next record, and come in the middle of it.
+            ClusterFault::NatsStops(stop) if self.servers().jetstream.waiting() == 0 && self.rng.chance(800) => {
+                self.servers().stop_armed = Some(stop);
+            }
             ClusterFault::NatsStops(stop) => return self.nats_stops(stop),
             ClusterFault::NatsStarts => self.nats_starts(),
             ClusterFault::NatsDiskFull => {
@@ -141,6 +150,17 @@ impl World {
                     self.break_watches();
                 }
             }
+            ClusterFault::SeatDeleted => {
+                let seats = Range::Prefix(format!("{ELECTION}/"));
+                // Without a quorum nothing can be deleted.
+                let seats = self.servers().etcd.get(&seats).map(|(seats, _)| seats).unwrap_or_default();
+                if !seats.is_empty() {
+                    self.marks.hit(Mark::SeatDeleted);
+                    let key = self.rng.pick(&seats).key.clone();
+                    let _ = self.servers().etcd.delete(&Range::Key(key));
+                    self.etcd_changed();
+                }
+            }
             ClusterFault::CampaignFails => {
                 let waiting = self.servers().etcd.campaigns_waiting();
                 if !waiting.is_empty() {
@@ -150,7 +170,7 @@ impl World {
                 }
             }
             ClusterFault::EtcdBackup => self.servers().backup = Some(self.servers().etcd.backup()),
-            ClusterFault::Strikes(disaster) => self.strike(disaster),
+            ClusterFault::Strikes(disaster) => return self.strike(disaster),
         }
         Ok(())
     }
@@ -158,6 +178,12 @@ impl World {
     pub(super) fn etcd_now(&mut self) -> wasmill_protocol::Timestamp {
         let elapsed_us = self.elapsed_us();
         self.servers().etcd_time(elapsed_us)
+    }
+
+    /// The time by the clocks of the NATS servers.
+    pub(super) fn nats_now(&mut self) -> wasmill_protocol::Timestamp {
+        let now = self.now;
+        now.plus_us(self.servers().nats_ahead_us)
     }
 
     /// A node, and more often than not the one that leads.
@@ -192,12 +218,13 @@ impl World {
     }
 
     /// The NATS servers are gone. Of the records that wait, a first part is stored before, and nobody is told which.
-    fn nats_stops(&mut self, stop: Stop) -> Checked {
-        let now = self.now;
+    pub(super) fn nats_stops(&mut self, stop: Stop) -> Checked {
+        let now = self.nats_now();
         self.marks.hit(match stop {
             Stop::Killed => Mark::LogStopped,
             Stop::PowerLost { .. } => Mark::LogPowerLost,
         });
+        self.servers().stop_armed = None;
         let waiting = self.servers().jetstream.waiting() as u64;
         let stored = usize::try_from(self.rng.below(waiting + 1)).unwrap_or(0);
         let untold = self.servers().jetstream.stop(now, stop, stored);
@@ -214,8 +241,18 @@ impl World {
     }
 
     fn nats_starts(&mut self) {
-        let now = self.now;
+        if self.servers().jetstream.is_reachable() {
+            return;
+        }
+        let skew_us_max = self.cluster().nats_skew_us_max;
+        self.servers().nats_ahead_us = self.rng.below(skew_us_max + 1);
+        let now = self.nats_now();
         self.servers().jetstream.start(now);
+        // Connections were lost: whoever reads the log begins anew, and looks where it ends.
+        let leading = self.listening();
+        for node in (0..self.nodes.len()).filter(|node| !leading.contains(node)) {
+            self.ask_end(node);
+        }
     }
 
     fn etcd_regains_quorum(&mut self) {
@@ -228,13 +265,12 @@ impl World {
 
     /// Everything that the cluster stands on is there again.
     pub(super) fn heal_servers(&mut self) {
-        let now = self.now;
-        for node in 0..self.nodes.len() {
-            self.nodes[node].paused_until = self.nodes[node].paused_until.min(now);
-            self.note_resume(node);
-        }
+        self.servers().stop_armed = None;
         self.servers().jetstream.free_disk();
-        self.servers().jetstream.start(now);
+        if !self.servers().jetstream.is_up() {
+            let nats_now = self.nats_now();
+            self.servers().jetstream.start(nats_now);
+        }
         self.servers().etcd.clear_space_alarm();
         self.etcd_regains_quorum();
     }

@@ -7,7 +7,7 @@ use super::{EtcdHappening, Happening, Sender, World};
 use crate::network::Place;
 use crate::node::EtcdWait;
 use crate::oracle::{Checked, hold};
-use crate::servers::{Caller, ELECTION, EtcdAnswer, EtcdAsk, HOSTS, host_key, host_of, host_value, incarnation_of, leader_key};
+use crate::servers::{Caller, ELECTION, EtcdAnswer, EtcdAsk, HOSTS, MARK, host_key, host_of, host_value, incarnation_of, leader_key};
 
 /// How long a process waits for an answer of etcd, or until it notices that a stream is dead, in microseconds.
 pub(super) const ETCD_PATIENCE_US: u64 = 4_000_000;
@@ -101,6 +101,11 @@ impl World {
             }
             EtcdAsk::PutHost(lease, incarnation) => {
                 let Place::Host(host) = caller.place else { return Ok(None) };
+                // A later life of a host is never replaced by an earlier one.
+                let (found, _) = servers.etcd.get(&Range::Key(host_key(host)))?;
+                if found.first().is_some_and(|found| incarnation_of(&found.value) > incarnation) {
+                    return Ok(Some(EtcdAnswer::Failed(EtcdError::NotLeader)));
+                }
                 servers.etcd.put(&host_key(host), host_value(incarnation), Some(lease))?;
                 EtcdAnswer::Done
             }
@@ -109,7 +114,14 @@ impl World {
                 let hosts = found.iter().filter_map(|found| Some((host_of(&found.key)?, incarnation_of(&found.value))));
                 EtcdAnswer::Hosts(hosts.collect(), revision)
             }
-            EtcdAsk::Watch(from) => EtcdAnswer::Watching(self.open_watch(caller, from)?),
+            EtcdAsk::Watch(from, epoch) => self.open_watch(caller, from, epoch)?,
+            EtcdAsk::Mark => EtcdAnswer::Mark(servers.read_mark()?),
+            EtcdAsk::Raise(seen) => {
+                if servers.read_mark()? < seen {
+                    servers.etcd.put(MARK, seen.0.to_be_bytes().to_vec().into(), None)?;
+                }
+                EtcdAnswer::Mark(seen)
+            }
         };
         Ok(Some(answer))
     }
@@ -173,7 +185,7 @@ impl World {
             Place::Node(node) if self.nodes[node].paused_until <= now => {
                 let Some(process) = self.nodes[node].alive(owner.life) else { return Ok(()) };
                 let Some(cluster) = &process.cluster else { return Ok(()) };
-                let leads = cluster.seat_lease == Some(lease) && cluster.seat.elected().is_some();
+                let leads = cluster.seat_lease == Some(lease) && cluster.elected.is_some();
                 // What is due at this very moment comes in some order.
                 let due = cluster.seat.next_timeout_us().is_some_and(|at_us| at_us <= now.0);
                 hold!(!leads || due, "node-{node} counts on lease {lease:?}, which etcd has ended");

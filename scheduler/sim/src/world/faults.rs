@@ -217,14 +217,12 @@ impl World {
         self.healed = true;
         self.options.heal();
         self.links.mend();
-        for host in &mut self.hosts {
-            host.paused_until = host.paused_until.min(self.now);
-        }
+        // Who is stopped goes on by itself, and hears of everything in its order.
         if self.is_clustered() {
             self.heal_servers();
         }
         for later in ACTS_AFTER_HEALING_US {
-            self.at(later, Happening::Act);
+            self.at(later, Happening::Change);
         }
         for node in 0..self.nodes.len() {
             self.node_starts(node);

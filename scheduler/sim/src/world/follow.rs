@@ -1,20 +1,24 @@
 //! A control node that follows: it reads the log, stands for election, and reads to the end before it leads.
 
-use wasmill_protocol::{LogSeq, Timestamp};
+use wasmill_protocol::{LogSeq, Term, Timestamp};
 
 use super::{Fault, Happening, LogHappening, Sender, World};
 use crate::leader::{AnswerTo, Leader};
 use crate::marks::Mark;
 use crate::network::Place;
-use crate::node::{ClusterSide, Fold, Halt, Process};
+use crate::node::{ClusterSide, EtcdWait, Fold, Halt, LogWait, Process};
 use crate::oracle::{Checked, Violation, hold};
 use crate::plant::Plant;
-use crate::servers::STREAM;
+use crate::servers::{EtcdAsk, LogAsk, STREAM};
 
 /// Records that are read at once.
 const READ_MAX: usize = 64;
 /// The time between two looks at the log without news, in microseconds.
 const POLL_US: u64 = 1_000_000;
+/// How often it is asked where the log ends before it is believed that records are gone.
+const LOOKS: u32 = 8;
+/// Between two looks, in microseconds.
+const LOOK_US: u64 = 400_000;
 /// How long somebody waits before what has halted is started again, in microseconds; doubles with each time.
 const RESTART_US: u64 = 1_000_000;
 /// How often that doubles.
@@ -27,10 +31,6 @@ impl World {
         let ttl_s = self.cluster().lease_ttl_s;
         let skew_us_max = self.cluster().skew_us_max;
         let ahead_us = self.rng.below(skew_us_max + 1);
-        let now = self.now;
-        if !self.links.is_cut(now, Place::Node(node), Place::Nats) {
-            self.servers().create_stream(now);
-        }
         let started = &mut self.nodes[node];
         started.life += 1;
         started.process = Some(Process::new(ahead_us, Some(ClusterSide::new(writer, seed, ttl_s))));
@@ -49,6 +49,7 @@ impl World {
         }
         let looks_again = POLL_US / 2 + self.rng.below(POLL_US);
         self.at(looks_again, Happening::Log(LogHappening::Poll(sender)));
+        self.raise_mark(sender.node);
         self.read_log(sender)
     }
 
@@ -120,24 +121,70 @@ impl World {
         self.lead_if_read(sender.node)
     }
 
-    /// The end of the log was asked for, at the start or after an election.
-    pub(super) fn end_told(&mut self, node: usize, last: LogSeq, seen: LogSeq) -> Checked {
-        if last < seen && self.plant != Some(Plant::ShortenedAccepted) {
-            return self.halt(node, Halt::Shortened { last, seen });
+    /// Asks where the log ends, and before that how far others have seen it go: at the start, after an election, and when reading begins
+    /// anew.
+    pub(super) fn ask_end(&mut self, node: usize) {
+        self.ask_etcd(node, EtcdAsk::Mark, EtcdWait::Mark);
+    }
+
+    /// etcd has said how far others have seen the log go. Without an answer what is known has to do.
+    pub(super) fn mark_told(&mut self, node: usize, mark: Option<LogSeq>) {
+        let seen = self.nodes[node].seen();
+        if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
+            cluster.floor = cluster.floor.max(seen).max(mark.unwrap_or_default());
+            self.look_for_end(node, 1);
         }
+    }
+
+    pub(super) fn look_for_end(&mut self, node: usize, looks: u32) {
+        if let Some(cluster) = self.nodes[node].process.as_ref().and_then(|process| process.cluster.as_ref()) {
+            let floor = cluster.floor;
+            self.ask_log(node, LogAsk::End, LogWait::End(floor, looks));
+        }
+    }
+
+    /// The servers have said where the log ends, `None` when there is none. They may have fallen behind, or not have found it yet, so it is
+    /// asked again before anything is concluded.
+    pub(super) fn end_told(&mut self, node: usize, last: Option<LogSeq>, seen: LogSeq, looks: u32) -> Checked {
+        let life = self.nodes[node].life;
+        let accepted = self.plant == Some(Plant::ShortenedAccepted);
+        let last = match last {
+            Some(last) if last >= seen || accepted => last,
+            _ if looks < LOOKS => {
+                self.at(LOOK_US, Happening::Log(LogHappening::Look(Sender { node, life }, looks + 1)));
+                return Ok(());
+            }
+            last => return self.halt(node, Halt::Shortened { last: last.unwrap_or_default(), seen }),
+        };
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
         let Some(cluster) = &mut process.cluster else { return Ok(()) };
-        if cluster.elected.is_some() {
-            cluster.end = Some(last);
-            if self.plant == Some(Plant::ShortenedAccepted) && process.fold.last > last {
-                process.fold = Fold::default();
-                process.published = LogSeq(0);
-                self.nodes[node].read_model = LogSeq(0);
-            }
-            let sender = Sender { node, life: self.nodes[node].life };
-            return self.read_log(sender);
+        if cluster.elected.is_none() {
+            return Ok(());
         }
-        Ok(())
+        cluster.end = Some(last);
+        if accepted && process.leader.is_none() && process.fold.last > last {
+            // What is known better is forgotten.
+            process.fold = Fold::default();
+        }
+        self.read_log(Sender { node, life })
+    }
+
+    /// A node tells others how far it has seen the log go, about once a second while it grows.
+    pub(super) fn raise_mark(&mut self, node: usize) {
+        let seen = self.nodes[node].seen();
+        if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut())
+            && cluster.raised < seen
+        {
+            cluster.raised = seen;
+            self.ask_etcd(node, EtcdAsk::Raise(seen), EtcdWait::Raise);
+        }
+    }
+
+    /// Whether the mark was raised is not known: it is tried again.
+    pub(super) fn mark_unraised(&mut self, node: usize) {
+        if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
+            cluster.raised = LogSeq(0);
+        }
     }
 
     /// Elected, and at the end of the log: leads.
@@ -151,11 +198,17 @@ impl World {
             return Ok(());
         }
         let seen = process.fold.state.term();
+        if term <= seen && plant == Some(Plant::TermMadeUp) {
+            term = Term(seen.0 + 1);
+        }
         if term <= seen {
-            if plant != Some(Plant::TermMadeUp) {
+            if term <= cluster.stood_after {
                 return self.halt(node, Halt::TermRegressed { term, seen });
             }
-            term = wasmill_protocol::Term(seen.0 + 1);
+            // Somebody was elected after us, and was faster.
+            self.marks.hit(Mark::ElectionOvertaken);
+            self.step_down(node);
+            return Ok(());
         }
         let mut fold = std::mem::take(&mut process.fold);
         if unread {
@@ -193,8 +246,9 @@ impl World {
         if leader.is_some() {
             process.fold = Fold::default();
         }
+        let known = process.fold.state.term();
         if let Some(cluster) = &mut process.cluster {
-            cluster.stand_again(ttl_s, seed);
+            cluster.stand_again(ttl_s, seed, known);
         }
         // Whoever waited for an answer is told that there is none: what became of the command is not known.
         for answer in leader.into_iter().flat_map(|leader| leader.answers.into_values()) {
@@ -203,6 +257,7 @@ impl World {
             }
         }
         self.at(0, Happening::Log(LogHappening::News(Sender { node, life })));
+        self.ask_end(node);
         self.touch_node(node);
     }
 
@@ -214,7 +269,7 @@ impl World {
         self.marks.hit(match &halt {
             Halt::Shortened { .. } => Mark::ShortenedHalted,
             Halt::TermRegressed { .. } => Mark::TermRegressedHalted,
-            Halt::Missing(_) | Halt::Chain(_) | Halt::Unreadable(_) => Mark::HoleHalted,
+            Halt::Missing(_) | Halt::Chain(_) | Halt::Unreadable(_) | Halt::TermMixed(_) => Mark::HoleHalted,
             Halt::Storage(reason) => return Err(Violation(format!("node-{node} halts: {reason}"))),
         });
         self.process_ends(node);

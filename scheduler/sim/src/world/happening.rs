@@ -28,16 +28,22 @@ pub struct Sender {
 pub enum Happening {
     /// A client does something.
     Act,
+    /// A client changes something, whatever was before.
+    Change,
     /// A request reaches a control node.
-    Asked(usize, RequestId, Command),
+    Asked(usize, RequestId, Box<Command>),
     /// A request was looked up in the read model and reaches the core, or the leader.
-    LookedUp(Sender, RequestId, Command),
+    LookedUp(Sender, RequestId, Box<Command>),
     /// An answer reaches a client.
     Answered(RequestId, Result<Done, Refusal>),
     /// A client runs out of patience.
     Impatient(RequestId),
-    /// A command reaches whoever leads in its term.
-    Forwarded(Box<Forwarded>),
+    /// A command of another node reaches the one that leads in its term.
+    Forwarded(usize, Box<Forwarded>),
+    /// A node learns that nobody has heard a try of a forwarded command.
+    ForwardUnheard(ForwardAddress, u32),
+    /// A node looks for a leader again.
+    ForwardAgain(ForwardAddress, u32),
     /// The leader's answer, and the record that holds it, reach the node that had forwarded a command.
     ForwardAnswered(ForwardAddress, LogSeq, Result<Done, Refusal>),
     /// A node stops waiting for the answer to a try of a forwarded command.
@@ -47,13 +53,13 @@ pub enum Happening {
     /// A control node's core asked to be woken.
     NodeTick(Sender),
     /// Membership tells the control node of a host, in order, on a single machine.
-    HostJoined(HostInfo, u64),
+    HostJoined(Box<HostInfo>, u64),
     /// Membership tells the control node that a lease has ended, on a single machine.
     HostLeft(HostId, Incarnation, u64),
     /// A message of a control node reaches a host.
     ToHost(usize, Sender, Arc<ToHost>),
     /// A host's answer to a message reaches the control node that sent it.
-    HostAck(Sender, HostId, HostAck),
+    HostAck(Sender, Box<(HostId, HostAck)>),
     /// Reports reach a control node.
     FromHost(usize, BatchAddress, Arc<FromHost>),
     /// A heartbeat reaches a control node.
@@ -88,7 +94,7 @@ pub enum Happening {
 #[derive(Debug, Clone)]
 pub enum LogHappening {
     /// A request reaches the servers.
-    Ask(Caller, LogAsk),
+    Ask(Caller, Box<LogAsk>),
     /// The server stores the next record.
     StoreNext,
     /// An answer reaches a node.
@@ -99,6 +105,8 @@ pub enum LogHappening {
     News(Sender),
     /// A node looks by itself, and will again.
     Poll(Sender),
+    /// A node asks once more where the log ends.
+    Look(Sender, u32),
     /// A node's appender asked to be woken.
     AppendTick(Sender),
 }
@@ -128,13 +136,24 @@ impl Happening {
     /// The control node that this happens to, if it is one: while that is stopped it does not notice.
     pub(super) fn node(&self) -> Option<usize> {
         match self {
-            Self::Asked(node, ..) | Self::FromHost(node, ..) | Self::Heartbeat(node, ..) => Some(*node),
+            Self::Asked(node, ..)
+            | Self::Forwarded(node, _)
+            | Self::FromHost(node, ..)
+            | Self::Heartbeat(node, ..) => Some(*node),
             Self::LookedUp(sender, ..)
             | Self::NodeTick(sender)
             | Self::HostAck(sender, ..)
-            | Self::Log(LogHappening::News(sender) | LogHappening::Poll(sender) | LogHappening::AppendTick(sender))
+            | Self::Log(
+                LogHappening::News(sender)
+                | LogHappening::Poll(sender)
+                | LogHappening::Look(sender, _)
+                | LogHappening::AppendTick(sender),
+            )
             | Self::Etcd(EtcdHappening::WatchNews(sender, _) | EtcdHappening::SeatTick(sender)) => Some(sender.node),
-            Self::ForwardAnswered(address, ..) | Self::ForwardTimeout(address, _) => Some(address.node),
+            Self::ForwardAnswered(address, ..)
+            | Self::ForwardUnheard(address, _)
+            | Self::ForwardAgain(address, _)
+            | Self::ForwardTimeout(address, _) => Some(address.node),
             Self::Log(LogHappening::Answer(caller, _) | LogHappening::Timeout(caller))
             | Self::Etcd(EtcdHappening::Answer(caller, _) | EtcdHappening::Timeout(caller)) => match caller.place {
                 Place::Node(node) => Some(node),
@@ -149,21 +168,24 @@ impl World {
     pub(super) fn happen(&mut self, happening: Happening) -> Checked {
         match happening {
             Happening::Act => self.act(),
-            Happening::Asked(node, request, command) => return self.asked(node, request, command),
-            Happening::LookedUp(sender, request, command) => return self.looked_up(sender, request, command),
+            Happening::Change => self.change(),
+            Happening::Asked(node, request, command) => return self.asked(node, request, *command),
+            Happening::LookedUp(sender, request, command) => return self.looked_up(sender, request, *command),
             Happening::Answered(request, answer) => return self.answered(request, answer),
             Happening::Impatient(request) => self.impatient(request),
-            Happening::Forwarded(forwarded) => self.hear_forwarded(*forwarded),
+            Happening::Forwarded(node, forwarded) => self.hear_forwarded(node, *forwarded),
+            Happening::ForwardUnheard(address, tries) => return self.forward_unheard(address, tries),
+            Happening::ForwardAgain(address, tries) => self.forward_again(address, tries),
             Happening::ForwardAnswered(address, seq, answer) => return self.forward_answered(address, seq, answer),
-            Happening::ForwardTimeout(address, tries) => return self.forward_timeout(address, tries),
+            Happening::ForwardTimeout(address, tries) => self.forward_timeout(address, tries),
             Happening::Durable(seq, life) => return self.durable_on_disk(seq, life),
             Happening::NodeTick(sender) => self.node_tick(sender),
-            Happening::HostJoined(info, life) => self.host_joined(Sender { node: 0, life }, info),
+            Happening::HostJoined(info, life) => self.host_joined(Sender { node: 0, life }, *info),
             Happening::HostLeft(host, incarnation, life) => {
                 self.host_left(Sender { node: 0, life }, host, incarnation);
             }
             Happening::ToHost(host, sender, message) => return self.reach_host(host, sender, &message),
-            Happening::HostAck(sender, host, ack) => self.host_ack(sender, host, ack),
+            Happening::HostAck(sender, ack) => self.host_ack(sender, ack.0, ack.1),
             Happening::FromHost(node, address, message) => self.hear_host(node, address, &message),
             Happening::Heartbeat(node, heartbeat) => self.heartbeat(node, &heartbeat),
             Happening::BatchAcked(address, term) => return self.batch_acked(address, term),
@@ -184,12 +206,17 @@ impl World {
 
     fn happen_to_log(&mut self, happening: LogHappening) -> Checked {
         match happening {
-            LogHappening::Ask(caller, ask) => self.log_asked(caller, ask),
+            LogHappening::Ask(caller, ask) => self.log_asked(caller, *ask),
             LogHappening::StoreNext => return self.store_next(),
             LogHappening::Answer(caller, answer) => return self.log_answered(caller, Some(*answer)),
             LogHappening::Timeout(caller) => return self.log_answered(caller, None),
             LogHappening::News(sender) => return self.read_log(sender),
             LogHappening::Poll(sender) => return self.poll_log(sender),
+            LogHappening::Look(sender, looks) => {
+                if self.nodes[sender.node].alive(sender.life).is_some() {
+                    self.look_for_end(sender.node, looks);
+                }
+            }
             LogHappening::AppendTick(sender) => self.append_tick(sender),
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Hosts of a cluster: each is known by a key under a lease, and stops everything when it cannot be sure of that lease any more.
 
-use wasmill_fabric_core::lease::{Lease, LeaseInput};
+use wasmill_fabric_core::lease::{Lease, LeaseInput, LeaseLost};
 use wasmill_fabric_models::etcd::LeaseId;
 use wasmill_host_core::Input;
 use wasmill_protocol::Timestamp;
@@ -122,8 +122,10 @@ impl World {
         if let Some(keep_alive) = ready.keep_alive {
             self.host_asks(index, EtcdAsk::KeepAlive(id), HostWait::KeepAlive(id, keep_alive.number));
         }
-        if ready.lost.is_some() {
-            self.host_lease_lost(index);
+        match ready.lost {
+            Some(LeaseLost::Expired { .. }) if self.plant == Some(Plant::HostDeadlineIgnored) => {}
+            Some(_) => self.host_lease_lost(index),
+            None => {}
         }
         self.arm_host_lease(index);
     }
@@ -142,12 +144,8 @@ impl World {
 
     fn arm_host_lease(&mut self, index: usize) {
         let now = self.now;
-        let ignored = self.plant == Some(Plant::HostDeadlineIgnored);
         let host = &mut self.hosts[index];
         let Some(next_us) = host.lease.as_ref().and_then(|lease| lease.lease.next_timeout_us()) else { return };
-        if ignored && host.lease_tick_at.is_some_and(|at| at < now) {
-            return;
-        }
         let next = Timestamp(next_us).max(now.plus_us(1));
         if host.lease_tick_at.is_none_or(|armed| armed > next || armed < now) {
             host.lease_tick_at = Some(next);
@@ -173,7 +171,7 @@ impl World {
         let now = self.now;
         let host = &self.hosts[index];
         let Some(lease) = host.lease.as_ref().filter(|lease| lease.id == id) else { return Ok(()) };
-        let counts = host.life == life && host.alive && lease.lease.lost().is_none();
+        let counts = host.life == life && host.alive && lease.registered && !host.lease_lost;
         let due = lease.lease.next_timeout_us().is_some_and(|at_us| at_us <= now.0);
         hold!(!counts || due, "{} counts on lease {id:?}, which etcd has ended", host.id);
         Ok(())

@@ -44,7 +44,7 @@ impl World {
             let Some(sender) = self.hosts[index].senders.remove(&reply_to) else { continue };
             let host = self.hosts[index].id.clone();
             for arrival in self.arrivals(Place::Host(index), Place::Node(sender.node)) {
-                self.at_time(arrival, Happening::HostAck(sender, host.clone(), ack.clone()));
+                self.at_time(arrival, Happening::HostAck(sender, Box::new((host.clone(), ack.clone()))));
             }
         }
         for assignment in &ready.start {
@@ -191,6 +191,7 @@ impl World {
             self.marks.hit(Mark::StaleAckIgnored);
         }
         let held: Vec<_> = message.reports.iter().map(Report::id).filter(|id| core.holds(*id)).collect();
+        let term = if self.plant == Some(Plant::StaleAckTrusted) { core.term().max(term) } else { term };
         self.step_host(address.host, address.life, Input::Acknowledged { number: address.number, term });
         let core = self.hosts[address.host].core.as_ref();
         let dropped = held.into_iter().find(|id| core.is_some_and(|core| !core.holds(*id)));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ToHost};
-use wasmill_protocol::{HostId, Incarnation, LogSeq, Payload, Term};
+use wasmill_protocol::{HostId, Incarnation, LogSeq, Term};
 use wasmill_scheduler_core::{Input, MessageOut, Ready};
 
 use super::{Happening, Sender, World};
@@ -162,8 +162,10 @@ impl World {
         let mut assign = Vec::new();
         for (id, queue_us) in message.assign {
             self.oracle.sent(id)?;
-            let spec = Arc::clone(&self.oracle.tasks[&id.task].spec);
-            assign.push(Assignment { id, spec, checkpoint: Payload::Empty, queue_us, ..Assignment::default() });
+            // After a disaster nobody knows what the log holds.
+            let Some(life) = self.oracle.tasks.get(&id.task) else { continue };
+            let spec = Arc::clone(&life.spec);
+            assign.push(Assignment { id, spec, queue_us, ..Assignment::default() });
         }
         let Some(index) = self.hosts.iter().position(|host| host.id == message.host) else { return Ok(()) };
         let incarnation = message.incarnation;

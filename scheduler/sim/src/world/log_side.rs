@@ -5,7 +5,7 @@ use wasmill_fabric_models::jetstream::{Publish, PublishError, PublishResult};
 use wasmill_protocol::{LogSeq, Timestamp};
 use wasmill_scheduler_core::Input as LeaderInput;
 
-use super::{Happening, LogHappening, Sender, World};
+use super::{ClusterFault, Happening, LogHappening, Sender, World};
 use crate::marks::Mark;
 use crate::network::Place;
 use crate::node::{Halt, LogWait};
@@ -89,20 +89,14 @@ impl World {
         cluster.log_calls.insert(call, wait);
         let caller = Caller { place: Place::Node(node), life, call };
         if let Some(arrival) = self.wire(Place::Node(node), Place::Nats) {
-            self.at_time(arrival, Happening::Log(LogHappening::Ask(caller, ask)));
+            self.at_time(arrival, Happening::Log(LogHappening::Ask(caller, Box::new(ask))));
         }
         self.at(LOG_PATIENCE_US, Happening::Log(LogHappening::Timeout(caller)));
     }
 
-    /// Asks where the log ends.
-    pub(super) fn ask_end(&mut self, node: usize) {
-        let seen = self.nodes[node].seen();
-        self.ask_log(node, LogAsk::End, LogWait::End(seen));
-    }
-
     /// A request reaches the servers.
     pub(super) fn log_asked(&mut self, caller: Caller, ask: LogAsk) {
-        let now = self.now;
+        let now = self.nats_now();
         let servers = self.servers();
         let answer = match ask {
             LogAsk::Publish { id, expected_last, after, record } => {
@@ -130,8 +124,8 @@ impl World {
                 LogAnswer::Found(found.map(|found| found.id.as_ref().and_then(id)), LogSeq(info.first_seq))
             }
             LogAsk::End => match servers.log_end() {
-                Some(last) => LogAnswer::End(last),
-                None => return,
+                Ok(last) => LogAnswer::End(last),
+                Err(_) => return,
             },
         };
         self.answer_log(caller, answer);
@@ -142,13 +136,17 @@ impl World {
         let servers = self.servers();
         if !servers.storing && servers.jetstream.waiting() > 0 {
             servers.storing = true;
+            let armed = servers.stop_armed.take();
             let delay = self.append_delay();
             self.at(delay, Happening::Log(LogHappening::StoreNext));
+            if let Some(stop) = armed {
+                self.at(delay / 2, Happening::ClusterFault(ClusterFault::NatsStops(stop)));
+            }
         }
     }
 
     pub(super) fn store_next(&mut self) -> Checked {
-        let now = self.now;
+        let now = self.nats_now();
         let servers = self.servers();
         servers.storing = false;
         if let Some((ticket, result)) = servers.jetstream.store_next(now) {
@@ -175,6 +173,8 @@ impl World {
         let Ok(entry) = self.decoder.decode(seq, &payload) else { return Ok(()) };
         if let Some(Caller { place: Place::Node(node), .. }) = caller {
             let seen = self.nodes[node].seen();
+            let floor = self.nodes[node].process.as_ref().and_then(|process| process.cluster.as_ref());
+            let seen = floor.map_or(seen, |cluster| cluster.floor.max(seen));
             hold!(seq > seen, "node-{node} has seen record {seen} and appended record {seq}: the log was shorter");
         }
         self.oracle.durable(seq, &entry, &mut self.marks)?;
@@ -234,8 +234,10 @@ impl World {
                 };
                 self.step_appender(node, now_us, Input::Found(call, found));
             }
-            (LogWait::End(seen), Some(LogAnswer::End(last))) => return self.end_told(node, last, seen),
-            (LogWait::End(_), _) => self.ask_end(node),
+            (LogWait::End(seen, looks), Some(LogAnswer::End(last))) => {
+                return self.end_told(node, last, seen, looks);
+            }
+            (LogWait::End(..), _) => self.ask_end(node),
         }
         Ok(())
     }
@@ -290,9 +292,12 @@ impl World {
         }
     }
 
+    /// Whether that is the very append whose place was read.
     fn is_own(&self, node: usize, id: MessageId) -> bool {
-        let cluster = self.nodes[node].process.as_ref().and_then(|process| process.cluster.as_ref());
-        cluster.is_some_and(|cluster| cluster.writer == id.writer)
+        let Some(process) = &self.nodes[node].process else { return false };
+        let (Some(leader), Some(cluster)) = (&process.leader, &process.cluster) else { return false };
+        let front = leader.appends.front().and_then(|append| append.number);
+        cluster.writer == id.writer && front == Some(id.number)
     }
 
     /// A planted bug: what the appender would have read back is said to be somebody else's.
@@ -369,6 +374,9 @@ impl World {
         let same = stands == Some(entry.hash) || self.oracle.shortened;
         hold!(same, "node-{node} was told that its record {seq} is durable, and another one is");
         process.published = process.published.max(seq);
+        if let Some(cluster) = &mut process.cluster {
+            cluster.floor = cluster.floor.max(seq);
+        }
         leader.core.step(clock, LeaderInput::ReadModelAt(LogSeq(seq.0.saturating_sub(lag))));
         let read_model = LogSeq(seq.0.saturating_sub(lag));
         self.nodes[node].read_model = self.nodes[node].read_model.max(read_model);

@@ -45,7 +45,7 @@ impl World {
         let life = node.life;
         let hosts: Vec<_> = self.registered.values().cloned().collect();
         for info in hosts {
-            self.at(1_000, Happening::HostJoined(info, life));
+            self.at(1_000, Happening::HostJoined(Box::new(info), life));
         }
         self.touch_node(0);
     }
@@ -123,7 +123,7 @@ impl World {
         self.hosts[index].lease_until = self.now.plus_us(LEASE_US);
         let (info, life) = (self.hosts[index].info(), self.nodes[0].life);
         self.registered.insert(info.id.clone(), info.clone());
-        self.at(1_000, Happening::HostJoined(info, life));
+        self.at(1_000, Happening::HostJoined(Box::new(info), life));
     }
 
     /// A host is known no longer.

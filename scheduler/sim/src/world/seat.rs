@@ -80,6 +80,9 @@ impl World {
 
     fn seat_lost(&mut self, node: usize, reason: LeaseLost) {
         let now = self.now;
+        if self.plant == Some(Plant::NodeDeadlineIgnored) && matches!(reason, LeaseLost::Expired { .. }) {
+            return;
+        }
         self.marks.hit(Mark::LeadershipLeaseLost);
         let cluster = self.nodes[node].process.as_ref().and_then(|process| process.cluster.as_ref());
         if let LeaseLost::Expired { .. } = reason
@@ -132,6 +135,12 @@ impl World {
             (EtcdWait::Grant(round) | EtcdWait::Guard(round), _) => Input::Failed { round },
             (EtcdWait::Hosts(epoch), answer) => return self.hosts_listed(sender, epoch, answer),
             (EtcdWait::Watch(epoch), answer) => return self.watch_opened(sender, epoch, answer),
+            (EtcdWait::Mark, answer) => {
+                let mark = if let Some(EtcdAnswer::Mark(mark)) = answer { Some(mark) } else { None };
+                return self.mark_told(node, mark);
+            }
+            (EtcdWait::Raise, Some(EtcdAnswer::Mark(_))) => return,
+            (EtcdWait::Raise, _) => return self.mark_unraised(node),
             (EtcdWait::Nothing, _) => return,
         };
         self.step_seat(node, input);
@@ -154,14 +163,10 @@ impl World {
 
     fn arm_seat(&mut self, node: usize) {
         let (now, life) = (self.now, self.nodes[node].life);
-        let ignored = self.plant == Some(Plant::NodeDeadlineIgnored);
         let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) else {
             return;
         };
         let Some(next_us) = cluster.seat.next_timeout_us() else { return };
-        if ignored && cluster.seat.elected().is_some() && cluster.seat_tick_at.is_some_and(|at| at < now) {
-            return;
-        }
         let next = Timestamp(next_us).max(now.plus_us(1));
         if cluster.seat_tick_at.is_none_or(|armed| armed > next || armed < now) {
             cluster.seat_tick_at = Some(next);

@@ -35,7 +35,6 @@ impl World {
             self.ask_etcd(sender.node, EtcdAsk::Hosts, EtcdWait::Hosts(epoch));
             return;
         };
-        watch.revision = revision;
         let known = std::mem::take(&mut watch.known);
         watch.known = hosts.iter().copied().collect();
         for (host, incarnation) in &known {
@@ -48,7 +47,7 @@ impl World {
                 self.tell_joined(sender, host, incarnation);
             }
         }
-        self.ask_etcd(sender.node, EtcdAsk::Watch(revision + 1), EtcdWait::Watch(epoch));
+        self.ask_etcd(sender.node, EtcdAsk::Watch(revision + 1, epoch), EtcdWait::Watch(epoch));
     }
 
     fn tell_joined(&mut self, sender: Sender, host: usize, incarnation: Incarnation) {
@@ -61,60 +60,42 @@ impl World {
         self.host_left(sender, id, incarnation);
     }
 
-    /// etcd opens a watch, and tells at which revision it is.
-    pub(super) fn open_watch(&mut self, caller: Caller, from: u64) -> Result<u64, EtcdError> {
+    /// etcd opens a watch.
+    pub(super) fn open_watch(&mut self, caller: Caller, from: u64, epoch: u64) -> Result<EtcdAnswer, EtcdError> {
         let Place::Node(node) = caller.place else { return Err(EtcdError::NotLeader) };
         let now = self.now;
-        let epoch = self.nodes[node]
-            .alive(caller.life)
-            .and_then(|process| process.cluster.as_ref())
-            .map_or(0, |cluster| cluster.watch.epoch);
         let servers = self.servers();
         let mut watch = servers.etcd.watch(Range::Prefix(HOSTS.into()), Some(from));
-        let revision = servers.etcd.revision();
         // A watch that begins before what is there fails at once.
         servers.etcd.read_watch(&mut watch)?;
         let watch = servers.etcd.watch(Range::Prefix(HOSTS.into()), Some(from));
-        servers.watchers.retain(|watcher| watcher.node != node);
+        servers.watchers.retain(|watcher| watcher.node != node || watcher.epoch != epoch);
         servers.watchers.push(Watcher { node, life: caller.life, epoch, watch, told_at: now });
-        Ok(revision)
+        Ok(EtcdAnswer::Watching)
     }
 
     pub(super) fn watch_opened(&mut self, sender: Sender, epoch: u64, answer: Option<EtcdAnswer>) {
-        let plant = self.plant;
-        let Some(watch) = self.watch(sender, epoch) else { return };
-        match answer {
-            // What etcd says of itself lies before what was heard of it: it was restored, and nothing that was heard counts.
-            Some(EtcdAnswer::Watching(revision)) if revision >= watch.revision => {}
-            Some(EtcdAnswer::Watching(_) | EtcdAnswer::Failed(_)) => {
-                if plant == Some(Plant::WatchGapIgnored) {
-                    return self.watch_from_now(sender, epoch);
-                }
-                self.marks.hit(Mark::WatchRelisted);
-                self.ask_etcd(sender.node, EtcdAsk::Hosts, EtcdWait::Hosts(epoch));
-            }
-            _ => self.watch_again(sender, epoch),
+        if !matches!(answer, Some(EtcdAnswer::Watching)) {
+            self.watch_again(sender, epoch);
         }
     }
 
-    /// The watch broke: it goes on where it was.
+    /// The watch has ended, for whatever reason: what was missed is found by a new list.
     fn watch_again(&mut self, sender: Sender, epoch: u64) {
         if self.plant == Some(Plant::WatchGapIgnored) {
             return self.watch_from_now(sender, epoch);
         }
-        if let Some(watch) = self.watch(sender, epoch) {
-            let from = watch.revision + 1;
-            self.marks.hit(Mark::WatchResumed);
-            self.ask_etcd(sender.node, EtcdAsk::Watch(from), EtcdWait::Watch(epoch));
+        if self.watch(sender, epoch).is_some() {
+            self.marks.hit(Mark::WatchRelisted);
+            self.ask_etcd(sender.node, EtcdAsk::Hosts, EtcdWait::Hosts(epoch));
         }
     }
 
     /// A planted bug: what happened in between is missed.
     fn watch_from_now(&mut self, sender: Sender, epoch: u64) {
         let revision = self.servers().etcd.revision();
-        if let Some(watch) = self.watch(sender, epoch) {
-            watch.revision = revision;
-            self.ask_etcd(sender.node, EtcdAsk::Watch(revision + 1), EtcdWait::Watch(epoch));
+        if self.watch(sender, epoch).is_some() {
+            self.ask_etcd(sender.node, EtcdAsk::Watch(revision + 1, epoch), EtcdWait::Watch(epoch));
         }
     }
 
@@ -154,7 +135,6 @@ impl World {
         let Some(events) = news.events else { return self.watch_again(sender, epoch) };
         for event in events {
             let Some(watch) = self.watch(sender, epoch) else { return };
-            watch.revision = watch.revision.max(event.revision);
             let Some(host) = host_of(&event.key) else { continue };
             match event.kind {
                 EventKind::Put(put) => {
