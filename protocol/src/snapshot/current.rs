@@ -32,7 +32,7 @@ pub struct ReadModelCopy {
     pub digest: Digest,
     /// The blob's size.
     pub bytes: u64,
-    /// Bytes of all records up to `seq`, or a little less: tells how much of the log a further copy would let go.
+    /// Bytes of all records up to about `seq`: tells how much of the log a further copy would let go.
     pub log_bytes: u64,
     /// When it was made.
     pub at: Timestamp,

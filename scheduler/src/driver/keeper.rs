@@ -34,6 +34,7 @@ pub(super) struct Keeper {
     copy: Watch,
     /// Up to where the log was trimmed, or is being trimmed.
     trimmed: LogSeq,
+    trim_not_before: Instant,
     /// Snapshots that could not be used at the start. While one of them counts, the log is not trimmed.
     unusable: Vec<Digest>,
 }
@@ -87,7 +88,7 @@ impl Watch {
 }
 
 impl Keeper {
-    /// Nothing is under way. `current` is what the log names, `base` the snapshot that the fold began with.
+    /// Nothing is under way. `current` is what the log names, `unusable` what of it could not be read at the start.
     pub(super) fn new(
         config: &SnapshotConfig,
         ground: &Ground,
@@ -109,6 +110,7 @@ impl Keeper {
             snapshot,
             copy: Watch::new(copy.seq, copy.log_bytes, config.copy_log_bytes),
             trimmed: LogSeq(0),
+            trim_not_before: Instant::now(),
             unusable,
         }
     }
@@ -189,8 +191,8 @@ impl Keeper {
                 None
             }
             Kept::Trimmed(to, Err(error)) => {
-                // At the next record it is tried again.
                 self.trimmed = LogSeq(0);
+                self.trim_not_before = Instant::now() + RETRY;
                 tracing::warn!(%to, error = &error as &dyn Error, "the log was not trimmed; it is tried again");
                 None
             }
@@ -230,7 +232,7 @@ impl Keeper {
             contents.current.trimmable_to().filter(|_| usable)
         };
         let Some(to) = to.map(|to| LogSeq(to.0.saturating_sub(self.config.keep_records))) else { return };
-        if to > self.trimmed {
+        if to > self.trimmed && Instant::now() >= self.trim_not_before {
             self.trimmed = to;
             let log = Arc::clone(&self.ground.log);
             self.jobs.spawn(async move { Kept::Trimmed(to, log.trim(to).await) });
