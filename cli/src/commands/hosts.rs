@@ -1,5 +1,6 @@
 //! `wasmill hosts`: lists hosts, and drains them.
 
+use reqwest::Method;
 use wasmill_protocol::api::{HostDoc, Page};
 
 use crate::client::{Client, Path};
@@ -40,7 +41,7 @@ pub(crate) async fn run(client: &Client, json: bool, args: &HostsArgs) -> Outcom
 }
 
 async fn set(client: &Client, id: &str, action: &str) -> Outcome {
-    client.post(&Path::new("/v1/hosts").segment(id).segment(action)).await?;
+    client.answer(client.request(Method::POST, &Path::new("/v1/hosts").segment(id).segment(action))).await?;
     Ok(Exit::Done)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use wasmill_fabric::{AppendError, HostEvent, Leadership, Message, Responder, Subscription};
@@ -136,7 +136,7 @@ impl<'a> Leader<'a> {
         leadership: &Leadership,
         shutdown: &CancellationToken,
     ) -> Result<LeadershipEnd, DriverError> {
-        let mut ears = self.listen().await?;
+        let mut ears = listen(self.ground, self.term).await?;
         let mut hosts = self.ground.membership.hosts();
         let (sender, mut dispatched) = mpsc::channel(DISPATCH_RESULTS_WAITING_MAX);
         self.dispatched = sender;
@@ -153,9 +153,9 @@ impl<'a> Leader<'a> {
                     }
                 }
                 () = shutdown.cancelled(), if self.appends.is_empty() => return Ok(LeadershipEnd::Shutdown),
-                _ = lost.wait_for(|lost| *lost) => return Ok(LeadershipEnd::Lost),
+                () = ended(&mut lost) => return Ok(LeadershipEnd::Lost),
                 count = ears.reports.recv_many(&mut reported, HOST_MESSAGES_AT_ONCE), if self.may_gather() => {
-                    if count == 0 { ears = self.listen().await?; }
+                    if count == 0 { ears = listen(self.ground, self.term).await?; }
                     reported.drain(..).for_each(|message| self.reported(message));
                 }
                 count = requests.recv_many(&mut asked, REQUESTS_AT_ONCE), if self.may_gather() => {
@@ -163,13 +163,13 @@ impl<'a> Leader<'a> {
                     asked.drain(..).for_each(|request| self.asked(request));
                 }
                 count = ears.forwarded.recv_many(&mut forwarded, REQUESTS_AT_ONCE), if self.may_gather() => {
-                    if count == 0 { ears = self.listen().await?; }
+                    if count == 0 { ears = listen(self.ground, self.term).await?; }
                     forwarded.drain(..).for_each(|message| self.forwarded(message));
                 }
                 Some(kept) = self.keeper.next() => kept.into_iter().for_each(|input| self.step(input)),
                 message = ears.heartbeats.recv() => match message {
                     Some(message) => self.heartbeat(&message),
-                    None => ears = self.listen().await?,
+                    None => ears = listen(self.ground, self.term).await?,
                 },
                 Some(event) = hosts.next() => self.host_changed(event),
                 Some(result) = dispatched.recv() => match result {
@@ -180,14 +180,6 @@ impl<'a> Leader<'a> {
                 () = tokio::time::sleep(timeout) => self.step(Input::Tick),
             }
         }
-    }
-
-    async fn listen(&self) -> Result<Ears, DriverError> {
-        let bus = &self.ground.bus;
-        let reports = bus.subscribe(subjects::REPORTS, HOST_MESSAGES_WAITING_MAX).await?;
-        let heartbeats = bus.subscribe(subjects::HEARTBEATS, HOST_MESSAGES_WAITING_MAX).await?;
-        let forwarded = bus.subscribe(&control::commands(self.term), FORWARDED_WAITING_MAX).await?;
-        Ok(Ears { reports, heartbeats, forwarded })
     }
 
     fn step(&mut self, input: Input) {
@@ -420,4 +412,19 @@ fn warn_of_benched(events: &[Event]) {
             );
         }
     }
+}
+
+/// Ends when the lease is lost, or nobody is left to tell.
+async fn ended(lost: &mut watch::Receiver<bool>) {
+    // What it yields must not be held while something else is waited for.
+    drop(lost.wait_for(|lost| *lost).await);
+}
+
+/// Hears whatever is for the leader of this term.
+async fn listen(ground: &Ground, term: Term) -> Result<Ears, DriverError> {
+    let bus = &ground.bus;
+    let reports = bus.subscribe(subjects::REPORTS, HOST_MESSAGES_WAITING_MAX).await?;
+    let heartbeats = bus.subscribe(subjects::HEARTBEATS, HOST_MESSAGES_WAITING_MAX).await?;
+    let forwarded = bus.subscribe(&control::commands(term), FORWARDED_WAITING_MAX).await?;
+    Ok(Ears { reports, heartbeats, forwarded })
 }

@@ -111,7 +111,6 @@ impl Recorded {
             seed: spec.seed_of(task.id),
             trace: None,
             checkpoint,
-            trace: None,
         };
         Ok(Given { work, module, caps: status.caps, version: status.version })
     }
