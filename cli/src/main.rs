@@ -8,8 +8,8 @@ mod data_dir;
 mod failure;
 mod interrupt;
 mod output;
-mod telemetry;
 mod server;
+mod telemetry;
 mod units;
 
 mod control;

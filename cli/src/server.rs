@@ -110,11 +110,7 @@ pub(crate) fn run<F: Future<Output = anyhow::Result<()>>>(
     served.map_err(|error| Failure::new(Exit::Server, "the server stopped").because(error.as_ref()))
 }
 
-fn settings(
-    args: &ServerArgs,
-    guests: Option<&GuestArgs>,
-    change: impl FnOnce(&mut Config),
-) -> anyhow::Result<Config> {
+fn settings(args: &ServerArgs, guests: Option<&GuestArgs>, change: impl FnOnce(&mut Config)) -> anyhow::Result<Config> {
     let mut config = Config::load(args.config.as_deref(), machine::detect())?;
     if let Some(guests) = guests {
         guests.override_settings(&mut config);

@@ -23,8 +23,7 @@ impl DataLock {
         let path = data.join("lock");
         let failed = || format!("cannot lock `{}`", path.display());
         let mut options = OpenOptions::new();
-        let mut file =
-            options.read(true).write(true).create(true).truncate(false).open(&path).with_context(failed)?;
+        let mut file = options.read(true).write(true).create(true).truncate(false).open(&path).with_context(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -63,8 +63,7 @@ impl Hosting {
             drain_grace_ms: config.shutdown_grace_ms,
             ready: Some(ready),
         };
-        let sandbox =
-            SandboxConfig { engines, threads: config.cores as usize, guests_max: config.slots as usize };
+        let sandbox = SandboxConfig { engines, threads: config.cores as usize, guests_max: config.slots as usize };
         let (to_sandbox, from_sandbox) = Sandbox::start(sandbox, artifacts)?;
         let stop = watch::Sender::new(false);
         let HostGround { membership, bus, blobs } = ground;

@@ -18,8 +18,8 @@ mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wasmill_protocol::snapshot::Current;
 use wasmill_protocol::event::PolicyHook;
+use wasmill_protocol::snapshot::Current;
 use wasmill_protocol::{LogSeq, TaskId, Term, Timestamp};
 
 use crate::io::{BenchedPolicy, QueueDepth};

@@ -46,7 +46,11 @@ async fn a_node_that_follows_forwards_and_shows_what_was_done() {
     assert_eq!(drained.status, 204, "{drained:?}");
     for (index, client) in cluster.clients::<3>().into_iter().enumerate() {
         let status = client.get("/v1/status").await.json();
-        assert_eq!((&status["node"], &status["leader"]), (&json!(format!("node-{index}")), &json!("node-0")), "{status}");
+        assert_eq!(
+            (&status["node"], &status["leader"]),
+            (&json!(format!("node-{index}")), &json!("node-0")),
+            "{status}"
+        );
         assert_eq!(client.get("/readyz").await.status, 200);
     }
     cluster.stop().await;
@@ -100,7 +104,8 @@ async fn f50_leadership_moves_while_hundreds_are_in_flight() {
     let submitted = futures::stream::iter(0..TASKS)
         .map(|number| {
             let client = clients[number % 3].clone();
-            let task = json!({"module": digest, "input_text": format!("{number}"), "idempotency_key": format!("{number}")});
+            let task =
+                json!({"module": digest, "input_text": format!("{number}"), "idempotency_key": format!("{number}")});
             async move {
                 let answer = submit_until_accepted(&client, &task).await;
                 assert!(matches!(answer.status, 200 | 201), "{answer:?}");

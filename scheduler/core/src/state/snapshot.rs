@@ -12,8 +12,8 @@ mod restore;
 use std::sync::Arc;
 
 use wasmill_protocol::snapshot::{
-    Begin, BenchedRow, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, SNAPSHOT_VERSION, ShapeRow, SupersededRow,
-    TaskColumns, TaskPhase, TaskRow, TenantModule, TenantRow,
+    Begin, BenchedRow, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, SNAPSHOT_VERSION, ShapeRow,
+    SupersededRow, TaskColumns, TaskPhase, TaskRow, TenantModule, TenantRow,
 };
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{LogSeq, TenantName};

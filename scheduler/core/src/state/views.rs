@@ -1,7 +1,7 @@
 //! What the state tells.
 
-use wasmill_protocol::snapshot::Current;
 use wasmill_protocol::event::PolicyHook;
+use wasmill_protocol::snapshot::Current;
 use wasmill_protocol::tenant::Tenant;
 use wasmill_protocol::{Digest, LogSeq, TaskId, TenantName, Term, Timestamp};
 

@@ -163,7 +163,12 @@ struct Election {
 
 impl Election {
     fn new(hosts: Arc<dyn Membership>) -> Self {
-        Self { hosts, named: watch::Sender::new((String::new(), 0)), granted: Mutex::default(), leases: Mutex::default() }
+        Self {
+            hosts,
+            named: watch::Sender::new((String::new(), 0)),
+            granted: Mutex::default(),
+            leases: Mutex::default(),
+        }
     }
 
     fn elect(&self, name: &str) {

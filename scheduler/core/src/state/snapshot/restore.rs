@@ -7,8 +7,8 @@ use thiserror::Error;
 use wasmill_protocol::LogSeq;
 use wasmill_protocol::event::PolicyHook;
 use wasmill_protocol::snapshot::{
-    BenchedRow, Begin, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, TaskColumns, TaskPhase, TaskRow,
-    TenantRow,
+    Begin, BenchedRow, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, TaskColumns, TaskPhase,
+    TaskRow, TenantRow,
 };
 
 use super::counted_from_0;
