@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::FutureExt;
@@ -157,7 +158,9 @@ struct Election {
     /// Who was named last, and the how-manieth that was.
     named: watch::Sender<(String, u64)>,
     /// Which of these each node has taken.
-    granted: Mutex<BTreeMap<String, u64>>,
+    granted: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// The last term.
+    term: AtomicU64,
     leases: Mutex<BTreeMap<String, Vec<watch::Sender<bool>>>>,
 }
 
@@ -166,7 +169,8 @@ impl Election {
         Self {
             hosts,
             named: watch::Sender::new((String::new(), 0)),
-            granted: Mutex::default(),
+            granted: Arc::default(),
+            term: AtomicU64::new(0),
             leases: Mutex::default(),
         }
     }
@@ -176,6 +180,9 @@ impl Election {
     }
 
     fn depose(&self, spared: Option<&str>) {
+        if spared.is_none() {
+            self.elect("");
+        }
         let mut leases = self.leases.lock().unwrap();
         for (_, leases) in leases.iter_mut().filter(|(name, _)| spared != Some(name.as_str())) {
             leases.drain(..).for_each(|lease| drop(lease.send_replace(true)));
@@ -192,8 +199,10 @@ impl Membership for Election {
             let number = named.wait_for(|(name, number)| *name == node && *number > since).await.unwrap().1;
             self.granted.lock().unwrap().insert(node.clone(), number);
             let (lease, lost) = watch::channel(false);
-            self.leases.lock().unwrap().entry(node).or_default().push(lease);
-            Ok(Leadership { term: Term(number), lost, lease: Box::new(Seat) })
+            self.leases.lock().unwrap().entry(node.clone()).or_default().push(lease);
+            let term = Term(self.term.fetch_add(1, Ordering::Relaxed) + 1);
+            let seat = Seat { granted: Arc::clone(&self.granted), node, number };
+            Ok(Leadership { term, lost, lease: Box::new(seat) })
         }
         .boxed()
     }
@@ -207,10 +216,16 @@ impl Membership for Election {
     }
 }
 
-struct Seat;
+/// Who gives it back and is still the one that is named may have it again.
+struct Seat {
+    granted: Arc<Mutex<BTreeMap<String, u64>>>,
+    node: String,
+    number: u64,
+}
 
 impl Lease for Seat {
     fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
+        self.granted.lock().unwrap().insert(self.node, self.number - 1);
         async {}.boxed()
     }
 }
