@@ -58,8 +58,16 @@ impl<'a> Follower<'a> {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(None),
                 leadership = &mut campaign => {
+                    let (term, seen) = (leadership.term, self.fold.state.term());
+                    if term <= seen {
+                        return Err(DriverError::TermRegressed { term, seen });
+                    }
                     if self.catch_up(&leadership, published).await? {
-                        return Ok(Some((self.fold, leadership)));
+                        if term > self.fold.state.term() {
+                            return Ok(Some((self.fold, leadership)));
+                        }
+                        // Whoever came after us was quicker, which is no regression: the log did not hold it when we stood for election.
+                        tracing::warn!(%term, "elected, but a later term has begun");
                     }
                     leadership.lease.release().await;
                     campaign.set(self::campaign(Arc::clone(&self.ground.membership), self.config.node.clone()));

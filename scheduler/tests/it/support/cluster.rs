@@ -91,12 +91,7 @@ impl Cluster {
 
     /// Ends the leases of everybody.
     pub(crate) fn depose_all(&self) {
-        self.election.depose(None);
-    }
-
-    /// Ends the leases of everybody else.
-    pub(crate) fn depose_all_but(&self, index: usize) {
-        self.election.depose(Some(&self.nodes[index].name));
+        self.election.depose();
     }
 
     /// A client of each node, all with the token of the first leader.
@@ -179,13 +174,12 @@ impl Election {
         self.named.send_modify(|(named, number)| (*named, *number) = (name.to_owned(), *number + 1));
     }
 
-    fn depose(&self, spared: Option<&str>) {
-        if spared.is_none() {
-            self.elect("");
-        }
-        let mut leases = self.leases.lock().unwrap();
-        for (_, leases) in leases.iter_mut().filter(|(name, _)| spared != Some(name.as_str())) {
-            leases.drain(..).for_each(|lease| drop(lease.send_replace(true)));
+    fn depose(&self) {
+        self.elect("");
+        for leases in self.leases.lock().unwrap().values_mut() {
+            leases.drain(..).for_each(|lease| {
+                lease.send_replace(true);
+            });
         }
     }
 }
