@@ -2,7 +2,7 @@
 //!
 //! When it ends, however it does, the kernel ends every process in them and removes every mount and every network device.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::setup;
 use crate::shell::{self, program};
@@ -41,6 +41,5 @@ pub(crate) fn enter(private: Private, arguments: &[String]) -> Result<()> {
         arguments.join(" ").replace(" --inside", ""),
         if hint.is_empty() { "" } else { "; or " }
     );
-    let ours = std::env::current_exe().context("a running program has a path")?;
-    shell::run(command.arg(ours).args(arguments))
+    shell::run(command.arg(shell::xtask().get_program()).args(arguments))
 }

@@ -39,6 +39,11 @@ pub(crate) fn program(name: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// This program once more. Not by the path of the running one: a build of the workspace links it anew, and the old file is gone.
+pub(crate) fn xtask() -> Command {
+    program(target_dir().join("debug/xtask"))
+}
+
 /// Runs a command to its end with our stdout and stderr.
 ///
 /// # Errors

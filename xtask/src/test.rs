@@ -43,15 +43,11 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     });
     steps.run("simulation", || simulate(args.sim_seconds));
     steps.run("HTTP by properties", || http(&binary, args.http_examples));
-    let xtask = || {
-        let ours = std::env::current_exe().context("a running program has a path")?;
-        Ok::<_, anyhow::Error>(program(ours))
-    };
     steps.run("fire", || {
         let minutes = args.fire_minutes.to_string();
-        shell::run(xtask()?.args(["fire", "--alone", "--minutes", &minutes]))
+        shell::run(shell::xtask().args(["fire", "--alone", "--minutes", &minutes]))
     });
-    steps.run("power loss", || shell::run(xtask()?.args(["power", "--rounds", &args.power_rounds.to_string()])));
+    steps.run("power loss", || shell::run(shell::xtask().args(["power", "--rounds", &args.power_rounds.to_string()])));
     steps.finish()
 }
 
