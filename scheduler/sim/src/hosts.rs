@@ -141,6 +141,8 @@ impl SimHost {
     pub fn boot(&mut self) {
         self.life += 1;
         self.alive = true;
+        // It was the process that was stopped.
+        self.paused_until = Timestamp(0);
         self.core = None;
         self.guests.clear();
         self.ran.clear();

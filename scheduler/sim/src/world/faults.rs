@@ -1,7 +1,7 @@
 //! What goes wrong with processes and with the ways between them, and how it is repaired.
 
 use wasmill_host_core::Input;
-use wasmill_protocol::LogSeq;
+use wasmill_protocol::{LogSeq, Timestamp};
 
 use super::{Happening, World};
 use crate::marks::Mark;
@@ -97,6 +97,8 @@ impl World {
         if self.nodes[node].process.is_some() {
             return;
         }
+        // It was the process before that was stopped.
+        self.nodes[node].paused_until = Timestamp(0);
         if self.is_clustered() {
             self.follower_starts(node);
         } else {
@@ -192,6 +194,10 @@ impl World {
     }
 
     fn host_drains(&mut self, index: usize) {
+        if let Some(later) = self.deferred(index) {
+            self.at_time(later, Happening::Fault(Fault::HostDrains(index)));
+            return;
+        }
         let now = self.now;
         let host = &mut self.hosts[index];
         if let Some(core) = host.core.as_mut().filter(|_| !host.draining) {
