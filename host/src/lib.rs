@@ -9,4 +9,6 @@ pub mod channel;
 pub mod compile;
 pub mod engine;
 mod lru;
+pub mod replay;
 pub mod sandbox;
+mod trace;

@@ -1,6 +1,5 @@
 //! What control nodes and hosts say to each other over the bus. Any of it may be lost, doubled or reordered.
 
-pub mod blobs;
 pub mod control;
 
 use std::collections::BTreeMap;

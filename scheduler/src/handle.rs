@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use wasmill_fabric::Blobs;
 use wasmill_protocol::command::{Command, Done, Overload, Refusal};
 use wasmill_protocol::{HostId, LogSeq, TaskId, Term, Timestamp};
-use wasmill_scheduler_core::io::{HostView, QueueDepth, Waiting};
+use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth, Waiting};
 
 use crate::clock::Clock;
 use crate::directory::Directory;
@@ -98,6 +98,8 @@ pub struct Overview {
     pub queue: QueueDepth,
     /// What was counted, by name.
     pub counters: BTreeMap<String, u64>,
+    /// Policies in whose place the built-in default decides.
+    pub policies_benched: Vec<BenchedPolicy>,
     /// When this was so.
     pub at: Timestamp,
     /// The record that makes all of this true.

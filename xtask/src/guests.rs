@@ -13,7 +13,8 @@ use serde_json::Value;
 use crate::setup::packages;
 
 /// Components that export the task world.
-const TASKS: &[&str] = &["hello", "memory-hog", "noop", "prime-sieve", "resumable", "spin-forever", "word-count"];
+const TASKS: &[&str] =
+    &["dice", "hello", "memory-hog", "noop", "prime-sieve", "resumable", "spin-forever", "word-count"];
 /// Components that are WASI 0.2 commands.
 const COMMANDS_P2: &[&str] = &["thumbnail"];
 /// Core modules that are WASI 0.1 commands.

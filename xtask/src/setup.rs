@@ -26,6 +26,7 @@ pub(crate) fn everything() -> Result<()> {
     guest_targets()?;
     protoc()?;
     servers()?;
+    network_tools()?;
     schemathesis()?;
     cargo_deny()?;
     Ok(())
@@ -73,6 +74,19 @@ fn python() -> Result<()> {
     if !has_venv() {
         packages::install(&["python3", "python3-venv"])?;
         ensure!(has_venv(), "python3 still has no venv and ensurepip, although python3-venv is installed");
+    }
+    Ok(())
+}
+
+/// What makes network namespaces and enters them.
+pub(crate) fn network_tools() -> Result<()> {
+    let has_tools = || ["ip", "unshare", "nsenter", "setpriv"].iter().all(|tool| works(program(tool).arg("-V")));
+    if !has_tools() {
+        packages::install(&["iproute2", "util-linux"])?;
+        ensure!(
+            has_tools(),
+            "ip, unshare, nsenter or setpriv still do not work, although iproute2 and util-linux are installed"
+        );
     }
     Ok(())
 }

@@ -113,7 +113,8 @@ pub enum StopReason {
 pub struct Ready {
     /// Answers to messages.
     pub acks: Vec<(ReplyTo, HostAck)>,
-    /// Attempts to run in the sandbox now. Each is answered by exactly one [`Input::Ended`].
+    /// Attempts to run in the sandbox now, `queue_us` being all that their tasks have waited. Each is answered by exactly one
+    /// [`Input::Ended`].
     pub start: Vec<Assignment>,
     /// Attempts to stop. [`Input::Ended`] follows, unless it is on its way already.
     pub stop: Vec<(AttemptId, StopReason)>,

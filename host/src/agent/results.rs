@@ -14,9 +14,6 @@ use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload};
 use super::chain;
 use crate::channel::{Ended, FromSandbox};
 
-/// Bytes of one frame of a backtrace; names in modules can be of any length, and reports must stay small.
-const FRAME_BYTES_MAX: usize = 512;
-
 /// What waits for its order to be kept.
 #[derive(Debug, Default)]
 pub(super) struct Results {
@@ -134,10 +131,7 @@ async fn payload(blobs: &dyn Blobs, bytes: Bytes) -> Result<Payload, BlobError> 
 }
 
 fn clipped(mut outcome: Outcome) -> Arc<Outcome> {
-    outcome.backtrace.truncate(Outcome::BACKTRACE_FRAMES_MAX);
-    for frame in &mut outcome.backtrace {
-        frame.truncate(frame.floor_char_boundary(FRAME_BYTES_MAX));
-    }
+    outcome.clip();
     Arc::new(outcome)
 }
 
@@ -194,6 +188,6 @@ mod tests {
     fn backtraces_are_bounded() {
         let Next::Hear(Input::Ended(ended)) = Results::default().take(ended()) else { panic!("not an end") };
         assert_eq!(ended.outcome.backtrace.len(), Outcome::BACKTRACE_FRAMES_MAX);
-        assert!(ended.outcome.backtrace.iter().all(|frame| frame.len() == FRAME_BYTES_MAX));
+        assert!(ended.outcome.backtrace.iter().all(|frame| frame.len() == Outcome::FRAME_BYTES_MAX));
     }
 }

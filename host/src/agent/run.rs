@@ -190,6 +190,10 @@ impl Agent {
             }
         }
         tracing::info!(host = %self.info.id, "the host is drained");
+        if let Some(registration) = self.registration.take() {
+            // Others need not wait for the lease to end by itself.
+            registration.lease.release().await;
+        }
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Heartbeat, HostInfo};
 use crate::command::{Command, Reply};
 use crate::ids::{HostId, LogSeq, TaskId, TenantName, Term};
+use crate::snapshot::BenchedRow;
 use crate::time::Timestamp;
 
 /// What is asked.
@@ -73,6 +74,8 @@ pub struct LeaderOverview {
     pub running: u64,
     /// What was counted, by name.
     pub counters: BTreeMap<String, u64>,
+    /// Policies in whose place the built-in default decides.
+    pub policies_benched: Vec<BenchedRow>,
     /// When this was so.
     pub at: Timestamp,
     /// The record that makes all of this true; whoever asked before it was appended has not been answered yet.

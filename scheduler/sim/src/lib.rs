@@ -15,16 +15,16 @@ pub mod options;
 pub mod plant;
 
 pub mod clients;
-pub mod node;
-pub mod leader;
-pub mod hosts;
 pub mod guest;
-pub mod network;
+pub mod hosts;
+pub mod leader;
 pub mod log;
+pub mod network;
+pub mod node;
 pub mod servers;
 
-pub mod oracle;
 pub mod marks;
+pub mod oracle;
 pub mod rng;
 
 pub use plant::Plant;

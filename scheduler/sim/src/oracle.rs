@@ -188,7 +188,10 @@ impl Oracle {
     /// A client was told of a task by a node that has read the log up to `published`: it sees the task when it looks there.
     pub fn readable(&self, task: TaskId, published: LogSeq) -> Checked {
         let Some(seq) = self.submitted_at(task).filter(|_| !self.shortened) else { return Ok(()) };
-        hold!(seq <= published, "a client was told of {task} in record {seq} by a node that has read up to {published}");
+        hold!(
+            seq <= published,
+            "a client was told of {task} in record {seq} by a node that has read up to {published}"
+        );
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use wasmill_protocol::{AttemptId, HostId, Payload, TaskSpec, Term, Timestamp};
 use wasmill_scheduler_core::io::MessageOut;
 
 use super::specs::SpecCache;
+use super::trace;
 use crate::handle::Shared;
 
 /// How long a host may take to acknowledge. The core sends again what matters.
@@ -45,12 +46,14 @@ impl Dispatch {
             tracing::error!(%host, tasks = unknown.len(), "the read model does not know tasks that are to be dispatched");
             let _ = results.send(DispatchResult::Refused(host.clone(), unknown)).await;
         }
+        let spans = trace::dispatch(&host, &message);
         // One after the other: what is to be stopped may be in an earlier one.
         for payload in split(message, bus.payload_bytes_max()) {
             let answer = match bus.request(&subjects::host(&host), payload, ACK_TIMEOUT).await {
                 Ok(answer) => answer,
                 Err(error) => {
                     tracing::debug!(%host, %error, "a message to a host was not acknowledged");
+                    trace::unanswered(&spans);
                     continue;
                 }
             };

@@ -8,40 +8,50 @@ use sha2::{Digest as _, Sha256};
 use wasmill_fabric::{Log, LogError};
 use wasmill_protocol::event::EventBody;
 use wasmill_protocol::record::Record;
-use wasmill_protocol::{Digest, LogSeq};
+use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_scheduler_core::State;
 
-use super::DriverError;
+use super::begin::Beginning;
+use super::{DriverError, Ground};
 use crate::handle::Shared;
+use crate::snapshot::{Chain, Snapshot};
 
 /// What the log says so far.
 pub(super) struct Fold {
     /// The fold.
     pub(super) state: State,
-    /// The last record.
-    pub(super) last: LogSeq,
-    /// The hash that the next record is chained to.
-    pub(super) prev_hash: Digest,
+    /// The last record, and what the next one is chained to.
+    pub(super) chain: Chain,
+    /// Snapshots that the log names and that could not be used.
+    pub(super) unusable: Vec<Digest>,
     /// Where the log ended when this began.
     end: LogSeq,
 }
 
 impl Fold {
-    /// Nothing yet. The log must reach as far as the read model has seen it.
-    pub(super) async fn begin(log: &dyn Log, shared: &Shared) -> Result<Self, DriverError> {
-        let last = log.last_seq().await?;
-        let seen = shared.read_model.position();
-        if seen > last {
-            return Err(DriverError::Shortened { last, seen });
+    /// What the newest snapshot says, or nothing yet. The log must reach as far as the read model has seen it.
+    pub(super) async fn begin(ground: &Ground, shared: &Shared, published: &mut LogSeq) -> Result<Self, DriverError> {
+        let Beginning { snapshot, unusable, end } = Beginning::find(ground, shared).await?;
+        let Snapshot { chain, state, directory } = snapshot;
+        if *published < chain.last {
+            shared.directory.restore(directory);
+            // Who waits for a task may wait for one that ended in records that this node never sees.
+            shared.finals.interrupt();
+            *published = chain.last;
+            shared.published.send_replace(chain.last);
         }
-        let fold = Self { state: State::default(), last: LogSeq(0), prev_hash: Digest::default(), end: last };
+        shared.clock.not_before(state.time());
+        if chain.last > LogSeq(0) {
+            note_leader(shared, state.term(), state.leader());
+        }
+        let fold = Self { state, chain, unusable, end };
         fold.note_progress(shared);
         Ok(fold)
     }
 
     /// Once this node has seen what was there when it began, it answers readers.
     fn note_progress(&self, shared: &Shared) {
-        if self.last >= self.end {
+        if self.chain.last >= self.end {
             shared.standing.send_if_modified(|standing| !std::mem::replace(&mut standing.caught_up, true));
         }
     }
@@ -54,10 +64,10 @@ impl Fold {
         shared: &Shared,
         published: &mut LogSeq,
     ) -> Result<(), DriverError> {
-        let mut tail = log.tail(self.last.next());
-        while self.last < last {
+        let mut tail = log.tail(self.chain.last.next());
+        while self.chain.last < last {
             let Some(next) = tail.next().await else {
-                return Err(DriverError::Shortened { last: self.last, seen: last });
+                return Err(DriverError::Shortened { last: self.chain.last, seen: last });
             };
             let (seq, bytes) = next?;
             self.take(seq, &bytes, shared, published).await?;
@@ -76,11 +86,11 @@ impl Fold {
         shared: &Shared,
         published: &mut LogSeq,
     ) -> Result<(), DriverError> {
-        if seq != self.last.next() {
-            return Err(LogError::Missing { seq: self.last.next() }.into());
+        if seq != self.chain.last.next() {
+            return Err(LogError::Missing { seq: self.chain.last.next() }.into());
         }
         let record = Record::decode(seq, bytes)?;
-        if record.prev_hash != self.prev_hash {
+        if record.prev_hash != self.chain.hash {
             return Err(DriverError::Chain { seq });
         }
         let before = self.state.term();
@@ -89,12 +99,15 @@ impl Fold {
         if record.term != current || current < before {
             return Err(DriverError::TermMixed { seq, found: record.term, current: before });
         }
-        self.prev_hash = hash(bytes);
-        self.last = seq;
+        self.chain = self.chain.then(hash(bytes), bytes.len());
         if let Some(event) = record.events.last() {
             shared.clock.not_before(event.at);
         }
-        note_leader(shared, &record);
+        for event in &record.events {
+            if let EventBody::TermStarted { term, node } = &event.body {
+                note_leader(shared, *term, node);
+            }
+        }
         publish(shared, published, seq, &Arc::new(record)).await;
         self.note_progress(shared);
         Ok(())
@@ -102,15 +115,11 @@ impl Fold {
 }
 
 /// Whoever began a term last is the leader, as far as the log tells.
-fn note_leader(shared: &Shared, record: &Record) {
-    for event in &record.events {
-        if let EventBody::TermStarted { term, node } = &event.body {
-            shared.standing.send_modify(|standing| {
-                standing.term = *term;
-                standing.leader = Some(node.clone());
-            });
-        }
-    }
+fn note_leader(shared: &Shared, term: Term, node: &str) {
+    shared.standing.send_modify(|standing| {
+        standing.term = term;
+        standing.leader = Some(node.to_owned());
+    });
 }
 
 /// Makes a durable record visible to readers and wakes those who wait for what it holds, once.

@@ -50,7 +50,7 @@ impl<'a> Follower<'a> {
         shutdown: &CancellationToken,
     ) -> Result<Option<(Fold, Leadership)>, DriverError> {
         let mut asked = Vec::new();
-        let mut tail = self.ground.log.tail(self.fold.last.next());
+        let mut tail = self.ground.log.tail(self.fold.chain.last.next());
         let mut heartbeats = self.heartbeats().await;
         let campaign = campaign(Arc::clone(&self.ground.membership), self.config.node.clone());
         tokio::pin!(campaign);
@@ -63,7 +63,7 @@ impl<'a> Follower<'a> {
                     }
                     leadership.lease.release().await;
                     campaign.set(self::campaign(Arc::clone(&self.ground.membership), self.config.node.clone()));
-                    tail = self.ground.log.tail(self.fold.last.next());
+                    tail = self.ground.log.tail(self.fold.chain.last.next());
                 }
                 next = tail.next() => match next {
                     Some(Ok((seq, bytes))) => self.fold.take(seq, &bytes, self.shared, published).await?,
@@ -103,7 +103,7 @@ impl<'a> Follower<'a> {
             }
             Ok(Err(error)) => Err(error),
             Err(_) => {
-                tracing::warn!(at = %self.fold.last, "elected, but the log could not be read to its end in time");
+                tracing::warn!(at = %self.fold.chain.last, "elected, but the log could not be read to its end in time");
                 Ok(false)
             }
         }
@@ -111,7 +111,7 @@ impl<'a> Follower<'a> {
 
     /// The tail from where we are, after a while.
     fn tail_later(&self) -> LogTail {
-        let (log, from) = (Arc::clone(&self.ground.log), self.fold.last.next());
+        let (log, from) = (Arc::clone(&self.ground.log), self.fold.chain.last.next());
         stream::once(async move {
             tokio::time::sleep(RETRY).await;
             log.tail(from)

@@ -77,7 +77,8 @@ impl Forwarder {
                 }
             }
             Request::Drain(host, draining, answer) => {
-                if let Some(ControlAnswer::Drained { known }) = self.ask(&ControlRequest::Drain { host, draining }).await
+                if let Some(ControlAnswer::Drained { known }) =
+                    self.ask(&ControlRequest::Drain { host, draining }).await
                 {
                     let _ = answer.send(known);
                 }

@@ -12,11 +12,13 @@ use hyper::service::Service;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::service::TowerToHyperService;
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 use wasmill_protocol::LogSeq;
 
 use super::App;
 use super::body::LingeringBody;
 use super::problem::{Code, Fault, Handled};
+use super::trace;
 
 /// Bytes of path and query of one request.
 const URI_BYTES_MAX: usize = 8 * 1024;
@@ -34,6 +36,7 @@ pub(super) const LOG_SEQ_HEADER: HeaderName = HeaderName::from_static("wasmill-l
 pub(super) async fn answer(app: &App, router: Router, request: Request<Incoming>) -> Response<Body> {
     let begun = Instant::now();
     let _busy = app.metrics.request();
+    let span = if is_about_health(&request) { Span::none() } else { trace::request(&request) };
     let uri_bytes = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
     let request = request.map(|body| Body::new(LingeringBody::new(body)));
     let mut response = if uri_bytes > URI_BYTES_MAX {
@@ -45,7 +48,7 @@ pub(super) async fn answer(app: &App, router: Router, request: Request<Incoming>
         .into_response()
     } else {
         match reach(app, request.headers()).await {
-            Ok(()) => route(app, router, request).await,
+            Ok(()) => route(app, router, request).instrument(span.clone()).await,
             Err(fault) => fault.into_response(),
         }
     };
@@ -54,6 +57,7 @@ pub(super) async fn answer(app: &App, router: Router, request: Request<Incoming>
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     app.metrics.answered(response.status(), begun.elapsed());
+    trace::answered(&span, response.status());
     response
 }
 
@@ -62,7 +66,8 @@ async fn reach(app: &App, headers: &HeaderMap) -> Handled<()> {
     let Some(value) = headers.get(LOG_SEQ_HEADER) else { return Ok(()) };
     let seq = value.to_str().ok().and_then(|text| text.parse().ok()).map(LogSeq).ok_or_else(|| {
         let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        Fault::new(Code::MalformedRequest, format!("`{text}` is not the number of a record")).field(LOG_SEQ_HEADER.as_str())
+        Fault::new(Code::MalformedRequest, format!("`{text}` is not the number of a record"))
+            .field(LOG_SEQ_HEADER.as_str())
     })?;
     if app.handle.reach(seq).await {
         return Ok(());
@@ -97,11 +102,15 @@ async fn call(router: Router, request: Request<Body>) -> Response<Body> {
 
 /// Answers when there are too many connections: only about health.
 pub(super) async fn answer_from_reserve(app: &App, router: Router, request: Request<Incoming>) -> Response<Body> {
-    if HEALTH_PATHS.contains(&request.uri().path()) {
+    if is_about_health(&request) {
         return answer(app, router, request).await;
     }
     app.metrics.connection_refused();
     Fault::plain(Code::ConnectionsExhausted).into_response()
+}
+
+fn is_about_health(request: &Request<Incoming>) -> bool {
+    HEALTH_PATHS.contains(&request.uri().path())
 }
 
 /// A bug of ours, which must not show the client more than that.

@@ -192,6 +192,11 @@ impl Page {
         self.single("wasmill_leading", "gauge", "Whether this node leads.", u8::from(standing.leading));
         self.single("wasmill_term", "gauge", "The leader's term.", standing.term.0);
         self.single("wasmill_log_seq", "gauge", "The last record that this node shows.", published.0);
+        let current = app.handle.shared().directory.read().current.clone();
+        let snapshot = current.newest().map_or(0, |newest| newest.seq.0);
+        self.single("wasmill_snapshot_log_seq", "gauge", "The last record of the newest snapshot.", snapshot);
+        let copy = current.read_model.map_or(0, |copy| copy.seq.0);
+        self.single("wasmill_read_model_copy_log_seq", "gauge", "The last record of the read model's copy.", copy);
         self.single("wasmill_no_space", "gauge", "Whether the disk is full.", u8::from(standing.no_space));
         let lag = published.0.saturating_sub(app.handle.shared().read_model.flushed().0);
         self.single("wasmill_read_model_lag_records", "gauge", "Records that the read model has yet to write.", lag);
@@ -210,6 +215,8 @@ impl Page {
             let count = overview.hosts.iter().filter(|host| host.state == state).count();
             self.sample(&format!("{{state=\"{state}\"}}"), count);
         }
+        let benched = overview.policies_benched.len();
+        self.single("wasmill_policies_benched", "gauge", "Policies in whose place the default decides.", benched);
         self.begin("wasmill_scheduler_total", "counter", "What the scheduler's core has counted since it leads.");
         for (name, count) in &overview.counters {
             self.sample(&format!("{{what=\"{name}\"}}"), count);

@@ -57,10 +57,6 @@ impl From<BlobError> for Fault {
     fn from(error: BlobError) -> Self {
         match error {
             BlobError::NoSpace { .. } => Self::plain(Code::NoSpace),
-            BlobError::Unreachable { .. } => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "stored bytes cannot be reached");
-                Self::new(Code::Overloaded, "stored bytes cannot be reached right now")
-            }
             error => Self::internal("read or write stored bytes", &error),
         }
     }

@@ -6,9 +6,9 @@ use axum::response::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{StatusCode, Uri};
 use wasmill_protocol::HostId;
-use wasmill_protocol::api::{HostDoc, Page, QueueDoc, StatusDoc, Time};
+use wasmill_protocol::api::{BenchedDoc, HostDoc, Page, QueueDoc, StatusDoc, Time};
 use wasmill_protocol::tenant::Role;
-use wasmill_scheduler_core::io::HostView;
+use wasmill_scheduler_core::io::{BenchedPolicy, HostView};
 
 use super::App;
 use super::auth::Caller;
@@ -113,11 +113,21 @@ pub(super) async fn status(State(app): State<App>, caller: Caller, uri: Uri) -> 
             running: overview.queue.running,
         },
         hosts: overview.hosts.iter().filter(|host| host.state != "lost").count() as u64,
+        policies_benched: overview.policies_benched.iter().map(benched).collect(),
         now: Time(shared.clock.now()),
         uptime_ms: u64::try_from(app.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         caps: app.config.caps.clone(),
     };
     Ok(json::answer(StatusCode::OK, &document))
+}
+
+fn benched(benched: &BenchedPolicy) -> BenchedDoc {
+    BenchedDoc {
+        hook: benched.hook.as_str().to_owned(),
+        policy: benched.policy.clone(),
+        reason: benched.reason.clone(),
+        at: Time(benched.at),
+    }
 }
 
 async fn overview(app: &App) -> Handled<Overview> {

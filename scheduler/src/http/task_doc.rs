@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use wasmill_protocol::api::{OutcomeDoc, ProgressDoc, TaskDoc, TaskEventDoc, Time, UsageDoc};
 use wasmill_protocol::event::{AfterAttempt, EndReason};
 use wasmill_protocol::task::InputForm;
-use wasmill_protocol::{Outcome, OutcomeKind, Payload, TaskState, Timestamp, Usage};
+use wasmill_protocol::{OutcomeKind, Payload, TaskState, Timestamp};
 
 use super::App;
 use crate::read_model::{HistoryEntry, HistoryEvent, TaskRow};
@@ -80,7 +80,7 @@ fn described(row: &TaskRow) -> TaskDoc {
         attempt: row.attempt,
         host: row.host.clone(),
         outcome: shown_outcome(row),
-        usage: row.usage.as_ref().map(usage),
+        usage: row.usage.as_ref().map(UsageDoc::from),
         cached: row.usage.is_some_and(|usage| usage.cached),
         created_at: Time(row.created_at),
         updated_at: Time(row.updated_at),
@@ -123,30 +123,7 @@ fn shown_outcome(row: &TaskRow) -> Option<OutcomeDoc> {
             message: reason.clone().unwrap_or_else(|| "cancelled before it ran".to_owned()),
             ..OutcomeDoc::default()
         }),
-        _ => row.outcome.as_deref().map(outcome),
-    }
-}
-
-/// An outcome as it is shown.
-pub(super) fn outcome(outcome: &Outcome) -> OutcomeDoc {
-    OutcomeDoc {
-        kind: outcome.kind,
-        message: outcome.message.clone(),
-        exit_code: outcome.exit_code,
-        trap: outcome.trap,
-        backtrace: (!outcome.backtrace.is_empty()).then(|| outcome.backtrace.clone()),
-    }
-}
-
-fn usage(usage: &Usage) -> UsageDoc {
-    UsageDoc {
-        fuel: usage.fuel,
-        cpu_us: usage.cpu_us,
-        memory_peak_bytes: usage.memory_peak_bytes,
-        queue_us: usage.queue_us,
-        run_us: usage.run_us,
-        input_bytes: usage.input_bytes,
-        output_bytes: usage.output_bytes,
+        _ => row.outcome.as_deref().map(OutcomeDoc::from),
     }
 }
 

@@ -58,7 +58,7 @@ enum Origin {
     /// Submitted in this transaction.
     New { spec: Arc<TaskSpec>, fingerprint: Option<Digest> },
     /// Read from the file.
-    Stored { row: i64, blobs: Parts },
+    Stored { row: i64, blobs: Box<Parts> },
 }
 
 impl Sink {
@@ -141,7 +141,7 @@ impl Sink {
             .prepare_cached(&format!("SELECT row, {STANDING_COLUMNS} FROM task WHERE id = ?1"))?
             .query_row([id_bytes(&id)], |row| {
                 let standing = standing(row, 1)?;
-                let blobs = blobs_of_view(&standing.view);
+                let blobs = Box::new(blobs_of_view(&standing.view));
                 Ok(Change { id, standing, origin: Origin::Stored { row: row.get(0)?, blobs } })
             })
             .optional()
@@ -151,7 +151,7 @@ impl Sink {
         for change in changes.tasks {
             match change.origin {
                 Origin::New { spec, fingerprint } => self.insert(change.id, &change.standing, &spec, fingerprint)?,
-                Origin::Stored { row, blobs } => self.update(row, &change.standing, blobs)?,
+                Origin::Stored { row, blobs } => self.update(row, &change.standing, *blobs)?,
             }
         }
         Ok(())

@@ -169,7 +169,10 @@ impl Model {
             }
         }
         match answer {
-            Some(true) => drop(self.world.step(Input::Acknowledged { number: self.in_flight.remove(index).number, term: Term(u64::MAX) })),
+            Some(true) => drop(
+                self.world
+                    .step(Input::Acknowledged { number: self.in_flight.remove(index).number, term: Term(u64::MAX) }),
+            ),
             Some(false) => drop(self.world.step(Input::RequestFailed(self.in_flight.remove(index).number))),
             None => {}
         }

@@ -29,13 +29,20 @@ impl Terms {
             Some(EventBody::TermStarted { term, node }) => {
                 hold!(*term > self.last, "term {term} follows term {}", self.last);
                 hold!(record.term == *term, "record {seq} of term {} begins term {term}", record.term);
-                let given = self.guarded.is_empty() || self.guarded.iter().any(|(guarded, index, _)| {
-                    guarded == term && *node == format!("node-{index}")
-                });
+                let given = self.guarded.is_empty()
+                    || self
+                        .guarded
+                        .iter()
+                        .any(|(guarded, index, _)| guarded == term && *node == format!("node-{index}"));
                 hold!(given, "{node} begins term {term}, which was not given to it");
                 self.last = *term;
             }
-            _ => hold!(record.term == self.last, "a stale term {} appends record {seq} in term {}", record.term, self.last),
+            _ => hold!(
+                record.term == self.last,
+                "a stale term {} appends record {seq} in term {}",
+                record.term,
+                self.last
+            ),
         }
         let started = |body: &EventBody| matches!(body, EventBody::TermStarted { .. });
         let inside = record.events.iter().skip(1).any(|event| started(&event.body));

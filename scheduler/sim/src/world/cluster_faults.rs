@@ -6,8 +6,8 @@ use wasmill_fabric_models::jetstream::Stop;
 use super::{Happening, World};
 use crate::marks::Mark;
 use crate::network::Place;
-use crate::oracle::Checked;
 use crate::options::Disaster;
+use crate::oracle::Checked;
 use crate::servers::ELECTION;
 
 /// Something that goes wrong in a cluster, or is repaired.

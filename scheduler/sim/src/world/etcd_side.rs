@@ -7,7 +7,9 @@ use super::{EtcdHappening, Happening, Sender, World};
 use crate::network::Place;
 use crate::node::EtcdWait;
 use crate::oracle::{Checked, hold};
-use crate::servers::{Caller, ELECTION, EtcdAnswer, EtcdAsk, HOSTS, MARK, host_key, host_of, host_value, incarnation_of, leader_key};
+use crate::servers::{
+    Caller, ELECTION, EtcdAnswer, EtcdAsk, HOSTS, MARK, host_key, host_of, host_value, incarnation_of, leader_key,
+};
 
 /// How long a process waits for an answer of etcd, or until it notices that a stream is dead, in microseconds.
 pub(super) const ETCD_PATIENCE_US: u64 = 4_000_000;
@@ -130,10 +132,8 @@ impl World {
     pub(super) fn etcd_changed(&mut self) {
         let servers = self.servers();
         let elected = servers.etcd.take_elected();
-        let told: Vec<_> = elected
-            .into_iter()
-            .filter_map(|(id, result)| Some((servers.campaigns.remove(&id)?, result)))
-            .collect();
+        let told: Vec<_> =
+            elected.into_iter().filter_map(|(id, result)| Some((servers.campaigns.remove(&id)?, result))).collect();
         for (caller, result) in told {
             let answer = match result {
                 Ok(leader) => EtcdAnswer::Won(Term(leader.revision)),

@@ -136,10 +136,9 @@ impl Happening {
     /// The control node that this happens to, if it is one: while that is stopped it does not notice.
     pub(super) fn node(&self) -> Option<usize> {
         match self {
-            Self::Asked(node, ..)
-            | Self::Forwarded(node, _)
-            | Self::FromHost(node, ..)
-            | Self::Heartbeat(node, ..) => Some(*node),
+            Self::Asked(node, ..) | Self::Forwarded(node, _) | Self::FromHost(node, ..) | Self::Heartbeat(node, ..) => {
+                Some(*node)
+            }
             Self::LookedUp(sender, ..)
             | Self::NodeTick(sender)
             | Self::HostAck(sender, ..)

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use wasmill_host_core::{Input, Ready, ReplyTo};
-use wasmill_protocol::message::{Assignment, ToHost};
 use wasmill_protocol::message::Report;
+use wasmill_protocol::message::{Assignment, ToHost};
 use wasmill_protocol::{AttemptId, OutcomeKind, Payload, Term, Timestamp};
 
 use super::{Fault, Happening, Sender, World};
@@ -196,7 +196,10 @@ impl World {
         let core = self.hosts[address.host].core.as_ref();
         let dropped = held.into_iter().find(|id| core.is_some_and(|core| !core.holds(*id)));
         if let Some(id) = dropped {
-            hold!(!self.oracle.is_current(id), "the end of {id:?} was dropped by its host, and the log does not hold it");
+            hold!(
+                !self.oracle.is_current(id),
+                "the end of {id:?} was dropped by its host, and the log does not hold it"
+            );
         }
         Ok(())
     }

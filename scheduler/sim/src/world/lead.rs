@@ -232,7 +232,8 @@ impl World {
 
     /// The nodes that lead, or believe so: they hear what hosts send.
     pub(super) fn listening(&self) -> Vec<usize> {
-        let leads = |node: &&crate::node::SimNode| node.process.as_ref().is_some_and(|process| process.leader.is_some());
+        let leads =
+            |node: &&crate::node::SimNode| node.process.as_ref().is_some_and(|process| process.leader.is_some());
         self.nodes.iter().enumerate().filter(|(_, node)| leads(node)).map(|(index, _)| index).collect()
     }
 }

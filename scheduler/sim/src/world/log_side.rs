@@ -1,6 +1,8 @@
 //! The log of a cluster: what nodes ask of JetStream, what it does, and what they hear of it.
 
-use wasmill_fabric_core::append::{Action, AppendError, AppendNumber, CallId, Done, Found, Input, MessageId, Published};
+use wasmill_fabric_core::append::{
+    Action, AppendError, AppendNumber, CallId, Done, Found, Input, MessageId, Published,
+};
 use wasmill_fabric_models::jetstream::{Publish, PublishError, PublishResult};
 use wasmill_protocol::{LogSeq, Timestamp};
 use wasmill_scheduler_core::Input as LeaderInput;

@@ -176,7 +176,8 @@ impl World {
 
     pub(super) fn seat_tick(&mut self, sender: Sender) {
         if self.nodes[sender.node].alive(sender.life).is_some() {
-            if let Some(cluster) = self.nodes[sender.node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
+            if let Some(cluster) = self.nodes[sender.node].process.as_mut().and_then(|process| process.cluster.as_mut())
+            {
                 cluster.seat_tick_at = None;
             }
             self.step_seat(sender.node, Input::Tick);

@@ -5,7 +5,8 @@ use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 use wasmill_protocol::command::Reply;
 use wasmill_protocol::message::control::{ControlAnswer, ControlRequest, Explained, HostSeen, LeaderOverview};
-use wasmill_scheduler_core::io::{HostView, QueueDepth, Waiting};
+use wasmill_protocol::snapshot::BenchedRow;
+use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth, Waiting};
 
 use crate::handle::{Answer, Overview, Request};
 
@@ -77,9 +78,20 @@ fn leader_overview(overview: Overview) -> LeaderOverview {
         queued: overview.queue.queued,
         running: overview.queue.running,
         counters: overview.counters,
+        policies_benched: overview.policies_benched.into_iter().map(benched_row).collect(),
         at: overview.at,
         log_seq: overview.log_seq,
     }
+}
+
+fn benched_row(benched: BenchedPolicy) -> BenchedRow {
+    let BenchedPolicy { hook, policy, reason, at } = benched;
+    BenchedRow { hook, policy, reason, at }
+}
+
+fn benched(row: BenchedRow) -> BenchedPolicy {
+    let BenchedRow { hook, policy, reason, at } = row;
+    BenchedPolicy { hook, policy, reason, at }
 }
 
 /// See [`leader_overview`].
@@ -99,6 +111,7 @@ pub(super) fn overview(overview: LeaderOverview) -> Overview {
         hosts: hosts.collect(),
         queue: QueueDepth { waiting: overview.waiting, queued: overview.queued, running: overview.running },
         counters: overview.counters,
+        policies_benched: overview.policies_benched.into_iter().map(benched).collect(),
         at: overview.at,
         log_seq: overview.log_seq,
     }
