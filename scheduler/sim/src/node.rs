@@ -3,6 +3,7 @@
 mod cluster;
 mod fold;
 
+use wasmill_protocol::snapshot::Current;
 use wasmill_protocol::{LogSeq, Timestamp};
 
 use crate::leader::Leader;
@@ -38,6 +39,12 @@ pub struct Process {
     pub fold: Fold,
     /// The last record that it knows to be durable; its readers see everything up to here.
     pub published: LogSeq,
+    /// Whether it knows where to begin to read.
+    pub begun: bool,
+    /// The snapshots that the log names.
+    pub current: Current,
+    /// Up to where it has trimmed the log.
+    pub trimmed: LogSeq,
     /// What it is while it leads.
     pub leader: Option<Leader>,
     /// What it needs where others can lead; `None` on a single machine.

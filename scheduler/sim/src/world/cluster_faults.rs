@@ -3,7 +3,7 @@
 use wasmill_fabric_models::etcd::Range;
 use wasmill_fabric_models::jetstream::Stop;
 
-use super::{Happening, World};
+use super::{Fault, Happening, World};
 use crate::marks::Mark;
 use crate::network::Place;
 use crate::options::Disaster;
@@ -87,6 +87,12 @@ impl World {
             self.at(saved, Happening::ClusterFault(ClusterFault::EtcdBackup));
             let strikes = fault_us / 2 + self.rng.below(fault_us / 2);
             self.at(strikes, Happening::ClusterFault(ClusterFault::Strikes(disaster)));
+            if disaster == Disaster::EtcdRestored {
+                // A leader that the backup does not know, and then a need for another one.
+                let between = saved + self.rng.below(strikes - saved);
+                self.at(between, Happening::Fault(Fault::SomeNodeDies));
+                self.at(strikes + 1_000_000, Happening::Fault(Fault::SomeNodeDies));
+            }
         }
     }
 

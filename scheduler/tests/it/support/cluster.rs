@@ -17,7 +17,7 @@ use wasmill_fabric::{HostEvent, HostRegistration, Leadership, Lease, Membership,
 use wasmill_protocol::Term;
 use wasmill_protocol::message::HostInfo;
 use wasmill_scheduler::Handle;
-use wasmill_scheduler::driver::{Driver, DriverConfig, Ground, SnapshotConfig};
+use wasmill_scheduler::driver::{Driver, DriverConfig, DriverError, Ground, SnapshotConfig};
 use wasmill_scheduler::http::{HttpConfig, bootstrap_admin, serve};
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler_core::CoreConfig;
@@ -39,7 +39,7 @@ struct Node {
     address: SocketAddr,
     client: tokio::sync::OnceCell<Client>,
     stop: CancellationToken,
-    driver: JoinHandle<()>,
+    driver: JoinHandle<Result<(), DriverError>>,
     http: JoinHandle<()>,
     dir: TempDir,
 }
@@ -123,8 +123,31 @@ impl Cluster {
         for node in self.nodes {
             node.stop.cancel();
             node.http.await.unwrap();
-            node.driver.await.unwrap();
+            node.driver.await.unwrap().unwrap();
         }
+    }
+
+    /// Lets a node win with a term, whatever was given before, and waits until it has taken the seat.
+    pub(crate) async fn elect_in(&self, index: usize, term: u64) {
+        let name = &self.nodes[index].name;
+        let mut taken = self.election.taken.subscribe();
+        self.election.named.send_replace((name.clone(), term));
+        taken.wait_for(|taken| taken.get(name) == Some(&term)).await.unwrap();
+    }
+
+    /// Waits until a node leads in a term.
+    pub(crate) async fn leads_in(&self, index: usize, term: u64) {
+        let mut standing = self.nodes[index].handle.shared().standing.subscribe();
+        standing.wait_for(|standing| standing.leading && standing.term == Term(term)).await.unwrap();
+    }
+
+    /// Why a node has stopped by itself.
+    pub(crate) async fn stopped_for(&mut self, index: usize) -> DriverError {
+        let node = self.nodes.remove(index);
+        let error = node.driver.await.unwrap().unwrap_err();
+        node.stop.cancel();
+        node.http.await.unwrap();
+        error
     }
 }
 
@@ -141,7 +164,7 @@ impl Node {
         let (driver, handle) = Driver::new(config, ground, read_model);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let driver = tokio::spawn(async move { driver.run(stopped).await.unwrap() });
+        let driver = tokio::spawn(driver.run(stopped));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let gate = Arc::new(FakeGate::default());
@@ -157,7 +180,7 @@ struct Election {
     /// Who was named last, and the how-manieth that was.
     named: watch::Sender<(String, u64)>,
     /// Which of these each node has taken.
-    granted: Mutex<BTreeMap<String, u64>>,
+    taken: watch::Sender<BTreeMap<String, u64>>,
     leases: Mutex<BTreeMap<String, Vec<watch::Sender<bool>>>>,
 }
 
@@ -166,7 +189,7 @@ impl Election {
         Self {
             hosts,
             named: watch::Sender::new((String::new(), 0)),
-            granted: Mutex::default(),
+            taken: watch::Sender::default(),
             leases: Mutex::default(),
         }
     }
@@ -188,9 +211,9 @@ impl Membership for Election {
         let node = node.to_owned();
         async move {
             let mut named = self.named.subscribe();
-            let since = self.granted.lock().unwrap().get(&node).copied().unwrap_or(0);
+            let since = self.taken.borrow().get(&node).copied().unwrap_or(0);
             let number = named.wait_for(|(name, number)| *name == node && *number > since).await.unwrap().1;
-            self.granted.lock().unwrap().insert(node.clone(), number);
+            self.taken.send_modify(|taken| drop(taken.insert(node.clone(), number)));
             let (lease, lost) = watch::channel(false);
             self.leases.lock().unwrap().entry(node).or_default().push(lease);
             Ok(Leadership { term: Term(number), lost, lease: Box::new(Seat) })
