@@ -156,18 +156,21 @@ impl Handle {
         tokio::time::timeout(ANSWER_TIMEOUT, published.wait_for(|last| *last >= seq)).await.is_ok()
     }
 
-    /// Makes sure that this node shows everything that anybody has been answered so far. Whether it had not before, and does now.
+    /// The last record that this node shows.
+    pub fn position(&self) -> LogSeq {
+        *self.shared.published.borrow()
+    }
+
+    /// Makes sure that this node shows everything that anybody has been answered so far. Whether it shows more than `since`.
     ///
     /// Costs nothing on the leader, which shows everything before it answers.
-    pub async fn catch_up(&self) -> bool {
-        if self.shared.standing.borrow().leading {
-            return false;
+    pub async fn catch_up(&self, since: LogSeq) -> bool {
+        if !self.shared.standing.borrow().leading
+            && let Some(overview) = self.overview().await
+        {
+            self.reach(overview.log_seq).await;
         }
-        let before = *self.shared.published.borrow();
-        match self.overview().await {
-            Some(overview) if overview.log_seq > before => self.reach(overview.log_seq).await,
-            _ => false,
-        }
+        self.position() > since
     }
 
     /// What the driver publishes.

@@ -21,6 +21,7 @@ use fastrand::Rng;
 
 use crate::fleet::{Fleet, Plan, ServerPrograms, Servers, Spot};
 use crate::http::{Body, Http};
+use crate::namespaces::{Private, enter};
 use crate::shell::{self, cargo, target_dir};
 use crate::{guests, setup};
 use arena::Arena;
@@ -75,8 +76,9 @@ pub(crate) fn run(args: &FireArgs) -> Result<()> {
         setup::protoc()?;
         setup::servers()?;
         guests::build_all(&guest_dir())?;
-        shell::run(&mut cargo(["build", "--locked", "--package", "wasmill"]))?;
-        return arena::enter(&args.words(seed));
+        // The whole workspace unifies features as `cargo xtask test` does: nothing is built twice.
+        shell::run(&mut cargo(["build", "--locked", "--workspace", "--bin", "wasmill"]))?;
+        return enter(Private::Network, &args.words(seed));
     };
     let dir = target_dir().join("fire").join(seed.to_string());
     if dir.exists() {

@@ -202,12 +202,7 @@ impl Fleet {
     /// Starts everything and waits until it can be used; gives an administrator's token.
     pub(crate) fn start(&mut self) -> Result<String> {
         let http = Http::new(None, Duration::from_secs(2));
-        start(&mut self.etcd)?;
-        start(&mut self.nats)?;
-        let healths = self.addresses.etcd.iter().map(|url| format!("{url}/health"));
-        wait(&mut self.etcd, healths.collect(), &http)?;
-        let healths = self.addresses.nats_monitors.iter().map(|url| format!("{url}/healthz"));
-        wait(&mut self.nats, healths.collect(), &http)?;
+        self.start_servers(&http)?;
         // The first one makes the token.
         let readies: Vec<String> = self.addresses.control.iter().map(|url| format!("{url}/readyz")).collect();
         start(&mut self.control[..1])?;
@@ -220,6 +215,16 @@ impl Fleet {
         let token = token.trim().to_owned();
         self.wait_for_hosts(&token)?;
         Ok(token)
+    }
+
+    /// Starts etcd and NATS and waits until they can be used.
+    pub(crate) fn start_servers(&mut self, http: &Http) -> Result<()> {
+        start(&mut self.etcd)?;
+        start(&mut self.nats)?;
+        let healths = self.addresses.etcd.iter().map(|url| format!("{url}/health"));
+        wait(&mut self.etcd, healths.collect(), http)?;
+        let healths = self.addresses.nats_monitors.iter().map(|url| format!("{url}/healthz"));
+        wait(&mut self.nats, healths.collect(), http)
     }
 
     fn wait_for_hosts(&mut self, token: &str) -> Result<()> {

@@ -10,6 +10,8 @@ mod fleet;
 mod guests;
 mod http;
 mod member;
+mod namespaces;
+mod power;
 mod server;
 mod setup;
 mod shell;
@@ -34,6 +36,8 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Kill, pause and cut off the processes of a cluster under load, and check what clients were told
     Fire(fire::FireArgs),
+    /// Take the power from a NATS server, and look for what it had acknowledged; needs root
+    Power(power::PowerArgs),
     /// Run every test
     Test(test::TestArgs),
     /// Check format, lints, documentation, and licences of dependencies
@@ -49,6 +53,7 @@ fn main() -> Result<()> {
         Command::Demo => demo::run(),
         Command::Cluster(args) => cluster::run(&args),
         Command::Fire(args) => fire::run(&args),
+        Command::Power(args) => power::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Check => check::run(),
         Command::Guests => {

@@ -26,7 +26,8 @@ pub(crate) fn everything() -> Result<()> {
     guest_targets()?;
     protoc()?;
     servers()?;
-    network_tools()?;
+    namespace_tools()?;
+    file_system_tools()?;
     schemathesis()?;
     cargo_deny()?;
     Ok(())
@@ -78,8 +79,18 @@ fn python() -> Result<()> {
     Ok(())
 }
 
-/// What makes network namespaces and enters them.
-pub(crate) fn network_tools() -> Result<()> {
+/// What makes a file system in a file.
+pub(crate) fn file_system_tools() -> Result<()> {
+    let has_tools = || works(program("mkfs.ext4").arg("-V"));
+    if !has_tools() {
+        packages::install(&["e2fsprogs"])?;
+        ensure!(has_tools(), "mkfs.ext4 still does not work, although e2fsprogs is installed");
+    }
+    Ok(())
+}
+
+/// What makes namespaces and networks, and enters them.
+pub(crate) fn namespace_tools() -> Result<()> {
     let has_tools = || ["ip", "unshare", "nsenter", "setpriv"].iter().all(|tool| works(program(tool).arg("-V")));
     if !has_tools() {
         packages::install(&["iproute2", "util-linux"])?;

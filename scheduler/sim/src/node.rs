@@ -84,7 +84,16 @@ impl SimNode {
 impl Process {
     /// A life that has read nothing.
     pub fn new(ahead_us: u64, cluster: Option<ClusterSide>) -> Self {
-        Self { ahead_us, fold: Fold::default(), published: LogSeq(0), leader: None, cluster: cluster.map(Box::new) }
+        Self {
+            ahead_us,
+            fold: Fold::default(),
+            published: LogSeq(0),
+            begun: false,
+            current: Current::default(),
+            trimmed: LogSeq(0),
+            leader: None,
+            cluster: cluster.map(Box::new),
+        }
     }
 
     /// The time by its clock.

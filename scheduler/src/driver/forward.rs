@@ -227,7 +227,7 @@ mod tests {
             task: Default::default(),
             reason: Some("x".repeat(bytes)),
         };
-        let commands = vec![command(100), command(2_000), command(300), command(400), command(10)];
+        let commands = vec![command(100), command(2_000), command(600), command(700), command(10)];
         let call = |commands| encode(&ControlCall { asker: 1, number: 1, request: ControlRequest::Commands(commands) });
         let pieces = split(&call, commands.clone(), 1_000);
         let counts: Vec<_> = pieces.iter().map(|(payload, count)| (payload.is_some(), *count)).collect();

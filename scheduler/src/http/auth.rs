@@ -66,9 +66,10 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Handled<Self> {
         let directory = &app.handle.shared().directory;
+        let since = app.handle.position();
         let (tenant, role) = match identify(&parts.headers, directory) {
             // On a node that follows, a token or a tenant that was just made may not have arrived yet.
-            Err(_) if app.handle.catch_up().await => identify(&parts.headers, directory)?,
+            Err(_) if app.handle.catch_up(since).await => identify(&parts.headers, directory)?,
             identified => identified?,
         };
         trace::identified(parts, &tenant);
@@ -187,7 +188,7 @@ pub async fn bootstrap_admin(handle: &Handle, token_file: &Path) -> Result<(), B
 ///
 /// As [`bootstrap_admin`].
 pub async fn bootstrap_first_admin(handle: &Handle, token_file: &Path) -> Result<(), BootstrapError> {
-    handle.catch_up().await;
+    handle.catch_up(handle.position()).await;
     let has_admin = handle.shared().directory.read().tokens.values().any(|(token, _)| token.role == Role::Admin);
     if has_admin { Ok(()) } else { bootstrap_admin(handle, token_file).await }
 }
@@ -205,7 +206,7 @@ pub async fn adopt_admin(handle: &Handle, token_file: &Path) -> Result<(), Boots
     if text.len() < TOKEN_CHARACTERS_MIN || text.contains(char::is_whitespace) {
         return Err(BootstrapError::NoToken { path: path() });
     }
-    handle.catch_up().await;
+    handle.catch_up(handle.position()).await;
     if is_admin(handle, text) {
         return Ok(());
     }

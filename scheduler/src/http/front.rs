@@ -82,8 +82,9 @@ async fn route(app: &App, router: Router, request: Request<Body>) -> Response<Bo
         return call(router, request).await;
     }
     let (method, uri, headers) = (request.method().clone(), request.uri().clone(), request.headers().clone());
+    let since = app.handle.position();
     let response = call(router.clone(), request).await;
-    if response.status() != StatusCode::NOT_FOUND || !app.handle.catch_up().await {
+    if response.status() != StatusCode::NOT_FOUND || !app.handle.catch_up(since).await {
         return response;
     }
     let mut again = Request::new(Body::empty());

@@ -1,9 +1,7 @@
 //! Several control nodes over one fabric, whose election a test holds in its hands.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use serde_json::{Value, json};
 use wasmill_protocol::Term;
 use wasmill_scheduler::driver::DriverError;
@@ -99,11 +97,10 @@ async fn f05_a_leader_that_does_not_know_of_its_successor_changes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_elected_and_overtaken_stands_again() {
     let cluster = Cluster::start(2).await;
-    cluster.elect_in(0, 7).await;
+    cluster.elect_in(0, &[7]);
     cluster.leads_in(0, 7).await;
     // It stood for election before there was a term 7, and was slow.
-    cluster.elect_in(1, 3).await;
-    cluster.elect_in(1, 9).await;
+    cluster.elect_in(1, &[3, 9]);
     cluster.leads_in(1, 9).await;
     cluster.stop().await;
 }
@@ -111,61 +108,12 @@ async fn a_node_that_was_elected_and_overtaken_stands_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_term_that_the_log_had_seen_before_the_election_halts() {
     let mut cluster = Cluster::start(2).await;
-    cluster.elect_in(0, 7).await;
+    cluster.elect_in(0, &[7]);
     cluster.leads_in(0, 7).await;
-    cluster.elect_in(1, 3).await;
-    cluster.elect_in(1, 6).await;
+    cluster.elect_in(1, &[3, 6]);
     let error = cluster.stopped_for(1).await;
     assert!(matches!(error, DriverError::TermRegressed { term: Term(6), seen: Term(7) }), "{error}");
     cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn f50_leadership_moves_while_hundreds_are_in_flight() {
-    const TASKS: usize = 600;
-    let cluster = Arc::new(Cluster::start(3).await);
-    cluster.elect(0).await;
-    let clients = cluster.clients::<3>().map(Clone::clone);
-    let digest = cluster.upload(&clients[0], TASK).await;
-    let submitted = futures::stream::iter(0..TASKS)
-        .map(|number| {
-            let client = clients[number % 3].clone();
-            let task =
-                json!({"module": digest, "input_text": format!("{number}"), "idempotency_key": format!("{number}")});
-            async move {
-                let answer = submit_until_accepted(&client, &task).await;
-                assert!(matches!(answer.status, 200 | 201), "{answer:?}");
-                answer.json()["id"].as_str().unwrap().to_owned()
-            }
-        })
-        .buffer_unordered(32)
-        .collect::<Vec<_>>();
-    let moving = async {
-        for (round, next) in [1, 2, 0, 2, 1].into_iter().enumerate() {
-            cluster.elect(next).await;
-            if round % 2 == 0 {
-                cluster.depose_all_but(next);
-            }
-        }
-    };
-    let (ids, ()) = tokio::join!(submitted, moving);
-    let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
-    assert_eq!(distinct.len(), TASKS);
-    for client in &clients {
-        for id in &ids {
-            let path = format!("/v1/tasks/{id}?wait_ms=60000");
-            let mut task = client.get(&path).await;
-            while task.status == 503 {
-                task = client.get(&path).await;
-            }
-            assert_eq!(task.json()["state"], "succeeded", "{task:?}");
-        }
-    }
-    // Every node saw the same history.
-    let path = format!("/v1/tasks/{}/events", ids[0]);
-    let histories = futures::future::join_all(clients.iter().map(|client| client.get(&path))).await;
-    assert!(histories.windows(2).all(|pair| pair[0].body == pair[1].body), "{histories:?}");
-    Arc::into_inner(cluster).unwrap().stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,18 +1,15 @@
 //! Machines of our own: network namespaces on one switch that leads nowhere else.
 //!
-//! All of it lives in namespaces that this process is the first one of: when it ends, however it does, the kernel removes
-//! every process, every namespace and the switch. No root is needed where users may make namespaces.
+//! All of it lives in the namespaces of this process ([`crate::namespaces`]), and goes with it.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use crate::fleet::Spot;
-use crate::setup;
 use crate::shell::{self, program};
 
 /// Addresses for documentation (RFC 5737): nobody has them, and no packet leaves the switch.
@@ -30,35 +27,10 @@ pub(crate) struct Arena {
     cuts: Mutex<BTreeMap<(String, Ipv4Addr), u32>>,
 }
 
-/// Runs our own program again, as the first process of namespaces of its own.
-pub(crate) fn enter(arguments: &[String]) -> Result<()> {
-    setup::network_tools()?;
-    let is_root = setup::packages::is_root();
-    // `unshare` takes its child along when it is killed, and is killed itself when we are.
-    let mut command = program("setpriv");
-    command.args(["--pdeathsig", "KILL", "unshare"]);
-    if !is_root {
-        command.args(["--user", "--map-root-user"]);
-    }
-    command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    let ours = std::env::current_exe().context("a running program has a path")?;
-    let probe = |command: &Command| {
-        let mut probe = program(command.get_program());
-        probe.args(command.get_args()).arg("true");
-        shell::works(&mut probe)
-    };
-    ensure!(
-        probe(&command),
-        "cannot make network namespaces: run as root, or allow it to users (sysctl kernel.unprivileged_userns_clone=1 or \
-         kernel.apparmor_restrict_unprivileged_userns=0; in a container: --privileged)"
-    );
-    shell::run(command.arg(ours).args(arguments))
-}
-
 impl Arena {
     /// Makes a machine for each name.
     pub(crate) fn build(names: &[String]) -> Result<(Self, Vec<Spot>)> {
-        quietly(program("mount").args(["-t", "tmpfs", "tmpfs", NAMES]))?;
+        shell::quietly(program("mount").args(["-t", "tmpfs", "tmpfs", NAMES]))?;
         let [a, b, c] = NETWORK;
         let address = |last: u8| Ipv4Addr::new(a, b, c, last);
         ip(&["link", "set", "lo", "up"])?;
@@ -101,13 +73,5 @@ impl Arena {
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {
-    quietly(program("ip").args(arguments))
-}
-
-/// Runs a program that has nothing to say unless it fails.
-fn quietly(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("cannot start `{}`", shell::show(command)))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "`{}` ended with {}: {said}", shell::show(command), output.status);
-    Ok(())
+    shell::quietly(program("ip").args(arguments))
 }

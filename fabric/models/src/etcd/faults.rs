@@ -40,7 +40,7 @@ impl Etcd {
     }
 
     /// The watch with which the server waits for a candidate fails, because what it was about to read was compacted: the campaign
-    /// ends with an error, and the candidate's key stays (etcd issue 21128). Answers whether there was one to fail.
+    /// ends with an error, and the candidate's key stays (reported upstream as 21128). Answers whether there was one to fail.
     pub fn fail_campaign(&mut self, id: CampaignId) -> bool {
         let waits = self.campaigns.remove(&id).is_some();
         if waits {

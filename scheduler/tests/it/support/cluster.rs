@@ -1,7 +1,8 @@
 //! Control nodes that share a fabric, and an election that the test decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::FutureExt;
@@ -90,12 +91,7 @@ impl Cluster {
 
     /// Ends the leases of everybody.
     pub(crate) fn depose_all(&self) {
-        self.election.depose(None);
-    }
-
-    /// Ends the leases of everybody else.
-    pub(crate) fn depose_all_but(&self, index: usize) {
-        self.election.depose(Some(&self.nodes[index].name));
+        self.election.depose();
     }
 
     /// A client of each node, all with the token of the first leader.
@@ -127,12 +123,10 @@ impl Cluster {
         }
     }
 
-    /// Lets a node win with a term, whatever was given before, and waits until it has taken the seat.
-    pub(crate) async fn elect_in(&self, index: usize, term: u64) {
-        let name = &self.nodes[index].name;
-        let mut taken = self.election.taken.subscribe();
-        self.election.named.send_replace((name.clone(), term));
-        taken.wait_for(|taken| taken.get(name) == Some(&term)).await.unwrap();
+    /// Lets a node win with one term after the other, for as long as it gives them back.
+    pub(crate) fn elect_in(&self, index: usize, terms: &[u64]) {
+        self.election.terms.lock().unwrap().extend(terms);
+        self.election.elect(&self.nodes[index].name);
     }
 
     /// Waits until a node leads in a term.
@@ -180,7 +174,11 @@ struct Election {
     /// Who was named last, and the how-manieth that was.
     named: watch::Sender<(String, u64)>,
     /// Which of these each node has taken.
-    taken: watch::Sender<BTreeMap<String, u64>>,
+    granted: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// The last term.
+    term: AtomicU64,
+    /// Terms to be given before those that are counted.
+    terms: Mutex<VecDeque<u64>>,
     leases: Mutex<BTreeMap<String, Vec<watch::Sender<bool>>>>,
 }
 
@@ -189,7 +187,9 @@ impl Election {
         Self {
             hosts,
             named: watch::Sender::new((String::new(), 0)),
-            taken: watch::Sender::default(),
+            granted: Arc::default(),
+            term: AtomicU64::new(0),
+            terms: Mutex::default(),
             leases: Mutex::default(),
         }
     }
@@ -198,10 +198,12 @@ impl Election {
         self.named.send_modify(|(named, number)| (*named, *number) = (name.to_owned(), *number + 1));
     }
 
-    fn depose(&self, spared: Option<&str>) {
-        let mut leases = self.leases.lock().unwrap();
-        for (_, leases) in leases.iter_mut().filter(|(name, _)| spared != Some(name.as_str())) {
-            leases.drain(..).for_each(|lease| drop(lease.send_replace(true)));
+    fn depose(&self) {
+        self.elect("");
+        for leases in self.leases.lock().unwrap().values_mut() {
+            leases.drain(..).for_each(|lease| {
+                lease.send_replace(true);
+            });
         }
     }
 }
@@ -211,12 +213,15 @@ impl Membership for Election {
         let node = node.to_owned();
         async move {
             let mut named = self.named.subscribe();
-            let since = self.taken.borrow().get(&node).copied().unwrap_or(0);
+            let since = self.granted.lock().unwrap().get(&node).copied().unwrap_or(0);
             let number = named.wait_for(|(name, number)| *name == node && *number > since).await.unwrap().1;
-            self.taken.send_modify(|taken| drop(taken.insert(node.clone(), number)));
+            self.granted.lock().unwrap().insert(node.clone(), number);
             let (lease, lost) = watch::channel(false);
-            self.leases.lock().unwrap().entry(node).or_default().push(lease);
-            Ok(Leadership { term: Term(number), lost, lease: Box::new(Seat) })
+            self.leases.lock().unwrap().entry(node.clone()).or_default().push(lease);
+            let chosen = self.terms.lock().unwrap().pop_front();
+            let term = Term(chosen.unwrap_or_else(|| self.term.fetch_add(1, Ordering::Relaxed) + 1));
+            let seat = Seat { granted: Arc::clone(&self.granted), node, number };
+            Ok(Leadership { term, lost, lease: Box::new(seat) })
         }
         .boxed()
     }
@@ -230,10 +235,16 @@ impl Membership for Election {
     }
 }
 
-struct Seat;
+/// Who gives it back and is still the one that is named may have it again.
+struct Seat {
+    granted: Arc<Mutex<BTreeMap<String, u64>>>,
+    node: String,
+    number: u64,
+}
 
 impl Lease for Seat {
     fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
+        self.granted.lock().unwrap().insert(self.node, self.number - 1);
         async {}.boxed()
     }
 }
