@@ -150,7 +150,12 @@ impl Leader {
 
     fn append(&mut self, now: Timestamp, bytes_max: usize, mut events: Vec<Event>, ready: Ready) {
         let count = events.len();
-        let entry = Entry::new(Record { version: Record::version_for(&events), term: self.term, prev_hash: self.prev_hash, events });
+        let entry = Entry::new(Record {
+            version: Record::version_for(&events),
+            term: self.term,
+            prev_hash: self.prev_hash,
+            events,
+        });
         if entry.bytes.len() > bytes_max && count > 1 {
             events = Arc::unwrap_or_clone(entry.record).events;
             let second_half = events.split_off(count / 2);

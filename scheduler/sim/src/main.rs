@@ -56,7 +56,7 @@ impl Args {
 }
 
 /// Fewer seeds than this prove nothing about rare paths.
-const SEEDS_FOR_MARKS: u64 = 200;
+const SEEDS_FOR_MARKS: u64 = 1_500;
 
 fn main() -> ExitCode {
     let args = Args::parse();

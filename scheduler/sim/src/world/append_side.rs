@@ -1,6 +1,8 @@
 //! Appends of a leader: its appender decides, the log answers, and what is durable takes effect.
 
-use wasmill_fabric_core::append::{Action, AppendError, AppendNumber, CallId, Done, Found, Input, MessageId, Published};
+use wasmill_fabric_core::append::{
+    Action, AppendError, AppendNumber, CallId, Done, Found, Input, MessageId, Published,
+};
 use wasmill_fabric_models::jetstream::{PublishError, PublishResult};
 use wasmill_protocol::{LogSeq, Timestamp};
 use wasmill_scheduler_core::Input as LeaderInput;

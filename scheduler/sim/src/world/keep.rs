@@ -48,8 +48,10 @@ impl World {
     /// A snapshot is stored, as a blob that nobody knows of before the log names it.
     pub(super) fn snapshot_stored(&mut self, sender: Sender, term: Term, snapshot: &Arc<Snapshot>) {
         let (now, digest) = (self.now, snapshot.hash);
-        // Some blobs are damaged before anybody reads them.
-        if !self.rng.chance(self.cluster().snapshots_lost) {
+        // Some blobs are damaged before anybody reads them; that is why two snapshots are kept.
+        let lost = self.rng.chance(self.cluster().snapshots_lost) && !self.servers().snapshot_lost;
+        self.servers().snapshot_lost = lost;
+        if !lost {
             self.servers().snapshots.insert(digest, Arc::clone(snapshot));
         }
         let Some(process) = self.nodes[sender.node].alive(sender.life) else { return };
@@ -118,7 +120,8 @@ impl World {
     fn restore(&mut self, snapshot: &Snapshot) -> Result<Fold, Violation> {
         self.marks.hit(Mark::SnapshotRead);
         let state = State::from_snapshot(snapshot.parts.iter().cloned());
-        let state = state.map_err(|error| Violation(format!("the snapshot of {} cannot be read: {error}", snapshot.seq)))?;
+        let state =
+            state.map_err(|error| Violation(format!("the snapshot of {} cannot be read: {error}", snapshot.seq)))?;
         if !self.oracle.shortened {
             let mut whole = State::default();
             whole.read_model_at(snapshot.seq);
