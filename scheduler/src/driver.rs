@@ -16,6 +16,7 @@ mod trace;
 mod waits;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -258,6 +259,7 @@ impl Driver {
             clock: Clock::start(),
             standing,
             published: watch::Sender::new(LogSeq(0)),
+            asked: AtomicU64::new(0),
         });
         let handle = Handle { requests: sender, shared: Arc::clone(&shared) };
         (Self { config, ground, shared, requests, published: LogSeq(0) }, handle)

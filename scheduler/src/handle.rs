@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -53,6 +54,8 @@ pub struct Shared {
     pub standing: watch::Sender<Standing>,
     /// The last record that readers of this node see.
     pub published: watch::Sender<LogSeq>,
+    /// How much was asked of leaders: gives each asking its number.
+    pub asked: AtomicU64,
 }
 
 /// Where this node stands.

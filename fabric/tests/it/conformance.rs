@@ -30,18 +30,7 @@ pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
 /// One test for every case of every suite; `$fixture` is an `async fn() -> Fixture`.
 macro_rules! conformance {
     ($fixture:path) => {
-        crate::conformance::cases!($fixture, log: [
-            an_empty_log_ends_at_zero,
-            records_are_numbered_and_read_back,
-            a_wrong_expectation_is_a_conflict_and_writes_nothing,
-            the_call_fixes_the_order_and_not_the_poll,
-            what_was_called_after_a_failure_fails,
-            a_record_over_the_limit_is_refused,
-            a_tail_waits_for_what_is_appended_later,
-            a_tail_that_begins_in_the_future_waits,
-            two_tails_read_the_same_while_records_are_appended,
-            trimmed_records_are_missing_and_the_numbering_goes_on,
-        ]);
+        crate::conformance::log_conformance!($fixture);
         crate::conformance::blobs_conformance!($fixture);
         crate::conformance::cases!($fixture, bus: [
             a_request_is_answered,
@@ -54,6 +43,31 @@ macro_rules! conformance {
             a_message_over_the_limit_is_refused,
             what_is_shared_goes_to_one_of_those_who_share,
         ]);
+        crate::conformance::membership_conformance!($fixture);
+    };
+}
+
+/// The cases that are about the log.
+macro_rules! log_conformance {
+    ($fixture:path) => {
+        crate::conformance::cases!($fixture, log: [
+            an_empty_log_ends_at_zero,
+            records_are_numbered_and_read_back,
+            a_wrong_expectation_is_a_conflict_and_writes_nothing,
+            the_call_fixes_the_order_and_not_the_poll,
+            what_was_called_after_a_failure_fails,
+            a_record_over_the_limit_is_refused,
+            a_tail_waits_for_what_is_appended_later,
+            a_tail_that_begins_in_the_future_waits,
+            two_tails_read_the_same_while_records_are_appended,
+            trimmed_records_are_missing_and_the_numbering_goes_on,
+        ]);
+    };
+}
+
+/// The cases that are about membership.
+macro_rules! membership_conformance {
+    ($fixture:path) => {
         crate::conformance::cases!($fixture, membership: [
             terms_grow,
             a_leadership_is_not_lost_by_itself,
@@ -98,4 +112,4 @@ macro_rules! cases {
     };
 }
 
-pub(crate) use {blobs_conformance, cases, conformance};
+pub(crate) use {blobs_conformance, cases, conformance, log_conformance, membership_conformance};

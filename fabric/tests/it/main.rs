@@ -9,4 +9,5 @@ mod conformance;
 mod embedded;
 mod log;
 mod membership;
+mod models;
 mod remote_blobs;

@@ -12,6 +12,18 @@ use crate::ids::{HostId, LogSeq, TaskId, TenantName, Term};
 use crate::snapshot::BenchedRow;
 use crate::time::Timestamp;
 
+/// One asking, with a name by which the leader knows it when the bus brings it twice: decided twice, a submission whose task has become final in
+/// between would be taken for a new one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ControlCall {
+    /// Who asks: drawn anew for every process.
+    pub asker: u64,
+    /// Grows with everything that it asks.
+    pub number: u64,
+    /// What is asked.
+    pub request: ControlRequest,
+}
+
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ControlRequest {

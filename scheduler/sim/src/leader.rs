@@ -6,8 +6,9 @@ use std::sync::Arc;
 use wasmill_fabric_core::append::AppendNumber;
 use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
 use wasmill_protocol::message::FromHost;
-use wasmill_protocol::record::{RECORD_VERSION, Record};
+use wasmill_protocol::record::Record;
 use wasmill_protocol::{Digest, LogSeq, Term, Timestamp};
+use wasmill_scheduler_core::state::Frozen;
 use wasmill_scheduler_core::{Core, CoreConfig, Input, Ready, ReplyTo};
 
 use crate::clients::RequestId;
@@ -37,6 +38,17 @@ pub struct Leader {
     last: LogSeq,
     prev_hash: Digest,
     next_reply: u64,
+    keeper: Keeper,
+}
+
+/// When the next snapshot is due, and the one that waits for its last record to be durable.
+#[derive(Debug, Default)]
+struct Keeper {
+    /// Records after which one is due; 0 for never.
+    every: u64,
+    newest: LogSeq,
+    running: bool,
+    held: Option<Frozen>,
 }
 
 /// A record on its way into the log.
@@ -64,8 +76,10 @@ pub enum AnswerTo {
 }
 
 impl Leader {
-    /// Leads on top of what was read.
-    pub fn new(seed: u64, now: Timestamp, term: Term, node: &str, fold: Fold) -> Self {
+    /// Leads on top of what was read. After every so many records a snapshot is taken, never with 0.
+    pub fn new(seed: u64, now: Timestamp, term: Term, node: &str, fold: Fold, snapshot_records: u64) -> Self {
+        let newest = fold.state.current().newest().map_or(LogSeq(0), |newest| newest.seq);
+        let keeper = Keeper { every: snapshot_records, newest, ..Keeper::default() };
         let mut core = Core::new(seed, CoreConfig::default(), fold.state);
         core.step(now, Input::Lead { term, node: node.to_owned() });
         Self {
@@ -78,6 +92,7 @@ impl Leader {
             last: fold.last,
             prev_hash: fold.prev_hash,
             next_reply: 0,
+            keeper,
         }
     }
 
@@ -108,13 +123,39 @@ impl Leader {
             self.appends.push_back(Append { seq: self.last, number: None, entry: None, ready });
         } else {
             self.append(now, bytes_max, events, ready);
+            self.hold_if_due();
         }
         self.appends.len() - before
     }
 
+    /// Takes hold of the state as it is after the record that was handed out last.
+    fn hold_if_due(&mut self) {
+        let keeper = &mut self.keeper;
+        let due = keeper.every > 0 && self.last.0 >= keeper.newest.0 + keeper.every;
+        if due && !keeper.running {
+            keeper.running = true;
+            keeper.held = Some(self.core.freeze());
+        }
+    }
+
+    /// What was taken hold of after record `seq`, which is durable now.
+    pub fn take_held(&mut self, seq: LogSeq) -> Option<Frozen> {
+        self.keeper.held.take_if(|held| held.seq() == seq)
+    }
+
+    /// A snapshot up to record `seq` is stored.
+    pub fn snapshot_done(&mut self, seq: LogSeq) {
+        (self.keeper.running, self.keeper.newest) = (false, seq);
+    }
+
     fn append(&mut self, now: Timestamp, bytes_max: usize, mut events: Vec<Event>, ready: Ready) {
         let count = events.len();
-        let entry = Entry::new(Record { version: RECORD_VERSION, term: self.term, prev_hash: self.prev_hash, events });
+        let entry = Entry::new(Record {
+            version: Record::version_for(&events),
+            term: self.term,
+            prev_hash: self.prev_hash,
+            events,
+        });
         if entry.bytes.len() > bytes_max && count > 1 {
             events = Arc::unwrap_or_clone(entry.record).events;
             let second_half = events.split_off(count / 2);

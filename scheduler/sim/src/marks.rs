@@ -60,6 +60,11 @@ pub enum Mark {
     LogPowerLost,
     LogRecordStoredUntold,
     LogDiskFull,
+    SnapshotTaken,
+    SnapshotRead,
+    SnapshotUnusable,
+    LogTrimmed,
+    FollowerOvertakenByTrim,
     EtcdLeaderChanged,
     EtcdQuorumLost,
     EtcdRestarted,
@@ -83,7 +88,7 @@ pub enum Mark {
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 73] = [
+pub const ALL: [Mark; 78] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -137,6 +142,11 @@ pub const ALL: [Mark; 73] = [
     Mark::LogPowerLost,
     Mark::LogRecordStoredUntold,
     Mark::LogDiskFull,
+    Mark::SnapshotTaken,
+    Mark::SnapshotRead,
+    Mark::SnapshotUnusable,
+    Mark::LogTrimmed,
+    Mark::FollowerOvertakenByTrim,
     Mark::EtcdLeaderChanged,
     Mark::EtcdQuorumLost,
     Mark::EtcdRestarted,

@@ -11,6 +11,9 @@ use crate::rng::Rng;
 /// The longest delay of a straggler in microseconds: longer than every time-out of the cores.
 const STRAGGLER_US_MAX: u64 = 20_000_000;
 
+/// Of 1000 second copies, how many come very late.
+const LATE_COPIES: u64 = 100;
+
 /// Who sends and receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
@@ -60,7 +63,11 @@ pub fn arrivals(now: Timestamp, options: &Options, rng: &mut Rng, marks: &mut Ma
     } else {
         1
     };
-    (0..copies).map(|_| now.plus_us(delay_us(options, rng))).collect()
+    let late = |copy: u64, rng: &mut Rng| copy > 0 && rng.chance(LATE_COPIES);
+    (0..copies)
+        .map(|copy| if late(copy, rng) { rng.below(STRAGGLER_US_MAX) } else { delay_us(options, rng) })
+        .map(|delay_us| now.plus_us(delay_us))
+        .collect()
 }
 
 /// One delay in microseconds.

@@ -3,6 +3,7 @@
 mod cluster;
 mod fold;
 
+use wasmill_protocol::snapshot::Current;
 use wasmill_protocol::{LogSeq, Timestamp};
 
 use crate::leader::Leader;
@@ -38,6 +39,12 @@ pub struct Process {
     pub fold: Fold,
     /// The last record that it knows to be durable; its readers see everything up to here.
     pub published: LogSeq,
+    /// Whether it knows where to begin to read.
+    pub begun: bool,
+    /// The snapshots that the log names.
+    pub current: Current,
+    /// Up to where it has trimmed the log.
+    pub trimmed: LogSeq,
     /// What it is while it leads.
     pub leader: Option<Leader>,
     /// What it needs where others can lead; `None` on a single machine.
@@ -77,7 +84,16 @@ impl SimNode {
 impl Process {
     /// A life that has read nothing.
     pub fn new(ahead_us: u64, cluster: Option<ClusterSide>) -> Self {
-        Self { ahead_us, fold: Fold::default(), published: LogSeq(0), leader: None, cluster: cluster.map(Box::new) }
+        Self {
+            ahead_us,
+            fold: Fold::default(),
+            published: LogSeq(0),
+            begun: false,
+            current: Current::default(),
+            trimmed: LogSeq(0),
+            leader: None,
+            cluster: cluster.map(Box::new),
+        }
     }
 
     /// The time by its clock.

@@ -229,6 +229,11 @@ impl Oracle {
         self.submitted.get(&task).copied()
     }
 
+    /// The whole log, whatever was trimmed.
+    pub fn entries(&self) -> &[Entry] {
+        self.terms.entries()
+    }
+
     /// The last term in the log.
     pub fn term(&self) -> Term {
         self.terms.last()

@@ -1,13 +1,15 @@
 //! The servers that a cluster of control nodes stands on, and who waits for them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use wasmill_fabric_core::append::MessageId;
 use wasmill_fabric_models::etcd::{Backup, CampaignId, EtcdError, Event, LeaseId, Range, Watch};
 use wasmill_fabric_models::jetstream::{ApiError, PublishResult, ServerConfig, Stop, StreamConfig, Sync, Ticket};
 use wasmill_fabric_models::{Etcd, JetStream};
-use wasmill_protocol::{Incarnation, LogSeq, Term, Timestamp};
+use wasmill_protocol::snapshot::Part;
+use wasmill_protocol::{Digest, Incarnation, LogSeq, Term, Timestamp};
 
 use crate::network::Place;
 use crate::options::ClusterOptions;
@@ -40,10 +42,25 @@ pub struct Servers {
     pub owners: BTreeMap<LeaseId, Caller>,
     /// Who watches the hosts.
     pub watchers: Vec<Watcher>,
+    /// Blobs that hold snapshots, by their names.
+    pub snapshots: BTreeMap<Digest, Arc<Snapshot>>,
+    /// The last one that was stored is damaged.
+    pub snapshot_lost: bool,
     /// What etcd can be restored from.
     pub backup: Option<Backup>,
     /// How fast etcd's clock runs, in thousandths.
     rate: u64,
+}
+
+/// What the log says up to a record.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The record.
+    pub seq: LogSeq,
+    /// What the next record is chained to.
+    pub hash: Digest,
+    /// What it holds.
+    pub parts: Vec<Part>,
 }
 
 /// A process that has asked something.
@@ -88,8 +105,10 @@ pub enum LogAsk {
     },
     /// What stands at a place.
     ReadBack(LogSeq),
-    /// Where it ends.
+    /// Where it begins and ends.
     End,
+    /// To remove everything up to a record.
+    Trim(LogSeq),
 }
 
 /// What the log answers.
@@ -99,8 +118,10 @@ pub enum LogAnswer {
     Published(PublishResult),
     /// The id of the record at a place; `None` when nothing stands there; the last is where the log begins.
     Found(Option<Option<MessageId>>, LogSeq),
-    /// Where it ends; `None` when there is no log.
-    End(Option<LogSeq>),
+    /// The first record and the last; `None` when there is no log.
+    End(Option<(LogSeq, LogSeq)>),
+    /// Trimmed.
+    Trimmed,
 }
 
 /// What is asked of etcd.
@@ -176,6 +197,8 @@ impl Servers {
             campaigns: BTreeMap::new(),
             owners: BTreeMap::new(),
             watchers: Vec::new(),
+            snapshots: BTreeMap::new(),
+            snapshot_lost: false,
             backup: None,
             rate: options.etcd_rate,
         };
@@ -212,14 +235,14 @@ impl Servers {
         Ok(LogSeq(written.map_or(0, u64::from_be_bytes)))
     }
 
-    /// Where the log ends; nothing when there is none.
+    /// Where the log begins and ends; nothing when there is none.
     ///
     /// # Errors
     ///
     /// When nobody is there to ask.
-    pub fn log_end(&self) -> Result<Option<LogSeq>, ApiError> {
+    pub fn log_ends(&self) -> Result<Option<(LogSeq, LogSeq)>, ApiError> {
         match self.jetstream.info(STREAM) {
-            Ok(info) => Ok(Some(LogSeq(info.last_seq))),
+            Ok(info) => Ok(Some((LogSeq(info.first_seq), LogSeq(info.last_seq)))),
             Err(ApiError::StreamNotFound) => Ok(None),
             Err(error) => Err(error),
         }

@@ -1,5 +1,6 @@
 //! The agenda of the simulated cluster, and what each thing on it does.
 
+mod append_side;
 mod client_side;
 mod cluster_faults;
 mod disasters;
@@ -10,6 +11,7 @@ mod forward;
 mod happening;
 mod host_seat;
 mod host_side;
+mod keep;
 mod lead;
 mod log_side;
 mod one_machine;

@@ -9,7 +9,7 @@ use futures::stream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::{Leadership, LogError, LogTail, Membership, Subscription};
-use wasmill_protocol::LogSeq;
+use wasmill_protocol::{LogSeq, Term};
 use wasmill_protocol::message::{Heartbeat, subjects};
 
 use super::fold::Fold;
@@ -38,7 +38,7 @@ pub(super) struct Follower<'a> {
 impl<'a> Follower<'a> {
     /// Follows the log from where `fold` stands.
     pub(super) fn new(config: &'a DriverConfig, ground: &'a Ground, shared: &'a Arc<Shared>, fold: Fold) -> Self {
-        let forwarder = Forwarder::new(Arc::clone(&ground.bus), Arc::clone(shared));
+        let forwarder = Forwarder::new(Arc::clone(&ground.bus), Arc::clone(shared), config.seed);
         Self { config, ground, shared, fold, forwarder }
     }
 
@@ -52,24 +52,18 @@ impl<'a> Follower<'a> {
         let mut asked = Vec::new();
         let mut tail = self.ground.log.tail(self.fold.chain.last.next());
         let mut heartbeats = self.heartbeats().await;
+        let mut stood_after = self.fold.state.term();
         let campaign = campaign(Arc::clone(&self.ground.membership), self.config.node.clone());
         tokio::pin!(campaign);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(None),
                 leadership = &mut campaign => {
-                    let (term, seen) = (leadership.term, self.fold.state.term());
-                    if term <= seen {
-                        return Err(DriverError::TermRegressed { term, seen });
-                    }
-                    if self.catch_up(&leadership, published).await? {
-                        if term > self.fold.state.term() {
-                            return Ok(Some((self.fold, leadership)));
-                        }
-                        // Whoever came after us was quicker, which is no regression: the log did not hold it when we stood for election.
-                        tracing::warn!(%term, "elected, but a later term has begun");
+                    if self.catch_up(&leadership, published).await? && self.may_lead(leadership.term, stood_after)? {
+                        return Ok(Some((self.fold, leadership)));
                     }
                     leadership.lease.release().await;
+                    stood_after = self.fold.state.term();
                     campaign.set(self::campaign(Arc::clone(&self.ground.membership), self.config.node.clone()));
                     tail = self.ground.log.tail(self.fold.chain.last.next());
                 }
@@ -115,6 +109,19 @@ impl<'a> Follower<'a> {
                 Ok(false)
             }
         }
+    }
+
+    /// Whether a term is above that of everybody who has led. Who was elected and then was slow may find that others were elected after it, and
+    /// stands again. But an election can give no term that the log had seen before this node stood for it.
+    fn may_lead(&self, term: Term, stood_after: Term) -> Result<bool, DriverError> {
+        let seen = self.fold.state.term();
+        if term <= stood_after {
+            return Err(DriverError::TermRegressed { term, seen });
+        }
+        if term <= seen {
+            tracing::warn!(%term, %seen, "elected, and somebody else was elected since");
+        }
+        Ok(term > seen)
     }
 
     /// The tail from where we are, after a while.

@@ -2,9 +2,11 @@
 //!
 //! Only what nobody has heard is asked again: a request without an answer may have been done, and is answered so.
 
+mod heard;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,10 +16,12 @@ use tokio::time::Instant;
 use wasmill_fabric::{Bus, BusError, Responder};
 use wasmill_protocol::LogSeq;
 use wasmill_protocol::command::{Command, Overload, Refusal, Reply};
-use wasmill_protocol::message::control::{self, ControlAnswer, ControlRequest};
+use wasmill_protocol::message::control::{self, ControlAnswer, ControlCall, ControlRequest};
 
 use super::dispatch::encode;
 use crate::handle::{Answer, Request, Shared};
+
+pub(super) use heard::Heard;
 
 /// Requests that are on their way to the leader at once; what comes then is refused.
 const FORWARDS_MAX: usize = 512;
@@ -38,12 +42,14 @@ pub(super) struct Forwarder {
     bus: Arc<dyn Bus>,
     shared: Arc<Shared>,
     room: Arc<Semaphore>,
+    /// Tells what this process asks from what others do.
+    asker: u64,
 }
 
 impl Forwarder {
-    /// Asks over this bus.
-    pub(super) fn new(bus: Arc<dyn Bus>, shared: Arc<Shared>) -> Self {
-        Self { bus, shared, room: Arc::new(Semaphore::new(FORWARDS_MAX)) }
+    /// Asks over this bus. `asker` is drawn for this process.
+    pub(super) fn new(bus: Arc<dyn Bus>, shared: Arc<Shared>, asker: u64) -> Self {
+        Self { bus, shared, room: Arc::new(Semaphore::new(FORWARDS_MAX)), asker }
     }
 
     /// Carries one request to the leader and its answer back, without waiting for it.
@@ -67,18 +73,18 @@ impl Forwarder {
             }
             Request::Commands(commands, answer) => drop(answer.send(self.commands(commands).await)),
             Request::Explain(tasks, answer) => {
-                if let Some(ControlAnswer::Explained(explained)) = self.ask(&ControlRequest::Explain(tasks)).await {
+                if let Some(ControlAnswer::Explained(explained)) = self.ask(ControlRequest::Explain(tasks)).await {
                     let _ = answer.send(explained.into_iter().map(wire::waiting).collect());
                 }
             }
             Request::Overview(answer) => {
-                if let Some(ControlAnswer::Overview(overview)) = self.ask(&ControlRequest::Overview).await {
+                if let Some(ControlAnswer::Overview(overview)) = self.ask(ControlRequest::Overview).await {
                     let _ = answer.send(wire::overview(*overview));
                 }
             }
             Request::Drain(host, draining, answer) => {
                 if let Some(ControlAnswer::Drained { known }) =
-                    self.ask(&ControlRequest::Drain { host, draining }).await
+                    self.ask(ControlRequest::Drain { host, draining }).await
                 {
                     let _ = answer.send(known);
                 }
@@ -88,7 +94,8 @@ impl Forwarder {
 
     /// Asks for all of these, and waits until this node shows what was done: whoever is answered finds it here.
     async fn commands(&self, commands: Vec<Command>) -> Vec<Answer> {
-        let pieces = split(ControlRequest::Commands(commands), self.bus.payload_bytes_max());
+        let call = |commands| self.call(ControlRequest::Commands(commands));
+        let pieces = split(&call, commands, self.bus.payload_bytes_max());
         let asked = pieces.into_iter().map(|(payload, count)| async move {
             let answer = match payload {
                 Some(payload) => self.ask_encoded(payload).await,
@@ -107,8 +114,14 @@ impl Forwarder {
         answers
     }
 
-    async fn ask(&self, request: &ControlRequest) -> Option<ControlAnswer> {
-        self.ask_encoded(encode(request)).await
+    async fn ask(&self, request: ControlRequest) -> Option<ControlAnswer> {
+        self.ask_encoded(self.call(request)).await
+    }
+
+    /// A request as it travels, under a name that no other has.
+    fn call(&self, request: ControlRequest) -> Bytes {
+        let number = self.shared.asked.fetch_add(1, Ordering::Relaxed);
+        encode(&ControlCall { asker: self.asker, number, request })
     }
 
     /// Asks the leader that this node knows of, or the next one, until one has heard it.
@@ -144,9 +157,12 @@ impl Forwarder {
 }
 
 /// The commands in as many messages as the bus needs, each with their number; without a message, when one command alone is too large for the bus.
-fn split(request: ControlRequest, bytes_max: usize) -> Vec<(Option<Bytes>, usize)> {
-    let encoded = encode(&request);
-    let ControlRequest::Commands(mut commands) = request else { unreachable!("only commands are split") };
+fn split(
+    call: &impl Fn(Vec<Command>) -> Bytes,
+    mut commands: Vec<Command>,
+    bytes_max: usize,
+) -> Vec<(Option<Bytes>, usize)> {
+    let encoded = call(commands.clone());
     if encoded.len() <= bytes_max {
         return vec![(Some(encoded), commands.len())];
     }
@@ -154,8 +170,8 @@ fn split(request: ControlRequest, bytes_max: usize) -> Vec<(Option<Bytes>, usize
         return vec![(None, commands.len())];
     }
     let rest = commands.split_off(commands.len() / 2);
-    let mut pieces = split(ControlRequest::Commands(commands), bytes_max);
-    pieces.extend(split(ControlRequest::Commands(rest), bytes_max));
+    let mut pieces = split(call, commands, bytes_max);
+    pieces.extend(split(call, rest, bytes_max));
     pieces
 }
 
@@ -168,11 +184,20 @@ pub(super) fn refuse(request: Request, refusal: &Refusal) {
     }
 }
 
-/// What a follower asks of this leader, as a request of our own; `respond` is to be spawned, and carries the answer back.
-pub(super) fn received(payload: &[u8], responder: Responder) -> Option<(Request, impl Future<Output = ()> + use<>)> {
-    let request: ControlRequest = rmp_serde::from_slice(payload)
+/// What a follower asks of this leader, as a request of our own; `respond` is to be spawned, and carries the answer back. Nothing when it was heard
+/// before.
+pub(super) fn received(
+    payload: &[u8],
+    responder: Responder,
+    heard: &mut Heard,
+) -> Option<(Request, impl Future<Output = ()> + use<>)> {
+    let ControlCall { asker, number, request } = rmp_serde::from_slice(payload)
         .inspect_err(|error| tracing::warn!(%error, "another node's request is not readable"))
         .ok()?;
+    if !heard.is_new(asker, number) {
+        tracing::debug!(asker, number, "another node's request came twice");
+        return None;
+    }
     let (request, answered) = wire::receive(request);
     let respond = async move {
         let answer = answered.await.unwrap_or(ControlAnswer::LeadershipLost);
@@ -203,13 +228,14 @@ mod tests {
             reason: Some("x".repeat(bytes)),
         };
         let commands = vec![command(100), command(2_000), command(600), command(700), command(10)];
-        let pieces = split(ControlRequest::Commands(commands.clone()), 1_000);
+        let call = |commands| encode(&ControlCall { asker: 1, number: 1, request: ControlRequest::Commands(commands) });
+        let pieces = split(&call, commands.clone(), 1_000);
         let counts: Vec<_> = pieces.iter().map(|(payload, count)| (payload.is_some(), *count)).collect();
         assert_eq!(counts, [(true, 1), (false, 1), (true, 1), (true, 2)]);
         let carried: Vec<Command> = pieces
             .iter()
             .filter_map(|(payload, _)| payload.as_ref())
-            .flat_map(|payload| match rmp_serde::from_slice(payload).unwrap() {
+            .flat_map(|payload| match rmp_serde::from_slice::<ControlCall>(payload).unwrap().request {
                 ControlRequest::Commands(commands) => commands,
                 other => panic!("{other:?}"),
             })

@@ -59,6 +59,7 @@ pub(super) struct Leader<'a> {
     appends: FuturesOrdered<BoxFuture<'static, (Result<LogSeq, AppendError>, Effects)>>,
     waits: Waits,
     responders: HashMap<ReplyTo, Responder>,
+    heard: forward::Heard,
     specs: SpecCache,
     dispatched: mpsc::Sender<DispatchResult>,
     /// Who asked what is going on.
@@ -110,6 +111,7 @@ impl<'a> Leader<'a> {
             appends: FuturesOrdered::new(),
             waits: Waits::default(),
             responders: HashMap::new(),
+            heard: forward::Heard::default(),
             specs: SpecCache::default(),
             dispatched,
             overviews: Vec::new(),
@@ -230,7 +232,7 @@ impl<'a> Leader<'a> {
     /// Another node asks for its clients.
     fn forwarded(&mut self, message: Message) {
         let Some(responder) = message.responder else { return };
-        if let Some((request, respond)) = forward::received(&message.payload, responder) {
+        if let Some((request, respond)) = forward::received(&message.payload, responder, &mut self.heard) {
             self.asked(request);
             tokio::spawn(respond);
         }

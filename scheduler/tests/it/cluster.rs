@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use wasmill_protocol::Term;
+use wasmill_scheduler::driver::DriverError;
 
 use crate::support::{Answer, Client, Cluster, TASK, until};
 
@@ -89,6 +91,28 @@ async fn f05_a_leader_that_does_not_know_of_its_successor_changes_nothing() {
     assert_eq!((again.status, &again.json()["id"]), (200, &first.json()["id"]));
     let status = old.get("/v1/status").await.json();
     assert_eq!(status["leader"], "node-1", "{status}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_elected_and_overtaken_stands_again() {
+    let cluster = Cluster::start(2).await;
+    cluster.elect_in(0, &[7]);
+    cluster.leads_in(0, 7).await;
+    // It stood for election before there was a term 7, and was slow.
+    cluster.elect_in(1, &[3, 9]);
+    cluster.leads_in(1, 9).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_term_that_the_log_had_seen_before_the_election_halts() {
+    let mut cluster = Cluster::start(2).await;
+    cluster.elect_in(0, &[7]);
+    cluster.leads_in(0, 7).await;
+    cluster.elect_in(1, &[3, 6]);
+    let error = cluster.stopped_for(1).await;
+    assert!(matches!(error, DriverError::TermRegressed { term: Term(6), seen: Term(7) }), "{error}");
     cluster.stop().await;
 }
 

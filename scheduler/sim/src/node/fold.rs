@@ -44,6 +44,18 @@ pub enum Halt {
         /// The last in the log.
         seen: Term,
     },
+    /// The log begins after what was read of it: a snapshot has to be read first.
+    Trimmed {
+        /// What was to be read.
+        next: LogSeq,
+        /// Where the log begins.
+        first: LogSeq,
+    },
+    /// No snapshot that can be used leads on to where the log begins.
+    NoSnapshot {
+        /// Where the log begins.
+        first: LogSeq,
+    },
     /// The log answers what it never should.
     Storage(String),
 }

@@ -11,6 +11,12 @@ pub struct ClusterOptions {
     pub replicated: bool,
     /// The largest record in bytes.
     pub record_bytes_max: usize,
+    /// Records after which a snapshot is taken; 0 for never.
+    pub snapshot_records: u64,
+    /// Records that are kept though nobody needs them who starts.
+    pub records_kept: u64,
+    /// Of 1000 snapshots, how many are damaged.
+    pub snapshots_lost: u64,
     /// How long leases live, in seconds.
     pub lease_ttl_s: i64,
     /// How fast etcd's clock runs, in thousandths of everybody else's.
@@ -69,9 +75,16 @@ pub enum Disaster {
 }
 
 impl Disaster {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::SuffixLost, Self::StreamLost, Self::RecordLost, Self::ByteFlipped, Self::EtcdRestored];
+    /// From these is drawn. A restored etcd comes more often, for it has to be restored at the right time to do harm.
+    const DRAWN: [Self; 7] = [
+        Self::SuffixLost,
+        Self::StreamLost,
+        Self::RecordLost,
+        Self::ByteFlipped,
+        Self::EtcdRestored,
+        Self::EtcdRestored,
+        Self::EtcdRestored,
+    ];
 
     /// Whether records that somebody has seen are not in the log any more, and others can take their places.
     pub fn shortens_log(self) -> bool {
@@ -82,7 +95,7 @@ impl Disaster {
 impl ClusterOptions {
     /// Draws from a seed.
     pub fn draw(rng: &mut Rng) -> Self {
-        let disaster = rng.chance(120).then(|| *rng.pick(&Disaster::ALL));
+        let disaster = rng.chance(150).then(|| *rng.pick(&Disaster::DRAWN));
         // A clock that runs too slow keeps dead leaders seated, one that runs too fast unseats those that live.
         let wrong_clock = rng.chance(300);
         let etcd_rate = if wrong_clock { rng.between(800, 1_500) } else { 1_000 };
@@ -92,12 +105,16 @@ impl ClusterOptions {
         let (nats_kills, nats_power_losses, nats_disk_full) = (sometimes(4), sometimes(3), sometimes(2));
         let (etcd_leader_changes, etcd_outages, etcd_restarts) = (sometimes(4), sometimes(3), sometimes(3));
         let (etcd_compactions, campaign_failures, seat_deletions) = (sometimes(8), sometimes(4), sometimes(4));
-        let (skew_us_max, nats_skew_us_max) = (sometimes(60_000_000), sometimes(60_000_000));
-        let wire_delay_us = sometimes(800_000);
+        let skew_us_max = sometimes(60_000_000);
+        let nats_skew_us_max = if rng.chance(400) { 60_000_000 } else { 0 };
+        let wire_delay_us = if rng.chance(300) { rng.between(1, 900_000) } else { 0 };
         Self {
             nodes: rng.between(1, 5),
             replicated: rng.chance(500),
             record_bytes_max: if rng.chance(200) { 2_000 } else { 1_000_000 },
+            snapshot_records: if rng.chance(500) { rng.between(3, 40) } else { 0 },
+            records_kept: rng.skewed(20),
+            snapshots_lost: if rng.chance(200) { 300 } else { 0 },
             lease_ttl_s: i64::try_from(rng.between(3, 8)).unwrap_or(5),
             etcd_rate,
             skew_us_max,

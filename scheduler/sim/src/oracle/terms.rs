@@ -14,7 +14,8 @@ use crate::servers::Caller;
 #[derive(Debug, Default)]
 pub(super) struct Terms {
     last: Term,
-    hashes: Vec<Digest>,
+    /// The whole log, whatever was trimmed.
+    entries: Vec<Entry>,
     /// Terms that etcd has confirmed, each to a life of a node.
     guarded: BTreeSet<(Term, usize, u64)>,
 }
@@ -23,7 +24,7 @@ impl Terms {
     /// A record is of the last term in the log, or begins a greater one, and it follows the record before it.
     pub(super) fn record(&mut self, seq: LogSeq, entry: &Entry) -> Checked {
         let record = &entry.record;
-        let before = self.hashes.last().copied().unwrap_or_default();
+        let before = self.entries.last().map(|entry| entry.hash).unwrap_or_default();
         hold!(record.prev_hash == before, "record {seq} does not follow from the record before it");
         match record.events.first().map(|event| &event.body) {
             Some(EventBody::TermStarted { term, node }) => {
@@ -47,8 +48,12 @@ impl Terms {
         let started = |body: &EventBody| matches!(body, EventBody::TermStarted { .. });
         let inside = record.events.iter().skip(1).any(|event| started(&event.body));
         hold!(!inside, "a term begins in the middle of record {seq}");
-        self.hashes.push(entry.hash);
+        self.entries.push(entry.clone());
         Ok(())
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     pub(super) fn last(&self) -> Term {
@@ -57,7 +62,7 @@ impl Terms {
 
     pub(super) fn hash_at(&self, seq: LogSeq) -> Option<Digest> {
         let index = usize::try_from(seq.0).ok()?.checked_sub(1)?;
-        self.hashes.get(index).copied()
+        self.entries.get(index).map(|entry| entry.hash)
     }
 
     pub(super) fn guarded(&mut self, term: Term, caller: Caller) {

@@ -3,7 +3,7 @@
 use wasmill_fabric_models::etcd::Range;
 use wasmill_fabric_models::jetstream::Stop;
 
-use super::{Happening, World};
+use super::{Fault, Happening, World};
 use crate::marks::Mark;
 use crate::network::Place;
 use crate::options::Disaster;
@@ -47,6 +47,8 @@ pub enum ClusterFault {
 
 /// The longest pause or cut in microseconds: well beyond every lease.
 const OUTAGE_US_MAX: u64 = 20_000_000;
+/// Within this time after a leader was killed another one leads, in microseconds, if nothing else happens.
+const FAILOVER_US: u64 = 15_000_000;
 /// How much longer than their time to live leases live after etcd's leader has changed, in milliseconds at most.
 const EXTENSION_MS_MAX: u64 = 1_000;
 
@@ -87,6 +89,12 @@ impl World {
             self.at(saved, Happening::ClusterFault(ClusterFault::EtcdBackup));
             let strikes = fault_us / 2 + self.rng.below(fault_us / 2);
             self.at(strikes, Happening::ClusterFault(ClusterFault::Strikes(disaster)));
+            if disaster == Disaster::EtcdRestored {
+                // A leader that the backup does not know, and then a need for another one.
+                let between = saved.max(strikes.saturating_sub(FAILOVER_US));
+                self.at(between, Happening::Fault(Fault::SomeNodeDies));
+                self.at(strikes + 1_000_000, Happening::Fault(Fault::SomeNodeDies));
+            }
         }
     }
 

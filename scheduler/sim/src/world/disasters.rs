@@ -73,7 +73,7 @@ impl World {
 
     /// After a disaster nobody leads who has seen what is gone, and if not all is well then because somebody has halted.
     pub(crate) fn check_wreck(&self) -> Checked {
-        let end = self.servers.as_deref().and_then(|servers| servers.log_end().ok().flatten());
+        let end = self.servers.as_deref().and_then(|servers| servers.log_ends().ok().flatten()).map(|(_, end)| end);
         if self.oracle.shortened {
             for node in &self.nodes {
                 let leads = node.process.as_ref().is_some_and(|process| process.leader.is_some());

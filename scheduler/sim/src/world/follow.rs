@@ -2,6 +2,7 @@
 
 use wasmill_protocol::{LogSeq, Term, Timestamp};
 
+use super::keep::note_current;
 use super::{Fault, Happening, LogHappening, Sender, World};
 use crate::leader::{AnswerTo, Leader};
 use crate::marks::Mark;
@@ -61,11 +62,16 @@ impl World {
         }
         for _ in 0..READ_MAX {
             let Some(process) = self.nodes[node].alive(sender.life) else { return Ok(()) };
-            if process.leader.is_some() {
+            if process.leader.is_some() || !process.begun {
                 return Ok(());
             }
             let next = process.fold.last.next();
             let servers = self.servers.as_deref().expect("only a cluster is followed");
+            if let Ok(Some((first, _))) = servers.log_ends()
+                && first > next
+            {
+                return self.halt(node, Halt::Trimmed { next, first });
+            }
             let Ok(Some(stored)) = servers.jetstream.next_message(STREAM, next.0) else {
                 return self.is_read(sender);
             };
@@ -80,6 +86,7 @@ impl World {
                     process.published = process.published.max(seq);
                     let seen = entry.record.events.last().map_or(Timestamp(0), |event| event.at);
                     process.not_before(now, seen);
+                    note_current(&mut process.current, &entry);
                 }
                 Err(_) if self.plant == Some(Plant::HoleAccepted) => self.read_over(node, seq, &payload),
                 Err(halt) => return self.halt(node, halt),
@@ -143,25 +150,34 @@ impl World {
         }
     }
 
-    /// The servers have said where the log ends, `None` when there is none. They may have fallen behind, or not have found it yet, so it is
+    /// The servers have said where the log begins and ends, `None` when there is none. They may have fallen behind, or not have found it yet, so it is
     /// asked again before anything is concluded.
-    pub(super) fn end_told(&mut self, node: usize, last: Option<LogSeq>, seen: LogSeq, looks: u32) -> Checked {
+    pub(super) fn end_told(
+        &mut self,
+        node: usize,
+        ends: Option<(LogSeq, LogSeq)>,
+        seen: LogSeq,
+        looks: u32,
+    ) -> Checked {
         let life = self.nodes[node].life;
         let accepted = self.plant == Some(Plant::ShortenedAccepted);
-        let last = match last {
-            Some(last) if last >= seen || accepted => last,
+        let (first, last) = match ends {
+            Some((first, last)) if last >= seen || accepted => (first, last),
             _ if looks < LOOKS => {
                 self.at(LOOK_US, Happening::Log(LogHappening::Look(Sender { node, life }, looks + 1)));
                 return Ok(());
             }
-            last => return self.halt(node, Halt::Shortened { last: last.unwrap_or_default(), seen }),
+            ends => {
+                let last = ends.map_or(LogSeq(0), |(_, last)| last);
+                return self.halt(node, Halt::Shortened { last, seen });
+            }
         };
+        self.begin_reading(node, first, last)?;
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
         let Some(cluster) = &mut process.cluster else { return Ok(()) };
-        if cluster.elected.is_none() {
-            return Ok(());
+        if cluster.elected.is_some() {
+            cluster.end = Some(last);
         }
-        cluster.end = Some(last);
         if accepted && process.leader.is_none() && process.fold.last > last {
             // What is known better is forgotten.
             process.fold = Fold::default();
@@ -221,10 +237,10 @@ impl World {
         }
         let clock = process.clock(now);
         // Nonces are drawn from it: no two leaderships may draw the same ones.
-        let seed = self.rng.draw();
+        let (seed, snapshot_records) = (self.rng.draw(), self.cluster().snapshot_records);
         let name = self.nodes[node].name.clone();
         if let Some(process) = &mut self.nodes[node].process {
-            process.leader = Some(Leader::new(seed, clock, term, &name, fold));
+            process.leader = Some(Leader::new(seed, clock, term, &name, fold, snapshot_records));
         }
         if self.listening().len() > 1 {
             self.marks.hit(Mark::TwoBelievedToLead);
@@ -243,10 +259,12 @@ impl World {
         self.give_seat_back(node);
         let Some(process) = &mut self.nodes[node].process else { return };
         let leader = process.leader.take();
+        let known = process.fold.state.term();
+        // A core that led ran ahead of the log: what it had decided is gone with it.
         if leader.is_some() {
             process.fold = Fold::default();
+            process.begun = false;
         }
-        let known = process.fold.state.term();
         if let Some(cluster) = &mut process.cluster {
             cluster.stand_again(ttl_s, seed, known);
         }
@@ -265,11 +283,13 @@ impl World {
     pub(super) fn halt(&mut self, node: usize, halt: Halt) -> Checked {
         self.remark(|| format!("node-{node} halts: {halt}"));
         let disaster = self.options.cluster.as_ref().and_then(|cluster| cluster.disaster);
-        hold!(self.oracle.disaster, "node-{node} halts for nothing: {halt}; {disaster:?} has not happened");
+        let restarts = matches!(halt, Halt::Trimmed { .. });
+        hold!(self.oracle.disaster || restarts, "node-{node} halts for nothing: {halt}; {disaster:?} has not happened");
         self.marks.hit(match &halt {
             Halt::Shortened { .. } => Mark::ShortenedHalted,
             Halt::TermRegressed { .. } => Mark::TermRegressedHalted,
             Halt::Missing(_) | Halt::Chain(_) | Halt::Unreadable(_) | Halt::TermMixed(_) => Mark::HoleHalted,
+            Halt::Trimmed { .. } | Halt::NoSnapshot { .. } => Mark::FollowerOvertakenByTrim,
             Halt::Storage(reason) => return Err(Violation(format!("node-{node} halts: {reason}"))),
         });
         self.process_ends(node);

@@ -12,7 +12,7 @@ use crate::hosts::BatchAddress;
 use crate::network::Place;
 use crate::node::{ForwardAddress, Forwarded};
 use crate::oracle::Checked;
-use crate::servers::{Caller, EtcdAnswer, EtcdAsk, LogAnswer, LogAsk, WatchNews};
+use crate::servers::{Caller, EtcdAnswer, EtcdAsk, LogAnswer, LogAsk, Snapshot, WatchNews};
 
 /// One life of a control node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +107,8 @@ pub enum LogHappening {
     Poll(Sender),
     /// A node asks once more where the log ends.
     Look(Sender, u32),
+    /// A leader of a term has stored a snapshot.
+    SnapshotStored(Sender, Term, Arc<Snapshot>),
     /// A node's appender asked to be woken.
     AppendTick(Sender),
 }
@@ -146,6 +148,7 @@ impl Happening {
                 LogHappening::News(sender)
                 | LogHappening::Poll(sender)
                 | LogHappening::Look(sender, _)
+                | LogHappening::SnapshotStored(sender, ..)
                 | LogHappening::AppendTick(sender),
             )
             | Self::Etcd(EtcdHappening::WatchNews(sender, _) | EtcdHappening::SeatTick(sender)) => Some(sender.node),
@@ -216,6 +219,7 @@ impl World {
                     self.look_for_end(sender.node, looks);
                 }
             }
+            LogHappening::SnapshotStored(sender, term, snapshot) => self.snapshot_stored(sender, term, &snapshot),
             LogHappening::AppendTick(sender) => self.append_tick(sender),
         }
         Ok(())

@@ -39,7 +39,7 @@ impl World {
         let term = Term(self.disk.records.iter().filter_map(term_of).max().unwrap_or(0) + 1);
         let fold = std::mem::take(&mut process.fold);
         let node = &mut self.nodes[0];
-        process.leader = Some(Leader::new(seed, now, term, &node.name, fold));
+        process.leader = Some(Leader::new(seed, now, term, &node.name, fold, 0));
         node.life += 1;
         node.process = Some(process);
         let life = node.life;

@@ -1,6 +1,6 @@
 //! Control nodes that share a fabric, and an election that the test decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use wasmill_fabric::{HostEvent, HostRegistration, Leadership, Lease, Membership,
 use wasmill_protocol::Term;
 use wasmill_protocol::message::HostInfo;
 use wasmill_scheduler::Handle;
-use wasmill_scheduler::driver::{Driver, DriverConfig, Ground, SnapshotConfig};
+use wasmill_scheduler::driver::{Driver, DriverConfig, DriverError, Ground, SnapshotConfig};
 use wasmill_scheduler::http::{HttpConfig, bootstrap_admin, serve};
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler_core::CoreConfig;
@@ -40,7 +40,7 @@ struct Node {
     address: SocketAddr,
     client: tokio::sync::OnceCell<Client>,
     stop: CancellationToken,
-    driver: JoinHandle<()>,
+    driver: JoinHandle<Result<(), DriverError>>,
     http: JoinHandle<()>,
     dir: TempDir,
 }
@@ -119,8 +119,29 @@ impl Cluster {
         for node in self.nodes {
             node.stop.cancel();
             node.http.await.unwrap();
-            node.driver.await.unwrap();
+            node.driver.await.unwrap().unwrap();
         }
+    }
+
+    /// Lets a node win with one term after the other, for as long as it gives them back.
+    pub(crate) fn elect_in(&self, index: usize, terms: &[u64]) {
+        self.election.terms.lock().unwrap().extend(terms);
+        self.election.elect(&self.nodes[index].name);
+    }
+
+    /// Waits until a node leads in a term.
+    pub(crate) async fn leads_in(&self, index: usize, term: u64) {
+        let mut standing = self.nodes[index].handle.shared().standing.subscribe();
+        standing.wait_for(|standing| standing.leading && standing.term == Term(term)).await.unwrap();
+    }
+
+    /// Why a node has stopped by itself.
+    pub(crate) async fn stopped_for(&mut self, index: usize) -> DriverError {
+        let node = self.nodes.remove(index);
+        let error = node.driver.await.unwrap().unwrap_err();
+        node.stop.cancel();
+        node.http.await.unwrap();
+        error
     }
 }
 
@@ -137,7 +158,7 @@ impl Node {
         let (driver, handle) = Driver::new(config, ground, read_model);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let driver = tokio::spawn(async move { driver.run(stopped).await.unwrap() });
+        let driver = tokio::spawn(driver.run(stopped));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let gate = Arc::new(FakeGate::default());
@@ -156,6 +177,8 @@ struct Election {
     granted: Arc<Mutex<BTreeMap<String, u64>>>,
     /// The last term.
     term: AtomicU64,
+    /// Terms to be given before those that are counted.
+    terms: Mutex<VecDeque<u64>>,
     leases: Mutex<BTreeMap<String, Vec<watch::Sender<bool>>>>,
 }
 
@@ -166,6 +189,7 @@ impl Election {
             named: watch::Sender::new((String::new(), 0)),
             granted: Arc::default(),
             term: AtomicU64::new(0),
+            terms: Mutex::default(),
             leases: Mutex::default(),
         }
     }
@@ -194,7 +218,8 @@ impl Membership for Election {
             self.granted.lock().unwrap().insert(node.clone(), number);
             let (lease, lost) = watch::channel(false);
             self.leases.lock().unwrap().entry(node.clone()).or_default().push(lease);
-            let term = Term(self.term.fetch_add(1, Ordering::Relaxed) + 1);
+            let chosen = self.terms.lock().unwrap().pop_front();
+            let term = Term(chosen.unwrap_or_else(|| self.term.fetch_add(1, Ordering::Relaxed) + 1));
             let seat = Seat { granted: Arc::clone(&self.granted), node, number };
             Ok(Leadership { term, lost, lease: Box::new(seat) })
         }

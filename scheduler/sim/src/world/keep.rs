@@ -1,0 +1,146 @@
+//! Snapshots: a leader stores what its state says after a record, and lets go of the records that nobody needs any more who starts from there.
+
+use std::sync::Arc;
+
+use wasmill_protocol::event::EventBody;
+use wasmill_protocol::snapshot::{Current, ReadModelCopy, SnapshotRef};
+use wasmill_protocol::{LogSeq, Term};
+use wasmill_scheduler_core::{Input, State};
+
+use super::{Happening, LogHappening, Sender, World};
+use crate::log::Entry;
+use crate::marks::Mark;
+use crate::node::{Fold, Halt, LogWait};
+use crate::oracle::{Checked, Violation, hold};
+use crate::servers::{LogAsk, STREAM, Snapshot};
+
+/// How long it takes at most to store a snapshot, in microseconds.
+const STORE_US_MAX: u64 = 2_000_000;
+
+impl World {
+    /// A record of the leader is durable: stores what was taken hold of after it, and trims what can go.
+    pub(super) fn keep(&mut self, node: usize, seq: LogSeq, entry: &Entry) {
+        let (sender, term) = (Sender { node, life: self.nodes[node].life }, entry.record.term);
+        if let Some(process) = &mut self.nodes[node].process {
+            note_current(&mut process.current, entry);
+        }
+        let held = self.nodes[node].leader().and_then(|leader| leader.take_held(seq));
+        if let Some(frozen) = held {
+            let parts = frozen.into_parts().collect();
+            let snapshot = Arc::new(Snapshot { seq, hash: entry.hash, parts });
+            let delay = self.rng.skewed(STORE_US_MAX);
+            self.at(delay, Happening::Log(LogHappening::SnapshotStored(sender, term, snapshot)));
+        }
+        self.trim(node);
+    }
+
+    fn trim(&mut self, node: usize) {
+        let keep = self.cluster().records_kept;
+        let Some(process) = &mut self.nodes[node].process else { return };
+        let Some(to) = process.current.trimmable_to() else { return };
+        let to = LogSeq(to.0.saturating_sub(keep));
+        if to > process.trimmed {
+            process.trimmed = to;
+            self.ask_log(node, LogAsk::Trim(to), LogWait::Trim);
+        }
+    }
+
+    /// A snapshot is stored, as a blob that nobody knows of before the log names it.
+    pub(super) fn snapshot_stored(&mut self, sender: Sender, term: Term, snapshot: &Arc<Snapshot>) {
+        let (now, digest) = (self.now, snapshot.hash);
+        // Some blobs are damaged before anybody reads them; that is why two snapshots are kept.
+        let lost = self.rng.chance(self.cluster().snapshots_lost) && !self.servers().snapshot_lost;
+        self.servers().snapshot_lost = lost;
+        if !lost {
+            self.servers().snapshots.insert(digest, Arc::clone(snapshot));
+        }
+        let Some(process) = self.nodes[sender.node].alive(sender.life) else { return };
+        let (clock, published) = (process.clock(now), process.published);
+        let Some(leader) = process.leader.as_mut().filter(|leader| leader.term == term) else { return };
+        leader.snapshot_done(snapshot.seq);
+        let bytes = snapshot.parts.len() as u64;
+        let taken = SnapshotRef { seq: snapshot.seq, digest, bytes, log_bytes: snapshot.seq.0 };
+        let copy = ReadModelCopy { seq: published, digest, bytes, log_bytes: published.0, at: clock };
+        leader.core.step(clock, Input::SnapshotStored(taken));
+        leader.core.step(clock, Input::ReadModelStored(copy));
+        self.marks.hit(Mark::SnapshotTaken);
+        self.touch_node(sender.node);
+    }
+
+    /// A node begins to read: at the newest snapshot that can be used, or at the first record.
+    pub(super) fn begin_reading(&mut self, node: usize, first: LogSeq, last: LogSeq) -> Checked {
+        let Some(process) = &self.nodes[node].process else { return Ok(()) };
+        if process.begun || process.leader.is_some() {
+            return Ok(());
+        }
+        let named = self.snapshots_named(first, last);
+        let mut usable = None;
+        for found in named.iter().rev().filter(|found| found.seq.next() >= first) {
+            match self.servers().snapshots.get(&found.digest) {
+                Some(snapshot) => {
+                    usable = Some(Arc::clone(snapshot));
+                    break;
+                }
+                None => self.marks.hit(Mark::SnapshotUnusable),
+            }
+        }
+        if usable.is_none() && first > LogSeq(1) {
+            return self.halt(node, Halt::NoSnapshot { first });
+        }
+        let fold = match usable {
+            Some(snapshot) => self.restore(&snapshot)?,
+            None => Fold::default(),
+        };
+        if let Some(process) = &mut self.nodes[node].process {
+            // What the read model lacks of what comes before, it takes from the log or from a copy.
+            process.published = process.published.max(fold.last);
+            process.current = fold.state.current().clone();
+            process.fold = fold;
+            process.begun = true;
+        }
+        Ok(())
+    }
+
+    /// The snapshots that the log names, in the order of the log.
+    fn snapshots_named(&mut self, first: LogSeq, last: LogSeq) -> Vec<SnapshotRef> {
+        let mut named = Vec::new();
+        for seq in first.0..=last.0 {
+            let stored = self.servers.as_deref().and_then(|servers| servers.jetstream.peek(STREAM, seq));
+            let Some(payload) = stored.map(|stored| stored.payload.clone()) else { continue };
+            let Ok(entry) = self.decoder.decode(LogSeq(seq), &payload) else { continue };
+            named.extend(entry.record.events.iter().filter_map(|event| match event.body {
+                EventBody::SnapshotTaken { snapshot } => Some(snapshot),
+                _ => None,
+            }));
+        }
+        named
+    }
+
+    /// What a snapshot holds is what the whole log says up to it.
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<Fold, Violation> {
+        self.marks.hit(Mark::SnapshotRead);
+        let state = State::from_snapshot(snapshot.parts.iter().cloned());
+        let state =
+            state.map_err(|error| Violation(format!("the snapshot of {} cannot be read: {error}", snapshot.seq)))?;
+        if !self.oracle.shortened {
+            let mut whole = State::default();
+            whole.read_model_at(snapshot.seq);
+            for (entry, seq) in self.oracle.entries().iter().zip(1..=snapshot.seq.0) {
+                whole.apply_record(LogSeq(seq), &entry.record.events);
+            }
+            hold!(whole == state, "the snapshot of {} is not what the log says up to there", snapshot.seq);
+        }
+        Ok(Fold { state, last: snapshot.seq, prev_hash: snapshot.hash })
+    }
+}
+
+/// Takes in what a record says of snapshots.
+pub(super) fn note_current(current: &mut Current, entry: &Entry) {
+    for event in &entry.record.events {
+        match event.body {
+            EventBody::SnapshotTaken { snapshot } => current.snapshot_taken(snapshot),
+            EventBody::ReadModelSaved { copy } => current.read_model_saved(copy),
+            _ => {}
+        }
+    }
+}
