@@ -16,10 +16,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+use wasmill_scheduler::http::Tls;
 
 use crate::data_dir::{ADMIN_TOKEN_FILE, SERVER_ADDR_FILE, default_data_dir};
 use crate::failure::{Exit, Failure};
-use config::Config;
+use config::{Config, TlsFiles};
 use parts::Parts;
 
 /// Runs everything in one process: HTTP, the scheduler and a host
@@ -31,6 +32,12 @@ pub(crate) struct UpArgs {
     /// Where HTTP is served; port 0 takes a free one [default: 127.0.0.1:7700]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// Certificate in PEM, with those that lead to its authority: serves HTTPS
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of the certificate in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Settings in TOML; `--print-config` shows all of them with their defaults
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -82,6 +89,9 @@ fn settings(args: &UpArgs) -> anyhow::Result<Config> {
     if let Some(listen) = args.listen {
         config.listen = listen;
     }
+    if let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) {
+        config.tls = Some(TlsFiles { cert: cert.clone(), key: key.clone() });
+    }
     if let Some(cores) = args.cores {
         config.cores = cores.max(1);
     }
@@ -106,6 +116,8 @@ fn start_log(json: bool) {
 async fn serve(data: &Path, config: Config) -> anyhow::Result<()> {
     let open_files = machine::raise_open_files_limit();
     tracing::debug!(open_files, "limits");
+    let tls = config.tls.as_ref().map(|files| Tls::load(&files.cert, &files.key)).transpose()?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let stop_asked = stop_signal()?;
     let mut parts = Parts::open(data, &config).await?;
     // Bound only now: a second process on this data directory has been refused already.
@@ -113,13 +125,13 @@ async fn serve(data: &Path, config: Config) -> anyhow::Result<()> {
         TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr()?;
     parts.lead_and_host(&config).await?;
-    let url = format!("http://{address}");
+    let url = format!("{scheme}://{address}");
     let token_file = data.join(ADMIN_TOKEN_FILE);
     wasmill_scheduler::http::bootstrap_admin(parts.handle(), &token_file).await?;
     write_line(&data.join(SERVER_ADDR_FILE), &url)?;
 
     let http_stop = CancellationToken::new();
-    let http = parts.serve_http(listener, &config, http_stop.clone());
+    let http = parts.serve_http(listener, tls, &config, http_stop.clone());
     announce(&url)?;
     let ended = tokio::select! {
         () = stop_asked => Ok(()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Deserializer};
@@ -17,6 +17,7 @@ pub(crate) const DEFAULT_TOML: &str = include_str!("default.toml");
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
+    pub(crate) tls: Option<TlsFiles>,
     pub(crate) retention_s: u64,
     pub(crate) shutdown_grace_ms: u64,
     pub(crate) slots: u32,
@@ -30,6 +31,13 @@ pub(crate) struct Config {
     pub(crate) compile_memory_bytes: u64,
     pub(crate) compile_slots: u32,
     pub(crate) caps: Caps,
+}
+
+/// Where the server's certificate and its key are.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TlsFiles {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// What the machine has, where a setting says 0.
@@ -98,6 +106,7 @@ impl Config {
         let caps = file.caps.into();
         let config = Self {
             listen: file.listen,
+            tls: file.tls.resolve()?,
             retention_s: file.retention_s,
             shutdown_grace_ms: file.shutdown_grace_ms,
             slots,
@@ -133,10 +142,30 @@ struct File {
     listen: SocketAddr,
     retention_s: u64,
     shutdown_grace_ms: u64,
+    tls: TlsFile,
     host: HostFile,
     cache: CacheFile,
     compile: CompileFile,
     caps: CapsFile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsFile {
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+impl TlsFile {
+    fn resolve(self) -> anyhow::Result<Option<TlsFiles>> {
+        let Self { cert, key } = self;
+        match (cert.as_os_str().is_empty(), key.as_os_str().is_empty()) {
+            (true, true) => Ok(None),
+            (false, false) => Ok(Some(TlsFiles { cert, key })),
+            (false, true) => bail!("`tls.cert` is set without `tls.key`"),
+            (true, false) => bail!("`tls.key` is set without `tls.cert`"),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -253,6 +282,8 @@ mod tests {
             ("[host]\nslots = 100000", "4096"),
             ("[host]\nmemory_bytes = \"48GiB\"", "host.memory_bytes"),
             ("[cache]\ndisk_bytes = -1", "negative"),
+            ("[tls]\ncert = \"c.pem\"", "tls.key"),
+            ("[tls]\nkey = \"k.pem\"", "tls.cert"),
             ("nonsense", "not TOML"),
         ] {
             let error = format!("{:#}", Config::parse(text, MACHINE).unwrap_err());

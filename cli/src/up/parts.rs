@@ -16,7 +16,7 @@ use wasmill_host::engine::{Engines, Instances};
 use wasmill_host::sandbox::{Sandbox, SandboxConfig};
 use wasmill_scheduler::Handle;
 use wasmill_scheduler::driver::{Driver, DriverConfig, DriverError, Ground};
-use wasmill_scheduler::http::{self, HttpConfig};
+use wasmill_scheduler::http::{self, HttpConfig, Tls};
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler::sweep;
 use wasmill_scheduler_core::CoreConfig;
@@ -147,12 +147,14 @@ impl Parts {
     pub(crate) fn serve_http(
         &self,
         listener: TcpListener,
+        tls: Option<Tls>,
         config: &Config,
         stop: CancellationToken,
     ) -> JoinHandle<std::io::Result<()>> {
         let http_config = HttpConfig {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             caps: config.caps.clone(),
+            tls,
             ..HttpConfig::default()
         };
         let gate = Arc::new(CompilerGate(Arc::clone(&self.compiler)));

@@ -13,6 +13,7 @@ use crate::{Ended, binary, guest, run, until};
 pub struct Server {
     process: Process,
     data: tempfile::TempDir,
+    arguments: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -30,8 +31,18 @@ impl Server {
     ///
     /// It does not get ready.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more arguments for `wasmill up`.
+    ///
+    /// # Panics
+    ///
+    /// It does not get ready.
+    pub fn start_with(arguments: &[&str]) -> Self {
         let data = tempfile::tempdir().expect("a directory can be made");
-        Self { process: Process::start(data.path()), data }
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Self { process: Process::start(data.path(), &arguments), data, arguments }
     }
 
     /// `kill -9`, and a new start on the same data.
@@ -51,7 +62,7 @@ impl Server {
 
     /// A new start on the same data, after [`Server::kill`] or [`Server::stop`].
     pub fn restart(&mut self) {
-        self.process = Process::start(self.data.path());
+        self.process = Process::start(self.data.path(), &self.arguments);
     }
 
     /// Asks it to end, as an operator does, and waits for it.
@@ -80,7 +91,7 @@ impl Server {
         let mut command = Command::new(binary());
         command.args(arguments).env("WASMILL_DATA", self.data());
         // What the developer's own shell is set to must not lead elsewhere.
-        for variable in ["WASMILL_SERVER", "WASMILL_TOKEN", "WASMILL_TENANT"] {
+        for variable in ["WASMILL_SERVER", "WASMILL_TOKEN", "WASMILL_TENANT", "WASMILL_CA"] {
             command.env_remove(variable);
         }
         command
@@ -154,9 +165,9 @@ impl Server {
 }
 
 impl Process {
-    fn start(data: &Path) -> Self {
+    fn start(data: &Path, arguments: &[String]) -> Self {
         let mut command = Command::new(binary());
-        command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+        command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(arguments);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the binary can be started");
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
         let mut line = String::new();
