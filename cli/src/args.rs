@@ -48,7 +48,11 @@ pub(crate) struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run everything in one process: server, scheduler and host
-    Up(crate::up::UpArgs),
+    Up(Box<crate::up::UpArgs>),
+    /// Run a control node of a cluster
+    Control(Box<crate::control::ControlArgs>),
+    /// Run a host of a cluster
+    Host(Box<crate::host::HostArgs>),
     /// Write a new guest crate that builds and runs
     New(commands::new::NewArgs),
     /// Upload a module
@@ -80,8 +84,8 @@ pub(crate) enum Command {
     Logs(commands::logs::LogsArgs),
     /// Print what happened to a task
     Events(commands::events::EventsArgs),
-    /// List hosts
-    Hosts,
+    /// List hosts, and drain them
+    Hosts(commands::hosts::HostsArgs),
     /// Describe the server
     Status,
     /// Manage tenants

@@ -114,14 +114,6 @@ pub enum BlobError {
         /// What was attempted.
         action: String,
     },
-    /// The storage is not reachable now, or did not answer in time; trying again helps.
-    #[error("cannot {action} at the moment: {reason}")]
-    Unreachable {
-        /// What was attempted.
-        action: String,
-        /// What went wrong.
-        reason: String,
-    },
     /// The storage failed.
     #[error("cannot {action}")]
     Storage {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use wasmill_protocol::message::Progress;
 use wasmill_protocol::module::ModuleKind;
-use wasmill_protocol::{AttemptId, Digest, Limits, Outcome, Usage};
+use wasmill_protocol::{AttemptId, Digest, Limits, Outcome, TraceParent, Usage};
 
 /// From the agent to the sandbox.
 #[derive(Debug)]
@@ -56,6 +56,8 @@ pub struct Work {
     pub seed: Option<u64>,
     /// What an earlier attempt saved.
     pub checkpoint: Option<Bytes>,
+    /// Where the attempt's span belongs, when the task is recorded in a trace.
+    pub trace: Option<TraceParent>,
 }
 
 /// From the sandbox to the agent.

@@ -11,3 +11,4 @@ pub mod engine;
 mod lru;
 pub mod replay;
 pub mod sandbox;
+mod trace;

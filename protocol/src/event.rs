@@ -172,6 +172,35 @@ pub enum EventBody {
         /// Up to where, and which blob.
         copy: ReadModelCopy,
     },
+    /// A policy failed too often in a row: the built-in default decides in its place from now on, under this leader and later ones.
+    PolicyBenched {
+        /// What it decided.
+        hook: PolicyHook,
+        /// Its name.
+        policy: String,
+        /// What it failed of last.
+        reason: String,
+    },
+}
+
+/// What a policy decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyHook {
+    /// Which tasks go first.
+    Order,
+    /// Which host they go to.
+    Place,
+}
+
+impl PolicyHook {
+    /// The stable name, as HTTP answers carry it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Order => "order",
+            Self::Place => "place",
+        }
+    }
 }
 
 /// What becomes of a task when an attempt has ended.
@@ -229,7 +258,16 @@ impl EventBody {
             | Self::AliasSet { .. }
             | Self::AliasRemoved { .. }
             | Self::SnapshotTaken { .. }
-            | Self::ReadModelSaved { .. } => None,
+            | Self::ReadModelSaved { .. }
+            | Self::PolicyBenched { .. } => None,
+        }
+    }
+
+    /// The first version of records whose readers understand this; see [`Record::version_for`](crate::record::Record::version_for).
+    pub fn record_version(&self) -> u32 {
+        match self {
+            Self::PolicyBenched { .. } | Self::SnapshotTaken { .. } | Self::ReadModelSaved { .. } => 2,
+            _ => 1,
         }
     }
 

@@ -11,8 +11,8 @@ mod part;
 pub use columns::{TaskColumns, TaskPhase, TaskRow};
 pub use current::{Current, ReadModelCopy, SNAPSHOTS_KEPT, SnapshotRef};
 pub use part::{
-    Begin, Chain, DirectoryPart, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, SupersededRow,
-    TenantModule, TenantRow,
+    Begin, BenchedRow, Chain, DirectoryPart, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow,
+    SupersededRow, TenantModule, TenantRow,
 };
 
 use bytes::Bytes;

@@ -6,6 +6,7 @@
 //! After a crash the file is behind the log, and is fed again from [`ReadModel::flushed`] on.
 
 mod codec;
+mod copy;
 mod filter;
 mod flush;
 mod fold;
@@ -30,6 +31,7 @@ use wasmill_protocol::event::EventBody;
 use wasmill_protocol::record::Record;
 use wasmill_protocol::{Attempt, Digest, LogSeq, Payload, TaskId, TaskSpec, TenantName, Timestamp};
 
+pub use self::copy::CopyError;
 pub use self::filter::{Cursor, Page, ParseCursorError, TaskFilter};
 use self::flush::{Gathered, Pipeline, Sweep};
 use self::fold::Standing;
@@ -99,6 +101,7 @@ impl ReadModel {
     pub fn open(dir: &Path) -> Result<Self, OpenReadModelError> {
         let path = dir.join(FILE);
         let failed = |source| OpenReadModelError::Storage { path: path.clone(), source };
+        copy::clear(&path).map_err(|error| failed(error.into()))?;
         let (connection, position) = store::open_writer(&path)?;
         let sink = write::Sink::new(connection).map_err(|error| failed(error.into()))?;
         let pipeline = Arc::new(Pipeline::new(position));

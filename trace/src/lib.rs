@@ -55,12 +55,7 @@ pub fn link(span: &Span, other: TraceParent) {
 }
 
 /// Records what has just ended and was known only then: it took `took`.
-pub fn past(
-    name: &'static str,
-    parent: TraceParent,
-    took: Duration,
-    attributes: impl IntoIterator<Item = KeyValue>,
-) {
+pub fn past(name: &'static str, parent: TraceParent, took: Duration, attributes: impl IntoIterator<Item = KeyValue>) {
     let ended = SystemTime::now();
     let began = ended.checked_sub(took).unwrap_or(SystemTime::UNIX_EPOCH);
     let tracer = global::tracer(TRACER);
@@ -93,7 +88,8 @@ mod tests {
     fn recorded(act: impl FnOnce()) -> Vec<SpanData> {
         let exporter = InMemorySpanExporter::default();
         let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
-        let provider = SdkTracerProvider::builder().with_sampler(sampler).with_simple_exporter(exporter.clone()).build();
+        let provider =
+            SdkTracerProvider::builder().with_sampler(sampler).with_simple_exporter(exporter.clone()).build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer(TRACER));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), act);
         exporter.get_finished_spans().unwrap()

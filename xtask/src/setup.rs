@@ -26,6 +26,8 @@ pub(crate) fn everything() -> Result<()> {
     guest_targets()?;
     protoc()?;
     servers()?;
+    namespace_tools()?;
+    file_system_tools()?;
     schemathesis()?;
     cargo_deny()?;
     Ok(())
@@ -73,6 +75,29 @@ fn python() -> Result<()> {
     if !has_venv() {
         packages::install(&["python3", "python3-venv"])?;
         ensure!(has_venv(), "python3 still has no venv and ensurepip, although python3-venv is installed");
+    }
+    Ok(())
+}
+
+/// What makes a file system in a file.
+pub(crate) fn file_system_tools() -> Result<()> {
+    let has_tools = || works(program("mkfs.ext4").arg("-V"));
+    if !has_tools() {
+        packages::install(&["e2fsprogs"])?;
+        ensure!(has_tools(), "mkfs.ext4 still does not work, although e2fsprogs is installed");
+    }
+    Ok(())
+}
+
+/// What makes namespaces and networks, and enters them.
+pub(crate) fn namespace_tools() -> Result<()> {
+    let has_tools = || ["ip", "unshare", "nsenter", "setpriv"].iter().all(|tool| works(program(tool).arg("-V")));
+    if !has_tools() {
+        packages::install(&["iproute2", "util-linux"])?;
+        ensure!(
+            has_tools(),
+            "ip, unshare, nsenter or setpriv still do not work, although iproute2 and util-linux are installed"
+        );
     }
     Ok(())
 }

@@ -64,6 +64,19 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{shown}` did not write UTF-8"))
 }
 
+/// Runs a program that has nothing to say unless it fails.
+///
+/// # Errors
+///
+/// It cannot be started, or does not exit with 0; with what it has said.
+pub(crate) fn quietly(command: &mut Command) -> Result<()> {
+    let shown = show(command);
+    let output = command.output().with_context(|| format!("cannot start `{shown}`"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`{shown}` ended with {}: {said}", output.status);
+    Ok(())
+}
+
 /// Whether a command can be run and exits with 0; its output is dropped.
 pub(crate) fn works(command: &mut Command) -> bool {
     command

@@ -167,13 +167,15 @@ impl Etcd {
     ///
     /// A lease never ends early by the clock of etcd. It may end late: the server looks every 500 ms, and a new leader of etcd
     /// starts all leases anew.
-    pub fn tick(&mut self, now: Timestamp) {
+    ///
+    /// Returns the leases that have ended.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<LeaseId> {
         if !self.quorum {
-            return;
+            return Vec::new();
         }
-        for lease in self.leases.expired(now) {
-            self.end_lease(lease);
-        }
+        let expired = self.leases.expired(now);
+        expired.iter().for_each(|lease| self.end_lease(*lease));
+        expired
     }
 
     fn end_lease(&mut self, lease: LeaseId) {

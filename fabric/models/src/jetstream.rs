@@ -191,6 +191,16 @@ impl JetStream {
         self.standing == Standing::Up
     }
 
+    /// Whether the servers are there at all: with a full disk they carry messages, and keep none.
+    pub fn is_reachable(&self) -> bool {
+        self.standing != Standing::Down
+    }
+
+    /// One message by its number, whether or not anybody is there to ask: for checks from outside.
+    pub fn peek(&self, stream: &str, seq: u64) -> Option<&Stored> {
+        self.streams.get(stream)?.message(seq)
+    }
+
     /// A publish reaches the server: refused at once, or queued and answered by [`JetStream::store_next`].
     ///
     /// One server looks at a message only when its turn comes. A group of three looks at it when it is proposed, against what was

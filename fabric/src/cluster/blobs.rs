@@ -1,146 +1,141 @@
-//! Blobs in a JetStream object store, behind a bounded cache of files.
+//! Blobs in a JetStream object store, with copies of what was read as files.
 //!
-//! A blob's object is named by the hexadecimal digits of its digest. What is stored never changes, so whatever the cache holds is right, and
-//! the store is asked only for what it does not hold. The stream is read through its leader and never from a replica that may be behind.
+//! The store is the truth: what it does not have is not there. The copies make a blob that many hosts ask for travel once, and give it a
+//! path that can be mapped.
 
 mod cache;
+mod objects;
 mod store;
 mod writer;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::{self, BoxStream};
+use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
+use sha2::{Digest as _, Sha256};
 use wasmill_protocol::Digest;
 
-use self::cache::Cache;
-use self::store::Store;
+pub(super) use self::cache::Cache;
+pub(super) use self::store::{Store, StoreOptions, open_or_create};
 use crate::blobs::BlobReader;
-use crate::embedded::OpenError;
 use crate::{BlobError, BlobStat, BlobWriter, Blobs};
 
-/// A blob that was stored this recently is not stored again when the same bytes come; older ones are, so that they are young
-/// again. Well below the age at which unused blobs are swept.
-const FRESH: Duration = Duration::from_secs(15 * 60);
-/// How often a blob is fetched anew when the cache has dropped it before it was read.
-const FETCHES_MAX: usize = 3;
+/// Up to this size a blob is read without making a copy of it.
+const COPIED_BYTES_MIN: u64 = 256 * 1024;
+/// How often a copy is made anew when it is evicted before it is opened.
+const TRIES: u32 = 3;
 
-/// See the module.
-#[derive(Clone)]
-pub(super) struct ObjectStoreBlobs {
-    store: Arc<Store>,
-    cache: Arc<Cache>,
+/// Blobs of a control node.
+pub(super) struct ClusterBlobs {
+    parts: Arc<Parts>,
 }
 
-/// The blobs of a cluster cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenBlobsError {
-    /// The cache cannot.
-    #[error("cannot use the cache of blobs")]
-    Cache(#[from] OpenError),
-    /// The store cannot.
-    #[error("cannot use the object store of the cluster")]
-    Store(#[from] BlobError),
+/// What writers need too.
+struct Parts {
+    store: Store,
+    cache: Cache,
 }
 
-impl ObjectStoreBlobs {
-    /// Opens the bucket, and creates it if there is none.
-    ///
-    /// `chunk_bytes` must be below what a NATS message carries.
-    pub(super) async fn open(
-        context: async_nats::jetstream::Context,
-        bucket: &str,
-        replicas: usize,
-        chunk_bytes: usize,
-        cache_dir: &Path,
-    ) -> Result<Self, OpenBlobsError> {
-        let cache = Arc::new(Cache::open(cache_dir)?);
-        let store = Arc::new(Store::open(context, bucket, replicas, chunk_bytes).await?);
-        Ok(Self { store, cache })
+impl ClusterBlobs {
+    pub(super) fn new(store: Store, cache: Cache) -> Self {
+        Self { parts: Arc::new(Parts { store, cache }) }
     }
+}
 
-    /// Fetches a blob into the cache when that is why it could not be read there.
-    async fn mend(&self, digest: Digest, error: BlobError) -> Result<(), BlobError> {
-        match error {
-            BlobError::Unknown(_) => {}
-            BlobError::Damaged(_) => self.cache.files().delete(digest).await?,
-            error => return Err(error),
+impl Parts {
+    /// Makes sure that there is a copy, and opens it.
+    async fn open_copy(&self, digest: Digest) -> Result<BlobReader, BlobError> {
+        for _ in 0..TRIES {
+            let _alone = self.cache.alone_with(digest).await;
+            if !self.cache.has(digest) {
+                let stat = self.store.stat(digest).await?;
+                self.cache.fill(stat, self.store.open(digest).await?).await?;
+            }
+            match self.cache.read_from(digest).await {
+                Err(BlobError::Unknown(_)) => self.cache.forget(digest).await?,
+                opened => return opened,
+            }
         }
-        self.cache.fetch(digest, &self.store).await
+        Err(BlobError::Storage {
+            action: format!("keep a copy of blob {digest}"),
+            source: std::io::Error::other("it is evicted at once: the cache is too small"),
+        })
+    }
+
+    async fn read(&self, digest: Digest, bytes_max: u64) -> Result<Bytes, BlobError> {
+        if !self.cache.has(digest) {
+            let stat = self.store.stat(digest).await?;
+            if stat.bytes > bytes_max {
+                return Err(BlobError::TooLarge { digest, bytes: stat.bytes, bytes_max });
+            }
+            if stat.bytes < COPIED_BYTES_MIN {
+                let bytes = store::read_all(self.store.open(digest).await?, stat).await?;
+                return if digest_of(&bytes) == digest { Ok(bytes) } else { Err(BlobError::Damaged(digest)) };
+            }
+            drop(self.open_copy(digest).await?);
+        }
+        match self.cache.read(digest, bytes_max).await {
+            // Evicted since.
+            Err(BlobError::Unknown(_)) => {
+                self.cache.forget(digest).await?;
+                let stat = self.store.stat(digest).await?;
+                store::read_all(self.open_copy(digest).await?, stat).await
+            }
+            // The copy, not the blob: the next one to read it makes another.
+            Err(BlobError::Damaged(_)) => {
+                self.cache.forget(digest).await?;
+                Err(BlobError::Damaged(digest))
+            }
+            read => read,
+        }
+    }
+
+    async fn put(&self, bytes: Bytes) -> Result<BlobStat, BlobError> {
+        self.store.put(digest_of(&bytes), bytes.len() as u64, &mut &bytes[..]).await
     }
 }
 
-impl Blobs for ObjectStoreBlobs {
+impl Blobs for ClusterBlobs {
     fn create(&self) -> BoxFuture<'_, Result<Box<dyn BlobWriter>, BlobError>> {
-        async move {
-            let file = self.cache.files().create().await?;
-            Ok(Box::new(writer::Writer::new(file, self.clone())) as Box<dyn BlobWriter>)
+        async {
+            let file = self.parts.cache.create().await?;
+            Ok(Box::new(writer::StoreWriter::new(Arc::clone(&self.parts), file)) as Box<dyn BlobWriter>)
         }
         .boxed()
     }
 
     fn put(&self, bytes: Bytes) -> BoxFuture<'_, Result<BlobStat, BlobError>> {
-        async move {
-            let cached = self.cache.put(bytes).await?;
-            self.upload(cached).await
-        }
-        .boxed()
+        self.parts.put(bytes).boxed()
     }
 
     fn read(&self, digest: Digest, bytes_max: u64) -> BoxFuture<'_, Result<Bytes, BlobError>> {
-        async move {
-            if self.cache.files().stat(digest).await.is_err() {
-                // A blob that is too large is not fetched at all.
-                let stat = self.store.stat(digest).await?;
-                if stat.bytes > bytes_max {
-                    return Err(BlobError::TooLarge { digest, bytes: stat.bytes, bytes_max });
-                }
-            }
-            for _ in 0..FETCHES_MAX {
-                match self.cache.files().read(digest, bytes_max).await {
-                    Ok(bytes) => return Ok(bytes),
-                    Err(error) => self.mend(digest, error).await?,
-                }
-            }
-            self.cache.files().read(digest, bytes_max).await
-        }
-        .boxed()
+        self.parts.read(digest, bytes_max).boxed()
     }
 
     fn open(&self, digest: Digest) -> BoxFuture<'_, Result<BlobReader, BlobError>> {
-        async move {
-            for _ in 0..FETCHES_MAX {
-                match self.cache.files().open(digest).await {
-                    Ok(reader) => return Ok(reader),
-                    Err(error) => self.mend(digest, error).await?,
-                }
-            }
-            self.cache.files().open(digest).await
-        }
-        .boxed()
+        self.parts.open_copy(digest).boxed()
     }
 
     fn stat(&self, digest: Digest) -> BoxFuture<'_, Result<BlobStat, BlobError>> {
-        self.store.stat(digest).boxed()
+        self.parts.store.stat(digest).boxed()
     }
 
     fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<(), BlobError>> {
         async move {
-            self.cache.files().delete(digest).await?;
-            self.store.delete(digest, None).await.map(drop)
+            self.parts.store.delete_older(digest, None).await?;
+            self.parts.cache.forget(digest).await
         }
         .boxed()
     }
 
     fn delete_older(&self, digest: Digest, than: SystemTime) -> BoxFuture<'_, Result<bool, BlobError>> {
         async move {
-            let deleted = self.store.delete(digest, Some(than)).await?;
+            let deleted = self.parts.store.delete_older(digest, Some(than)).await?;
             if deleted {
-                self.cache.files().delete(digest).await?;
+                self.parts.cache.forget(digest).await?;
             }
             Ok(deleted)
         }
@@ -148,30 +143,14 @@ impl Blobs for ObjectStoreBlobs {
     }
 
     fn list(&self) -> BoxStream<'_, Result<BlobStat, BlobError>> {
-        stream::once(self.store.list())
-            .flat_map(|listed| match listed {
-                Ok(blobs) => blobs,
-                Err(error) => stream::iter([Err(error)]).boxed(),
-            })
-            .boxed()
+        self.parts.store.list().flatten_stream().boxed()
     }
 
-    fn local_path(&self, digest: Digest) -> Option<PathBuf> {
-        self.cache.files().local_path(digest)
+    fn local_path(&self, digest: Digest) -> Option<std::path::PathBuf> {
+        self.parts.cache.path(digest)
     }
 }
 
-impl ObjectStoreBlobs {
-    /// Stores what the cache holds, unless the store has it and it is young.
-    async fn upload(&self, cached: BlobStat) -> Result<BlobStat, BlobError> {
-        let digest = cached.digest;
-        let _alone = self.cache.alone(digest).await;
-        match self.store.stat(digest).await {
-            Ok(stat) if stat.modified.elapsed().is_ok_and(|age| age < FRESH) => return Ok(stat),
-            Ok(_) | Err(BlobError::Unknown(_)) => {}
-            Err(error) => return Err(error),
-        }
-        let mut bytes = self.cache.files().open(digest).await?;
-        self.store.put(digest, &mut bytes).await
-    }
+fn digest_of(bytes: &[u8]) -> Digest {
+    Digest(Sha256::digest(bytes).into())
 }

@@ -14,5 +14,5 @@ pub use binaries::{EtcdVersion, NatsVersion, servers_dir};
 pub use etcd::{EtcdCluster, EtcdOptions, EtcdServer};
 pub use nats::{NatsCluster, NatsLayout, NatsOptions, NatsServer, SyncInterval};
 pub use ports::free_port;
-pub use process::{ServerProcess, wait_until};
+pub use process::{ServerProcess, spawn, wait_until};
 pub use proxy::Proxy;

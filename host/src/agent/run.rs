@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use wasmill_fabric::{Blobs, Bus, HostRegistration, Membership, Message, Responder, Subscription};
 use wasmill_host_core::{BatchNumber, Config, HostCore, Input};
-use wasmill_protocol::message::HostInfo;
+use wasmill_protocol::message::{HostInfo, ReportAck};
 use wasmill_protocol::{AttemptId, Incarnation, Timestamp};
 
 use super::identity::Identity;
@@ -58,7 +58,7 @@ pub struct Agent {
 /// Something that ran beside the loop has ended.
 enum Done {
     /// A batch was answered, or not.
-    Reported(BatchNumber, bool),
+    Reported(BatchNumber, Option<ReportAck>),
     /// The blobs of an attempt are here, or why not.
     Prepared(AttemptId, Result<Box<Work>, String>),
     /// What is large of an attempt is stored.
@@ -190,6 +190,10 @@ impl Agent {
             }
         }
         tracing::info!(host = %self.info.id, "the host is drained");
+        if let Some(registration) = self.registration.take() {
+            // Others need not wait for the lease to end by itself.
+            registration.lease.release().await;
+        }
         Ok(())
     }
 

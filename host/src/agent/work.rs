@@ -104,6 +104,7 @@ impl Preparation {
             attempts_max: spec.retry.attempts_max,
             seed: spec.seed_of(id.task),
             checkpoint,
+            trace: spec.trace,
         })
     }
 }

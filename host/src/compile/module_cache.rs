@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::future::BoxFuture;
+use tracing::Instrument;
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::{Digest, TenantName};
 
@@ -122,7 +123,8 @@ impl Inner {
         }
         let loading = self.loading.join(which, || {
             let (shared, path) = (Arc::clone(self), path.to_owned());
-            async move { shared.load_anew(which, path).await }
+            // Whoever polls it: it is the first one's.
+            async move { shared.load_anew(which, path).await }.in_current_span()
         });
         loading.await
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc};
+use tracing::Instrument;
 use wasmill_protocol::{Limits, Outcome, OutcomeKind, Usage};
 use wasmtime::component::{ComponentExportIndex, InstancePre};
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
@@ -21,6 +22,7 @@ use super::task;
 use super::verdict::{End, Finished, exit_of, fuel_exhausted, is_pool_exhausted, judge};
 use crate::channel::{Ended, FromSandbox, Work};
 use crate::engine::Profile;
+use crate::trace;
 
 /// What a guest may move in one call beyond its result or checkpoint.
 const COPY_BYTES_SPARE: u64 = 1024 * 1024;
@@ -42,7 +44,8 @@ impl Shared {
     /// Runs one attempt to its end, whatever happens: a panic of ours ends it too.
     pub(super) async fn run(&self, work: Box<Work>, control: Arc<Control>) -> Ended {
         let (id, input_bytes) = (work.id, work.input.len() as u64);
-        let attempt = pin!(self.attempt(work, Arc::clone(&control)));
+        let span = trace::attempt(&work);
+        let attempt = pin!(self.attempt(work, Arc::clone(&control)).instrument(span.clone()));
         let mut ended = match std::panic::AssertUnwindSafe(attempt).catch_unwind().await {
             Ok(ended) => ended,
             Err(panic) => {
@@ -56,6 +59,7 @@ impl Shared {
         ended.usage.input_bytes = input_bytes;
         ended.usage.output_bytes = ended.output.len() as u64;
         ended.usage.cpu_us = control.cpu_spent().as_micros() as u64;
+        trace::ended(&span, &ended);
         ended
     }
 

@@ -18,6 +18,8 @@ pub struct SnapshotRef {
     pub digest: Digest,
     /// The blob's size.
     pub bytes: u64,
+    /// Bytes of all records up to `seq`: tells how much of the log would be read after it.
+    pub log_bytes: u64,
 }
 
 /// A copy of the read model's file, stored as a blob.
@@ -30,7 +32,7 @@ pub struct ReadModelCopy {
     pub digest: Digest,
     /// The blob's size.
     pub bytes: u64,
-    /// Bytes of all records up to `seq`, or a little less: tells how much of the log a further copy would let go.
+    /// Bytes of all records up to about `seq`: tells how much of the log a further copy would let go.
     pub log_bytes: u64,
     /// When it was made.
     pub at: Timestamp,
@@ -90,7 +92,7 @@ mod tests {
     use super::*;
 
     fn snapshot(seq: u64) -> SnapshotRef {
-        SnapshotRef { seq: LogSeq(seq), digest: Digest([seq as u8; 32]), bytes: seq }
+        SnapshotRef { seq: LogSeq(seq), digest: Digest([seq as u8; 32]), bytes: seq, log_bytes: 0 }
     }
 
     fn copy(seq: u64) -> ReadModelCopy {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::columns::TaskColumns;
 use super::current::Current;
+use crate::event::PolicyHook;
 use crate::ids::{AttemptId, Digest, HostId, Incarnation, LogSeq, TenantName, Term};
 use crate::module::{ModuleInfo, ModuleKind};
 use crate::task::RetryOn;
@@ -38,6 +39,8 @@ pub enum Part {
     Tasks(Box<TaskColumns>),
     /// Attempts that were given up before they reported, oldest first.
     Superseded(Vec<SupersededRow>),
+    /// Policies in whose place the built-in default decides.
+    Benched(Vec<BenchedRow>),
     /// The snapshots before this one.
     Current(Current),
     /// That was all.
@@ -45,6 +48,22 @@ pub enum Part {
         /// How many parts came before.
         parts: u64,
     },
+}
+
+/// See [`Part::Benched`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BenchedRow {
+    /// What the policy decided.
+    pub hook: PolicyHook,
+    /// Its name.
+    #[serde(default)]
+    pub policy: String,
+    /// What it failed of last.
+    #[serde(default)]
+    pub reason: String,
+    /// Since when.
+    #[serde(default)]
+    pub at: Timestamp,
 }
 
 /// See [`Part::Begin`].
@@ -57,6 +76,8 @@ pub struct Begin {
     pub seq: LogSeq,
     /// The term of the last leader.
     pub term: Term,
+    /// The last leader.
+    pub leader: String,
     /// The time of the last event.
     pub time: Timestamp,
     /// The number that the next tenant gets.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
+use wasmill_protocol::event::{AfterAttempt, Event, EventBody, PolicyHook};
 use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ToHost};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::record::{RECORD_VERSION, Record, RecordError};
@@ -80,9 +80,10 @@ fn snapshots_survive_one_version_in_both_directions() {
     let labels = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
     let named = BTreeMap::from([("app".to_owned(), Digest([1; 32]))]);
     let row = TaskRow { slot: 3, phase: TaskPhase::Queued, nonce: Nonce(7), next: 9, ..TaskRow::default() };
-    let reference = SnapshotRef { seq: LogSeq(5), digest: Digest([2; 32]), bytes: 6 };
+    let reference = SnapshotRef { seq: LogSeq(5), digest: Digest([2; 32]), bytes: 6, log_bytes: 7 };
     let copy = ReadModelCopy { seq: LogSeq(5), log_bytes: 8, at: Timestamp(9), ..ReadModelCopy::default() };
-    check(&Begin { version: SNAPSHOT_VERSION, seq: LogSeq(1), term: Term(2), time: Timestamp(3), tenant_next: 4 });
+    let leader = "n1".to_owned();
+    check(&Begin { version: 1, seq: LogSeq(1), term: Term(2), leader, time: Timestamp(3), tenant_next: 4 });
     check(&Chain { hash: Digest([3; 32]), log_bytes: 5 });
     check(&DirectoryPart {
         created: Timestamp(1),
@@ -144,6 +145,23 @@ fn a_record_is_read_as_it_was_written() {
 fn a_record_of_a_newer_version_is_refused_by_its_number() {
     let error = Record::decode(LogSeq(7), &record(RECORD_VERSION + 1).encode()).unwrap_err();
     assert!(matches!(error, RecordError::Version { seq: LogSeq(7), version } if version == RECORD_VERSION + 1));
+}
+
+/// Readers of each version know the events up to it, and a record says which of them it takes.
+#[test]
+fn a_record_asks_for_the_oldest_reader_that_understands_it() {
+    let benched =
+        EventBody::PolicyBenched { hook: PolicyHook::Place, policy: "mine".to_owned(), reason: "trap".to_owned() };
+    let old = record(1).events;
+    let mut new = old.clone();
+    new.push(Event { at: Timestamp(2), body: benched });
+    assert_eq!(Record::version_for(&[]), 1);
+    assert_eq!((Record::version_for(&old), Record::version_for(&new)), (1, 2));
+    for events in [old, new] {
+        let written = Record { version: Record::version_for(&events), events, ..record(0) };
+        assert!(written.version <= RECORD_VERSION);
+        assert_eq!(Record::decode(LogSeq(1), &written.encode()).unwrap(), written);
+    }
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Core {
     /// When `config` does not pass [`CoreConfig::check`].
     pub fn new(seed: u64, config: CoreConfig, state: State) -> Self {
         config.check().unwrap_or_else(|error| panic!("the configuration was checked before: {error}"));
-        let dispatcher = Dispatcher::new(&config);
+        let dispatcher = Dispatcher::new(&config, &state);
         Self {
             config,
             random: Random::new(seed),

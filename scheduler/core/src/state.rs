@@ -18,10 +18,11 @@ mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wasmill_protocol::event::PolicyHook;
 use wasmill_protocol::snapshot::Current;
 use wasmill_protocol::{LogSeq, TaskId, Term, Timestamp};
 
-use crate::io::QueueDepth;
+use crate::io::{BenchedPolicy, QueueDepth};
 use interner::Interner;
 use keys::Keys;
 use placements::Placements;
@@ -44,6 +45,8 @@ pub use tenants::ModuleEntry;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct State {
     pub(crate) term: Term,
+    /// Whose term it is.
+    pub(crate) leader: String,
     pub(crate) time: Timestamp,
     pub(crate) last_seq: LogSeq,
     pub(crate) tenants: Tenants,
@@ -58,6 +61,8 @@ pub struct State {
     pub(crate) superseded: Superseded,
     pub(crate) depth: QueueDepth,
     pub(crate) current: Current,
+    /// The policy of each hook that was benched last.
+    pub(crate) benched: BTreeMap<PolicyHook, BenchedPolicy>,
 }
 
 #[cfg(test)]

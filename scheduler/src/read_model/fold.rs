@@ -137,7 +137,8 @@ impl Standing {
             | EventBody::AliasSet { .. }
             | EventBody::AliasRemoved { .. }
             | EventBody::SnapshotTaken { .. }
-            | EventBody::ReadModelSaved { .. } => None,
+            | EventBody::ReadModelSaved { .. }
+            | EventBody::PolicyBenched { .. } => None,
         }
     }
 

@@ -6,11 +6,13 @@ mod support;
 
 mod auth;
 mod bulk;
+mod cluster;
 mod connections;
 mod crowds;
 mod modules;
 mod restart;
 mod run;
+mod snapshots;
 mod submission;
 mod system;
 mod tasks;

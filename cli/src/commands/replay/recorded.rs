@@ -109,6 +109,7 @@ impl Recorded {
             checkpoint_bytes_max: status.caps.checkpoint_bytes,
             attempts_max: task.attempts_max,
             seed: spec.seed_of(task.id),
+            trace: None,
             checkpoint,
         };
         Ok(Given { work, module, caps: status.caps, version: status.version })

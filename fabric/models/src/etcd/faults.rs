@@ -30,16 +30,17 @@ impl Etcd {
         self.leases.restart_all(now, extend_ms);
     }
 
-    /// The servers at which campaigns wait are restarted: those campaigns fail, and the keys of the candidates stay where they are.
+    /// The servers at which campaigns wait are restarted: those campaigns fail, those included that were decided and not yet told, and the
+    /// keys of the candidates stay where they are.
     ///
     /// Returns the campaigns whose candidates have to be told.
     pub fn restart_servers(&mut self) -> Vec<CampaignId> {
-        self.elected.clear();
-        std::mem::take(&mut self.campaigns).into_keys().collect()
+        let untold = std::mem::take(&mut self.elected).into_iter().map(|(id, _)| id);
+        untold.chain(std::mem::take(&mut self.campaigns).into_keys()).collect()
     }
 
     /// The watch with which the server waits for a candidate fails, because what it was about to read was compacted: the campaign
-    /// ends with an error, and the candidate's key stays (etcd issue 21128). Answers whether there was one to fail.
+    /// ends with an error, and the candidate's key stays (reported upstream as 21128). Answers whether there was one to fail.
     pub fn fail_campaign(&mut self, id: CampaignId) -> bool {
         let waits = self.campaigns.remove(&id).is_some();
         if waits {
@@ -77,7 +78,7 @@ impl Etcd {
     pub fn restore(&mut self, now: Timestamp, backup: &Backup, bump: u64) -> Vec<CampaignId> {
         self.store = backup.store.clone();
         self.store.bump(bump);
-        self.leases = backup.leases.clone();
+        self.leases = self.leases.restored(&backup.leases);
         let told = self.restart_servers();
         self.regain_quorum(now, 0);
         told

@@ -1,27 +1,28 @@
-//! A blob being written: first a file of the cache, then an object.
+//! A blob of unknown digest: a file first, and when its name is known, an object.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::ObjectStoreBlobs;
+use super::Parts;
 use crate::{BlobError, BlobStat, BlobWriter};
 
 /// See [`BlobWriter`].
-pub(super) struct Writer {
+pub(super) struct StoreWriter {
+    parts: Arc<Parts>,
     file: Box<dyn BlobWriter>,
-    blobs: ObjectStoreBlobs,
 }
 
-impl Writer {
-    pub(super) fn new(file: Box<dyn BlobWriter>, blobs: ObjectStoreBlobs) -> Self {
-        Self { file, blobs }
+impl StoreWriter {
+    pub(super) fn new(parts: Arc<Parts>, file: Box<dyn BlobWriter>) -> Self {
+        Self { parts, file }
     }
 }
 
-impl BlobWriter for Writer {
+impl BlobWriter for StoreWriter {
     fn write(&mut self, chunk: Bytes) -> BoxFuture<'_, Result<(), BlobError>> {
         self.file.write(chunk)
     }
@@ -30,11 +31,24 @@ impl BlobWriter for Writer {
         self: Box<Self>,
         keep: Box<dyn FnOnce(&BlobStat) -> bool + Send>,
     ) -> BoxFuture<'static, Result<BlobStat, BlobError>> {
-        let Self { file, blobs } = *self;
         async move {
-            let cached = file.finish(keep).await?;
-            blobs.cache.added(cached.bytes).await;
-            blobs.upload(cached).await
+            let Self { parts, file } = *self;
+            let copied = file.finish(keep).await?;
+            let stored = async {
+                let mut source = parts.cache.read_from(copied.digest).await?;
+                parts.store.put(copied.digest, copied.bytes, &mut source).await
+            };
+            match stored.await {
+                Ok(stat) => {
+                    parts.cache.added(copied).await?;
+                    Ok(stat)
+                }
+                Err(error) => {
+                    // A copy of nothing; the error that is told is the first one.
+                    let _ = parts.cache.forget(copied.digest).await;
+                    Err(error)
+                }
+            }
         }
         .boxed()
     }

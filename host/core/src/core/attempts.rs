@@ -11,18 +11,14 @@ impl HostCore {
     /// Starts what may start now.
     pub(super) fn start_waiting(&mut self) -> Vec<Assignment> {
         let mut start = Vec::new();
-        while let Some((waiting, place)) = self.admission.start_next() {
-            let running = Running {
-                place,
-                queue_us: waiting.queue_us(self.now),
-                stopping: false,
-                cancelled: false,
-                checkpoint_number: 0,
-                progress: None,
-            };
+        while let Some((mut waiting, place)) = self.admission.start_next() {
+            let queue_us = waiting.queue_us(self.now);
+            let running =
+                Running { place, queue_us, stopping: false, cancelled: false, checkpoint_number: 0, progress: None };
             self.prefetch.note_started(self.now.us_since(waiting.taken_at));
             self.counters.started += 1;
             self.held.insert(waiting.assignment.id, Held::Running(running));
+            waiting.assignment.queue_us = queue_us;
             start.push(waiting.assignment);
         }
         start

@@ -86,7 +86,7 @@ impl World {
     }
 
     pub(crate) fn acknowledge(&mut self, batch: u64) -> &mut Self {
-        self.step(Input::Acknowledged(BatchNumber(batch)))
+        self.step(Input::Acknowledged { number: BatchNumber(batch), term: Term(1) })
     }
 
     pub(crate) fn fail(&mut self, batch: u64) -> &mut Self {

@@ -12,6 +12,7 @@ use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, Usage};
 
 use super::{Agent, Done};
 use crate::channel::{self, FromSandbox, ToSandbox};
+use crate::trace;
 
 impl Agent {
     /// Does everything that follows from the steps so far. Returns whether the host is drained.
@@ -49,6 +50,7 @@ impl Agent {
     }
 
     fn start(&mut self, assignment: Assignment) {
+        trace::queued(&assignment);
         if let Some(ended) = self.known.ask(&assignment) {
             tracing::debug!(task = %assignment.id.task, "the result is known already");
             return self.hear_sandbox(FromSandbox::Ended(Box::new(ended)));
@@ -92,7 +94,7 @@ impl Agent {
             if let Err(error) = &answer {
                 tracing::debug!(reports = batch.message.reports.len(), "reports were not acknowledged: {error}");
             }
-            Done::Reported(batch.number, answer.is_ok())
+            Done::Reported(batch.number, answer.ok().and_then(|answer| rmp_serde::from_slice(&answer).ok()))
         });
     }
 

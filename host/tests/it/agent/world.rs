@@ -13,7 +13,9 @@ use wasmill_fabric::{Blobs, Bus, Membership};
 use wasmill_host::agent::{Agent, AgentConfig, AgentError, KnownBounds};
 use wasmill_host::channel::{Ended, FromSandbox, StopReason, ToSandbox, Work};
 use wasmill_protocol::limits::Caps;
-use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ToHost, subjects};
+use wasmill_protocol::message::{
+    Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ReportAck, ToHost, subjects,
+};
 use wasmill_protocol::{Attempt, AttemptId, Digest, Nonce, Outcome, OutcomeKind, Payload, TaskSpec, Term, Usage};
 
 /// Longer than anything takes here; only a test that fails waits for it.
@@ -278,7 +280,8 @@ async fn hear_reports(mut requests: wasmill_fabric::Subscription, heard: watch::
         if unanswered > 0 {
             unanswered -= 1;
         } else if let Some(responder) = request.responder {
-            responder.respond(Bytes::new());
+            let ack = ReportAck { term: Term(1) };
+            responder.respond(rmp_serde::to_vec_named(&ack).unwrap().into());
         }
     }
 }

@@ -8,6 +8,7 @@ use super::keys::KeyEntry;
 use super::shapes::{QueueEnd, ShapeKey};
 use super::slab::{NONE, Slot};
 use super::task::{Patience, Phase, Task};
+use crate::io::BenchedPolicy;
 
 impl State {
     /// Applies one record of the log.
@@ -59,9 +60,10 @@ impl State {
         let at = event.at;
         self.time = self.time.max(at);
         match &event.body {
-            EventBody::TermStarted { term, .. } => {
+            EventBody::TermStarted { term, node } => {
                 assert!(*term > self.term, "term {term} follows term {}", self.term);
                 self.term = *term;
+                self.leader.clone_from(node);
             }
             EventBody::TenantPut { tenant } => self.tenants.put(tenant),
             EventBody::TenantRemoved { tenant } => {
@@ -102,6 +104,10 @@ impl State {
             EventBody::ReportLate { id, .. } => self.record_late(*id),
             EventBody::SnapshotTaken { snapshot } => self.current.snapshot_taken(*snapshot),
             EventBody::ReadModelSaved { copy } => self.current.read_model_saved(*copy),
+            EventBody::PolicyBenched { hook, policy, reason } => {
+                let (hook, policy, reason) = (*hook, policy.clone(), reason.clone());
+                self.benched.insert(hook, BenchedPolicy { hook, policy, reason, at });
+            }
         }
     }
 

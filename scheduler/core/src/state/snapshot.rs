@@ -12,8 +12,8 @@ mod restore;
 use std::sync::Arc;
 
 use wasmill_protocol::snapshot::{
-    Begin, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, SNAPSHOT_VERSION, ShapeRow, SupersededRow,
-    TaskColumns, TaskPhase, TaskRow, TenantModule, TenantRow,
+    Begin, BenchedRow, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, SNAPSHOT_VERSION, ShapeRow,
+    SupersededRow, TaskColumns, TaskPhase, TaskRow, TenantModule, TenantRow,
 };
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{LogSeq, TenantName};
@@ -25,6 +25,8 @@ use super::slab::{CHUNK, NONE, Slab, Slot};
 use super::superseded::Superseded;
 use super::task::{Patience, Phase, Task};
 use super::tenants::{Belongings, TenantEntry, TenantNumber};
+
+use crate::io::BenchedPolicy;
 
 pub use restore::{RestoreError, Restoring};
 
@@ -45,6 +47,7 @@ pub struct Frozen {
     patiences: Slab<(Patience, u32)>,
     placements: Slab<Placement>,
     superseded: Superseded,
+    benched: Vec<BenchedRow>,
     current: Current,
 }
 
@@ -63,16 +66,17 @@ impl State {
     ///
     /// Call it between two records: events that were applied since the last one would be in it, too.
     pub fn freeze(&self) -> Frozen {
-        let Self { term, time, last_seq, .. } = *self;
-        let tenant_next = self.tenants.next();
+        let Self { term, time, last_seq: seq, .. } = *self;
+        let (leader, tenant_next) = (self.leader.clone(), self.tenants.next());
         Frozen {
-            begin: Begin { version: SNAPSHOT_VERSION, seq: last_seq, term, time, tenant_next },
+            begin: Begin { version: SNAPSHOT_VERSION, seq, term, leader, time, tenant_next },
             tenants: self.tenants.entries().map(|(number, entry)| freeze_tenant(number, entry)).collect(),
             tasks: self.tasks.clone(),
             shapes: self.shapes.places(),
             patiences: self.patiences.places(),
             placements: self.placements.places(),
             superseded: self.superseded.clone(),
+            benched: self.benched.values().map(benched_row).collect(),
             current: self.current.clone(),
         }
     }
@@ -92,6 +96,11 @@ impl State {
         parts.into_iter().try_for_each(|part| restoring.take(part))?;
         restoring.finish()
     }
+}
+
+fn benched_row(benched: &BenchedPolicy) -> BenchedRow {
+    let BenchedPolicy { hook, policy, reason, at } = benched.clone();
+    BenchedRow { hook, policy, reason, at }
 }
 
 fn freeze_tenant(number: TenantNumber, entry: &TenantEntry) -> FrozenTenant {
@@ -135,6 +144,7 @@ impl Frozen {
             .chain(placements)
             .chain(tasks)
             .chain(superseded)
+            .chain((!self.benched.is_empty()).then_some(Part::Benched(self.benched)))
             .chain(std::iter::once(Part::Current(self.current)))
     }
 }

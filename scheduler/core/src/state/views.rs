@@ -1,5 +1,6 @@
 //! What the state tells.
 
+use wasmill_protocol::event::PolicyHook;
 use wasmill_protocol::snapshot::Current;
 use wasmill_protocol::tenant::Tenant;
 use wasmill_protocol::{Digest, LogSeq, TaskId, TenantName, Term, Timestamp};
@@ -8,12 +9,17 @@ use super::State;
 use super::slab::{NONE, Slot};
 use super::task::{Phase, Task, TaskView};
 use super::tenants::{ModuleEntry, TenantEntry};
-use crate::io::QueueDepth;
+use crate::io::{BenchedPolicy, QueueDepth};
 
 impl State {
     /// The term of the last leader.
     pub fn term(&self) -> Term {
         self.term
+    }
+
+    /// The last leader; empty when there was none.
+    pub fn leader(&self) -> &str {
+        &self.leader
     }
 
     /// The time of the last event.
@@ -24,6 +30,16 @@ impl State {
     /// The last record that was applied, or that events of this state went into.
     pub fn last_seq(&self) -> LogSeq {
         self.last_seq
+    }
+
+    /// The policy that was benched last for a hook.
+    pub fn benched(&self, hook: PolicyHook) -> Option<&BenchedPolicy> {
+        self.benched.get(&hook)
+    }
+
+    /// The policies that were benched, the last one of each hook.
+    pub fn policies_benched(&self) -> impl Iterator<Item = &BenchedPolicy> {
+        self.benched.values()
     }
 
     /// How many tasks are in each state that is not final.

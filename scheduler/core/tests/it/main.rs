@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests read the scenarios")]
 
 mod boundary;
+mod broken;
 mod fairness;
 mod model;
 mod names;

@@ -59,6 +59,9 @@ pub(crate) fn event(names: &Names, body: &EventBody) -> String {
         EventBody::ReportLate { id, host } => format!("late report of {} from {host}", names.attempt_name(*id)),
         EventBody::SnapshotTaken { snapshot } => format!("snapshot up to record {} taken", snapshot.seq),
         EventBody::ReadModelSaved { copy } => format!("read model up to record {} saved", copy.seq),
+        EventBody::PolicyBenched { hook, policy, reason } => {
+            format!("policy {policy} is benched for {}: {reason}", hook.as_str())
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn refine(api: &mut Value, caps: &Caps) {
 }
 
 /// Fields of answers that are absent when they do not apply; every other field is always there.
-const ABSENT_AT_TIMES: [(&str, &[&str]); 10] = [
+const ABSENT_AT_TIMES: [(&str, &[&str]); 11] = [
     ("TaskDoc", &["input", "input_text", "input_base64"]),
     (
         "TaskEventDoc",
@@ -63,6 +63,7 @@ const ABSENT_AT_TIMES: [(&str, &[&str]); 10] = [
     ("HostDoc", &[]),
     ("StatusDoc", &[]),
     ("Caps", &[]),
+    ("BenchedDoc", &[]),
     ("TenantDoc", &[]),
     ("Limits", &[]),
     ("Quotas", &[]),

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use wasmill_protocol::LogSeq;
+use wasmill_protocol::event::PolicyHook;
 use wasmill_protocol::snapshot::{
-    Begin, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, TaskColumns, TaskPhase, TaskRow,
-    TenantRow,
+    Begin, BenchedRow, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, TaskColumns, TaskPhase,
+    TaskRow, TenantRow,
 };
 
 use super::counted_from_0;
-use crate::io::QueueDepth;
+use crate::io::{BenchedPolicy, QueueDepth};
 use crate::state::State;
 use crate::state::interner::Interner;
 use crate::state::placements::{Placement, Placements};
@@ -45,6 +46,7 @@ pub struct Restoring {
     placements: SlabBuilder<Placement>,
     tasks: SlabBuilder<Task>,
     superseded: Superseded,
+    benched: BTreeMap<PolicyHook, BenchedPolicy>,
     current: Current,
 }
 
@@ -83,6 +85,7 @@ impl Restoring {
             }
             (Part::Tasks(columns), _) => self.tasks(&columns)?,
             (Part::Superseded(rows), _) => rows.iter().for_each(|row| self.superseded.push(row.id, row.recorded)),
+            (Part::Benched(rows), _) => self.benched.extend(rows.into_iter().map(|row| (row.hook, benched(row)))),
             (Part::Current(current), _) => self.current = current,
         }
         Ok(())
@@ -95,7 +98,7 @@ impl Restoring {
     ///
     /// When parts are missing or contradict each other.
     pub fn finish(self) -> Result<State, RestoreError> {
-        let Begin { seq, term, time, tenant_next, .. } = self.begin.ok_or(RestoreError::Misplaced)?;
+        let Begin { seq, term, leader, time, tenant_next, .. } = self.begin.ok_or(RestoreError::Misplaced)?;
         let mut tasks = built(self.tasks, TASKS)?;
         let mut shapes = built(self.shapes, SHAPES)?;
         let mut patiences = built(self.patiences, PATIENCES)?;
@@ -114,6 +117,7 @@ impl Restoring {
         let timed = tasks.iter().filter(|(_, task)| task.timer.0 > 0);
         let mut state = State {
             term,
+            leader,
             time,
             last_seq: seq,
             tenants: Tenants::from_entries(tenants, tenant_next).ok_or(contradiction(TENANTS))?,
@@ -124,6 +128,7 @@ impl Restoring {
             timers: timed.map(|(slot, task)| (task.timer, slot)).collect(),
             superseded: self.superseded,
             depth,
+            benched: self.benched,
             current: self.current,
             ..State::default()
         };
@@ -293,4 +298,9 @@ fn task(row: &TaskRow) -> Task {
         cancel_requested: row.cancel_requested,
         late_recorded: row.late_recorded,
     }
+}
+
+fn benched(row: BenchedRow) -> BenchedPolicy {
+    let BenchedRow { hook, policy, reason, at } = row;
+    BenchedPolicy { hook, policy, reason, at }
 }
