@@ -48,7 +48,7 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config) -> anyhow::Res
     let stop_asked = server::stop_signal()?;
     let _lock = DataLock::acquire(&data)?;
     let node = server::identity(&data.join("node.id"), args.id.as_deref(), "control")?;
-    let front = Front::open(&config).await?;
+    let front = Front::open(&config)?;
     let url = front.url.clone();
     let (member, control) = (args.cluster.config(&node)?, control_config(args, &data));
     let Some(cluster) = connect(&stop_asked, || Cluster::connect(&member, &control)).await? else { return Ok(()) };

@@ -41,7 +41,7 @@ async fn serve(data: PathBuf, config: Config) -> anyhow::Result<()> {
     let mut scheduling = Scheduling::open("local", ground, &data, &config)?;
     let compiler = open_compiler(&data.join("cache"), &config)?;
     // Bound only now: a second process on this data directory has been refused already.
-    let front = Front::open(&config).await?;
+    let front = Front::open(&config)?;
     let url = front.url.clone();
     scheduling.start(&config, |standing| standing.leading).await?;
     let ground = HostGround { membership: fabric.membership(), bus: fabric.bus(), blobs: fabric.blobs() };

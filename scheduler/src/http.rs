@@ -50,6 +50,7 @@ pub use auth::{BootstrapError, adopt_admin, bootstrap_admin, bootstrap_first_adm
 pub use body::Pace;
 pub use gate::{GateError, ModuleGate, Upload, UploadBytes};
 pub use openapi::document as openapi_document;
+pub use server::listen;
 pub use tls::{Tls, TlsError};
 
 use body::BodyMemory;

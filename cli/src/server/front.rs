@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use tokio::net::TcpListener;
-use wasmill_scheduler::http::Tls;
+use wasmill_scheduler::http::{self, Tls};
 
 use super::config::Config;
 
@@ -73,10 +73,9 @@ pub(crate) struct Front {
 
 impl Front {
     /// Reads the certificate, if there is one, and listens.
-    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) fn open(config: &Config) -> anyhow::Result<Self> {
         let tls = config.tls.as_ref().map(|files| Tls::load(&files.cert, &files.key)).transpose()?;
-        let listener =
-            TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+        let listener = http::listen(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{}", listener.local_addr()?);
         Ok(Self { listener, tls, url })

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +19,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -37,6 +38,8 @@ const RESERVE_LIFETIME: Duration = Duration::from_secs(5);
 const FILES_RESERVED: usize = 256;
 /// More connections than this are no use on one machine, however many files may be open.
 const CONNECTIONS_MAX: usize = 16 * 1024;
+/// Connections that wait to be accepted, as far as the system allows: the next one would hear nothing for a second.
+const BACKLOG: u32 = 4096;
 /// How long accepting pauses when it fails, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests at once on one HTTP/2 connection.
@@ -47,6 +50,19 @@ const HEADER_BYTES_MAX: u32 = 32 * 1024;
 const HEADERS_MAX: usize = 100;
 /// Bytes that are read ahead on an HTTP/1 connection.
 const READ_BUFFER_BYTES: usize = 128 * 1024;
+
+/// A socket that listens, with room for a crowd that comes at once.
+///
+/// # Errors
+///
+/// When the address cannot be used.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A port whose old connections linger can be used again at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves until `app.stopping`, then until every connection has ended or the time to drain is over.
 pub(super) async fn serve(listener: TcpListener, app: App, router: Router) -> io::Result<()> {
