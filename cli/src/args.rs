@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::client::{self, Client};
+use crate::client::{self, Client, Trust};
 use crate::commands;
 use crate::data_dir::{self, LocalServer};
 use crate::failure::{Exit, Failure};
@@ -30,6 +30,9 @@ pub(crate) struct GlobalArgs {
     /// Token that says who asks; else the admin token in the local data directory
     #[arg(long, global = true, env = "WASMILL_TOKEN", hide_env_values = true, help_heading = "Server")]
     token: Option<String>,
+    /// Authority in PEM that has signed the server's certificate; else those that the system trusts
+    #[arg(long, global = true, env = "WASMILL_CA", value_name = "FILE", help_heading = "Server")]
+    ca: Option<PathBuf>,
     /// Tenant for which an admin token acts
     #[arg(long, global = true, env = "WASMILL_TENANT", value_name = "NAME", help_heading = "Server")]
     pub(crate) tenant: Option<String>,
@@ -111,7 +114,12 @@ impl GlobalArgs {
     /// A client of the server that is meant.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let (server, token) = self.server_and_token()?;
-        Ok(Client::new(&server, &token, set(&self.tenant))?)
+        let ca = self.ca.as_deref().filter(|file| !file.as_os_str().is_empty());
+        let trust = match ca {
+            Some(file) => Trust::only(file)?,
+            None => Trust::System,
+        };
+        Ok(Client::new(&server, &token, set(&self.tenant), trust)?)
     }
 
     /// The server that is meant and the token for it: flags and environment first, then the local data directory.

@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 pub(crate) use error::{ClientError, Problem};
 pub(crate) use path::Path;
 
+use crate::failure::Failure;
+
 /// The header by which an admin token names the tenant it acts for.
 const TENANT_HEADER: HeaderName = HeaderName::from_static("wasmill-tenant");
 /// How long a TCP connection may take to be made.
@@ -28,6 +30,27 @@ pub(crate) struct Client {
     tenant: Option<HeaderValue>,
 }
 
+/// Whose signature makes a server's certificate good.
+#[derive(Debug)]
+pub(crate) enum Trust {
+    /// That of the authorities that this system trusts.
+    System,
+    /// That of these and no others.
+    Only(Vec<reqwest::Certificate>),
+}
+
+impl Trust {
+    /// The authorities in a PEM file.
+    pub(crate) fn only(file: &std::path::Path) -> Result<Self, Failure> {
+        let pem = std::fs::read(file).map_err(|error| Failure::file("read the authority", file, &error))?;
+        let authorities = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
+        if authorities.is_empty() {
+            return Err(Failure::usage(format!("there is no certificate in PEM in `{}`", file.display())));
+        }
+        Ok(Self::Only(authorities))
+    }
+}
+
 /// A whole answer that is no problem.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -40,7 +63,7 @@ pub(crate) struct Answer {
 
 impl Client {
     /// A client of `server`, which is a URL without a path. Nothing is sent yet.
-    pub(crate) fn new(server: &str, token: &str, tenant: Option<&str>) -> Result<Self, ClientError> {
+    pub(crate) fn new(server: &str, token: &str, tenant: Option<&str>, trust: Trust) -> Result<Self, ClientError> {
         let bad_server = |reason: String| ClientError::BadServer { server: server.to_owned(), reason };
         let url = reqwest::Url::parse(server).map_err(|source| bad_server(source.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -56,6 +79,8 @@ impl Client {
         if url.scheme() == "http" {
             // Reading the system's certificates takes longer than a request to a local server.
             builder = builder.tls_certs_only([]);
+        } else if let Trust::Only(authorities) = trust {
+            builder = builder.tls_certs_only(authorities);
         }
         // An error only says that a provider is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -148,11 +173,17 @@ mod tests {
     #[test]
     fn servers_are_checked_before_anything_is_sent() {
         for server in ["", "127.0.0.1:7700", "ftp://127.0.0.1", "http://"] {
-            assert!(matches!(Client::new(server, "t", None), Err(ClientError::BadServer { .. })), "{server}");
+            assert!(
+                matches!(Client::new(server, "t", None, Trust::System), Err(ClientError::BadServer { .. })),
+                "{server}"
+            );
         }
-        assert!(matches!(Client::new("http://h", "a\nb", None), Err(ClientError::BadToken)));
-        assert!(matches!(Client::new("http://h", "t", Some("a\nb")), Err(ClientError::BadTenant { .. })));
-        assert_eq!(Client::new("http://h:1/", "t", None).unwrap().server(), "http://h:1");
+        assert!(matches!(Client::new("http://h", "a\nb", None, Trust::System), Err(ClientError::BadToken)));
+        assert!(matches!(
+            Client::new("http://h", "t", Some("a\nb"), Trust::System),
+            Err(ClientError::BadTenant { .. })
+        ));
+        assert_eq!(Client::new("http://h:1/", "t", None, Trust::System).unwrap().server(), "http://h:1");
     }
 
     #[test]

@@ -53,6 +53,17 @@ pub(crate) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
 }
 
 async fn client(global: &GlobalArgs, command: Command) -> Outcome {
+    let outcome = client_command(global, command).await;
+    if let (true, Err(failure)) = (global.json, &outcome)
+        && let Some(problem) = failure.answer()
+    {
+        // What it was is told on stderr too, and by the exit code.
+        let _ = output::print_json(problem);
+    }
+    outcome
+}
+
+async fn client_command(global: &GlobalArgs, command: Command) -> Outcome {
     let client = global.client()?;
     let json = global.json;
     // `run` cancels its task when it is interrupted; whoever waits for a task can be told to stop waiting.

@@ -1,10 +1,7 @@
 //! `wasmill control`: a control node of a cluster.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::cluster::{Cluster, ControlConfig};
@@ -16,6 +13,7 @@ use crate::data_dir::{ADMIN_TOKEN_FILE, SERVER_ADDR_FILE};
 use crate::failure::Failure;
 use crate::server::cluster::{ClusterArgs, connect};
 use crate::server::config::Config;
+use crate::server::front::{Front, FrontArgs};
 use crate::server::hosting::open_compiler;
 use crate::server::scheduling::Scheduling;
 use crate::server::{self, DataLock, ServerArgs};
@@ -25,9 +23,8 @@ use crate::server::{self, DataLock, ServerArgs};
 pub(crate) struct ControlArgs {
     #[command(flatten)]
     server: ServerArgs,
-    /// Where HTTP is served; port 0 takes a free one [default: 127.0.0.1:7700]
-    #[arg(long, value_name = "ADDR")]
-    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    front: FrontArgs,
     /// Name of this node, kept in the data directory [default: a random one]
     #[arg(long, value_name = "ID")]
     id: Option<String>,
@@ -43,7 +40,7 @@ pub(crate) struct ControlArgs {
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(args: &ControlArgs) -> Result<(), Failure> {
-    let change = |config: &mut Config| config.listen = args.listen.unwrap_or(config.listen);
+    let change = |config: &mut Config| args.front.override_settings(config);
     server::run(&args.server, None, change, |data, config| serve(args, data, config))
 }
 
@@ -51,9 +48,8 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config) -> anyhow::Res
     let stop_asked = server::stop_signal()?;
     let _lock = DataLock::acquire(&data)?;
     let node = server::identity(&data.join("node.id"), args.id.as_deref(), "control")?;
-    let listener =
-        TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let front = Front::open(&config)?;
+    let url = front.url.clone();
     let (member, control) = (args.cluster.config(&node)?, control_config(args, &data));
     let Some(cluster) = connect(&stop_asked, || Cluster::connect(&member, &control)).await? else { return Ok(()) };
     cluster.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -74,7 +70,7 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config) -> anyhow::Res
     }
 
     let http_stop = CancellationToken::new();
-    let http = scheduling.serve_http(listener, &config, "cluster", compiler, http_stop.clone());
+    let http = scheduling.serve_http(front, &config, "cluster", compiler, http_stop.clone());
     if !stop_asked.is_cancelled() {
         server::announce(&format!("listening on {url}"))?;
     }

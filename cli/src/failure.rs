@@ -37,6 +37,7 @@ pub(crate) struct Failure {
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
+    answer: Option<Vec<u8>>,
 }
 
 /// What a command answers.
@@ -45,7 +46,7 @@ pub(crate) type Outcome = Result<Exit, Failure>;
 impl Failure {
     /// A failure of one line; `message` is lowercase and has no full stop.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), causes: Vec::new(), hint: None }
+        Self { exit, message: message.into(), causes: Vec::new(), hint: None, answer: None }
     }
 
     /// The command line or a local file is wrong.
@@ -87,6 +88,18 @@ impl Failure {
         self
     }
 
+    /// Adds the problem that the server answered, as it was.
+    #[must_use]
+    pub(crate) fn answered(mut self, problem: Vec<u8>) -> Self {
+        self.answer = Some(problem);
+        self
+    }
+
+    /// The problem that the server answered, if that is what went wrong.
+    pub(crate) fn answer(&self) -> Option<&[u8]> {
+        self.answer.as_deref()
+    }
+
     /// Whether the reader of our stdout has gone away, which is no error of anybody.
     pub(crate) fn is_silent(&self) -> bool {
         self.message.is_empty()
@@ -122,7 +135,7 @@ impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         let mut causes = error.chain().map(ToString::to_string);
         let message = causes.next().unwrap_or_default();
-        Self { exit: Exit::Server, message, causes: causes.collect(), hint: None }
+        Self { exit: Exit::Server, message, causes: causes.collect(), hint: None, answer: None }
     }
 }
 

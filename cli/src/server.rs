@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod config;
+pub(crate) mod front;
 pub(crate) mod hosting;
 pub(crate) mod machine;
 pub(crate) mod scheduling;

@@ -1,10 +1,8 @@
 //! `wasmill up`: control node and host in one process, on one data directory.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::embedded::Embedded;
 use wasmill_scheduler::driver::Ground;
@@ -12,6 +10,7 @@ use wasmill_scheduler::driver::Ground;
 use crate::data_dir::{ADMIN_TOKEN_FILE, SERVER_ADDR_FILE};
 use crate::failure::Failure;
 use crate::server::config::Config;
+use crate::server::front::{Front, FrontArgs};
 use crate::server::hosting::{HostGround, Hosting, Patience, open_compiler};
 use crate::server::scheduling::Scheduling;
 use crate::server::{self, GuestArgs, ServerArgs};
@@ -21,16 +20,15 @@ use crate::server::{self, GuestArgs, ServerArgs};
 pub(crate) struct UpArgs {
     #[command(flatten)]
     server: ServerArgs,
-    /// Where HTTP is served; port 0 takes a free one [default: 127.0.0.1:7700]
-    #[arg(long, value_name = "ADDR")]
-    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    front: FrontArgs,
     #[command(flatten)]
     guests: GuestArgs,
 }
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
-    let change = |config: &mut Config| config.listen = args.listen.unwrap_or(config.listen);
+    let change = |config: &mut Config| args.front.override_settings(config);
     server::run(&args.server, Some(&args.guests), change, serve)
 }
 
@@ -43,9 +41,8 @@ async fn serve(data: PathBuf, config: Config) -> anyhow::Result<()> {
     let mut scheduling = Scheduling::open("local", ground, &data, &config)?;
     let compiler = open_compiler(&data.join("cache"), &config)?;
     // Bound only now: a second process on this data directory has been refused already.
-    let listener =
-        TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let front = Front::open(&config)?;
+    let url = front.url.clone();
     scheduling.start(&config, |standing| standing.leading).await?;
     let ground = HostGround { membership: fabric.membership(), bus: fabric.bus(), blobs: fabric.blobs() };
     let mut hosting = Hosting::start(ground, &data.join("host"), "local", &config, compiler.clone())?;
@@ -54,7 +51,7 @@ async fn serve(data: PathBuf, config: Config) -> anyhow::Result<()> {
     server::write_line(&data.join(SERVER_ADDR_FILE), &url)?;
 
     let http_stop = CancellationToken::new();
-    let http = scheduling.serve_http(listener, &config, "standalone", compiler, http_stop.clone());
+    let http = scheduling.serve_http(front, &config, "standalone", compiler, http_stop.clone());
     server::announce(&format!("listening on {url}"))?;
     let ended = tokio::select! {
         () = stop_asked.cancelled() => Ok(()),

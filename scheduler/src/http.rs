@@ -29,6 +29,7 @@ mod system;
 mod task_doc;
 mod tasks;
 mod tenants;
+mod tls;
 mod tokens;
 mod trace;
 
@@ -49,6 +50,8 @@ pub use auth::{BootstrapError, adopt_admin, bootstrap_admin, bootstrap_first_adm
 pub use body::Pace;
 pub use gate::{GateError, ModuleGate, Upload, UploadBytes};
 pub use openapi::document as openapi_document;
+pub use server::listen;
+pub use tls::{Tls, TlsError};
 
 use body::BodyMemory;
 use floods::Floods;
@@ -66,9 +69,12 @@ pub struct HttpConfig {
     pub caps: Caps,
     /// What a task gets that does not ask.
     pub limits: Limits,
+    /// The certificate for HTTPS; plain HTTP without.
+    pub tls: Option<Tls>,
     /// Connections at once; `None` derives it from the limit on open files.
     pub connections_max: Option<usize>,
-    /// From the first byte of a request to the end of its headers, and the longest idle time between two requests.
+    /// From the first byte of a request to the end of its headers, the longest idle time between two requests, and the whole handshake of
+    /// TLS.
     pub header_timeout: Duration,
     /// How slowly a body may come.
     pub body_pace: Pace,
@@ -91,6 +97,7 @@ impl Default for HttpConfig {
             mode: "standalone".to_owned(),
             caps: Caps::default(),
             limits: Limits::default(),
+            tls: None,
             connections_max: None,
             header_timeout: Duration::from_secs(30),
             body_pace: Pace { idle: Duration::from_secs(20), bytes_per_second: 1024 },

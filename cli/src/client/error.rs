@@ -98,6 +98,9 @@ impl ClientError {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Unreachable { source, .. } if distrusts(source) => {
+                Some("name the authority that has signed its certificate with --ca or WASMILL_CA".into())
+            }
             Self::Unreachable { .. } => {
                 Some("start a server with `wasmill up`, or name another one with --server or WASMILL_SERVER".into())
             }
@@ -111,11 +114,32 @@ impl ClientError {
     }
 }
 
+/// Whether a connection failed because the server's certificate is not trusted.
+fn distrusts(error: &reqwest::Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        // What travels inside an error of I/O is not its source.
+        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let mut failure = Self::new(error.exit(), error.to_string());
         if let Some(source) = std::error::Error::source(&error) {
             failure = failure.because(source);
+        }
+        if let ClientError::Problem(problem) = &error
+            && !problem.body.is_empty()
+        {
+            failure = failure.answered(problem.body.clone());
         }
         match error.hint() {
             Some(hint) => failure.hint(hint),
@@ -132,6 +156,8 @@ pub(crate) struct Problem {
     /// How long to wait before the next try, in seconds.
     retry_after: Option<String>,
     doc: api::Problem,
+    /// The document as it came; nothing when it was none.
+    body: Vec<u8>,
 }
 
 impl Problem {
@@ -139,11 +165,12 @@ impl Problem {
     pub(crate) fn read(status: u16, body: &[u8], retry_after: Option<String>) -> Self {
         const EXCERPT_CHARS_MAX: usize = 200;
         let doc = serde_json::from_slice::<api::Problem>(body).ok().filter(|doc| !doc.code.is_empty());
+        let document = if doc.is_some() { body.to_vec() } else { Vec::new() };
         let doc = doc.unwrap_or_else(|| {
             let detail = String::from_utf8_lossy(body).trim().chars().take(EXCERPT_CHARS_MAX).collect();
             api::Problem { detail, ..api::Problem::default() }
         });
-        Self { status, retry_after, doc }
+        Self { status, retry_after, doc, body: document }
     }
 
     /// What the server said, where and with which code, on one line.

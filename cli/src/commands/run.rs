@@ -140,7 +140,10 @@ fn describe_failure(task: &TaskDoc) -> String {
     if let Some(outcome) = &task.outcome {
         text.push_str(&format!(": {}", describe::outcome(outcome)));
     }
-    text.push_str(&format!("\n  what to do: see what happened with `wasmill events {}`", task.id));
+    let id = task.id;
+    text.push_str(&format!(
+        "\n  what to do: see what happened with `wasmill events {id}`, or run it here with `wasmill replay {id}`"
+    ));
     text
 }
 
@@ -170,7 +173,8 @@ mod tests {
             describe_failure(&task),
             "error: task 00000000-0000-0000-0000-000000000000 failed: trapped (unreachable): wasm `unreachable` instruction \
              executed\n  at boom\n  at main?\n  \
-             what to do: see what happened with `wasmill events 00000000-0000-0000-0000-000000000000`"
+             what to do: see what happened with `wasmill events 00000000-0000-0000-0000-000000000000`, or run it here with \
+             `wasmill replay 00000000-0000-0000-0000-000000000000`"
         );
         let task = TaskDoc { state: TaskState::Failed, reason: Some("expired".into()), ..TaskDoc::default() };
         assert!(describe_failure(&task).contains(" failed: expired\n"));

@@ -11,6 +11,7 @@ use wasmill_host::agent::KnownBounds;
 use wasmill_protocol::limits::Caps;
 use wasmill_scheduler::driver::SnapshotConfig;
 
+use super::front::{TlsFile, TlsFiles};
 use crate::telemetry::{TelemetryConfig, TelemetryFile};
 
 /// The commented defaults: the reference of every setting.
@@ -20,6 +21,7 @@ pub(crate) const DEFAULT_TOML: &str = include_str!("default.toml");
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
+    pub(crate) tls: Option<TlsFiles>,
     pub(crate) retention_s: u64,
     pub(crate) snapshots: SnapshotConfig,
     pub(crate) shutdown_grace_ms: u64,
@@ -104,6 +106,7 @@ impl Config {
         let caps = file.caps.into();
         let config = Self {
             listen: file.listen,
+            tls: file.tls.resolve()?,
             retention_s: file.retention_s,
             snapshots: file.snapshot.into(),
             shutdown_grace_ms: file.shutdown_grace_ms,
@@ -141,6 +144,7 @@ struct File {
     listen: SocketAddr,
     retention_s: u64,
     shutdown_grace_ms: u64,
+    tls: TlsFile,
     host: HostFile,
     cache: CacheFile,
     compile: CompileFile,
@@ -286,6 +290,8 @@ mod tests {
             ("[host]\nslots = 100000", "4096"),
             ("[host]\nmemory_bytes = \"48GiB\"", "host.memory_bytes"),
             ("[cache]\ndisk_bytes = -1", "negative"),
+            ("[tls]\ncert = \"c.pem\"", "tls.key"),
+            ("[tls]\nkey = \"k.pem\"", "tls.cert"),
             ("[snapshot]\nrecords = 1", "snapshot.records"),
             ("[snapshot]\ncopy_log_bytes = 1", "snapshot.copy_log_bytes"),
             ("[telemetry]\nsample_ratio = 2.0", "telemetry.sample_ratio"),

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wasmill_host::compile::Compiler;
@@ -18,6 +17,7 @@ use wasmill_scheduler::{Handle, sweep};
 use wasmill_scheduler_core::CoreConfig;
 
 use super::config::Config;
+use super::front::Front;
 use super::gate::CompilerGate;
 use super::{ended, report};
 
@@ -73,7 +73,7 @@ impl Scheduling {
     /// Serves HTTP until `stop`.
     pub(crate) fn serve_http(
         &self,
-        listener: TcpListener,
+        front: Front,
         config: &Config,
         mode: &str,
         compiler: Arc<Compiler>,
@@ -83,10 +83,11 @@ impl Scheduling {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mode: mode.to_owned(),
             caps: config.caps.clone(),
+            tls: front.tls,
             ..HttpConfig::default()
         };
         let gate = Arc::new(CompilerGate(compiler));
-        tokio::spawn(http::serve(listener, http_config, self.handle.clone(), gate, stop.cancelled_owned()))
+        tokio::spawn(http::serve(front.listener, http_config, self.handle.clone(), gate, stop.cancelled_owned()))
     }
 
     /// Ends when the driver has ended, which it should not: always with an error.

@@ -127,7 +127,7 @@ impl Server {
         let mut command = Command::new(binary());
         command.args(arguments).env("WASMILL_DATA", self.data());
         // What the developer's own shell is set to must not lead elsewhere.
-        for variable in ["WASMILL_SERVER", "WASMILL_TOKEN", "WASMILL_TENANT"] {
+        for variable in ["WASMILL_SERVER", "WASMILL_TOKEN", "WASMILL_TENANT", "WASMILL_CA"] {
             command.env_remove(variable);
         }
         command

@@ -31,6 +31,16 @@ fn exit_codes_tell_what_happened() {
 }
 
 #[test]
+fn json_is_what_http_answers_also_when_that_is_a_problem() {
+    let server = Server::start();
+    let refused = server.run(&["--json", "get", "01890a5d-ac96-774b-bcce-b302099a8057"]).with_code(4);
+    assert_eq!(refused.json()["code"], "task_unknown");
+    assert!(refused.stderr.starts_with("error: "), "{}", refused.stderr);
+    let unreachable = server.run(&["--json", "--server", "http://127.0.0.1:1", "status"]).with_code(3);
+    assert!(unreachable.stdout.is_empty());
+}
+
+#[test]
 fn an_interrupted_run_cancels_its_task() {
     let server = Server::start();
     server.push("spin-forever");
@@ -144,6 +154,34 @@ fn tasks_can_be_looked_at_from_all_sides() {
     let _ = server.run(&["wait", &failed]).with_code(1);
     let retried = server.run(&["retry", &failed]).done().text().to_owned();
     assert_eq!(server.task(&retried)["retry_of"], failed.as_str());
+}
+
+/// A file of the certificate that tests have, which is of `127.0.0.1`.
+fn certificate(name: &str) -> String {
+    format!("{}/../../scheduler/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn https_needs_no_proxy() {
+    let (cert, key, ca) = (certificate("cert.pem"), certificate("key.pem"), certificate("ca.pem"));
+    let mut server = Server::start_with(&["--tls-cert", &cert, "--tls-key", &key]);
+    assert!(server.url().starts_with("https://127.0.0.1:"), "{}", server.url());
+    let distrusted = server.run(&["status"]).with_code(3);
+    assert!(distrusted.stderr.contains("--ca"), "{}", distrusted.stderr);
+    let hello = guest("hello");
+    let run = ["--ca", &ca, "run", &hello.to_string_lossy(), "--input", r#"{"name": "Ada"}"#];
+    assert_eq!(server.run(&run).done().json()["greeting"], "Hello, Ada!");
+    let _ = run_in_environment(&server, &ca).done();
+    let _ = server.run(&["--ca", &key, "status"]).with_code(2);
+    server.stop();
+    let alone = server.run(&["up", "--listen", "127.0.0.1:0", "--tls-cert", &cert]).with_code(2);
+    assert!(alone.stderr.contains("--tls-key"), "{}", alone.stderr);
+    let swapped = server.run(&["up", "--listen", "127.0.0.1:0", "--tls-cert", &key, "--tls-key", &cert]).with_code(3);
+    assert!(swapped.stderr.contains("cannot read a certificate"), "{}", swapped.stderr);
+}
+
+fn run_in_environment(server: &Server, ca: &str) -> wasmill_e2e::Ended {
+    run(server.command(&["status"]).env("WASMILL_CA", ca), b"")
 }
 
 #[test]

@@ -129,6 +129,20 @@ async fn b35_allocating_and_trapping_leaves_nothing_behind() {
     assert!(after < before + NEIGHBOURS_BYTES, "{before} bytes before, {after} after");
 }
 
+#[tokio::test]
+async fn b35_a_hundred_thousand_traps_leave_nothing_behind() {
+    let mut sandbox = TestSandbox::start();
+    // A page each time, because it is about the number: 6 GiB if none of it were given back.
+    let body = "(drop (memory.grow (i32.const 1))) (memory.fill (i32.const 0x10000) (i32.const 65) (i32.const 0x10000))
+        (call $write (i32.const 2) (i32.const 0) (i32.const 0x400)) unreachable";
+    let work = sandbox.work(&command("", body));
+    assert_kind(&sandbox.run(work.clone()).await, OutcomeKind::Trapped);
+    let before = resident_bytes();
+    run_many(&mut sandbox, &work, 100_000, OutcomeKind::Trapped).await;
+    let after = resident_bytes();
+    assert!(after < before + NEIGHBOURS_BYTES, "{before} bytes before, {after} after");
+}
+
 /// Runs the work that often, a few at a time.
 async fn run_many(sandbox: &mut TestSandbox, work: &wasmill_host::channel::Work, times: usize, kind: OutcomeKind) {
     const AT_ONCE: usize = 16;

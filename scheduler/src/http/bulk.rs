@@ -14,7 +14,7 @@ use futures::stream::{self, FuturesOrdered};
 use futures::{FutureExt, StreamExt};
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use wasmill_protocol::api::{NDJSON, SubmitTask};
+use wasmill_protocol::api::{FieldError, NDJSON, SubmitTask};
 use wasmill_protocol::command::{Done, Refusal};
 use wasmill_protocol::{Digest, TaskId, TaskSpec, TenantName};
 
@@ -25,7 +25,7 @@ use super::json;
 use super::modules::Resolved;
 use super::problem::{Code, Fault, Handled};
 use super::submit::{
-    Accepted, Draft, KeyLookup, check_and_resolve, check_for_kind, document_bytes_max, lookup, submission,
+    Accepted, Draft, KEY_HEADER, KeyLookup, check_and_resolve, check_for_kind, document_bytes_max, lookup, submission,
 };
 
 use super::trace;
@@ -45,6 +45,10 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Answers at once; a task of its own reads, submits and writes.
 pub(super) fn submit(app: App, caller: Caller, headers: &HeaderMap, body: Body) -> Handled {
+    if headers.contains_key(&KEY_HEADER) {
+        let detail = "cannot be of many tasks at once: give each line an `idempotency_key` of its own";
+        return Err(FieldError::invalid("Idempotency-Key", detail).into());
+    }
     let mut reader = BodyReader::new(headers, body, u64::MAX, Code::BodyTooLarge, app.config.body_pace)?;
     reader.pace_from_here(0, LINE_IDLE);
     let (writer, answers) = answer_pipe(ANSWER_BYTES_MAX);

@@ -1,7 +1,9 @@
 //! Accepting connections: how many, how long, and how they end.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,10 +18,13 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::App;
 use super::front;
@@ -33,6 +38,8 @@ const RESERVE_LIFETIME: Duration = Duration::from_secs(5);
 const FILES_RESERVED: usize = 256;
 /// More connections than this are no use on one machine, however many files may be open.
 const CONNECTIONS_MAX: usize = 16 * 1024;
+/// Connections that wait to be accepted, as far as the system allows: the next one would hear nothing for a second.
+const BACKLOG: u32 = 4096;
 /// How long accepting pauses when it fails, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests at once on one HTTP/2 connection.
@@ -44,12 +51,25 @@ const HEADERS_MAX: usize = 100;
 /// Bytes that are read ahead on an HTTP/1 connection.
 const READ_BUFFER_BYTES: usize = 128 * 1024;
 
+/// A socket that listens, with room for a crowd that comes at once.
+///
+/// # Errors
+///
+/// When the address cannot be used.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A port whose old connections linger can be used again at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Serves until `app.stopping`, then until every connection has ended or the time to drain is over.
 pub(super) async fn serve(listener: TcpListener, app: App, router: Router) -> io::Result<()> {
     let limit = app.config.connections_max.unwrap_or_else(|| connections_allowed(open_files_max()));
     let regular = Arc::new(Semaphore::new(limit));
-    let reserve = Arc::new(Semaphore::new(RESERVE_CONNECTIONS));
-    let connections = Connections::default();
+    let mut reserve = Reserve::new(RESERVE_CONNECTIONS);
+    let connections = TaskTracker::new();
     tracing::debug!(limit, "accepting connections");
     loop {
         let accepted = tokio::select! {
@@ -68,44 +88,55 @@ pub(super) async fn serve(listener: TcpListener, app: App, router: Router) -> io
         let _ = stream.set_nodelay(true);
         if let Ok(permit) = Arc::clone(&regular).try_acquire_owned() {
             let connection = serve_regular(stream, app.clone(), router.clone());
-            connections.spawn(connection, permit);
-        } else if let Ok(permit) = Arc::clone(&reserve).try_acquire_owned() {
-            connections.spawn(serve_reserve(stream, app.clone(), router.clone()), permit);
+            connections.spawn(holding(permit, connection));
+        } else {
+            let permit = reserve.place().await;
+            let connection = serve_reserve(stream, app.clone(), router.clone());
+            reserve.newest(connections.spawn(holding(permit, connection)).abort_handle());
         }
-        // Else the stream is dropped, which closes it.
     }
     drop(listener);
-    if tokio::time::timeout(app.config.drain, connections.ended()).await.is_err() {
-        tracing::warn!(left = connections.count(), "connections did not end in time");
+    connections.close();
+    if tokio::time::timeout(app.config.drain, connections.wait()).await.is_err() {
+        tracing::warn!(left = connections.len(), "connections did not end in time");
     }
     Ok(())
 }
 
-/// Counts connections that are served.
-#[derive(Default)]
-struct Connections {
-    open: tokio_util::task::TaskTracker,
-    count: Arc<AtomicUsize>,
+async fn holding(permit: OwnedSemaphorePermit, connection: impl Future<Output = ()>) {
+    connection.await;
+    drop(permit);
 }
 
-impl Connections {
-    fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static, permit: OwnedSemaphorePermit) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        let count = Arc::clone(&self.count);
-        self.open.spawn(async move {
-            connection.await;
-            count.fetch_sub(1, Ordering::Relaxed);
-            drop(permit);
-        });
+/// The connections beyond the limit. When all places are taken the oldest makes room: who asks for health says so at once, and whoever
+/// holds a place by saying nothing does not keep it.
+struct Reserve {
+    places: Arc<Semaphore>,
+    /// In the order in which they came; some have ended.
+    connections: VecDeque<AbortHandle>,
+}
+
+impl Reserve {
+    fn new(places: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(places)), connections: VecDeque::with_capacity(places) }
     }
 
-    async fn ended(&self) {
-        self.open.close();
-        self.open.wait().await;
+    async fn place(&mut self) -> OwnedSemaphorePermit {
+        if self.places.available_permits() == 0 {
+            while let Some(oldest) = self.connections.pop_front() {
+                if !oldest.is_finished() {
+                    oldest.abort();
+                    break;
+                }
+            }
+        }
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        place.expect("the semaphore is never closed")
     }
 
-    fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+    fn newest(&mut self, connection: AbortHandle) {
+        self.connections.retain(|connection| !connection.is_finished());
+        self.connections.push_back(connection);
     }
 }
 
@@ -163,6 +194,21 @@ impl HttpBody for AnswerBody {
 
 async fn serve_regular(stream: TcpStream, app: App, router: Router) {
     let _open = app.metrics.connection();
+    match &app.config.tls {
+        None => converse(stream, &app, router).await,
+        Some(tls) => match tls.accept(stream, app.config.header_timeout).await {
+            Ok(stream) => converse(stream, &app, router).await,
+            Err(error) => tracing::debug!(%error, "a handshake failed"),
+        },
+    }
+}
+
+/// What a connection goes over: TCP, or TLS over it.
+trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for S {}
+
+async fn converse(stream: impl Transport, app: &App, router: Router) {
     let config = &app.config;
     let stream = PatientStream::new(stream, config.header_timeout, config.write_stall);
     let activity = Arc::new(Activity::default());
@@ -184,6 +230,16 @@ async fn serve_regular(stream: TcpStream, app: App, router: Router) {
 
 /// Serves one request, which can only be about health.
 async fn serve_reserve(stream: TcpStream, app: App, router: Router) {
+    match &app.config.tls {
+        None => converse_in_short(stream, &app, router).await,
+        Some(tls) => match tls.accept(stream, RESERVE_LIFETIME).await {
+            Ok(stream) => converse_in_short(stream, &app, router).await,
+            Err(error) => tracing::debug!(%error, "a handshake failed"),
+        },
+    }
+}
+
+async fn converse_in_short(stream: impl Transport, app: &App, router: Router) {
     let stream = PatientStream::new(stream, RESERVE_LIFETIME, RESERVE_LIFETIME);
     let stopping = app.stopping.clone();
     let service = service_fn(move |request: Request<Incoming>| {

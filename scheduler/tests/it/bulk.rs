@@ -35,6 +35,14 @@ async fn a_line_in_a_line_out_in_the_same_order() {
 }
 
 #[tokio::test]
+async fn one_key_is_never_that_of_many_tasks() {
+    let server = Server::start().await;
+    let request = server.admin.request(Method::POST, "/v1/tasks").header("content-type", "application/x-ndjson");
+    let answer = server.admin.send(request.header("idempotency-key", "k").body("{}\n")).await;
+    assert_eq!(answer.problem(), "422 field_invalid Idempotency-Key");
+}
+
+#[tokio::test]
 async fn a_bad_line_spoils_no_other() {
     let server = Server::start().await;
     let digest = server.upload(&server.admin, TASK).await;

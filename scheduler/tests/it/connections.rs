@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use wasmill_scheduler::http::{HttpConfig, Pace};
 
-use crate::support::{Client, Server, TASK, raw, until};
+use crate::support::{Client, Server, TASK, until};
 
 /// Long enough for a slow machine, short enough for a test.
 const QUICK: Duration = Duration::from_millis(500);
@@ -76,28 +76,6 @@ async fn c06_slow_bodies_end() {
         trickle.abort();
     }
     until("nothing is left", async || server.unfinished_blobs().is_empty()).await;
-}
-
-#[tokio::test]
-async fn c08_idle_connections_are_bounded_and_health_still_answers() {
-    let server = Server::start_with(|config| config.connections_max = Some(16)).await;
-    let mut idle = Vec::new();
-    for _ in 0..16 {
-        idle.push(TcpStream::connect(server.address).await.unwrap());
-    }
-    let request = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    until("all places are taken", async || {
-        raw(server.address, request("/v1/status").as_bytes()).await.contains("connections_exhausted")
-    })
-    .await;
-    assert!(raw(server.address, request("/livez").as_bytes()).await.starts_with("HTTP/1.1 200"));
-    assert!(raw(server.address, request("/readyz").as_bytes()).await.starts_with("HTTP/1.1 200"));
-    // Far more than there are places for, the reserve included: they are closed, and nothing else suffers.
-    for _ in 0..500 {
-        idle.push(TcpStream::connect(server.address).await.unwrap());
-    }
-    drop(idle);
-    until("places are free again", async || server.admin.get("/v1/status").await.status == 200).await;
 }
 
 #[tokio::test]

@@ -10,13 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::embedded::Embedded;
 use wasmill_scheduler::Handle;
 use wasmill_scheduler::driver::{Driver, DriverConfig, Ground, SnapshotConfig};
-use wasmill_scheduler::http::{HttpConfig, bootstrap_admin, serve};
+use wasmill_scheduler::http::{HttpConfig, bootstrap_admin, listen, serve};
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler_core::CoreConfig;
 
@@ -72,7 +71,7 @@ impl Server {
 
         let token_file = dir.path().join("admin.token");
         bootstrap_admin(&handle, &token_file).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let mut config = HttpConfig::default();
         change(&mut config);

@@ -289,35 +289,3 @@ async fn tasks_are_listed_newest_first_and_filtered() {
         assert_eq!(server.admin.get(&format!("/v1/tasks?{query}")).await.problem(), problem);
     }
 }
-
-#[tokio::test]
-async fn c18_waits_of_one_tenant_are_bounded() {
-    let server = Server::start_with(|config| config.waits_per_tenant = 8).await;
-    let other = server.tenant("other", "submit").await;
-    let hanging = task(&server, "hang").await;
-    let waits: Vec<_> = (0..40)
-        .map(|_| {
-            let (client, path) = (server.admin.clone(), path(&hanging, "?wait_ms=60000"));
-            tokio::spawn(async move { client.get(&path).await })
-        })
-        .collect();
-    // All but eight are refused at once; only then is there an end.
-    until("32 are refused", async || waits.iter().filter(|wait| wait.is_finished()).count() == 32).await;
-    assert_eq!(server.admin.get(&path(&hanging, "")).await.status, 200, "others of the tenant are served");
-    let theirs = server.upload(&other, TASK).await;
-    let quick = other.submit(json!({"module": theirs})).await;
-    other.ended(&quick["id"]).await;
-    server.admin.post(&path(&hanging, "/cancel"), &json!({})).await;
-    let mut refused = 0;
-    for wait in waits {
-        let answer = wait.await.unwrap();
-        if answer.status == 429 {
-            assert_eq!(answer.code(), "too_many_waits");
-            assert!(!answer.header("retry-after").is_empty());
-            refused += 1;
-        } else {
-            assert_eq!(answer.json()["state"], "cancelled");
-        }
-    }
-    assert_eq!(refused, 32);
-}
