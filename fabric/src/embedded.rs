@@ -8,10 +8,10 @@
 //! DIR/term          the last term
 //! ```
 
-mod blobs;
+pub(crate) mod blobs;
 mod bus;
 mod files;
-mod lock;
+pub(crate) mod lock;
 mod log;
 mod membership;
 

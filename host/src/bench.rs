@@ -182,5 +182,6 @@ fn work() -> Work {
         attempts_max: 1,
         seed: None,
         checkpoint: None,
+        trace: None,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use wasmill_protocol::message::Progress;
 use wasmill_protocol::module::ModuleKind;
-use wasmill_protocol::{AttemptId, Digest, Limits, Outcome, Usage};
+use wasmill_protocol::{AttemptId, Digest, Limits, Outcome, TraceParent, Usage};
 
 /// From the agent to the sandbox.
 #[derive(Debug)]
@@ -56,6 +56,8 @@ pub struct Work {
     pub seed: Option<u64>,
     /// What an earlier attempt saved.
     pub checkpoint: Option<Bytes>,
+    /// Where the attempt's span belongs, when the task is recorded in a trace.
+    pub trace: Option<TraceParent>,
 }
 
 /// From the sandbox to the agent.
@@ -96,4 +98,7 @@ pub struct Ended {
     pub output: Bytes,
     /// Captured stdout and stderr in the order of writing, with the truncation mark when there was more.
     pub captured: Bytes,
+    /// The same work gives the same result again, whichever task and attempt it is for: the guest has succeeded, was deterministic, and
+    /// learnt nothing that is not in its module, payload, arguments, environment, limits and seed.
+    pub repeatable: bool,
 }

@@ -22,7 +22,7 @@ pub mod tenant;
 pub use catalog::{AliasDoc, ModuleDoc, PutAlias};
 pub use check::{FieldError, FieldErrorKind};
 pub use submit::{LimitsAsked, SubmitTask};
-pub use system::{HostDoc, QueueDoc, StatusDoc};
+pub use system::{BenchedDoc, HostDoc, QueueDoc, StatusDoc};
 pub use task::{
     CancelTask, OutcomeDoc, PatchTask, ProgressDoc, SubmittedDoc, TaskDoc, TaskEventDoc, TaskEventsDoc, UsageDoc,
 };

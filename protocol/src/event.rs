@@ -8,6 +8,7 @@ use crate::ids::{Attempt, AttemptId, Digest, HostId, Incarnation, TaskId, Tenant
 use crate::module::ModuleInfo;
 use crate::outcome::{Outcome, Usage};
 use crate::payload::Payload;
+use crate::snapshot::{ReadModelCopy, SnapshotRef};
 use crate::task::{FinalState, TaskSpec};
 use crate::tenant::{Tenant, Token};
 use crate::time::Timestamp;
@@ -161,6 +162,45 @@ pub enum EventBody {
         /// From where.
         host: HostId,
     },
+    /// A snapshot of the state is stored: a start needs what the log says after it and no more.
+    SnapshotTaken {
+        /// Up to where, and which blob.
+        snapshot: SnapshotRef,
+    },
+    /// A copy of the read model is stored, for whoever has none of its own that the log still leads on from.
+    ReadModelSaved {
+        /// Up to where, and which blob.
+        copy: ReadModelCopy,
+    },
+    /// A policy failed too often in a row: the built-in default decides in its place from now on, under this leader and later ones.
+    PolicyBenched {
+        /// What it decided.
+        hook: PolicyHook,
+        /// Its name.
+        policy: String,
+        /// What it failed of last.
+        reason: String,
+    },
+}
+
+/// What a policy decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyHook {
+    /// Which tasks go first.
+    Order,
+    /// Which host they go to.
+    Place,
+}
+
+impl PolicyHook {
+    /// The stable name, as HTTP answers carry it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Order => "order",
+            Self::Place => "place",
+        }
+    }
 }
 
 /// What becomes of a task when an attempt has ended.
@@ -216,7 +256,18 @@ impl EventBody {
             | Self::ModuleAdded { .. }
             | Self::ModuleRemoved { .. }
             | Self::AliasSet { .. }
-            | Self::AliasRemoved { .. } => None,
+            | Self::AliasRemoved { .. }
+            | Self::SnapshotTaken { .. }
+            | Self::ReadModelSaved { .. }
+            | Self::PolicyBenched { .. } => None,
+        }
+    }
+
+    /// The first version of records whose readers understand this; see [`Record::version_for`](crate::record::Record::version_for).
+    pub fn record_version(&self) -> u32 {
+        match self {
+            Self::PolicyBenched { .. } | Self::SnapshotTaken { .. } | Self::ReadModelSaved { .. } => 2,
+            _ => 1,
         }
     }
 

@@ -15,9 +15,11 @@ pub mod module;
 pub mod outcome;
 pub mod payload;
 pub mod record;
+pub mod snapshot;
 pub mod task;
 pub mod tenant;
 pub mod time;
+pub mod trace;
 
 pub use ids::{Attempt, AttemptId, Digest, HostId, Incarnation, LogSeq, Nonce, TaskId, TenantName, Term};
 pub use limits::Limits;
@@ -25,3 +27,4 @@ pub use outcome::{Outcome, OutcomeKind, TrapCode, Usage};
 pub use payload::Payload;
 pub use task::{FinalState, TaskSpec, TaskState};
 pub use time::Timestamp;
+pub use trace::TraceParent;

@@ -7,8 +7,12 @@ use thiserror::Error;
 use crate::event::Event;
 use crate::ids::{Digest, LogSeq, Term};
 
-/// The version of records that this code writes. A reader refuses a newer one: an unknown record halts, it is never skipped.
-pub const RECORD_VERSION: u32 = 1;
+/// The newest version of records that this code reads. A newer one is refused: an unknown record halts, it is never skipped.
+///
+/// 2 added snapshots ([`EventBody::SnapshotTaken`](crate::event::EventBody::SnapshotTaken) and
+/// [`EventBody::ReadModelSaved`](crate::event::EventBody::ReadModelSaved)) and benched policies
+/// ([`EventBody::PolicyBenched`](crate::event::EventBody::PolicyBenched)).
+pub const RECORD_VERSION: u32 = 2;
 
 /// A batch of events that became durable together.
 ///
@@ -16,7 +20,7 @@ pub const RECORD_VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
-    /// [`RECORD_VERSION`] of the writer.
+    /// What a reader must understand; see [`Record::version_for`].
     pub version: u32,
     /// The term of the leader that wrote it.
     pub term: Term,
@@ -48,6 +52,12 @@ pub enum RecordError {
 }
 
 impl Record {
+    /// The version of a record with these events: the oldest that has all of them. A reader of the version before stops at what it
+    /// does not know and not at every record of a newer writer, so that both can run side by side while versions change.
+    pub fn version_for(events: &[Event]) -> u32 {
+        events.iter().map(|event| event.body.record_version()).max().unwrap_or(1)
+    }
+
     /// The bytes that are appended and hashed.
     ///
     /// # Panics

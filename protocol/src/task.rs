@@ -9,6 +9,7 @@ use crate::limits::Limits;
 use crate::module::ModuleKind;
 use crate::payload::Payload;
 use crate::time::Timestamp;
+use crate::trace::TraceParent;
 
 /// Everything about a task that does not change after it was accepted.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -54,6 +55,20 @@ pub struct TaskSpec {
     pub seed: Option<u64>,
     /// The task of which this is a manual retry.
     pub retry_of: Option<TaskId>,
+    /// Where its spans belong, when its submission is recorded in a trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceParent>,
+}
+
+impl TaskSpec {
+    /// The seed that attempts of a deterministic task are given, the same for all of them; `None` for ordinary randomness and clocks.
+    pub fn seed_of(&self, task: TaskId) -> Option<u64> {
+        let from_id = || {
+            let (high, low) = task.0.as_u64_pair();
+            high ^ low
+        };
+        self.deterministic.then(|| self.seed.unwrap_or_else(from_id))
+    }
 }
 
 /// How a payload was submitted.

@@ -7,6 +7,7 @@ use crate::shell::{self, Steps, cargo, program};
 
 /// Runs every check, also when one fails.
 pub(crate) fn run() -> Result<()> {
+    setup::protoc()?;
     let mut steps = Steps::new();
     steps.run("format", || shell::run(&mut cargo(["fmt", "--all", "--check"])));
     steps.run("lints", || {

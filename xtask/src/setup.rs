@@ -1,8 +1,16 @@
 //! Installs what is missing where this user may, else says by which command it is installed.
 
+pub(crate) mod packages;
+mod protoc;
+mod servers;
+
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
+
+pub(crate) use protoc::protoc;
+pub(crate) use servers::servers;
 
 use crate::shell::{self, program, target_dir, works};
 
@@ -16,6 +24,10 @@ const CARGO_DENY: [&str; 3] = ["cargo-deny", "--version", "=0.20.2"];
 /// Installs everything that `cargo xtask test` and `cargo xtask check` need.
 pub(crate) fn everything() -> Result<()> {
     guest_targets()?;
+    protoc()?;
+    servers()?;
+    namespace_tools()?;
+    file_system_tools()?;
     schemathesis()?;
     cargo_deny()?;
     Ok(())
@@ -34,27 +46,58 @@ pub(crate) fn guest_targets() -> Result<()> {
 
 /// Installs schemathesis into a virtual environment under the target directory; gives the program.
 pub(crate) fn schemathesis() -> Result<PathBuf> {
-    let venv = target_dir().join("venv");
-    let installed = venv.join("bin/schemathesis");
+    let installed = venv().join("bin/schemathesis");
     if !works(program(&installed).arg("--version")) {
-        python()?;
-        shell::run(program("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-        shell::run(program(venv.join("bin/pip")).args([
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            SCHEMATHESIS,
-        ]))?;
+        shell::run(pip()?.arg(SCHEMATHESIS))?;
     }
     Ok(installed)
+}
+
+/// `pip install` of the virtual environment, which is made if it is not there.
+fn pip() -> Result<Command> {
+    let pip = venv().join("bin/pip");
+    if !works(program(&pip).arg("--version")) {
+        python()?;
+        shell::run(program("python3").args(["-m", "venv", "--clear"]).arg(venv()))?;
+    }
+    let mut command = program(pip);
+    command.args(["install", "--quiet", "--disable-pip-version-check"]);
+    Ok(command)
+}
+
+fn venv() -> PathBuf {
+    target_dir().join("venv")
 }
 
 /// Python with `venv`, which Debian and Ubuntu package apart.
 fn python() -> Result<()> {
     let has_venv = || works(program("python3").args(["-c", "import venv, ensurepip"]));
     if !has_venv() {
-        apt_install(&["python3", "python3-venv"])?;
+        packages::install(&["python3", "python3-venv"])?;
         ensure!(has_venv(), "python3 still has no venv and ensurepip, although python3-venv is installed");
+    }
+    Ok(())
+}
+
+/// What makes a file system in a file.
+pub(crate) fn file_system_tools() -> Result<()> {
+    let has_tools = || works(program("mkfs.ext4").arg("-V"));
+    if !has_tools() {
+        packages::install(&["e2fsprogs"])?;
+        ensure!(has_tools(), "mkfs.ext4 still does not work, although e2fsprogs is installed");
+    }
+    Ok(())
+}
+
+/// What makes namespaces and networks, and enters them.
+pub(crate) fn namespace_tools() -> Result<()> {
+    let has_tools = || ["ip", "unshare", "nsenter", "setpriv"].iter().all(|tool| works(program(tool).arg("-V")));
+    if !has_tools() {
+        packages::install(&["iproute2", "util-linux"])?;
+        ensure!(
+            has_tools(),
+            "ip, unshare, nsenter or setpriv still do not work, although iproute2 and util-linux are installed"
+        );
     }
     Ok(())
 }
@@ -70,21 +113,4 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
         shell::run(program("cargo").args(["install", "--locked", "--root"]).arg(&root).args(CARGO_DENY))?;
     }
     Ok(installed)
-}
-
-/// Installs packages of Debian or Ubuntu.
-fn apt_install(packages: &[&str]) -> Result<()> {
-    let by_hand = format!("apt-get install --yes --no-install-recommends {}", packages.join(" "));
-    let apt_get = |arguments: &[&str]| {
-        let mut command = program("apt-get");
-        shell::run(command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments)).is_ok()
-    };
-    let install = [&["install", "--yes", "--no-install-recommends"], packages].concat();
-    let is_installed = is_root() && apt_get(&["update", "--quiet"]) && apt_get(&install);
-    ensure!(is_installed, "{} missing; run as root: {by_hand}", packages.join(" and "));
-    Ok(())
-}
-
-fn is_root() -> bool {
-    shell::capture(program("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }

@@ -20,6 +20,11 @@ pub(crate) fn target_dir() -> PathBuf {
     }
 }
 
+/// Creates a directory and those above it.
+pub(crate) fn create_dir(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))
+}
+
 /// Cargo, in the workspace.
 pub(crate) fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> Command {
     let mut command = program("cargo");
@@ -57,6 +62,19 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start `{shown}`"))?;
     ensure!(output.status.success(), "`{shown}` ended with {}", output.status);
     String::from_utf8(output.stdout).with_context(|| format!("`{shown}` did not write UTF-8"))
+}
+
+/// Runs a program that has nothing to say unless it fails.
+///
+/// # Errors
+///
+/// It cannot be started, or does not exit with 0; with what it has said.
+pub(crate) fn quietly(command: &mut Command) -> Result<()> {
+    let shown = show(command);
+    let output = command.output().with_context(|| format!("cannot start `{shown}`"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`{shown}` ended with {}: {said}", output.status);
+    Ok(())
 }
 
 /// Whether a command can be run and exits with 0; its output is dropped.

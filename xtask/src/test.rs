@@ -17,11 +17,19 @@ pub(crate) struct TestArgs {
     /// How many requests are drawn for each operation of the HTTP interface
     #[arg(long, value_name = "N", default_value_t = 50)]
     http_examples: u32,
+    /// How long a server is killed and paused under load
+    #[arg(long, value_name = "N", default_value_t = 1.0)]
+    fire_minutes: f64,
+    /// How often the power is taken from a NATS server
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    power_rounds: u32,
 }
 
 /// Builds once, then runs every test, also when some fail.
 pub(crate) fn run(args: &TestArgs) -> Result<()> {
     setup::guest_targets()?;
+    setup::protoc()?;
+    let servers = setup::servers()?;
     let guest_dir = target_dir().join("guests");
     let mut steps = Steps::new();
     steps.run("guests", || guests::build_all(&guest_dir).map(drop));
@@ -30,10 +38,20 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     let binary = target_dir().join("debug/wasmill");
     steps.run("tests", || {
         let mut tests = cargo(["test", "--workspace", "--locked", "--no-fail-fast"]);
-        shell::run(tests.env("WASMILL_BIN", &binary).env("WASMILL_GUESTS", &guest_dir))
+        tests.env("WASMILL_BIN", &binary).env("WASMILL_GUESTS", &guest_dir).env("WASMILL_SERVERS", &servers);
+        shell::run(&mut tests)
     });
     steps.run("simulation", || simulate(args.sim_seconds));
     steps.run("HTTP by properties", || http(&binary, args.http_examples));
+    let xtask = || {
+        let ours = std::env::current_exe().context("a running program has a path")?;
+        Ok::<_, anyhow::Error>(program(ours))
+    };
+    steps.run("fire", || {
+        let minutes = args.fire_minutes.to_string();
+        shell::run(xtask()?.args(["fire", "--alone", "--minutes", &minutes]))
+    });
+    steps.run("power loss", || shell::run(xtask()?.args(["power", "--rounds", &args.power_rounds.to_string()])));
     steps.finish()
 }
 

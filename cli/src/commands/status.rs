@@ -16,6 +16,8 @@ pub(crate) async fn run(client: &Client, json: bool) -> Outcome {
     }
     let status: StatusDoc = answer.json()?;
     let queue = status.queue;
+    let benched = status.policies_benched.iter().map(|benched| format!("{} for {}", benched.policy, benched.hook));
+    let benched = benched.collect::<Vec<_>>().join(", ");
     output::print_fields(&[
         ("server", Some(client.server().to_owned())),
         ("version", Some(status.version)),
@@ -26,6 +28,7 @@ pub(crate) async fn run(client: &Client, json: bool) -> Outcome {
         ("log", Some(format!("record {}", status.log_seq))),
         ("tasks", Some(format!("{} waiting, {} queued, {} running", queue.waiting, queue.queued, queue.running))),
         ("hosts", Some(status.hosts.to_string())),
+        ("benched", Some(benched).filter(|benched| !benched.is_empty())),
         ("up for", Some(show_us(status.uptime_ms.saturating_mul(1000)))),
     ])?;
     Ok(Exit::Done)

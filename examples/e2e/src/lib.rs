@@ -2,12 +2,15 @@
 //!
 //! Binary and guests are built by `cargo xtask test`, which also says where they are.
 
+mod collector;
 mod command;
+mod request;
 mod server;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use collector::{Collector, Span};
 pub use command::{Ended, run};
 pub use server::{Server, signal};
 

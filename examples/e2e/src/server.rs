@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::request::post;
 use crate::{Ended, binary, guest, run, until};
 
 /// `wasmill up` on an empty directory. Killed when dropped, and its data removed.
@@ -13,7 +14,11 @@ use crate::{Ended, binary, guest, run, until};
 pub struct Server {
     process: Process,
     data: tempfile::TempDir,
+    options: Vec<String>,
 }
+
+/// Where the settings are, when there are any.
+const SETTINGS_FILE: &str = "settings.toml";
 
 #[derive(Debug)]
 struct Process {
@@ -30,8 +35,29 @@ impl Server {
     ///
     /// It does not get ready.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with more options, and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// It does not get ready.
+    pub fn start_with(options: &[&str]) -> Self {
         let data = tempfile::tempdir().expect("a directory can be made");
-        Self { process: Process::start(data.path()), data }
+        let options: Vec<_> = options.iter().map(ToString::to_string).collect();
+        Self { process: Process::start(data.path(), &options), data, options }
+    }
+
+    /// One with settings of its own, as a file in its data directory.
+    ///
+    /// # Panics
+    ///
+    /// It does not get ready.
+    pub fn start_with_settings(settings: &str) -> Self {
+        let data = tempfile::tempdir().expect("a directory can be made");
+        std::fs::write(data.path().join(SETTINGS_FILE), settings).expect("a file can be written there");
+        Self { process: Process::start(data.path(), &[]), data, options: Vec::new() }
     }
 
     /// `kill -9`, and a new start on the same data.
@@ -51,7 +77,7 @@ impl Server {
 
     /// A new start on the same data, after [`Server::kill`] or [`Server::stop`].
     pub fn restart(&mut self) {
-        self.process = Process::start(self.data.path());
+        self.process = Process::start(self.data.path(), &self.options);
     }
 
     /// Asks it to end, as an operator does, and waits for it.
@@ -73,6 +99,27 @@ impl Server {
     /// Its data directory.
     pub fn data(&self) -> &Path {
         self.data.path()
+    }
+
+    /// The administrator's token.
+    ///
+    /// # Panics
+    ///
+    /// There is none.
+    pub fn token(&self) -> String {
+        let text = std::fs::read_to_string(self.data().join("admin.token"));
+        text.expect("the server has made a token").trim().to_owned()
+    }
+
+    /// Sends a JSON document with more headers; gives status and body.
+    ///
+    /// # Panics
+    ///
+    /// The server does not answer.
+    pub fn post(&self, path: &str, headers: &[(&str, &str)], json: &str) -> (u16, String) {
+        let authorization = format!("Bearer {}", self.token());
+        let always = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+        post(self.url(), path, &[&always, headers].concat(), json)
     }
 
     /// A client command that finds this server by its data directory.
@@ -154,9 +201,15 @@ impl Server {
 }
 
 impl Process {
-    fn start(data: &Path) -> Self {
+    fn start(data: &Path, options: &[String]) -> Self {
         let mut command = Command::new(binary());
-        command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+        command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(options);
+        let settings = data.join(SETTINGS_FILE);
+        if settings.exists() {
+            command.arg("--config").arg(settings);
+        }
+        // What the developer's own shell is set to must not lead elsewhere.
+        command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env_remove("OTEL_SERVICE_NAME");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the binary can be started");
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
         let mut line = String::new();

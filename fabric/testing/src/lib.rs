@@ -16,5 +16,5 @@ pub use certificates::{Authority, CertificateFiles};
 pub use etcd::{EtcdCluster, EtcdOptions, EtcdServer};
 pub use nats::{NatsCluster, NatsLayout, NatsOptions, NatsServer, NatsSetup, SyncInterval};
 pub use ports::free_port;
-pub use process::{ServerProcess, wait_until};
+pub use process::{ServerProcess, spawn, wait_until};
 pub use proxy::Proxy;

@@ -68,7 +68,8 @@ impl ServerProcess {
         let mut command = Command::new(&self.program);
         command.args(&self.args).envs(self.env.iter().cloned()).current_dir(self.dir()).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a file can be used twice")).stderr(log);
-        self.child = Some(spawn(command));
+        let child = spawn(command);
+        self.child = Some(child.unwrap_or_else(|error| panic!("cannot start `{}`: {error}", self.program.display())));
         let begun = Instant::now();
         while !ready() {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("it is our child"));
@@ -147,7 +148,11 @@ pub(crate) fn http_get(port: u16, path: &str) -> Option<String> {
 /// Starts a child that the kernel kills when this process ends.
 ///
 /// The kernel watches the *thread* that started the child, so that is one that never ends.
-fn spawn(command: Command) -> Child {
+///
+/// # Errors
+///
+/// It cannot be started.
+pub fn spawn(command: Command) -> std::io::Result<Child> {
     type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
     static STARTER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
     let starter = STARTER.get_or_init(|| {
@@ -159,11 +164,9 @@ fn spawn(command: Command) -> Child {
         });
         Mutex::new(sender)
     });
-    let program = PathBuf::from(command.get_program());
     let (answer, answered) = mpsc::channel();
     starter.lock().unwrap_or_else(PoisonError::into_inner).send((command, answer)).expect("the thread never ends");
-    let child = answered.recv().expect("the thread answers every order");
-    child.unwrap_or_else(|error| panic!("cannot start `{}`: {error}", program.display()))
+    answered.recv().expect("the thread answers every order")
 }
 
 #[allow(unsafe_code, reason = "there is no other way to make a system call between fork and exec")]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
+use tracing::Instrument;
 use wasmill_protocol::module::{ModuleInfo, ModuleRejection};
 use wasmill_protocol::{Digest, TenantName};
 
@@ -24,6 +25,7 @@ use super::sniff::{Form, SNIFF_BYTES, sniff};
 use super::spawn::{self, CompileFault, CompileProgram, Death};
 use super::store::{ArtifactStore, Found, Stamp, Which, remove_others};
 use crate::engine::{self, EngineError, Instances, Profile};
+use crate::trace;
 
 /// Bytes of artifacts on disk, unless configured otherwise.
 const DISK_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
@@ -267,17 +269,20 @@ impl Inner {
     async fn compile(self: &Arc<Self>, which: Which, path: &Path, lane: Lane) -> Result<ModuleInfo, InspectError> {
         let flight = self.flights.join(which, || {
             let (shared, path) = (Arc::clone(self), path.to_owned());
-            async move { shared.fly(which, &path, lane).await }
+            let span = trace::compile(which.0, which.1);
+            async move { shared.fly(which, &path, lane).await }.instrument(span)
         });
         flight.await
     }
 
     /// One compile from the waiting line to the cache.
     async fn fly(&self, which: Which, path: &Path, lane: Lane) -> Result<ModuleInfo, InspectError> {
+        let asked = Instant::now();
         let Ok(permit) = self.slots.acquire(lane.clone()).await else {
             return Err(InspectError::Busy { retry_ms: self.retry_ms() });
         };
         let began = Instant::now();
+        trace::compile_begins(began - asked);
         let unfinished = Unfinished(self.store.unfinished(which));
         let ended = spawn::run(&self.config.program, &self.request(which, path, &unfinished.0)).await;
         drop(permit);
@@ -285,6 +290,7 @@ impl Inner {
         self.learn_duration(began.elapsed());
         let now = Instant::now();
         let result = self.land(which, &unfinished.0, ended.result, now);
+        trace::compile_ended(result.is_ok());
         if let Lane::Tenant(tenant) = &lane {
             self.meter().charge(tenant, ended.cpu_us, matches!(result, Err(InspectError::Rejected(_))), now);
         }

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::future::BoxFuture;
+use tracing::Instrument;
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::{Digest, TenantName};
 
 use super::artifact::Artifact;
 use super::compiler::{Compiler, InspectError};
 use super::flights::Flights;
-use super::lru::{Lru, LruBounds};
 use super::reject::{chain, rejection};
 use super::spawn::CompileFault;
 use super::store::{Found, Which};
 use crate::engine::{Engines, Profile};
+use crate::lru::{Lru, LruBounds};
 use crate::sandbox::{Artifacts, Linkers, LoadError, LoadedModule};
 
 /// How much is kept loaded.
@@ -122,7 +123,8 @@ impl Inner {
         }
         let loading = self.loading.join(which, || {
             let (shared, path) = (Arc::clone(self), path.to_owned());
-            async move { shared.load_anew(which, path).await }
+            // Whoever polls it: it is the first one's.
+            async move { shared.load_anew(which, path).await }.in_current_span()
         });
         loading.await
     }

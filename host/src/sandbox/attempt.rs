@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc};
+use tracing::Instrument;
 use wasmill_protocol::{Limits, Outcome, OutcomeKind, Usage};
 use wasmtime::component::{ComponentExportIndex, InstancePre};
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
@@ -21,6 +22,7 @@ use super::task;
 use super::verdict::{End, Finished, exit_of, fuel_exhausted, is_pool_exhausted, judge};
 use crate::channel::{Ended, FromSandbox, Work};
 use crate::engine::Profile;
+use crate::trace;
 
 /// What a guest may move in one call beyond its result or checkpoint.
 const COPY_BYTES_SPARE: u64 = 1024 * 1024;
@@ -42,7 +44,8 @@ impl Shared {
     /// Runs one attempt to its end, whatever happens: a panic of ours ends it too.
     pub(super) async fn run(&self, work: Box<Work>, control: Arc<Control>) -> Ended {
         let (id, input_bytes) = (work.id, work.input.len() as u64);
-        let attempt = pin!(self.attempt(work, Arc::clone(&control)));
+        let span = trace::attempt(&work);
+        let attempt = pin!(self.attempt(work, Arc::clone(&control)).instrument(span.clone()));
         let mut ended = match std::panic::AssertUnwindSafe(attempt).catch_unwind().await {
             Ok(ended) => ended,
             Err(panic) => {
@@ -56,6 +59,7 @@ impl Shared {
         ended.usage.input_bytes = input_bytes;
         ended.usage.output_bytes = ended.output.len() as u64;
         ended.usage.cpu_us = control.cpu_spent().as_micros() as u64;
+        trace::ended(&span, &ended);
         ended
     }
 
@@ -115,7 +119,8 @@ fn stopped_before_start() -> Outcome {
 }
 
 fn unstarted(outcome: Outcome) -> Ended {
-    Ended { id: Default::default(), outcome, usage: Usage::default(), output: Bytes::new(), captured: Bytes::new() }
+    let (output, captured) = (Bytes::new(), Bytes::new());
+    Ended { id: Default::default(), outcome, usage: Usage::default(), output, captured, repeatable: false }
 }
 
 /// A store with every limit in place before anything of the guest runs.
@@ -209,5 +214,6 @@ fn finish(store: Store<Guest>, end: End) -> Ended {
     let fuel = guest.work.limits.fuel.map(|limit| limit - fuel_left.ok().flatten().unwrap_or(0));
     let succeeded = if outcome.kind == OutcomeKind::Succeeded { Succeeded::Yes } else { Succeeded::No };
     let usage = Usage { fuel, memory_peak_bytes: guest.memory.bytes_peak(), ..Usage::default() };
-    Ended { id: guest.work.id, outcome, usage, output, captured: guest.output.take_captured(succeeded) }
+    let repeatable = succeeded == Succeeded::Yes && guest.is_repeatable();
+    Ended { id: guest.work.id, outcome, usage, output, captured: guest.output.take_captured(succeeded), repeatable }
 }

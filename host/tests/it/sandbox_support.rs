@@ -125,6 +125,7 @@ impl TestSandbox {
             attempts_max: 3,
             seed: None,
             checkpoint: None,
+            trace: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::api::Time;
+use crate::limits::Caps;
 
 /// A host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -64,10 +65,29 @@ pub struct StatusDoc {
     pub queue: QueueDoc,
     /// Hosts that are ready or draining.
     pub hosts: u64,
+    /// Policies that failed too often in a row, in whose place the built-in default decides.
+    pub policies_benched: Vec<BenchedDoc>,
     /// The time that events would carry now.
     pub now: Time,
     /// How long this node has run.
     pub uptime_ms: u64,
+    /// What one task may ask for at most.
+    pub caps: Caps,
+}
+
+/// A policy that failed too often in a row.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct BenchedDoc {
+    /// What it decided: `order` or `place`.
+    pub hook: String,
+    /// Its name.
+    pub policy: String,
+    /// What it failed of last.
+    pub reason: String,
+    /// Since when the default decides.
+    pub at: Time,
 }
 
 /// How many tasks are in each state that is not final.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use wasmill_protocol::command::{Command, Done, Refusal};
-use wasmill_protocol::event::Event;
+use wasmill_protocol::event::{Event, PolicyHook};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo};
+use wasmill_protocol::snapshot::{ReadModelCopy, SnapshotRef};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, TaskId, TenantName, Term};
 
 /// Everything that can happen to the leader.
@@ -55,6 +56,10 @@ pub enum Input {
     ReadModelAt(LogSeq),
     /// The events of the last [`Ready`] went into this record. Called by the driver for every record that it appends, before it is durable.
     Appended(LogSeq),
+    /// A snapshot was stored as a blob.
+    SnapshotStored(SnapshotRef),
+    /// A copy of the read model was stored as a blob.
+    ReadModelStored(ReadModelCopy),
     /// Nothing but time passed.
     Tick,
 }
@@ -111,6 +116,19 @@ pub struct HostView {
     pub attempts: u32,
     /// When it was last heard of.
     pub last_seen: wasmill_protocol::Timestamp,
+}
+
+/// A policy that failed too often in a row, in whose place the built-in default decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BenchedPolicy {
+    /// What it decided.
+    pub hook: PolicyHook,
+    /// Its name.
+    pub policy: String,
+    /// What it failed of last.
+    pub reason: String,
+    /// Since when.
+    pub at: wasmill_protocol::Timestamp,
 }
 
 /// How many tasks are in each state that is not final.

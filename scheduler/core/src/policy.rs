@@ -44,6 +44,9 @@ pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
 
 /// Orders shapes and places them on hosts.
 pub trait Policy: Debug + Send {
+    /// What it is called. Another version of a policy has another name: what was benched stays so under its name.
+    fn name(&self) -> &str;
+
     /// One key for each shape, in the same order; the smallest is served first. Shapes with equal keys are served by the age of
     /// their oldest task. Called again after every slice of what can be dispatched, with what has changed by it.
     ///
@@ -164,13 +167,11 @@ impl Standing {
     }
 }
 
-/// A policy that did not answer.
+/// A policy that did not answer: what happened.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("policy `{policy}` failed: {reason}")]
+#[error("the policy did not answer: {reason}")]
 pub struct PolicyFault {
-    /// Which.
-    pub policy: String,
-    /// What happened.
+    /// In a few words; the rest of a long text is dropped.
     pub reason: String,
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
-use wasmill_protocol::{Payload, TaskId, TaskSpec};
+use wasmill_protocol::{Payload, TaskId, TaskSpec, TraceParent};
 
 /// Tasks that are kept at hand at most; the read model has the others.
 const SPECS_MAX: usize = 64 * 1024;
@@ -34,6 +34,11 @@ impl SpecCache {
     /// What a host needs of a task, with the last checkpoint.
     pub(super) fn get(&self, task: TaskId) -> Option<(Arc<TaskSpec>, Payload)> {
         self.by_task.get(&task).cloned()
+    }
+
+    /// Where a task belongs, when it is recorded.
+    pub(super) fn place_of(&self, task: TaskId) -> Option<TraceParent> {
+        self.by_task.get(&task).and_then(|(spec, _)| spec.trace)
     }
 
     fn keep(&mut self, task: TaskId, spec: &Arc<TaskSpec>) {

@@ -129,6 +129,7 @@ pub(super) async fn retry(
         idempotency_key: key,
         retry_of: Some(old.id),
         not_before: Timestamp(0),
+        trace: None,
         ..TaskSpec::clone(&Arc::clone(&old.spec))
     };
     let accepted = Draft { spec, large: None, fingerprint }.submit(&app).await?;

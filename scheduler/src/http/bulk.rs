@@ -28,6 +28,7 @@ use super::submit::{
     Accepted, Draft, KeyLookup, check_and_resolve, check_for_kind, document_bytes_max, lookup, submission,
 };
 
+use super::trace;
 use answers::{AnswerWriter, answer_pipe};
 use lines::{Line, Lines};
 
@@ -51,6 +52,7 @@ pub(super) fn submit(app: App, caller: Caller, headers: &HeaderMap, body: Body) 
         lines: Lines::new(document_bytes_max(&app.config.caps), app.body_memory.nothing()),
         recent: None,
         in_flight: FuturesOrdered::new(),
+        traced: trace::Bulk::here(),
         app,
         caller,
         writer,
@@ -69,6 +71,7 @@ struct Bulk {
     /// The module of the line before, which most often is that of the next line too.
     recent: Option<(String, Resolved)>,
     in_flight: FuturesOrdered<BoxFuture<'static, Vec<u8>>>,
+    traced: trace::Bulk,
     writer: AnswerWriter,
 }
 
@@ -184,7 +187,9 @@ impl Bulk {
                 module
             }
         };
-        Draft::new(&self.app, tenant, asked, module)
+        let mut draft = Draft::new(&self.app, tenant, asked, module)?;
+        draft.spec.trace = self.traced.next();
+        Ok(draft)
     }
 
     fn send(&mut self, prepared: Vec<Prepared>) {

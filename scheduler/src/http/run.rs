@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Uri};
+use tracing::Instrument;
 use wasmill_protocol::api::check::{self, FUEL_MAX, module_name, priority};
 use wasmill_protocol::api::{FieldError, LimitsAsked, SubmitTask};
 use wasmill_protocol::command::Command;
@@ -25,6 +26,7 @@ use super::path::Named;
 use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
 use super::submit::{check_for_kind, limits, name_task, split_payload, submission};
+use super::trace;
 use crate::finals::FinalNotice;
 
 /// Run a module once.
@@ -119,18 +121,22 @@ fn spec(
     }
 }
 
-async fn run_to_end(app: &App, spec: TaskSpec) -> Handled {
+async fn run_to_end(app: &App, mut spec: TaskSpec) -> Handled {
     let shared = app.handle.shared();
     let task = app.ids.draw(shared.clock.now());
     // Before the submission, or the end could come before anybody listens for it.
     let wait = shared.finals.wait(task);
     let mut interest = Interest { app: app.clone(), tenant: spec.tenant.clone(), task, accepted: false, ended: false };
-    app.handle.command(submission(task, &Arc::new(spec), None)).await?;
+    let span = trace::submission(task, None);
+    spec.trace = wasmill_trace::place_of(&span);
+    app.handle.command(submission(task, &Arc::new(spec), None)).instrument(span).await?;
     interest.accepted = true;
-    let Some(notice) = wait.ended().await else {
+    let notice = wait.ended().await;
+    // Also when we cannot tell how: it goes on, and its id is in the answer.
+    interest.ended = true;
+    let Some(notice) = notice else {
         return Err(Fault::plain(Code::ShuttingDown).task(task));
     };
-    interest.ended = true;
     let mut response = match answer(app, task, &notice).await {
         Ok(response) => response,
         Err(fault) => fault.into_response(),
@@ -142,7 +148,7 @@ async fn run_to_end(app: &App, spec: TaskSpec) -> Handled {
 async fn answer(app: &App, task: TaskId, notice: &FinalNotice) -> Handled {
     match notice.event() {
         EventBody::AttemptEnded { output, next: AfterAttempt::Final { state: FinalState::Succeeded }, .. } => {
-            raw_output(app, output).await
+            raw(app, output).await
         }
         EventBody::AttemptEnded { outcome, .. } => {
             let detail =
@@ -163,7 +169,7 @@ async fn answer(app: &App, task: TaskId, notice: &FinalNotice) -> Handled {
 }
 
 /// The bytes of a result.
-pub(super) async fn raw_output(app: &App, output: &Payload) -> Handled {
+pub(super) async fn raw(app: &App, output: &Payload) -> Handled {
     let bytes = match output {
         Payload::Empty => Bytes::new(),
         Payload::Inline(bytes) => bytes.clone(),

@@ -14,6 +14,7 @@ use hyper::{HeaderMap, StatusCode, Uri};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
+use tracing::Instrument;
 use wasmill_protocol::api::check::idempotency_key;
 use wasmill_protocol::api::{FieldError, LimitsAsked, NDJSON, SubmitTask, TaskDoc};
 use wasmill_protocol::command::{Command, Done, KeyCheck, ModuleRef, Refusal};
@@ -35,6 +36,7 @@ use super::query::Parameters;
 use super::refusal::key_conflict;
 use super::task_doc::{Shown, document};
 use super::tasks::find;
+use super::trace;
 
 /// The header of the same meaning as the field `idempotency_key`.
 pub(super) const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
@@ -242,6 +244,7 @@ impl Draft {
             deterministic: asked.deterministic.unwrap_or(false),
             seed: asked.seed,
             retry_of: None,
+            trace: None,
         };
         Ok(Self { spec, large, fingerprint })
     }
@@ -258,22 +261,28 @@ impl Draft {
     pub(super) async fn submit(mut self, app: &App) -> Handled<Accepted> {
         self.store_payload(app).await?;
         let task = app.ids.draw(app.handle.shared().clock.now());
-        let spec = Arc::new(self.spec);
-        for _ in 0..KEY_TRIES {
-            let key = match lookup(app, &spec, self.fingerprint).await? {
-                KeyLookup::None => None,
-                KeyLookup::Fresh(check) => Some(check),
-                KeyLookup::Repeated(task) => return Ok(Accepted { task, repeated: true }),
-            };
-            match app.handle.command(submission(task, &spec, key)).await {
-                Ok((_, Done::Repeated { task })) => return Ok(Accepted { task, repeated: true }),
-                Ok(_) => return Ok(Accepted { task, repeated: false }),
-                Err(Refusal::KeyCheckStale) => {}
-                Err(refusal) => return Err(refusal.into()),
-            }
-        }
-        Err(Refusal::KeyCheckStale.into())
+        let span = trace::submission(task, self.spec.trace);
+        self.spec.trace = wasmill_trace::place_of(&span);
+        submit_as(app, task, &Arc::new(self.spec), self.fingerprint).instrument(span).await
     }
+}
+
+/// Asks the core for a task until what was looked up of its key is recent enough.
+async fn submit_as(app: &App, task: TaskId, spec: &Arc<TaskSpec>, fingerprint: Option<Digest>) -> Handled<Accepted> {
+    for _ in 0..KEY_TRIES {
+        let key = match lookup(app, spec, fingerprint).await? {
+            KeyLookup::None => None,
+            KeyLookup::Fresh(check) => Some(check),
+            KeyLookup::Repeated(task) => return Ok(Accepted { task, repeated: true }),
+        };
+        match app.handle.command(submission(task, spec, key)).await {
+            Ok((_, Done::Repeated { task })) => return Ok(Accepted { task, repeated: true }),
+            Ok(_) => return Ok(Accepted { task, repeated: false }),
+            Err(Refusal::KeyCheckStale) => {}
+            Err(refusal) => return Err(refusal.into()),
+        }
+    }
+    Err(Refusal::KeyCheckStale.into())
 }
 
 /// What asks the core for a task.

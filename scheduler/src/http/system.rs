@@ -6,9 +6,9 @@ use axum::response::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{StatusCode, Uri};
 use wasmill_protocol::HostId;
-use wasmill_protocol::api::{HostDoc, Page, QueueDoc, StatusDoc, Time};
+use wasmill_protocol::api::{BenchedDoc, HostDoc, Page, QueueDoc, StatusDoc, Time};
 use wasmill_protocol::tenant::Role;
-use wasmill_scheduler_core::io::HostView;
+use wasmill_scheduler_core::io::{BenchedPolicy, HostView};
 
 use super::App;
 use super::auth::Caller;
@@ -113,10 +113,21 @@ pub(super) async fn status(State(app): State<App>, caller: Caller, uri: Uri) -> 
             running: overview.queue.running,
         },
         hosts: overview.hosts.iter().filter(|host| host.state != "lost").count() as u64,
+        policies_benched: overview.policies_benched.iter().map(benched).collect(),
         now: Time(shared.clock.now()),
         uptime_ms: u64::try_from(app.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        caps: app.config.caps.clone(),
     };
     Ok(json::answer(StatusCode::OK, &document))
+}
+
+fn benched(benched: &BenchedPolicy) -> BenchedDoc {
+    BenchedDoc {
+        hook: benched.hook.as_str().to_owned(),
+        policy: benched.policy.clone(),
+        reason: benched.reason.clone(),
+        at: Time(benched.at),
+    }
 }
 
 async fn overview(app: &App) -> Handled<Overview> {
@@ -134,7 +145,7 @@ pub(super) async fn livez() -> Response {
 
 /// Whether requests are served.
 ///
-/// Needs no token. Not while this node does not lead, its disk is full, or it stops.
+/// Needs no token. Not while nobody leads, this node is far behind the log, its disk is full, or it stops.
 #[utoipa::path(get, path = "/readyz", tag = "system", operation_id = "readyz", security(()),
     responses((status = 200, description = "They are", body = String, content_type = "text/plain")))]
 pub(super) async fn readyz(State(app): State<App>) -> Handled {
@@ -145,8 +156,11 @@ pub(super) async fn readyz(State(app): State<App>) -> Handled {
     if standing.no_space {
         return Err(Fault::new(Code::Overloaded, "the disk is full"));
     }
-    if !standing.leading {
+    if standing.leader.is_none() {
         return Err(Fault::plain(Code::NotLeader));
+    }
+    if !standing.caught_up {
+        return Err(Fault::new(Code::Overloaded, "this node reads the log"));
     }
     if app.handle.shared().read_model.lagging() {
         return Err(Fault::new(Code::Overloaded, "the read model is behind"));

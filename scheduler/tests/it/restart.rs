@@ -1,9 +1,15 @@
+use std::sync::Arc;
+
 use serde_json::{Value, json};
+use wasmill_fabric::embedded::Embedded;
+use wasmill_protocol::event::{Event, EventBody, PolicyHook};
+use wasmill_protocol::record::Record;
+use wasmill_protocol::{LogSeq, Timestamp};
 
 use crate::support::{COMMAND, Client, Server, TASK, module, until};
 
 /// Everything that can be asked for and does not change by itself.
-async fn picture(server: &Server, clients: &[&Client], tasks: &[Value]) -> Vec<(String, u16, Vec<u8>)> {
+pub(crate) async fn picture(server: &Server, clients: &[&Client], tasks: &[Value]) -> Vec<(String, u16, Vec<u8>)> {
     let mut seen = Vec::new();
     let listings = ["/v1/modules", "/v1/aliases", "/v1/tasks", "/v1/tenants", "/v1/tenants/acme/tokens"];
     let parts = ["", "/output", "/logs", "/events"];
@@ -71,4 +77,24 @@ async fn what_waits_or_runs_goes_on_after_a_restart() {
     let path = format!("/v1/tasks/{}", waiting["id"].as_str().unwrap());
     let waiting = server.admin.get(&path).await.json();
     assert_eq!((&waiting["state"], &waiting["attempt"]), (&json!("waiting"), &json!(0)));
+}
+
+/// E02
+#[tokio::test]
+async fn a_policy_that_was_benched_is_shown_by_whoever_leads_next() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let benched = EventBody::PolicyBenched {
+        hook: PolicyHook::Place,
+        policy: "mine".to_owned(),
+        reason: "unreachable executed".to_owned(),
+    };
+    let events = vec![Event { at: Timestamp(1_772_366_400_000_000), body: benched }];
+    let record = Record { version: Record::version_for(&events), events, ..Record::default() };
+    Embedded::open(dir.path()).unwrap().log().append(LogSeq(0), record.encode()).await.unwrap();
+
+    let server = Server::start_in(dir, |_| {}).await;
+    let expected = json!([{"hook": "place", "policy": "mine", "reason": "unreachable executed", "at": "2026-03-01T12:00:00.000Z"}]);
+    assert_eq!(server.admin.get("/v1/status").await.json()["policies_benched"], expected);
+    let metrics = server.admin.get("/metrics").await.text();
+    assert!(metrics.contains("\nwasmill_policies_benched 1\n"), "{metrics}");
 }

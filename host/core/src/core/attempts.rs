@@ -11,18 +11,14 @@ impl HostCore {
     /// Starts what may start now.
     pub(super) fn start_waiting(&mut self) -> Vec<Assignment> {
         let mut start = Vec::new();
-        while let Some((waiting, place)) = self.admission.start_next() {
-            let running = Running {
-                place,
-                queue_us: waiting.queue_us(self.now),
-                stopping: false,
-                cancelled: false,
-                checkpoint_number: 0,
-                progress: None,
-            };
+        while let Some((mut waiting, place)) = self.admission.start_next() {
+            let queue_us = waiting.queue_us(self.now);
+            let running =
+                Running { place, queue_us, stopping: false, cancelled: false, checkpoint_number: 0, progress: None };
             self.prefetch.note_started(self.now.us_since(waiting.taken_at));
             self.counters.started += 1;
             self.held.insert(waiting.assignment.id, Held::Running(running));
+            waiting.assignment.queue_us = queue_us;
             start.push(waiting.assignment);
         }
         start
@@ -32,13 +28,13 @@ impl HostCore {
         let Ended { id, outcome, mut usage, output, captured } = ended;
         if let Some(place) = self.abandoned.remove(&id) {
             self.admission.release(place);
-            self.load.note_ended(self.now, &usage);
+            self.load.note_ended(self.now, &usage.spent());
             return;
         }
         let Some(Held::Running(running)) = self.held.get(&id) else { return };
         self.admission.release(running.place);
         self.prefetch.note_ended();
-        self.load.note_ended(self.now, &usage);
+        self.load.note_ended(self.now, &usage.spent());
         usage.queue_us = running.queue_us;
         // One that was stopped by us and ended by itself in the same moment has a result like any other.
         let handed_back = running.stopping && !running.cancelled && outcome.kind == OutcomeKind::Cancelled;

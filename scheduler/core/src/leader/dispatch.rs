@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use wasmill_protocol::event::EventBody;
+use wasmill_protocol::event::{EventBody, PolicyHook};
 use wasmill_protocol::{AttemptId, HostId, Nonce, Timestamp};
 
 use super::Core;
@@ -16,7 +16,7 @@ use super::hosts::Flight;
 use super::seats::Seat;
 use crate::config::CoreConfig;
 use crate::policy::{self, Choice, HostRoom, LeastLoaded, Policy, Wanted, checked, fits};
-use crate::state::Slot;
+use crate::state::{Slot, State};
 
 /// Rounds of one dispatch: a later one uses what an earlier one could not place where it wanted.
 const ROUNDS_MAX: u32 = 4;
@@ -37,11 +37,14 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(super) fn new(config: &CoreConfig) -> Self {
-        let seat = |name: &str| Seat::new(policy::by_name(name).expect("the configuration was checked"));
+    pub(super) fn new(config: &CoreConfig, state: &State) -> Self {
+        let seat = |hook, name: &str| {
+            let policy = policy::by_name(name).expect("the configuration was checked");
+            Seat::new(hook, policy, state.benched(hook))
+        };
         Self {
-            order: seat(&config.order),
-            place: seat(&config.place),
+            order: seat(PolicyHook::Order, &config.order),
+            place: seat(PolicyHook::Place, &config.place),
             awake: false,
             since_guard: 0,
             declined: BTreeSet::new(),
@@ -58,14 +61,23 @@ impl Dispatcher {
         self.declined.contains(&shape)
     }
 
-    /// Uses other policies from the next round on.
-    #[cfg(test)]
-    pub(super) fn set_policies(&mut self, order: Box<dyn Policy>, place: Box<dyn Policy>) {
-        (self.order, self.place, self.awake) = (Seat::new(order), Seat::new(place), true);
+    /// The event of a policy that was benched and was not said yet.
+    fn take_news(&mut self) -> Option<EventBody> {
+        self.order.take_news().or_else(|| self.place.take_news())
     }
 }
 
 impl Core {
+    /// Lets another policy decide from the next round on, unless the log says that it is benched.
+    pub fn seat(&mut self, hook: PolicyHook, policy: Box<dyn Policy>) {
+        let seat = Seat::new(hook, policy, self.state.benched(hook));
+        match hook {
+            PolicyHook::Order => self.dispatcher.order = seat,
+            PolicyHook::Place => self.dispatcher.place = seat,
+        }
+        self.dispatcher.wake();
+    }
+
     /// Starts as many attempts as may start now, up to [`CoreConfig::dispatch_max`].
     pub(super) fn dispatch(&mut self) {
         if !std::mem::take(&mut self.dispatcher.awake) {
@@ -78,6 +90,9 @@ impl Core {
                 return;
             }
             let placed = self.round(budget);
+            while let Some(benched) = self.dispatcher.take_news() {
+                self.emit(benched);
+            }
             budget -= placed;
             if placed == 0 {
                 return;

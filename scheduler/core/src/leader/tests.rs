@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use wasmill_protocol::command::{Command, ModuleRef};
+use wasmill_protocol::event::PolicyHook;
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::{Digest, HostId, Incarnation, TaskId, TaskSpec, TenantName, Term, Timestamp};
@@ -24,7 +25,8 @@ fn task(number: usize) -> TaskId {
 fn leader(tasks: usize, order: impl Policy + 'static, place: impl Policy + 'static) -> Core {
     let mut core = Core::new(1, CoreConfig::default(), State::default());
     core.step(START, Input::Lead { term: Term(1), node: "n1".into() });
-    core.dispatcher.set_policies(Box::new(order), Box::new(place));
+    core.seat(PolicyHook::Order, Box::new(order));
+    core.seat(PolicyHook::Place, Box::new(place));
     let module = Arc::new(ModuleInfo { digest: MODULE, ..ModuleInfo::default() });
     let command = Command::AddModule { tenant: TenantName::default(), module, alias: None };
     core.step(START, Input::Command { reply_to: ReplyTo(0), command });
@@ -70,6 +72,10 @@ fn running(core: &mut Core) -> u64 {
 struct Answers(Vec<Choice>);
 
 impl Policy for Answers {
+    fn name(&self) -> &str {
+        "answers"
+    }
+
     fn place(&mut self, _: &[Wanted<'_>], _: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
         Ok(self.0.clone())
     }
@@ -97,6 +103,10 @@ fn wrong_choices_are_dropped_and_counted() {
 struct Lazy;
 
 impl Policy for Lazy {
+    fn name(&self) -> &str {
+        "lazy"
+    }
+
     fn place(&mut self, _: &[Wanted<'_>], _: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
         Ok(Vec::new())
     }
@@ -119,11 +129,15 @@ struct Broken;
 
 impl Broken {
     fn fault<T>() -> Result<T, PolicyFault> {
-        Err(PolicyFault { policy: "broken".into(), reason: "out of fuel".into() })
+        Err(PolicyFault { reason: "out of fuel".into() })
     }
 }
 
 impl Policy for Broken {
+    fn name(&self) -> &str {
+        "broken"
+    }
+
     fn order(&mut self, _: &[ShapeView], _: Timestamp) -> Result<Vec<Key>, PolicyFault> {
         Self::fault()
     }
@@ -133,6 +147,7 @@ impl Policy for Broken {
     }
 }
 
+/// E02
 #[test]
 fn the_default_decides_for_a_policy_that_traps_and_then_replaces_it() {
     let mut core = leader(6, Broken, Broken);
@@ -158,6 +173,10 @@ fn the_default_decides_for_a_policy_that_traps_and_then_replaces_it() {
 struct Short;
 
 impl Policy for Short {
+    fn name(&self) -> &str {
+        "short"
+    }
+
     fn order(&mut self, shapes: &[ShapeView], _: Timestamp) -> Result<Vec<Key>, PolicyFault> {
         Ok(vec![Key::default(); shapes.len() - 1])
     }

@@ -10,6 +10,10 @@ use super::{Key, Policy, PolicyFault, ShapeView};
 pub struct Fair;
 
 impl Policy for Fair {
+    fn name(&self) -> &str {
+        "fair"
+    }
+
     fn order(&mut self, shapes: &[ShapeView], _now: Timestamp) -> Result<Vec<Key>, PolicyFault> {
         Ok(shapes.iter().map(|shape| Key { class: -i64::from(shape.priority), rank: shape.tenant_time }).collect())
     }

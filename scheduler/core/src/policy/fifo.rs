@@ -9,6 +9,10 @@ use super::{Key, Policy, PolicyFault, ShapeView};
 pub struct Fifo;
 
 impl Policy for Fifo {
+    fn name(&self) -> &str {
+        "fifo"
+    }
+
     fn order(&mut self, shapes: &[ShapeView], _now: Timestamp) -> Result<Vec<Key>, PolicyFault> {
         Ok(shapes.iter().map(|shape| Key { class: -i64::from(shape.priority), rank: shape.oldest.0 }).collect())
     }

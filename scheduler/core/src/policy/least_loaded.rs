@@ -7,6 +7,10 @@ use super::{Choice, HostRoom, Policy, PolicyFault, Wanted, fits};
 pub struct LeastLoaded;
 
 impl Policy for LeastLoaded {
+    fn name(&self) -> &str {
+        "least_loaded"
+    }
+
     fn place(&mut self, wanted: &[Wanted<'_>], hosts: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
         let mut placed = vec![0; hosts.len()];
         let mut choices = Vec::new();

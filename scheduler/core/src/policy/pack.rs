@@ -8,6 +8,10 @@ use super::{Choice, HostRoom, Policy, PolicyFault, Wanted, fits};
 pub struct Pack;
 
 impl Policy for Pack {
+    fn name(&self) -> &str {
+        "pack"
+    }
+
     fn place(&mut self, wanted: &[Wanted<'_>], hosts: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
         let mut free: Vec<u32> = hosts.iter().map(|host| host.free).collect();
         let mut fullest_first: Vec<usize> = (0..hosts.len()).collect();

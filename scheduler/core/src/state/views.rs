@@ -1,5 +1,7 @@
 //! What the state tells.
 
+use wasmill_protocol::event::PolicyHook;
+use wasmill_protocol::snapshot::Current;
 use wasmill_protocol::tenant::Tenant;
 use wasmill_protocol::{Digest, LogSeq, TaskId, TenantName, Term, Timestamp};
 
@@ -7,12 +9,17 @@ use super::State;
 use super::slab::{NONE, Slot};
 use super::task::{Phase, Task, TaskView};
 use super::tenants::{ModuleEntry, TenantEntry};
-use crate::io::QueueDepth;
+use crate::io::{BenchedPolicy, QueueDepth};
 
 impl State {
     /// The term of the last leader.
     pub fn term(&self) -> Term {
         self.term
+    }
+
+    /// The last leader; empty when there was none.
+    pub fn leader(&self) -> &str {
+        &self.leader
     }
 
     /// The time of the last event.
@@ -23,6 +30,16 @@ impl State {
     /// The last record that was applied, or that events of this state went into.
     pub fn last_seq(&self) -> LogSeq {
         self.last_seq
+    }
+
+    /// The policy that was benched last for a hook.
+    pub fn benched(&self, hook: PolicyHook) -> Option<&BenchedPolicy> {
+        self.benched.get(&hook)
+    }
+
+    /// The policies that were benched, the last one of each hook.
+    pub fn policies_benched(&self) -> impl Iterator<Item = &BenchedPolicy> {
+        self.benched.values()
     }
 
     /// How many tasks are in each state that is not final.
@@ -42,12 +59,17 @@ impl State {
 
     /// A module of a tenant.
     pub fn module(&self, tenant: &TenantName, digest: &Digest) -> Option<ModuleEntry> {
-        self.tenants.named(tenant)?.modules.get(digest).copied()
+        self.tenants.named(tenant)?.belongings.modules.get(digest).copied()
     }
 
     /// What an alias of a tenant points at.
     pub fn alias(&self, tenant: &TenantName, name: &str) -> Option<Digest> {
-        self.tenants.named(tenant)?.aliases.get(name).copied()
+        self.tenants.named(tenant)?.belongings.aliases.get(name).copied()
+    }
+
+    /// The snapshots that the log names, and the copy of the read model.
+    pub fn current(&self) -> &Current {
+        &self.current
     }
 
     /// A task that is not final.

@@ -4,10 +4,12 @@
 #![allow(clippy::disallowed_methods, reason = "tests read the scenarios")]
 
 mod boundary;
+mod broken;
 mod fairness;
 mod model;
 mod names;
 mod random;
 mod scenario;
 mod show;
+mod snapshot;
 mod world;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use expect_test::expect_file;
 use wasmill_protocol::command::{Command, KeyCheck, ModuleRef};
-use wasmill_protocol::event::EventBody;
+use wasmill_protocol::event::{EventBody, PolicyHook};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::task::{RetryOn, RetryPolicy};
@@ -20,6 +20,7 @@ use wasmill_protocol::{
 };
 use wasmill_scheduler_core::{CoreConfig, Input, Ready, ReplyTo};
 
+use crate::broken::Broken;
 use crate::names::{Names, digest};
 use crate::show;
 use crate::world::World;
@@ -159,6 +160,7 @@ impl Scenario {
     fn command(&mut self, line: &Line<'_>) {
         match line.words[0] {
             "config" => self.configure(line),
+            "seat" => self.seat(line),
             "lead" => {
                 let term = Term(line.number("term").unwrap_or(1));
                 self.world.step(Input::Lead { term, node: "n1".into() });
@@ -175,7 +177,7 @@ impl Scenario {
             "read-model" => self.world.step(Input::ReadModelAt(LogSeq(line.number("at").unwrap()))),
             "join" | "leave" | "beat" | "drain" | "undrain" => self.host_changes(line),
             "ended" | "checkpoint" | "returned" | "refused" => self.host_reports(line),
-            "explain" | "hosts" | "depth" | "count" | "timeout" => self.ask(line),
+            "explain" | "hosts" | "depth" | "count" | "timeout" | "benched" => self.ask(line),
             _ => self.client_asks(line),
         }
     }
@@ -192,6 +194,15 @@ impl Scenario {
         config.shapes_per_tenant_max = small("shapes_per_tenant_max", config.shapes_per_tenant_max);
         config.longest_wait_ms = line.number("longest_wait_ms").unwrap_or(config.longest_wait_ms);
         self.world = World::new(config);
+    }
+
+    /// Seats policies that trap every time.
+    fn seat(&mut self, line: &Line<'_>) {
+        for hook in [PolicyHook::Order, PolicyHook::Place] {
+            if let Some(name) = line.text_of(hook.as_str()) {
+                self.world.core.seat(hook, Box::new(Broken(name.to_owned())));
+            }
+        }
     }
 
     fn host_changes(&mut self, line: &Line<'_>) {
@@ -291,6 +302,12 @@ impl Scenario {
             }
             "timeout" => {
                 core.next_timeout().map_or("no timeout".into(), |at| format!("next timeout at {}", show::time(at)))
+            }
+            "benched" => {
+                let benched = core.state().policies_benched();
+                let shown = benched.map(|benched| format!("{} for {}", benched.policy, benched.hook.as_str()));
+                let shown = shown.collect::<Vec<_>>().join(", ");
+                format!("benched: {}", if shown.is_empty() { "nobody" } else { &shown })
             }
             _ => format!("{} = {}", line.word(1), core.counters().by_name[line.word(1)]),
         };

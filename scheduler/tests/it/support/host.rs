@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::{Message, Subscription};
 use wasmill_protocol::message::{
-    Assignment, FromHost, Heartbeat, HostAck, HostInfo, Progress, Report, ToHost, subjects,
+    Assignment, FromHost, Heartbeat, HostAck, HostInfo, Progress, Report, ReportAck, ToHost, subjects,
 };
 use wasmill_protocol::{AttemptId, HostId, Incarnation, Outcome, OutcomeKind, Payload, TrapCode, Usage};
 use wasmill_scheduler::Handle;
@@ -20,7 +21,8 @@ const MEMORY_BYTES: u64 = 1 << 40;
 const SLOTS: u32 = 64;
 
 /// The payload decides: `hang` runs until it is cancelled, `deaf` runs on even then, `fail` errs, `reject` rejects, `trap`
-/// traps, `say` ends with progress, `html`, `big` and `log` give what they say, everything else is given back.
+/// traps, `say` ends with progress, `resume` saves a state, fails, and gives that state when it is tried again, `html`, `big`
+/// and `log` give what they say, everything else is given back.
 pub(crate) struct FakeHost {
     stop: CancellationToken,
     running: JoinHandle<()>,
@@ -33,6 +35,8 @@ struct Running {
     /// Attempts that hang, and whether they stop when they are asked to.
     hanging: BTreeMap<AttemptId, bool>,
     ended: mpsc::UnboundedSender<Report>,
+    /// The highest term that was heard.
+    term: Arc<AtomicU64>,
 }
 
 impl FakeHost {
@@ -51,7 +55,8 @@ impl FakeHost {
         let messages = ground.bus.subscribe(&subjects::host(&info.id), 1024).await.unwrap();
         let registration = ground.membership.register(info.clone()).await.unwrap();
         let (ended, reports) = mpsc::unbounded_channel();
-        let running = Running { ground, handle: handle.clone(), info, hanging: BTreeMap::new(), ended };
+        let running =
+            Running { ground, handle: handle.clone(), info, hanging: BTreeMap::new(), ended, term: Arc::default() };
         let stopped = stop.clone();
         let running = tokio::spawn(async move {
             running.run(messages, reports, stopped).await;
@@ -121,6 +126,7 @@ impl Running {
 
     async fn take(&mut self, message: Message) {
         let asked: ToHost = rmp_serde::from_slice(&message.payload).unwrap();
+        self.term.fetch_max(asked.term.0, Ordering::Relaxed);
         if let Some(responder) = message.responder {
             responder.respond(rmp_serde::to_vec_named(&HostAck::default()).unwrap().into());
         }
@@ -137,6 +143,9 @@ impl Running {
     }
 
     async fn assigned(&mut self, assignment: Assignment) {
+        if assignment.spec.input == Payload::inline(Bytes::from_static(b"resume")) {
+            return self.resume(assignment).await;
+        }
         let input = self.bytes(&assignment.spec.input).await;
         let input = if input.is_empty() { Bytes::from(assignment.spec.args.join(" ")) } else { input };
         let text = String::from_utf8_lossy(&input).trim_matches('"').to_owned();
@@ -168,13 +177,32 @@ impl Running {
         let _ = self.ended.send(ended(id, outcome, output, Payload::inline(captured)));
     }
 
+    /// Saves a state and fails, or gives what the attempt before has saved.
+    async fn resume(&self, Assignment { id, checkpoint, .. }: Assignment) {
+        let kind = if checkpoint == Payload::Empty {
+            let data = self.payload(Bytes::from(vec![b's'; 50_000])).await;
+            let _ = self.ended.send(Report::Checkpoint { id, number: 1, data });
+            OutcomeKind::Errored
+        } else {
+            OutcomeKind::Succeeded
+        };
+        let _ = self.ended.send(ended(id, Outcome::new(kind, ""), checkpoint, Payload::Empty));
+    }
+
     /// Reports until it is acknowledged.
     fn report(&self, reports: Vec<Report>) {
         let (bus, subject) = (Arc::clone(&self.ground.bus), subjects::reports(&self.info.id));
+        let term = Arc::clone(&self.term);
         let message = FromHost { host: self.info.id.clone(), incarnation: self.info.incarnation, reports };
         let bytes = Bytes::from(rmp_serde::to_vec_named(&message).unwrap());
         tokio::spawn(async move {
-            while bus.request(&subject, bytes.clone(), Duration::from_secs(5)).await.is_err() {
+            loop {
+                let answer = bus.request(&subject, bytes.clone(), Duration::from_secs(5)).await;
+                let ack = answer.ok().and_then(|answer| rmp_serde::from_slice::<ReportAck>(&answer).ok());
+                // As a real host does: a leader whose time is over acknowledges nothing.
+                if ack.is_some_and(|ack| ack.term.0 >= term.load(Ordering::Relaxed)) {
+                    return;
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
