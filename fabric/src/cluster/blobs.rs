@@ -5,7 +5,9 @@
 
 mod cache;
 mod objects;
+mod orphans;
 mod store;
+mod upload;
 mod writer;
 
 use std::sync::Arc;
@@ -41,7 +43,9 @@ struct Parts {
 
 impl ClusterBlobs {
     pub(super) fn new(store: Store, cache: Cache) -> Self {
-        Self { parts: Arc::new(Parts { store, cache }) }
+        let parts = Arc::new(Parts { store, cache });
+        tokio::spawn(orphans::remove_now_and_then(Arc::downgrade(&parts)));
+        Self { parts }
     }
 }
 

@@ -25,6 +25,8 @@ pub struct EtcdServer {
     name: String,
     port: u16,
     peer_port: u16,
+    /// Without TLS, whatever the other ports have.
+    metrics_port: u16,
     more: Vec<String>,
 }
 
@@ -44,6 +46,7 @@ impl EtcdServer {
             name: name.to_owned(),
             port: free_port(),
             peer_port: free_port(),
+            metrics_port: free_port(),
             more: options.more.clone(),
         }
     }
@@ -54,6 +57,7 @@ impl EtcdServer {
 
     fn configure(&mut self, members: &str) {
         let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer_port));
+        let metrics = format!("http://127.0.0.1:{}", self.metrics_port);
         let usual = [
             ("--name", self.name.as_str()),
             ("--data-dir", "data"),
@@ -62,6 +66,7 @@ impl EtcdServer {
             ("--listen-peer-urls", &peer),
             ("--initial-advertise-peer-urls", &peer),
             ("--initial-cluster", members),
+            ("--listen-metrics-urls", &metrics),
             ("--heartbeat-interval", "20"),
             ("--election-timeout", "200"),
             ("--log-level", "warn"),
@@ -96,8 +101,8 @@ impl EtcdServer {
 
     /// Starts it again, on the same ports and the same data, and waits until it can be used.
     pub fn restart(&mut self) {
-        let port = self.port;
-        self.process.start(|| http_get(port, "/health").is_some_and(|health| health.contains("true")));
+        let port = self.metrics_port;
+        self.process.start(|| is_healthy(port));
     }
 
     /// Starts it, and does not wait: of three, the first is not healthy before the second.
@@ -106,10 +111,12 @@ impl EtcdServer {
     }
 
     fn wait_until_healthy(&self) {
-        crate::wait_until("etcd is healthy", || {
-            http_get(self.port, "/health").is_some_and(|health| health.contains("true"))
-        });
+        crate::wait_until("etcd is healthy", || is_healthy(self.metrics_port));
     }
+}
+
+fn is_healthy(metrics_port: u16) -> bool {
+    http_get(metrics_port, "/health").is_some_and(|health| health.contains("true"))
 }
 
 /// Three servers.

@@ -4,6 +4,7 @@
 //! with their handle, and at the latest with the process that started them, however that ends.
 
 mod binaries;
+mod certificates;
 mod etcd;
 mod nats;
 mod ports;
@@ -11,8 +12,9 @@ mod process;
 mod proxy;
 
 pub use binaries::{EtcdVersion, NatsVersion, servers_dir};
+pub use certificates::{Authority, CertificateFiles};
 pub use etcd::{EtcdCluster, EtcdOptions, EtcdServer};
-pub use nats::{NatsCluster, NatsLayout, NatsOptions, NatsServer, SyncInterval};
+pub use nats::{NatsCluster, NatsLayout, NatsOptions, NatsServer, NatsSetup, SyncInterval};
 pub use ports::free_port;
 pub use process::{ServerProcess, spawn, wait_until};
 pub use proxy::Proxy;

@@ -56,11 +56,20 @@ pub struct NatsLayout {
     pub route_port: u16,
 }
 
+/// How a server is started with a configuration of the caller's.
+#[derive(Debug, Clone, Default)]
+pub struct NatsSetup {
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// What its environment has beside ours.
+    pub env: Vec<(String, String)>,
+}
+
 /// One server.
 pub struct NatsServer {
     process: ServerProcess,
     layout: NatsLayout,
-    /// It is ready for clients when the cluster's metadata has a leader.
+    /// One of three.
     clustered: bool,
 }
 
@@ -69,16 +78,6 @@ impl NatsServer {
     pub fn start(options: &NatsOptions) -> Self {
         let mut server = Self::new(options.version);
         server.configure(&options_text(options, &server.layout, "alone", ""));
-        server.restart();
-        server
-    }
-
-    /// Starts one with a configuration of the caller's: `write` puts files into the directory and gives the arguments.
-    /// It must listen on the ports of the layout.
-    pub fn start_with(version: NatsVersion, write: impl FnOnce(&NatsLayout) -> Vec<String>) -> Self {
-        let mut server = Self::new(version);
-        let args = write(&server.layout);
-        server.process.set_args(args);
         server.restart();
         server
     }
@@ -125,13 +124,12 @@ impl NatsServer {
         self.process.terminate();
     }
 
-    /// Starts it again, on the same ports and the same data.
+    /// Starts it again, on the same ports and the same data. Whether one of three has caught up is another question:
+    /// [`NatsCluster::wait_until_whole`].
     pub fn restart(&mut self) {
         let (layout, clustered) = (self.layout.clone(), self.clustered);
-        self.process.start(|| {
-            let health = if clustered { "/healthz?js-server-only=true" } else { "/healthz" };
-            greets(layout.port) && http_get(layout.http_port, health).is_some()
-        });
+        // One of three is healthy only when the others are there.
+        self.process.start(|| greets(layout.port) && (clustered || http_get(layout.http_port, "/healthz").is_some()));
     }
 }
 
@@ -153,6 +151,23 @@ impl NatsCluster {
             let name = format!("n{number}");
             server.clustered = true;
             server.configure(&options_text(options, &server.layout, &name, &routes));
+            server.restart();
+        }
+        let cluster = Self { servers };
+        cluster.wait_until_whole();
+        cluster
+    }
+
+    /// Starts three with a configuration of the caller's: `write` puts files into the directory of one of them, and says how it is started. It
+    /// must listen on the ports of its layout.
+    pub fn start_with(version: NatsVersion, write: impl Fn(&NatsLayout, &[NatsLayout]) -> NatsSetup) -> Self {
+        let mut servers: Vec<NatsServer> = (0..3).map(|_| NatsServer::new(version)).collect();
+        let layouts: Vec<NatsLayout> = servers.iter().map(|server| server.layout.clone()).collect();
+        for (server, layout) in servers.iter_mut().zip(&layouts) {
+            let setup = write(layout, &layouts);
+            server.clustered = true;
+            server.process.set_args(setup.args);
+            server.process.set_env(setup.env);
             server.restart();
         }
         let cluster = Self { servers };

@@ -35,6 +35,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 pub struct ServerProcess {
     program: PathBuf,
     args: Vec<String>,
+    env: Vec<(String, String)>,
     dir: TempDir,
     child: Option<Child>,
 }
@@ -42,7 +43,7 @@ pub struct ServerProcess {
 impl ServerProcess {
     /// Makes the directory; nothing runs yet.
     pub fn new(program: PathBuf) -> Self {
-        Self { program, args: Vec::new(), dir: directory(), child: None }
+        Self { program, args: Vec::new(), env: Vec::new(), dir: directory(), child: None }
     }
 
     /// Where its files are; also its working directory.
@@ -55,12 +56,17 @@ impl ServerProcess {
         self.args = args;
     }
 
+    /// Sets what the environment of the next start has beside that of this process.
+    pub fn set_env(&mut self, env: Vec<(String, String)>) {
+        self.env = env;
+    }
+
     /// Starts it and waits until `ready`, in the same directory as before.
     pub fn start(&mut self, mut ready: impl FnMut() -> bool) {
         assert!(self.child.is_none(), "`{}` runs already", self.program.display());
         let log = File::options().create(true).append(true).open(self.log_path()).expect("the directory is ours");
         let mut command = Command::new(&self.program);
-        command.args(&self.args).current_dir(self.dir()).stdin(Stdio::null());
+        command.args(&self.args).envs(self.env.iter().cloned()).current_dir(self.dir()).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a file can be used twice")).stderr(log);
         let child = spawn(command);
         self.child = Some(child.unwrap_or_else(|error| panic!("cannot start `{}`: {error}", self.program.display())));

@@ -1,7 +1,12 @@
 //! The implementation on NATS and etcd: every suite against the oldest servers that work and against recent ones, and what it promises beyond
 //! them.
 
+mod append;
+mod fence;
+mod leases;
+mod security;
 pub(crate) mod servers;
+mod wires;
 
 use crate::conformance::{Fixture, conformance};
 

@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::timeout;
 use wasmill_protocol::Digest;
 
+use super::store::{READ_TIMEOUT, read_failed};
 use crate::blobs::BlobReader;
 use crate::cluster::ConnectError;
 use crate::embedded::FileBlobs;
@@ -94,8 +96,9 @@ impl Cache {
         let mut file = self.files.create().await?;
         loop {
             let mut piece = bytes::BytesMut::with_capacity(PIECE_BYTES);
-            let read = source.read_buf(&mut piece).await;
-            let read = read.map_err(|source| super::store::read_failed(digest, source))?;
+            let read = timeout(READ_TIMEOUT, source.read_buf(&mut piece)).await;
+            let read = read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            let read = read.map_err(|source| read_failed(digest, source))?;
             if read == 0 {
                 break;
             }

@@ -1,6 +1,7 @@
 //! The object store. A description is only ever written on top of the one that was seen, so that a blob that is being stored anew is never
 //! removed, and none is described whose chunks are gone.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, SystemTime};
 
@@ -11,14 +12,15 @@ use async_nats::jetstream::context::{Context, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::object_store::{GetErrorKind, ObjectInfo, ObjectStore};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, LastRawMessageErrorKind, StorageType, Stream};
-use bytes::{Bytes, BytesMut};
-use futures::stream::{self, BoxStream, FuturesOrdered};
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 use wasmill_protocol::Digest;
 
 use super::objects::{chunks_subject, describe, meta_subject, stat, stream_name, subjects};
+use super::upload::Upload;
 use crate::blobs::BlobReader;
 use crate::cluster::error::{ConnectError, chain, refusal};
 use crate::cluster::nats::Nats;
@@ -26,20 +28,18 @@ use crate::{BlobError, BlobStat};
 
 /// A chunk is this large, unless the servers take less.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// Chunks that are sent and not acknowledged.
-const CHUNKS_IN_FLIGHT_MAX: usize = 8;
 /// How long the next part of a blob may take to come.
-const READ_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a description is written while others write the same one.
 const TRIES: u32 = 8;
 
 /// One bucket.
 pub(in crate::cluster) struct Store {
     nats: Nats,
-    context: Context,
+    pub(super) context: Context,
     stream: Stream,
     objects: ObjectStore,
-    bucket: String,
+    pub(super) bucket: String,
 }
 
 /// What a bucket is to be made with.
@@ -125,40 +125,36 @@ impl Store {
         bytes: u64,
         source: &mut (dyn AsyncRead + Send + Unpin),
     ) -> Result<BlobStat, BlobError> {
-        let action = || format!("store blob {digest}");
         let mut upload = None;
         for _ in 0..TRIES {
             let found = self.meta(digest).await?;
-            let modified = SystemTime::now();
-            let stat = BlobStat { digest, bytes, modified };
-            let (info, replaced) = match (&found, &upload) {
-                (Some(meta), _) if self.is_whole(meta, bytes).await? => {
-                    (ObjectInfo { modified: Some(modified.into()), ..meta.info.clone() }, None)
+            let stat = BlobStat { digest, bytes, modified: SystemTime::now() };
+            if let Some(meta) = &found
+                && self.is_whole(meta, bytes).await?
+            {
+                let young = ObjectInfo { modified: Some(stat.modified.into()), ..meta.info.clone() };
+                if self.describe(digest, &young, meta.seq).await?.is_some() {
+                    // Another upload was faster than ours.
+                    self.purge_upload(upload).await?;
+                    return Ok(stat);
                 }
-                (_, None) => {
-                    upload = Some(self.upload(digest, source).await?);
-                    continue;
-                }
-                (_, Some((name, chunks))) => (
-                    describe(&self.bucket, &stat, name, *chunks, self.chunk_bytes()),
-                    found.as_ref().map(|meta| meta.info.nuid.clone()),
-                ),
-            };
-            let ours = upload.as_ref().is_some_and(|(name, _)| *name == info.nuid);
-            if self.describe(digest, &info, found.map_or(0, |meta| meta.seq)).await?.is_none() {
                 continue;
             }
-            // Chunks that nothing describes any more: ours, when another upload was faster, or those that were not whole.
-            let unused = if ours { replaced } else { upload.map(|(name, _)| name) };
-            if let Some(unused) = unused {
-                self.purge_chunks(&unused).await?;
+            let Some(Upload { name, chunks }) = &upload else {
+                upload = Some(self.upload(digest, source).await?);
+                continue;
+            };
+            let info = describe(&self.bucket, &stat, name, *chunks, self.chunk_bytes());
+            if self.describe(digest, &info, found.as_ref().map_or(0, |meta| meta.seq)).await?.is_some() {
+                if let Some(meta) = found {
+                    // It was not whole.
+                    self.purge_chunks(&meta.info.nuid).await?;
+                }
+                return Ok(stat);
             }
-            return Ok(stat);
         }
-        if let Some((name, _)) = upload {
-            self.purge_chunks(&name).await?;
-        }
-        Err(BlobError::Storage { action: action(), source: io::Error::other("others write it all the time") })
+        self.purge_upload(upload).await?;
+        Err(written_all_the_time(format!("store blob {digest}")))
     }
 
     /// Removes a blob, if it was last written before `than`; whether it was removed.
@@ -178,8 +174,7 @@ impl Store {
                 return Ok(true);
             }
         }
-        let source = io::Error::other("others write it all the time");
-        Err(BlobError::Storage { action: format!("remove blob {digest}"), source })
+        Err(written_all_the_time(format!("remove blob {digest}")))
     }
 
     pub(super) async fn list(&self) -> BoxStream<'_, Result<BlobStat, BlobError>> {
@@ -224,56 +219,6 @@ impl Store {
         Ok(chunks == meta.info.chunks)
     }
 
-    /// Sends the chunks of a new upload; gives its name and their number.
-    async fn upload(
-        &self,
-        digest: Digest,
-        source: &mut (dyn AsyncRead + Send + Unpin),
-    ) -> Result<(String, usize), BlobError> {
-        let mut name = [0; 16];
-        getrandom::fill(&mut name)
-            .map_err(|error| BlobError::Storage { action: format!("name blob {digest}"), source: error.into() })?;
-        let name = Digest([name, name].concat().try_into().unwrap_or_default()).hex()[..32].to_owned();
-        let subject = chunks_subject(&self.bucket, &name);
-        match self.send_chunks(digest, &subject, source).await {
-            Ok(chunks) => Ok((name, chunks)),
-            Err(error) => {
-                // Nothing describes them; the error that is told is the first one.
-                let _ = self.purge_chunks(&name).await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn send_chunks(
-        &self,
-        digest: Digest,
-        subject: &str,
-        source: &mut (dyn AsyncRead + Send + Unpin),
-    ) -> Result<usize, BlobError> {
-        let action = || format!("store blob {digest}");
-        let mut in_flight = FuturesOrdered::new();
-        let mut chunks = 0;
-        loop {
-            let chunk = next_chunk(source, self.chunk_bytes()).await;
-            let chunk = chunk.map_err(|source| BlobError::Storage { action: action(), source })?;
-            if chunk.is_empty() {
-                break;
-            }
-            if in_flight.len() >= CHUNKS_IN_FLIGHT_MAX {
-                acknowledged(in_flight.next().await, &action)?;
-            }
-            self.connected(&action)?;
-            let sent = self.context.publish(subject.to_owned(), chunk).await;
-            in_flight.push_back(sent.map_err(|error| failed(action(), &error))?.into_future());
-            chunks += 1;
-        }
-        while let Some(answer) = in_flight.next().await {
-            acknowledged(Some(answer), &action)?;
-        }
-        Ok(chunks)
-    }
-
     /// Writes a description in the place of the one at `expected`, 0 for none; `None` when another one is there.
     async fn describe(&self, digest: Digest, info: &ObjectInfo, expected: u64) -> Result<Option<u64>, BlobError> {
         let action = || format!("describe blob {digest}");
@@ -295,17 +240,54 @@ impl Store {
         }
     }
 
-    async fn purge_chunks(&self, upload: &str) -> Result<(), BlobError> {
+    /// Removes the chunks of uploads that nothing describes and that began before `than`: a process has died in the middle of them. Gives
+    /// their number.
+    pub(super) async fn remove_orphans(&self, than: SystemTime) -> Result<usize, BlobError> {
+        let failed = |error: &dyn std::error::Error| {
+            failed("look for parts of blobs that were never finished".to_owned(), error)
+        };
+        let prefix = chunks_subject(&self.bucket, "");
+        let counted = self.stream.info_with_subjects(format!("{prefix}>")).await.map_err(|error| failed(&error))?;
+        let counted: Vec<_> = counted.try_collect().await.map_err(|error| failed(&error))?;
+        // Read after the chunks: what is described since is seen.
+        let list = self.objects.list().await.map_err(|error| failed(&error))?;
+        let described: BTreeSet<_> =
+            list.map_ok(|info| info.nuid).try_collect().await.map_err(|error| failed(&error))?;
+        let mut removed = 0;
+        for (subject, _) in counted {
+            let upload = subject.strip_prefix(&prefix).unwrap_or_default();
+            if upload.is_empty() || described.contains(upload) {
+                continue;
+            }
+            // The newest of them: an upload that goes on is young.
+            let newest = self.stream.get_last_raw_message_by_subject(&subject).await;
+            let newest = newest.map_err(|error| failed(&error))?;
+            if SystemTime::from(newest.time) < than {
+                self.purge_chunks(upload).await?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn purge_upload(&self, upload: Option<Upload>) -> Result<(), BlobError> {
+        match upload {
+            Some(upload) => self.purge_chunks(&upload.name).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn purge_chunks(&self, upload: &str) -> Result<(), BlobError> {
         let purge = self.stream.purge().filter(chunks_subject(&self.bucket, upload));
         purge.await.map(drop).map_err(|error| failed("remove chunks of a blob".to_owned(), &error))
     }
 
-    fn chunk_bytes(&self) -> usize {
+    pub(super) fn chunk_bytes(&self) -> usize {
         CHUNK_BYTES.min(self.nats.client().max_payload())
     }
 
     /// What is sent without a connection arrives when nobody expects it any more.
-    fn connected(&self, action: &dyn Fn() -> String) -> Result<(), BlobError> {
+    pub(super) fn connected(&self, action: &dyn Fn() -> String) -> Result<(), BlobError> {
         if self.nats.is_connected() {
             return Ok(());
         }
@@ -333,31 +315,16 @@ pub(super) fn read_failed(digest: Digest, source: io::Error) -> BlobError {
     }
 }
 
-/// The next `bytes` bytes, fewer at the end.
-async fn next_chunk(source: &mut (dyn AsyncRead + Send + Unpin), bytes: usize) -> io::Result<Bytes> {
-    let mut chunk = BytesMut::with_capacity(bytes);
-    while chunk.len() < bytes {
-        let mut rest = (&mut *source).take((bytes - chunk.len()) as u64);
-        if rest.read_buf(&mut chunk).await? == 0 {
-            break;
-        }
-    }
-    Ok(chunk.freeze())
-}
-
-fn acknowledged<T>(answer: Option<Result<T, PublishError>>, action: &dyn Fn() -> String) -> Result<(), BlobError> {
-    match answer {
-        Some(Err(error)) => Err(failed(action(), &error)),
-        Some(Ok(_)) | None => Ok(()),
-    }
-}
-
 /// Whether something else was written since we looked. The second code is for a write that is not finished.
 fn is_changed(error: &PublishError) -> bool {
     error.kind() == PublishErrorKind::WrongLastSequence || refusal(error) == Some(ErrorCode(10_164))
 }
 
-fn failed(action: String, error: &dyn std::error::Error) -> BlobError {
+fn written_all_the_time(action: String) -> BlobError {
+    BlobError::Storage { action, source: io::Error::other("others write it all the time") }
+}
+
+pub(super) fn failed(action: String, error: &dyn std::error::Error) -> BlobError {
     match refusal(error) {
         Some(
             ErrorCode::INSUFFICIENT_RESOURCES

@@ -86,7 +86,7 @@ impl Candidate {
                     None => Input::KeepAliveFailed { round, number },
                 },
                 () = until_us(self.candidacy.next_timeout_us()) => Input::Tick,
-                () = given_up(&mut self.waiting) => Input::Resign,
+                () = given_up(&mut self.waiting) => return self.abandon(round).await,
                 told = resigned(&mut self.resigning) => return self.resign(told, round).await,
             };
             self.candidacy.step(now_us(), input);
@@ -130,9 +130,9 @@ impl Candidate {
                 }));
             }
             Action::Revoke { lease } => {
+                // The round is over: an election that is waited for still is not worth waiting for.
+                self.calls.clear();
                 self.etcd.revoke(lease).await;
-                // Of a candidate that has been given up there is nothing more to do.
-                return self.waiting.as_ref().is_some_and(oneshot::Sender::is_closed);
             }
             Action::Release { lease, term } => {
                 self.etcd.release(lease, term).await;
@@ -156,6 +156,21 @@ impl Candidate {
     fn tell_lost(&self, reason: LeaseLost, round: Round) {
         tracing::warn!(round = round.0, "the leadership is lost: {reason}");
         self.lost.send_replace(true);
+    }
+
+    /// Nobody waits for the election any more: the lease is given back, also one that is only just being granted.
+    async fn abandon(mut self, round: Round) {
+        self.candidacy.step(now_us(), Input::Resign);
+        let mut actions = self.candidacy.take_ready();
+        if actions.is_empty()
+            && let Some(input) = self.calls.next().await
+        {
+            self.candidacy.step(now_us(), input);
+            actions = self.candidacy.take_ready();
+        }
+        for action in actions {
+            self.carry_out(action, round).await;
+        }
     }
 
     /// Gives the seat back, and says so to whoever waits for it.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 use wasmill_fabric::cluster::{Cluster, ClusterConfig, ControlConfig, EtcdConfig, HostCluster, Name, NatsConfig};
-use wasmill_fabric_testing::{EtcdOptions, EtcdServer, EtcdVersion, NatsOptions, NatsServer, NatsVersion};
+use wasmill_fabric_testing::{EtcdOptions, EtcdServer, EtcdVersion, NatsOptions, NatsServer, NatsVersion, Proxy};
 
 use crate::conformance::Fixture;
 
@@ -38,14 +38,12 @@ impl Pair {
 
 /// A cluster of a new name on these servers.
 pub(crate) fn config(nats: Vec<String>, etcd: Vec<String>, member: &str) -> ClusterConfig {
-    static CLUSTERS: AtomicU32 = AtomicU32::new(0);
-    let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
     ClusterConfig {
-        cluster: name(&format!("test-{number}")),
+        cluster: fresh_name(),
         member: name(member),
         nats: NatsConfig { urls: nats, ..NatsConfig::default() },
         etcd: EtcdConfig { urls: etcd, ..EtcdConfig::default() },
-        lease_ms: 2_000,
+        lease_ms: 5_000,
     }
 }
 
@@ -79,4 +77,22 @@ pub(crate) async fn fresh(pair: &'static Pair) -> Fixture {
         membership: cluster.membership(),
         _keep: Box::new(dir),
     }
+}
+
+/// The name of a cluster that nobody else uses.
+pub(crate) fn fresh_name() -> Name {
+    static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+    name(&format!("test-{}", CLUSTERS.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// The same, but for a wire to NATS that can be cut.
+pub(crate) fn behind(config: &ClusterConfig, proxy: &Proxy) -> ClusterConfig {
+    let nats = NatsConfig { urls: vec![format!("nats://{}", proxy.address())], ..config.nats.clone() };
+    ClusterConfig { nats, ..config.clone() }
+}
+
+/// The same, but for a wire to etcd that can be cut.
+pub(crate) fn etcd_behind(config: &ClusterConfig, proxy: &Proxy) -> ClusterConfig {
+    let etcd = EtcdConfig { urls: vec![format!("http://{}", proxy.address())], ..config.etcd.clone() };
+    ClusterConfig { etcd, ..config.clone() }
 }
