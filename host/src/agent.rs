@@ -82,6 +82,14 @@ pub enum AgentError {
     /// The configuration makes no sense.
     #[error("a host needs at least one slot")]
     NoSlots,
+    /// Not even one report might fit into a message.
+    #[error("the bus carries {bytes_max} bytes in a message: at least {bytes_min} are needed")]
+    MessagesTooSmall {
+        /// What it carries.
+        bytes_max: u64,
+        /// What is needed.
+        bytes_min: u64,
+    },
     /// The data directory cannot be used.
     #[error("cannot tell which host this is")]
     Identity(#[from] IdentityError),

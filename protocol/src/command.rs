@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Digest, LogSeq, TaskId, TenantName};
+use crate::ids::{Digest, HostId, LogSeq, TaskId, TenantName};
 use crate::module::ModuleInfo;
 use crate::task::TaskSpec;
 use crate::tenant::{Quotas, Token};
@@ -79,6 +79,11 @@ pub enum Command {
         /// All of it.
         token: Token,
     },
+    /// Make an admin token valid if there is none yet: of several control nodes that start at the same time one gets its own.
+    AddFirstToken {
+        /// All of it.
+        token: Token,
+    },
     /// Make a token invalid.
     RemoveToken {
         /// Its tenant.
@@ -117,6 +122,13 @@ pub enum Command {
         tenant: TenantName,
         /// The alias.
         name: String,
+    },
+    /// Drain a host, or end the draining.
+    DrainHost {
+        /// Which.
+        host: HostId,
+        /// Whether it takes no new attempts from now on.
+        draining: bool,
     },
 }
 
@@ -197,6 +209,10 @@ pub enum Refusal {
     TokenUnknown,
     /// A token of this id or hash exists.
     TokenExists,
+    /// There is an admin token already.
+    AdminExists,
+    /// No such host.
+    HostUnknown,
     /// Over a quota of the tenant.
     Quota {
         /// Which.
@@ -279,6 +295,8 @@ pub enum Counted {
     Tokens,
     /// Aliases of one tenant.
     Aliases,
+    /// Hosts that are drained, whether they are there or not.
+    HostsDrained,
 }
 
 impl Counted {
@@ -288,6 +306,7 @@ impl Counted {
             Self::Tenants => "tenants",
             Self::Tokens => "tokens of the tenant",
             Self::Aliases => "aliases of the tenant",
+            Self::HostsDrained => "hosts that are drained",
         }
     }
 }

@@ -181,6 +181,13 @@ pub enum EventBody {
         /// What it failed of last.
         reason: String,
     },
+    /// An operator drains a host in all its lives, or ends the draining.
+    HostDrained {
+        /// Which.
+        host: HostId,
+        /// Whether it takes no new attempts from now on.
+        draining: bool,
+    },
 }
 
 /// What a policy decides.
@@ -259,14 +266,18 @@ impl EventBody {
             | Self::AliasRemoved { .. }
             | Self::SnapshotTaken { .. }
             | Self::ReadModelSaved { .. }
-            | Self::PolicyBenched { .. } => None,
+            | Self::PolicyBenched { .. }
+            | Self::HostDrained { .. } => None,
         }
     }
 
     /// The first version of records whose readers understand this; see [`Record::version_for`](crate::record::Record::version_for).
     pub fn record_version(&self) -> u32 {
         match self {
-            Self::PolicyBenched { .. } | Self::SnapshotTaken { .. } | Self::ReadModelSaved { .. } => 2,
+            Self::PolicyBenched { .. }
+            | Self::SnapshotTaken { .. }
+            | Self::ReadModelSaved { .. }
+            | Self::HostDrained { .. } => 2,
             _ => 1,
         }
     }

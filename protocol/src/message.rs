@@ -115,6 +115,15 @@ impl Report {
     }
 }
 
+/// What the leader answers to [`FromHost`] once the reports are durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReportAck {
+    /// The leader's term. A host that has seen a higher one does not take the answer: who was replaced must not acknowledge what its successor
+    /// has not recorded.
+    pub term: Term,
+}
+
 /// Once a second from every host, and at once when its credit changes much: soft facts, never in the log.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -142,8 +151,11 @@ pub struct Heartbeat {
     pub load_millicores: u32,
     /// Compiled modules that are ready to run.
     pub modules_cached: u32,
-    /// What is known of running attempts.
+    /// What is known of running attempts. What does not fit into one message comes in later ones, in turns.
     pub progress: Vec<(AttemptId, Progress)>,
+    /// `attempts` does not list all of them: there are more than fit into one message, and later ones list others. What is not listed may be
+    /// there all the same.
+    pub partial: bool,
 }
 
 /// How far a guest says it is.

@@ -10,8 +10,9 @@ use crate::ids::{Digest, LogSeq, Term};
 /// The newest version of records that this code reads. A newer one is refused: an unknown record halts, it is never skipped.
 ///
 /// 2 added snapshots ([`EventBody::SnapshotTaken`](crate::event::EventBody::SnapshotTaken) and
-/// [`EventBody::ReadModelSaved`](crate::event::EventBody::ReadModelSaved)) and benched policies
-/// ([`EventBody::PolicyBenched`](crate::event::EventBody::PolicyBenched)).
+/// [`EventBody::ReadModelSaved`](crate::event::EventBody::ReadModelSaved)), benched policies
+/// ([`EventBody::PolicyBenched`](crate::event::EventBody::PolicyBenched)) and drained hosts
+/// ([`EventBody::HostDrained`](crate::event::EventBody::HostDrained)).
 pub const RECORD_VERSION: u32 = 2;
 
 /// A batch of events that became durable together.

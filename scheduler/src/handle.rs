@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use wasmill_fabric::Blobs;
 use wasmill_protocol::command::{Command, Done, Overload, Refusal};
-use wasmill_protocol::{HostId, LogSeq, TaskId, Term, Timestamp};
+use wasmill_protocol::{LogSeq, TaskId, Term, Timestamp};
 use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth, Waiting};
 
 use crate::clock::Clock;
@@ -85,8 +85,6 @@ pub(crate) enum Request {
     Explain(Vec<TaskId>, oneshot::Sender<Vec<Waiting>>),
     /// What is going on?
     Overview(oneshot::Sender<Overview>),
-    /// Drain a host, or end the draining; answers whether the host is known.
-    Drain(HostId, bool, oneshot::Sender<bool>),
 }
 
 /// The answer to one command.
@@ -143,11 +141,6 @@ impl Handle {
     /// Hosts, queue depth and counters; `None` when this node does not lead or does not answer in time.
     pub async fn overview(&self) -> Option<Overview> {
         self.ask(Request::Overview).await
-    }
-
-    /// Drains a host or ends the draining. Whether the host is known.
-    pub async fn drain(&self, host: HostId, draining: bool) -> bool {
-        self.ask(|answer| Request::Drain(host, draining, answer)).await.unwrap_or(false)
     }
 
     /// Waits until this node shows a record, for a bounded time; whether it does.

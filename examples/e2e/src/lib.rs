@@ -2,6 +2,7 @@
 //!
 //! Binary and guests are built by `cargo xtask test`, which also says where they are.
 
+mod cluster;
 mod collector;
 mod command;
 mod request;
@@ -10,6 +11,7 @@ mod server;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use cluster::{Cluster, Member};
 pub use collector::{Collector, Span};
 pub use command::{Ended, run};
 pub use server::{Server, signal};
@@ -55,6 +57,15 @@ pub fn guest(name: &str) -> PathBuf {
     let module = dir.join(format!("{name}.wasm"));
     assert!(module.is_file(), "{} is missing: build it with `cargo xtask guests`", module.display());
     module
+}
+
+/// The module of an example, as a command takes it.
+///
+/// # Panics
+///
+/// It is not there.
+pub fn guest_file(name: &str) -> String {
+    guest(name).to_string_lossy().into_owned()
 }
 
 /// What a variable names, else what is beside this test's own program.

@@ -21,8 +21,15 @@ pub const BATCHES_IN_FLIGHT_MAX: usize = 4;
 /// Reports in one batch.
 pub const BATCH_REPORTS_MAX: usize = 512;
 
-/// Bytes of one batch, estimated: far enough below 1 MiB, the usual limit of a bus, for names and framing.
+/// Bytes of one batch, estimated: far enough below 1 MiB, the usual limit of a bus, for names and framing. Half of what the bus carries, where that
+/// is less.
 pub const BATCH_BYTES_MAX: u64 = 512 * KIB;
+
+/// The smallest limit of a bus that a host works with: the largest single report takes a third of it.
+pub const MESSAGE_BYTES_MIN: u64 = 512 * KIB;
+
+/// Bytes that one attempt takes in a heartbeat, estimated from above; its progress takes as much again, and its message.
+pub const HEARTBEAT_ATTEMPT_BYTES: u64 = 96;
 
 /// Bytes of reports that are not acknowledged. A host that holds more takes no new attempts.
 ///

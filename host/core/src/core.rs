@@ -9,8 +9,8 @@ use wasmill_protocol::message::{Heartbeat, HostAck, Progress};
 use wasmill_protocol::{AttemptId, Incarnation, Term, Timestamp};
 
 use crate::admission::{Admission, Place};
-use crate::bounds::RECENT_MAX;
-use crate::heartbeat::{Load, Pulse};
+use crate::bounds::{BATCH_BYTES_MAX, MESSAGE_BYTES_MIN, RECENT_MAX};
+use crate::heartbeat::{Load, Pulse, Turns};
 use crate::io::{Config, Input, Ready, ReplyTo, StopReason};
 use crate::outbox::Outbox;
 use crate::prefetch::{Prefetch, Sight};
@@ -37,6 +37,8 @@ pub struct HostCore {
     outbox: Outbox,
     pulse: Pulse,
     load: Load,
+    /// Which attempts were listed last, and whose progress was told last, where not all fit into one heartbeat.
+    turns: Turns,
     modules_cached: u32,
     acks: Vec<(ReplyTo, HostAck)>,
     stops: Vec<(AttemptId, StopReason)>,
@@ -104,9 +106,11 @@ impl HostCore {
     ///
     /// # Panics
     ///
-    /// When `config.slots` is 0.
+    /// When `config.slots` is 0, or `config.message_bytes_max` is below [`MESSAGE_BYTES_MIN`].
     pub fn new(config: Config, incarnation: Incarnation) -> Self {
         assert!(config.slots > 0, "a host without slots");
+        let message_bytes_max = config.message_bytes_max;
+        assert!(message_bytes_max >= MESSAGE_BYTES_MIN, "messages of {message_bytes_max} bytes are too small");
         Self {
             incarnation,
             now: Timestamp(0),
@@ -118,9 +122,10 @@ impl HostCore {
             recent: Recent::new(RECENT_MAX),
             admission: Admission::new(config.slots, config.memory_bytes),
             prefetch: Prefetch::new(config.slots),
-            outbox: Outbox::new(config.seed),
+            outbox: Outbox::new(config.seed, BATCH_BYTES_MAX.min(message_bytes_max / 2)),
             pulse: Pulse::default(),
             load: Load::default(),
+            turns: Turns::default(),
             modules_cached: 0,
             acks: Vec::new(),
             stops: Vec::new(),
@@ -142,10 +147,7 @@ impl HostCore {
             Input::Checkpoint { id, number, data } => self.handle_checkpoint(id, number, data),
             Input::Progress(id, progress) => self.handle_progress(id, progress),
             Input::Acknowledged { number, term } => self.handle_acknowledged(number, term),
-            Input::RequestFailed(number) => {
-                self.counters.batches_failed += 1;
-                self.outbox.failed(self.now, number);
-            }
+            Input::RequestFailed(number) => self.handle_request_failed(number),
             Input::Drain { stop_at, give_up_at } => self.handle_drain(stop_at, give_up_at),
             Input::LeaseLost => self.handle_lease_lost(),
             Input::LeaseRegained(incarnation) => self.handle_lease_regained(incarnation),
@@ -193,13 +195,15 @@ impl HostCore {
         if !self.leased || self.now < self.pulse.due(credit) {
             return None;
         }
-        let progress = self.held.iter().filter_map(|(id, held)| match held {
-            Held::Running(Running { progress: Some(progress), .. }) => Some((*id, Progress::clone(progress))),
-            _ => None,
-        });
+        let (attempts, partial) = self.turns.attempts(&self.held, self.config.message_bytes_max / 2);
+        let said = |held: &Held| match held {
+            Held::Running(Running { progress, .. }) => progress.as_deref().cloned(),
+            Held::Waiting | Held::Ended => None,
+        };
         Some(Heartbeat {
-            progress: progress.collect(),
-            attempts: self.held.keys().copied().collect(),
+            progress: self.turns.progress(&self.held, said, self.config.message_bytes_max / 4),
+            attempts,
+            partial,
             host: self.config.host.clone(),
             incarnation: self.incarnation,
             number: self.pulse.beat(self.now, credit),

@@ -1,8 +1,12 @@
-//! When a heartbeat is due, and what it says of the load.
+//! When a heartbeat is due, what fits into it, and what it says of the load.
 
-use wasmill_protocol::{Timestamp, Usage};
+use std::collections::BTreeMap;
+use std::ops::Bound;
 
-use crate::bounds::{HEARTBEAT_EARLY_MS, HEARTBEAT_MS, HEARTBEATS_FAST};
+use wasmill_protocol::message::Progress;
+use wasmill_protocol::{AttemptId, Timestamp, Usage};
+
+use crate::bounds::{HEARTBEAT_ATTEMPT_BYTES, HEARTBEAT_EARLY_MS, HEARTBEAT_MS, HEARTBEATS_FAST};
 
 /// Decides when the next heartbeat goes out.
 #[derive(Debug, Default)]
@@ -56,6 +60,52 @@ fn differs_much(told: u32, now: u32) -> bool {
     told.abs_diff(now) > told / 4
 }
 
+/// What does not fit into one heartbeat comes in the next ones, in turns.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    listed_last: Option<AttemptId>,
+    told_last: Option<AttemptId>,
+}
+
+impl Turns {
+    /// As many attempts as fit into `bytes_max`, and whether others were left out.
+    pub(crate) fn attempts<T>(&mut self, held: &BTreeMap<AttemptId, T>, bytes_max: u64) -> (Vec<AttemptId>, bool) {
+        let room = usize::try_from(bytes_max / HEARTBEAT_ATTEMPT_BYTES).unwrap_or(usize::MAX);
+        if held.len() <= room {
+            return (held.keys().copied().collect(), false);
+        }
+        let listed: Vec<_> = from(held, self.listed_last).map(|(id, _)| *id).take(room).collect();
+        self.listed_last = listed.last().copied();
+        (listed, true)
+    }
+
+    /// As much of what attempts say about their progress as fits into `bytes_max`.
+    pub(crate) fn progress<T>(
+        &mut self,
+        held: &BTreeMap<AttemptId, T>,
+        said: impl Fn(&T) -> Option<Progress>,
+        bytes_max: u64,
+    ) -> Vec<(AttemptId, Progress)> {
+        let mut bytes = 0;
+        let all = from(held, self.told_last).filter_map(|(id, held)| Some((*id, said(held)?)));
+        let told: Vec<_> = all
+            .take_while(|(_, progress)| {
+                bytes += 2 * HEARTBEAT_ATTEMPT_BYTES + progress.message.len() as u64;
+                bytes <= bytes_max
+            })
+            .collect();
+        self.told_last = told.last().map(|(id, _)| *id);
+        told
+    }
+}
+
+/// All entries once, beginning behind `last`.
+fn from<T>(held: &BTreeMap<AttemptId, T>, last: Option<AttemptId>) -> impl Iterator<Item = (&AttemptId, &T)> {
+    let behind = last.map_or(Bound::Unbounded, Bound::Excluded);
+    let up_to = last.map(|last| held.range(..=last));
+    held.range((behind, Bound::Unbounded)).chain(up_to.into_iter().flatten())
+}
+
 /// CPU time of guests over the last second or so.
 ///
 /// A sandbox that says how much CPU time its guests have used in all is taken at its word. Until it has said so, an attempt
@@ -105,6 +155,30 @@ impl Load {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn f41_what_does_not_fit_comes_in_turns() {
+        let id = |number| AttemptId { nonce: wasmill_protocol::Nonce(number), ..AttemptId::default() };
+        let held: BTreeMap<_, _> = (0..10).map(|number| (id(number), ())).collect();
+        let mut turns = Turns::default();
+        let mut list = |attempts| {
+            let (listed, partial) = turns.attempts(&held, attempts * HEARTBEAT_ATTEMPT_BYTES);
+            (listed.iter().map(|id| id.nonce.0).collect::<Vec<_>>(), partial)
+        };
+        assert_eq!(list(4), (vec![0, 1, 2, 3], true));
+        assert_eq!(list(4), (vec![4, 5, 6, 7], true));
+        assert_eq!(list(4), (vec![8, 9, 0, 1], true));
+        assert_eq!(list(10), ((0..10).collect(), false));
+
+        let said = |(): &()| Some(Progress { message: "x".repeat(1000), ..Progress::default() });
+        let mut tell = |bytes_max| {
+            let told = turns.progress(&held, said, bytes_max);
+            told.iter().map(|(id, _)| id.nonce.0).collect::<Vec<_>>()
+        };
+        assert_eq!(tell(4 << 10), [0, 1, 2]);
+        assert_eq!(tell(4 << 10), [3, 4, 5]);
+        assert_eq!(tell(1 << 20), [6, 7, 8, 9, 0, 1, 2, 3, 4, 5]);
+    }
 
     /// Milliseconds to each of the next heartbeats.
     fn waits(pulse: &mut Pulse, mut at: Timestamp, count: usize) -> Vec<u64> {

@@ -19,6 +19,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Spreads what would otherwise happen on all hosts at the same moment.
     pub seed: u64,
+    /// The largest message in bytes that can be sent; at least [`MESSAGE_BYTES_MIN`](crate::bounds::MESSAGE_BYTES_MIN).
+    pub message_bytes_max: u64,
 }
 
 /// Everything that can happen to a host.

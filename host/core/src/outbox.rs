@@ -9,7 +9,7 @@ use std::sync::Arc;
 use wasmill_protocol::message::{FromHost, Report};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, Payload, Timestamp};
 
-use crate::bounds::{BATCH_BYTES_MAX, BATCH_REPORTS_MAX, BATCHES_IN_FLIGHT_MAX, RESEND_MS, RESEND_MS_MAX};
+use crate::bounds::{BATCH_REPORTS_MAX, BATCHES_IN_FLIGHT_MAX, RESEND_MS, RESEND_MS_MAX};
 use crate::io::{Batch, BatchNumber};
 
 /// All reports that are not acknowledged.
@@ -22,6 +22,8 @@ pub(crate) struct Outbox {
     in_flight: BTreeMap<BatchNumber, InFlight>,
     number_last: BatchNumber,
     bytes: u64,
+    /// Bytes of one batch.
+    batch_bytes_max: u64,
     jitter: Jitter,
 }
 
@@ -44,13 +46,14 @@ struct InFlight {
 }
 
 impl Outbox {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, batch_bytes_max: u64) -> Self {
         Self {
             ready: VecDeque::new(),
             checkpoints: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             number_last: BatchNumber(0),
             bytes: 0,
+            batch_bytes_max,
             jitter: Jitter(seed),
         }
     }
@@ -154,7 +157,7 @@ impl Outbox {
         {
             bytes += byte_count(report);
             // One report alone always fits: nothing inline is larger than a fraction of the bound.
-            if bytes > BATCH_BYTES_MAX && !reports.is_empty() {
+            if bytes > self.batch_bytes_max && !reports.is_empty() {
                 break;
             }
             let Some(report) = self.ready.pop_front() else { break };

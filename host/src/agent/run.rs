@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use wasmill_fabric::{Blobs, Bus, HostRegistration, Membership, Message, Responder, Subscription};
+use wasmill_host_core::bounds::MESSAGE_BYTES_MIN;
 use wasmill_host_core::{BatchNumber, Config, HostCore, Input};
 use wasmill_protocol::message::{HostInfo, ReportAck};
 use wasmill_protocol::{AttemptId, Incarnation, Timestamp};
@@ -91,6 +92,10 @@ impl Agent {
         if config.slots == 0 {
             return Err(AgentError::NoSlots);
         }
+        let bytes_max = bus.payload_bytes_max() as u64;
+        if bytes_max < MESSAGE_BYTES_MIN {
+            return Err(AgentError::MessagesTooSmall { bytes_max, bytes_min: MESSAGE_BYTES_MIN });
+        }
         let identity = Arc::new(Identity::open(&config.data, random()?)?);
         let copies_dir = config.data.join("modules");
         let modules =
@@ -127,6 +132,7 @@ impl Agent {
             memory_bytes: config.memory_bytes,
             labels: config.labels,
             seed: random()?,
+            message_bytes_max: bytes_max,
         };
         let agent = Self {
             core: HostCore::new(core_config, info.incarnation),

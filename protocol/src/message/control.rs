@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Heartbeat, HostInfo};
+use super::HostInfo;
 use crate::command::{Command, Reply};
-use crate::ids::{HostId, LogSeq, TaskId, TenantName, Term};
+use crate::ids::{LogSeq, TaskId, TenantName, Term};
 use crate::snapshot::BenchedRow;
 use crate::time::Timestamp;
 
@@ -33,13 +33,6 @@ pub enum ControlRequest {
     Explain(Vec<TaskId>),
     /// What is going on? Answered with [`ControlAnswer::Overview`].
     Overview,
-    /// Drain a host, or end the draining. Answered with [`ControlAnswer::Drained`].
-    Drain {
-        /// Which host.
-        host: HostId,
-        /// Whether it takes no new attempts.
-        draining: bool,
-    },
 }
 
 /// What the leader answers.
@@ -51,11 +44,6 @@ pub enum ControlAnswer {
     Explained(Vec<Explained>),
     /// What is going on.
     Overview(Box<LeaderOverview>),
-    /// Whether the host is known.
-    Drained {
-        /// Whether it is.
-        known: bool,
-    },
     /// Leadership ended before the answer was durable: what was asked may have been done all the same.
     LeadershipLost,
 }
@@ -100,8 +88,14 @@ pub struct LeaderOverview {
 pub struct HostSeen {
     /// What it registered with.
     pub info: HostInfo,
-    /// What it last said, if it has said anything.
-    pub heartbeat: Option<Heartbeat>,
+    /// Whether this leader has heard it; if not, what follows is not known and 0.
+    pub heard: bool,
+    /// Guests that can run at the same time.
+    pub slots: u32,
+    /// CPU in use by guests, thousandths of one core.
+    pub load_millicores: u32,
+    /// Compiled modules that are ready to run.
+    pub modules_cached: u32,
     /// `ready`, `draining` or `lost`.
     pub state: String,
     /// Attempts that are placed on it.

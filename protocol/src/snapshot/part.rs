@@ -1,6 +1,6 @@
 //! The documents that a snapshot consists of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,8 @@ pub enum Part {
     Superseded(Vec<SupersededRow>),
     /// Policies in whose place the built-in default decides.
     Benched(Vec<BenchedRow>),
+    /// Hosts that an operator drains, whether they are there or not.
+    Drained(Vec<HostId>),
     /// The snapshots before this one.
     Current(Current),
     /// That was all.
@@ -156,6 +158,8 @@ pub struct TenantRow {
     pub aliases: BTreeMap<String, Digest>,
     /// Its tokens by id, each with the hash of its text.
     pub tokens: BTreeMap<String, Digest>,
+    /// Ids of those that may do everything.
+    pub admins: BTreeSet<String>,
 }
 
 /// A module of a tenant.

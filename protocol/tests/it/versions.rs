@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use wasmill_protocol::event::{AfterAttempt, Event, EventBody, PolicyHook};
-use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ToHost};
+use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ReportAck, ToHost};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::record::{RECORD_VERSION, Record, RecordError};
 use wasmill_protocol::snapshot::{
@@ -68,9 +68,10 @@ fn what_is_stored_and_sent_survives_one_version_in_both_directions() {
     check(&Usage { fuel: Some(1), cpu_us: 2, cached: true, ..Usage::default() });
     check(&ToHost { term: Term(1), cancel: vec![attempt()], ..ToHost::default() });
     check(&Assignment { id: attempt(), spec: Arc::new(spec()), tenant_since: Timestamp(3), ..Assignment::default() });
+    check(&ReportAck { term: Term(7) });
     check(&HostAck { term_seen: Some(Term(4)), refused: vec![attempt()] });
     check(&FromHost { host: HostId::from("a"), incarnation: Incarnation(1), reports: vec![ended] });
-    check(&Heartbeat { host: HostId::from("a"), number: 9, ..Heartbeat::default() });
+    check(&Heartbeat { host: HostId::from("a"), number: 9, partial: true, ..Heartbeat::default() });
     check(&HostInfo { cores: 2, ..HostInfo::default() });
 }
 

@@ -45,13 +45,6 @@ pub enum Input {
         /// Which attempts.
         attempts: Vec<AttemptId>,
     },
-    /// An operator drains a host, or ends the draining.
-    DrainHost {
-        /// Which host.
-        host: HostId,
-        /// Whether it takes no new attempts.
-        draining: bool,
-    },
     /// The read model holds every record up to this one: idempotency keys of these records can be forgotten.
     ReadModelAt(LogSeq),
     /// The events of the last [`Ready`] went into this record. Called by the driver for every record that it appends, before it is durable.
@@ -108,8 +101,14 @@ pub struct MessageOut {
 pub struct HostView {
     /// What it registered with.
     pub info: HostInfo,
-    /// What it last said, if it has said anything.
-    pub heartbeat: Option<Heartbeat>,
+    /// Whether this leader has heard it; if not, what follows is not known and 0.
+    pub heard: bool,
+    /// Guests that can run at the same time.
+    pub slots: u32,
+    /// CPU in use by guests, thousandths of one core.
+    pub load_millicores: u32,
+    /// Compiled modules that are ready to run.
+    pub modules_cached: u32,
     /// `ready`, `draining` or `lost`.
     pub state: &'static str,
     /// Attempts that the core has placed on it.

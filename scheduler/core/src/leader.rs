@@ -115,7 +115,6 @@ impl Core {
             Input::Heartbeat(heartbeat) => self.heartbeat(heartbeat),
             Input::FromHost { reply_to, message } => self.reported(reply_to, message),
             Input::AssignRefused { host, attempts } => self.assign_refused(&host, &attempts),
-            Input::DrainHost { host, draining } => self.drain_host(&host, draining),
             Input::SnapshotStored(snapshot) => self.snapshot_stored(snapshot),
             Input::ReadModelStored(copy) => self.read_model_stored(copy),
             Input::Tick => {}

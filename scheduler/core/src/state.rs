@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wasmill_protocol::event::PolicyHook;
 use wasmill_protocol::snapshot::Current;
-use wasmill_protocol::{LogSeq, TaskId, Term, Timestamp};
+use wasmill_protocol::{HostId, LogSeq, TaskId, Term, Timestamp};
 
 use crate::io::{BenchedPolicy, QueueDepth};
 use interner::Interner;
@@ -59,6 +59,8 @@ pub struct State {
     pub(crate) timers: BTreeSet<(Timestamp, Slot)>,
     pub(crate) keys: Keys,
     pub(crate) superseded: Superseded,
+    /// Hosts that get no new attempts, whether they are there or not.
+    pub(crate) drained: BTreeSet<HostId>,
     pub(crate) depth: QueueDepth,
     pub(crate) current: Current,
     /// The policy of each hook that was benched last.

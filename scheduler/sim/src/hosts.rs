@@ -162,6 +162,7 @@ impl SimHost {
             memory_bytes: self.memory_bytes,
             labels: BTreeMap::new(),
             seed: self.life,
+            message_bytes_max: 1 << 20,
         };
         self.core = Some(HostCore::new(config, self.incarnation));
     }

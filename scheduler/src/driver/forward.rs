@@ -82,13 +82,6 @@ impl Forwarder {
                     let _ = answer.send(wire::overview(*overview));
                 }
             }
-            Request::Drain(host, draining, answer) => {
-                if let Some(ControlAnswer::Drained { known }) =
-                    self.ask(ControlRequest::Drain { host, draining }).await
-                {
-                    let _ = answer.send(known);
-                }
-            }
         }
     }
 
@@ -180,7 +173,7 @@ pub(super) fn refuse(request: Request, refusal: &Refusal) {
     match request {
         Request::Command(_, answer) => drop(answer.send(Err(refusal.clone()))),
         Request::Commands(commands, answer) => drop(answer.send(vec![Err(refusal.clone()); commands.len()])),
-        Request::Explain(..) | Request::Overview(_) | Request::Drain(..) => {}
+        Request::Explain(..) | Request::Overview(_) => {}
     }
 }
 

@@ -221,11 +221,6 @@ impl<'a> Leader<'a> {
                 let _ = answer.send(tasks.into_iter().filter_map(|task| self.core.explain(task, now)).collect());
             }
             Request::Overview(answer) => self.overviews.push(answer),
-            Request::Drain(host, draining, answer) => {
-                let known = self.core.hosts().iter().any(|view| view.info.id == host);
-                self.step(Input::DrainHost { host, draining });
-                let _ = answer.send(known);
-            }
         }
     }
 

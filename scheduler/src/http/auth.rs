@@ -179,18 +179,49 @@ pub async fn bootstrap_admin(handle: &Handle, token_file: &Path) -> Result<(), B
     }
     let text = new_token_text()?;
     write_secret(token_file, &text).map_err(file_error("write"))?;
-    make_admin(handle, &text).await
+    let token = admin_token(&text)?;
+    handle.command(Command::AddToken { token }).await.map_err(BootstrapError::Refused)?;
+    Ok(())
 }
 
-/// As [`bootstrap_admin`], but only when nobody at all is an administrator yet: what one node of a new cluster does for all.
+/// Makes an admin token and writes it into `token_file`, mode 0600, if nobody at all is an administrator yet. Of several nodes that do this at the
+/// same time one succeeds: the scheduler decides which.
 ///
 /// # Errors
 ///
 /// As [`bootstrap_admin`].
 pub async fn bootstrap_first_admin(handle: &Handle, token_file: &Path) -> Result<(), BootstrapError> {
+    let file_error = |action| {
+        let path = token_file.display().to_string();
+        move |source| BootstrapError::File { action, path, source }
+    };
     handle.catch_up(handle.position()).await;
+    let pending = token_file.with_extension("pending");
+    if fs::read_to_string(&pending).is_ok_and(|text| is_admin(handle, text.trim())) {
+        // This node was stopped in between.
+        return fs::rename(&pending, token_file).map_err(file_error("write"));
+    }
     let has_admin = handle.shared().directory.read().tokens.values().any(|(token, _)| token.role == Role::Admin);
-    if has_admin { Ok(()) } else { bootstrap_admin(handle, token_file).await }
+    if has_admin {
+        return Ok(());
+    }
+    let text = new_token_text()?;
+    // A token must not be lost once it is valid: it is in a file before, under a name by which nobody takes it for valid.
+    write_secret(&pending, &text).map_err(file_error("write"))?;
+    let token = admin_token(&text)?;
+    match handle.command(Command::AddFirstToken { token }).await {
+        Ok(_) => fs::rename(&pending, token_file).map_err(file_error("write")),
+        Err(Refusal::AdminExists) => {
+            // It may be ours: the first answer was lost on its way, and the command was asked again.
+            handle.catch_up(handle.position()).await;
+            if is_admin(handle, &text) {
+                fs::rename(&pending, token_file).map_err(file_error("write"))
+            } else {
+                fs::remove_file(&pending).map_err(file_error("remove what was written beside"))
+            }
+        }
+        Err(refusal) => Err(BootstrapError::Refused(refusal)),
+    }
 }
 
 /// Makes the token in `token_file` a valid admin token, if it is not one yet.
@@ -210,25 +241,21 @@ pub async fn adopt_admin(handle: &Handle, token_file: &Path) -> Result<(), Boots
     if is_admin(handle, text) {
         return Ok(());
     }
-    match make_admin(handle, text).await {
+    match handle.command(Command::AddToken { token: admin_token(text)? }).await {
         // Another node was quicker.
-        Err(BootstrapError::Refused(Refusal::TokenExists)) => Ok(()),
-        made => made,
+        Ok(_) | Err(Refusal::TokenExists) => Ok(()),
+        Err(refusal) => Err(BootstrapError::Refused(refusal)),
     }
 }
 
-async fn make_admin(handle: &Handle, text: &str) -> Result<(), BootstrapError> {
-    let token = Token {
+fn admin_token(text: &str) -> Result<Token, getrandom::Error> {
+    Ok(Token {
         id: new_token_id()?,
         tenant: TenantName::default_tenant(),
         name: "made at start".to_owned(),
         role: Role::Admin,
         hash: token_hash(text),
-    };
-    match handle.command(Command::AddToken { token }).await {
-        Ok(_) => Ok(()),
-        Err(refusal) => Err(BootstrapError::Refused(refusal)),
-    }
+    })
 }
 
 fn is_admin(handle: &Handle, text: &str) -> bool {

@@ -7,6 +7,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{StatusCode, Uri};
 use wasmill_protocol::HostId;
 use wasmill_protocol::api::{BenchedDoc, HostDoc, Page, QueueDoc, StatusDoc, Time};
+use wasmill_protocol::command::Command;
 use wasmill_protocol::tenant::Role;
 use wasmill_scheduler_core::io::{BenchedPolicy, HostView};
 
@@ -40,8 +41,7 @@ pub(super) async fn hosts(State(app): State<App>, caller: Caller, uri: Uri) -> H
 
 fn document(view: &HostView) -> HostDoc {
     let info = &view.info;
-    let said = view.heartbeat.as_ref();
-    let slots = said.map_or(info.cores, |said| said.slots);
+    let slots = if view.heard { view.slots } else { info.cores };
     let slots_used = view.attempts.min(slots);
     HostDoc {
         id: info.id.to_string(),
@@ -55,8 +55,8 @@ fn document(view: &HostView) -> HostDoc {
         slots_used,
         slots_free: slots - slots_used,
         attempts: view.attempts,
-        load_millicores: said.map_or(0, |said| said.load_millicores),
-        modules_cached: said.map_or(0, |said| said.modules_cached),
+        load_millicores: view.load_millicores,
+        modules_cached: view.modules_cached,
         version: info.version.clone(),
         last_seen: Time(view.last_seen),
     }
@@ -83,12 +83,8 @@ pub(super) async fn undrain(State(app): State<App>, caller: Caller, Named(id): N
 async fn set_draining(app: &App, caller: &Caller, id: &str, uri: &Uri, draining: bool) -> Handled {
     caller.at_least(Role::Admin)?;
     Parameters::of(uri)?.finish()?;
-    if app.handle.drain(HostId::from(id), draining).await {
-        return Ok(json::no_content());
-    }
-    // An answer that did not come in time looks the same.
-    overview(app).await?;
-    Err(Fault::plain(Code::HostUnknown))
+    app.handle.command(Command::DrainHost { host: HostId::from(id), draining }).await?;
+    Ok(json::no_content())
 }
 
 /// Where the whole stands.

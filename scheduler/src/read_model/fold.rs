@@ -128,6 +128,7 @@ impl Standing {
             }
             EventBody::TaskSubmitted { .. }
             | EventBody::TermStarted { .. }
+            | EventBody::HostDrained { .. }
             | EventBody::TenantPut { .. }
             | EventBody::TenantRemoved { .. }
             | EventBody::TokenAdded { .. }

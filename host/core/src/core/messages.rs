@@ -19,13 +19,7 @@ impl HostCore {
             self.counters.stale += 1;
             return HostAck { term_seen: Some(self.term), refused: Vec::new() };
         }
-        if message.term > self.term {
-            self.term = message.term;
-            // What the leader before was told and has not answered, it may have taken with it.
-            self.outbox.resend_all(self.now);
-            // And of our credit it knows nothing yet.
-            self.pulse.announce();
-        }
+        self.hear_term(message.term);
         if message.incarnation != self.incarnation || !self.leased {
             let refused: Vec<AttemptId> = message.assign.iter().map(|assignment| assignment.id).collect();
             self.counters.refused += refused.len() as u64;
@@ -36,6 +30,16 @@ impl HostCore {
             self.cancel(id);
         }
         HostAck { term_seen: None, refused }
+    }
+
+    /// Somebody leads in this term. A new leader is told what the one before was told and has not answered, for that may have taken it along; and of
+    /// our credit it knows nothing yet.
+    fn hear_term(&mut self, term: Term) {
+        if term > self.term {
+            self.term = term;
+            self.outbox.resend_all(self.now);
+            self.pulse.announce();
+        }
     }
 
     /// Takes an attempt, unless it is known or cannot be taken; then its id comes back.
@@ -94,13 +98,21 @@ impl HostCore {
         self.outbox.push_end(report);
     }
 
+    pub(super) fn handle_request_failed(&mut self, number: BatchNumber) {
+        self.counters.batches_failed += 1;
+        self.outbox.failed(self.now, number);
+    }
+
     pub(super) fn handle_acknowledged(&mut self, number: BatchNumber, term: Term) {
         if term < self.term {
-            // That leader's time is over: what it takes for old it may only not have heard of. The one that leads now has to answer.
             self.counters.stale += 1;
-            self.outbox.failed(self.now, number);
-            return;
+            return self.handle_request_failed(number);
         }
+        self.acknowledge(number);
+        self.hear_term(term);
+    }
+
+    fn acknowledge(&mut self, number: BatchNumber) {
         let Some(message) = self.outbox.acknowledged(number) else { return };
         for report in &message.reports {
             match report {

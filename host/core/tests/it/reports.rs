@@ -112,6 +112,38 @@ fn a_new_leader_is_told_at_once() {
 }
 
 #[test]
+fn f05_a_leader_that_was_replaced_acknowledges_nothing() {
+    let mut world = World::settled(1);
+    run(&mut world, 1..=1, |number| ended(id(number), OutcomeKind::Succeeded));
+    world.core.take_ready();
+    let message = ToHost { term: Term(2), incarnation: INCARNATION, ..ToHost::default() };
+    world.step(Input::Message { reply_to: ReplyTo(9), message }).core.take_ready();
+    world.acknowledge_in(1, 2).at_ms(50).check(expect![[r#"
+        batch 3 of incarnation 1
+          ended #1 succeeded after 1000 us in queues
+        heartbeat with credit 2 holds #1
+    "#]]);
+    assert!(world.core.holds(id(1)));
+    world.acknowledge_in(2, 3).check(expect![""]);
+    assert!(!world.core.holds(id(1)));
+}
+
+#[test]
+fn an_acknowledgement_can_be_the_first_that_is_heard_of_a_new_leader() {
+    let mut world = World::settled(2);
+    run(&mut world, 1..=1, |number| ended(id(number), OutcomeKind::Succeeded));
+    world.core.take_ready();
+    run(&mut world, 2..=2, |number| ended(id(number), OutcomeKind::Succeeded));
+    world.core.take_ready();
+    // What the one before may have taken along is sent again.
+    world.acknowledge_in(2, 1).check(expect![[r#"
+        batch 3 of incarnation 1
+          ended #2 succeeded after 1000 us in queues
+    "#]]);
+    assert_eq!(world.core.term(), Term(2));
+}
+
+#[test]
 fn a_checkpoint_comes_before_what_follows_it() {
     let mut world = World::settled(1);
     world.assign(&[1]);

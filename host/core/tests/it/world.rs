@@ -26,7 +26,8 @@ pub(crate) struct World {
 impl World {
     /// A host with 100 bytes of memory.
     pub(crate) fn new(slots: u32) -> Self {
-        let config = Config { host: "h".into(), slots, memory_bytes: 100, labels: BTreeMap::new(), seed: 7 };
+        let (labels, message_bytes_max) = (BTreeMap::new(), 1 << 20);
+        let config = Config { host: "h".into(), slots, memory_bytes: 100, labels, seed: 7, message_bytes_max };
         Self { core: HostCore::new(config, INCARNATION), now: Timestamp(0), zero: Timestamp(0) }
     }
 
@@ -86,7 +87,12 @@ impl World {
     }
 
     pub(crate) fn acknowledge(&mut self, batch: u64) -> &mut Self {
-        self.step(Input::Acknowledged { number: BatchNumber(batch), term: Term(1) })
+        self.acknowledge_in(1, batch)
+    }
+
+    /// An answer of a leader of another term.
+    pub(crate) fn acknowledge_in(&mut self, term: u64, batch: u64) -> &mut Self {
+        self.step(Input::Acknowledged { number: BatchNumber(batch), term: Term(term) })
     }
 
     pub(crate) fn fail(&mut self, batch: u64) -> &mut Self {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use wasmill_host_core::bounds::REPORT_TIMEOUT_MS;
 use wasmill_host_core::{Batch, Ended, Input, Ready, ReplyTo, StopReason};
-use wasmill_protocol::message::{Assignment, subjects};
+use wasmill_protocol::message::{Assignment, ReportAck, subjects};
 use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, Usage};
 
 use super::{Agent, Done};
@@ -91,10 +91,14 @@ impl Agent {
         self.doing.spawn(async move {
             let timeout = Duration::from_millis(REPORT_TIMEOUT_MS);
             let answer = bus.request(&subject, encode(&*batch.message), timeout).await;
-            if let Err(error) = &answer {
-                tracing::debug!(reports = batch.message.reports.len(), "reports were not acknowledged: {error}");
+            let ack = match answer {
+                Ok(answer) => rmp_serde::from_slice::<ReportAck>(&answer).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(reason) = &ack {
+                tracing::debug!(reports = batch.message.reports.len(), "reports were not acknowledged: {reason}");
             }
-            Done::Reported(batch.number, answer.ok().and_then(|answer| rmp_serde::from_slice(&answer).ok()))
+            Done::Reported(batch.number, ack.ok())
         });
     }
 

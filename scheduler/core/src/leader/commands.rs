@@ -26,11 +26,13 @@ impl Core {
             Command::ChangeTenant { name, weight, quotas } => self.change_tenant(name, weight, quotas),
             Command::RemoveTenant { name } => self.remove_tenant(name),
             Command::AddToken { token } => self.add_token(token),
+            Command::AddFirstToken { token } => self.add_first_token(token),
             Command::RemoveToken { tenant, id } => self.remove_token(tenant, id),
             Command::AddModule { tenant, module, alias } => self.add_module(tenant, module, alias),
             Command::RemoveModule { tenant, digest } => self.remove_module(tenant, digest),
             Command::SetAlias { tenant, name, digest } => self.set_alias(tenant, name, digest),
             Command::RemoveAlias { tenant, name } => self.remove_alias(tenant, name),
+            Command::DrainHost { host, draining } => self.drain_host(host, draining),
             Command::Submit { .. } | Command::Cancel { .. } | Command::Prioritize { .. } => {
                 unreachable!("commands about tasks are decided elsewhere")
             }
@@ -106,6 +108,10 @@ impl Core {
         }
         self.emit(EventBody::TokenAdded { token });
         Ok(Done::Created)
+    }
+
+    fn add_first_token(&mut self, token: Token) -> Result<Done, Refusal> {
+        if self.state.tenants.has_admin() { Err(Refusal::AdminExists) } else { self.add_token(token) }
     }
 
     fn remove_token(&mut self, tenant: TenantName, id: String) -> Result<Done, Refusal> {

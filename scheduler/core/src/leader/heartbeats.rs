@@ -91,7 +91,12 @@ impl Host {
     ) -> Differences {
         let mut found = Differences::default();
         let strangers_before = std::mem::take(&mut self.strangers);
-        self.flights.values_mut().for_each(|flight| flight.missing += 1);
+        if !heartbeat.partial {
+            self.flights.values_mut().for_each(|flight| flight.missing += 1);
+        } else if strangers_before.len() < ATTEMPTS_READ_MAX {
+            // Those that are not listed this time are not gone for that.
+            self.strangers.clone_from(&strangers_before);
+        }
         for &id in heartbeat.attempts.iter().take(ATTEMPTS_READ_MAX) {
             match self.flights.get_mut(&id) {
                 Some(flight) => (flight.heard_at, flight.confirmed, flight.missing) = (now, true, 0),

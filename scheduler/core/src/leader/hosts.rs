@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use wasmill_protocol::command::{Counted, Done, Refusal};
+use wasmill_protocol::event::EventBody;
 use wasmill_protocol::message::{Heartbeat, HostInfo};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, Timestamp};
 
@@ -12,6 +14,9 @@ use crate::io::HostView;
 use crate::policy::{HostRoom, Standing};
 use crate::state::{Labels, Slot, State};
 
+/// Hosts that are drained at the same time, those that are gone included: until somebody ends the draining they are remembered.
+const HOSTS_DRAINED_MAX: usize = 10_000;
+
 /// One host in its present life.
 #[derive(Debug)]
 pub(super) struct Host {
@@ -20,7 +25,7 @@ pub(super) struct Host {
     pub(super) heartbeat: Option<Heartbeat>,
     /// Its lease lasts.
     pub(super) joined: bool,
-    /// An operator drains it.
+    /// An operator drains it: what the state says.
     pub(super) drained: bool,
     pub(super) last_seen: Timestamp,
     /// It refused or handed back an attempt: its next heartbeat says how much it takes.
@@ -114,9 +119,13 @@ impl Host {
     }
 
     pub(super) fn view(&self, now: Timestamp, config: &CoreConfig) -> HostView {
+        let said = self.heartbeat.as_ref();
         HostView {
             info: self.info.clone(),
-            heartbeat: self.heartbeat.clone(),
+            heard: said.is_some(),
+            slots: said.map_or(0, |said| said.slots),
+            load_millicores: said.map_or(0, |said| said.load_millicores),
+            modules_cached: said.map_or(0, |said| said.modules_cached),
             state: self.standing(now, config).as_str(),
             attempts: u32::try_from(self.flights.len()).unwrap_or(u32::MAX),
             last_seen: self.last_seen,
@@ -149,12 +158,13 @@ impl Core {
             return;
         }
         self.lose_before(&id, incarnation);
-        let drained = self.hosts.get(&id).is_some_and(|host| host.drained);
         let mut host = Host::new(info, self.now);
-        host.drained = drained;
+        host.drained = self.state.drained.contains(&id);
         self.hosts.insert(id.clone(), host);
         self.awaited.remove(&(id.clone(), incarnation));
         self.adopt(&id, incarnation);
+        // It says how much it takes as soon as it knows who asks.
+        self.outbox.greet(&id, incarnation);
         self.dispatcher.wake();
     }
 
@@ -173,12 +183,22 @@ impl Core {
         }
     }
 
-    /// An operator drains a host, or ends the draining. An unknown host is ignored: the caller has seen that it is unknown.
-    pub(super) fn drain_host(&mut self, host: &HostId, draining: bool) {
-        if let Some(host) = self.hosts.get_mut(host) {
-            host.drained = draining;
-            self.dispatcher.wake();
+    /// An operator drains a host, or ends the draining. It outlives the leader and the host's own lives.
+    pub(super) fn drain_host(&mut self, id: HostId, draining: bool) -> Result<Done, Refusal> {
+        let drained = self.state.drained.contains(&id);
+        if !drained && !self.hosts.contains_key(&id) {
+            return Err(Refusal::HostUnknown);
         }
+        if drained != draining {
+            if draining && self.state.drained.len() >= HOSTS_DRAINED_MAX {
+                return Err(Refusal::TooMany { what: Counted::HostsDrained, limit: HOSTS_DRAINED_MAX as u64 });
+            }
+            if let Some(host) = self.hosts.get_mut(&id) {
+                host.drained = draining;
+            }
+            self.emit(EventBody::HostDrained { host: id, draining });
+        }
+        Ok(Done::Changed)
     }
 
     /// Gives the host nothing until it has said how much it takes.

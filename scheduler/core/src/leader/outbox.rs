@@ -21,11 +21,23 @@ pub(super) struct Outbox {
 #[derive(Debug)]
 struct Outgoing {
     incarnation: Incarnation,
+    greet: bool,
     assign: Vec<(AttemptId, u64)>,
     cancel: Vec<AttemptId>,
 }
 
+impl Outgoing {
+    fn new(incarnation: Incarnation) -> Self {
+        Self { incarnation, greet: false, assign: Vec::new(), cancel: Vec::new() }
+    }
+}
+
 impl Outbox {
+    /// A message even if there is nothing to say: it tells the host who leads.
+    pub(super) fn greet(&mut self, host: &HostId, incarnation: Incarnation) {
+        self.outgoing(host, incarnation).greet = true;
+    }
+
     pub(super) fn assign(&mut self, host: &HostId, incarnation: Incarnation, id: AttemptId, queue_us: u64) {
         self.outgoing(host, incarnation).assign.push((id, queue_us));
     }
@@ -36,12 +48,12 @@ impl Outbox {
 
     fn outgoing(&mut self, host: &HostId, incarnation: Incarnation) -> &mut Outgoing {
         if !self.by_host.contains_key(host) {
-            self.by_host.insert(host.clone(), Outgoing { incarnation, assign: Vec::new(), cancel: Vec::new() });
+            self.by_host.insert(host.clone(), Outgoing::new(incarnation));
         }
         let outgoing = self.by_host.get_mut(host).expect("it was inserted if it was not there");
         if outgoing.incarnation != incarnation {
             // What gathered was for a life that is over.
-            *outgoing = Outgoing { incarnation, assign: Vec::new(), cancel: Vec::new() };
+            *outgoing = Outgoing::new(incarnation);
         }
         outgoing
     }
@@ -52,14 +64,14 @@ impl Core {
     pub(super) fn flush(&mut self) {
         let term = self.state.term();
         for (host, outgoing) in std::mem::take(&mut self.outbox.by_host) {
-            let Outgoing { incarnation, mut assign, cancel } = outgoing;
+            let Outgoing { incarnation, mut greet, mut assign, cancel } = outgoing;
             let Some(known) = self.hosts.get(&host).filter(|known| known.incarnation() == incarnation) else {
                 continue;
             };
             // An attempt that has ended since it gathered must not be started once more.
             assign.retain(|(id, _)| known.flights.contains_key(id));
             let (mut assign, mut cancel) = (assign.into_iter().peekable(), cancel.into_iter().peekable());
-            while assign.peek().is_some() || cancel.peek().is_some() {
+            while std::mem::take(&mut greet) || assign.peek().is_some() || cancel.peek().is_some() {
                 self.ready.messages.push(MessageOut {
                     host: host.clone(),
                     incarnation,

@@ -108,6 +108,8 @@ impl State {
                 let (hook, policy, reason) = (*hook, policy.clone(), reason.clone());
                 self.benched.insert(hook, BenchedPolicy { hook, policy, reason, at });
             }
+            EventBody::HostDrained { host, draining: true } => drop(self.drained.insert(host.clone())),
+            EventBody::HostDrained { host, draining: false } => drop(self.drained.remove(host)),
         }
     }
 

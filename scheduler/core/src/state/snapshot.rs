@@ -9,6 +9,7 @@
 
 mod restore;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use wasmill_protocol::snapshot::{
@@ -16,7 +17,7 @@ use wasmill_protocol::snapshot::{
     SupersededRow, TaskColumns, TaskPhase, TaskRow, TenantModule, TenantRow,
 };
 use wasmill_protocol::tenant::Quotas;
-use wasmill_protocol::{LogSeq, TenantName};
+use wasmill_protocol::{HostId, LogSeq, TenantName};
 
 use super::State;
 use super::placements::Placement;
@@ -48,6 +49,7 @@ pub struct Frozen {
     placements: Slab<Placement>,
     superseded: Superseded,
     benched: Vec<BenchedRow>,
+    drained: BTreeSet<HostId>,
     current: Current,
 }
 
@@ -77,6 +79,7 @@ impl State {
             placements: self.placements.places(),
             superseded: self.superseded.clone(),
             benched: self.benched.values().map(benched_row).collect(),
+            drained: self.drained.clone(),
             current: self.current.clone(),
         }
     }
@@ -136,6 +139,8 @@ impl Frozen {
             rows(self.tasks.into_chunks(), CHUNK, task_row).map(|rows| Part::Tasks(Box::new(TaskColumns::pack(&rows))));
         let superseded: Vec<_> = self.superseded.iter().map(|(id, recorded)| SupersededRow { id, recorded }).collect();
         let superseded: Vec<_> = superseded.chunks(ROWS_PER_PART).map(|rows| Part::Superseded(rows.to_vec())).collect();
+        let drained: Vec<_> = self.drained.into_iter().collect();
+        let drained: Vec<_> = drained.chunks(ROWS_PER_PART).map(|rows| Part::Drained(rows.to_vec())).collect();
         begin
             .chain(places)
             .chain(tenants)
@@ -145,6 +150,7 @@ impl Frozen {
             .chain(tasks)
             .chain(superseded)
             .chain((!self.benched.is_empty()).then_some(Part::Benched(self.benched)))
+            .chain(drained)
             .chain(std::iter::once(Part::Current(self.current)))
     }
 }
@@ -187,6 +193,7 @@ fn tenant_row(tenant: FrozenTenant) -> TenantRow {
             .collect(),
         aliases: belongings.aliases.clone(),
         tokens: belongings.tokens.clone(),
+        admins: belongings.admins.clone(),
     }
 }
 

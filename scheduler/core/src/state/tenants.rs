@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wasmill_protocol::module::{ModuleInfo, ModuleKind};
-use wasmill_protocol::tenant::{Quotas, Tenant, Token};
+use wasmill_protocol::tenant::{Quotas, Role, Tenant, Token};
 use wasmill_protocol::{Digest, TenantName};
 
 use super::slab::Slot;
@@ -39,6 +39,8 @@ pub(crate) struct Belongings {
     pub(crate) aliases: BTreeMap<String, Digest>,
     /// By id, with the hash of the text.
     pub(crate) tokens: BTreeMap<String, Digest>,
+    /// Ids of those that may do everything.
+    pub(crate) admins: BTreeSet<String>,
 }
 
 /// What the core needs of a module.
@@ -184,16 +186,27 @@ impl Tenants {
         self.tokens.contains_key(id) || self.token_hashes.contains(hash)
     }
 
+    /// Whether anybody may do everything.
+    pub(crate) fn has_admin(&self) -> bool {
+        self.entries.values().any(|entry| !entry.belongings.admins.is_empty())
+    }
+
     pub(crate) fn add_token(&mut self, token: &Token) {
         let number = self.number(&token.tenant).expect("the event was decided while the tenant existed");
         let replaced = self.tokens.insert(token.id.clone(), (number, token.hash));
         assert!(replaced.is_none(), "the id of a token is unique");
         self.token_hashes.insert(token.hash);
-        self.belongings_mut(&token.tenant).tokens.insert(token.id.clone(), token.hash);
+        let belongings = self.belongings_mut(&token.tenant);
+        belongings.tokens.insert(token.id.clone(), token.hash);
+        if token.role == Role::Admin {
+            belongings.admins.insert(token.id.clone());
+        }
     }
 
     pub(crate) fn remove_token(&mut self, tenant: &TenantName, id: &str) {
-        self.belongings_mut(tenant).tokens.remove(id);
+        let belongings = self.belongings_mut(tenant);
+        belongings.tokens.remove(id);
+        belongings.admins.remove(id);
         self.forget_token(id);
     }
 

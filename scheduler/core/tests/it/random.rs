@@ -290,7 +290,8 @@ impl Story {
                 self.world.step(Input::HostLeft(host(number), Incarnation(u64::from(life))));
             }
             Op::Drain { host: number, draining } => {
-                self.world.step(Input::DrainHost { host: host(number), draining });
+                let command = Command::DrainHost { host: host(number), draining };
+                self.command(command);
             }
             Op::Beat { host: number, credit, forgets, draining } => {
                 let id = host(number);

@@ -14,7 +14,7 @@ use wasmill_protocol::event::{EventBody, PolicyHook};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::task::{RetryOn, RetryPolicy};
-use wasmill_protocol::tenant::{Quotas, Token};
+use wasmill_protocol::tenant::{Quotas, Role, Token};
 use wasmill_protocol::{
     HostId, Incarnation, Limits, LogSeq, Outcome, OutcomeKind, Payload, TaskSpec, TenantName, Term, Usage,
 };
@@ -221,7 +221,11 @@ impl Scenario {
             }
             "leave" => self.world.step(Input::HostLeft(host, incarnation)),
             "beat" => self.beat(&host, line),
-            drain => self.world.step(Input::DrainHost { host, draining: drain == "drain" }),
+            drain => {
+                let reply_to = self.reply_to();
+                let command = Command::DrainHost { host, draining: drain == "drain" };
+                self.world.step(Input::Command { reply_to, command });
+            }
         }
     }
 
@@ -351,7 +355,9 @@ impl Scenario {
             "remove-alias" => Command::RemoveAlias { tenant, name: named() },
             "token" => {
                 let hash = digest(line.text_of("hash").unwrap_or(line.word(1)));
-                Command::AddToken { token: Token { id: named(), tenant, hash, ..Token::default() } }
+                let role = if line.has("admin") { Role::Admin } else { Role::Read };
+                let token = Token { id: named(), tenant, hash, role, ..Token::default() };
+                if line.has("first") { Command::AddFirstToken { token } } else { Command::AddToken { token } }
             }
             "remove-token" => Command::RemoveToken { tenant, id: named() },
             other => panic!("{}: `{other}` is no command", self.file),

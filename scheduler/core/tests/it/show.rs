@@ -62,6 +62,8 @@ pub(crate) fn event(names: &Names, body: &EventBody) -> String {
         EventBody::PolicyBenched { hook, policy, reason } => {
             format!("policy {policy} is benched for {}: {reason}", hook.as_str())
         }
+        EventBody::HostDrained { host, draining: true } => format!("{host} drained"),
+        EventBody::HostDrained { host, draining: false } => format!("{host} no longer drained"),
     }
 }
 
@@ -96,6 +98,9 @@ pub(crate) fn message(names: &Names, message: &MessageOut) -> String {
     if !message.cancel.is_empty() {
         let stop: Vec<_> = message.cancel.iter().map(|id| names.attempt_name(*id)).collect();
         parts.push(format!("stop {}", stop.join(", ")));
+    }
+    if parts.is_empty() {
+        parts.push("greeting".to_owned());
     }
     format!("{}/{} in term {}: {}", message.host, message.incarnation, message.term, parts.join("; "))
 }

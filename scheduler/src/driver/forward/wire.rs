@@ -32,11 +32,6 @@ pub(super) fn receive(request: ControlRequest) -> (Request, BoxFuture<'static, O
             });
             (Request::Overview(answer), answered.boxed())
         }
-        ControlRequest::Drain { host, draining } => {
-            let (answer, answered) = oneshot::channel();
-            let answered = answered.map(|known| known.ok().map(|known| ControlAnswer::Drained { known }));
-            (Request::Drain(host, draining, answer), answered.boxed())
-        }
     }
 }
 
@@ -62,12 +57,10 @@ pub(super) fn waiting(explained: Explained) -> Waiting {
 fn leader_overview(overview: Overview) -> LeaderOverview {
     let hosts = overview.hosts.into_iter().map(|view| HostSeen {
         info: view.info,
-        // Progress is told by heartbeats to every node; here it would only make the message large.
-        heartbeat: view.heartbeat.map(|mut heartbeat| {
-            heartbeat.progress.clear();
-            heartbeat.attempts.clear();
-            heartbeat
-        }),
+        heard: view.heard,
+        slots: view.slots,
+        load_millicores: view.load_millicores,
+        modules_cached: view.modules_cached,
         state: view.state.to_owned(),
         attempts: view.attempts,
         last_seen: view.last_seen,
@@ -98,7 +91,10 @@ fn benched(row: BenchedRow) -> BenchedPolicy {
 pub(super) fn overview(overview: LeaderOverview) -> Overview {
     let hosts = overview.hosts.into_iter().map(|seen| HostView {
         info: seen.info,
-        heartbeat: seen.heartbeat,
+        heard: seen.heard,
+        slots: seen.slots,
+        load_millicores: seen.load_millicores,
+        modules_cached: seen.modules_cached,
         state: match seen.state.as_str() {
             "ready" => "ready",
             "draining" => "draining",

@@ -64,7 +64,7 @@ impl FakeHost {
         });
         super::until("the host is ready", async || {
             let hosts = handle.overview().await.map(|overview| overview.hosts).unwrap_or_default();
-            hosts.iter().any(|host| host.state == "ready" && host.heartbeat.is_some())
+            hosts.iter().any(|host| host.state == "ready" && host.heard)
         })
         .await;
         Self { stop, running }

@@ -1,15 +1,15 @@
 //! A state from the parts of a snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use thiserror::Error;
-use wasmill_protocol::LogSeq;
 use wasmill_protocol::event::PolicyHook;
 use wasmill_protocol::snapshot::{
     Begin, BenchedRow, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, TaskColumns, TaskPhase,
     TaskRow, TenantRow,
 };
+use wasmill_protocol::{HostId, LogSeq};
 
 use super::counted_from_0;
 use crate::io::{BenchedPolicy, QueueDepth};
@@ -47,6 +47,7 @@ pub struct Restoring {
     tasks: SlabBuilder<Task>,
     superseded: Superseded,
     benched: BTreeMap<PolicyHook, BenchedPolicy>,
+    drained: BTreeSet<HostId>,
     current: Current,
 }
 
@@ -86,6 +87,7 @@ impl Restoring {
             (Part::Tasks(columns), _) => self.tasks(&columns)?,
             (Part::Superseded(rows), _) => rows.iter().for_each(|row| self.superseded.push(row.id, row.recorded)),
             (Part::Benched(rows), _) => self.benched.extend(rows.into_iter().map(|row| (row.hook, benched(row)))),
+            (Part::Drained(rows), _) => self.drained.extend(rows),
             (Part::Current(current), _) => self.current = current,
         }
         Ok(())
@@ -129,6 +131,7 @@ impl Restoring {
             superseded: self.superseded,
             depth,
             benched: self.benched,
+            drained: self.drained,
             current: self.current,
             ..State::default()
         };
@@ -243,7 +246,13 @@ fn tenant_entry(row: TenantRow) -> (TenantNumber, TenantEntry) {
         tasks_queued: 0,
         tasks_running: 0,
         memory_bytes: 0,
-        belongings: Arc::new(Belongings { modules, module_bytes, aliases: row.aliases, tokens: row.tokens }),
+        belongings: Arc::new(Belongings {
+            modules,
+            module_bytes,
+            aliases: row.aliases,
+            tokens: row.tokens,
+            admins: row.admins,
+        }),
         shapes: Default::default(),
     };
     (row.number, entry)
