@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod fuzz;
 mod guests;
 mod server;
 mod setup;
@@ -29,6 +30,8 @@ enum Command {
     Test(test::TestArgs),
     /// Check format, lints, documentation, and licences of dependencies
     Check,
+    /// Look for inputs that break what reads them
+    Fuzz(fuzz::FuzzArgs),
     /// Build the example guests into target/guests
     Guests,
     /// Install what builds and tests need
@@ -40,6 +43,7 @@ fn main() -> Result<()> {
         Command::Demo => demo::run(),
         Command::Test(args) => test::run(&args),
         Command::Check => check::run(),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Guests => {
             for guest in guests::build_all(&shell::target_dir().join("guests"))? {
                 println!("{}", guest.path.display());

@@ -49,6 +49,16 @@ pub(crate) fn schemathesis() -> Result<PathBuf> {
     Ok(installed)
 }
 
+/// A compiler for the part of the fuzzer that is written in C++.
+pub(crate) fn cpp_compiler() -> Result<()> {
+    let has_one = || works(program("c++").arg("--version"));
+    if !has_one() {
+        apt_install(&["g++"])?;
+        ensure!(has_one(), "there still is no `c++`, although g++ is installed");
+    }
+    Ok(())
+}
+
 /// Python with `venv`, which Debian and Ubuntu package apart.
 fn python() -> Result<()> {
     let has_venv = || works(program("python3").args(["-c", "import venv, ensurepip"]));

@@ -6,9 +6,11 @@
 mod boundary;
 mod broken;
 mod fairness;
+mod fuzz;
 mod model;
 mod names;
 mod random;
 mod scenario;
 mod show;
+mod story;
 mod world;
