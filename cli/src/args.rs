@@ -45,7 +45,11 @@ pub(crate) struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run everything in one process: server, scheduler and host
-    Up(crate::up::UpArgs),
+    Up(Box<crate::up::UpArgs>),
+    /// Run a control node of a cluster
+    Control(Box<crate::control::ControlArgs>),
+    /// Run a host of a cluster
+    Host(Box<crate::host::HostArgs>),
     /// Write a new guest crate that builds and runs
     New(commands::new::NewArgs),
     /// Upload a module
@@ -68,12 +72,17 @@ pub(crate) enum Command {
     Cancel(commands::cancel::CancelArgs),
     /// Submit a failed or cancelled task again
     Retry(commands::retry::RetryArgs),
+    /// Run an attempt again on this machine, and compare
+    ///
+    /// Fetches module, payload and checkpoint, runs them in the same sandbox with the same limits, and prints what a run prints. A
+    /// deterministic task gets its seed and its clock again. Exit code 0 when outcome, output and fuel are as recorded, 1 when not.
+    Replay(commands::replay::ReplayArgs),
     /// Print what a task wrote to stdout and stderr
     Logs(commands::logs::LogsArgs),
     /// Print what happened to a task
     Events(commands::events::EventsArgs),
-    /// List hosts
-    Hosts,
+    /// List hosts, and drain them
+    Hosts(commands::hosts::HostsArgs),
     /// Describe the server
     Status,
     /// Manage tenants

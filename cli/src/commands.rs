@@ -2,6 +2,7 @@
 
 pub(crate) mod alias;
 pub(crate) mod cancel;
+mod describe;
 pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod hosts;
@@ -10,6 +11,7 @@ pub(crate) mod modules;
 pub(crate) mod new;
 pub(crate) mod ps;
 pub(crate) mod push;
+pub(crate) mod replay;
 pub(crate) mod retry;
 pub(crate) mod run;
 pub(crate) mod status;
@@ -26,16 +28,15 @@ use crate::args::{Cli, Command, GlobalArgs};
 use crate::client::Path;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::interrupt::interruptible;
-use crate::{bench, output, up};
+use crate::{bench, control, host, output, up};
 
 /// Does what the command line says.
 pub(crate) fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let Cli { global, command } = cli;
     match command {
-        Command::Up(args) => {
-            up::run(args)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Up(args) => up::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Control(args) => control::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Host(args) => host::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Compile => Ok(wasmill_host::compile::child_main()),
         Command::New(args) => new::run(&args).map(ExitCode::from),
         Command::Bench(args) => bench::run(&global, &args).map(ExitCode::from),
@@ -69,13 +70,20 @@ async fn client(global: &GlobalArgs, command: Command) -> Outcome {
             Command::Wait(args) => wait::run(&client, json, &args).await,
             Command::Cancel(args) => cancel::run(&client, json, &args).await,
             Command::Retry(args) => retry::run(&client, json, &args).await,
+            Command::Replay(args) => replay::run(&client, json, &args).await,
             Command::Logs(args) => logs::run(&client, &args).await,
             Command::Events(args) => events::run(&client, json, &args).await,
-            Command::Hosts => hosts::run(&client, json).await,
+            Command::Hosts(args) => hosts::run(&client, json, &args).await,
             Command::Status => status::run(&client, json).await,
             Command::Tenant(args) => tenant::run(&client, json, &args).await,
             Command::Token(args) => token::run(&client, json, global.tenant.as_deref(), &args).await,
-            Command::Up(_) | Command::New(_) | Command::Run(_) | Command::Bench(_) | Command::Compile => {
+            Command::Up(_)
+            | Command::Control(_)
+            | Command::Host(_)
+            | Command::New(_)
+            | Command::Run(_)
+            | Command::Bench(_)
+            | Command::Compile => {
                 unreachable!("commands that are no client commands are dispatched before")
             }
         }

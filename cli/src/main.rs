@@ -8,8 +8,12 @@ mod data_dir;
 mod failure;
 mod interrupt;
 mod output;
+mod server;
 mod telemetry;
 mod units;
+
+mod control;
+mod host;
 mod up;
 
 use std::process::ExitCode;

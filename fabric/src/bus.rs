@@ -24,11 +24,14 @@ pub trait Bus: Send + Sync {
     /// then is lost. When the last part of `subject` is `*` it stands for any one part.
     fn subscribe(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>>;
 
+    /// As [`Bus::subscribe`], but all who share a subject get each message once among them: one of those that have room.
+    fn subscribe_shared(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>>;
+
     /// The largest payload in bytes that [`Bus::request`], [`Bus::publish`] and [`Responder::respond`] carry.
     fn payload_bytes_max(&self) -> usize;
 }
 
-/// Incoming messages.
+/// Incoming messages. It ends when messages may have been lost on the way, because the connection was cut or we were too slow: subscribe again.
 pub type Subscription = mpsc::Receiver<Message>;
 
 /// One incoming message.

@@ -8,10 +8,10 @@
 //! DIR/term          the last term
 //! ```
 
-mod blobs;
+pub(crate) mod blobs;
 mod bus;
 mod files;
-mod lock;
+pub(crate) mod lock;
 mod log;
 mod membership;
 
@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+pub(crate) use self::blobs::FileBlobs;
 use crate::{Blobs, Bus, Log, Membership};
 
 /// Log, blobs, bus and membership of one process.
@@ -30,7 +31,7 @@ use crate::{Blobs, Bus, Log, Membership};
 #[derive(Clone)]
 pub struct Embedded {
     log: Arc<log::EmbeddedLog>,
-    blobs: Arc<blobs::EmbeddedBlobs>,
+    blobs: Arc<FileBlobs>,
     bus: Arc<bus::EmbeddedBus>,
     membership: Arc<membership::EmbeddedMembership>,
 }
@@ -50,7 +51,7 @@ impl Embedded {
         let lock = Arc::new(lock::DirLock::acquire(dir)?);
         Ok(Self {
             log: Arc::new(log::EmbeddedLog::open(&dir.join("log.sqlite"), Arc::clone(&lock))?),
-            blobs: Arc::new(blobs::EmbeddedBlobs::open(&dir.join("blobs"), Arc::clone(&lock))?),
+            blobs: Arc::new(FileBlobs::open_locked(&dir.join("blobs"), Arc::clone(&lock))?),
             bus: Arc::default(),
             membership: Arc::new(membership::EmbeddedMembership::open(&dir.join("term"), lock)?),
         })

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use thiserror::Error;
+pub use wasmill_fabric_core::append::AppendError;
 use wasmill_protocol::LogSeq;
 
 /// Durable, numbered records. Whoever appends says which sequence number it expects to be the last: that is the fence against a
@@ -37,50 +38,6 @@ pub trait Log: Send + Sync {
 
 /// What [`Log::tail`] yields. Ends after an error.
 pub type LogTail = BoxStream<'static, Result<(LogSeq, Bytes), LogError>>;
-
-/// A record that was not appended.
-#[derive(Debug, Clone, Error)]
-pub enum AppendError {
-    /// The log ends elsewhere than the writer thinks.
-    #[error("cannot append record {}: the log ends at {last}, not at {expected_last}", expected_last.next())]
-    Conflict {
-        /// What the writer expected.
-        expected_last: LogSeq,
-        /// Where the log ends.
-        last: LogSeq,
-    },
-    /// Refused before anything was written.
-    #[error("cannot append a record of {bytes} bytes: the limit is {bytes_max}")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        bytes_max: usize,
-    },
-    /// The disk is full. Nothing was written; a later append may succeed.
-    #[error("cannot append record {seq}: no space is left")]
-    NoSpace {
-        /// Which record.
-        seq: LogSeq,
-    },
-    /// The storage failed. The process must stop: after a failed fsync nothing is known about what is durable.
-    #[error("cannot append record {seq}: {reason}")]
-    Storage {
-        /// Which record.
-        seq: LogSeq,
-        /// What the storage said.
-        reason: String,
-    },
-    /// The storage did not answer within a bounded time. Whether the record was written is not known: leadership ends, and the next one reads
-    /// the log to its end.
-    #[error("the outcome of appending record {seq} is unknown: {reason}")]
-    Unreachable {
-        /// Which record.
-        seq: LogSeq,
-        /// What went wrong last.
-        reason: String,
-    },
-}
 
 /// The log cannot be read or trimmed.
 #[derive(Debug, Clone, Error)]

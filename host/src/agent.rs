@@ -7,6 +7,7 @@
 
 mod identity;
 mod join;
+mod known;
 mod modules;
 mod results;
 mod run;
@@ -22,6 +23,7 @@ use wasmill_protocol::limits::Caps;
 use wasmill_protocol::message::HostInfo;
 
 pub use identity::IdentityError;
+pub use known::KnownBounds;
 pub use run::Agent;
 
 /// Messages of the leader that wait to be read; each can hold many assignments.
@@ -61,6 +63,8 @@ pub struct AgentConfig {
     pub labels: BTreeMap<String, String>,
     /// What the installation allows; the agent needs the bounds of captured output, checkpoints and modules.
     pub caps: Caps,
+    /// Results of deterministic tasks that are kept, to be given again.
+    pub known: KnownBounds,
     /// How long attempts may run on after the shutdown was asked for, in milliseconds; [`AgentConfig::DRAIN_GRACE_MS`] is usual.
     pub drain_grace_ms: u64,
     /// Told once, when the host is registered for the first time.

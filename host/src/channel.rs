@@ -98,4 +98,7 @@ pub struct Ended {
     pub output: Bytes,
     /// Captured stdout and stderr in the order of writing, with the truncation mark when there was more.
     pub captured: Bytes,
+    /// The same work gives the same result again, whichever task and attempt it is for: the guest has succeeded, was deterministic, and
+    /// learnt nothing that is not in its module, payload, arguments, environment, limits and seed.
+    pub repeatable: bool,
 }

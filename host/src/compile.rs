@@ -36,7 +36,6 @@ mod artifact;
 mod file;
 mod flights;
 mod key;
-mod lru;
 
 pub use check::{ModuleCaps, check, check_size};
 pub use child::child_main;

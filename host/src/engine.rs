@@ -14,7 +14,7 @@ use thiserror::Error;
 use wasmill_protocol::{Limits, Outcome};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, OperatorCost, OptLevel, PoolingAllocationConfig, Strategy,
-    WasmBacktraceDetails,
+    WasmBacktraceDetails, WasmFeatures,
 };
 
 pub use features::{

@@ -8,5 +8,7 @@ pub mod bench;
 pub mod channel;
 pub mod compile;
 pub mod engine;
+mod lru;
+pub mod replay;
 pub mod sandbox;
 mod trace;

@@ -1,5 +1,6 @@
 //! What clients ask of the leader, and what it answers.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -213,14 +214,82 @@ pub enum Refusal {
     /// No work is taken right now; try again after this many milliseconds.
     Overloaded {
         /// What is full.
-        what: String,
+        what: Overload,
         /// Milliseconds.
         retry_ms: u64,
+    },
+    /// There are as many as there may be: one must be removed first.
+    TooMany {
+        /// Of what.
+        what: Counted,
+        /// How many there may be.
+        limit: u64,
     },
     /// The disk is full; nothing is accepted until there is space.
     NoSpace,
     /// This node does not lead.
     NotLeader,
+}
+
+/// What is full when no work is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Overload {
+    /// The commands that wait for the scheduler.
+    Commands,
+    /// The tasks that are not final.
+    Tasks,
+    /// The different shapes of tasks in the queue of one tenant.
+    TenantShapes,
+    /// The different shapes of tasks in the queue.
+    Shapes,
+    /// What the read model has yet to write.
+    ReadModel,
+}
+
+impl Overload {
+    /// Whether it is full of what callers have sent, so that sending less of it helps.
+    pub fn is_of_callers(self) -> bool {
+        match self {
+            Self::Commands | Self::Tasks | Self::TenantShapes | Self::Shapes => true,
+            Self::ReadModel => false,
+        }
+    }
+}
+
+impl fmt::Display for Overload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Commands => "too many commands wait for the scheduler",
+            Self::Tasks => "too many tasks are not final",
+            Self::TenantShapes => {
+                "too many combinations of module, memory, labels and priority are in the tenant's queue"
+            }
+            Self::Shapes => "too many combinations of tenant, module, memory, labels and priority are in the queue",
+            Self::ReadModel => "the read model is behind",
+        })
+    }
+}
+
+/// What there can be too many of, without a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Counted {
+    /// Tenants.
+    Tenants,
+    /// Tokens of one tenant.
+    Tokens,
+    /// Aliases of one tenant.
+    Aliases,
+}
+
+impl Counted {
+    /// For people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tenants => "tenants",
+            Self::Tokens => "tokens of the tenant",
+            Self::Aliases => "aliases of the tenant",
+        }
+    }
 }
 
 /// A quota of a tenant.

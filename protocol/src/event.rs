@@ -8,6 +8,7 @@ use crate::ids::{Attempt, AttemptId, Digest, HostId, Incarnation, TaskId, Tenant
 use crate::module::ModuleInfo;
 use crate::outcome::{Outcome, Usage};
 use crate::payload::Payload;
+use crate::snapshot::{ReadModelCopy, SnapshotRef};
 use crate::task::{FinalState, TaskSpec};
 use crate::tenant::{Tenant, Token};
 use crate::time::Timestamp;
@@ -161,6 +162,16 @@ pub enum EventBody {
         /// From where.
         host: HostId,
     },
+    /// A snapshot of the state is stored: a start needs what the log says after it and no more.
+    SnapshotTaken {
+        /// Up to where, and which blob.
+        snapshot: SnapshotRef,
+    },
+    /// A copy of the read model is stored, for whoever has none of its own that the log still leads on from.
+    ReadModelSaved {
+        /// Up to where, and which blob.
+        copy: ReadModelCopy,
+    },
     /// A policy failed too often in a row: the built-in default decides in its place from now on, under this leader and later ones.
     PolicyBenched {
         /// What it decided.
@@ -246,6 +257,8 @@ impl EventBody {
             | Self::ModuleRemoved { .. }
             | Self::AliasSet { .. }
             | Self::AliasRemoved { .. }
+            | Self::SnapshotTaken { .. }
+            | Self::ReadModelSaved { .. }
             | Self::PolicyBenched { .. } => None,
         }
     }
@@ -253,7 +266,7 @@ impl EventBody {
     /// The first version of records whose readers understand this; see [`Record::version_for`](crate::record::Record::version_for).
     pub fn record_version(&self) -> u32 {
         match self {
-            Self::PolicyBenched { .. } => 2,
+            Self::PolicyBenched { .. } | Self::SnapshotTaken { .. } | Self::ReadModelSaved { .. } => 2,
             _ => 1,
         }
     }

@@ -15,6 +15,7 @@ pub mod module;
 pub mod outcome;
 pub mod payload;
 pub mod record;
+pub mod snapshot;
 pub mod task;
 pub mod tenant;
 pub mod time;

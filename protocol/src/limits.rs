@@ -35,7 +35,8 @@ impl Default for Limits {
 
 /// What an installation allows at most. Configurable; a request over a cap is refused by its name, never clamped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
 pub struct Caps {
     /// Bytes of one module.
     pub module_bytes: u64,

@@ -1,5 +1,7 @@
 //! What control nodes and hosts say to each other over the bus. Any of it may be lost, doubled or reordered.
 
+pub mod control;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use crate::ids::{AttemptId, HostId, Incarnation, Term};
 use crate::outcome::{Outcome, Usage};
 use crate::payload::Payload;
 use crate::task::TaskSpec;
+use crate::time::Timestamp;
 
 /// From the leader to one host.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -36,6 +39,8 @@ pub struct Assignment {
     pub checkpoint: Payload,
     /// Microseconds that the task had waited when it was placed; the host adds its own.
     pub queue_us: u64,
+    /// When its tenant was created: tells the tenant from an earlier one of the same name, of which nothing may be shown to it.
+    pub tenant_since: Timestamp,
 }
 
 /// What a host answers to [`ToHost`].
@@ -58,6 +63,15 @@ pub struct FromHost {
     pub incarnation: Incarnation,
     /// In the order in which they happened.
     pub reports: Vec<Report>,
+}
+
+/// What the leader answers to [`FromHost`] once the reports are durable.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReportAck {
+    /// The leader's term. A host ignores an answer of a lower term than the highest it has seen: that leader may have taken for old what it has
+    /// only not heard of.
+    pub term: Term,
 }
 
 /// Something that happened to an attempt on a host.
@@ -174,8 +188,8 @@ pub mod subjects {
     /// Heartbeats of every host.
     pub const HEARTBEATS: &str = "heartbeats.*";
 
-    /// Requests of one host with [`FromHost`](super::FromHost), answered by the leader once the reports are durable. Any answer
-    /// acknowledges; its bytes mean nothing.
+    /// Requests of one host with [`FromHost`](super::FromHost), answered by the leader with [`ReportAck`](super::ReportAck) once the reports are
+    /// durable.
     pub fn reports(id: &HostId) -> String {
         format!("reports.{id}")
     }

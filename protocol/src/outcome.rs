@@ -157,6 +157,8 @@ impl Outcome {
     pub const MESSAGE_BYTES_MAX: usize = 8 * 1024;
     /// Deeper backtraces are cut.
     pub const BACKTRACE_FRAMES_MAX: usize = 64;
+    /// Longer frames are cut at a character boundary: names in modules can be of any length, and reports must stay small.
+    pub const FRAME_BYTES_MAX: usize = 512;
 
     /// An outcome with nothing but a message. `message` is cut at [`Outcome::MESSAGE_BYTES_MAX`].
     pub fn new(kind: OutcomeKind, message: impl Into<String>) -> Self {
@@ -166,6 +168,14 @@ impl Outcome {
             message.truncate(end.unwrap_or(0));
         }
         Self { kind, message, ..Self::default() }
+    }
+
+    /// Cuts the backtrace to its bounds: an outcome as it is reported.
+    pub fn clip(&mut self) {
+        self.backtrace.truncate(Self::BACKTRACE_FRAMES_MAX);
+        for frame in &mut self.backtrace {
+            frame.truncate(frame.floor_char_boundary(Self::FRAME_BYTES_MAX));
+        }
     }
 }
 
@@ -187,4 +197,14 @@ pub struct Usage {
     pub input_bytes: u64,
     /// Bytes of the result.
     pub output_bytes: u64,
+    /// Nothing was run: the result is the one that an earlier attempt gave to the same question, and so is all of the above but
+    /// `queue_us`.
+    pub cached: bool,
+}
+
+impl Usage {
+    /// What was really used by this attempt: nothing but the wait, when the result was there already.
+    pub fn spent(&self) -> Self {
+        if self.cached { Self { queue_us: self.queue_us, cached: true, ..Self::default() } } else { *self }
+    }
 }

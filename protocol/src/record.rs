@@ -8,6 +8,10 @@ use crate::event::Event;
 use crate::ids::{Digest, LogSeq, Term};
 
 /// The newest version of records that this code reads. A newer one is refused: an unknown record halts, it is never skipped.
+///
+/// 2 added snapshots ([`EventBody::SnapshotTaken`](crate::event::EventBody::SnapshotTaken) and
+/// [`EventBody::ReadModelSaved`](crate::event::EventBody::ReadModelSaved)) and benched policies
+/// ([`EventBody::PolicyBenched`](crate::event::EventBody::PolicyBenched)).
 pub const RECORD_VERSION: u32 = 2;
 
 /// A batch of events that became durable together.

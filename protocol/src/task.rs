@@ -60,6 +60,17 @@ pub struct TaskSpec {
     pub trace: Option<TraceParent>,
 }
 
+impl TaskSpec {
+    /// The seed that attempts of a deterministic task are given, the same for all of them; `None` for ordinary randomness and clocks.
+    pub fn seed_of(&self, task: TaskId) -> Option<u64> {
+        let from_id = || {
+            let (high, low) = task.0.as_u64_pair();
+            high ^ low
+        };
+        self.deterministic.then(|| self.seed.unwrap_or_else(from_id))
+    }
+}
+
 /// How a payload was submitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,20 +1,23 @@
 //! Tenants, tokens, modules and aliases: small enough to be in memory, folded from the log.
 
+mod parts;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::module::ModuleInfo;
+use wasmill_protocol::snapshot::Current;
 use wasmill_protocol::tenant::{Tenant, Token};
 use wasmill_protocol::{Digest, TenantName, Timestamp};
 
-/// What durable events said about tenants, tokens, modules and aliases.
+/// What durable events said about tenants, tokens, modules and aliases, and about snapshots.
 pub struct Directory {
-    contents: RwLock<Contents>,
+    contents: RwLock<Arc<Contents>>,
 }
 
 /// See [`Directory`]. Looked at under a read lock: never across an `.await`.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Contents {
     /// Tenants by name, with the time of their creation. `default` is always there.
     pub tenants: BTreeMap<TenantName, (Tenant, Timestamp)>,
@@ -24,19 +27,29 @@ pub struct Contents {
     pub modules: BTreeMap<TenantName, BTreeMap<Digest, (Arc<ModuleInfo>, Timestamp)>>,
     /// Aliases by tenant and name.
     pub aliases: BTreeMap<TenantName, BTreeMap<String, Digest>>,
+    /// The snapshots that count.
+    pub current: Current,
 }
 
 impl Directory {
     /// Only the default tenant.
     pub fn new() -> Self {
-        let default = Tenant::default();
-        let tenants = BTreeMap::from([(default.name.clone(), (default, Timestamp::default()))]);
-        Self { contents: RwLock::new(Contents { tenants, ..Contents::default() }) }
+        Self { contents: RwLock::new(Arc::new(Contents::of_empty_log())) }
     }
 
     /// What is known now.
-    pub fn read(&self) -> RwLockReadGuard<'_, Contents> {
+    pub fn read(&self) -> RwLockReadGuard<'_, Arc<Contents>> {
         self.contents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes hold of what is known now, for a snapshot. Who changes something meanwhile copies all of it once.
+    pub fn contents(&self) -> Arc<Contents> {
+        Arc::clone(&self.read())
+    }
+
+    /// Goes on from what a snapshot says.
+    pub fn restore(&self, contents: Contents) {
+        *self.contents.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(contents);
     }
 
     /// Takes in the events of a durable record. Those about tasks cost nothing.
@@ -46,6 +59,7 @@ impl Directory {
             return;
         }
         let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
+        let contents = Arc::make_mut(&mut contents);
         for event in events {
             contents.apply(event);
         }
@@ -59,6 +73,13 @@ impl Default for Directory {
 }
 
 impl Contents {
+    /// Only the default tenant.
+    pub(crate) fn of_empty_log() -> Self {
+        let default = Tenant::default();
+        let tenants = BTreeMap::from([(default.name.clone(), (default, Timestamp::default()))]);
+        Self { tenants, ..Self::default() }
+    }
+
     /// A tenant's module.
     pub fn module(&self, tenant: &TenantName, digest: Digest) -> Option<&(Arc<ModuleInfo>, Timestamp)> {
         self.modules.get(tenant)?.get(&digest)
@@ -69,7 +90,8 @@ impl Contents {
         self.aliases.get(tenant)?.get(name).copied()
     }
 
-    fn apply(&mut self, event: &Event) {
+    /// Takes in an event.
+    pub(crate) fn apply(&mut self, event: &Event) {
         let at = event.at;
         match &event.body {
             EventBody::TenantPut { tenant } => {
@@ -105,6 +127,8 @@ impl Contents {
                     aliases.remove(name);
                 }
             }
+            EventBody::SnapshotTaken { snapshot } => self.current.snapshot_taken(*snapshot),
+            EventBody::ReadModelSaved { copy } => self.current.read_model_saved(*copy),
             _ => {}
         }
     }

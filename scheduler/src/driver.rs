@@ -3,9 +3,14 @@
 //! Nothing is decided here. A refused append is never undone: leadership ends, the core is dropped, and the next
 //! leadership rebuilds it from the log.
 
-mod dispatch;
+mod begin;
+mod fold;
+mod follower;
+mod forward;
+mod keeper;
 mod leader;
-mod replay;
+
+mod dispatch;
 mod specs;
 mod trace;
 mod waits;
@@ -16,10 +21,10 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use wasmill_fabric::{AppendError, Blobs, Bus, BusError, Log, LogError, Membership, MembershipError};
+use wasmill_fabric::{AppendError, Blobs, Bus, BusError, Log, LogError, Membership};
 use wasmill_protocol::command::Refusal;
 use wasmill_protocol::record::RecordError;
-use wasmill_protocol::{LogSeq, Term};
+use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_scheduler_core::CoreConfig;
 
 use crate::clock::Clock;
@@ -27,10 +32,12 @@ use crate::directory::Directory;
 use crate::finals::Finals;
 use crate::handle::{Handle, REQUESTS_WAITING_MAX, Request, Shared, Standing};
 use crate::progress::ProgressBoard;
-use crate::read_model::ReadModel;
+use crate::read_model::{CopyError, ReadModel};
+pub use crate::snapshot::LoadError;
 
+use fold::Fold;
+use follower::Follower;
 use leader::Leader;
-use replay::Replay;
 
 /// What the driver stands on.
 #[derive(Clone)]
@@ -52,8 +59,59 @@ pub struct DriverConfig {
     pub node: String,
     /// Settings of the core.
     pub core: CoreConfig,
+    /// How often snapshots are taken.
+    pub snapshots: SnapshotConfig,
     /// Together with the term, seeds the jitter and the nonces of one leadership; drawn anew for every process.
     pub seed: u64,
+}
+
+/// How often snapshots are taken, and how much of the log is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotConfig {
+    /// A snapshot is due after this many records.
+    pub records: u64,
+    /// Or after this many bytes of records.
+    pub log_bytes: u64,
+    /// Records that are kept although no start needs them: for nodes that are a little behind.
+    pub keep_records: u64,
+    /// A copy of the read model is made when it lets go of this many bytes of the log.
+    pub copy_log_bytes: u64,
+    /// And of this share of the read model's own size, in hundredths.
+    pub copy_percent: u64,
+}
+
+/// A setting of [`SnapshotConfig`] that cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`snapshot.{setting}` is {value}, at least {min} are needed")]
+pub struct SnapshotConfigError {
+    setting: &'static str,
+    value: u64,
+    min: u64,
+}
+
+impl SnapshotConfig {
+    /// Whether these settings can work: the record that names a snapshot must not make the next one due.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is too small.
+    pub fn check(&self) -> Result<(), SnapshotConfigError> {
+        let bounds = [
+            ("records", self.records, 4),
+            ("log_bytes", self.log_bytes, 4096),
+            ("copy_log_bytes", self.copy_log_bytes, 4096),
+        ];
+        match bounds.into_iter().find(|(_, value, min)| value < min) {
+            Some((setting, value, min)) => Err(SnapshotConfigError { setting, value, min }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Default for SnapshotConfig {
+    fn default() -> Self {
+        Self { records: 50_000, log_bytes: 64 << 20, keep_records: 1_000, copy_log_bytes: 256 << 20, copy_percent: 100 }
+    }
 }
 
 /// Why the driver stopped. The process stops with it.
@@ -76,6 +134,58 @@ pub enum DriverError {
         /// The record whose `prev_hash` is wrong.
         seq: LogSeq,
     },
+    /// A record is not the one that a snapshot was taken after.
+    #[error(
+        "record {seq} of the log is not the one that the snapshot was taken after: the log was changed; restore it from a backup"
+    )]
+    Changed {
+        /// Which record.
+        seq: LogSeq,
+    },
+    /// The log was trimmed, and the newest snapshot cannot be used, nor can one before it.
+    #[error(
+        "the log begins at record {first}, and the snapshot up to record {seq} cannot be used: restore blob {digest} from a backup"
+    )]
+    SnapshotUnusable {
+        /// The blob of the newest one.
+        digest: Digest,
+        /// What it holds.
+        seq: LogSeq,
+        /// Where the log begins.
+        first: LogSeq,
+        /// Why not.
+        source: LoadError,
+    },
+    /// The log was trimmed, and no record names a snapshot.
+    #[error("the log begins at record {first}, and no snapshot leads up to it: restore it from a backup")]
+    NoSnapshot {
+        /// Where the log begins.
+        first: LogSeq,
+    },
+    /// The log was trimmed beyond what the read model has, and its copy cannot be used.
+    #[error(
+        "the log begins at record {first}, and the copy of the read model up to record {seq} cannot be used: restore blob {digest} from a backup"
+    )]
+    ReadModelUnusable {
+        /// The copy's blob.
+        digest: Digest,
+        /// What it holds.
+        seq: LogSeq,
+        /// Where the log begins.
+        first: LogSeq,
+        /// Why not.
+        source: CopyError,
+    },
+    /// The log was trimmed beyond what the read model has, and no record names a copy that leads up to it.
+    #[error(
+        "the log begins at record {first}, the read model ends at record {position}, and no copy fills the gap: restore a backup"
+    )]
+    NoReadModel {
+        /// Where the read model ends.
+        position: LogSeq,
+        /// Where the log begins.
+        first: LogSeq,
+    },
     /// The log ends before what the read model has taken from it.
     #[error(
         "the log ends at record {last}, and record {seen} was there before: the log lost its end; restore it from a backup"
@@ -96,9 +206,18 @@ pub enum DriverError {
         /// What the log holds.
         seen: Term,
     },
-    /// The election failed.
-    #[error("cannot take part in the election")]
-    Membership(#[from] MembershipError),
+    /// A record was appended by somebody who did not lead.
+    #[error(
+        "record {seq} of the log is of term {found}, but term {current} had begun: the log was changed; restore it from a backup"
+    )]
+    TermMixed {
+        /// Which record.
+        seq: LogSeq,
+        /// Its term.
+        found: Term,
+        /// The term that had begun.
+        current: Term,
+    },
     /// The bus refused a subscription.
     #[error("cannot listen to hosts")]
     Bus(#[from] BusError),
@@ -138,12 +257,13 @@ impl Driver {
             blobs: Arc::clone(&ground.blobs),
             clock: Clock::start(),
             standing,
+            published: watch::Sender::new(LogSeq(0)),
         });
         let handle = Handle { requests: sender, shared: Arc::clone(&shared) };
         (Self { config, ground, shared, requests, published: LogSeq(0) }, handle)
     }
 
-    /// Campaigns, leads, and campaigns again, until `shutdown`.
+    /// Follows, leads when elected, and follows again, until `shutdown`.
     ///
     /// # Errors
     ///
@@ -151,19 +271,35 @@ impl Driver {
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), DriverError> {
         let mut pause = NO_SPACE_PAUSE_MIN;
         loop {
-            let campaign = self.ground.membership.campaign(&self.config.node);
-            let leadership = tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                leadership = campaign => leadership?,
+            // Anew after every leadership: what the core had decided and the log does not hold is gone with it.
+            let Some(fold) = self.begin(&shutdown).await? else { return Ok(()) };
+            let follower = Follower::new(&self.config, &self.ground, &self.shared, fold);
+            let followed = follower.follow(&mut self.requests, &mut self.published, &shutdown).await;
+            let (fold, leadership) = match followed {
+                Ok(Some(elected)) => elected,
+                Ok(None) => return Ok(()),
+                Err(DriverError::Log(LogError::Missing { seq })) if self.was_trimmed(seq).await? => {
+                    tracing::warn!(%seq, "the log was trimmed before this node had read it: it begins anew with a snapshot");
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
-            let replay = Replay::run(&self.ground, &self.shared, &mut self.published).await?;
-            let leader = Leader::new(&self.config, &self.ground, &self.shared, replay, &leadership)?;
-            let led = leader.lead(&mut self.requests, &mut self.published, leadership, &shutdown).await;
+            let leader = Leader::new(&self.config, &self.ground, &self.shared, fold, leadership.term)?;
+            let led = leader.lead(&mut self.requests, &mut self.published, &leadership, &shutdown).await;
             self.shared.standing.send_modify(|standing| {
                 standing.leading = false;
                 standing.leader = None;
             });
-            match led? {
+            // Others need not wait for the lease to end by itself.
+            leadership.lease.release().await;
+            let led = match led {
+                Err(DriverError::Bus(error)) => {
+                    tracing::warn!(%error, "cannot lead without hearing of hosts");
+                    LeadershipEnd::Lost
+                }
+                led => led?,
+            };
+            match led {
                 LeadershipEnd::Shutdown => return Ok(()),
                 LeadershipEnd::Lost => pause = NO_SPACE_PAUSE_MIN,
                 LeadershipEnd::NoSpace => {
@@ -171,29 +307,48 @@ impl Driver {
                         retry_s = pause.as_secs(),
                         "the disk is full: nothing is accepted until there is space"
                     );
-                    self.refuse_for_want_of_space(pause, &shutdown).await;
+                    self.shared.standing.send_modify(|standing| standing.no_space = true);
+                    self.refuse_while(&Refusal::NoSpace, tokio::time::sleep(pause), &shutdown).await;
                     pause = (pause * 2).min(NO_SPACE_PAUSE_MAX);
                 }
             }
         }
     }
 
-    /// Answers everybody that the disk is full, for `pause`.
-    async fn refuse_for_want_of_space(&mut self, pause: Duration, shutdown: &CancellationToken) {
-        self.shared.standing.send_modify(|standing| standing.no_space = true);
-        let over = tokio::time::sleep(pause);
+    /// The beginning of the log, as soon as it can be reached; `None` when asked to stop before.
+    async fn begin(&mut self, shutdown: &CancellationToken) -> Result<Option<Fold>, DriverError> {
+        loop {
+            match Fold::begin(&self.ground, &self.shared, &mut self.published).await {
+                Ok(fold) => return Ok(Some(fold)),
+                Err(DriverError::Log(LogError::Unreachable { action, reason })) => {
+                    tracing::warn!(%reason, "cannot {action} the log, trying again");
+                }
+                Err(DriverError::Log(LogError::Missing { seq })) if self.was_trimmed(seq).await? => {
+                    tracing::warn!(%seq, "the log was trimmed while this node looked where to begin, trying again");
+                }
+                Err(error) => return Err(error),
+            }
+            self.refuse_while(&Refusal::NotLeader, tokio::time::sleep(LOG_RETRY), shutdown).await;
+            if shutdown.is_cancelled() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Whether a record is missing because nobody needs it any more who starts with a snapshot.
+    async fn was_trimmed(&self, seq: LogSeq) -> Result<bool, DriverError> {
+        Ok(self.ground.log.first_seq().await? > seq)
+    }
+
+    /// Refuses everything until `over`.
+    async fn refuse_while(&mut self, refusal: &Refusal, over: impl Future<Output = ()>, shutdown: &CancellationToken) {
         tokio::pin!(over);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = &mut over => return,
                 request = self.requests.recv() => match request {
-                    Some(Request::Command(_, answer)) => drop(answer.send(Err(Refusal::NoSpace))),
-                    Some(Request::Commands(commands, answer)) => {
-                        drop(answer.send(vec![Err(Refusal::NoSpace); commands.len()]));
-                    }
-                    // Dropping the sender tells the asker that there is no answer.
-                    Some(_) => {}
+                    Some(request) => forward::refuse(request, refusal),
                     None => return,
                 },
             }
@@ -201,6 +356,8 @@ impl Driver {
     }
 }
 
+/// The wait before a log that cannot be reached is tried again.
+const LOG_RETRY: Duration = Duration::from_millis(500);
 /// How long the first full disk is waited out.
 const NO_SPACE_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// How long a disk that stays full is waited out between two tries.

@@ -38,7 +38,7 @@ pub struct FinalWait {
 }
 
 impl FinalWait {
-    /// Waits for the end; `None` when this node stops.
+    /// Waits for the end; `None` when this node stops, or cannot tell.
     pub async fn ended(self) -> Option<FinalNotice> {
         self.receiver.await.ok()
     }
@@ -68,6 +68,13 @@ impl Finals {
             if waiters.is_empty() {
                 shard.remove(&task);
             }
+        }
+    }
+
+    /// Ends every wait without an end: this node has not seen all that happened and begins anew.
+    pub fn interrupt(&self) {
+        for shard in &self.shards {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     }
 

@@ -1,13 +1,14 @@
 //! What everything but the driver holds: ask the leader, look things up, wait for an end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use wasmill_fabric::Blobs;
-use wasmill_protocol::command::{Command, Done, Refusal};
+use wasmill_protocol::command::{Command, Done, Overload, Refusal};
 use wasmill_protocol::{HostId, LogSeq, TaskId, Term, Timestamp};
-use wasmill_scheduler_core::io::{BenchedPolicy, Counters, HostView, QueueDepth, Waiting};
+use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth, Waiting};
 
 use crate::clock::Clock;
 use crate::directory::Directory;
@@ -20,6 +21,9 @@ pub const REQUESTS_WAITING_MAX: usize = 4096;
 
 /// Commands of one batch at most.
 pub const BATCH_COMMANDS_MAX: usize = 4096;
+
+/// How long a question to the leader may take, and a wait for a record.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a client is told to wait when the driver's queue is full.
 const RETRY_MS: u64 = 500;
@@ -47,6 +51,8 @@ pub struct Shared {
     pub clock: Clock,
     /// Where this node stands; changes with leadership.
     pub standing: watch::Sender<Standing>,
+    /// The last record that readers of this node see.
+    pub published: watch::Sender<LogSeq>,
 }
 
 /// Where this node stands.
@@ -60,10 +66,10 @@ pub struct Standing {
     pub term: Term,
     /// Whether this node leads and answers commands.
     pub leading: bool,
+    /// Whether this node has once seen the log up to where it ended when the node began.
+    pub caught_up: bool,
     /// Set while nothing can be written because the disk is full.
     pub no_space: bool,
-    /// The last durable record.
-    pub log_seq: LogSeq,
 }
 
 /// What is asked of the driver.
@@ -90,12 +96,14 @@ pub struct Overview {
     pub hosts: Vec<HostView>,
     /// Tasks by state.
     pub queue: QueueDepth,
-    /// What was counted.
-    pub counters: Counters,
+    /// What was counted, by name.
+    pub counters: BTreeMap<String, u64>,
     /// Policies in whose place the built-in default decides.
     pub policies_benched: Vec<BenchedPolicy>,
     /// When this was so.
     pub at: Timestamp,
+    /// The record that makes all of this true.
+    pub log_seq: LogSeq,
 }
 
 impl Handle {
@@ -139,6 +147,26 @@ impl Handle {
         self.ask(|answer| Request::Drain(host, draining, answer)).await.unwrap_or(false)
     }
 
+    /// Waits until this node shows a record, for a bounded time; whether it does.
+    pub async fn reach(&self, seq: LogSeq) -> bool {
+        let mut published = self.shared.published.subscribe();
+        tokio::time::timeout(ANSWER_TIMEOUT, published.wait_for(|last| *last >= seq)).await.is_ok()
+    }
+
+    /// Makes sure that this node shows everything that anybody has been answered so far. Whether it had not before, and does now.
+    ///
+    /// Costs nothing on the leader, which shows everything before it answers.
+    pub async fn catch_up(&self) -> bool {
+        if self.shared.standing.borrow().leading {
+            return false;
+        }
+        let before = *self.shared.published.borrow();
+        match self.overview().await {
+            Some(overview) if overview.log_seq > before => self.reach(overview.log_seq).await,
+            _ => false,
+        }
+    }
+
     /// What the driver publishes.
     pub fn shared(&self) -> &Shared {
         &self.shared
@@ -151,18 +179,15 @@ impl Handle {
 
     fn send(&self, request: Request) -> Result<(), Refusal> {
         if self.shared.read_model.lagging() {
-            return Err(Refusal::Overloaded { what: "the read model is behind".to_owned(), retry_ms: RETRY_MS });
+            return Err(Refusal::Overloaded { what: Overload::ReadModel, retry_ms: RETRY_MS });
         }
         self.requests.try_send(request).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                Refusal::Overloaded { what: "the scheduler's queue is full".to_owned(), retry_ms: RETRY_MS }
-            }
+            mpsc::error::TrySendError::Full(_) => Refusal::Overloaded { what: Overload::Commands, retry_ms: RETRY_MS },
             mpsc::error::TrySendError::Closed(_) => Refusal::NotLeader,
         })
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
-        const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
         let (answer, answered) = oneshot::channel();
         self.requests.try_send(request(answer)).ok()?;
         tokio::time::timeout(ANSWER_TIMEOUT, answered).await.ok()?.ok()

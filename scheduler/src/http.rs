@@ -45,7 +45,7 @@ use wasmill_protocol::limits::{Caps, MIB};
 
 use crate::handle::Handle;
 
-pub use auth::{BootstrapError, bootstrap_admin};
+pub use auth::{BootstrapError, adopt_admin, bootstrap_admin, bootstrap_first_admin};
 pub use body::Pace;
 pub use gate::{GateError, ModuleGate, Upload, UploadBytes};
 pub use openapi::document as openapi_document;

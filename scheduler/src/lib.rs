@@ -10,6 +10,7 @@ pub mod handle;
 pub mod http;
 pub mod progress;
 pub mod read_model;
+mod snapshot;
 pub mod sweep;
 
 pub use handle::Handle;

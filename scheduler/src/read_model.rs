@@ -6,6 +6,7 @@
 //! After a crash the file is behind the log, and is fed again from [`ReadModel::flushed`] on.
 
 mod codec;
+mod copy;
 mod filter;
 mod flush;
 mod fold;
@@ -28,15 +29,16 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use wasmill_protocol::event::EventBody;
 use wasmill_protocol::record::Record;
-use wasmill_protocol::{Digest, LogSeq, Payload, TaskId, TaskSpec, TenantName, Timestamp};
+use wasmill_protocol::{Attempt, Digest, LogSeq, Payload, TaskId, TaskSpec, TenantName, Timestamp};
 
+pub use self::copy::CopyError;
 pub use self::filter::{Cursor, Page, ParseCursorError, TaskFilter};
 use self::flush::{Gathered, Pipeline, Sweep};
 use self::fold::Standing;
 use self::pending::PendingEvent;
 use self::read::Stored;
 use self::readers::Readers;
-pub use self::row::{HISTORY_ENTRIES_MAX, History, HistoryEntry, HistoryEvent, TaskRow};
+pub use self::row::{BeganWith, HISTORY_ENTRIES_MAX, History, HistoryEntry, HistoryEvent, TaskRow};
 
 /// The file in the data directory.
 const FILE: &str = "read-model.sqlite";
@@ -99,6 +101,7 @@ impl ReadModel {
     pub fn open(dir: &Path) -> Result<Self, OpenReadModelError> {
         let path = dir.join(FILE);
         let failed = |source| OpenReadModelError::Storage { path: path.clone(), source };
+        copy::clear(&path).map_err(|error| failed(error.into()))?;
         let (connection, position) = store::open_writer(&path)?;
         let sink = write::Sink::new(connection).map_err(|error| failed(error.into()))?;
         let pipeline = Arc::new(Pipeline::new(position));
@@ -158,6 +161,20 @@ impl ReadModel {
     /// As [`ReadModel::task`].
     pub async fn history(&self, tenant: &TenantName, id: TaskId) -> Result<Option<History>, ReadError> {
         Ok(self.find(tenant, id).await?.map(|stored| stored.standing.into_history()))
+    }
+
+    /// The checkpoint that an attempt of a task began with; `None` when the tenant has no task of this id.
+    ///
+    /// # Errors
+    ///
+    /// As [`ReadModel::task`].
+    pub async fn began_with(
+        &self,
+        tenant: &TenantName,
+        id: TaskId,
+        attempt: Attempt,
+    ) -> Result<Option<BeganWith>, ReadError> {
+        Ok(self.find(tenant, id).await?.map(|stored| stored.standing.began_with(attempt)))
     }
 
     async fn find(&self, tenant: &TenantName, id: TaskId) -> Result<Option<Stored>, ReadError> {

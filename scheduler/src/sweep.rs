@@ -14,29 +14,36 @@ const INTERVAL: Duration = Duration::from_secs(600);
 /// Younger blobs are left alone: the record that refers to them may be on its way.
 const BLOB_AGE_MIN: Duration = Duration::from_secs(3600);
 
-/// Sweeps every ten minutes until `shutdown`.
+/// Sweeps at once and every ten minutes, until `shutdown`. At once, because a read model that was filled again shows what had been removed before.
 pub async fn run(handle: Handle, retention: Duration, shutdown: CancellationToken) {
     loop {
+        once(&handle, retention, SystemTime::now()).await;
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(INTERVAL) => {}
         }
-        let shared = handle.shared();
-        let now = shared.clock.now();
-        match shared.read_model.sweep_retention(now, retention).await {
-            Ok(0) => {}
-            Ok(tasks) => tracing::info!(tasks, "removed tasks whose retention is over"),
-            Err(error) => tracing::warn!(%error, "cannot remove tasks whose retention is over"),
-        }
-        match sweep_blobs(shared, SystemTime::now()).await {
-            Ok(0) => {}
-            Ok(blobs) => tracing::info!(blobs, "removed blobs that nothing refers to"),
-            Err(error) => tracing::warn!(%error, "cannot sweep the blobs"),
-        }
     }
 }
 
-/// Removes blobs that are old enough and that no task and no module refers to. Answers how many.
+/// Sweeps once; blobs as of `now`, and only while this node leads: what it has not read yet may refer to any of them.
+pub async fn once(handle: &Handle, retention: Duration, now: SystemTime) {
+    let shared = handle.shared();
+    match shared.read_model.sweep_retention(shared.clock.now(), retention).await {
+        Ok(0) => {}
+        Ok(tasks) => tracing::info!(tasks, "removed tasks whose retention is over"),
+        Err(error) => tracing::warn!(%error, "cannot remove tasks whose retention is over"),
+    }
+    if !handle.standing().leading {
+        return;
+    }
+    match sweep_blobs(shared, now).await {
+        Ok(0) => {}
+        Ok(blobs) => tracing::info!(blobs, "removed blobs that nothing refers to"),
+        Err(error) => tracing::warn!(%error, "cannot sweep the blobs"),
+    }
+}
+
+/// Removes blobs that are old enough and that no task, no module and no snapshot refers to. Answers how many.
 async fn sweep_blobs(shared: &Shared, now: SystemTime) -> Result<u64, BlobError> {
     let blobs = Arc::clone(&shared.blobs);
     let mut removed = 0;
@@ -56,7 +63,11 @@ fn is_old(blob: &BlobStat, now: SystemTime) -> bool {
 }
 
 async fn is_referenced(shared: &Shared, blob: &BlobStat) -> bool {
-    let in_modules = shared.directory.read().modules.values().any(|modules| modules.contains_key(&blob.digest));
+    let in_directory = {
+        let directory = shared.directory.read();
+        directory.current.contains(&blob.digest)
+            || directory.modules.values().any(|modules| modules.contains_key(&blob.digest))
+    };
     // When in doubt the blob stays.
-    in_modules || shared.read_model.is_referenced(blob.digest).await.unwrap_or(true)
+    in_directory || shared.read_model.is_referenced(blob.digest).await.unwrap_or(true)
 }

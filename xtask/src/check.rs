@@ -7,6 +7,7 @@ use crate::{fuzz, setup};
 
 /// Runs every check, also when one fails.
 pub(crate) fn run() -> Result<()> {
+    setup::protoc()?;
     let mut steps = Steps::new();
     steps.run("format", || {
         shell::run(&mut cargo(["fmt", "--all", "--check"]))?;

@@ -24,6 +24,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Runs the whole demonstration; fails when anything is not as it should be.
 pub(crate) fn run() -> Result<()> {
     setup::guest_targets()?;
+    setup::protoc()?;
     let dir = target_dir().join("demo");
     let guest_dir = dir.join("guests");
     let guests = guests::build_all(&guest_dir)?;

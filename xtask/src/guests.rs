@@ -10,8 +10,11 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::setup::packages;
+
 /// Components that export the task world.
-const TASKS: &[&str] = &["hello", "memory-hog", "noop", "prime-sieve", "resumable", "spin-forever", "word-count"];
+const TASKS: &[&str] =
+    &["dice", "hello", "memory-hog", "noop", "prime-sieve", "resumable", "spin-forever", "word-count"];
 /// Components that are WASI 0.2 commands.
 const COMMANDS_P2: &[&str] = &["thumbnail"];
 /// Core modules that are WASI 0.1 commands.
@@ -126,7 +129,8 @@ fn ensure_target(target: &str) -> Result<()> {
 
 fn clang_build(source: &Path, module: &Path) -> Result<()> {
     if !clang_works() {
-        install_clang()?;
+        eprintln!("installing what compiles C to WASI");
+        packages::install(C_PACKAGES).context("the example in C cannot be compiled")?;
         ensure!(clang_works(), "clang still cannot compile for WASI, although {} are installed", C_PACKAGES.join(", "));
     }
     // As in the Makefile beside the source; make itself may be missing.
@@ -157,26 +161,6 @@ fn clang_works() -> bool {
         Ok(clang.wait()?.success())
     };
     link().unwrap_or(false)
-}
-
-fn install_clang() -> Result<()> {
-    let command = format!("apt-get install --yes --no-install-recommends {}", C_PACKAGES.join(" "));
-    eprintln!("installing what compiles C to WASI: {command}");
-    let has_installed = is_root()
-        && apt_get(&["update", "--quiet"])
-        && apt_get(&[&["install", "--yes", "--no-install-recommends"], C_PACKAGES].concat());
-    ensure!(has_installed, "the example in C needs clang for WASI, which is missing; run as root: {command}");
-    Ok(())
-}
-
-fn is_root() -> bool {
-    let output = Command::new("id").arg("-u").output();
-    output.is_ok_and(|output| output.stdout == b"0\n")
-}
-
-fn apt_get(arguments: &[&str]) -> bool {
-    let status = Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(arguments).status();
-    status.is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]

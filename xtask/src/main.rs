@@ -3,9 +3,14 @@
 //! It depends on next to nothing, so that it is built within seconds on a machine that has built nothing yet.
 
 mod check;
+mod cluster;
 mod demo;
+mod fire;
+mod fleet;
 mod fuzz;
 mod guests;
+mod http;
+mod member;
 mod server;
 mod setup;
 mod shell;
@@ -26,6 +31,10 @@ struct Cli {
 enum Command {
     /// Build, start a server, run the examples on real input, and show what happened
     Demo,
+    /// Start a cluster on this machine: etcd, NATS, control nodes and hosts
+    Cluster(cluster::ClusterArgs),
+    /// Kill, pause and cut off the processes of a cluster under load, and check what clients were told
+    Fire(fire::FireArgs),
     /// Run every test
     Test(test::TestArgs),
     /// Check format, lints, documentation, and licences of dependencies
@@ -41,6 +50,8 @@ enum Command {
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Demo => demo::run(),
+        Command::Cluster(args) => cluster::run(&args),
+        Command::Fire(args) => fire::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Check => check::run(),
         Command::Fuzz(args) => fuzz::run(&args),

@@ -1,8 +1,16 @@
 //! Installs what is missing where this user may, else says by which command it is installed.
 
+pub(crate) mod packages;
+mod protoc;
+mod servers;
+
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
+
+pub(crate) use protoc::protoc;
+pub(crate) use servers::servers;
 
 use crate::shell::{self, program, target_dir, works};
 
@@ -16,6 +24,9 @@ const CARGO_DENY: [&str; 3] = ["cargo-deny", "--version", "=0.20.2"];
 /// Installs everything that `cargo xtask test` and `cargo xtask check` need.
 pub(crate) fn everything() -> Result<()> {
     guest_targets()?;
+    protoc()?;
+    servers()?;
+    network_tools()?;
     schemathesis()?;
     cargo_deny()?;
     Ok(())
@@ -34,17 +45,9 @@ pub(crate) fn guest_targets() -> Result<()> {
 
 /// Installs schemathesis into a virtual environment under the target directory; gives the program.
 pub(crate) fn schemathesis() -> Result<PathBuf> {
-    let venv = target_dir().join("venv");
-    let installed = venv.join("bin/schemathesis");
+    let installed = venv().join("bin/schemathesis");
     if !works(program(&installed).arg("--version")) {
-        python()?;
-        shell::run(program("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-        shell::run(program(venv.join("bin/pip")).args([
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            SCHEMATHESIS,
-        ]))?;
+        shell::run(pip()?.arg(SCHEMATHESIS))?;
     }
     Ok(installed)
 }
@@ -53,18 +56,47 @@ pub(crate) fn schemathesis() -> Result<PathBuf> {
 pub(crate) fn cpp_compiler() -> Result<()> {
     let has_one = || works(program("c++").arg("--version"));
     if !has_one() {
-        apt_install(&["g++"])?;
+        packages::install(&["g++"])?;
         ensure!(has_one(), "there still is no `c++`, although g++ is installed");
     }
     Ok(())
+}
+
+/// `pip install` of the virtual environment, which is made if it is not there.
+fn pip() -> Result<Command> {
+    let pip = venv().join("bin/pip");
+    if !works(program(&pip).arg("--version")) {
+        python()?;
+        shell::run(program("python3").args(["-m", "venv", "--clear"]).arg(venv()))?;
+    }
+    let mut command = program(pip);
+    command.args(["install", "--quiet", "--disable-pip-version-check"]);
+    Ok(command)
+}
+
+fn venv() -> PathBuf {
+    target_dir().join("venv")
 }
 
 /// Python with `venv`, which Debian and Ubuntu package apart.
 fn python() -> Result<()> {
     let has_venv = || works(program("python3").args(["-c", "import venv, ensurepip"]));
     if !has_venv() {
-        apt_install(&["python3", "python3-venv"])?;
+        packages::install(&["python3", "python3-venv"])?;
         ensure!(has_venv(), "python3 still has no venv and ensurepip, although python3-venv is installed");
+    }
+    Ok(())
+}
+
+/// What makes network namespaces and enters them.
+pub(crate) fn network_tools() -> Result<()> {
+    let has_tools = || ["ip", "unshare", "nsenter", "setpriv"].iter().all(|tool| works(program(tool).arg("-V")));
+    if !has_tools() {
+        packages::install(&["iproute2", "util-linux"])?;
+        ensure!(
+            has_tools(),
+            "ip, unshare, nsenter or setpriv still do not work, although iproute2 and util-linux are installed"
+        );
     }
     Ok(())
 }
@@ -80,21 +112,4 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
         shell::run(program("cargo").args(["install", "--locked", "--root"]).arg(&root).args(CARGO_DENY))?;
     }
     Ok(installed)
-}
-
-/// Installs packages of Debian or Ubuntu.
-fn apt_install(packages: &[&str]) -> Result<()> {
-    let by_hand = format!("apt-get install --yes --no-install-recommends {}", packages.join(" "));
-    let apt_get = |arguments: &[&str]| {
-        let mut command = program("apt-get");
-        shell::run(command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments)).is_ok()
-    };
-    let install = [&["install", "--yes", "--no-install-recommends"], packages].concat();
-    let is_installed = is_root() && apt_get(&["update", "--quiet"]) && apt_get(&install);
-    ensure!(is_installed, "{} missing; run as root: {by_hand}", packages.join(" and "));
-    Ok(())
-}
-
-fn is_root() -> bool {
-    shell::capture(program("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }

@@ -20,6 +20,11 @@ pub(crate) fn target_dir() -> PathBuf {
     }
 }
 
+/// Creates a directory and those above it.
+pub(crate) fn create_dir(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))
+}
+
 /// Cargo, in the workspace.
 pub(crate) fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> Command {
     let mut command = program("cargo");

@@ -22,6 +22,8 @@ pub(crate) struct TestArgs {
 /// Builds once, then runs every test, also when some fail.
 pub(crate) fn run(args: &TestArgs) -> Result<()> {
     setup::guest_targets()?;
+    setup::protoc()?;
+    let servers = setup::servers()?;
     let guest_dir = target_dir().join("guests");
     let mut steps = Steps::new();
     steps.run("guests", || guests::build_all(&guest_dir).map(drop));
@@ -30,7 +32,8 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     let binary = target_dir().join("debug/wasmill");
     steps.run("tests", || {
         let mut tests = cargo(["test", "--workspace", "--locked", "--no-fail-fast"]);
-        shell::run(tests.env("WASMILL_BIN", &binary).env("WASMILL_GUESTS", &guest_dir))
+        tests.env("WASMILL_BIN", &binary).env("WASMILL_GUESTS", &guest_dir).env("WASMILL_SERVERS", &servers);
+        shell::run(&mut tests)
     });
     steps.run("simulation", || simulate(args.sim_seconds));
     steps.run("HTTP by properties", || http(&binary, args.http_examples));

@@ -1,7 +1,6 @@
 //! `wasmill alias`: names that point at modules.
 
 use reqwest::Method;
-use wasmill_protocol::Digest;
 use wasmill_protocol::api::{AliasDoc, Page, PutAlias};
 
 use crate::client::{Client, Path};
@@ -22,8 +21,8 @@ enum Action {
     Set {
         /// The name, like `resize` or `resize:v3`
         name: String,
-        /// The module's digest, `sha256:…`
-        digest: Digest,
+        /// The module: its digest, `sha256:…`, or another name of it
+        target: String,
     },
     /// Remove a name
     Rm {
@@ -38,8 +37,13 @@ enum Action {
 pub(crate) async fn run(client: &Client, json: bool, args: &AliasArgs) -> Outcome {
     let aliases = Path::new("/v1/aliases");
     match &args.action {
-        Action::Set { name, digest } => {
-            let answer = client.send_json(Method::PUT, &aliases.segment(name), &PutAlias { digest: *digest }).await?;
+        Action::Set { name, target } => {
+            let digest = match target.parse() {
+                Ok(digest) => digest,
+                // A name points at a module and not at another name: it stays there when the other one moves.
+                Err(_) => client.get(&aliases.clone().segment(target)).await?.json::<AliasDoc>()?.digest,
+            };
+            let answer = client.send_json(Method::PUT, &aliases.segment(name), &PutAlias { digest }).await?;
             if json && !answer.body.is_empty() {
                 output::print_json(&answer.body)?;
             }

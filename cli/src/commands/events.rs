@@ -43,6 +43,8 @@ fn details(event: &TaskEventDoc) -> String {
         event.message.clone(),
         event.state.map(|state| format!("now {}", state.as_str())),
         event.not_before.map(|time| format!("not before {time}")),
+        event.fuel.map(|fuel| format!("fuel {fuel}")),
+        event.cached.map(|_| "known from an earlier run".to_owned()),
         event.priority.map(|priority| format!("priority {priority}")),
         event.bytes.map(show_bytes),
         event.times.map(|times| format!("{times} times")),

@@ -52,7 +52,7 @@ fn print(task: TaskDoc) -> Result<(), Failure> {
         ("reason", task.reason),
         ("cancelled for", task.cancel_reason),
         ("waiting for", task.waiting_for),
-        ("attempt", Some(format!("{} of {}", task.attempt, task.attempts_max))),
+        ("attempt", Some(describe_attempt(task.attempt.0, task.attempts_max))),
         ("host", task.host.map(|host| host.to_string())),
         ("priority", Some(task.priority.to_string()).filter(|_| task.priority != 0)),
         ("progress", progress.map(|progress| format!("{}/{} {}", progress.done, progress.total, progress.message))),
@@ -61,7 +61,7 @@ fn print(task: TaskDoc) -> Result<(), Failure> {
         ("message", outcome.and_then(|outcome| said(&outcome.message))),
         ("exit code", outcome.and_then(|outcome| outcome.exit_code).map(|code| code.to_string())),
         ("backtrace", outcome.and_then(|outcome| said(&outcome.backtrace.as_ref()?.join(" < ")))),
-        ("usage", task.usage.as_ref().map(describe_usage)),
+        ("usage", task.usage.as_ref().map(|usage| describe_usage(usage, task.cached))),
         ("retry of", task.retry_of.map(|id| id.to_string())),
         ("created", Some(task.created_at.to_string())),
         ("started", task.started_at.map(|time| time.to_string())),
@@ -69,11 +69,21 @@ fn print(task: TaskDoc) -> Result<(), Failure> {
     ])
 }
 
+/// Which attempt it is, of how many. Only failures of its own count towards the most that there are: a task that was handed back can be
+/// at a higher number.
+fn describe_attempt(attempt: u32, attempts_max: u32) -> String {
+    if attempt <= attempts_max {
+        return format!("{attempt} of {attempts_max}");
+    }
+    format!("{attempt}; of at most {attempts_max} that count, attempts that were lost or handed back do not")
+}
+
 /// One line for people.
-fn describe_usage(usage: &UsageDoc) -> String {
+fn describe_usage(usage: &UsageDoc, cached: bool) -> String {
     let fuel = usage.fuel.map(|fuel| format!(", fuel {fuel}")).unwrap_or_default();
+    let ran = if cached { "known from an earlier run that took" } else { "ran" };
     format!(
-        "queued {}, ran {}, CPU {}{fuel}, memory {}, in {}, out {}",
+        "queued {}, {ran} {}, CPU {}{fuel}, memory {}, in {}, out {}",
         show_us(usage.queue_us),
         show_us(usage.run_us),
         show_us(usage.cpu_us),
@@ -81,4 +91,16 @@ fn describe_usage(usage: &UsageDoc) -> String {
         show_bytes(usage.input_bytes),
         show_bytes(usage.output_bytes),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_that_was_handed_back_is_no_more_than_there_may_be() {
+        assert_eq!(describe_attempt(0, 3), "0 of 3");
+        assert_eq!(describe_attempt(3, 3), "3 of 3");
+        assert!(describe_attempt(2, 1).starts_with("2; of at most 1 that count"));
+    }
 }

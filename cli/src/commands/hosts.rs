@@ -1,5 +1,6 @@
-//! `wasmill hosts`: lists hosts.
+//! `wasmill hosts`: lists hosts, and drains them.
 
+use reqwest::Method;
 use wasmill_protocol::api::{HostDoc, Page};
 
 use crate::client::{Client, Path};
@@ -8,8 +9,44 @@ use crate::failure::{Exit, Outcome};
 use crate::output::{self, Table};
 use crate::units::{show_age, show_bytes, wall_clock};
 
+/// Lists hosts, or drains one
+#[derive(Debug, clap::Args)]
+pub(crate) struct HostsArgs {
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Give a host no new attempts; those that it has go on
+    Drain(HostArgs),
+    /// Let a host take attempts again
+    Undrain(HostArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct HostArgs {
+    /// Which host, as `wasmill hosts` lists it
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+/// Does what is asked; lists hosts when nothing else is.
+pub(crate) async fn run(client: &Client, json: bool, args: &HostsArgs) -> Outcome {
+    match &args.action {
+        None => list(client, json).await,
+        Some(Action::Drain(host)) => set(client, &host.id, "drain").await,
+        Some(Action::Undrain(host)) => set(client, &host.id, "undrain").await,
+    }
+}
+
+async fn set(client: &Client, id: &str, action: &str) -> Outcome {
+    client.answer(client.request(Method::POST, &Path::new("/v1/hosts").segment(id).segment(action))).await?;
+    Ok(Exit::Done)
+}
+
 /// Prints a line for each host.
-pub(crate) async fn run(client: &Client, json: bool) -> Outcome {
+async fn list(client: &Client, json: bool) -> Outcome {
     let answer = client.get(&Path::new("/v1/hosts").query("limit", 1000)).await?;
     if json {
         output::print_json(&answer.body)?;

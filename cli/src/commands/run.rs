@@ -9,7 +9,7 @@ use wasmill_protocol::{TaskId, TaskState};
 
 use crate::client::{Answer, Client, ClientError, Path};
 use crate::commands::task_args::{InputArgs, TaskArgs};
-use crate::commands::{push, task_path, wait};
+use crate::commands::{describe, push, task_path, wait};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupts;
 use crate::output;
@@ -138,16 +138,7 @@ fn describe_failure(task: &TaskDoc) -> String {
         text.push_str(&format!(": {}", output::printable(reason)));
     }
     if let Some(outcome) = &task.outcome {
-        text.push_str(&format!(": {}", outcome.kind.as_str()));
-        if let Some(trap) = outcome.trap {
-            text.push_str(&format!(" ({})", trap.as_str()));
-        }
-        if !outcome.message.is_empty() {
-            text.push_str(&format!(": {}", output::printable(&outcome.message)));
-        }
-        for frame in outcome.backtrace.iter().flatten() {
-            text.push_str(&format!("\n  at {}", output::printable(frame)));
-        }
+        text.push_str(&format!(": {}", describe::outcome(outcome)));
     }
     text.push_str(&format!("\n  what to do: see what happened with `wasmill events {}`", task.id));
     text

@@ -17,6 +17,9 @@ pub struct Server {
     options: Vec<String>,
 }
 
+/// Where the settings are, when there are any.
+const SETTINGS_FILE: &str = "settings.toml";
+
 #[derive(Debug)]
 struct Process {
     child: Child,
@@ -44,6 +47,17 @@ impl Server {
         let data = tempfile::tempdir().expect("a directory can be made");
         let options: Vec<_> = options.iter().map(ToString::to_string).collect();
         Self { process: Process::start(data.path(), &options), data, options }
+    }
+
+    /// One with settings of its own, as a file in its data directory.
+    ///
+    /// # Panics
+    ///
+    /// It does not get ready.
+    pub fn start_with_settings(settings: &str) -> Self {
+        let data = tempfile::tempdir().expect("a directory can be made");
+        std::fs::write(data.path().join(SETTINGS_FILE), settings).expect("a file can be written there");
+        Self { process: Process::start(data.path(), &[]), data, options: Vec::new() }
     }
 
     /// `kill -9`, and a new start on the same data.
@@ -190,6 +204,10 @@ impl Process {
     fn start(data: &Path, options: &[String]) -> Self {
         let mut command = Command::new(binary());
         command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(options);
+        let settings = data.join(SETTINGS_FILE);
+        if settings.exists() {
+            command.arg("--config").arg(settings);
+        }
         // What the developer's own shell is set to must not lead elsewhere.
         command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env_remove("OTEL_SERVICE_NAME");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the binary can be started");

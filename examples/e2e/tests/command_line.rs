@@ -83,6 +83,11 @@ fn aliases_move_and_tasks_keep_their_module() {
     let _ = server.run(&["modules", "rm", &digest]).with_code(4);
     let _ = server.run(&["cancel", &waiting]).done();
     let _ = server.run(&["modules", "rm", &digest]).done();
+    let _ = server.run(&["alias", "set", "hello:v2", "hello"]).done();
+    let names = server.run(&["alias", "ls", "--json"]).done().json();
+    let same = names["items"].as_array().into_iter().flatten().filter(|alias| alias["digest"] == other.as_str());
+    assert_eq!(same.count(), 2, "a name of a name points at its module: {names}");
+    let _ = server.run(&["alias", "set", "hello:v3", "nobody"]).with_code(4);
     let _ = server.run(&["alias", "rm", "hello"]).done();
     let _ = server.run(&["run", "hello"]).with_code(4);
 }

@@ -63,6 +63,45 @@ fn a_kill_under_load_loses_nothing_and_repeats_nothing() {
     assert_eq!(listed, ids.into_iter().collect());
 }
 
+/// Snapshots and copies of the read model all the time, and everything trimmed that can be.
+const SNAPSHOTS_ALL_THE_TIME: &str = "\
+    [snapshot]\nrecords = 4\nlog_bytes = 4096\nkeep_records = 0\ncopy_log_bytes = 4096\ncopy_percent = 0\n";
+
+#[test]
+fn f32_kills_while_snapshots_are_taken_lose_nothing() {
+    const ROUNDS: usize = 6;
+    const TASKS_PER_ROUND: usize = 400;
+    let mut server = Server::start_with_settings(SNAPSHOTS_ALL_THE_TIME);
+    server.push("prime-sieve");
+    let mut expected = BTreeSet::new();
+    for round in 0..ROUNDS {
+        let flood: String = flood()
+            .lines()
+            .skip(round * TASKS_PER_ROUND)
+            .take(TASKS_PER_ROUND)
+            .fold(String::new(), |text, line| text + line + "\n");
+        let submitted = server.run_with(&["submit", "--ndjson", "-"], flood.as_bytes()).done();
+        expected.extend(submitted.text().lines().map(str::to_owned));
+        server.kill();
+        if round % 2 == 1 {
+            // Whoever has no read model begins with its copy.
+            for file in ["read-model.sqlite", "read-model.sqlite-wal", "read-model.sqlite-shm"] {
+                let _ = std::fs::remove_file(server.data().join(file));
+            }
+        }
+        server.restart();
+    }
+    server.wait_until_idle();
+    let count = ROUNDS * TASKS_PER_ROUND;
+    let tasks = until("the listing to be complete", || Some(server.tasks()).filter(|tasks| tasks.len() == count));
+    assert!(tasks.iter().all(|task| task["state"] == "succeeded"));
+    let listed: BTreeSet<String> = tasks.iter().filter_map(|task| task["id"].as_str().map(str::to_owned)).collect();
+    assert_eq!(listed, expected);
+    let again = server.run_with(&["submit", "--ndjson", "-"], flood().as_bytes()).done();
+    let repeated = again.text().lines().filter(|id| expected.contains(*id)).count();
+    assert_eq!(repeated, count, "keys of all times are known");
+}
+
 #[test]
 fn a_killed_task_continues_from_its_checkpoint() {
     let mut server = Server::start();

@@ -29,7 +29,7 @@ const TMP: &str = "tmp";
 const SHARDS: u16 = 256;
 
 /// Blobs below one directory.
-pub(super) struct EmbeddedBlobs {
+pub(crate) struct FileBlobs {
     files: Arc<Files>,
 }
 
@@ -39,22 +39,29 @@ struct Files {
     /// Held while a blob appears and while one is looked at and removed: a sweep must not remove what has just been stored
     /// anew.
     sweep: Mutex<()>,
-    _lock: Arc<DirLock>,
+    _lock: Option<Arc<DirLock>>,
 }
 
-impl EmbeddedBlobs {
-    pub(super) fn open(dir: &Path, lock: Arc<DirLock>) -> Result<Self, OpenError> {
+impl FileBlobs {
+    /// Blobs in a data directory.
+    pub(super) fn open_locked(dir: &Path, lock: Arc<DirLock>) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Directory { action: "prepare", path: dir.join(TMP), source };
+        Self::prepare(dir, Some(lock)).map_err(failed)
+    }
+
+    /// Blobs in a directory that nobody else uses.
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        Self::prepare(dir, None)
+    }
+
+    fn prepare(dir: &Path, lock: Option<Arc<DirLock>>) -> io::Result<Self> {
         let tmp = dir.join(TMP);
-        let failed = |action| {
-            let path = tmp.clone();
-            move |source| OpenError::Directory { action, path, source }
-        };
         // What a crash left half written.
         match fs::remove_dir_all(&tmp) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("clear")(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        files::create_dir_private(&tmp).map_err(failed("create"))?;
+        files::create_dir_private(&tmp)?;
         Ok(Self { files: Arc::new(Files { dir: dir.to_owned(), sweep: Mutex::new(()), _lock: lock }) })
     }
 
@@ -68,7 +75,7 @@ impl EmbeddedBlobs {
     }
 }
 
-impl Blobs for EmbeddedBlobs {
+impl Blobs for FileBlobs {
     fn create(&self) -> BoxFuture<'_, Result<Box<dyn BlobWriter>, BlobError>> {
         let files = Arc::clone(&self.files);
         blocking(move || Ok(Box::new(writer::FileWriter::create(files)?) as Box<dyn BlobWriter>)).boxed()

@@ -15,51 +15,108 @@ use crate::{Bus, BusError, Message, Responder, Subscription};
 /// Messages stay in the process, so this is a bound and not a cost.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-type Subscribers = HashMap<String, Vec<mpsc::Sender<Message>>>;
+/// Those of one subject.
+#[derive(Default)]
+struct Subscribers {
+    /// Each gets every message.
+    alone: Vec<mpsc::Sender<Message>>,
+    /// One of them gets each message.
+    shared: Vec<mpsc::Sender<Message>>,
+}
+
+/// Queues of which one takes a message: the first that has room.
+type Group = Vec<mpsc::Sender<Message>>;
 
 /// Hands messages from queue to queue; the payload is never copied.
 #[derive(Default)]
 pub(super) struct EmbeddedBus {
-    subscribers: Mutex<Subscribers>,
+    subjects: Mutex<HashMap<String, Subscribers>>,
+}
+
+impl Subscribers {
+    /// Forgets those that subscribe no longer; whether any is left.
+    fn retain_open(&mut self) -> bool {
+        self.alone.retain(|queue| !queue.is_closed());
+        self.shared.retain(|queue| !queue.is_closed());
+        !self.alone.is_empty() || !self.shared.is_empty()
+    }
+
+    fn groups(&mut self) -> impl Iterator<Item = Group> {
+        if !self.shared.is_empty() {
+            // Another one is asked first each time.
+            self.shared.rotate_left(1);
+        }
+        let shared = (!self.shared.is_empty()).then(|| self.shared.clone());
+        self.alone.iter().map(|queue| vec![queue.clone()]).chain(shared)
+    }
 }
 
 impl EmbeddedBus {
-    fn subscribers(&self) -> MutexGuard<'_, Subscribers> {
+    fn subjects(&self) -> MutexGuard<'_, HashMap<String, Subscribers>> {
         // Nothing panics while it holds this lock, and the map is whole between any two of its operations.
-        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.subjects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The queues of those that still subscribe, by the whole subject or by all of it but the last part.
-    fn queues(&self, subject: &str) -> Vec<mpsc::Sender<Message>> {
-        let mut subscribers = self.subscribers();
+    fn groups(&self, subject: &str) -> Vec<Group> {
+        let mut subjects = self.subjects();
         let pattern = match subject.rsplit_once('.') {
             Some((head, _)) => format!("{head}.*"),
             None => "*".to_owned(),
         };
         let mut found = Vec::new();
         for name in [subject, &pattern] {
-            let Some(queues) = subscribers.get_mut(name) else { continue };
-            queues.retain(|queue| !queue.is_closed());
-            if queues.is_empty() {
-                subscribers.remove(name);
+            let Some(subscribers) = subjects.get_mut(name) else { continue };
+            if subscribers.retain_open() {
+                found.extend(subscribers.groups());
             } else {
-                found.extend_from_slice(queues);
+                subjects.remove(name);
             }
         }
         found
     }
 
     fn send_request(&self, subject: &str, payload: Bytes) -> Result<oneshot::Receiver<Bytes>, BusError> {
-        let queues = self.queues(subject);
-        let queue = queues.first().ok_or_else(|| BusError::NoSubscriber(subject.to_owned()))?;
+        let groups = self.groups(subject);
+        let group = groups.first().ok_or_else(|| BusError::NoSubscriber(subject.to_owned()))?;
         let (responder, answered) = oneshot::channel();
         let message = Message { subject: subject.to_owned(), payload, responder: Some(Responder(responder)) };
-        match queue.try_send(message) {
+        match offer(group, message) {
             Ok(()) => Ok(answered),
             Err(TrySendError::Full(_)) => Err(BusError::Full(subject.to_owned())),
             Err(TrySendError::Closed(_)) => Err(BusError::NoSubscriber(subject.to_owned())),
         }
     }
+
+    fn add(
+        &self,
+        subject: &str,
+        capacity: usize,
+        side: impl FnOnce(&mut Subscribers) -> &mut Vec<mpsc::Sender<Message>>,
+    ) -> BoxFuture<'static, Result<Subscription, BusError>> {
+        let (queue, subscription) = mpsc::channel(capacity.max(1));
+        let mut subjects = self.subjects();
+        let subscribers = subjects.entry(subject.to_owned()).or_default();
+        subscribers.retain_open();
+        side(subscribers).push(queue);
+        future::ready(Ok(subscription)).boxed()
+    }
+}
+
+/// Gives a message to the first queue of a group that has room.
+fn offer(group: &Group, mut message: Message) -> Result<(), TrySendError<Message>> {
+    let mut full = false;
+    for queue in group {
+        message = match queue.try_send(message) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(message)) => {
+                full = true;
+                message
+            }
+            Err(TrySendError::Closed(message)) => message,
+        };
+    }
+    Err(if full { TrySendError::Full(message) } else { TrySendError::Closed(message) })
 }
 
 fn fits(subject: &str, payload: &Bytes) -> Result<(), BusError> {
@@ -87,20 +144,19 @@ impl Bus for EmbeddedBus {
         if let Err(error) = fits(subject, &payload) {
             return future::ready(Err(error)).boxed();
         }
-        for queue in self.queues(subject) {
+        for group in self.groups(subject) {
             // A subscriber without room misses the message: that is the contract.
-            let _ = queue.try_send(Message { subject: subject.to_owned(), payload: payload.clone(), responder: None });
+            let _ = offer(&group, Message { subject: subject.to_owned(), payload: payload.clone(), responder: None });
         }
         future::ready(Ok(())).boxed()
     }
 
     fn subscribe(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>> {
-        let (queue, subscription) = mpsc::channel(capacity.max(1));
-        let mut subscribers = self.subscribers();
-        let queues = subscribers.entry(subject.to_owned()).or_default();
-        queues.retain(|queue| !queue.is_closed());
-        queues.push(queue);
-        future::ready(Ok(subscription)).boxed()
+        self.add(subject, capacity, |subscribers| &mut subscribers.alone)
+    }
+
+    fn subscribe_shared(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>> {
+        self.add(subject, capacity, |subscribers| &mut subscribers.shared)
     }
 
     fn payload_bytes_max(&self) -> usize {

@@ -9,7 +9,7 @@ use super::OpenError;
 /// Keeps other processes out of a data directory until it is dropped. The kernel releases it when the process dies,
 /// however it dies.
 #[derive(Debug)]
-pub(super) struct DirLock {
+pub(crate) struct DirLock {
     file: File,
 }
 
@@ -22,7 +22,7 @@ impl Drop for DirLock {
 
 impl DirLock {
     /// Takes the lock without waiting.
-    pub(super) fn acquire(dir: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn acquire(dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join("lock");
         let failed = |action| {
             let path = path.clone();

@@ -15,6 +15,7 @@ use wasmill_protocol::{HostId, Term};
 
 use super::lock::DirLock;
 use super::{OpenError, files};
+use crate::hosts::differences;
 use crate::{HostEvent, HostRegistration, Leadership, Lease, Membership, MembershipError};
 
 /// Always leader; the term is a file and grows with every campaign.
@@ -198,17 +199,7 @@ impl Watcher {
     fn differences(&mut self) -> Vec<HostEvent> {
         let living: BTreeMap<HostId, HostInfo> =
             self.hosts.entries().iter().map(|(id, entry)| (id.clone(), entry.info.clone())).collect();
-        let mut events = Vec::new();
-        for (id, info) in &self.known {
-            if living.get(id).is_none_or(|now| now.incarnation != info.incarnation) {
-                events.push(HostEvent::Left(id.clone(), info.incarnation));
-            }
-        }
-        for (id, info) in &living {
-            if self.known.get(id) != Some(info) {
-                events.push(HostEvent::Joined(info.clone()));
-            }
-        }
+        let events = differences(&self.known, &living);
         self.known = living;
         events
     }

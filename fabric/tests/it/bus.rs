@@ -1,5 +1,6 @@
 //! What every [`Bus`](wasmill_fabric::Bus) promises.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -119,4 +120,40 @@ pub(crate) async fn a_message_over_the_limit_is_refused(fixture: &Fixture) {
     }
     fixture.bus.publish("large", vec![0; bytes_max].into()).await.unwrap();
     assert_eq!(subscription.recv().await.unwrap().payload.len(), bytes_max);
+}
+
+pub(crate) async fn what_is_shared_goes_to_one_of_those_who_share(fixture: &Fixture) {
+    const SENT: usize = 100;
+    let mut first = fixture.bus.subscribe_shared("work.*", SENT).await.unwrap();
+    let mut second = fixture.bus.subscribe_shared("work.*", SENT).await.unwrap();
+    let mut watcher = fixture.bus.subscribe("work.*", SENT).await.unwrap();
+    for number in 0..SENT {
+        fixture.bus.publish("work.a", format!("{number}").into()).await.unwrap();
+    }
+    let (mut counts, mut seen) = ([0, 0], BTreeSet::new());
+    for _ in 0..SENT {
+        let (index, message) = tokio::select! {
+            message = first.recv() => (0, message.unwrap()),
+            message = second.recv() => (1, message.unwrap()),
+        };
+        counts[index] += 1;
+        assert!(seen.insert(message.payload), "once among them");
+        watcher.recv().await.unwrap();
+    }
+    assert!(counts.iter().all(|count| *count > SENT / 10), "{counts:?}");
+
+    drop((first, watcher));
+    let server = tokio::spawn(async move {
+        while let Some(message) = second.recv().await {
+            if let Some(responder) = message.responder {
+                responder.respond("heard".into());
+            }
+        }
+    });
+    // What was given to one that leaves at this moment is lost; whoever stays gets what comes after.
+    while fixture.bus.request("work.b", Bytes::new(), SHORTLY).await.is_err() {}
+    for _ in 0..20 {
+        assert_eq!(fixture.bus.request("work.b", Bytes::new(), PATIENCE).await.unwrap(), "heard");
+    }
+    server.abort();
 }

@@ -42,6 +42,32 @@ macro_rules! conformance {
             two_tails_read_the_same_while_records_are_appended,
             trimmed_records_are_missing_and_the_numbering_goes_on,
         ]);
+        crate::conformance::blobs_conformance!($fixture);
+        crate::conformance::cases!($fixture, bus: [
+            a_request_is_answered,
+            nobody_to_ask_is_an_error,
+            a_dropped_request_and_a_silent_subscriber_are_no_answer,
+            a_publication_reaches_every_subscriber_of_its_subject,
+            a_full_queue_loses_messages_and_refuses_requests,
+            a_dropped_subscription_is_gone,
+            a_star_stands_for_any_last_part,
+            a_message_over_the_limit_is_refused,
+            what_is_shared_goes_to_one_of_those_who_share,
+        ]);
+        crate::conformance::cases!($fixture, membership: [
+            terms_grow,
+            a_leadership_is_not_lost_by_itself,
+            hosts_that_live_are_told_first,
+            joining_and_leaving_are_told,
+            a_new_life_replaces_the_old_one,
+            a_released_registration_is_gone,
+        ]);
+    };
+}
+
+/// The cases that are about blobs.
+macro_rules! blobs_conformance {
+    ($fixture:path) => {
         crate::conformance::cases!($fixture, blobs: [
             bytes_are_read_back_by_digest,
             chunks_make_the_same_blob_as_one_piece,
@@ -54,24 +80,6 @@ macro_rules! conformance {
             every_blob_is_listed,
             two_writers_of_the_same_bytes_both_succeed,
             a_blob_being_written_can_be_inspected,
-        ]);
-        crate::conformance::cases!($fixture, bus: [
-            a_request_is_answered,
-            nobody_to_ask_is_an_error,
-            a_dropped_request_and_a_silent_subscriber_are_no_answer,
-            a_publication_reaches_every_subscriber_of_its_subject,
-            a_full_queue_loses_messages_and_refuses_requests,
-            a_dropped_subscription_is_gone,
-            a_star_stands_for_any_last_part,
-            a_message_over_the_limit_is_refused,
-        ]);
-        crate::conformance::cases!($fixture, membership: [
-            terms_grow,
-            a_leadership_is_not_lost_by_itself,
-            hosts_that_live_are_told_first,
-            joining_and_leaving_are_told,
-            a_new_life_replaces_the_old_one,
-            a_released_registration_is_gone,
         ]);
     };
 }
@@ -90,4 +98,4 @@ macro_rules! cases {
     };
 }
 
-pub(crate) use {cases, conformance};
+pub(crate) use {blobs_conformance, cases, conformance};

@@ -4,7 +4,9 @@
 
 mod blobs;
 mod bus;
+mod cluster;
 mod conformance;
 mod embedded;
 mod log;
 mod membership;
+mod remote_blobs;

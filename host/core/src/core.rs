@@ -141,7 +141,7 @@ impl HostCore {
             Input::Ended(ended) => self.handle_ended(ended),
             Input::Checkpoint { id, number, data } => self.handle_checkpoint(id, number, data),
             Input::Progress(id, progress) => self.handle_progress(id, progress),
-            Input::Acknowledged(number) => self.handle_acknowledged(number),
+            Input::Acknowledged { number, term } => self.handle_acknowledged(number, term),
             Input::RequestFailed(number) => {
                 self.counters.batches_failed += 1;
                 self.outbox.failed(self.now, number);

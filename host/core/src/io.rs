@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, Progress, ToHost};
-use wasmill_protocol::{AttemptId, HostId, Incarnation, Outcome, Payload, Timestamp, Usage};
+use wasmill_protocol::{AttemptId, HostId, Incarnation, Outcome, Payload, Term, Timestamp, Usage};
 
 /// What a host has, and who it is.
 #[derive(Debug, Clone)]
@@ -51,8 +51,13 @@ pub enum Input {
         /// Compiled modules that are ready to run.
         modules_cached: u32,
     },
-    /// The leader has answered a batch: what it holds is durable.
-    Acknowledged(BatchNumber),
+    /// A leader has answered a batch: what it holds is durable, unless somebody else leads by now.
+    Acknowledged {
+        /// Which sending.
+        number: BatchNumber,
+        /// The leader's term.
+        term: Term,
+    },
     /// A batch was not answered, or not in time.
     RequestFailed(BatchNumber),
     /// Shut down: take nothing new, hand back what has not started. A second one can only bring the times forward.

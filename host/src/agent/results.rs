@@ -14,9 +14,6 @@ use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload};
 use super::chain;
 use crate::channel::{Ended, FromSandbox};
 
-/// Bytes of one frame of a backtrace; names in modules can be of any length, and reports must stay small.
-const FRAME_BYTES_MAX: usize = 512;
-
 /// What waits for its order to be kept.
 #[derive(Debug, Default)]
 pub(super) struct Results {
@@ -87,7 +84,7 @@ fn next(said: FromSandbox) -> Next {
         }
         FromSandbox::Ended(ref ended) if large(&ended.output) || large(&ended.captured) => Next::Store(ended.id, said),
         FromSandbox::Ended(ended) => {
-            let Ended { id, outcome, usage, output, captured } = *ended;
+            let Ended { id, outcome, usage, output, captured, repeatable: _ } = *ended;
             let (output, captured) = (Payload::inline(output), Payload::inline(captured));
             Next::Hear(Input::Ended(EndedInput { id, outcome: clipped(outcome), usage, output, captured }))
         }
@@ -107,7 +104,7 @@ pub(super) async fn store(blobs: Arc<dyn Blobs>, said: FromSandbox) -> Option<In
             }
         },
         FromSandbox::Ended(ended) => {
-            let Ended { id, outcome, usage, output, captured } = *ended;
+            let Ended { id, outcome, usage, output, captured, repeatable: _ } = *ended;
             let outcome = clipped(outcome);
             let captured = payload(&*blobs, captured).await;
             let ended = match (payload(&*blobs, output).await, captured) {
@@ -134,10 +131,7 @@ async fn payload(blobs: &dyn Blobs, bytes: Bytes) -> Result<Payload, BlobError> 
 }
 
 fn clipped(mut outcome: Outcome) -> Arc<Outcome> {
-    outcome.backtrace.truncate(Outcome::BACKTRACE_FRAMES_MAX);
-    for frame in &mut outcome.backtrace {
-        frame.truncate(frame.floor_char_boundary(FRAME_BYTES_MAX));
-    }
+    outcome.clip();
     Arc::new(outcome)
 }
 
@@ -158,7 +152,7 @@ mod tests {
     fn ended() -> FromSandbox {
         let outcome = Outcome { backtrace: vec!["é".repeat(400); 100], ..Outcome::default() };
         let (usage, output, captured) = (Usage::default(), Bytes::new(), Bytes::new());
-        FromSandbox::Ended(Box::new(Ended { id: id(), outcome, usage, output, captured }))
+        FromSandbox::Ended(Box::new(Ended { id: id(), outcome, usage, output, captured, repeatable: false }))
     }
 
     #[test]
@@ -194,6 +188,6 @@ mod tests {
     fn backtraces_are_bounded() {
         let Next::Hear(Input::Ended(ended)) = Results::default().take(ended()) else { panic!("not an end") };
         assert_eq!(ended.outcome.backtrace.len(), Outcome::BACKTRACE_FRAMES_MAX);
-        assert!(ended.outcome.backtrace.iter().all(|frame| frame.len() == FRAME_BYTES_MAX));
+        assert!(ended.outcome.backtrace.iter().all(|frame| frame.len() == Outcome::FRAME_BYTES_MAX));
     }
 }

@@ -14,10 +14,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use wasmill_fabric::{Blobs, Bus, HostRegistration, Membership, Message, Responder, Subscription};
 use wasmill_host_core::{BatchNumber, Config, HostCore, Input};
-use wasmill_protocol::message::HostInfo;
+use wasmill_protocol::message::{HostInfo, ReportAck};
 use wasmill_protocol::{AttemptId, Incarnation, Timestamp};
 
 use super::identity::Identity;
+use super::known::Known;
 use super::modules::ModuleFiles;
 use super::results::Results;
 use super::work::Preparation;
@@ -38,6 +39,7 @@ pub struct Agent {
     registration: Option<HostRegistration>,
     subscription: Option<Subscription>,
     preparation: Preparation,
+    known: Known,
     results: Results,
     stores: Arc<Semaphore>,
     to_sandbox: mpsc::Sender<ToSandbox>,
@@ -56,7 +58,7 @@ pub struct Agent {
 /// Something that ran beside the loop has ended.
 enum Done {
     /// A batch was answered, or not.
-    Reported(BatchNumber, bool),
+    Reported(BatchNumber, Option<ReportAck>),
     /// The blobs of an attempt are here, or why not.
     Prepared(AttemptId, Result<Box<Work>, String>),
     /// What is large of an attempt is stored.
@@ -137,6 +139,7 @@ impl Agent {
             blobs,
             registration: Some(registration),
             subscription: Some(subscription),
+            known: Known::new(config.known, &config.caps),
             results: Results::default(),
             stores: Arc::new(Semaphore::new(STORES_MAX)),
             to_sandbox,
@@ -187,6 +190,10 @@ impl Agent {
             }
         }
         tracing::info!(host = %self.info.id, "the host is drained");
+        if let Some(registration) = self.registration.take() {
+            // Others need not wait for the lease to end by itself.
+            registration.lease.release().await;
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use wasmill_fabric::Blobs;
 use wasmill_protocol::limits::Caps;
 use wasmill_protocol::message::Assignment;
-use wasmill_protocol::{AttemptId, Payload, TaskId, TaskSpec};
+use wasmill_protocol::{AttemptId, Payload, TaskSpec};
 
 use super::modules::ModuleFiles;
 use super::{FETCHES_MAX, chain};
@@ -102,7 +102,7 @@ impl Preparation {
             captured_bytes_max: inner.captured_bytes_max,
             checkpoint_bytes_max: inner.checkpoint_bytes_max,
             attempts_max: spec.retry.attempts_max,
-            seed: spec.deterministic.then(|| spec.seed.unwrap_or_else(|| seed_of(id.task))),
+            seed: spec.seed_of(id.task),
             checkpoint,
             trace: spec.trace,
         })
@@ -115,10 +115,4 @@ fn inline(payload: &Payload) -> Option<Bytes> {
         Payload::Inline(bytes) => Some(bytes.clone()),
         Payload::Blob { .. } => None,
     }
-}
-
-/// The seed of a deterministic task that asks for none: the same for all its attempts.
-fn seed_of(task: TaskId) -> u64 {
-    let (high, low) = task.0.as_u64_pair();
-    high ^ low
 }

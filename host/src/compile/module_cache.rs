@@ -12,11 +12,11 @@ use wasmill_protocol::{Digest, TenantName};
 use super::artifact::Artifact;
 use super::compiler::{Compiler, InspectError};
 use super::flights::Flights;
-use super::lru::{Lru, LruBounds};
 use super::reject::{chain, rejection};
 use super::spawn::CompileFault;
 use super::store::{Found, Which};
 use crate::engine::{Engines, Profile};
+use crate::lru::{Lru, LruBounds};
 use crate::sandbox::{Artifacts, Linkers, LoadError, LoadedModule};
 
 /// How much is kept loaded.

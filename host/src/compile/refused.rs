@@ -10,8 +10,8 @@ use wasmill_protocol::Digest;
 use wasmill_protocol::module::ModuleRejection;
 
 use super::file::write_whole;
-use super::lru::{Lru, LruBounds};
 use crate::engine::Profile;
+use crate::lru::{Lru, LruBounds};
 
 /// How many refusals are kept in memory and on disk.
 const REFUSALS_MAX: usize = 10_000;

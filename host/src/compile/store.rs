@@ -20,10 +20,10 @@ use sha2::{Digest as _, Sha256};
 use wasmill_protocol::Digest;
 
 use super::file::{check_owner, private_folder, unfinished_path, write_whole};
-use super::lru::{Lru, LruBounds};
 use super::request::ArtifactStamp;
 use super::sniff::Form;
 use crate::engine::Profile;
+use crate::lru::{Lru, LruBounds};
 
 /// Which artifact.
 pub(crate) type Which = (Digest, Profile);

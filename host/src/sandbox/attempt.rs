@@ -119,7 +119,8 @@ fn stopped_before_start() -> Outcome {
 }
 
 fn unstarted(outcome: Outcome) -> Ended {
-    Ended { id: Default::default(), outcome, usage: Usage::default(), output: Bytes::new(), captured: Bytes::new() }
+    let (output, captured) = (Bytes::new(), Bytes::new());
+    Ended { id: Default::default(), outcome, usage: Usage::default(), output, captured, repeatable: false }
 }
 
 /// A store with every limit in place before anything of the guest runs.
@@ -213,5 +214,6 @@ fn finish(store: Store<Guest>, end: End) -> Ended {
     let fuel = guest.work.limits.fuel.map(|limit| limit - fuel_left.ok().flatten().unwrap_or(0));
     let succeeded = if outcome.kind == OutcomeKind::Succeeded { Succeeded::Yes } else { Succeeded::No };
     let usage = Usage { fuel, memory_peak_bytes: guest.memory.bytes_peak(), ..Usage::default() };
-    Ended { id: guest.work.id, outcome, usage, output, captured: guest.output.take_captured(succeeded) }
+    let repeatable = succeeded == Succeeded::Yes && guest.is_repeatable();
+    Ended { id: guest.work.id, outcome, usage, output, captured: guest.output.take_captured(succeeded), repeatable }
 }

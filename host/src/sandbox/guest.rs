@@ -36,6 +36,8 @@ pub struct Guest {
     pub(super) stdin: InputPipe,
     pub(super) clock: Clock,
     pub(super) reports: Reports,
+    /// It has asked which task and attempt it is.
+    pub(super) knows_itself: bool,
     /// Made when the guest first asks for something of it: many never do.
     wasi: Wasi,
 }
@@ -88,8 +90,16 @@ impl Guest {
             },
             work,
             stdio,
+            knows_itself: false,
             wasi: Wasi::Unused,
         }
+    }
+
+    /// Whether another attempt with the same work would see the same of the world, whenever and for whomever it runs. What
+    /// is left of time and CPU is told to deterministic guests as the whole limits, and what is left of fuel follows from what they did.
+    pub(super) fn is_repeatable(&self) -> bool {
+        let Work { seed, checkpoint, .. } = &*self.work;
+        seed.is_some() && checkpoint.is_none() && !self.knows_itself && !self.memory.failed_here()
     }
 
     /// The context of WASI 0.1, for core modules.

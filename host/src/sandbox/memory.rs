@@ -15,11 +15,13 @@ pub(super) struct MemoryMeter {
     refused: Option<u64>,
     /// What the last permission added: taken back when the growth then fails for another reason.
     granted_last: u64,
+    /// A growth that the limit allowed has failed: for want of memory on this machine, as far as we know.
+    failed_here: bool,
 }
 
 impl MemoryMeter {
     pub(super) fn new(bytes_max: u64) -> Self {
-        Self { bytes_max, bytes: 0, bytes_peak: 0, refused: None, granted_last: 0 }
+        Self { bytes_max, bytes: 0, bytes_peak: 0, refused: None, granted_last: 0, failed_here: false }
     }
 
     /// The highest sum there was.
@@ -30,6 +32,11 @@ impl MemoryMeter {
     /// The sum that the limit refused last, if it ever did.
     pub(super) fn refused(&self) -> Option<u64> {
         self.refused
+    }
+
+    /// Whether a growth has failed that another machine, or this one at another time, might have granted.
+    pub(super) fn failed_here(&self) -> bool {
+        self.failed_here
     }
 
     /// `size_max` is the guest's own maximum or the engine's; more than that fails whatever we say, and is not our refusal.
@@ -51,6 +58,7 @@ impl MemoryMeter {
     }
 
     fn take_back(&mut self) {
+        self.failed_here = true;
         self.bytes -= std::mem::take(&mut self.granted_last);
     }
 }
@@ -99,7 +107,9 @@ mod tests {
         assert!(!meter.memory_growing(0, 50, Some(40)).unwrap());
         assert_eq!(meter.refused(), None);
         assert!(meter.memory_growing(0, 90, None).unwrap());
+        assert!(!meter.failed_here());
         meter.memory_grow_failed(wasmtime::Error::msg("no")).unwrap();
+        assert!(meter.failed_here());
         assert!(meter.memory_growing(0, 100, None).unwrap());
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod blobs;
+mod known;
 mod lease;
 mod life;
 mod shutdown;

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use wasmill_host::channel::Ended;
+use bytes::Bytes;
+use wasmill_host::channel::{Ended, Work};
 use wasmill_host::sandbox::DETERMINISTIC_EPOCH_SECONDS;
 use wasmill_protocol::OutcomeKind;
 
 use crate::sandbox_command::command_component;
-use crate::sandbox_support::{TestSandbox, assert_kind, command};
+use crate::sandbox_support::{HOST_IMPORTS, TestSandbox, assert_kind, command, task};
 
 /// Writes random bytes, both clocks, both clocks after a sleep of a second, and the bits of a computed NaN.
 const EVERYTHING_UNCERTAIN: &str = r#"
@@ -80,4 +81,71 @@ async fn ordinary_attempts_see_real_time() {
     let elapsed = u64_at(&output, 88) - u64_at(&output, 72);
     assert!(elapsed >= 1_000_000_000, "{elapsed}");
     assert!(u64_at(&output, 64) > DETERMINISTIC_EPOCH_SECONDS * 1_000_000_000);
+}
+
+/// What a task can ask of the host, one thing each, and whether the answer is the same for every attempt with the same work.
+const QUESTIONS: &[(&str, bool)] = &[
+    ("", true),
+    ("(call $info (i32.const 64))", false),
+    ("(f64.store (i32.const 64) (call $remaining-ms))", true),
+    ("(f64.store (i32.const 64) (call $remaining-cpu-ms))", true),
+    ("(call $remaining-fuel (i32.const 64))", true),
+    ("(call $progress (f64.const 1) (f64.const 2) (local.get $input) (local.get $length))", true),
+    ("(call $log (i32.const 1) (local.get $input) (local.get $length))", true),
+    ("(call $checkpoint-save (local.get $input) (local.get $length) (i32.const 64))", true),
+    ("(call $checkpoint-load (i32.const 64))", true),
+];
+
+/// Two attempts of two tasks: what is said to be repeatable is the same in both.
+#[tokio::test]
+async fn a_result_is_repeatable_unless_the_guest_knows_which_task_it_is() {
+    let mut sandbox = TestSandbox::start();
+    for (question, repeatable) in QUESTIONS {
+        let body = format!("{question} (call $ok (i32.const 64) (i32.const 64))");
+        let mut work = sandbox.work(&task(HOST_IMPORTS, "", &body));
+        (work.seed, work.limits.fuel) = (Some(1), Some(1_000_000));
+        let mut other = sandbox.again(&work);
+        other.id.task = "00000000-0000-7000-8000-000000000007".parse().unwrap();
+        let (first, second) = (sandbox.run(work).await, sandbox.run(other).await);
+        assert_kind(&first, OutcomeKind::Succeeded);
+        assert_eq!((first.repeatable, second.repeatable), (*repeatable, *repeatable), "{question}");
+        if *repeatable {
+            assert_eq!((first.output, first.captured), (second.output, second.captured), "{question}");
+            assert_eq!((first.usage.fuel, first.outcome), (second.usage.fuel, second.outcome), "{question}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_can_differ_is_not_repeatable() {
+    let mut sandbox = TestSandbox::start();
+    let mut work = sandbox.work(&command("", EVERYTHING_UNCERTAIN));
+    work.seed = Some(1);
+    assert!(sandbox.run(work.clone()).await.repeatable);
+
+    let ordinary = Work { seed: None, ..sandbox.again(&work) };
+    assert!(!sandbox.run(ordinary).await.repeatable, "real clocks and randomness");
+    let resumed = Work { checkpoint: Some(Bytes::from_static(b"state")), ..sandbox.again(&work) };
+    assert!(!sandbox.run(resumed).await.repeatable, "a checkpoint is of another attempt");
+    let mut failing = sandbox.work(&command("", "unreachable"));
+    failing.seed = Some(1);
+    assert!(!sandbox.run(failing).await.repeatable, "a failure is not kept");
+}
+
+/// What the machine itself refuses is another matter, which only a test of the meter can play.
+#[tokio::test]
+async fn a_growth_that_limit_or_engine_refuse_is_refused_to_everybody() {
+    let mut sandbox = TestSandbox::start();
+    for body in [
+        // 1 GiB: over `limits.memory_bytes`.
+        "(drop (memory.grow (i32.const 16384)))",
+        // Allowed by the limit, and more elements than a table may have.
+        "(drop (table.grow $t (ref.null func) (i32.const 200000)))",
+    ] {
+        let mut work = sandbox.work(&command("(table $t 1 funcref)", body));
+        work.seed = Some(1);
+        let ended = sandbox.run(work).await;
+        assert_kind(&ended, OutcomeKind::Succeeded);
+        assert!(ended.repeatable, "{body}");
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::api::Time;
+use crate::limits::Caps;
 
 /// A host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -70,6 +71,8 @@ pub struct StatusDoc {
     pub now: Time,
     /// How long this node has run.
     pub uptime_ms: u64,
+    /// What one task may ask for at most.
+    pub caps: Caps,
 }
 
 /// A policy that failed too often in a row.

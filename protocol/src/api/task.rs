@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::api::{Time, number};
 use crate::ids::{Attempt, Digest, HostId, TaskId, TenantName};
 use crate::limits::Limits;
-use crate::outcome::{OutcomeKind, TrapCode};
+use crate::outcome::{Outcome, OutcomeKind, TrapCode, Usage};
 use crate::task::TaskState;
 
 /// A task as it is answered. What does not apply is `null`, but for the three inputs, of which at most one is there.
@@ -92,6 +92,8 @@ pub struct TaskDoc {
     pub outcome: Option<OutcomeDoc>,
     /// What the latest attempt that ended used.
     pub usage: Option<UsageDoc>,
+    /// Whether that attempt ran nothing, because the result of the same computation was there already: then `usage` is what it once took.
+    pub cached: bool,
     /// The result, when it is JSON of at most 32 KiB and 64 levels and a single task was asked for; whatever it is, `/output` has it.
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub output: Option<Box<RawValue>>,
@@ -136,6 +138,18 @@ pub struct OutcomeDoc {
     pub backtrace: Option<Vec<String>>,
 }
 
+impl From<&Outcome> for OutcomeDoc {
+    fn from(outcome: &Outcome) -> Self {
+        Self {
+            kind: outcome.kind,
+            message: outcome.message.clone(),
+            exit_code: outcome.exit_code,
+            trap: outcome.trap,
+            backtrace: (!outcome.backtrace.is_empty()).then(|| outcome.backtrace.clone()),
+        }
+    }
+}
+
 /// What an attempt used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -155,6 +169,20 @@ pub struct UsageDoc {
     pub input_bytes: u64,
     /// Bytes of the result.
     pub output_bytes: u64,
+}
+
+impl From<&Usage> for UsageDoc {
+    fn from(usage: &Usage) -> Self {
+        Self {
+            fuel: usage.fuel,
+            cpu_us: usage.cpu_us,
+            memory_peak_bytes: usage.memory_peak_bytes,
+            queue_us: usage.queue_us,
+            run_us: usage.run_us,
+            input_bytes: usage.input_bytes,
+            output_bytes: usage.output_bytes,
+        }
+    }
 }
 
 /// One thing that happened to a task. Fields that do not apply are absent.
@@ -181,6 +209,12 @@ pub struct TaskEventDoc {
     /// The beginning of what the outcome says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Fuel that the attempt used; only when fuel was limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fuel: Option<u64>,
+    /// Present and true when the attempt ran nothing, because the result was there already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached: Option<bool>,
     /// The state that follows, when this event decides it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<TaskState>,

@@ -7,7 +7,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use wasmill_protocol::event::{AfterAttempt, Event, EventBody, PolicyHook};
 use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ToHost};
+use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::record::{RECORD_VERSION, Record, RecordError};
+use wasmill_protocol::snapshot::{
+    Begin, Chain, Current, DirectoryPart, Part, PartError, PatienceRow, PlacementRow, Places, PlacesOf, ReadModelCopy,
+    SNAPSHOT_VERSION, ShapeRow, SnapshotRef, SupersededRow, TaskColumns, TaskPhase, TaskRow, TenantModule, TenantRow,
+};
+use wasmill_protocol::tenant::Token;
 use wasmill_protocol::{
     Attempt, AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, OutcomeKind, Payload, TaskId,
     TaskSpec, Term, Timestamp, TraceParent, Usage,
@@ -59,13 +65,60 @@ fn what_is_stored_and_sent_survives_one_version_in_both_directions() {
     };
     check(&spec());
     check(&Outcome { exit_code: Some(3), ..Outcome::new(OutcomeKind::Errored, "exit") });
-    check(&Usage { fuel: Some(1), cpu_us: 2, ..Usage::default() });
+    check(&Usage { fuel: Some(1), cpu_us: 2, cached: true, ..Usage::default() });
     check(&ToHost { term: Term(1), cancel: vec![attempt()], ..ToHost::default() });
-    check(&Assignment { id: attempt(), spec: Arc::new(spec()), ..Assignment::default() });
+    check(&Assignment { id: attempt(), spec: Arc::new(spec()), tenant_since: Timestamp(3), ..Assignment::default() });
     check(&HostAck { term_seen: Some(Term(4)), refused: vec![attempt()] });
     check(&FromHost { host: HostId::from("a"), incarnation: Incarnation(1), reports: vec![ended] });
     check(&Heartbeat { host: HostId::from("a"), number: 9, ..Heartbeat::default() });
     check(&HostInfo { cores: 2, ..HostInfo::default() });
+}
+
+/// A snapshot's parts consist of these.
+#[test]
+fn snapshots_survive_one_version_in_both_directions() {
+    let labels = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
+    let named = BTreeMap::from([("app".to_owned(), Digest([1; 32]))]);
+    let row = TaskRow { slot: 3, phase: TaskPhase::Queued, nonce: Nonce(7), next: 9, ..TaskRow::default() };
+    let reference = SnapshotRef { seq: LogSeq(5), digest: Digest([2; 32]), bytes: 6, log_bytes: 7 };
+    let copy = ReadModelCopy { seq: LogSeq(5), log_bytes: 8, at: Timestamp(9), ..ReadModelCopy::default() };
+    let leader = "n1".to_owned();
+    check(&Begin { version: 1, seq: LogSeq(1), term: Term(2), leader, time: Timestamp(3), tenant_next: 4 });
+    check(&Chain { hash: Digest([3; 32]), log_bytes: 5 });
+    check(&DirectoryPart {
+        created: Timestamp(1),
+        tokens: vec![(Token { id: "t".to_owned(), ..Token::default() }, Timestamp(2))],
+        modules: vec![(ModuleInfo { bytes: 3, ..ModuleInfo::default() }, Timestamp(4))],
+        aliases: named.clone(),
+        ..DirectoryPart::default()
+    });
+    check(&Places { of: PlacesOf::Shapes, count: 3, vacant: vec![2, 1] });
+    check(&TenantModule { bytes: 2, ..TenantModule::default() });
+    check(&TenantRow { number: 3, weight: 2, aliases: named.clone(), tokens: named, ..TenantRow::default() });
+    check(&PatienceRow { slot: 1, attempts_max: 2, expires_ms: Some(3), ..PatienceRow::default() });
+    check(&ShapeRow { slot: 1, priority: -3, require: labels, queued: 2, ..ShapeRow::default() });
+    check(&PlacementRow { slot: 1, host: HostId::from("h"), incarnation: Incarnation(2), running: 3 });
+    check(&TaskColumns::pack(&[row]));
+    check(&SupersededRow { id: attempt(), recorded: true });
+    check(&reference);
+    check(&copy);
+    check(&Current { snapshots: vec![reference], read_model: Some(copy) });
+}
+
+#[test]
+fn a_part_is_read_as_it_was_written_and_never_skipped() {
+    let begin = Part::Begin(Begin { version: SNAPSHOT_VERSION, seq: LogSeq(1), ..Begin::default() });
+    for part in [begin, Part::Tasks(Box::default()), Part::End { parts: 7 }] {
+        assert_eq!(Part::decode(&part.encode()).unwrap(), part);
+    }
+    let newer = Part::Begin(Begin { version: SNAPSHOT_VERSION + 1, ..Begin::default() }).encode();
+    assert!(matches!(Part::decode(&newer), Err(PartError::Version { version }) if version == SNAPSHOT_VERSION + 1));
+    #[derive(Serialize)]
+    enum Unknown {
+        NeverHeardOf { tasks: u32 },
+    }
+    let unknown = rmp_serde::to_vec_named(&Unknown::NeverHeardOf { tasks: 1 }).unwrap();
+    assert!(matches!(Part::decode(&unknown), Err(PartError::Decode(_))));
 }
 
 fn record(version: u32) -> Record {

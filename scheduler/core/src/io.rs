@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::event::{Event, PolicyHook};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo};
+use wasmill_protocol::snapshot::{ReadModelCopy, SnapshotRef};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, TaskId, TenantName, Term};
 
 /// Everything that can happen to the leader.
@@ -55,6 +56,10 @@ pub enum Input {
     ReadModelAt(LogSeq),
     /// The events of the last [`Ready`] went into this record. Called by the driver for every record that it appends, before it is durable.
     Appended(LogSeq),
+    /// A snapshot was stored as a blob.
+    SnapshotStored(SnapshotRef),
+    /// A copy of the read model was stored as a blob.
+    ReadModelStored(ReadModelCopy),
     /// Nothing but time passed.
     Tick,
 }

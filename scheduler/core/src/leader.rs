@@ -24,12 +24,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::event::{Event, EventBody};
+use wasmill_protocol::snapshot::{ReadModelCopy, SnapshotRef};
 use wasmill_protocol::{HostId, Incarnation, TaskId, Term, Timestamp};
 
 use crate::config::CoreConfig;
 use crate::io::{Counters, HostView, Input, QueueDepth, Ready, ReplyTo, Waiting};
 use crate::random::Random;
-use crate::state::State;
+use crate::state::{Frozen, State};
 use dispatch::Dispatcher;
 use hosts::Host;
 use outbox::Outbox;
@@ -115,6 +116,8 @@ impl Core {
             Input::FromHost { reply_to, message } => self.reported(reply_to, message),
             Input::AssignRefused { host, attempts } => self.assign_refused(&host, &attempts),
             Input::DrainHost { host, draining } => self.drain_host(&host, draining),
+            Input::SnapshotStored(snapshot) => self.snapshot_stored(snapshot),
+            Input::ReadModelStored(copy) => self.read_model_stored(copy),
             Input::Tick => {}
         }
     }
@@ -148,6 +151,16 @@ impl Core {
     /// Events that the next [`Core::take_ready`] hands out, as far as they are decided already.
     pub fn events_ready(&self) -> usize {
         self.ready.events.len()
+    }
+
+    /// Takes hold of what the log says up to the last record, for a snapshot that is written while this core goes on.
+    ///
+    /// # Panics
+    ///
+    /// When something was decided since the last [`Core::take_ready`]: the log does not say that yet.
+    pub fn freeze(&self) -> Frozen {
+        assert!(self.ready.events.is_empty(), "a snapshot is taken between two records");
+        self.state.freeze()
     }
 
     /// What the log says, with what was decided since.
@@ -213,6 +226,20 @@ impl Core {
         result
     }
 
+    /// What is not newer than what the log names already is left to the sweep.
+    fn snapshot_stored(&mut self, snapshot: SnapshotRef) {
+        if self.state.current().newest().is_none_or(|newest| newest.seq < snapshot.seq) {
+            self.emit(EventBody::SnapshotTaken { snapshot });
+        }
+    }
+
+    /// As with snapshots.
+    fn read_model_stored(&mut self, copy: ReadModelCopy) {
+        if self.state.current().read_model.is_none_or(|known| known.seq < copy.seq) {
+            self.emit(EventBody::ReadModelSaved { copy });
+        }
+    }
+
     fn reply(&mut self, reply_to: ReplyTo, result: Result<Done, Refusal>) {
         self.ready.replies.push((reply_to, result));
     }
@@ -221,7 +248,11 @@ impl Core {
     fn emit(&mut self, body: EventBody) {
         if !matches!(
             body,
-            EventBody::AttemptStarted { .. } | EventBody::CheckpointSaved { .. } | EventBody::ReportLate { .. }
+            EventBody::AttemptStarted { .. }
+                | EventBody::CheckpointSaved { .. }
+                | EventBody::ReportLate { .. }
+                | EventBody::SnapshotTaken { .. }
+                | EventBody::ReadModelSaved { .. }
         ) {
             self.dispatcher.wake();
         }

@@ -10,6 +10,7 @@ mod keys;
 mod placements;
 pub(crate) mod shapes;
 mod slab;
+mod snapshot;
 mod superseded;
 pub(crate) mod task;
 pub(crate) mod tenants;
@@ -18,6 +19,7 @@ mod views;
 use std::collections::{BTreeMap, BTreeSet};
 
 use wasmill_protocol::event::PolicyHook;
+use wasmill_protocol::snapshot::Current;
 use wasmill_protocol::{LogSeq, TaskId, Term, Timestamp};
 
 use crate::io::{BenchedPolicy, QueueDepth};
@@ -32,6 +34,7 @@ use tenants::Tenants;
 
 pub use shapes::Labels;
 pub(crate) use slab::{NONE, Slot};
+pub use snapshot::{Frozen, RestoreError, Restoring};
 pub use task::TaskView;
 pub use tenants::ModuleEntry;
 
@@ -42,6 +45,8 @@ pub use tenants::ModuleEntry;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct State {
     pub(crate) term: Term,
+    /// Whose term it is.
+    pub(crate) leader: String,
     pub(crate) time: Timestamp,
     pub(crate) last_seq: LogSeq,
     pub(crate) tenants: Tenants,
@@ -55,6 +60,7 @@ pub struct State {
     pub(crate) keys: Keys,
     pub(crate) superseded: Superseded,
     pub(crate) depth: QueueDepth,
+    pub(crate) current: Current,
     /// The policy of each hook that was benched last.
     pub(crate) benched: BTreeMap<PolicyHook, BenchedPolicy>,
 }
@@ -72,12 +78,12 @@ mod tests {
 
     #[test]
     fn a_task_takes_less_than_400_bytes_with_all_its_indices() {
-        let task = size_of::<Task>() + size_of::<Slot>();
+        let task = size_of::<Option<Task>>() + size_of::<Slot>();
         let by_id = b_tree_entry(size_of::<(TaskId, Slot)>());
         let timer = b_tree_entry(size_of::<(Timestamp, Slot)>());
         // Usually shared; at worst every task has its own.
         let patience = b_tree_entry(size_of::<(Patience, Slot)>()) + size_of::<(Patience, u32)>();
-        assert_eq!(size_of::<Task>(), 80);
+        assert_eq!(size_of::<Option<Task>>(), 80);
         assert!(task + by_id + timer < 200, "{task} {by_id} {timer}");
         assert!(task + by_id + timer + patience < 400, "{patience}");
     }

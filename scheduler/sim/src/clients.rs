@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use uuid::Uuid;
 use wasmill_protocol::command::{Command, KeyCheck, ModuleRef};
 use wasmill_protocol::module::{ModuleInfo, ModuleKind};
 use wasmill_protocol::task::{RetryOn, RetryPolicy};
 use wasmill_protocol::tenant::Quotas;
-use wasmill_protocol::{Digest, Limits, LogSeq, Payload, TaskId, TaskSpec, TenantName, Timestamp};
+use wasmill_protocol::{Digest, Limits, LogSeq, TaskId, TaskSpec, TenantName, Timestamp};
 
-use crate::guest::DEADLY;
+use crate::guest;
 use crate::options::Options;
 use crate::rng::{Rng, mix};
 
@@ -33,6 +32,7 @@ pub struct Clients {
     /// What the accepted submissions with a key were answered.
     pub keys_told: BTreeMap<(TenantName, String, Digest), TaskId>,
     next_request: u64,
+    next_submission: u64,
     next_task: u128,
 }
 
@@ -53,6 +53,7 @@ impl Clients {
             keyed: Vec::new(),
             keys_told: BTreeMap::new(),
             next_request: 0,
+            next_submission: 0,
             next_task,
         }
     }
@@ -89,6 +90,13 @@ impl Clients {
         self.request(command)
     }
 
+    /// A command that changes something whatever was before: a tenant that never was.
+    pub fn change(&mut self) -> (RequestId, Command) {
+        let name = format!("new-{}", self.next_request).parse().unwrap_or_else(|_| TenantName::default_tenant());
+        let command = self.create_tenant(name);
+        self.request(command)
+    }
+
     /// A number for a request, which is open from now on.
     pub fn request(&mut self, command: Command) -> (RequestId, Command) {
         let id = RequestId(self.next_request);
@@ -105,6 +113,13 @@ impl Clients {
                 Some(self.request(Command::Submit { task, module, spec, key: Some(key) }))
             }
             _ => None,
+        }
+    }
+
+    /// Gives a submission another identity, as only a bug would.
+    pub fn rename(&mut self, command: &mut Command) {
+        if let Command::Submit { task, .. } = command {
+            *task = self.task_id();
         }
     }
 
@@ -129,9 +144,10 @@ impl Clients {
         let delayed = self.rng.chance(200);
         let not_before = if delayed { now.plus_us(self.rng.below(20_000_000)) } else { Timestamp(0) };
         let explicit = self.rng.chance(500);
+        self.next_submission += 1;
         let mut spec = TaskSpec {
             tenant,
-            input: Payload::inline(if deadly { Bytes::from_static(&[DEADLY]) } else { Bytes::from_static(b"payload") }),
+            input: guest::input(deadly, self.next_submission),
             priority: i8::try_from(self.rng.below(7)).unwrap_or(0) - 3,
             limits: Limits {
                 wall_ms: 1_000 + self.rng.below(10_000),

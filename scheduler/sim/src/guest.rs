@@ -21,7 +21,7 @@ pub struct Plan {
 }
 
 /// The byte of a payload that marks a deadly task.
-pub const DEADLY: u8 = b'!';
+const DEADLY: u8 = b'!';
 
 impl Plan {
     /// The plan of an attempt.
@@ -46,6 +46,19 @@ impl Plan {
         let checkpoint_us = rng.chance(200).then(|| rng.below(run_us.max(1)));
         Self { run_us, checkpoint_us, outcome, kills_host }
     }
+}
+
+/// The input of a task, which says what made it; a deadly one takes its hosts with it.
+pub fn input(deadly: bool, submission: u64) -> Payload {
+    let mut bytes = vec![if deadly { DEADLY } else { b'.' }];
+    bytes.extend_from_slice(&submission.to_be_bytes());
+    Payload::inline(Bytes::from(bytes))
+}
+
+/// What made a task.
+pub fn submission_of(input: &Payload) -> Option<u64> {
+    let Payload::Inline(bytes) = input else { return None };
+    Some(u64::from_be_bytes(bytes.get(1..9)?.try_into().ok()?))
 }
 
 /// The result of an attempt: it names the attempt, so that a result that was accepted for another one is recognised.

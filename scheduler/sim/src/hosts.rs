@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use wasmill_host_core::{Batch, BatchNumber, Config, Ended, HostCore, Input};
-use wasmill_protocol::message::{Assignment, HostInfo};
-use wasmill_protocol::{AttemptId, HostId, Incarnation, Outcome, OutcomeKind, Payload, TaskSpec, Timestamp, Usage};
+use wasmill_fabric_core::lease::{KeepAliveNumber, Lease};
+use wasmill_fabric_models::etcd::LeaseId;
+use wasmill_host_core::{Batch, BatchNumber, Config, Ended, HostCore, Input, ReplyTo};
+use wasmill_protocol::message::{Assignment, FromHost, HostInfo};
+use wasmill_protocol::{
+    AttemptId, HostId, Incarnation, Outcome, OutcomeKind, Payload, TaskSpec, Term, Timestamp, Usage,
+};
 
 use crate::guest::{self, Plan};
 use crate::oracle::{Checked, hold};
+use crate::world::Sender;
 
 /// Names one sending of one batch across hosts and their lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,7 +31,9 @@ pub struct BatchAddress {
 pub struct SimHost {
     /// Its name.
     pub id: HostId,
-    /// Its decisions; `None` while the process is dead.
+    /// Whether the process is alive.
+    pub alive: bool,
+    /// Its decisions; `None` while the process is dead, or has not become known yet.
     pub core: Option<HostCore>,
     /// Counts the lives of the process, so that what belongs to an earlier one is recognised.
     pub life: u64,
@@ -34,10 +41,24 @@ pub struct SimHost {
     pub incarnation: Incarnation,
     /// Stopped until then: what arrives waits.
     pub paused_until: Timestamp,
-    /// Cut from everything until then: what is sent is lost.
-    pub cut_until: Timestamp,
-    /// When the lease ends unless it is renewed.
+    /// On a single machine: when the lease ends unless it is renewed.
     pub lease_until: Timestamp,
+    /// In a cluster: what it is known under.
+    pub lease: Option<HostLease>,
+    /// Asked of etcd and not answered.
+    pub calls: BTreeMap<u64, HostWait>,
+    /// The last number of a call.
+    pub next_call: u64,
+    /// The time for which a look at the lease is on the agenda.
+    pub lease_tick_at: Option<Timestamp>,
+    /// The highest term that has reached this life.
+    pub term_seen: Term,
+    /// Who waits for the answers to messages.
+    pub senders: BTreeMap<ReplyTo, Sender>,
+    /// The number of the next message.
+    pub next_reply: u64,
+    /// Batches that are not acknowledged.
+    pub batches: BTreeMap<BatchNumber, Arc<FromHost>>,
     /// Whether the lease ended and the host has not registered again.
     pub lease_lost: bool,
     /// Whether the process ends when it is drained.
@@ -50,6 +71,30 @@ pub struct SimHost {
     pub tick_at: Option<Timestamp>,
     slots: u32,
     memory_bytes: u64,
+}
+
+/// A host's lease in a cluster.
+#[derive(Debug)]
+pub struct HostLease {
+    /// Which.
+    pub id: LeaseId,
+    /// How long it can be counted on.
+    pub lease: Lease,
+    /// Whether the host was put under it.
+    pub registered: bool,
+}
+
+/// What an answer of etcd is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostWait {
+    /// A lease, and when it was asked for.
+    Grant(Timestamp),
+    /// The host's key.
+    Put(LeaseId),
+    /// A keepalive.
+    KeepAlive(LeaseId, KeepAliveNumber),
+    /// Nobody waits for it.
+    Nothing,
 }
 
 /// A guest that runs.
@@ -68,12 +113,20 @@ impl SimHost {
     pub fn new(index: u64, slots: u64) -> Self {
         Self {
             id: HostId::from(format!("host-{index}").as_str()),
+            alive: false,
             core: None,
             life: 0,
             incarnation: Incarnation(0),
             paused_until: Timestamp(0),
-            cut_until: Timestamp(0),
             lease_until: Timestamp(0),
+            lease: None,
+            calls: BTreeMap::new(),
+            next_call: 0,
+            lease_tick_at: None,
+            term_seen: Term(0),
+            senders: BTreeMap::new(),
+            next_reply: 0,
+            batches: BTreeMap::new(),
             lease_lost: false,
             draining: false,
             guests: BTreeMap::new(),
@@ -84,10 +137,23 @@ impl SimHost {
         }
     }
 
-    /// Starts a new life of the process.
-    pub fn boot(&mut self, now: Timestamp, lease_us: u64) {
+    /// Starts a new life of the process, which knows nothing of the one before.
+    pub fn boot(&mut self) {
         self.life += 1;
-        self.incarnation = self.incarnation.next();
+        self.alive = true;
+        self.core = None;
+        self.guests.clear();
+        self.ran.clear();
+        self.batches.clear();
+        self.senders.clear();
+        self.draining = false;
+        self.lease_lost = false;
+        self.tick_at = None;
+        self.term_seen = Term(0);
+    }
+
+    /// Begins to take work, once it is known.
+    pub fn begin_core(&mut self) {
         let config = Config {
             host: self.id.clone(),
             slots: self.slots,
@@ -96,12 +162,6 @@ impl SimHost {
             seed: self.life,
         };
         self.core = Some(HostCore::new(config, self.incarnation));
-        self.guests.clear();
-        self.ran.clear();
-        self.draining = false;
-        self.lease_lost = false;
-        self.lease_until = now.plus_us(lease_us);
-        self.tick_at = None;
     }
 
     /// What it registers with.
@@ -117,13 +177,12 @@ impl SimHost {
 
     /// The process is killed.
     pub fn kill(&mut self) {
+        self.alive = false;
         self.core = None;
         self.guests.clear();
-    }
-
-    /// Whether it can speak and hear right now.
-    pub fn is_reachable(&self, now: Timestamp) -> bool {
-        self.core.is_some() && self.paused_until <= now && self.cut_until <= now
+        self.lease = None;
+        self.calls.clear();
+        self.lease_tick_at = None;
     }
 
     /// Begins to run a guest.

@@ -8,18 +8,24 @@
 //! The simulated shells here are as thin as the real ones, and [`plant`] breaks them, or what passes through them, on purpose: a simulator
 //! that does not catch planted bugs would not catch others either.
 
-pub mod clients;
-pub mod control;
-pub mod guest;
-pub mod hosts;
-pub mod marks;
-pub mod network;
-pub mod options;
-pub mod oracle;
-pub mod plant;
-pub mod rng;
 pub mod run;
 pub mod world;
 
+pub mod options;
+pub mod plant;
+
+pub mod clients;
+pub mod guest;
+pub mod hosts;
+pub mod leader;
+pub mod log;
+pub mod network;
+pub mod node;
+pub mod servers;
+
+pub mod marks;
+pub mod oracle;
+pub mod rng;
+
 pub use plant::Plant;
-pub use run::{Failure, Report, run_seed};
+pub use run::{Failure, Report, run_seed, run_world};

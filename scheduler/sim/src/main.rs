@@ -19,6 +19,9 @@ struct Args {
     /// Runs only this many seeds, however long that takes.
     #[arg(long)]
     seeds: Option<u64>,
+    /// Goes on after a seed that fails, and prints one line for each.
+    #[arg(long)]
+    keep_going: bool,
 }
 
 /// Fewer seeds than this prove nothing about rare paths.
@@ -29,7 +32,7 @@ fn main() -> ExitCode {
     let first = args.seed.unwrap_or_else(from_time_of_day);
     let begun = Instant::now();
     let mut marks = Marks::default();
-    let (mut seeds, mut events, mut tasks) = (0, 0, 0);
+    let (mut seeds, mut clusters, mut events, mut tasks, mut failures) = (0u64, 0u64, 0, 0, 0u64);
     println!("first seed {first}");
     while args.seeds.map_or(begun.elapsed() < Duration::from_secs(args.seconds), |count| seeds < count) {
         let seed = first.wrapping_add(seeds);
@@ -38,15 +41,27 @@ fn main() -> ExitCode {
                 marks.add(&report.marks);
                 events += report.events;
                 tasks += report.tasks;
+                clusters += u64::from(report.clustered);
+            }
+            Err(failure) if args.keep_going => {
+                failures += 1;
+                println!("seed {seed} fails: {}", failure.violation.0);
             }
             Err(_) => return fail(seed),
         }
         seeds += 1;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    println!("{seeds} seeds, {tasks} tasks, {events} events in {seconds:.1} s: {:.0} seeds/s", seeds as f64 / seconds);
+    println!(
+        "{seeds} seeds ({clusters} clusters), {tasks} tasks, {events} events in {seconds:.1} s: {:.0} seeds/s",
+        seeds as f64 / seconds
+    );
     for mark in ALL {
         println!("{:>10} {mark:?}", marks.count(mark));
+    }
+    if failures > 0 {
+        println!("{failures} seeds failed");
+        return ExitCode::FAILURE;
     }
     let missed = marks.missed();
     if seeds >= SEEDS_FOR_MARKS && !missed.is_empty() {

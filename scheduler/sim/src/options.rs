@@ -1,7 +1,11 @@
 //! What one seed's cluster is like. Every fault is off in some seeds and frequent in others: a fault that is always on hides what
 //! only happens without it.
 
+mod cluster;
+
 use crate::rng::Rng;
+
+pub use cluster::{ClusterOptions, Disaster};
 
 /// How the cluster, the workload and the faults are sized. Printed when a seed fails.
 #[derive(Debug, Clone)]
@@ -28,7 +32,7 @@ pub struct Options {
     pub append_us: u64,
     /// Of 1000 appends, how many take seconds.
     pub slow_appends: u64,
-    /// How often the control node is killed.
+    /// How often a control node is killed.
     pub control_kills: u64,
     /// How often a host is killed.
     pub host_kills: u64,
@@ -42,6 +46,8 @@ pub struct Options {
     pub deadly_tasks: u64,
     /// Records that the read model lags behind the log at most.
     pub read_model_lag: u64,
+    /// Several control nodes on servers of their own; `None` for everything in one process.
+    pub cluster: Option<ClusterOptions>,
 }
 
 impl Options {
@@ -71,7 +77,18 @@ impl Options {
             host_drains,
             deadly_tasks,
             read_model_lag,
+            cluster: None,
         }
+    }
+
+    /// Draws a cluster of several control nodes from a seed.
+    pub fn draw_cluster(rng: &mut Rng) -> Self {
+        let mut options = Self::draw(rng);
+        options.cluster = Some(ClusterOptions::draw(rng));
+        options.hosts = rng.between(1, 4);
+        options.fault_s = rng.between(20, 60);
+        options.actions = rng.between(20, 200);
+        options
     }
 
     /// The same cluster with nothing going wrong any more.
@@ -81,5 +98,8 @@ impl Options {
         self.stragglers = 0;
         self.slow_appends = 0;
         self.deadly_tasks = 0;
+        if let Some(cluster) = &mut self.cluster {
+            cluster.heal();
+        }
     }
 }

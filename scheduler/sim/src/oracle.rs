@@ -1,6 +1,7 @@
 //! What must hold, checked on the durable log by a deliberately simple idea of a task's life that shares no code with the core.
 
 mod life;
+mod terms;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +13,11 @@ use wasmill_protocol::{
 };
 
 use crate::guest;
+use crate::log::Entry;
 use crate::marks::{Mark, Marks};
+
+use crate::servers::Caller;
+use terms::Terms;
 
 pub use life::{Life, Phase};
 
@@ -46,19 +51,31 @@ pub struct Oracle {
     pub keys: BTreeMap<(TenantName, String), (TaskId, Digest, LogSeq)>,
     /// The highest credit that a life of a host has announced.
     pub credits: BTreeMap<(HostId, Incarnation), u32>,
+    /// Something beyond all promises has happened: whoever notices may stop.
+    pub disaster: bool,
+    /// The log has lost records that were durable: nothing is promised any more but that whoever knows them stops.
+    pub shortened: bool,
     late: BTreeSet<AttemptId>,
     promised: BTreeSet<TaskId>,
-    term: Term,
+    /// The record in which each task was submitted.
+    submitted: BTreeMap<TaskId, LogSeq>,
+    /// Which task each submission of a client has become.
+    submissions: BTreeMap<u64, TaskId>,
+    terms: Terms,
     at: Timestamp,
     seq: LogSeq,
 }
 
 impl Oracle {
     /// A record became durable.
-    pub fn durable(&mut self, seq: LogSeq, events: &[Event], marks: &mut Marks) -> Checked {
+    pub fn durable(&mut self, seq: LogSeq, entry: &Entry, marks: &mut Marks) -> Checked {
+        if self.shortened {
+            return Ok(());
+        }
         hold!(seq == self.seq.next(), "record {seq} follows {}", self.seq);
+        self.terms.record(seq, entry)?;
         self.seq = seq;
-        for event in events {
+        for event in &entry.record.events {
             hold!(event.at >= self.at, "an event of {:?} after one of {:?}", event.at, self.at);
             self.at = event.at;
             self.event(seq, event, marks)?;
@@ -68,10 +85,8 @@ impl Oracle {
 
     fn event(&mut self, seq: LogSeq, event: &Event, marks: &mut Marks) -> Checked {
         match &event.body {
-            EventBody::TermStarted { term, .. } => {
-                hold!(*term > self.term, "term {term} after term {}", self.term);
-                self.term = *term;
-            }
+            // What must hold of terms was checked with the record.
+            EventBody::TermStarted { .. } => {}
             EventBody::TenantPut { tenant } => {
                 self.quotas.insert(tenant.name.clone(), tenant.quotas);
             }
@@ -116,6 +131,11 @@ impl Oracle {
     ) -> Checked {
         let life = Life::new(at, Arc::clone(spec));
         hold!(self.tasks.insert(task, life).is_none(), "task {task} was accepted twice");
+        self.submitted.insert(task, seq);
+        if let (Some(submission), None) = (guest::submission_of(&spec.input), &spec.idempotency_key) {
+            let before = self.submissions.insert(submission, task);
+            hold!(before.is_none(), "one submission became two tasks: {before:?} and {task}");
+        }
         if let (Some(key), Some(fingerprint)) = (&spec.idempotency_key, fingerprint) {
             let entry = (spec.tenant.clone(), key.clone());
             let before = self.keys.insert(entry, (task, fingerprint, seq));
@@ -159,39 +179,74 @@ impl Oracle {
 
     /// A client was told that its task is accepted.
     pub fn told_accepted(&mut self, task: TaskId) -> Checked {
-        hold!(self.tasks.contains_key(&task), "a client was told that {task} is accepted before it was durable");
+        let known = self.tasks.contains_key(&task) || self.shortened;
+        hold!(known, "a client was told that {task} is accepted before it was durable");
         self.promised.insert(task);
+        Ok(())
+    }
+
+    /// A client was told of a task by a node that has read the log up to `published`: it sees the task when it looks there.
+    pub fn readable(&self, task: TaskId, published: LogSeq) -> Checked {
+        let Some(seq) = self.submitted_at(task).filter(|_| !self.shortened) else { return Ok(()) };
+        hold!(
+            seq <= published,
+            "a client was told of {task} in record {seq} by a node that has read up to {published}"
+        );
         Ok(())
     }
 
     /// A client was told that its task is cancelled.
     pub fn told_cancelled(&self, task: TaskId) -> Checked {
         let phase = self.tasks.get(&task).map(|life| life.phase);
-        hold!(matches!(phase, Some(Phase::Ended(_))), "a client was told that {task} is cancelled, it is {phase:?}");
+        let ended = matches!(phase, Some(Phase::Ended(_))) || self.shortened;
+        hold!(ended, "a client was told that {task} is cancelled, it is {phase:?}");
         Ok(())
     }
 
-    /// A message with an assignment left the control node.
+    /// A message with an assignment left a control node.
     pub fn sent(&self, id: AttemptId) -> Checked {
-        hold!(self.attempts.contains_key(&id), "{id:?} was sent before it was durable");
+        hold!(self.attempts.contains_key(&id) || self.shortened, "{id:?} was sent before it was durable");
         Ok(())
     }
 
-    /// A host was told that its report of an end is durable.
-    pub fn told_reported(&self, id: AttemptId) -> Checked {
-        let current = self.tasks.get(&id.task).and_then(Life::current);
-        hold!(current != Some(id), "the end of {id:?} was acknowledged before it was durable");
-        Ok(())
+    /// Whether the log says that an attempt runs.
+    pub fn is_current(&self, id: AttemptId) -> bool {
+        !self.shortened && self.tasks.get(&id.task).and_then(Life::current) == Some(id)
     }
 
     /// A host has started a guest.
     pub fn guest_started(&self, id: AttemptId, host: &HostId, incarnation: Incarnation) -> Checked {
         let place = self.attempts.get(&id);
         hold!(
-            place == Some(&(host.clone(), incarnation)),
+            self.shortened || place == Some(&(host.clone(), incarnation)),
             "{id:?} runs on {host} in life {incarnation}, the log says {place:?}"
         );
         Ok(())
+    }
+
+    /// The record in which a task was submitted.
+    pub fn submitted_at(&self, task: TaskId) -> Option<LogSeq> {
+        self.submitted.get(&task).copied()
+    }
+
+    /// The last term in the log.
+    pub fn term(&self) -> Term {
+        self.terms.last()
+    }
+
+    /// Names the record at a place of the log.
+    pub fn hash_at(&self, seq: LogSeq) -> Option<Digest> {
+        self.terms.hash_at(seq)
+    }
+
+    /// etcd has confirmed that the leader key of a term is there.
+    pub fn guarded(&mut self, term: Term, caller: Caller) {
+        self.terms.guarded(term, caller);
+    }
+
+    /// Whether etcd has confirmed a term to this life of a node.
+    pub fn is_guarded(&self, term: Term, node: usize, life: u64) -> bool {
+        self.terms.is_guarded(term, node, life)
     }
 
     /// The result that the log holds for a succeeded attempt must be the one that this attempt made.

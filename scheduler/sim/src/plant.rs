@@ -27,10 +27,46 @@ pub enum Plant {
     KeyLookupOld,
     /// A client is told that its task is cancelled when it was only asked to stop.
     CancelAnsweredEarly,
+    /// A candidate that is told that it was elected believes it without the guarded write.
+    CampaignTrusted,
+    /// A lease is counted from when the answer to a keepalive arrives, not from when it was asked.
+    DeadlineFromReceipt,
+    /// A node that cannot renew its lease does not look at the deadline.
+    NodeDeadlineIgnored,
+    /// A host that cannot renew its lease goes on with its guests.
+    HostDeadlineIgnored,
+    /// An append that is tried again is sent under another id.
+    AppendRenamed,
+    /// A refused append is taken for a lost leadership without a look at what stands in its place.
+    ConflictWithoutReadBack,
+    /// An append is sent behind another one that has no outcome yet, without naming it.
+    PredecessorUnnamed,
+    /// What waits for a record is sent although the record was refused.
+    EffectsAfterRefusal,
+    /// A new leader appends at the end of the log and has not read all of it.
+    EndUnread,
+    /// A term that the election gives for the second time is made greater instead of halting.
+    TermMadeUp,
+    /// A node goes on although the log ends before what it has seen.
+    ShortenedAccepted,
+    /// A node reads over a record that is not there, or does not follow.
+    HoleAccepted,
+    /// A follower answers before it has read the record of the answer.
+    FollowerAnswersEarly,
+    /// A command that was not answered is sent again, and with a new identity.
+    RepeatWithoutIdentity,
+    /// A command of another node that comes twice is decided twice.
+    ForwardTakenTwice,
+    /// A watch that broke goes on from now, without a look at what was missed.
+    WatchGapIgnored,
+    /// A host takes messages of a leader that was replaced.
+    HostTrustsStaleLeader,
+    /// A host takes the acknowledgement of a leader that was replaced.
+    StaleAckTrusted,
 }
 
 impl Plant {
-    /// All of them.
+    /// All that can be caught on a single machine.
     pub const ALL: [Self; 12] = [
         Self::ReplyBeforeDurable,
         Self::SendBeforeDurable,
@@ -44,5 +80,27 @@ impl Plant {
         Self::IncarnationIgnored,
         Self::KeyLookupOld,
         Self::CancelAnsweredEarly,
+    ];
+
+    /// Those that need several control nodes to do harm.
+    pub const OF_CLUSTERS: [Self; 18] = [
+        Self::CampaignTrusted,
+        Self::DeadlineFromReceipt,
+        Self::NodeDeadlineIgnored,
+        Self::HostDeadlineIgnored,
+        Self::AppendRenamed,
+        Self::ConflictWithoutReadBack,
+        Self::PredecessorUnnamed,
+        Self::EffectsAfterRefusal,
+        Self::EndUnread,
+        Self::TermMadeUp,
+        Self::ShortenedAccepted,
+        Self::HoleAccepted,
+        Self::FollowerAnswersEarly,
+        Self::RepeatWithoutIdentity,
+        Self::ForwardTakenTwice,
+        Self::WatchGapIgnored,
+        Self::HostTrustsStaleLeader,
+        Self::StaleAckTrusted,
     ];
 }

@@ -1,6 +1,7 @@
 //! Runs one seed: faults, healing, and the proof that everything ends.
 
 use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
 
 use crate::marks::Marks;
 use crate::options::Options;
@@ -22,6 +23,8 @@ pub struct Report {
     pub events: u64,
     /// How many tasks clients were promised.
     pub tasks: usize,
+    /// Whether there were several control nodes.
+    pub clustered: bool,
     /// Names the course of events: the same for every run of the seed.
     pub trace_hash: u64,
 }
@@ -47,18 +50,36 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Of so many seeds one is a single machine, the others are clusters.
+const SINGLE_OF: u64 = 4;
+
+/// Runs one seed, of a single machine or of several control nodes as the seed decides.
+///
+/// # Errors
+///
+/// As [`run_world`].
+pub fn run_seed(seed: u64, plant: Option<Plant>, traced: bool) -> Result<Report, Box<Failure>> {
+    run_world(seed, !seed.is_multiple_of(SINGLE_OF), plant, traced)
+}
+
 /// Runs one seed.
 ///
 /// # Errors
 ///
 /// When an invariant does not hold, or a task is not final in time after healing.
-pub fn run_seed(seed: u64, plant: Option<Plant>, traced: bool) -> Result<Report, Box<Failure>> {
-    let mut world = World::new(seed, plant, traced);
-    match run(&mut world) {
+pub fn run_world(seed: u64, clustered: bool, plant: Option<Plant>, traced: bool) -> Result<Report, Box<Failure>> {
+    let mut world = World::new(seed, clustered, plant, traced);
+    // What a core asserts is an invariant like any other.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| run(&mut world))).unwrap_or_else(|cause| {
+        let said = cause.downcast_ref::<String>().map(String::as_str).or(cause.downcast_ref::<&str>().copied());
+        Err(Violation(format!("panicked: {}", said.unwrap_or("without a word"))))
+    });
+    match outcome {
         Ok(()) => Ok(Report {
             events: world.happened(),
             tasks: world.oracle.promised_count(),
             trace_hash: world.trace_hash(),
+            clustered,
             marks: world.marks,
         }),
         Err(violation) => {
@@ -68,17 +89,20 @@ pub fn run_seed(seed: u64, plant: Option<Plant>, traced: bool) -> Result<Report,
 }
 
 fn run(world: &mut World) -> Result<(), Violation> {
-    let mut deadline = None;
+    let mut healed_us = None;
     loop {
         world.step()?;
         if !world.healed {
             continue;
         }
-        let deadline = *deadline.get_or_insert(world.elapsed_us() + LIVENESS_US);
-        if world.is_done() {
+        let healed_us = *healed_us.get_or_insert(world.elapsed_us());
+        if world.is_wrecked(healed_us) {
+            return world.check_wreck();
+        }
+        if world.is_done() && !world.oracle.disaster {
             return Ok(());
         }
-        if world.elapsed_us() > deadline || world.happened() > EVENTS_MAX {
+        if world.elapsed_us() > healed_us + LIVENESS_US || world.happened() > EVENTS_MAX {
             return Err(Violation(world.stuck()));
         }
     }

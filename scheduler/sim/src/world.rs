@@ -1,83 +1,47 @@
 //! The agenda of the simulated cluster, and what each thing on it does.
 
 mod client_side;
-mod control_side;
+mod cluster_faults;
+mod disasters;
+mod etcd_side;
 mod faults;
+mod follow;
+mod forward;
+mod happening;
+mod host_seat;
 mod host_side;
+mod lead;
+mod log_side;
+mod one_machine;
+mod seat;
+mod stuck;
+mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
-use wasmill_protocol::command::{Command, Done, Refusal};
-use wasmill_protocol::message::{FromHost, Heartbeat, HostAck, HostInfo, ToHost};
-use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, Timestamp};
+use wasmill_protocol::message::HostInfo;
+use wasmill_protocol::{HostId, Timestamp};
 
-use crate::clients::{Clients, PATIENCE_US, RequestId};
-use crate::control::{Control, Disk};
-use crate::hosts::{BatchAddress, SimHost};
+use crate::clients::{Clients, PATIENCE_US};
+use crate::hosts::SimHost;
+use crate::log::{Decoder, Disk};
 use crate::marks::Marks;
-use crate::options::Options;
+use crate::network::{self, Links, Place};
+use crate::node::SimNode;
+use crate::options::{ClusterOptions, Options};
 use crate::oracle::{Checked, Oracle, Violation};
 use crate::plant::Plant;
 use crate::rng::Rng;
+use crate::servers::Servers;
 
+pub use cluster_faults::ClusterFault;
 pub use faults::Fault;
+pub use happening::{EtcdHappening, Happening, LogHappening, Sender};
 
-/// How long a host's lease lives without renewal, in microseconds.
-pub const LEASE_US: u64 = 5_000_000;
 /// The virtual time at which every simulation begins.
 const BEGIN: Timestamp = Timestamp(1_000_000_000_000_000);
 /// Lines of trace that are kept for a failure.
 const TRACE_LINES_MAX: usize = 400;
-
-/// Something on the agenda.
-#[derive(Debug, Clone)]
-pub enum Happening {
-    /// A client does something.
-    Act,
-    /// A request reaches the control node.
-    Asked(RequestId, Command),
-    /// A request was looked up in the read model and reaches the core.
-    LookedUp(RequestId, Command),
-    /// An answer reaches a client.
-    Answered(RequestId, Result<Done, Refusal>),
-    /// A client runs out of patience.
-    Impatient(RequestId),
-    /// The first append under way is durable.
-    Durable(LogSeq, u64),
-    /// The control node's core asked to be woken.
-    ControlTick(u64),
-    /// Membership tells the control node of a host, in order.
-    HostJoined(HostInfo, u64),
-    /// Membership tells the control node that a lease has ended.
-    HostLeft(HostId, Incarnation, u64),
-    /// A message reaches a host.
-    ToHost(usize, Arc<ToHost>),
-    /// A host's answer to a message reaches the control node.
-    HostAck(HostId, HostAck),
-    /// Reports reach the control node.
-    FromHost(BatchAddress, Arc<FromHost>),
-    /// A heartbeat reaches the control node.
-    Heartbeat(Arc<Heartbeat>),
-    /// An acknowledgement reaches a host.
-    BatchAcked(BatchAddress),
-    /// A host stops waiting for an acknowledgement.
-    BatchTimeout(BatchAddress),
-    /// A host's core asked to be woken.
-    HostTick(usize, u64),
-    /// A guest ends by itself.
-    GuestEnds(usize, u64, AttemptId),
-    /// A guest saves a checkpoint.
-    GuestCheckpoint(usize, u64, AttemptId),
-    /// A guest that was stopped is gone.
-    GuestStopped(usize, u64, AttemptId),
-    /// Leases are renewed, or end.
-    Leases,
-    /// Something goes wrong.
-    Fault(Fault),
-    /// Everything is repaired, and nothing goes wrong any more.
-    Heal,
-}
 
 /// The simulated cluster.
 pub struct World {
@@ -92,18 +56,25 @@ pub struct World {
     /// What must hold.
     pub oracle: Oracle,
     pub(crate) clients: Clients,
-    pub(crate) control: Option<Control>,
-    pub(crate) control_life: u64,
-    pub(crate) disk: Disk,
+    pub(crate) nodes: Vec<SimNode>,
     pub(crate) hosts: Vec<SimHost>,
+    pub(crate) links: Links,
+    /// The disk of a single machine.
+    pub(crate) disk: Disk,
+    /// The hosts that are known on a single machine.
     pub(crate) registered: BTreeMap<HostId, HostInfo>,
+    /// What a cluster stands on; `None` on a single machine.
+    pub(crate) servers: Option<Box<Servers>>,
+    pub(crate) decoder: Decoder,
     pub(crate) rng: Rng,
     /// After healing.
     pub healed: bool,
-    /// The control node is killed in the middle of its next append.
-    pub(crate) kill_armed: bool,
+    /// This node is killed in the middle of its next append.
+    pub(crate) kill_armed: Option<usize>,
     /// Found while nobody could return it.
     pub(crate) late_violation: Option<Violation>,
+    /// Nodes and hosts that something has happened to, one bit for each.
+    touched: (u64, u64),
     agenda: BTreeMap<(Timestamp, u64), Happening>,
     scheduled: u64,
     happened: u64,
@@ -112,33 +83,38 @@ pub struct World {
 }
 
 impl World {
-    /// A cluster that is about to start.
-    pub fn new(seed: u64, plant: Option<Plant>, traced: bool) -> Self {
+    /// A cluster that is about to start: on a single machine, or several control nodes when `clustered`.
+    pub fn new(seed: u64, clustered: bool, plant: Option<Plant>, traced: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let options = Options::draw(&mut rng);
+        let options = if clustered { Options::draw_cluster(&mut rng) } else { Options::draw(&mut rng) };
         let clients = Clients::new(rng.split(), &options);
         let hosts = (0..options.hosts).map(|index| SimHost::new(index, options.slots)).collect();
+        let nodes = options.cluster.as_ref().map_or(1, |cluster| cluster.nodes);
+        let servers = options.cluster.as_ref().map(|cluster| Box::new(Servers::new(BEGIN, cluster)));
         let mut world = Self {
             now: BEGIN,
-            options,
             plant,
             marks: Marks::default(),
             oracle: Oracle::default(),
             clients,
-            control: None,
-            control_life: 0,
-            disk: Disk::default(),
+            nodes: (0..usize::try_from(nodes).unwrap_or(1)).map(SimNode::new).collect(),
             hosts,
+            links: Links::default(),
+            disk: Disk::default(),
             registered: BTreeMap::new(),
+            servers,
+            decoder: Decoder::default(),
             rng,
             healed: false,
-            kill_armed: false,
+            kill_armed: None,
             late_violation: None,
+            touched: (0, 0),
             agenda: BTreeMap::new(),
             scheduled: 0,
             happened: 0,
             trace_hash: 0,
             trace: traced.then(VecDeque::new),
+            options,
         };
         world.plan();
         world
@@ -147,14 +123,18 @@ impl World {
     /// Puts the workload, the faults and the healing on the agenda.
     fn plan(&mut self) {
         let fault_us = self.options.fault_s * 1_000_000;
-        self.at(0, Happening::Fault(Fault::ControlStarts));
+        for node in 0..self.nodes.len() {
+            let delay = if self.is_clustered() { self.rng.below(500_000) } else { 0 };
+            self.at(delay, Happening::Fault(Fault::NodeStarts(node)));
+        }
         for index in 0..self.hosts.len() {
             let delay = self.rng.below(1_000_000);
             self.at(delay, Happening::Fault(Fault::HostStarts(index)));
         }
         for (request, command) in self.clients.setup() {
             let at = 100_000 + request.0 * 1_000;
-            self.at(at, Happening::Asked(request, command));
+            let node = self.any_node();
+            self.at(at, Happening::Asked(node, request, Box::new(command)));
             self.at(at + PATIENCE_US, Happening::Impatient(request));
         }
         // Bursts: many actions share few moments.
@@ -165,7 +145,12 @@ impl World {
             self.at(at, Happening::Act);
         }
         self.plan_faults(fault_us);
-        self.at(500_000, Happening::Leases);
+        if self.is_clustered() {
+            self.plan_cluster_faults(fault_us);
+            self.at(500_000, Happening::Etcd(EtcdHappening::Tick));
+        } else {
+            self.at(500_000, Happening::Leases);
+        }
         self.at(fault_us, Happening::Heal);
     }
 
@@ -178,38 +163,21 @@ impl World {
         let Some(((at, _), happening)) = self.agenda.pop_first() else { return Ok(false) };
         self.now = at;
         self.happened += 1;
-        self.note(&happening);
-        self.happen(happening)?;
+        match self.resumes_at(&happening) {
+            Some(later) => self.at_time(later, happening),
+            None => {
+                self.note(&happening);
+                self.happen(happening)?;
+            }
+        }
         self.pump()?;
         self.late_violation.take().map_or(Ok(true), Err)
     }
 
-    fn happen(&mut self, happening: Happening) -> Checked {
-        match happening {
-            Happening::Act => self.act(),
-            Happening::Asked(request, command) => self.asked(request, command),
-            Happening::LookedUp(request, command) => self.looked_up(request, command),
-            Happening::Answered(request, answer) => return self.answered(request, answer),
-            Happening::Impatient(request) => self.impatient(request),
-            Happening::Durable(seq, life) => return self.durable(seq, life),
-            Happening::ControlTick(life) => self.control_tick(life),
-            Happening::HostJoined(info, life) => self.host_joined(info, life),
-            Happening::HostLeft(host, incarnation, life) => self.host_left(host, incarnation, life),
-            Happening::ToHost(host, message) => return self.reach_host(host, &message),
-            Happening::HostAck(host, ack) => self.host_ack(host, ack),
-            Happening::FromHost(address, message) => self.hear_host(address, &message),
-            Happening::Heartbeat(heartbeat) => self.heartbeat(&heartbeat),
-            Happening::BatchAcked(address) => self.batch_acked(address),
-            Happening::BatchTimeout(address) => self.batch_timeout(address),
-            Happening::HostTick(host, life) => self.host_tick(host, life),
-            Happening::GuestEnds(host, life, id) => self.guest_ends(host, life, id),
-            Happening::GuestCheckpoint(host, life, id) => self.guest_checkpoint(host, life, id),
-            Happening::GuestStopped(host, life, id) => self.guest_stopped(host, life, id),
-            Happening::Leases => self.leases(),
-            Happening::Fault(fault) => self.fault(fault),
-            Happening::Heal => self.heal(),
-        }
-        Ok(())
+    /// When a stopped control node would see something that happens now; `None` if it is not stopped.
+    fn resumes_at(&self, happening: &Happening) -> Option<Timestamp> {
+        let until = self.nodes[happening.node()?].paused_until;
+        (until > self.now).then_some(until)
     }
 
     /// Puts something on the agenda, `delay_us` from now.
@@ -223,11 +191,26 @@ impl World {
         self.agenda.insert((time.max(self.now), self.scheduled), happening);
     }
 
-    /// Follows the shells until neither core has anything left to hand out.
+    /// Something has happened to a node: it is looked after before anything else happens.
+    pub(crate) fn touch_node(&mut self, node: usize) {
+        self.touched.0 |= 1 << node;
+    }
+
+    /// Something has happened to a host.
+    pub(crate) fn touch_host(&mut self, host: usize) {
+        self.touched.1 |= 1 << host;
+    }
+
+    /// Follows the shells until no core has anything left to hand out.
     fn pump(&mut self) -> Checked {
-        self.pump_control()?;
-        for host in 0..self.hosts.len() {
-            self.pump_host(host)?;
+        while self.touched != (0, 0) {
+            let (nodes, hosts) = std::mem::take(&mut self.touched);
+            for node in (0..self.nodes.len()).filter(|node| nodes >> node & 1 == 1) {
+                self.pump_node(node)?;
+            }
+            for host in (0..self.hosts.len()).filter(|host| hosts >> host & 1 == 1) {
+                self.pump_host(host)?;
+            }
         }
         Ok(())
     }
@@ -244,6 +227,52 @@ impl World {
         self.trace_hash = crate::rng::mix(mixed);
     }
 
+    /// Adds a line to the trace, if there is one: something that nobody put on the agenda.
+    pub(crate) fn remark(&mut self, text: impl FnOnce() -> String) {
+        let at = self.now.us_since(BEGIN);
+        if let Some(trace) = &mut self.trace {
+            trace.push_back(format!("{at:>12}   {}", text()));
+        }
+    }
+
+    /// Whether there are several control nodes on servers of their own.
+    pub fn is_clustered(&self) -> bool {
+        self.servers.is_some()
+    }
+
+    /// The options of a cluster.
+    pub(crate) fn cluster(&self) -> &ClusterOptions {
+        self.options.cluster.as_ref().expect("only asked where there is a cluster")
+    }
+
+    pub(crate) fn servers(&mut self) -> &mut Servers {
+        self.servers.as_deref_mut().expect("only asked where there is a cluster")
+    }
+
+    pub(crate) fn any_node(&mut self) -> usize {
+        usize::try_from(self.rng.below(self.nodes.len() as u64)).unwrap_or(0)
+    }
+
+    /// When copies of a message between a control node and a host, or between two control nodes, arrive: none when a way is cut.
+    pub(crate) fn arrivals(&mut self, from: Place, to: Place) -> Vec<Timestamp> {
+        let cut = match &self.servers {
+            None => self.links.is_cut(self.now, from, to),
+            Some(servers) => {
+                !servers.jetstream.is_reachable()
+                    || self.links.is_cut(self.now, from, Place::Nats)
+                    || self.links.is_cut(self.now, Place::Nats, to)
+            }
+        };
+        if cut { Vec::new() } else { network::arrivals(self.now, &self.options, &mut self.rng, &mut self.marks) }
+    }
+
+    /// When a request to a server, or its answer, arrives; `None` when it is lost.
+    pub(crate) fn wire(&mut self, from: Place, to: Place) -> Option<Timestamp> {
+        let lost = self.links.is_cut(self.now, from, to) || self.rng.chance(self.cluster().wire_loss);
+        let slow_us = self.rng.below(self.cluster().wire_delay_us + 1);
+        (!lost).then(|| self.now.plus_us(slow_us + network::delay_us(&self.options, &mut self.rng)))
+    }
+
     /// A number that two runs of one seed share, and two different runs hardly ever.
     pub fn trace_hash(&self) -> u64 {
         self.trace_hash
@@ -252,28 +281,6 @@ impl World {
     /// The last things that happened, if this world is traced.
     pub fn trace(&self) -> Vec<String> {
         self.trace.iter().flatten().cloned().collect()
-    }
-
-    /// Whether every task is final and no client waits.
-    pub fn is_done(&self) -> bool {
-        self.clients.open.is_empty() && self.oracle.unfinished().next().is_none()
-    }
-
-    /// Says what has not ended, and what the leader thinks of it.
-    pub fn stuck(&self) -> String {
-        let waiting = |task| self.control.as_ref().and_then(|control| control.core.explain(task, self.now));
-        let tasks: Vec<_> = self
-            .oracle
-            .unfinished()
-            .take(5)
-            .map(|(task, life)| format!("{task} {:?} {:?}", life.phase, waiting(task)))
-            .collect();
-        let count = self.oracle.unfinished().count();
-        format!(
-            "{count} tasks are not final long after healing, and {} requests are open: {}",
-            self.clients.open.len(),
-            tasks.join("; ")
-        )
     }
 
     /// How many things have happened.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use wasmill_fabric::Bus;
 use wasmill_protocol::message::{Assignment, HostAck, ToHost, subjects};
-use wasmill_protocol::{AttemptId, HostId, Payload, TaskSpec, Term};
+use wasmill_protocol::{AttemptId, HostId, Payload, TaskSpec, Term, Timestamp};
 use wasmill_scheduler_core::io::MessageOut;
 
 use super::specs::SpecCache;
@@ -46,29 +46,27 @@ impl Dispatch {
             tracing::error!(%host, tasks = unknown.len(), "the read model does not know tasks that are to be dispatched");
             let _ = results.send(DispatchResult::Refused(host.clone(), unknown)).await;
         }
-        let payload: Bytes = match rmp_serde::to_vec_named(&message) {
-            Ok(bytes) => bytes.into(),
-            Err(error) => unreachable!("a message is always encodable: {error}"),
-        };
         let spans = trace::dispatch(&host, &message);
-        let answer = match bus.request(&subjects::host(&host), payload, ACK_TIMEOUT).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                tracing::debug!(%host, %error, "a message to a host was not acknowledged");
-                trace::unanswered(&spans);
-                return;
+        // One after the other: what is to be stopped may be in an earlier one.
+        for payload in split(message, bus.payload_bytes_max()) {
+            let answer = match bus.request(&subjects::host(&host), payload, ACK_TIMEOUT).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    tracing::debug!(%host, %error, "a message to a host was not acknowledged");
+                    trace::unanswered(&spans);
+                    continue;
+                }
+            };
+            let Ok(ack) = rmp_serde::from_slice::<HostAck>(&answer) else {
+                tracing::warn!(%host, "a host's acknowledgement is not readable");
+                continue;
+            };
+            if let Some(term) = ack.term_seen {
+                let _ = results.send(DispatchResult::TermSeen(term)).await;
             }
-        };
-        drop(spans);
-        let Ok(ack) = rmp_serde::from_slice::<HostAck>(&answer) else {
-            tracing::warn!(%host, "a host's acknowledgement is not readable");
-            return;
-        };
-        if let Some(term) = ack.term_seen {
-            let _ = results.send(DispatchResult::TermSeen(term)).await;
-        }
-        if !ack.refused.is_empty() {
-            let _ = results.send(DispatchResult::Refused(host, ack.refused)).await;
+            if !ack.refused.is_empty() {
+                let _ = results.send(DispatchResult::Refused(host.clone(), ack.refused)).await;
+            }
         }
     }
 
@@ -97,12 +95,59 @@ impl Dispatch {
             cancel: message.cancel,
         };
         let mut unknown = Vec::new();
+        let directory = shared.directory.read();
         for ((id, queue_us), found) in message.assign.into_iter().zip(at_hand) {
             match found {
-                Some((spec, checkpoint)) => to_host.assign.push(Assignment { id, spec, checkpoint, queue_us }),
+                Some((spec, checkpoint)) => {
+                    let tenant_since = directory.tenants.get(&spec.tenant).map_or(Timestamp(0), |(_, since)| *since);
+                    to_host.assign.push(Assignment { id, spec, checkpoint, queue_us, tenant_since });
+                }
                 None => unknown.push(id),
             }
         }
         (to_host, unknown)
+    }
+}
+
+/// The message in as many pieces as the bus needs. A piece that is too large with a single assignment stays as it is, and the bus refuses it.
+fn split(mut message: ToHost, bytes_max: usize) -> Vec<Bytes> {
+    let encoded = encode(&message);
+    if encoded.len() <= bytes_max || message.assign.len() <= 1 {
+        return vec![encoded];
+    }
+    let rest = ToHost {
+        term: message.term,
+        incarnation: message.incarnation,
+        assign: message.assign.split_off(message.assign.len() / 2),
+        cancel: std::mem::take(&mut message.cancel),
+    };
+    let mut pieces = split(message, bytes_max);
+    pieces.extend(split(rest, bytes_max));
+    pieces
+}
+
+/// A message as it travels.
+pub(super) fn encode<T: serde::Serialize>(message: &T) -> Bytes {
+    match rmp_serde::to_vec_named(message) {
+        Ok(bytes) => bytes.into(),
+        Err(error) => unreachable!("messages are always encodable: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_message_is_split_and_stops_come_last() {
+        let spec = Arc::new(TaskSpec { input: Payload::Inline(vec![7; 1_000].into()), ..TaskSpec::default() });
+        let assign = vec![Assignment { spec, ..Assignment::default() }; 9];
+        let message = ToHost { assign, cancel: vec![AttemptId::default()], ..ToHost::default() };
+        let pieces: Vec<ToHost> =
+            split(message, 4_000).iter().map(|piece| rmp_serde::from_slice(piece).unwrap()).collect();
+        let counts: Vec<_> = pieces.iter().map(|piece| (piece.assign.len(), piece.cancel.len())).collect();
+        assert_eq!(counts.iter().map(|(assigned, _)| assigned).sum::<usize>(), 9);
+        assert!(pieces.len() >= 3, "{counts:?}");
+        assert_eq!(counts.iter().rposition(|(_, stopped)| *stopped == 1), Some(pieces.len() - 1));
     }
 }

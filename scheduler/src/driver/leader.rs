@@ -1,30 +1,33 @@
 //! One leadership: from `TermStarted` until it is lost.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::stream::{BoxStream, FuturesOrdered};
+use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use wasmill_fabric::{AppendError, HostEvent, Leadership, Message, Responder, Subscription};
 use wasmill_protocol::event::{Event, EventBody};
-use wasmill_protocol::message::{FromHost, Heartbeat, subjects};
+use wasmill_protocol::message::{FromHost, Heartbeat, ReportAck, control, subjects};
 use wasmill_protocol::record::Record;
-use wasmill_protocol::{Digest, LogSeq, Term};
+use wasmill_protocol::{LogSeq, Term};
 use wasmill_scheduler_core::Core;
-use wasmill_scheduler_core::io::{Input, Ready, ReplyTo};
+use wasmill_scheduler_core::io::{Counters, Input, Ready, ReplyTo};
 
-use super::dispatch::{Dispatch, DispatchResult};
-use super::replay::{Replay, hash, publish_now};
+use super::dispatch::{Dispatch, DispatchResult, encode};
+use super::fold::{Fold, hash, publish_now};
+use super::forward;
+use super::keeper::Keeper;
 use super::specs::SpecCache;
 use super::trace::Traced;
 use super::waits::Waits;
 use super::{DriverConfig, DriverError, Ground, LeadershipEnd};
 use crate::handle::{Overview, Request, Shared};
+use crate::snapshot::Chain;
 
 /// Appends that are under way at once: one is being synced while the next waits for it, and what happens meanwhile gathers.
 const APPENDS_IN_FLIGHT_MAX: usize = 2;
@@ -34,6 +37,8 @@ const REQUESTS_AT_ONCE: usize = 256;
 const HOST_MESSAGES_AT_ONCE: usize = 64;
 /// Messages of hosts that wait at most; hosts send again what is lost.
 const HOST_MESSAGES_WAITING_MAX: usize = 1024;
+/// Requests of other control nodes that wait at most.
+const FORWARDED_WAITING_MAX: usize = 1024;
 /// Results of dispatches that wait at most.
 const DISPATCH_RESULTS_WAITING_MAX: usize = 1024;
 /// The core remembers idempotency keys of this many records more than the read model needs, so that a key that was looked up a
@@ -49,8 +54,8 @@ pub(super) struct Leader<'a> {
     shared: &'a Arc<Shared>,
     node: &'a str,
     term: Term,
-    last: LogSeq,
-    prev_hash: Digest,
+    chain: Chain,
+    keeper: Keeper,
     appends: FuturesOrdered<BoxFuture<'static, (Result<LogSeq, AppendError>, Effects)>>,
     waits: Waits,
     responders: HashMap<ReplyTo, Responder>,
@@ -69,12 +74,11 @@ struct Effects {
     overviews: Vec<(oneshot::Sender<Overview>, Overview)>,
 }
 
-/// Where a leader hears of hosts.
+/// What a leader hears over the bus. A subscription that ends has lost messages and is made anew: whoever sent them sends again.
 struct Ears {
     reports: Subscription,
     heartbeats: Subscription,
-    hosts: BoxStream<'static, HostEvent>,
-    dispatched: mpsc::Receiver<DispatchResult>,
+    forwarded: Subscription,
 }
 
 impl<'a> Leader<'a> {
@@ -83,10 +87,10 @@ impl<'a> Leader<'a> {
         config: &'a DriverConfig,
         ground: &'a Ground,
         shared: &'a Arc<Shared>,
-        replay: Replay,
-        leadership: &Leadership,
+        fold: Fold,
+        term: Term,
     ) -> Result<Self, DriverError> {
-        let (term, seen) = (leadership.term, replay.state.term());
+        let seen = fold.state.term();
         if term <= seen {
             return Err(DriverError::TermRegressed { term, seen });
         }
@@ -94,14 +98,15 @@ impl<'a> Leader<'a> {
         let seed = config.seed.wrapping_add(term.0);
         // Replaced by `lead`, which holds the other end.
         let (dispatched, _) = mpsc::channel(1);
+        let keeper = Keeper::new(&config.snapshots, ground, shared, fold.state.current(), fold.unusable);
         Ok(Self {
-            core: Core::new(seed, config.core.clone(), replay.state),
+            core: Core::new(seed, config.core.clone(), fold.state),
             ground,
             shared,
             node: &config.node,
             term,
-            last: replay.last,
-            prev_hash: replay.prev_hash,
+            chain: fold.chain,
+            keeper,
             appends: FuturesOrdered::new(),
             waits: Waits::default(),
             responders: HashMap::new(),
@@ -116,11 +121,27 @@ impl<'a> Leader<'a> {
         mut self,
         requests: &mut mpsc::Receiver<Request>,
         published: &mut LogSeq,
-        mut leadership: Leadership,
+        leadership: &Leadership,
         shutdown: &CancellationToken,
     ) -> Result<LeadershipEnd, DriverError> {
-        let mut ears = self.listen().await?;
-        let (mut asked, mut reported) = (Vec::new(), Vec::new());
+        let led = self.lead_on(requests, published, leadership, shutdown).await;
+        self.keeper.stop().await;
+        led
+    }
+
+    async fn lead_on(
+        &mut self,
+        requests: &mut mpsc::Receiver<Request>,
+        published: &mut LogSeq,
+        leadership: &Leadership,
+        shutdown: &CancellationToken,
+    ) -> Result<LeadershipEnd, DriverError> {
+        let mut ears = listen(self.ground, self.term).await?;
+        let mut hosts = self.ground.membership.hosts();
+        let (sender, mut dispatched) = mpsc::channel(DISPATCH_RESULTS_WAITING_MAX);
+        self.dispatched = sender;
+        let mut lost = leadership.lost.clone();
+        let (mut asked, mut forwarded, mut reported) = (Vec::new(), Vec::new(), Vec::new());
         self.step(Input::Lead { term: self.term, node: self.node.to_owned() });
         loop {
             self.append_ready();
@@ -132,18 +153,26 @@ impl<'a> Leader<'a> {
                     }
                 }
                 () = shutdown.cancelled(), if self.appends.is_empty() => return Ok(LeadershipEnd::Shutdown),
-                _ = leadership.lost.wait_for(|lost| *lost) => return Ok(LeadershipEnd::Lost),
+                () = ended(&mut lost) => return Ok(LeadershipEnd::Lost),
                 count = ears.reports.recv_many(&mut reported, HOST_MESSAGES_AT_ONCE), if self.may_gather() => {
-                    if count == 0 { return Ok(LeadershipEnd::Lost); }
+                    if count == 0 { ears = listen(self.ground, self.term).await?; }
                     reported.drain(..).for_each(|message| self.reported(message));
                 }
                 count = requests.recv_many(&mut asked, REQUESTS_AT_ONCE), if self.may_gather() => {
                     if count == 0 { return Ok(LeadershipEnd::Shutdown); }
                     asked.drain(..).for_each(|request| self.asked(request));
                 }
-                Some(message) = ears.heartbeats.recv() => self.heartbeat(&message),
-                Some(event) = ears.hosts.next() => self.host_changed(event),
-                Some(result) = ears.dispatched.recv() => match result {
+                count = ears.forwarded.recv_many(&mut forwarded, REQUESTS_AT_ONCE), if self.may_gather() => {
+                    if count == 0 { ears = listen(self.ground, self.term).await?; }
+                    forwarded.drain(..).for_each(|message| self.forwarded(message));
+                }
+                Some(kept) = self.keeper.next() => kept.into_iter().for_each(|input| self.step(input)),
+                message = ears.heartbeats.recv() => match message {
+                    Some(message) => self.heartbeat(&message),
+                    None => ears = listen(self.ground, self.term).await?,
+                },
+                Some(event) = hosts.next() => self.host_changed(event),
+                Some(result) = dispatched.recv() => match result {
                     DispatchResult::Refused(host, attempts) => self.step(Input::AssignRefused { host, attempts }),
                     DispatchResult::TermSeen(term) if term > self.term => return Ok(LeadershipEnd::Lost),
                     DispatchResult::TermSeen(_) => {}
@@ -151,15 +180,6 @@ impl<'a> Leader<'a> {
                 () = tokio::time::sleep(timeout) => self.step(Input::Tick),
             }
         }
-    }
-
-    async fn listen(&mut self) -> Result<Ears, DriverError> {
-        let bus = &self.ground.bus;
-        let reports = bus.subscribe(subjects::REPORTS, HOST_MESSAGES_WAITING_MAX).await?;
-        let heartbeats = bus.subscribe(subjects::HEARTBEATS, HOST_MESSAGES_WAITING_MAX).await?;
-        let (sender, dispatched) = mpsc::channel(DISPATCH_RESULTS_WAITING_MAX);
-        self.dispatched = sender;
-        Ok(Ears { reports, heartbeats, hosts: self.ground.membership.hosts(), dispatched })
     }
 
     fn step(&mut self, input: Input) {
@@ -204,6 +224,15 @@ impl<'a> Leader<'a> {
                 self.step(Input::DrainHost { host, draining });
                 let _ = answer.send(known);
             }
+        }
+    }
+
+    /// Another node asks for its clients.
+    fn forwarded(&mut self, message: Message) {
+        let Some(responder) = message.responder else { return };
+        if let Some((request, respond)) = forward::received(&message.payload, responder) {
+            self.asked(request);
+            tokio::spawn(respond);
         }
     }
 
@@ -258,6 +287,9 @@ impl<'a> Leader<'a> {
                 self.append_nothing(Effects { ready, ..Effects::default() });
             } else {
                 self.append(events, Effects { ready, traced, ..Effects::default() });
+                if self.keeper.wants_snapshot(&self.chain) {
+                    self.keeper.hold(self.core.freeze(), self.chain);
+                }
             }
         }
     }
@@ -271,9 +303,10 @@ impl<'a> Leader<'a> {
         let overview = Overview {
             hosts: self.core.hosts(),
             queue: self.core.queue_depth(),
-            counters: self.core.counters(),
+            counters: named(self.core.counters()),
             policies_benched: self.core.state().policies_benched().cloned().collect(),
             at: self.shared.clock.now(),
+            log_seq: self.chain.last,
         };
         let overviews = self.overviews.drain(..).map(|answer| (answer, overview.clone())).collect();
         self.append_nothing(Effects { overviews, ..Effects::default() });
@@ -281,14 +314,14 @@ impl<'a> Leader<'a> {
 
     /// Effects that only wait for what was appended before.
     fn append_nothing(&mut self, effects: Effects) {
-        let last = self.last;
+        let last = self.chain.last;
         self.appends.push_back(std::future::ready((Ok(last), effects)).boxed());
     }
 
     /// Appends one record, or several when the log does not take one of this size; the effects wait for the last.
     fn append(&mut self, mut events: Vec<Event>, mut effects: Effects) {
         let version = Record::version_for(&events);
-        let record = Record { version, term: self.term, prev_hash: self.prev_hash, events };
+        let record = Record { version, term: self.term, prev_hash: self.chain.hash, events };
         let bytes = record.encode();
         if bytes.len() > self.ground.log.record_bytes_max() && record.events.len() > 1 {
             events = record.events;
@@ -297,11 +330,11 @@ impl<'a> Leader<'a> {
             self.append(second_half, effects);
             return;
         }
-        self.prev_hash = hash(&bytes);
-        let span = effects.traced.append(self.last.next(), record.events.len(), bytes.len());
-        let appended = self.ground.log.append(self.last, bytes);
-        self.last = self.last.next();
-        self.step(Input::Appended(self.last));
+        let chain = self.chain.then(hash(&bytes), bytes.len());
+        let span = effects.traced.append(chain.last, record.events.len(), bytes.len());
+        let appended = self.ground.log.append(self.chain.last, bytes);
+        self.chain = chain;
+        self.step(Input::Appended(chain.last));
         effects.record = Some(Arc::new(record));
         self.appends.push_back(async move { (appended.instrument(span).await, effects) }.boxed());
     }
@@ -324,6 +357,7 @@ impl<'a> Leader<'a> {
         };
         if let Some(record) = effects.record {
             publish_now(self.shared, published, seq, &record);
+            self.keeper.durable(seq, &self.chain);
             warn_of_benched(&record.events);
             self.step(Input::ReadModelAt(LogSeq(seq.0.saturating_sub(KEY_RECORDS_KEPT))));
             self.announce_leadership();
@@ -337,7 +371,7 @@ impl<'a> Leader<'a> {
         }
         for reply_to in effects.ready.acks {
             if let Some(responder) = self.responders.remove(&reply_to) {
-                responder.respond(bytes::Bytes::new());
+                responder.respond(encode(&ReportAck { term: self.term }));
             }
         }
         for message in effects.ready.messages {
@@ -355,10 +389,15 @@ impl<'a> Leader<'a> {
             standing.leader = Some(self.node.to_owned());
             standing.term = self.term;
             standing.leading = true;
+            standing.caught_up = true;
             standing.no_space = false;
             news
         });
     }
+}
+
+fn named(counters: Counters) -> BTreeMap<String, u64> {
+    counters.by_name.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
 /// Says which policies do not decide any more.
@@ -373,4 +412,19 @@ fn warn_of_benched(events: &[Event]) {
             );
         }
     }
+}
+
+/// Ends when the lease is lost, or nobody is left to tell.
+async fn ended(lost: &mut watch::Receiver<bool>) {
+    // What it yields must not be held while something else is waited for.
+    drop(lost.wait_for(|lost| *lost).await);
+}
+
+/// Hears whatever is for the leader of this term.
+async fn listen(ground: &Ground, term: Term) -> Result<Ears, DriverError> {
+    let bus = &ground.bus;
+    let reports = bus.subscribe(subjects::REPORTS, HOST_MESSAGES_WAITING_MAX).await?;
+    let heartbeats = bus.subscribe(subjects::HEARTBEATS, HOST_MESSAGES_WAITING_MAX).await?;
+    let forwarded = bus.subscribe(&control::commands(term), FORWARDED_WAITING_MAX).await?;
+    Ok(Ears { reports, heartbeats, forwarded })
 }

@@ -65,7 +65,12 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Handled<Self> {
-        let (tenant, role) = identify(&parts.headers, &app.handle.shared().directory)?;
+        let directory = &app.handle.shared().directory;
+        let (tenant, role) = match identify(&parts.headers, directory) {
+            // On a node that follows, a token or a tenant that was just made may not have arrived yet.
+            Err(_) if app.handle.catch_up().await => identify(&parts.headers, directory)?,
+            identified => identified?,
+        };
         trace::identified(parts, &tenant);
         let place = app.floods.request(&tenant)?;
         Ok(Self { tenant, role, place: Some(place) })
@@ -123,6 +128,8 @@ pub(super) fn new_token_id() -> Result<String, getrandom::Error> {
 }
 
 const TOKEN_PREFIX: &str = "wm_";
+/// A token that somebody has thought up is at least this long.
+const TOKEN_CHARACTERS_MIN: usize = 20;
 
 /// The first admin token could not be made.
 #[derive(Debug, Error)]
@@ -136,6 +143,12 @@ pub enum BootstrapError {
         path: String,
         /// Why.
         source: io::Error,
+    },
+    /// The file holds no token.
+    #[error("{path} holds no token: one line of at least {TOKEN_CHARACTERS_MIN} characters is expected")]
+    NoToken {
+        /// Which file.
+        path: String,
     },
     /// No randomness.
     #[error("cannot draw a token")]
@@ -165,12 +178,51 @@ pub async fn bootstrap_admin(handle: &Handle, token_file: &Path) -> Result<(), B
     }
     let text = new_token_text()?;
     write_secret(token_file, &text).map_err(file_error("write"))?;
+    make_admin(handle, &text).await
+}
+
+/// As [`bootstrap_admin`], but only when nobody at all is an administrator yet: what one node of a new cluster does for all.
+///
+/// # Errors
+///
+/// As [`bootstrap_admin`].
+pub async fn bootstrap_first_admin(handle: &Handle, token_file: &Path) -> Result<(), BootstrapError> {
+    handle.catch_up().await;
+    let has_admin = handle.shared().directory.read().tokens.values().any(|(token, _)| token.role == Role::Admin);
+    if has_admin { Ok(()) } else { bootstrap_admin(handle, token_file).await }
+}
+
+/// Makes the token in `token_file` a valid admin token, if it is not one yet.
+///
+/// # Errors
+///
+/// When the file cannot be read or holds no token, or nobody leads.
+pub async fn adopt_admin(handle: &Handle, token_file: &Path) -> Result<(), BootstrapError> {
+    let path = || token_file.display().to_string();
+    let text = fs::read_to_string(token_file);
+    let text = text.map_err(|source| BootstrapError::File { action: "read", path: path(), source })?;
+    let text = text.trim();
+    if text.len() < TOKEN_CHARACTERS_MIN || text.contains(char::is_whitespace) {
+        return Err(BootstrapError::NoToken { path: path() });
+    }
+    handle.catch_up().await;
+    if is_admin(handle, text) {
+        return Ok(());
+    }
+    match make_admin(handle, text).await {
+        // Another node was quicker.
+        Err(BootstrapError::Refused(Refusal::TokenExists)) => Ok(()),
+        made => made,
+    }
+}
+
+async fn make_admin(handle: &Handle, text: &str) -> Result<(), BootstrapError> {
     let token = Token {
         id: new_token_id()?,
         tenant: TenantName::default_tenant(),
         name: "made at start".to_owned(),
         role: Role::Admin,
-        hash: token_hash(&text),
+        hash: token_hash(text),
     };
     match handle.command(Command::AddToken { token }).await {
         Ok(_) => Ok(()),

@@ -100,7 +100,8 @@ impl Histogram {
     responses((status = 200, description = "Counters and gauges", body = String, content_type = "text/plain")))]
 pub(super) async fn metrics(State(app): State<App>, caller: Caller) -> Handled {
     caller.at_least(Role::Read)?;
-    let overview = app.handle.overview().await;
+    // What the leader has counted is told by the leader alone: sums over all nodes must be right.
+    let overview = if app.handle.standing().leading { app.handle.overview().await } else { None };
     let mut page = Page::default();
     app.metrics.write(&mut page);
     page.write_standing(&app);
@@ -187,13 +188,18 @@ impl Page {
 
     fn write_standing(&mut self, app: &App) {
         let standing = app.handle.standing();
+        let published = *app.handle.shared().published.borrow();
         self.single("wasmill_leading", "gauge", "Whether this node leads.", u8::from(standing.leading));
         self.single("wasmill_term", "gauge", "The leader's term.", standing.term.0);
-        self.single("wasmill_log_seq", "gauge", "The last durable record of the log.", standing.log_seq.0);
+        self.single("wasmill_log_seq", "gauge", "The last record that this node shows.", published.0);
+        let current = app.handle.shared().directory.read().current.clone();
+        let snapshot = current.newest().map_or(0, |newest| newest.seq.0);
+        self.single("wasmill_snapshot_log_seq", "gauge", "The last record of the newest snapshot.", snapshot);
+        let copy = current.read_model.map_or(0, |copy| copy.seq.0);
+        self.single("wasmill_read_model_copy_log_seq", "gauge", "The last record of the read model's copy.", copy);
         self.single("wasmill_no_space", "gauge", "Whether the disk is full.", u8::from(standing.no_space));
-        let position = app.handle.shared().read_model.position();
-        let lag = standing.log_seq.0.saturating_sub(position.0);
-        self.single("wasmill_read_model_lag_records", "gauge", "Records that the read model has yet to take in.", lag);
+        let lag = published.0.saturating_sub(app.handle.shared().read_model.flushed().0);
+        self.single("wasmill_read_model_lag_records", "gauge", "Records that the read model has yet to write.", lag);
         let uptime = app.started.elapsed().as_secs_f64();
         self.single("wasmill_uptime_seconds", "gauge", "How long this process has run.", uptime);
     }
@@ -212,7 +218,7 @@ impl Page {
         let benched = overview.policies_benched.len();
         self.single("wasmill_policies_benched", "gauge", "Policies in whose place the default decides.", benched);
         self.begin("wasmill_scheduler_total", "counter", "What the scheduler's core has counted since it leads.");
-        for (name, count) in &overview.counters.by_name {
+        for (name, count) in &overview.counters {
             self.sample(&format!("{{what=\"{name}\"}}"), count);
         }
     }

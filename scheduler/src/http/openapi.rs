@@ -25,8 +25,9 @@ use super::{App, actions, aliases, metrics, modules, run, submit, system, tasks,
 
 use shapes::problem_responses;
 pub(super) use shapes::{
-    AliasPath, BodyProblems, Bytes, Conflict, DigestCursor, DigestPath, HostPath, ModulePath, NameCursor, Nothing,
-    PageParams, RunParams, TaskCursor, TaskFilterParams, TaskPath, TenantPath, TokenPath, Unknown, WaitParams,
+    AliasPath, AttemptParams, BodyProblems, Bytes, Conflict, DigestCursor, DigestPath, HostPath, ModulePath,
+    NameCursor, Nothing, PageParams, RunParams, TaskCursor, TaskFilterParams, TaskPath, TenantPath, TokenPath, Unknown,
+    WaitParams,
 };
 
 #[derive(utoipa::OpenApi)]
@@ -60,6 +61,8 @@ fn routes_with_description() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Base::openapi())
         .routes(routes!(tasks::list, submit::submit))
         .routes(routes!(tasks::get, actions::patch))
+        .routes(routes!(tasks::input))
+        .routes(routes!(tasks::checkpoint))
         .routes(routes!(tasks::output))
         .routes(routes!(tasks::logs))
         .routes(routes!(tasks::events))

@@ -24,9 +24,11 @@ impl From<Refusal> for Fault {
             Refusal::KeyConflict { task } => key_conflict(task),
             Refusal::KeyCheckStale => Self::new(Code::Overloaded, "the idempotency key could not be looked up in time"),
             Refusal::Overloaded { what, retry_ms } => {
-                // The driver says which of its queues is full; a read model that lags is not the caller's doing.
-                let code = if what.contains("queue") { Code::QueueFull } else { Code::Overloaded };
-                Self::new(code, what).retry_ms(retry_ms)
+                let code = if what.is_of_callers() { Code::QueueFull } else { Code::Overloaded };
+                Self::new(code, what.to_string()).retry_ms(retry_ms)
+            }
+            Refusal::TooMany { what, limit } => {
+                Self::new(Code::LimitExceeded, format!("there are {limit} {} already", what.as_str())).limit(limit)
             }
             Refusal::NoSpace => Self::plain(Code::NoSpace),
             Refusal::NotLeader => Self::plain(Code::NotLeader),
@@ -62,12 +64,22 @@ impl From<BlobError> for Fault {
 
 #[cfg(test)]
 mod tests {
+    use wasmill_protocol::command::{Counted, Overload};
+
     use super::*;
 
     #[test]
-    fn overload_tells_the_callers_queue_from_ours() {
-        let overloaded = |what: &str| Fault::from(Refusal::Overloaded { what: what.to_owned(), retry_ms: 500 });
-        assert_eq!(overloaded("the scheduler's queue is full").code().status(), 429);
-        assert_eq!(overloaded("the read model is behind").code().status(), 503);
+    fn overload_tells_what_callers_sent_from_what_is_ours() {
+        let overloaded = |what| Fault::from(Refusal::Overloaded { what, retry_ms: 500 }).code().as_str();
+        for what in [Overload::Commands, Overload::Tasks, Overload::TenantShapes, Overload::Shapes] {
+            assert_eq!(overloaded(what), "queue_full", "{what}");
+        }
+        assert_eq!(overloaded(Overload::ReadModel), "overloaded");
+    }
+
+    #[test]
+    fn what_does_not_pass_by_waiting_is_no_overload() {
+        let fault = Fault::from(Refusal::TooMany { what: Counted::Aliases, limit: 10_000 });
+        assert_eq!((fault.code().status(), fault.document().limit), (422, Some(10_000)));
     }
 }

@@ -131,10 +131,12 @@ async fn run_to_end(app: &App, mut spec: TaskSpec) -> Handled {
     spec.trace = wasmill_trace::place_of(&span);
     app.handle.command(submission(task, &Arc::new(spec), None)).instrument(span).await?;
     interest.accepted = true;
-    let Some(notice) = wait.ended().await else {
+    let notice = wait.ended().await;
+    // Also when we cannot tell how: it goes on, and its id is in the answer.
+    interest.ended = true;
+    let Some(notice) = notice else {
         return Err(Fault::plain(Code::ShuttingDown).task(task));
     };
-    interest.ended = true;
     let mut response = match answer(app, task, &notice).await {
         Ok(response) => response,
         Err(fault) => fault.into_response(),
@@ -146,7 +148,7 @@ async fn run_to_end(app: &App, mut spec: TaskSpec) -> Handled {
 async fn answer(app: &App, task: TaskId, notice: &FinalNotice) -> Handled {
     match notice.event() {
         EventBody::AttemptEnded { output, next: AfterAttempt::Final { state: FinalState::Succeeded }, .. } => {
-            raw_output(app, output).await
+            raw(app, output).await
         }
         EventBody::AttemptEnded { outcome, .. } => {
             let detail =
@@ -167,7 +169,7 @@ async fn answer(app: &App, task: TaskId, notice: &FinalNotice) -> Handled {
 }
 
 /// The bytes of a result.
-pub(super) async fn raw_output(app: &App, output: &Payload) -> Handled {
+pub(super) async fn raw(app: &App, output: &Payload) -> Handled {
     let bytes = match output {
         Payload::Empty => Bytes::new(),
         Payload::Inline(bytes) => bytes.clone(),

@@ -116,6 +116,7 @@ pub(super) async fn status(State(app): State<App>, caller: Caller, uri: Uri) -> 
         policies_benched: overview.policies_benched.iter().map(benched).collect(),
         now: Time(shared.clock.now()),
         uptime_ms: u64::try_from(app.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        caps: app.config.caps.clone(),
     };
     Ok(json::answer(StatusCode::OK, &document))
 }
@@ -144,7 +145,7 @@ pub(super) async fn livez() -> Response {
 
 /// Whether requests are served.
 ///
-/// Needs no token. Not while this node does not lead, its disk is full, or it stops.
+/// Needs no token. Not while nobody leads, this node is far behind the log, its disk is full, or it stops.
 #[utoipa::path(get, path = "/readyz", tag = "system", operation_id = "readyz", security(()),
     responses((status = 200, description = "They are", body = String, content_type = "text/plain")))]
 pub(super) async fn readyz(State(app): State<App>) -> Handled {
@@ -155,8 +156,11 @@ pub(super) async fn readyz(State(app): State<App>) -> Handled {
     if standing.no_space {
         return Err(Fault::new(Code::Overloaded, "the disk is full"));
     }
-    if !standing.leading {
+    if standing.leader.is_none() {
         return Err(Fault::plain(Code::NotLeader));
+    }
+    if !standing.caught_up {
+        return Err(Fault::new(Code::Overloaded, "this node reads the log"));
     }
     if app.handle.shared().read_model.lagging() {
         return Err(Fault::new(Code::Overloaded, "the read model is behind"));

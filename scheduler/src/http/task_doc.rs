@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use wasmill_protocol::api::{OutcomeDoc, ProgressDoc, TaskDoc, TaskEventDoc, Time, UsageDoc};
 use wasmill_protocol::event::{AfterAttempt, EndReason};
 use wasmill_protocol::task::InputForm;
-use wasmill_protocol::{Outcome, OutcomeKind, Payload, TaskState, Timestamp, Usage};
+use wasmill_protocol::{OutcomeKind, Payload, TaskState, Timestamp};
 
 use super::App;
 use crate::read_model::{HistoryEntry, HistoryEvent, TaskRow};
@@ -80,7 +80,8 @@ fn described(row: &TaskRow) -> TaskDoc {
         attempt: row.attempt,
         host: row.host.clone(),
         outcome: shown_outcome(row),
-        usage: row.usage.as_ref().map(usage),
+        usage: row.usage.as_ref().map(UsageDoc::from),
+        cached: row.usage.is_some_and(|usage| usage.cached),
         created_at: Time(row.created_at),
         updated_at: Time(row.updated_at),
         started_at: row.started_at.map(Time),
@@ -122,30 +123,7 @@ fn shown_outcome(row: &TaskRow) -> Option<OutcomeDoc> {
             message: reason.clone().unwrap_or_else(|| "cancelled before it ran".to_owned()),
             ..OutcomeDoc::default()
         }),
-        _ => row.outcome.as_deref().map(outcome),
-    }
-}
-
-/// An outcome as it is shown.
-pub(super) fn outcome(outcome: &Outcome) -> OutcomeDoc {
-    OutcomeDoc {
-        kind: outcome.kind,
-        message: outcome.message.clone(),
-        exit_code: outcome.exit_code,
-        trap: outcome.trap,
-        backtrace: (!outcome.backtrace.is_empty()).then(|| outcome.backtrace.clone()),
-    }
-}
-
-fn usage(usage: &Usage) -> UsageDoc {
-    UsageDoc {
-        fuel: usage.fuel,
-        cpu_us: usage.cpu_us,
-        memory_peak_bytes: usage.memory_peak_bytes,
-        queue_us: usage.queue_us,
-        run_us: usage.run_us,
-        input_bytes: usage.input_bytes,
-        output_bytes: usage.output_bytes,
+        _ => row.outcome.as_deref().map(OutcomeDoc::from),
     }
 }
 
@@ -215,7 +193,7 @@ pub(super) fn event(entry: &HistoryEntry) -> TaskEventDoc {
             times: Some(*times),
             ..base("checkpoint_saved")
         },
-        HistoryEvent::AttemptEnded { attempt, kind, message, next } => {
+        HistoryEvent::AttemptEnded { attempt, kind, message, next, fuel, cached } => {
             let (state, not_before) = match next {
                 AfterAttempt::Final { state } => ((*state).into(), None),
                 AfterAttempt::Retry { not_before } => (TaskState::Waiting, Some(Time(*not_before))),
@@ -225,6 +203,8 @@ pub(super) fn event(entry: &HistoryEntry) -> TaskEventDoc {
                 attempt: Some(attempt.0),
                 outcome: Some(*kind),
                 message: Some(message.clone()).filter(|message| !message.is_empty()),
+                fuel: *fuel,
+                cached: cached.then_some(true),
                 state: Some(state),
                 not_before,
                 ..base("attempt_ended")

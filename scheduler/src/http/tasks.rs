@@ -9,7 +9,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{StatusCode, Uri};
 use wasmill_protocol::api::{FieldError, Page, TaskDoc, TaskEventsDoc, Time};
 use wasmill_protocol::tenant::Role;
-use wasmill_protocol::{Payload, TaskId, TaskState, TenantName};
+use wasmill_protocol::{Attempt, Payload, TaskId, TaskState, TenantName};
 
 use super::App;
 use super::auth::Caller;
@@ -18,10 +18,10 @@ use super::modules::{PAGE_DEFAULT, PAGE_MAX, stored};
 use super::path::{self, Named};
 use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
-use super::run::raw_output;
+use super::run::raw;
 use super::task_doc::{Shown, document, event, explained};
 use crate::finals::FinalWait;
-use crate::read_model::{Cursor, ReadError, TaskFilter, TaskRow};
+use crate::read_model::{BeganWith, Cursor, ReadError, TaskFilter, TaskRow};
 
 /// The longest time that a request waits for a task.
 pub(super) const WAIT_MS_MAX: u64 = 60_000;
@@ -195,7 +195,48 @@ pub(super) async fn output(State(app): State<App>, caller: Caller, Named(id): Na
     if row.state != TaskState::Succeeded {
         return Err(Fault::plain(Code::NoOutput).task(row.id));
     }
-    raw_output(&app, &row.output).await
+    raw(&app, &row.output).await
+}
+
+/// The payload of a task.
+///
+/// The bytes as the guest is given them.
+#[utoipa::path(get, path = "/v1/tasks/{id}/input", tag = "tasks", operation_id = "get_task_input",
+    params(super::openapi::TaskPath),
+    responses(
+        (status = 200, description = "The payload", body = super::openapi::Bytes, content_type = "application/octet-stream"),
+        super::openapi::Unknown))]
+pub(super) async fn input(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
+    let row = shown(&app, &caller, &id, &uri).await?;
+    raw(&app, &row.spec.input).await
+}
+
+/// The checkpoint that an attempt began with.
+///
+/// What an earlier attempt had saved, as the guest is given it: with payload and module, all that is needed to run the attempt
+/// again. Kept for the latest attempts of a task, and for as long as the task.
+#[utoipa::path(get, path = "/v1/tasks/{id}/checkpoint", tag = "tasks", operation_id = "get_task_checkpoint",
+    params(super::openapi::TaskPath, super::openapi::AttemptParams),
+    responses(
+        (status = 200, description = "The state", body = super::openapi::Bytes, content_type = "application/octet-stream"),
+        super::openapi::Unknown))]
+pub(super) async fn checkpoint(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
+    caller.at_least(Role::Read)?;
+    let mut parameters = Parameters::of(&uri)?;
+    let asked = parameters.number("attempt", 1, u64::from(u32::MAX))?;
+    parameters.finish()?;
+    let row = find(&app, &caller.tenant, path::task(&id)?).await?;
+    let attempt = asked.and_then(|attempt| u32::try_from(attempt).ok()).map_or(row.attempt, Attempt);
+    if attempt == Attempt(0) || attempt > row.attempt {
+        let detail = format!("the task has had {} attempts", row.attempt);
+        return Err(Fault::new(Code::AttemptUnknown, detail).task(row.id));
+    }
+    let began = app.handle.shared().read_model.began_with(&caller.tenant, row.id, attempt).await.map_err(unreadable)?;
+    match began.ok_or_else(|| Fault::plain(Code::TaskUnknown))? {
+        BeganWith::Checkpoint(data) => raw(&app, &data).await,
+        BeganWith::Nothing => Err(Fault::plain(Code::NoCheckpoint).task(row.id)),
+        BeganWith::Forgotten => Err(Fault::plain(Code::CheckpointForgotten).task(row.id)),
+    }
 }
 
 /// What a task wrote to stdout and stderr.

@@ -134,6 +134,7 @@ mod tests {
                 run_us: 11,
                 input_bytes: 12,
                 output_bytes: 13,
+                ..Usage::default()
             }),
             output: Payload::Inline("out".into()),
             captured: blob,
@@ -155,11 +156,13 @@ mod tests {
                 entry(11, HistoryEvent::ReportLate { attempt, host }),
             ],
             history_left_out: 15,
+            ..View::default()
         }
     }
 
     fn ended(attempt: Attempt, next: AfterAttempt) -> HistoryEvent {
-        HistoryEvent::AttemptEnded { attempt, kind: OutcomeKind::Errored, message: "m".into(), next }
+        let (kind, message) = (OutcomeKind::Errored, "m".into());
+        HistoryEvent::AttemptEnded { attempt, kind, message, next, fuel: None, cached: false }
     }
 
     fn hex(bytes: &[u8]) -> String {
@@ -188,6 +191,29 @@ mod tests {
         let mut bytes = Vec::new();
         encode(&outcome, &mut bytes);
         assert_eq!(rmp_serde::from_slice::<Outcome>(&bytes).unwrap(), outcome);
+    }
+
+    /// What was added to the first version.
+    #[test]
+    fn what_was_added_is_stored() {
+        let ended = HistoryEvent::AttemptEnded {
+            attempt: Attempt(2),
+            kind: OutcomeKind::Succeeded,
+            message: String::new(),
+            next: AfterAttempt::Requeue,
+            fuel: Some(3),
+            cached: true,
+        };
+        let written = View {
+            usage: Some(Usage { cached: true, ..Usage::default() }),
+            history: vec![HistoryEntry { seq: LogSeq(1), at: Timestamp(2), event: ended }],
+            resumed: vec![(Attempt(2), Payload::Inline("state".into()))],
+            resumed_first: Some(Attempt(2)),
+            ..View::default()
+        };
+        let mut bytes = Vec::new();
+        encode(&written, &mut bytes);
+        assert_eq!(rmp_serde::from_slice::<View>(&bytes).unwrap(), written);
     }
 
     #[test]

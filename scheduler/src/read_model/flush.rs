@@ -4,6 +4,7 @@
 mod tests;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +13,9 @@ use tokio::sync::{oneshot, watch};
 use wasmill_protocol::record::Record;
 use wasmill_protocol::{LogSeq, TaskId, TenantName, Timestamp};
 
+use super::copy::CopyError;
 use super::pending::{Generation, PendingEvent, PendingKey, Place};
+use super::store;
 use super::write::Sink;
 
 /// Pending records are written when they take this much memory. Large transactions pay: a task that was submitted and has ended in the
@@ -48,8 +51,11 @@ struct State {
     /// Somebody waits for everything up to here to be in the file.
     wanted: LogSeq,
     sweeps: VecDeque<Sweep>,
+    replacement: Option<Replacement>,
     failure: Option<String>,
     stopping: bool,
+    /// The thread has lost its file.
+    ended: bool,
 }
 
 /// A request to remove tasks that became final before a time.
@@ -57,6 +63,15 @@ pub(super) struct Sweep {
     pub(super) before: Timestamp,
     pub(super) removed: u64,
     pub(super) answer: oneshot::Sender<rusqlite::Result<u64>>,
+}
+
+/// A request to go on with another file.
+pub(super) struct Replacement {
+    pub(super) path: PathBuf,
+    /// The file that takes the place of `path`; it was checked and holds the log up to `position`.
+    pub(super) with: PathBuf,
+    pub(super) position: LogSeq,
+    pub(super) answer: oneshot::Sender<Result<(), CopyError>>,
 }
 
 /// What is pending about a task or a key, at one moment.
@@ -72,6 +87,7 @@ pub(super) struct Gathered<T> {
 enum Work {
     Write(Arc<Generation>, LogSeq),
     Sweep(Sweep),
+    Replace(Replacement),
     Erase,
     Stop,
 }
@@ -87,8 +103,10 @@ impl Pipeline {
                 since: None,
                 wanted: LogSeq(0),
                 sweeps: VecDeque::new(),
+                replacement: None,
                 failure: None,
                 stopping: false,
+                ended: false,
             }),
             wake: Condvar::new(),
             flushed: watch::Sender::new(position),
@@ -200,6 +218,14 @@ impl Pipeline {
         self.wake.notify_one();
     }
 
+    /// Queues the replacement of the file. Nothing may be applied until it is answered.
+    pub(super) fn replace(&self, replacement: Replacement) {
+        let mut state = self.state();
+        // Without the thread nobody would ever answer: dropping it tells.
+        state.replacement = (!state.ended).then_some(replacement);
+        self.wake.notify_one();
+    }
+
     /// Lets the thread write what is pending, and end.
     pub(super) fn stop(&self) {
         self.state().stopping = true;
@@ -214,6 +240,12 @@ impl Pipeline {
             match self.next_work(erasing) {
                 Work::Write(generation, position) => erasing |= self.write(&mut sink, generation, position),
                 Work::Sweep(sweep) => self.sweep_some(&mut sink, sweep),
+                Work::Replace(replacement) => {
+                    let Some(replaced) = self.replaced(sink, replacement) else { return };
+                    sink = replaced;
+                    // The copy may have been made before all of a removed tenant was erased.
+                    erasing = true;
+                }
                 Work::Erase => {
                     erasing = sink.erase_some(REMOVED_ROWS_MAX).unwrap_or_else(|error| {
                         tracing::warn!(%error, "cannot erase tasks of removed tenants; it is tried again later");
@@ -236,6 +268,9 @@ impl Pipeline {
             }
             if state.stopping {
                 return Work::Stop;
+            }
+            if let Some(replacement) = state.replacement.take() {
+                return Work::Replace(replacement);
             }
             if let Some(sweep) = state.sweeps.pop_front() {
                 return Work::Sweep(sweep);
@@ -275,6 +310,30 @@ impl Pipeline {
         // Freeing what the events held takes long; nobody waits for it here.
         drop(generation);
         removed
+    }
+
+    /// The file is closed, replaced and opened. `None` when that has failed: there is no file to go on with.
+    fn replaced(&self, sink: Sink, replacement: Replacement) -> Option<Sink> {
+        let Replacement { path, with, position, answer } = replacement;
+        drop(sink);
+        let replaced = store::replace(&path, &with).and_then(|connection| Ok(Sink::new(connection)?));
+        let sink = match replaced {
+            Ok(sink) => sink,
+            Err(error) => {
+                self.state().ended = true;
+                drop(answer.send(Err(error)));
+                return None;
+            }
+        };
+        let mut state = self.state();
+        assert!(state.applied < position, "the file held record {} already", state.applied);
+        state.gathering = Generation::default();
+        state.since = None;
+        state.applied = position;
+        drop(state);
+        self.flushed.send_replace(position);
+        drop(answer.send(Ok(())));
+        Some(sink)
     }
 
     fn sweep_some(&self, sink: &mut Sink, mut sweep: Sweep) {

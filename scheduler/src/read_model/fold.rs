@@ -8,10 +8,13 @@ use wasmill_protocol::{
     Attempt, FinalState, HostId, LogSeq, Outcome, Payload, TaskId, TaskSpec, TaskState, Timestamp, Usage,
 };
 
-use super::row::{HISTORY_ENTRIES_MAX, History, HistoryEntry, HistoryEvent, TaskRow};
+use super::row::{BeganWith, HISTORY_ENTRIES_MAX, History, HistoryEntry, HistoryEvent, TaskRow};
 
 /// Longer messages are cut in the history; the last outcome is kept whole beside it.
 const HISTORY_MESSAGE_CHARS_MAX: usize = 200;
+
+/// Checkpoints that attempts began with and that are kept, so that an attempt can be run again: the latest.
+pub(super) const RESUMED_KEPT: usize = 4;
 
 /// Everything about a task that changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +51,10 @@ pub(super) struct View {
     pub(super) started_at: Option<Timestamp>,
     pub(super) history: Vec<HistoryEntry>,
     pub(super) history_left_out: u64,
+    /// What attempts began with, each with the first that did: at most [`RESUMED_KEPT`]. Before the first, they began with nothing.
+    pub(super) resumed: Vec<(Attempt, Payload)>,
+    /// The first attempt that began with a checkpoint, also when that one is no longer kept.
+    pub(super) resumed_first: Option<Attempt>,
 }
 
 impl Standing {
@@ -102,7 +109,9 @@ impl Standing {
                 self.view.captured = captured.clone();
                 self.after_attempt(*next, output, event.at);
                 let message = outcome.message.chars().take(HISTORY_MESSAGE_CHARS_MAX).collect();
-                Some(HistoryEvent::AttemptEnded { attempt: id.attempt, kind: outcome.kind, message, next: *next })
+                let (attempt, kind, next) = (id.attempt, outcome.kind, *next);
+                let Usage { fuel, cached, .. } = *usage;
+                Some(HistoryEvent::AttemptEnded { attempt, kind, message, next, fuel, cached })
             }
             EventBody::CancelRequested { reason, .. } => {
                 self.view.cancel_requested = true;
@@ -127,6 +136,8 @@ impl Standing {
             | EventBody::ModuleRemoved { .. }
             | EventBody::AliasSet { .. }
             | EventBody::AliasRemoved { .. }
+            | EventBody::SnapshotTaken { .. }
+            | EventBody::ReadModelSaved { .. }
             | EventBody::PolicyBenched { .. } => None,
         }
     }
@@ -142,6 +153,32 @@ impl Standing {
         view.outcome = None;
         view.usage = None;
         view.captured = Payload::Empty;
+        self.note_resumed(attempt);
+    }
+
+    /// Keeps what the attempt begins with, unless the one before began with the same.
+    fn note_resumed(&mut self, attempt: Attempt) {
+        let View { checkpoint, resumed, resumed_first, .. } = &mut self.view;
+        let before = resumed.last().map_or(&Payload::Empty, |(_, data)| data);
+        if before == checkpoint {
+            return;
+        }
+        resumed_first.get_or_insert(attempt);
+        if resumed.len() == RESUMED_KEPT {
+            resumed.remove(0);
+        }
+        resumed.push((attempt, checkpoint.clone()));
+    }
+
+    /// What an attempt that has begun was given of the ones before.
+    pub(super) fn began_with(&self, attempt: Attempt) -> BeganWith {
+        let View { resumed, resumed_first, .. } = &self.view;
+        match resumed.iter().rfind(|(first, _)| *first <= attempt) {
+            Some((_, Payload::Empty)) => BeganWith::Nothing,
+            Some((_, data)) => BeganWith::Checkpoint(data.clone()),
+            None if resumed_first.is_some_and(|first| first <= attempt) => BeganWith::Forgotten,
+            None => BeganWith::Nothing,
+        }
     }
 
     fn after_attempt(&mut self, next: AfterAttempt, output: &Payload, at: Timestamp) {

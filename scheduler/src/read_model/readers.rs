@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{ReadError, store};
 
@@ -21,6 +21,19 @@ pub(super) struct Readers {
 impl Readers {
     pub(super) fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), idle: Arc::default(), turns: Arc::new(Semaphore::new(READERS)) }
+    }
+
+    /// Waits for the queries that run, closes their connections, and lets no other one begin while the answer is held: the file can be
+    /// replaced meanwhile.
+    pub(super) async fn pause(&self) -> OwnedSemaphorePermit {
+        let turns = Arc::clone(&self.turns).acquire_many_owned(READERS as u32).await;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        turns.expect("the semaphore is never closed")
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Runs a query when it is its turn. It runs to its end also when the caller stops waiting.

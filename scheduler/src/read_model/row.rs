@@ -49,6 +49,17 @@ pub struct TaskRow {
     pub finished_at: Option<Timestamp>,
 }
 
+/// The checkpoint that an attempt began with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BeganWith {
+    /// No earlier attempt had saved any.
+    Nothing,
+    /// This one.
+    Checkpoint(Payload),
+    /// One that is no longer kept: only those of the latest attempts are.
+    Forgotten,
+}
+
 /// What happened to a task, in order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct History {
@@ -119,6 +130,12 @@ pub enum HistoryEvent {
         message: String,
         /// What became of the task.
         next: AfterAttempt,
+        /// Fuel that it used, when that was counted.
+        #[serde(default)]
+        fuel: Option<u64>,
+        /// Whether the result was there already, and nothing was run.
+        #[serde(default)]
+        cached: bool,
     },
     /// Somebody asked for it to stop.
     #[serde(rename = "r")]

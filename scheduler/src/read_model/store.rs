@@ -2,17 +2,20 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use wasmill_protocol::{LogSeq, TaskState};
 
 use super::OpenReadModelError;
+use super::copy::CopyError;
 
 /// Marks the file as a Wasmill read model ("WmRm").
 const APPLICATION_ID: i64 = 0x576d_526d;
-/// The layout of the tables and of the values in them. A file of another layout is thrown away and filled again from the log.
+/// The layout of the tables and of the values in them. A file of another layout is set aside and filled again. Where the log has been
+/// trimmed that needs a copy of this layout, which nobody has after a change: so whoever changes it also migrates a file of the
+/// layout before, in [`open_existing`].
 const LAYOUT: i64 = 1;
 /// Statements that stay prepared in a connection.
 const STATEMENTS_CACHED: usize = 64;
@@ -68,39 +71,91 @@ const TABLES: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
+/// What is found where the file should be.
+enum Found {
+    Usable(Connection, LogSeq),
+    Nothing,
+    OtherLayout(i64),
+}
+
 /// Opens the file for writing, or begins a new one when there is none or it is not usable.
 pub(super) fn open_writer(path: &Path) -> Result<(Connection, LogSeq), OpenReadModelError> {
     let failed = |source: rusqlite::Error| OpenReadModelError::Storage { path: path.to_owned(), source: source.into() };
-    match open_existing(path) {
-        Ok(Some(opened)) => return Ok(opened),
-        Ok(None) => {}
+    let cleared = match open_existing(path) {
+        Ok(Found::Usable(connection, position)) => return Ok((connection, position)),
+        Ok(Found::Nothing) => remove(path),
+        Ok(Found::OtherLayout(layout)) => set_aside(path, layout),
         Err(error)
             if matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)) =>
         {
-            tracing::warn!(path = %path.display(), %error, "the read model is damaged; it is filled again from the log");
+            tracing::warn!(path = %path.display(), %error, "the read model is damaged; it is filled again");
+            remove(path)
         }
         Err(error) => return Err(failed(error)),
-    }
-    remove(path).map_err(|source| OpenReadModelError::Storage { path: path.to_owned(), source: source.into() })?;
+    };
+    cleared.map_err(|source| OpenReadModelError::Storage { path: path.to_owned(), source: source.into() })?;
     let connection = connect_writer(path).map_err(failed)?;
     let layout = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {LAYOUT};");
     connection.execute_batch(&format!("BEGIN; {TABLES} {layout} COMMIT;")).map_err(failed)?;
     Ok((connection, LogSeq(0)))
 }
 
-/// `None` when there is no file, or one of another layout.
-fn open_existing(path: &Path) -> rusqlite::Result<Option<(Connection, LogSeq)>> {
+fn open_existing(path: &Path) -> rusqlite::Result<Found> {
     if !path.exists() {
-        return Ok(None);
+        return Ok(Found::Nothing);
     }
     let connection = connect_writer(path)?;
-    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    if (number("application_id")?, number("user_version")?) != (APPLICATION_ID, LAYOUT) {
-        tracing::warn!(path = %path.display(), "the read model has another layout; it is filled again from the log");
-        return Ok(None);
+    match layout(&connection)? {
+        LAYOUT => Ok(position(&connection)?.map_or(Found::Nothing, |position| Found::Usable(connection, position))),
+        other => Ok(Found::OtherLayout(other)),
     }
-    let position = connection.query_row("SELECT seq FROM position", [], |row| row.get::<_, i64>(0)).optional()?;
-    Ok(position.map(|seq| (connection, LogSeq(seq.cast_unsigned()))))
+}
+
+/// The layout of a file; negative when it is no read model at all.
+fn layout(connection: &Connection) -> rusqlite::Result<i64> {
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    Ok(if number("application_id")? == APPLICATION_ID { number("user_version")? } else { -1 })
+}
+
+fn position(connection: &Connection) -> rusqlite::Result<Option<LogSeq>> {
+    let seq = connection.query_row("SELECT seq FROM position", [], |row| row.get::<_, i64>(0)).optional()?;
+    Ok(seq.map(|seq| LogSeq(seq.cast_unsigned())))
+}
+
+/// Whether a file is a read model that holds the log up to `expected`.
+pub(super) fn check(path: &Path, expected: LogSeq) -> Result<(), CopyError> {
+    let found = open_reader(path)?;
+    match layout(&found)? {
+        LAYOUT => match position(&found)?.unwrap_or_default() {
+            position if position == expected => Ok(()),
+            found => Err(CopyError::Position { found, expected }),
+        },
+        found => Err(CopyError::Layout { found, known: LAYOUT }),
+    }
+}
+
+/// Puts the file `with` in the place of `path`, and opens it for writing.
+pub(super) fn replace(path: &Path, with: &Path) -> Result<Connection, CopyError> {
+    let failed = |source| CopyError::File { action: "replace", path: path.to_owned(), source };
+    remove(path).map_err(failed)?;
+    fs::rename(with, path).map_err(failed)?;
+    match open_existing(path)? {
+        Found::Usable(connection, _) => Ok(connection),
+        Found::Nothing | Found::OtherLayout(_) => Err(failed(io::ErrorKind::InvalidData.into())),
+    }
+}
+
+/// A consistent copy of the file as a new one, without what was erased, beside those who write. Answers up to which record it holds the log.
+pub(super) fn copy(path: &Path, to: &Path) -> rusqlite::Result<LogSeq> {
+    open_reader(path)?.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
+    Ok(position(&open_reader(to)?)?.unwrap_or_default())
+}
+
+/// Bytes of the file that are in use.
+pub(super) fn bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let pages = number("page_count")? - number("freelist_count")?;
+    Ok((pages * number("page_size")?).max(0).cast_unsigned())
 }
 
 fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
@@ -128,16 +183,34 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        match fs::remove_file(&name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
+/// The database and the two files that SQLite keeps beside it.
+fn files(path: &Path) -> [PathBuf; 3] {
+    ["", "-wal", "-shm"].map(|suffix| with_suffix(path, suffix))
+}
+
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Removes a database, if it is there.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    files(path).iter().try_for_each(|file| unless_missing(fs::remove_file(file)))
+}
+
+/// Renames a file that another version has written: only that one can tell what is in it.
+fn set_aside(path: &Path, layout: i64) -> io::Result<()> {
+    let aside = with_suffix(path, &format!(".layout-{layout}"));
+    tracing::warn!(
+        path = %path.display(), kept = %aside.display(),
+        "the read model has another layout: it is kept under another name and filled again"
+    );
+    files(path).iter().zip(&files(&aside)).try_for_each(|(from, to)| unless_missing(fs::rename(from, to)))
+}
+
+fn unless_missing(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// Every state, in the order of its stored number.

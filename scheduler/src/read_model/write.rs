@@ -9,7 +9,7 @@ use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::{Digest, LogSeq, Payload, TaskId, TaskSpec, TenantName, Timestamp};
 
 use super::codec::{STANDING_COLUMNS, decode, encode, id_bytes, standing, time_number};
-use super::fold::{Standing, View};
+use super::fold::{RESUMED_KEPT, Standing, View};
 use super::pending::{Generation, TaskIdHasher};
 use super::store::state_number;
 
@@ -25,7 +25,12 @@ enum Part {
     Output = 1,
     Captured = 2,
     Checkpoint = 3,
+    /// The first of those that attempts began with; the others follow.
+    Resumed = 4,
 }
+
+/// The blobs of a task, one for each part.
+type Parts = [Option<Digest>; Part::Resumed as usize + RESUMED_KEPT];
 
 /// The connection that writes, with what it knows by heart.
 pub(super) struct Sink {
@@ -53,7 +58,7 @@ enum Origin {
     /// Submitted in this transaction.
     New { spec: Arc<TaskSpec>, fingerprint: Option<Digest> },
     /// Read from the file.
-    Stored { row: i64, blobs: [Option<Digest>; 4] },
+    Stored { row: i64, blobs: Box<Parts> },
 }
 
 impl Sink {
@@ -136,7 +141,7 @@ impl Sink {
             .prepare_cached(&format!("SELECT row, {STANDING_COLUMNS} FROM task WHERE id = ?1"))?
             .query_row([id_bytes(&id)], |row| {
                 let standing = standing(row, 1)?;
-                let blobs = blobs_of_view(&standing.view);
+                let blobs = Box::new(blobs_of_view(&standing.view));
                 Ok(Change { id, standing, origin: Origin::Stored { row: row.get(0)?, blobs } })
             })
             .optional()
@@ -146,7 +151,7 @@ impl Sink {
         for change in changes.tasks {
             match change.origin {
                 Origin::New { spec, fingerprint } => self.insert(change.id, &change.standing, &spec, fingerprint)?,
-                Origin::Stored { row, blobs } => self.update(row, &change.standing, blobs)?,
+                Origin::Stored { row, blobs } => self.update(row, &change.standing, *blobs)?,
             }
         }
         Ok(())
@@ -205,10 +210,10 @@ impl Sink {
         }
         let mut blobs = blobs_of_view(&standing.view);
         blobs[Part::Input as usize] = spec.input.blob();
-        self.change_blobs(row, [None; 4], blobs)
+        self.change_blobs(row, Parts::default(), blobs)
     }
 
-    fn update(&mut self, row: i64, standing: &Standing, blobs: [Option<Digest>; 4]) -> rusqlite::Result<()> {
+    fn update(&mut self, row: i64, standing: &Standing, blobs: Parts) -> rusqlite::Result<()> {
         let mut view = std::mem::take(&mut self.scratch);
         encode(&standing.view, &mut view);
         self.connection
@@ -227,7 +232,7 @@ impl Sink {
         self.change_blobs(row, blobs, blobs_of_view(&standing.view))
     }
 
-    fn change_blobs(&self, row: i64, before: [Option<Digest>; 4], after: [Option<Digest>; 4]) -> rusqlite::Result<()> {
+    fn change_blobs(&self, row: i64, before: Parts, after: Parts) -> rusqlite::Result<()> {
         for (part, (before, after)) in (0..).zip(before.into_iter().zip(after)) {
             if before == after {
                 continue;
@@ -353,7 +358,7 @@ impl Sink {
         }
         let mut blobs = blobs_of_view(&view);
         blobs[Part::Input as usize] = spec.input.blob();
-        self.change_blobs(row, blobs, [None; 4])?;
+        self.change_blobs(row, blobs, Parts::default())?;
         self.connection.prepare_cached("DELETE FROM spec_long WHERE row = ?1")?.execute([row])?;
         self.connection.prepare_cached("DELETE FROM task WHERE row = ?1")?.execute([row])?;
         Ok(())
@@ -370,12 +375,15 @@ impl Changes {
 }
 
 /// The blobs that a view refers to, by part; the input is not among them.
-fn blobs_of_view(view: &View) -> [Option<Digest>; 4] {
-    let mut blobs = [None; 4];
+fn blobs_of_view(view: &View) -> Parts {
+    let mut blobs = Parts::default();
     let parts: [(Part, &Payload); 3] =
         [(Part::Output, &view.output), (Part::Captured, &view.captured), (Part::Checkpoint, &view.checkpoint)];
     for (part, payload) in parts {
         blobs[part as usize] = payload.blob();
+    }
+    for (blob, (_, payload)) in blobs[Part::Resumed as usize..].iter_mut().zip(&view.resumed) {
+        *blob = payload.blob();
     }
     blobs
 }

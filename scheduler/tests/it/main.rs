@@ -6,10 +6,12 @@ mod support;
 
 mod auth;
 mod bulk;
+mod cluster;
 mod connections;
 mod modules;
 mod restart;
 mod run;
+mod snapshots;
 mod submission;
 mod system;
 mod tasks;

@@ -9,7 +9,7 @@ use wasmill_protocol::{LogSeq, Timestamp};
 use crate::support::{COMMAND, Client, Server, TASK, module, until};
 
 /// Everything that can be asked for and does not change by itself.
-async fn picture(server: &Server, clients: &[&Client], tasks: &[Value]) -> Vec<(String, u16, Vec<u8>)> {
+pub(crate) async fn picture(server: &Server, clients: &[&Client], tasks: &[Value]) -> Vec<(String, u16, Vec<u8>)> {
     let mut seen = Vec::new();
     let listings = ["/v1/modules", "/v1/aliases", "/v1/tasks", "/v1/tenants", "/v1/tenants/acme/tokens"];
     let parts = ["", "/output", "/logs", "/events"];

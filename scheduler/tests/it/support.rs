@@ -1,11 +1,12 @@
 //! A server to test against.
 
 mod client;
+mod cluster;
 mod gate;
 mod host;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -14,12 +15,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::embedded::Embedded;
 use wasmill_scheduler::Handle;
-use wasmill_scheduler::driver::{Driver, DriverConfig, Ground};
+use wasmill_scheduler::driver::{Driver, DriverConfig, Ground, SnapshotConfig};
 use wasmill_scheduler::http::{HttpConfig, bootstrap_admin, serve};
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler_core::CoreConfig;
 
 pub(crate) use client::{Answer, Client, raw};
+pub(crate) use cluster::Cluster;
 pub(crate) use gate::{COMMAND, FakeGate, TASK, module};
 pub(crate) use host::FakeHost;
 
@@ -35,6 +37,7 @@ pub(crate) struct Server {
     http: JoinHandle<()>,
     driver: JoinHandle<()>,
     host: FakeHost,
+    pub(crate) ground: Ground,
 }
 
 impl Server {
@@ -51,21 +54,21 @@ impl Server {
 
     /// On a data directory that may have been used before.
     pub(crate) async fn start_in(dir: Arc<TempDir>, change: impl FnOnce(&mut HttpConfig)) -> Self {
-        let embedded = Embedded::open(dir.path()).unwrap();
-        let ground = Ground {
-            log: embedded.log(),
-            blobs: embedded.blobs(),
-            bus: embedded.bus(),
-            membership: embedded.membership(),
-        };
-        let read_model = Arc::new(ReadModel::open(dir.path()).unwrap());
-        let config = DriverConfig { node: "test".to_owned(), core: CoreConfig::default(), seed: 7 };
-        let (driver, handle) = Driver::new(config, ground.clone(), read_model);
+        Self::start_keeping(dir, SnapshotConfig::default(), change).await
+    }
+
+    /// With other snapshots.
+    pub(crate) async fn start_keeping(
+        dir: Arc<TempDir>,
+        snapshots: SnapshotConfig,
+        change: impl FnOnce(&mut HttpConfig),
+    ) -> Self {
+        let (driver, handle, ground) = open(dir.path(), snapshots).await;
         let (stop_http, stop_driver) = (CancellationToken::new(), CancellationToken::new());
         let stop = stop_driver.clone();
         let driver = tokio::spawn(async move { driver.run(stop).await.unwrap() });
         handle.shared().standing.subscribe().wait_for(|standing| standing.leading).await.unwrap();
-        let host = FakeHost::start(ground, handle.clone()).await;
+        let host = FakeHost::start(ground.clone(), handle.clone()).await;
 
         let token_file = dir.path().join("admin.token");
         bootstrap_admin(&handle, &token_file).await.unwrap();
@@ -79,7 +82,7 @@ impl Server {
         let http = tokio::spawn(async move { serving.await.unwrap() });
         let token = std::fs::read_to_string(token_file).unwrap();
         let admin = Client::new(address, token.trim());
-        Self { address, handle, gate, admin, dir, stop_http, stop_driver, http, driver, host }
+        Self { address, handle, gate, admin, dir, stop_http, stop_driver, http, driver, host, ground }
     }
 
     /// Asks the HTTP interface to stop, and nothing else.
@@ -125,6 +128,19 @@ impl Server {
         let dir = std::fs::read_dir(self.dir.path().join("blobs/tmp")).unwrap();
         dir.map(|entry| entry.unwrap().path()).collect()
     }
+}
+
+/// A driver on a data directory, as soon as nobody has it any more.
+pub(crate) async fn open(dir: &Path, snapshots: SnapshotConfig) -> (Driver, Handle, Ground) {
+    // What a server before has under way in other threads ends a moment after it.
+    until("the data directory is free", async || Embedded::open(dir).is_ok()).await;
+    let embedded = Embedded::open(dir).unwrap();
+    let ground =
+        Ground { log: embedded.log(), blobs: embedded.blobs(), bus: embedded.bus(), membership: embedded.membership() };
+    let read_model = Arc::new(ReadModel::open(dir).unwrap());
+    let config = DriverConfig { node: "test".to_owned(), core: CoreConfig::default(), snapshots, seed: 7 };
+    let (driver, handle) = Driver::new(config, ground.clone(), read_model);
+    (driver, handle, ground)
 }
 
 /// Waits until `condition` holds.

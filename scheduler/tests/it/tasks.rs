@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::support::{Server, TASK, module, until};
+use crate::support::{Client, Server, TASK, module, until};
 
 async fn task(server: &Server, input: &str) -> Value {
     let digest = server.upload(&server.admin, TASK).await;
@@ -56,6 +56,73 @@ async fn what_a_task_said_last_is_kept() {
     assert_eq!(server.admin.ended(&said["id"]).await["progress"], expected);
     let server = Server::start_in(server.stop().await, |_| {}).await;
     assert_eq!(server.admin.get(&path(&said, "")).await.json()["progress"], expected);
+}
+
+#[tokio::test]
+async fn the_payload_can_be_read_again_as_the_guest_gets_it() {
+    let server = Server::start().await;
+    let digest = server.upload(&server.admin, TASK).await;
+    let long = "long ".repeat(20_000);
+    for (field, value, bytes) in [
+        ("input", json!({"a": [1, 2]}), &br#"{"a":[1,2]}"#[..]),
+        ("input_text", json!("größe"), "größe".as_bytes()),
+        ("input_text", json!(long), long.as_bytes()),
+        ("input_base64", json!("/wA="), &[0xff, 0]),
+        ("name", json!("none"), b""),
+    ] {
+        let task = server.admin.submit(json!({"module": digest, field: value})).await;
+        let input = server.admin.get(&path(&task, "/input")).await;
+        assert_eq!((input.status, &input.body[..]), (200, bytes), "{field}");
+        assert_eq!(input.header("content-type"), "application/octet-stream");
+        assert_eq!(input.header("content-disposition"), "attachment");
+        server.admin.ended(&task["id"]).await;
+        assert_eq!(server.admin.get(&path(&task, "/input")).await.body, bytes, "when it is final, too");
+    }
+}
+
+#[tokio::test]
+async fn the_checkpoint_that_an_attempt_began_with_can_be_read() {
+    let server = Server::start().await;
+    let digest = server.upload(&server.admin, TASK).await;
+    let resumed = server.admin.submit(json!({"module": digest, "input_text": "resume", "backoff_ms": 0})).await;
+    let ended = server.admin.ended(&resumed["id"]).await;
+    assert_eq!((&ended["state"], &ended["attempt"]), (&json!("succeeded"), &json!(2)));
+    let state = vec![b's'; 50_000];
+    assert_eq!(server.admin.get(&path(&resumed, "/output")).await.body, state);
+    for query in ["", "?attempt=2"] {
+        let checkpoint = server.admin.get(&path(&resumed, &format!("/checkpoint{query}"))).await;
+        assert_eq!((checkpoint.status, &checkpoint.body), (200, &state), "{query}");
+        assert_eq!(checkpoint.header("content-type"), "application/octet-stream");
+    }
+    for (query, problem) in [
+        ("?attempt=1", "404 no_checkpoint"),
+        ("?attempt=3", "404 attempt_unknown"),
+        ("?attempt=0", "422 field_invalid attempt"),
+        ("?attempt=4294967296", "422 limit_exceeded attempt"),
+        ("?number=1", "422 field_unknown number"),
+    ] {
+        let answer = server.admin.get(&path(&resumed, &format!("/checkpoint{query}"))).await;
+        assert_eq!(answer.problem(), problem, "{query}");
+    }
+    let hour = json!({"module": digest, "delay_ms": 3_600_000});
+    let waiting = server.admin.submit(hour).await;
+    assert_eq!(server.admin.get(&path(&waiting, "/checkpoint")).await.problem(), "404 attempt_unknown");
+}
+
+#[tokio::test]
+async fn payload_and_checkpoint_are_shown_to_whom_the_output_is() {
+    let server = Server::start().await;
+    let (other, reader) = (server.tenant("other", "submit").await, server.tenant("reader", "read").await);
+    let resumed = task(&server, "resume").await;
+    let unknown = json!({"id": "01890a5d-ac96-774b-bcce-b302099a8057"});
+    for part in ["/input", "/checkpoint", "/output"] {
+        for client in [&other, &reader] {
+            let (foreign, unknown) = (client.get(&path(&resumed, part)).await, client.get(&path(&unknown, part)).await);
+            assert_eq!(foreign.problem(), "404 task_unknown", "{part}");
+            assert_eq!(foreign.body, unknown.body, "c02: {part}");
+        }
+        assert_eq!(Client { token: "no".to_owned(), ..other.clone() }.get(&path(&resumed, part)).await.status, 401);
+    }
 }
 
 #[tokio::test]

@@ -156,7 +156,14 @@ async fn the_history_tells_everything_in_order() {
             (
                 LogSeq(4),
                 at(3),
-                HistoryEvent::AttemptEnded { attempt, kind: OutcomeKind::Succeeded, message: "attempt 1".into(), next },
+                HistoryEvent::AttemptEnded {
+                    attempt,
+                    kind: OutcomeKind::Succeeded,
+                    message: "attempt 1".into(),
+                    next,
+                    fuel: None,
+                    cached: false,
+                },
             ),
             (LogSeq(4), at(3), HistoryEvent::ReportLate { attempt, host: HostId::from("host-2") }),
         ];

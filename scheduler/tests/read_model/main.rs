@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod checkpoints;
+mod copy;
 mod erasure;
 mod lifecycle;
 mod listing;

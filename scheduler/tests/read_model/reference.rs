@@ -37,6 +37,7 @@ enum Step {
     Flush,
     Reopen,
     Crash,
+    Move,
     Sweep {
         records: u64,
     },
@@ -112,6 +113,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Flush),
         1 => Just(Step::Reopen),
         1 => Just(Step::Crash),
+        1 => Just(Step::Move),
         1 => (0..RECORDS_MAX as u64).prop_map(|records| Step::Sweep { records }),
     ]
 }
@@ -170,7 +172,7 @@ impl Reference {
                 self.tasks.retain(|task| task.spec.tenant != name);
                 Some(EventBody::TenantRemoved { tenant: name })
             }
-            Step::Flush | Step::Reopen | Step::Crash | Step::Sweep { .. } => None,
+            Step::Flush | Step::Reopen | Step::Crash | Step::Move | Step::Sweep { .. } => None,
         }
     }
 
@@ -381,6 +383,7 @@ async fn run(steps: Vec<Step>, filters: Vec<(TaskFilter, usize)>) {
             Step::Flush => fed.model.flush().await.unwrap(),
             Step::Reopen => fed = fed.reopen(),
             Step::Crash => fed = fed.crash(),
+            Step::Move => fed = fed.moved().await,
             Step::Sweep { records } => {
                 swept = true;
                 fed.model.flush().await.unwrap();

@@ -63,6 +63,9 @@ async fn a_file_that_cannot_be_used_is_filled_again() {
     let model = ReadModel::open(dir.path()).unwrap();
     assert_eq!(model.flushed(), LogSeq(0));
     drop(model);
+    let aside = rusqlite::Connection::open(path.with_file_name("read-model.sqlite.layout-9999")).unwrap();
+    let kept: i64 = aside.query_row("SELECT count(*) FROM task", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 1, "who knows the layout can still read it");
 
     fs::write(&path, "this is no database, but it is longer than a header would be, to be sure of it ".repeat(9))
         .unwrap();

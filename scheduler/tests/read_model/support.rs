@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tempfile::TempDir;
 use uuid::Uuid;
+use wasmill_fabric::embedded::Embedded;
 use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
 use wasmill_protocol::record::Record;
+use wasmill_protocol::snapshot::ReadModelCopy;
 use wasmill_protocol::{
     Attempt, AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, OutcomeKind, Payload, TaskId,
     TaskSpec, TenantName, Timestamp, Usage,
@@ -72,6 +75,24 @@ pub(crate) fn succeeded(number: u64, try_number: u32) -> EventBody {
     ended(number, try_number, OutcomeKind::Succeeded, AfterAttempt::Final { state: FinalState::Succeeded })
 }
 
+/// Blobs in a directory of their own.
+pub(crate) struct Blobs {
+    pub(crate) blobs: Arc<dyn wasmill_fabric::Blobs>,
+    pub(crate) dir: TempDir,
+}
+
+impl Blobs {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { blobs: Embedded::open(dir.path()).unwrap().blobs(), dir }
+    }
+
+    /// The file of a blob.
+    pub(crate) fn file(&self, digest: Digest) -> PathBuf {
+        self.blobs.local_path(digest).unwrap()
+    }
+}
+
 /// The read model under test, and every record that it was fed with.
 pub(crate) struct Fed {
     pub(crate) model: ReadModel,
@@ -124,6 +145,25 @@ impl Fed {
         crashed
     }
 
+    /// What goes on elsewhere, from a copy and what the log says after it. Without a copy there is only the log.
+    pub(crate) async fn moved(&self) -> Self {
+        let blobs = Blobs::new();
+        let copy = self.save(&blobs).await;
+        let moved = Self { records: self.records.clone(), ..Self::new() };
+        if copy.seq > LogSeq(0) {
+            moved.model.restore(&*blobs.blobs, &copy).await.unwrap();
+        }
+        assert_eq!((moved.model.position(), moved.model.flushed()), (copy.seq, copy.seq));
+        moved.feed_again(copy.seq);
+        moved
+    }
+
+    /// Makes a copy.
+    pub(crate) async fn save(&self, blobs: &Blobs) -> ReadModelCopy {
+        let (seq, stat) = self.model.save(&*blobs.blobs).await.unwrap();
+        ReadModelCopy { seq, digest: stat.digest, bytes: stat.bytes, ..ReadModelCopy::default() }
+    }
+
     /// What is filled from the log alone.
     pub(crate) fn rebuild(&self) -> Self {
         let rebuilt = Self { records: self.records.clone(), ..Self::new() };
@@ -132,7 +172,7 @@ impl Fed {
     }
 
     /// Applies all records after `from`.
-    fn feed_again(&self, from: LogSeq) {
+    pub(crate) fn feed_again(&self, from: LogSeq) {
         for (record, seq) in self.records.iter().zip(1..).skip(from.0 as usize) {
             self.model.apply(LogSeq(seq), record);
         }

@@ -28,13 +28,13 @@ impl HostCore {
         let Ended { id, outcome, mut usage, output, captured } = ended;
         if let Some(place) = self.abandoned.remove(&id) {
             self.admission.release(place);
-            self.load.note_ended(self.now, &usage);
+            self.load.note_ended(self.now, &usage.spent());
             return;
         }
         let Some(Held::Running(running)) = self.held.get(&id) else { return };
         self.admission.release(running.place);
         self.prefetch.note_ended();
-        self.load.note_ended(self.now, &usage);
+        self.load.note_ended(self.now, &usage.spent());
         usage.queue_us = running.queue_us;
         // One that was stopped by us and ended by itself in the same moment has a result like any other.
         let handed_back = running.stopping && !running.cancelled && outcome.kind == OutcomeKind::Cancelled;

@@ -1,7 +1,7 @@
 //! What the leader asks, and what it has heard.
 
 use wasmill_protocol::message::{Assignment, HostAck, Report, ToHost};
-use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, Usage};
+use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, Term, Usage};
 
 use super::{Held, HostCore};
 use crate::admission::Waiting;
@@ -94,7 +94,13 @@ impl HostCore {
         self.outbox.push_end(report);
     }
 
-    pub(super) fn handle_acknowledged(&mut self, number: BatchNumber) {
+    pub(super) fn handle_acknowledged(&mut self, number: BatchNumber, term: Term) {
+        if term < self.term {
+            // That leader's time is over: what it takes for old it may only not have heard of. The one that leads now has to answer.
+            self.counters.stale += 1;
+            self.outbox.failed(self.now, number);
+            return;
+        }
         let Some(message) = self.outbox.acknowledged(number) else { return };
         for report in &message.reports {
             match report {

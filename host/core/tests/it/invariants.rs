@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use wasmill_host_core::bounds::{BATCHES_IN_FLIGHT_MAX, PREFETCH_MAX};
 use wasmill_host_core::{Batch, Input, Ready, StopReason};
 use wasmill_protocol::message::Report;
-use wasmill_protocol::{AttemptId, Incarnation, OutcomeKind};
+use wasmill_protocol::{AttemptId, Incarnation, OutcomeKind, Term};
 
 use crate::world::{World, assignment, ended, id};
 
@@ -169,7 +169,10 @@ impl Model {
             }
         }
         match answer {
-            Some(true) => drop(self.world.step(Input::Acknowledged(self.in_flight.remove(index).number))),
+            Some(true) => drop(
+                self.world
+                    .step(Input::Acknowledged { number: self.in_flight.remove(index).number, term: Term(u64::MAX) }),
+            ),
             Some(false) => drop(self.world.step(Input::RequestFailed(self.in_flight.remove(index).number))),
             None => {}
         }

@@ -221,3 +221,14 @@ fn credit_that_changes_much_is_told_at_once() {
     "#]]);
     assert_eq!(world.next_timeout_ms(), Some(1050));
 }
+
+#[test]
+fn the_answer_of_a_leader_whose_time_is_over_acknowledges_nothing() {
+    let mut world = World::settled(1);
+    let incarnation = world.core.incarnation().0;
+    world.step(of_term(5, incarnation, 1));
+    world.at_ms(1).end(1, OutcomeKind::Succeeded);
+    world.acknowledge(1);
+    assert!(world.core.holds(id(1)), "term 1 has no say after term 5");
+    world.at_ms(10_000).check(expect![[r#""#]]);
+}

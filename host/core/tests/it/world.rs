@@ -86,7 +86,7 @@ impl World {
     }
 
     pub(crate) fn acknowledge(&mut self, batch: u64) -> &mut Self {
-        self.step(Input::Acknowledged(BatchNumber(batch)))
+        self.step(Input::Acknowledged { number: BatchNumber(batch), term: Term(1) })
     }
 
     pub(crate) fn fail(&mut self, batch: u64) -> &mut Self {
@@ -108,7 +108,7 @@ pub(crate) fn id(number: u64) -> AttemptId {
 pub(crate) fn assignment(number: u64, memory_bytes: u64) -> Assignment {
     let limits = Limits { memory_bytes, ..Limits::default() };
     let spec = Arc::new(TaskSpec { limits, ..TaskSpec::default() });
-    Assignment { id: id(number), spec, checkpoint: Payload::Empty, queue_us: 1000 }
+    Assignment { id: id(number), spec, queue_us: 1000, ..Assignment::default() }
 }
 
 pub(crate) fn ended(id: AttemptId, kind: OutcomeKind) -> Ended {

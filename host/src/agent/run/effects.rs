@@ -11,7 +11,7 @@ use wasmill_protocol::message::{Assignment, subjects};
 use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, Usage};
 
 use super::{Agent, Done};
-use crate::channel::{self, ToSandbox};
+use crate::channel::{self, FromSandbox, ToSandbox};
 use crate::trace;
 
 impl Agent {
@@ -51,6 +51,10 @@ impl Agent {
 
     fn start(&mut self, assignment: Assignment) {
         trace::queued(&assignment);
+        if let Some(ended) = self.known.ask(&assignment) {
+            tracing::debug!(task = %assignment.id.task, "the result is known already");
+            return self.hear_sandbox(FromSandbox::Ended(Box::new(ended)));
+        }
         match self.preparation.at_once(assignment) {
             Ok(work) => self.outgoing.push_back(ToSandbox::Start(work)),
             Err(assignment) => {
@@ -76,6 +80,7 @@ impl Agent {
 
     /// Ends an attempt that never reached the sandbox.
     pub(super) fn end_here(&mut self, id: AttemptId, kind: OutcomeKind, message: &str) {
+        self.known.forget(id);
         let outcome = Arc::new(Outcome::new(kind, message));
         let (output, captured) = (Payload::Empty, Payload::Empty);
         self.step(Input::Ended(Ended { id, outcome, usage: Usage::default(), output, captured }));
@@ -89,7 +94,7 @@ impl Agent {
             if let Err(error) = &answer {
                 tracing::debug!(reports = batch.message.reports.len(), "reports were not acknowledged: {error}");
             }
-            Done::Reported(batch.number, answer.is_ok())
+            Done::Reported(batch.number, answer.ok().and_then(|answer| rmp_serde::from_slice(&answer).ok()))
         });
     }
 

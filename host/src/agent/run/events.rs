@@ -6,7 +6,7 @@ use tokio::task::JoinError;
 use wasmill_fabric::Message;
 use wasmill_host_core::{Input, ReplyTo};
 use wasmill_protocol::OutcomeKind;
-use wasmill_protocol::message::ToHost;
+use wasmill_protocol::message::{ReportAck, ToHost};
 
 use super::{Agent, Done};
 use crate::agent::results::{Next, store};
@@ -28,6 +28,9 @@ impl Agent {
     }
 
     pub(super) fn hear_sandbox(&mut self, said: FromSandbox) {
+        if let FromSandbox::Ended(ended) = &said {
+            self.known.learn(ended);
+        }
         let next = self.results.take(said);
         self.go_on(next);
     }
@@ -48,8 +51,8 @@ impl Agent {
 
     pub(super) fn hear_done(&mut self, done: Result<Done, JoinError>) -> Result<(), AgentError> {
         match done {
-            Ok(Done::Reported(number, true)) => self.step(Input::Acknowledged(number)),
-            Ok(Done::Reported(number, false)) => self.step(Input::RequestFailed(number)),
+            Ok(Done::Reported(number, Some(ReportAck { term }))) => self.step(Input::Acknowledged { number, term }),
+            Ok(Done::Reported(number, None)) => self.step(Input::RequestFailed(number)),
             Ok(Done::Prepared(id, prepared)) => {
                 // One that was stopped in the meantime has ended already.
                 if self.fetching.remove(&id).is_some() {

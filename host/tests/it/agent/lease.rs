@@ -132,6 +132,10 @@ impl Bus for Cutting {
         .boxed()
     }
 
+    fn subscribe_shared(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>> {
+        self.bus.subscribe_shared(subject, capacity)
+    }
+
     fn payload_bytes_max(&self) -> usize {
         self.bus.payload_bytes_max()
     }

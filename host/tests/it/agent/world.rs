@@ -10,10 +10,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use wasmill_fabric::embedded::Embedded;
 use wasmill_fabric::{Blobs, Bus, Membership};
-use wasmill_host::agent::{Agent, AgentConfig, AgentError};
+use wasmill_host::agent::{Agent, AgentConfig, AgentError, KnownBounds};
 use wasmill_host::channel::{Ended, FromSandbox, StopReason, ToSandbox, Work};
 use wasmill_protocol::limits::Caps;
-use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ToHost, subjects};
+use wasmill_protocol::message::{
+    Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ReportAck, ToHost, subjects,
+};
 use wasmill_protocol::{Attempt, AttemptId, Digest, Nonce, Outcome, OutcomeKind, Payload, TaskSpec, Term, Usage};
 
 /// Longer than anything takes here; only a test that fails waits for it.
@@ -99,6 +101,7 @@ impl Setup {
             memory_bytes: 64 << 30,
             labels: BTreeMap::from([("gpu".into(), "1".into())]),
             caps: Caps::default(),
+            known: KnownBounds::default(),
             drain_grace_ms: self.drain_grace_ms,
             ready: Some(ready),
         };
@@ -194,6 +197,7 @@ impl World {
 /// - `capture N` ends at once with N bytes of captured output
 /// - `checkpoint` ends at once with what the checkpoint holds that it was given
 /// - `save N` saves a checkpoint of N bytes, then a small one, then ends
+/// - `repeat N` ends at once with N bytes that every attempt with this payload would give
 /// - `hold` runs until it is stopped
 #[derive(Clone)]
 pub(crate) struct Sandbox {
@@ -230,6 +234,10 @@ impl Sandbox {
             "echo" => (Bytes::copy_from_slice(argument.as_bytes()), Bytes::new()),
             "bytes" => (bytes(argument), Bytes::new()),
             "capture" => (Bytes::new(), bytes(argument)),
+            "repeat" => {
+                let ended = ended(id, OutcomeKind::Succeeded, bytes(argument), Bytes::from_static(b"log"));
+                return self.say(FromSandbox::Ended(Box::new(Ended { repeatable: true, ..ended }))).await;
+            }
             "checkpoint" => (work.checkpoint.unwrap_or_default(), Bytes::new()),
             "save" => {
                 self.say(FromSandbox::Checkpoint { id, number: 1, data: bytes(argument) }).await;
@@ -242,8 +250,7 @@ impl Sandbox {
     }
 
     async fn end(&self, id: AttemptId, kind: OutcomeKind, output: Bytes, captured: Bytes) {
-        let (outcome, usage) = (Outcome::new(kind, ""), Usage { cpu_us: 5, run_us: 9, ..Usage::default() });
-        self.say(FromSandbox::Ended(Box::new(Ended { id, outcome, usage, output, captured }))).await;
+        self.say(FromSandbox::Ended(Box::new(ended(id, kind, output, captured)))).await;
     }
 
     /// A guest that was held ends by itself.
@@ -258,6 +265,11 @@ impl Sandbox {
     }
 }
 
+fn ended(id: AttemptId, kind: OutcomeKind, output: Bytes, captured: Bytes) -> Ended {
+    let (outcome, usage) = (Outcome::new(kind, ""), Usage { cpu_us: 5, run_us: 9, ..Usage::default() });
+    Ended { id, outcome, usage, output, captured, repeatable: false }
+}
+
 async fn hear_reports(mut requests: wasmill_fabric::Subscription, heard: watch::Sender<Heard>, mut unanswered: usize) {
     while let Some(request) = requests.recv().await {
         let message: FromHost = rmp_serde::from_slice(&request.payload).unwrap();
@@ -268,7 +280,8 @@ async fn hear_reports(mut requests: wasmill_fabric::Subscription, heard: watch::
         if unanswered > 0 {
             unanswered -= 1;
         } else if let Some(responder) = request.responder {
-            responder.respond(Bytes::new());
+            let ack = ReportAck { term: Term(1) };
+            responder.respond(rmp_serde::to_vec_named(&ack).unwrap().into());
         }
     }
 }

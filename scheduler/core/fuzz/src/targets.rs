@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wasmill_protocol::Timestamp;
 use wasmill_protocol::event::PolicyHook;
+use wasmill_protocol::Timestamp;
 use wasmill_scheduler_core::policy::{
     Choice, Fair, HostRoom, Key, LeastLoaded, Policy, PolicyFault, ShapeView, Wanted,
 };
@@ -85,7 +85,8 @@ impl Source {
                 Op::Report { attempt, kind: how % 16, host, wrong_nonce: how == 255 }
             }
             17 => Op::Refuse { attempt: self.byte() },
-            18 if kind < 120 => Op::ReadModel { behind: self.byte() },
+            18 if kind < 80 => Op::ReadModel { behind: self.byte() },
+            18 if kind < 160 => Op::SnapshotStored { behind: self.byte() },
             18 => Op::Restart,
             _ => Op::TakeReady,
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmill_protocol::command::{Command, Done, QuotaKind, Refusal};
+use wasmill_protocol::command::{Command, Counted, Done, QuotaKind, Refusal};
 use wasmill_protocol::event::EventBody;
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::tenant::{Quotas, Tenant, Token};
@@ -17,8 +17,6 @@ const TOKENS_PER_TENANT_MAX: usize = 10_000;
 const ALIASES_PER_TENANT_MAX: usize = 10_000;
 /// Tenants in all.
 const TENANTS_MAX: usize = 100_000;
-/// What a client is told to wait when one of these bounds is reached, in milliseconds: somebody must remove something first.
-const FULL_RETRY_MS: u64 = 60_000;
 
 impl Core {
     /// Every command but those about single tasks.
@@ -48,7 +46,7 @@ impl Core {
             return Err(Refusal::TenantExists);
         }
         if self.state.tenants.entries().count() >= TENANTS_MAX {
-            return Err(full("tenants"));
+            return Err(too_many(Counted::Tenants, TENANTS_MAX));
         }
         self.emit(EventBody::TenantPut { tenant });
         Ok(Done::Created)
@@ -103,15 +101,15 @@ impl Core {
         if self.state.tenants.has_token(&token.id, &token.hash) {
             return Err(Refusal::TokenExists);
         }
-        if entry.tokens.len() >= TOKENS_PER_TENANT_MAX {
-            return Err(full("tokens of the tenant"));
+        if entry.belongings.tokens.len() >= TOKENS_PER_TENANT_MAX {
+            return Err(too_many(Counted::Tokens, TOKENS_PER_TENANT_MAX));
         }
         self.emit(EventBody::TokenAdded { token });
         Ok(Done::Created)
     }
 
     fn remove_token(&mut self, tenant: TenantName, id: String) -> Result<Done, Refusal> {
-        if !self.tenant(&tenant)?.tokens.contains(&id) {
+        if !self.tenant(&tenant)?.belongings.tokens.contains_key(&id) {
             return Err(Refusal::TokenUnknown);
         }
         self.emit(EventBody::TokenRemoved { tenant, id });
@@ -126,22 +124,22 @@ impl Core {
     ) -> Result<Done, Refusal> {
         let entry = self.tenant(&tenant)?;
         let digest = module.digest;
-        let known = entry.modules.contains_key(&digest);
+        let known = entry.belongings.modules.contains_key(&digest);
         let quotas = entry.quotas;
         if let (false, Some(limit)) = (known, quotas.modules)
-            && entry.modules.len() as u64 >= limit
+            && entry.belongings.modules.len() as u64 >= limit
         {
             return Err(Refusal::Quota { quota: QuotaKind::Modules, limit });
         }
         if let (false, Some(limit)) = (known, quotas.module_bytes)
-            && entry.module_bytes.saturating_add(module.bytes) > limit
+            && entry.belongings.module_bytes.saturating_add(module.bytes) > limit
         {
             return Err(Refusal::Quota { quota: QuotaKind::ModuleBytes, limit });
         }
         if let Some(alias) = &alias {
             alias_has_room(entry, alias)?;
         }
-        let aliased = alias.as_ref().is_none_or(|alias| entry.aliases.get(alias) == Some(&digest));
+        let aliased = alias.as_ref().is_none_or(|alias| entry.belongings.aliases.get(alias) == Some(&digest));
         if !known {
             self.emit(EventBody::ModuleAdded { tenant: tenant.clone(), module });
         }
@@ -153,14 +151,14 @@ impl Core {
 
     fn remove_module(&mut self, tenant: TenantName, digest: Digest) -> Result<Done, Refusal> {
         let entry = self.tenant(&tenant)?;
-        if !entry.modules.contains_key(&digest) {
+        if !entry.belongings.modules.contains_key(&digest) {
             return Err(Refusal::ModuleUnknown);
         }
         if let Some(task) = self.user_of(entry, &digest) {
             return Err(Refusal::ModuleInUse { task });
         }
         // No alias ever points at nothing: those of the module go with it.
-        let pointing = entry.aliases.iter().filter(|(_, target)| **target == digest);
+        let pointing = entry.belongings.aliases.iter().filter(|(_, target)| **target == digest);
         let names: Vec<_> = pointing.map(|(name, _)| name.clone()).collect();
         for name in names {
             self.emit(EventBody::AliasRemoved { tenant: tenant.clone(), name });
@@ -187,11 +185,11 @@ impl Core {
 
     fn set_alias(&mut self, tenant: TenantName, name: String, digest: Digest) -> Result<Done, Refusal> {
         let entry = self.tenant(&tenant)?;
-        if !entry.modules.contains_key(&digest) {
+        if !entry.belongings.modules.contains_key(&digest) {
             return Err(Refusal::ModuleUnknown);
         }
         alias_has_room(entry, &name)?;
-        let before = entry.aliases.get(&name).copied();
+        let before = entry.belongings.aliases.get(&name).copied();
         if before != Some(digest) {
             self.emit(EventBody::AliasSet { tenant, name, digest });
         }
@@ -199,7 +197,7 @@ impl Core {
     }
 
     fn remove_alias(&mut self, tenant: TenantName, name: String) -> Result<Done, Refusal> {
-        if !self.tenant(&tenant)?.aliases.contains_key(&name) {
+        if !self.tenant(&tenant)?.belongings.aliases.contains_key(&name) {
             return Err(Refusal::AliasUnknown);
         }
         self.emit(EventBody::AliasRemoved { tenant, name });
@@ -208,10 +206,11 @@ impl Core {
 }
 
 fn alias_has_room(tenant: &TenantEntry, alias: &str) -> Result<(), Refusal> {
-    let room = tenant.aliases.len() < ALIASES_PER_TENANT_MAX || tenant.aliases.contains_key(alias);
-    if room { Ok(()) } else { Err(full("aliases of the tenant")) }
+    let room =
+        tenant.belongings.aliases.len() < ALIASES_PER_TENANT_MAX || tenant.belongings.aliases.contains_key(alias);
+    if room { Ok(()) } else { Err(too_many(Counted::Aliases, ALIASES_PER_TENANT_MAX)) }
 }
 
-fn full(what: &str) -> Refusal {
-    Refusal::Overloaded { what: what.into(), retry_ms: FULL_RETRY_MS }
+fn too_many(what: Counted, limit: usize) -> Refusal {
+    Refusal::TooMany { what, limit: limit as u64 }
 }

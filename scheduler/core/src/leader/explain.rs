@@ -21,7 +21,6 @@ pub(super) fn explain(core: &Core, id: TaskId, now: Timestamp) -> Option<Waiting
         Phase::Waiting if task.attempt == Attempt(0) => Some(format!("delayed until {}", task.timer)),
         Phase::Waiting => Some(format!("retry after {}", task.timer)),
         Phase::Queued => Some(queued(core, task, now)),
-        Phase::Gone => unreachable!("a vacant place is never looked at"),
     };
     Some(Waiting { task: id, tenant: state.owner(task).name.clone(), waiting_for })
 }

@@ -129,7 +129,7 @@ impl Core {
         if tenant_removed {
             (output, captured) = (Payload::Empty, Payload::Empty);
         } else {
-            self.shares.ended(tenant, weight, usage.run_us.min(RUN_US_MAX));
+            self.shares.ended(tenant, weight, usage.spent().run_us.min(RUN_US_MAX));
         }
         self.tally.attempt_ended(outcome.kind, next);
         self.emit(EventBody::AttemptEnded { id, outcome, usage, output, captured, next });

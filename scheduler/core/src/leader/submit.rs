@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmill_protocol::command::{Done, KeyCheck, ModuleRef, QuotaKind, Refusal};
+use wasmill_protocol::command::{Done, KeyCheck, ModuleRef, Overload, QuotaKind, Refusal};
 use wasmill_protocol::event::{EndReason, EventBody};
 use wasmill_protocol::{Digest, FinalState, TaskId, TaskSpec, TenantName};
 
@@ -38,7 +38,7 @@ impl Core {
         }
         let entry = self.state.tenants.entry(tenant);
         let digest = resolve(entry, module)?;
-        let kind = entry.modules.get(&digest).ok_or(Refusal::ModuleUnknown)?.kind;
+        let kind = entry.belongings.modules.get(&digest).ok_or(Refusal::ModuleUnknown)?.kind;
         if let Some(limit) = entry.quotas.tasks_queued
             && entry.tasks_queued >= limit
         {
@@ -54,7 +54,7 @@ impl Core {
             }
         }
         if self.state.by_id.len() as u64 >= self.config.tasks_max {
-            return Err(overloaded("queue"));
+            return Err(overloaded(Overload::Tasks));
         }
         self.has_room(&self.state.shapes.key(tenant, &spec))?;
         self.emit(EventBody::TaskSubmitted { task, spec, fingerprint: key.map(|key| key.fingerprint) });
@@ -79,10 +79,10 @@ impl Core {
             return Ok(());
         }
         if self.state.tenants.entry(shape.tenant).shapes.len() >= self.config.shapes_per_tenant_max as usize {
-            return Err(overloaded("combinations of module, memory, labels and priority in the tenant's queue"));
+            return Err(overloaded(Overload::TenantShapes));
         }
         if self.state.shapes.len() >= self.config.shapes_max as usize {
-            return Err(overloaded("combinations of tenant, module, memory, labels and priority in the queue"));
+            return Err(overloaded(Overload::Shapes));
         }
         Ok(())
     }
@@ -121,13 +121,13 @@ impl Core {
     }
 }
 
-fn overloaded(what: &str) -> Refusal {
-    Refusal::Overloaded { what: what.into(), retry_ms: OVERLOADED_RETRY_MS }
+fn overloaded(what: Overload) -> Refusal {
+    Refusal::Overloaded { what, retry_ms: OVERLOADED_RETRY_MS }
 }
 
 fn resolve(tenant: &TenantEntry, module: &ModuleRef) -> Result<Digest, Refusal> {
     match module {
         ModuleRef::Digest(digest) => Ok(*digest),
-        ModuleRef::Alias(alias) => tenant.aliases.get(alias).copied().ok_or(Refusal::ModuleUnknown),
+        ModuleRef::Alias(alias) => tenant.belongings.aliases.get(alias).copied().ok_or(Refusal::ModuleUnknown),
     }
 }

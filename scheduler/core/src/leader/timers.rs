@@ -31,7 +31,7 @@ impl Core {
                     self.tally.tasks_expired += 1;
                     self.emit(EventBody::TaskEnded { task, state: FinalState::Failed, reason: EndReason::Expired });
                 }
-                Phase::Running | Phase::Gone => unreachable!("only tasks that wait have a timer"),
+                Phase::Running => unreachable!("only tasks that wait have a timer"),
             }
         }
         budget

@@ -60,9 +60,10 @@ impl State {
         let at = event.at;
         self.time = self.time.max(at);
         match &event.body {
-            EventBody::TermStarted { term, .. } => {
+            EventBody::TermStarted { term, node } => {
                 assert!(*term > self.term, "term {term} follows term {}", self.term);
                 self.term = *term;
+                self.leader.clone_from(node);
             }
             EventBody::TenantPut { tenant } => self.tenants.put(tenant),
             EventBody::TenantRemoved { tenant } => {
@@ -101,6 +102,8 @@ impl State {
                 self.remove(slot);
             }
             EventBody::ReportLate { id, .. } => self.record_late(*id),
+            EventBody::SnapshotTaken { snapshot } => self.current.snapshot_taken(*snapshot),
+            EventBody::ReadModelSaved { copy } => self.current.read_model_saved(*copy),
             EventBody::PolicyBenched { hook, policy, reason } => {
                 let (hook, policy, reason) = (*hook, policy.clone(), reason.clone());
                 self.benched.insert(hook, BenchedPolicy { hook, policy, reason, at });
@@ -261,7 +264,6 @@ impl State {
                 self.tasks[slot].placement = NONE;
                 self.depth.running -= 1;
             }
-            Phase::Gone => unreachable!("a vacant place is in no list"),
         }
         if timer != Timestamp(0) {
             self.timers.remove(&(timer, slot));
@@ -277,7 +279,6 @@ impl State {
         self.release_shape(shape);
         self.patiences.release(patience);
         self.by_id.remove(&id);
-        self.tasks[slot] = Task::default();
         self.tasks.remove(slot);
         self.tenants.drop_if_empty(tenant);
     }

@@ -7,7 +7,7 @@ use wasmill_protocol::Timestamp;
 use super::State;
 use super::slab::Slot;
 use super::task::Phase;
-use super::tenants::TenantNumber;
+use super::tenants::{Belongings, TenantNumber};
 use crate::io::QueueDepth;
 
 impl State {
@@ -34,7 +34,6 @@ impl State {
                     *running += 1;
                     *memory_bytes += key.memory_bytes;
                 }
-                Phase::Gone => panic!("{id} is not vacant"),
             }
             assert!(task.phase != Phase::Waiting || task.timer > Timestamp(0), "{id} waits for a time");
             if task.timer > Timestamp(0) {
@@ -49,9 +48,10 @@ impl State {
             let counts = tenants.remove(&number).unwrap_or_default();
             assert_eq!(counts, (entry.tasks_queued, entry.tasks_running, entry.memory_bytes), "{}", entry.name);
             assert!(!entry.removed || counts.0 + counts.1 > 0, "{} has tasks left", entry.name);
-            let module_bytes: u64 = entry.modules.values().map(|module| module.bytes).sum();
-            assert_eq!(module_bytes, entry.module_bytes, "{}", entry.name);
-            assert!(entry.aliases.values().all(|digest| entry.modules.contains_key(digest)), "{}", entry.name);
+            let Belongings { modules, module_bytes, aliases, .. } = &*entry.belongings;
+            let sum: u64 = modules.values().map(|module| module.bytes).sum();
+            assert_eq!(sum, *module_bytes, "{}", entry.name);
+            assert!(aliases.values().all(|digest| modules.contains_key(digest)), "{}", entry.name);
         }
         assert!(tenants.is_empty(), "every task belongs to a tenant");
         self.assert_lists_consistent(&shapes);

@@ -31,13 +31,24 @@ impl<T: Ord + Clone> Interner<T> {
 
     /// One user less; the last one makes the number free.
     pub(crate) fn release(&mut self, slot: Slot) {
-        let (value, users) = &mut self.values[slot];
+        let (_, users) = &mut self.values[slot];
         assert!(*users > 0, "a value is released as often as it was acquired");
         *users -= 1;
         if *users == 0 {
-            self.slots.remove(value);
-            self.values.remove(slot);
+            let (value, _) = self.values.remove(slot);
+            self.slots.remove(&value);
         }
+    }
+
+    /// What is in each place, with the number of its users. Cheap: nothing is copied until it changes.
+    pub(crate) fn places(&self) -> Slab<(T, u32)> {
+        self.values.clone()
+    }
+
+    /// From what is in each place. `None` when two values are the same.
+    pub(crate) fn from_places(values: Slab<(T, u32)>) -> Option<Self> {
+        let slots: BTreeMap<_, _> = values.iter().map(|(slot, (value, _))| (value.clone(), slot)).collect();
+        (slots.len() == values.iter().count()).then_some(Self { slots, values })
     }
 
     /// The value of a number that is in use.

@@ -47,6 +47,18 @@ impl Placements {
         }
     }
 
+    /// What is in each place. Cheap: nothing is copied until it changes.
+    pub(crate) fn places(&self) -> Slab<Placement> {
+        self.placements.clone()
+    }
+
+    /// From what is in each place. `None` when one life of a host is there twice.
+    pub(crate) fn from_places(placements: Slab<Placement>) -> Option<Self> {
+        let lives = placements.iter().map(|(slot, placed)| ((placed.host.clone(), placed.incarnation), slot));
+        let by_host: BTreeMap<_, _> = lives.collect();
+        (by_host.len() == placements.iter().count()).then_some(Self { by_host, placements })
+    }
+
     /// A placement that some task has.
     pub(crate) fn placement(&self, slot: Slot) -> &Placement {
         &self.placements[slot]

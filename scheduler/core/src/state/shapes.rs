@@ -26,7 +26,7 @@ pub(crate) struct ShapeKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) key: ShapeKey,
-    /// Tasks of this shape in any phase; 0 when the place is vacant.
+    /// Tasks of this shape in any phase.
     pub(crate) tasks: u32,
     pub(crate) queued: List,
     pub(crate) waiting: List,
@@ -73,9 +73,22 @@ impl Shapes {
             return false;
         }
         assert!(shape.queued.count == 0 && shape.waiting.count == 0, "no task is in a list of a shape without tasks");
+        let shape = self.shapes.remove(slot);
         self.by_key.remove(&shape.key);
-        self.shapes.remove(slot);
         true
+    }
+
+    /// What is in each place. Cheap: nothing is copied until it changes.
+    pub(crate) fn places(&self) -> Slab<Shape> {
+        self.shapes.clone()
+    }
+
+    /// From what is in each place. `None` when two shapes are the same.
+    pub(crate) fn from_places(shapes: Slab<Shape>) -> Option<Self> {
+        let by_key: BTreeMap<_, _> = shapes.iter().map(|(slot, shape)| (shape.key.clone(), slot)).collect();
+        let with_queued = shapes.iter().filter(|(_, shape)| shape.queued.count > 0).map(|(slot, _)| slot).collect();
+        let distinct = by_key.len() == shapes.iter().count();
+        distinct.then(|| Self { by_key, shapes, with_queued, no_labels: Arc::default() })
     }
 
     /// A shape that some task has.

@@ -33,6 +33,19 @@ impl Superseded {
         self.known.remove(id);
     }
 
+    /// All that are remembered, oldest first, each with whether it was recorded as late.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (AttemptId, bool)> {
+        self.oldest_first.iter().map(|id| (*id, !self.known.contains(id)))
+    }
+
+    /// Adds one that [`Superseded::iter`] gave.
+    pub(crate) fn push(&mut self, id: AttemptId, recorded: bool) {
+        self.oldest_first.push_back(id);
+        if !recorded {
+            self.known.insert(id);
+        }
+    }
+
     pub(crate) fn contains(&self, id: &AttemptId) -> bool {
         self.known.contains(id)
     }

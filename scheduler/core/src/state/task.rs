@@ -44,10 +44,8 @@ pub(crate) struct Task {
 /// Where a task stands that is not final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Phase {
-    /// The place is vacant.
-    #[default]
-    Gone,
     /// For a time or a retry.
+    #[default]
     Waiting,
     Queued,
     Running,
@@ -70,7 +68,7 @@ impl Default for Task {
             checkpoint: 0,
             hosts_lost: 0,
             host_faults: 0,
-            phase: Phase::Gone,
+            phase: Phase::Waiting,
             cancel_requested: false,
             late_recorded: false,
         }
@@ -94,7 +92,6 @@ impl Task {
             Phase::Waiting => TaskState::Waiting,
             Phase::Queued => TaskState::Queued,
             Phase::Running => TaskState::Running,
-            Phase::Gone => unreachable!("a vacant place is never looked at"),
         }
     }
 }
@@ -102,10 +99,10 @@ impl Task {
 /// How often a task is tried and how long it waits: most tasks share few of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Patience {
-    attempts_max: u32,
-    backoff_ms: u64,
-    backoff_ms_max: u64,
-    on: RetryOn,
+    pub(crate) attempts_max: u32,
+    pub(crate) backoff_ms: u64,
+    pub(crate) backoff_ms_max: u64,
+    pub(crate) on: RetryOn,
     pub(crate) expires_ms: Option<u64>,
 }
 

@@ -1,6 +1,7 @@
 //! Tenants with what belongs to them besides tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use wasmill_protocol::module::{ModuleInfo, ModuleKind};
 use wasmill_protocol::tenant::{Quotas, Tenant, Token};
@@ -24,12 +25,20 @@ pub(crate) struct TenantEntry {
     pub(crate) tasks_running: u64,
     /// Sum of the memory limits of running tasks.
     pub(crate) memory_bytes: u64,
+    /// Shared with a snapshot that is being written, until it changes.
+    pub(crate) belongings: Arc<Belongings>,
+    /// Shapes of its tasks.
+    pub(crate) shapes: BTreeSet<Slot>,
+}
+
+/// What a tenant has besides tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Belongings {
     pub(crate) modules: BTreeMap<Digest, ModuleEntry>,
     pub(crate) module_bytes: u64,
     pub(crate) aliases: BTreeMap<String, Digest>,
-    pub(crate) tokens: BTreeSet<String>,
-    /// Shapes of its tasks.
-    pub(crate) shapes: BTreeSet<Slot>,
+    /// By id, with the hash of the text.
+    pub(crate) tokens: BTreeMap<String, Digest>,
 }
 
 /// What the core needs of a module.
@@ -96,9 +105,36 @@ impl Tenants {
         self.entry_mut(number)
     }
 
+    fn belongings_mut(&mut self, name: &TenantName) -> &mut Belongings {
+        Arc::make_mut(&mut self.named_mut(name).belongings)
+    }
+
     /// All of which something is left, removed ones included.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (TenantNumber, &TenantEntry)> {
         self.entries.iter().map(|(&number, entry)| (number, entry))
+    }
+
+    /// The number that the next tenant gets.
+    pub(crate) fn next(&self) -> TenantNumber {
+        self.next
+    }
+
+    /// From all of which something is left. `None` when two of them contradict each other.
+    pub(crate) fn from_entries(entries: BTreeMap<TenantNumber, TenantEntry>, next: TenantNumber) -> Option<Self> {
+        let (mut by_name, mut tokens, mut token_hashes) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        for (&number, entry) in &entries {
+            let twice = !entry.removed && by_name.insert(entry.name.clone(), number).is_some();
+            if twice || number >= next {
+                return None;
+            }
+            for (id, hash) in &entry.belongings.tokens {
+                if tokens.insert(id.clone(), (number, *hash)).is_some() {
+                    return None;
+                }
+                token_hashes.insert(*hash);
+            }
+        }
+        Some(Self { by_name, entries, next, tokens, token_hashes })
     }
 
     pub(crate) fn put(&mut self, tenant: &Tenant) {
@@ -118,10 +154,7 @@ impl Tenants {
             tasks_queued: 0,
             tasks_running: 0,
             memory_bytes: 0,
-            modules: BTreeMap::new(),
-            module_bytes: 0,
-            aliases: BTreeMap::new(),
-            tokens: BTreeSet::new(),
+            belongings: Arc::default(),
             shapes: BTreeSet::new(),
         };
         self.entries.insert(number, entry);
@@ -132,11 +165,8 @@ impl Tenants {
         let number = self.by_name.remove(name).expect("the event was decided while the tenant existed");
         let entry = self.entry_mut(number);
         entry.removed = true;
-        entry.modules.clear();
-        entry.module_bytes = 0;
-        entry.aliases.clear();
-        for id in std::mem::take(&mut entry.tokens) {
-            self.forget_token(&id);
+        for id in std::mem::take(&mut entry.belongings).tokens.keys() {
+            self.forget_token(id);
         }
         self.drop_if_empty(number);
         number
@@ -159,11 +189,11 @@ impl Tenants {
         let replaced = self.tokens.insert(token.id.clone(), (number, token.hash));
         assert!(replaced.is_none(), "the id of a token is unique");
         self.token_hashes.insert(token.hash);
-        self.entry_mut(number).tokens.insert(token.id.clone());
+        self.belongings_mut(&token.tenant).tokens.insert(token.id.clone(), token.hash);
     }
 
     pub(crate) fn remove_token(&mut self, tenant: &TenantName, id: &str) {
-        self.named_mut(tenant).tokens.remove(id);
+        self.belongings_mut(tenant).tokens.remove(id);
         self.forget_token(id);
     }
 
@@ -173,24 +203,24 @@ impl Tenants {
     }
 
     pub(crate) fn add_module(&mut self, tenant: &TenantName, module: &ModuleInfo) {
-        let entry = self.named_mut(tenant);
+        let entry = self.belongings_mut(tenant);
         let replaced = entry.modules.insert(module.digest, ModuleEntry { bytes: module.bytes, kind: module.kind });
         entry.module_bytes += module.bytes;
         entry.module_bytes -= replaced.map_or(0, |replaced| replaced.bytes);
     }
 
     pub(crate) fn remove_module(&mut self, tenant: &TenantName, digest: &Digest) {
-        let entry = self.named_mut(tenant);
+        let entry = self.belongings_mut(tenant);
         let removed = entry.modules.remove(digest).expect("the event was decided while the module existed");
         entry.module_bytes -= removed.bytes;
     }
 
     pub(crate) fn set_alias(&mut self, tenant: &TenantName, name: &str, digest: Digest) {
-        self.named_mut(tenant).aliases.insert(name.to_owned(), digest);
+        self.belongings_mut(tenant).aliases.insert(name.to_owned(), digest);
     }
 
     pub(crate) fn remove_alias(&mut self, tenant: &TenantName, name: &str) {
-        let removed = self.named_mut(tenant).aliases.remove(name);
+        let removed = self.belongings_mut(tenant).aliases.remove(name);
         assert!(removed.is_some(), "the event was decided while the alias existed");
     }
 }

@@ -1,6 +1,7 @@
 //! What the state tells.
 
 use wasmill_protocol::event::PolicyHook;
+use wasmill_protocol::snapshot::Current;
 use wasmill_protocol::tenant::Tenant;
 use wasmill_protocol::{Digest, LogSeq, TaskId, TenantName, Term, Timestamp};
 
@@ -14,6 +15,11 @@ impl State {
     /// The term of the last leader.
     pub fn term(&self) -> Term {
         self.term
+    }
+
+    /// The last leader; empty when there was none.
+    pub fn leader(&self) -> &str {
+        &self.leader
     }
 
     /// The time of the last event.
@@ -53,12 +59,17 @@ impl State {
 
     /// A module of a tenant.
     pub fn module(&self, tenant: &TenantName, digest: &Digest) -> Option<ModuleEntry> {
-        self.tenants.named(tenant)?.modules.get(digest).copied()
+        self.tenants.named(tenant)?.belongings.modules.get(digest).copied()
     }
 
     /// What an alias of a tenant points at.
     pub fn alias(&self, tenant: &TenantName, name: &str) -> Option<Digest> {
-        self.tenants.named(tenant)?.aliases.get(name).copied()
+        self.tenants.named(tenant)?.belongings.aliases.get(name).copied()
+    }
+
+    /// The snapshots that the log names, and the copy of the read model.
+    pub fn current(&self) -> &Current {
+        &self.current
     }
 
     /// A task that is not final.

@@ -12,5 +12,6 @@ mod names;
 mod random;
 mod scenario;
 mod show;
+mod snapshot;
 mod story;
 mod world;

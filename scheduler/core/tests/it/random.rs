@@ -30,6 +30,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(attempt, kind, host, wrong_nonce)| Op::Report { attempt, kind, host, wrong_nonce }),
         2 => any::<u8>().prop_map(|attempt| Op::Refuse { attempt }),
         1 => (0..4u8).prop_map(|behind| Op::ReadModel { behind }),
+        1 => (0..4u8).prop_map(|behind| Op::SnapshotStored { behind }),
         10 => Just(Op::TakeReady),
         1 => Just(Op::Restart),
     ]

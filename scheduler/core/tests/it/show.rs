@@ -57,6 +57,8 @@ pub(crate) fn event(names: &Names, body: &EventBody) -> String {
             format!("{} is {}{why}", task(id), format!("{state:?}").to_lowercase())
         }
         EventBody::ReportLate { id, host } => format!("late report of {} from {host}", names.attempt_name(*id)),
+        EventBody::SnapshotTaken { snapshot } => format!("snapshot up to record {} taken", snapshot.seq),
+        EventBody::ReadModelSaved { copy } => format!("read model up to record {} saved", copy.seq),
         EventBody::PolicyBenched { hook, policy, reason } => {
             format!("policy {policy} is benched for {}: {reason}", hook.as_str())
         }

@@ -7,6 +7,7 @@ use wasmill_protocol::command::{Command, Done, KeyCheck, ModuleRef};
 use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
 use wasmill_protocol::module::ModuleInfo;
+use wasmill_protocol::snapshot::{ReadModelCopy, SnapshotRef};
 use wasmill_protocol::task::{RetryOn, RetryPolicy};
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{
@@ -35,6 +36,7 @@ pub(crate) enum Op {
     Report { attempt: u8, kind: u8, host: Option<u8>, wrong_nonce: bool },
     Refuse { attempt: u8 },
     ReadModel { behind: u8 },
+    SnapshotStored { behind: u8 },
     TakeReady,
     Restart,
 }
@@ -151,6 +153,11 @@ impl Story {
             Op::ReadModel { behind } => {
                 let at = (self.world.log.len() as u64).saturating_sub(u64::from(behind));
                 self.world.step(Input::ReadModelAt(LogSeq(at)));
+            }
+            Op::SnapshotStored { behind } => {
+                let seq = LogSeq((self.world.log.len() as u64).saturating_sub(u64::from(behind)));
+                self.world.step(Input::SnapshotStored(SnapshotRef { seq, ..SnapshotRef::default() }));
+                self.world.step(Input::ReadModelStored(ReadModelCopy { seq, ..ReadModelCopy::default() }));
             }
             Op::Restart => {
                 // What was decided and not appended is lost with the process; nobody was told.

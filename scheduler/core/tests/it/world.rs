@@ -1,8 +1,13 @@
 //! A core with everything around it that a test needs: a log, a follower that reads it, and what hosts hold.
+//!
+//! Beside it every test gets this for nothing: after each record a snapshot is taken, and reading it back gives the same state. And
+//! whoever leads after a restart has a twin that has started from a snapshot, hears the same, and must say the same.
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use wasmill_protocol::event::{Event, EventBody};
+use wasmill_protocol::snapshot::Part;
 use wasmill_protocol::{AttemptId, HostId, LogSeq, Term, Timestamp};
 use wasmill_scheduler_core::io::MessageOut;
 use wasmill_scheduler_core::{Core, CoreConfig, Input, Ready, State};
@@ -21,6 +26,9 @@ pub(crate) struct World {
     pub(crate) held: BTreeMap<HostId, Vec<AttemptId>>,
     follower: State,
     read_model_at: LogSeq,
+    /// Up to each record.
+    snapshots: Vec<Vec<Bytes>>,
+    twin: Option<Core>,
 }
 
 impl World {
@@ -34,6 +42,8 @@ impl World {
             held: BTreeMap::new(),
             follower: State::default(),
             read_model_at: LogSeq(0),
+            snapshots: Vec::new(),
+            twin: None,
         }
     }
 
@@ -42,24 +52,49 @@ impl World {
             self.follower.read_model_at(seq);
             self.read_model_at = self.read_model_at.max(seq);
         }
-        self.core.step(self.now, input);
+        self.step_both(input);
         self.core.assert_consistent();
+    }
+
+    fn step_both(&mut self, input: Input) {
+        if let Some(twin) = &mut self.twin {
+            twin.step(self.now, input.clone());
+        }
+        self.core.step(self.now, input);
     }
 
     /// Takes what is ready, appends it, and lets the follower read it.
     pub(crate) fn take_ready(&mut self) -> Ready {
         let ready = self.core.take_ready();
+        if let Some(twin) = &mut self.twin {
+            let said = twin.take_ready();
+            assert_eq!(format!("{said:?}"), format!("{ready:?}"), "who starts from a snapshot decides the same");
+        }
         if !ready.events.is_empty() {
             self.log.push(ready.events.clone());
             let seq = LogSeq(self.log.len() as u64);
-            self.core.step(self.now, Input::Appended(seq));
+            self.step_both(Input::Appended(seq));
             self.follower.apply_record(seq, &ready.events);
+            self.snapshot(seq);
         }
         self.core.assert_consistent();
         for message in &ready.messages {
             self.deliver(message);
         }
         ready
+    }
+
+    /// Takes a snapshot, as bytes, and reads it back.
+    fn snapshot(&mut self, seq: LogSeq) {
+        let frozen = self.core.freeze();
+        assert_eq!(frozen.seq(), seq);
+        let parts: Vec<Bytes> = frozen.into_parts().map(|part| part.encode()).collect();
+        let restored = restore(&parts);
+        restored.assert_consistent();
+        let mut expected = self.core.state().clone();
+        expected.read_model_at(seq);
+        assert_eq!(restored, expected, "a snapshot holds what the log says");
+        self.snapshots.push(parts);
     }
 
     fn deliver(&mut self, message: &MessageOut) {
@@ -84,8 +119,21 @@ impl World {
             state.apply_record(LogSeq(seq), events);
         }
         assert_eq!(state, self.follower, "whoever reads the log holds the same state");
+        self.twin = self.start_from_snapshot().map(|state| Core::new(term, self.config.clone(), state));
         self.core = Core::new(term, self.config.clone(), state);
         self.step(Input::Lead { term: Term(term), node: "n1".into() });
+    }
+
+    /// What the log says, from the newest snapshot on that the read model has caught up with.
+    fn start_from_snapshot(&self) -> Option<State> {
+        let known = (self.read_model_at.0 as usize).min(self.snapshots.len());
+        let mut state = restore(self.snapshots[..known].last()?);
+        state.read_model_at(self.read_model_at);
+        for (seq, events) in (1..).zip(&self.log).skip(known) {
+            state.apply_record(LogSeq(seq), events);
+        }
+        assert_eq!(state, self.follower, "whoever starts from a snapshot holds the same state");
+        Some(state)
     }
 
     /// When nothing is left to do, leader and follower hold the same.
@@ -98,4 +146,8 @@ impl World {
     pub(crate) fn events(&self) -> impl Iterator<Item = &EventBody> {
         self.log.iter().flatten().map(|event| &event.body)
     }
+}
+
+fn restore(parts: &[Bytes]) -> State {
+    State::from_snapshot(parts.iter().map(|part| Part::decode(part).unwrap())).unwrap()
 }

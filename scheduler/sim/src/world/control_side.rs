@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmill_protocol::command::Done;
 use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ToHost};
-use wasmill_protocol::{HostId, Incarnation, LogSeq, Payload};
+use wasmill_protocol::{HostId, Incarnation, LogSeq};
 use wasmill_scheduler_core::{Input, MessageOut, Ready};
 
 use super::{Fault, Happening, World};
@@ -163,7 +163,7 @@ impl World {
         for (id, queue_us) in message.assign {
             self.oracle.sent(id)?;
             let spec = Arc::clone(&self.oracle.tasks[&id.task].spec);
-            assign.push(Assignment { id, spec, checkpoint: Payload::Empty, queue_us });
+            assign.push(Assignment { id, spec, queue_us, ..Assignment::default() });
         }
         let Some(index) = self.hosts.iter().position(|host| host.id == message.host) else { return Ok(()) };
         let incarnation = message.incarnation;

@@ -1,20 +1,21 @@
-//! What goes wrong, and how it is repaired.
-
-use std::sync::Arc;
+//! What goes wrong with processes and with the ways between them, and how it is repaired.
 
 use wasmill_host_core::Input;
+use wasmill_protocol::LogSeq;
 
-use super::{Happening, LEASE_US, World};
-use crate::control::Control;
+use super::{Happening, World};
 use crate::marks::Mark;
+use crate::network::Place;
 
 /// Something that goes wrong, or comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The control node starts, if it is dead.
-    ControlStarts,
-    /// The control node is killed: what is not durable is lost, or is not.
-    ControlDies,
+    /// A control node starts, if it is dead.
+    NodeStarts(usize),
+    /// A control node is killed: what is not durable is lost, or is not.
+    NodeDies(usize),
+    /// Some control node is killed, the leader more often than not.
+    SomeNodeDies,
     /// A host starts, if it is dead.
     HostStarts(usize),
     /// A host is killed.
@@ -29,16 +30,16 @@ pub enum Fault {
     HostCut(usize, u64),
 }
 
+/// When clients come once more after everything was repaired, in microseconds: who leads finds out whether it can.
+const ACTS_AFTER_HEALING_US: [u64; 3] = [1_000_000, 20_000_000, 40_000_000];
 /// The longest pause or cut in microseconds: well beyond the lease.
 const OUTAGE_US_MAX: u64 = 20_000_000;
-/// The time between two looks at the leases, in microseconds.
-const LEASES_US: u64 = 500_000;
 
 impl World {
     pub(super) fn plan_faults(&mut self, fault_us: u64) {
         for _ in 0..self.options.control_kills {
             let at = self.rng.below(fault_us);
-            self.at(at, Happening::Fault(Fault::ControlDies));
+            self.at(at, Happening::Fault(Fault::SomeNodeDies));
         }
         let hosts = self.hosts.len() as u64;
         let host_at = |world: &mut Self| {
@@ -69,86 +70,125 @@ impl World {
 
     pub(super) fn fault(&mut self, fault: Fault) {
         match fault {
-            Fault::ControlStarts => self.control_starts(),
-            Fault::ControlDies => self.control_dies(),
+            Fault::NodeStarts(node) => self.node_starts(node),
+            Fault::NodeDies(node) => self.node_dies(node),
+            Fault::SomeNodeDies => {
+                let node = self.likely_leader();
+                self.node_dies(node);
+            }
             Fault::HostStarts(index) => self.host_starts(index),
             Fault::HostDies(index) => {
-                if self.hosts[index].core.is_some() {
+                if self.hosts[index].alive {
                     self.marks.hit(Mark::HostKilled);
                     self.hosts[index].kill();
                 }
             }
-            Fault::HostStops(index) => {
-                self.marks.hit(Mark::HostDrained);
-                self.hosts[index].kill();
-                self.deregister(index);
-                let down = self.rng.below(2_000_000);
-                self.at(down, Happening::Fault(Fault::HostStarts(index)));
-            }
+            Fault::HostStops(index) => self.host_stops(index),
             Fault::HostDrains(index) => self.host_drains(index),
             Fault::HostPauses(index, long) => {
                 self.marks.hit(Mark::HostPaused);
                 self.hosts[index].paused_until = self.now.plus_us(long);
             }
-            Fault::HostCut(index, long) => {
-                self.marks.hit(Mark::HostCut);
-                self.hosts[index].cut_until = self.now.plus_us(long);
-            }
+            Fault::HostCut(index, long) => self.cut_host(index, long),
         }
     }
 
-    fn control_starts(&mut self) {
-        if self.control.is_some() {
+    fn node_starts(&mut self, node: usize) {
+        if self.nodes[node].process.is_some() {
             return;
         }
-        self.control_life += 1;
-        let seed = self.rng.draw();
-        self.control = Some(Control::start(seed, self.now, &self.disk, self.plant));
-        let hosts: Vec<_> = self.registered.values().cloned().collect();
-        for info in hosts {
-            self.at(1_000, Happening::HostJoined(info, self.control_life));
+        if self.is_clustered() {
+            self.follower_starts(node);
+        } else {
+            self.machine_starts();
         }
     }
 
-    /// Of what was under way, a first part has reached the disk and the rest has not. Nobody is told which.
-    fn control_dies(&mut self) {
+    fn node_dies(&mut self, node: usize) {
         // Most kills would find nothing under way: some wait for the next append, and come in the middle of it.
-        let idle = self.control.as_ref().is_some_and(|control| control.appends.is_empty());
-        if idle && !self.kill_armed && !self.healed && self.rng.chance(800) {
-            self.kill_armed = true;
+        let idle = self.nodes[node].leader().is_some_and(|leader| leader.appends.is_empty());
+        if idle && self.kill_armed.is_none() && !self.healed && self.rng.chance(800) {
+            self.kill_armed = Some(node);
             return;
         }
-        self.kill_armed = false;
-        let Some(control) = self.control.take() else { return };
+        self.kill_armed = None;
+        if self.nodes[node].process.is_none() {
+            return;
+        }
         self.marks.hit(Mark::ControlKilled);
         let down = self.rng.skewed(4_000_000);
-        self.at(down, Happening::Fault(Fault::ControlStarts));
-        let kept = self.rng.below(control.appends.len() as u64 + 1);
-        for (index, append) in control.appends.into_iter().enumerate() {
-            if !append.ready.replies.is_empty() {
-                self.marks.hit(Mark::ReplyLostInKill);
+        self.at(down, Happening::Fault(Fault::NodeStarts(node)));
+        self.process_ends(node);
+    }
+
+    /// A control node's process is over, with everything that was in its memory.
+    pub(super) fn process_ends(&mut self, node: usize) {
+        let lag = self.rng.below(self.options.read_model_lag + 1);
+        let life = self.nodes[node].life;
+        let Some(process) = self.nodes[node].process.take() else { return };
+        let file = LogSeq(process.published.0.saturating_sub(lag));
+        self.nodes[node].read_model = self.nodes[node].read_model.max(file);
+        match process.leader {
+            Some(leader) if self.is_clustered() => {
+                self.marks.hit(Mark::LeaderKilled);
+                drop(leader);
             }
-            if append.events.is_empty() {
-                continue;
-            }
-            if (index as u64) < kept {
-                self.marks.hit(Mark::RecordKeptInKill);
-                self.disk.records.push(Arc::clone(&append.events));
-                self.late_violation = self.oracle.durable(append.seq, &append.events, &mut self.marks).err();
-            } else {
-                self.marks.hit(Mark::RecordLostInKill);
-                break;
+            Some(leader) => self.machine_dies(leader),
+            None => {}
+        }
+        if self.is_clustered() {
+            self.hang_up(node, life);
+        }
+    }
+
+    /// The connections of a process are closed: etcd removes the keys of its candidates that wait.
+    fn hang_up(&mut self, node: usize, life: u64) {
+        let cut = self.links.is_cut(self.now, Place::Node(node), Place::Etcd);
+        let servers = self.servers();
+        let of_process: Vec<_> = servers
+            .campaigns
+            .iter()
+            .filter(|(_, caller)| caller.place == Place::Node(node) && caller.life == life)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in of_process {
+            servers.campaigns.remove(&id);
+            if !cut {
+                servers.etcd.cancel_campaign(id);
             }
         }
+        servers.watchers.retain(|watcher| watcher.node != node);
+        self.etcd_changed();
     }
 
     fn host_starts(&mut self, index: usize) {
-        let now = self.now;
+        if self.hosts[index].alive {
+            return;
+        }
+        let clustered = self.is_clustered();
         let host = &mut self.hosts[index];
-        if host.core.is_none() {
-            host.boot(now, LEASE_US);
+        host.boot();
+        if clustered {
+            self.host_begins_life(index);
+        } else {
+            host.incarnation = host.incarnation.next();
+            host.begin_core();
             self.register(index);
         }
+        self.touch_host(index);
+    }
+
+    /// A drained host's process ends.
+    fn host_stops(&mut self, index: usize) {
+        self.marks.hit(Mark::HostDrained);
+        if self.is_clustered() {
+            self.host_leaves(index);
+        } else {
+            self.deregister(index);
+        }
+        self.hosts[index].kill();
+        let down = self.rng.below(2_000_000);
+        self.at(down, Happening::Fault(Fault::HostStarts(index)));
     }
 
     fn host_drains(&mut self, index: usize) {
@@ -157,70 +197,40 @@ impl World {
         if let Some(core) = host.core.as_mut().filter(|_| !host.draining) {
             host.draining = true;
             core.step(now, Input::Drain { stop_at: now.plus_ms(3_000), give_up_at: now.plus_ms(8_000) });
+            self.touch_host(index);
         }
     }
 
-    fn register(&mut self, index: usize) {
-        let info = self.hosts[index].info();
-        self.registered.insert(info.id.clone(), info.clone());
-        self.at(1_000, Happening::HostJoined(info, self.control_life));
-    }
-
-    fn deregister(&mut self, index: usize) {
-        let id = self.hosts[index].id.clone();
-        if let Some(info) = self.registered.remove(&id) {
-            self.at(1_000, Happening::HostLeft(id, info.incarnation, self.control_life));
-        }
-    }
-
-    /// Hosts that can renew do; of the others the lease ends in time, on both sides.
-    pub(super) fn leases(&mut self) {
-        let now = self.now;
-        for index in 0..self.hosts.len() {
-            let host = &mut self.hosts[index];
-            if host.is_reachable(now) && !host.lease_lost && host.lease_until > now {
-                host.lease_until = now.plus_us(LEASE_US);
-            } else if host.lease_until <= now {
-                self.lease_ended(index);
-            }
-        }
-        self.at(LEASES_US, Happening::Leases);
-    }
-
-    fn lease_ended(&mut self, index: usize) {
-        let now = self.now;
-        if self.registered.contains_key(&self.hosts[index].id) {
-            self.marks.hit(Mark::LeaseLost);
-            self.deregister(index);
-        }
-        let host = &mut self.hosts[index];
-        if host.paused_until > now {
-            return;
-        }
-        let Some(core) = &mut host.core else { return };
-        if !host.lease_lost {
-            host.lease_lost = true;
-            core.step(now, Input::LeaseLost);
-        }
-        if host.cut_until <= now && !host.draining {
-            host.incarnation = host.incarnation.next();
-            core.step(now, Input::LeaseRegained(host.incarnation));
-            host.lease_lost = false;
-            host.lease_until = now.plus_us(LEASE_US);
-            self.register(index);
+    fn cut_host(&mut self, index: usize, long: u64) {
+        self.marks.hit(Mark::HostCut);
+        let until = self.now.plus_us(long);
+        let others = if self.is_clustered() { [Place::Nats, Place::Etcd] } else { [Place::Node(0), Place::Node(0)] };
+        // In a cluster sometimes one of the servers is still there.
+        let spared = if self.is_clustered() && self.rng.chance(400) { Some(*self.rng.pick(&others)) } else { None };
+        for other in others.into_iter().filter(|other| Some(*other) != spared) {
+            self.links.cut(Place::Host(index), other, until);
+            self.links.cut(other, Place::Host(index), until);
         }
     }
 
     pub(super) fn heal(&mut self) {
         self.healed = true;
         self.options.heal();
-        for host in &mut self.hosts {
-            host.cut_until = self.now;
-            host.paused_until = host.paused_until.min(self.now);
+        self.links.mend();
+        // Who is stopped goes on by itself, and hears of everything in its order.
+        if self.is_clustered() {
+            self.heal_servers();
         }
-        self.control_starts();
+        for later in ACTS_AFTER_HEALING_US {
+            self.at(later, Happening::Change);
+        }
+        for node in 0..self.nodes.len() {
+            self.node_starts(node);
+            self.touch_node(node);
+        }
         for index in 0..self.hosts.len() {
             self.host_starts(index);
+            self.touch_host(index);
         }
     }
 }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use wasmill_host_core::{Input, Ready, ReplyTo};
+use wasmill_protocol::message::Report;
 use wasmill_protocol::message::{Assignment, ToHost};
-use wasmill_protocol::{AttemptId, OutcomeKind, Payload, Timestamp};
+use wasmill_protocol::{AttemptId, OutcomeKind, Payload, Term, Timestamp};
 
-use super::{Fault, Happening, World};
+use super::{Fault, Happening, Sender, World};
 use crate::hosts::BatchAddress;
-use crate::network;
-use crate::oracle::Checked;
+use crate::marks::Mark;
+use crate::network::{self, Place};
+use crate::oracle::{Checked, hold};
 use crate::plant::Plant;
 
 /// How long a host waits for the answer to a batch, in microseconds.
@@ -38,10 +40,11 @@ impl World {
 
     fn host_ready(&mut self, index: usize, ready: Ready) -> Checked {
         let life = self.hosts[index].life;
-        for (_, ack) in ready.acks {
+        for (reply_to, ack) in ready.acks {
+            let Some(sender) = self.hosts[index].senders.remove(&reply_to) else { continue };
             let host = self.hosts[index].id.clone();
-            for arrival in self.arrivals(index) {
-                self.at_time(arrival, Happening::HostAck(host.clone(), ack.clone()));
+            for arrival in self.arrivals(Place::Host(index), Place::Node(sender.node)) {
+                self.at_time(arrival, Happening::HostAck(sender, Box::new((host.clone(), ack.clone()))));
             }
         }
         for assignment in &ready.start {
@@ -53,8 +56,11 @@ impl World {
         }
         for batch in ready.batches {
             let address = self.hosts[index].address(index, &batch);
-            for arrival in self.arrivals(index) {
-                self.at_time(arrival, Happening::FromHost(address, Arc::clone(&batch.message)));
+            self.hosts[index].batches.insert(batch.number, Arc::clone(&batch.message));
+            for node in self.listening() {
+                for arrival in self.arrivals(Place::Host(index), Place::Node(node)) {
+                    self.at_time(arrival, Happening::FromHost(node, address, Arc::clone(&batch.message)));
+                }
             }
             self.at(BATCH_TIMEOUT_US, Happening::BatchTimeout(address));
         }
@@ -63,8 +69,10 @@ impl World {
             let credit = self.oracle.credits.entry(place).or_default();
             *credit = (*credit).max(heartbeat.credit);
             let heartbeat = Arc::new(heartbeat);
-            for arrival in self.arrivals(index) {
-                self.at_time(arrival, Happening::Heartbeat(Arc::clone(&heartbeat)));
+            for node in self.listening() {
+                for arrival in self.arrivals(Place::Host(index), Place::Node(node)) {
+                    self.at_time(arrival, Happening::Heartbeat(node, Arc::clone(&heartbeat)));
+                }
             }
         }
         if ready.drained && self.hosts[index].draining {
@@ -77,7 +85,8 @@ impl World {
         let host = &mut self.hosts[index];
         let (life, id) = (host.life, assignment.id);
         host.run(assignment)?;
-        self.oracle.guest_started(id, &host.id, host.incarnation)?;
+        let incarnation = host.core.as_ref().map_or(host.incarnation, |core| core.incarnation());
+        self.oracle.guest_started(id, &host.id, incarnation)?;
         let plan = host.guests[&id].plan.clone();
         self.at(plan.run_us, Happening::GuestEnds(index, life, id));
         if let Some(checkpoint_us) = plan.checkpoint_us {
@@ -105,11 +114,12 @@ impl World {
             && let Some(core) = &mut host.core
         {
             core.step(now, input);
+            self.touch_host(index);
         }
     }
 
     /// When a stopped process would see something that happens now; `None` if it is not stopped.
-    fn deferred(&self, index: usize) -> Option<Timestamp> {
+    pub(super) fn deferred(&self, index: usize) -> Option<Timestamp> {
         let until = self.hosts[index].paused_until;
         (until > self.now).then_some(until)
     }
@@ -125,16 +135,22 @@ impl World {
         }
     }
 
-    pub(super) fn reach_host(&mut self, index: usize, message: &Arc<ToHost>) -> Checked {
+    pub(super) fn reach_host(&mut self, index: usize, sender: Sender, message: &Arc<ToHost>) -> Checked {
         if let Some(later) = self.deferred(index) {
-            self.at_time(later, Happening::ToHost(index, Arc::clone(message)));
+            self.at_time(later, Happening::ToHost(index, sender, Arc::clone(message)));
             return Ok(());
         }
         let host = &mut self.hosts[index];
+        if host.core.is_none() {
+            return Ok(());
+        }
         let life = host.life;
+        let stale = message.term < host.term_seen;
+        host.term_seen = host.term_seen.max(message.term);
         let mut message = ToHost::clone(message);
         match self.plant {
             Some(Plant::IncarnationIgnored) => message.incarnation = host.incarnation,
+            Some(Plant::HostTrustsStaleLeader) => message.term = host.term_seen,
             Some(Plant::HostForgetsRecent) => {
                 let again = message.assign.iter().find(|assignment| host.ran.contains_key(&assignment.id));
                 if let Some(again) = again.cloned() {
@@ -144,17 +160,48 @@ impl World {
             }
             _ => {}
         }
-        // The answer is told apart by nothing: the cores do not rely on which message it answers.
-        self.step_host(index, life, Input::Message { reply_to: ReplyTo(0), message });
+        let host = &mut self.hosts[index];
+        let holds = |id: &AttemptId| host.core.as_ref().is_some_and(|core| core.holds(*id));
+        let new: Vec<_> = message.assign.iter().map(|assignment| assignment.id).filter(|id| !holds(id)).collect();
+        let reply_to = ReplyTo(host.next_reply);
+        host.next_reply += 1;
+        host.senders.insert(reply_to, sender);
+        self.step_host(index, life, Input::Message { reply_to, message });
+        if stale {
+            let core = self.hosts[index].core.as_ref();
+            let taken = new.iter().find(|id| core.is_some_and(|core| core.holds(**id)));
+            hold!(taken.is_none(), "{taken:?} was taken from a leader that the host knows to be replaced");
+        }
         Ok(())
     }
 
-    pub(super) fn batch_acked(&mut self, address: BatchAddress) {
+    /// An answer to a batch: the first one counts, and ends the wait.
+    pub(super) fn batch_acked(&mut self, address: BatchAddress, term: Term) -> Checked {
         if let Some(later) = self.deferred(address.host) {
-            self.at_time(later, Happening::BatchAcked(address));
-            return;
+            self.at_time(later, Happening::BatchAcked(address, term));
+            return Ok(());
         }
-        self.step_host(address.host, address.life, Input::Acknowledged(address.number));
+        let host = &mut self.hosts[address.host];
+        if host.life != address.life {
+            return Ok(());
+        }
+        let Some(message) = host.batches.remove(&address.number) else { return Ok(()) };
+        let Some(core) = &host.core else { return Ok(()) };
+        if term < core.term() {
+            self.marks.hit(Mark::StaleAckIgnored);
+        }
+        let held: Vec<_> = message.reports.iter().map(Report::id).filter(|id| core.holds(*id)).collect();
+        let term = if self.plant == Some(Plant::StaleAckTrusted) { core.term().max(term) } else { term };
+        self.step_host(address.host, address.life, Input::Acknowledged { number: address.number, term });
+        let core = self.hosts[address.host].core.as_ref();
+        let dropped = held.into_iter().find(|id| core.is_some_and(|core| !core.holds(*id)));
+        if let Some(id) = dropped {
+            hold!(
+                !self.oracle.is_current(id),
+                "the end of {id:?} was dropped by its host, and the log does not hold it"
+            );
+        }
+        Ok(())
     }
 
     pub(super) fn batch_timeout(&mut self, address: BatchAddress) {
@@ -162,7 +209,11 @@ impl World {
             self.at_time(later, Happening::BatchTimeout(address));
             return;
         }
-        self.step_host(address.host, address.life, Input::RequestFailed(address.number));
+        let host = &mut self.hosts[address.host];
+        // Answered already, or of another life.
+        if host.life == address.life && host.batches.remove(&address.number).is_some() {
+            self.step_host(address.host, address.life, Input::RequestFailed(address.number));
+        }
     }
 
     pub(super) fn guest_ends(&mut self, index: usize, life: u64, id: AttemptId) {

@@ -1,6 +1,6 @@
 //! The simulator is sound, repeatable, and catches bugs.
 
-use wasmill_sim::{Plant, run_seed};
+use wasmill_sim::{Plant, run_seed, run_world};
 
 /// Seeds that are tried before a planted bug counts as not caught.
 const SEEDS_TO_CATCH: u64 = 2_000;
@@ -26,9 +26,18 @@ fn the_same_seed_takes_the_same_course() {
 
 #[test]
 fn every_planted_bug_is_caught() {
+    check_caught(&Plant::ALL, false);
+}
+
+#[test]
+fn every_planted_bug_of_a_cluster_is_caught() {
+    check_caught(&Plant::OF_CLUSTERS, true);
+}
+
+fn check_caught(plants: &[Plant], clustered: bool) {
     let mut missed = Vec::new();
-    for plant in Plant::ALL {
-        match (0..SEEDS_TO_CATCH).find_map(|seed| run_seed(seed, Some(plant), false).err()) {
+    for &plant in plants {
+        match (0..SEEDS_TO_CATCH).find_map(|seed| run_world(seed, clustered, Some(plant), false).err()) {
             Some(failure) => println!("{plant:?} at seed {}: {}", failure.seed, failure.violation.0),
             None => missed.push(plant),
         }

@@ -39,16 +39,30 @@ pub(super) fn refine(api: &mut Value, caps: &Caps) {
 }
 
 /// Fields of answers that are absent when they do not apply; every other field is always there.
-const ABSENT_AT_TIMES: [(&str, &[&str]); 10] = [
+const ABSENT_AT_TIMES: [(&str, &[&str]); 11] = [
     ("TaskDoc", &["input", "input_text", "input_base64"]),
     (
         "TaskEventDoc",
-        &["attempt", "host", "outcome", "message", "state", "not_before", "priority", "reason", "bytes", "times"],
+        &[
+            "attempt",
+            "host",
+            "outcome",
+            "message",
+            "fuel",
+            "cached",
+            "state",
+            "not_before",
+            "priority",
+            "reason",
+            "bytes",
+            "times",
+        ],
     ),
     ("Problem", &["field", "task", "limit", "line"]),
     ("ModuleDoc", &[]),
     ("HostDoc", &[]),
     ("StatusDoc", &[]),
+    ("Caps", &[]),
     ("BenchedDoc", &[]),
     ("TenantDoc", &[]),
     ("Limits", &[]),

@@ -83,6 +83,15 @@ pub(in crate::http) struct WaitParams {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "the description only looks at the type")]
+pub(in crate::http) struct AttemptParams {
+    /// Which attempt; the latest when absent.
+    #[param(minimum = 1)]
+    attempt: Option<u32>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "the description only looks at the type")]
 pub(in crate::http) struct RunParams {
     /// CPU time in milliseconds.
     #[param(minimum = 1)]

@@ -20,7 +20,8 @@ const MEMORY_BYTES: u64 = 1 << 40;
 const SLOTS: u32 = 64;
 
 /// The payload decides: `hang` runs until it is cancelled, `deaf` runs on even then, `fail` errs, `reject` rejects, `trap`
-/// traps, `say` ends with progress, `html`, `big` and `log` give what they say, everything else is given back.
+/// traps, `say` ends with progress, `resume` saves a state, fails, and gives that state when it is tried again, `html`, `big`
+/// and `log` give what they say, everything else is given back.
 pub(crate) struct FakeHost {
     stop: CancellationToken,
     running: JoinHandle<()>,
@@ -137,6 +138,9 @@ impl Running {
     }
 
     async fn assigned(&mut self, assignment: Assignment) {
+        if assignment.spec.input == Payload::inline(Bytes::from_static(b"resume")) {
+            return self.resume(assignment).await;
+        }
         let input = self.bytes(&assignment.spec.input).await;
         let input = if input.is_empty() { Bytes::from(assignment.spec.args.join(" ")) } else { input };
         let text = String::from_utf8_lossy(&input).trim_matches('"').to_owned();
@@ -166,6 +170,18 @@ impl Running {
         };
         let output = self.payload(output).await;
         let _ = self.ended.send(ended(id, outcome, output, Payload::inline(captured)));
+    }
+
+    /// Saves a state and fails, or gives what the attempt before has saved.
+    async fn resume(&self, Assignment { id, checkpoint, .. }: Assignment) {
+        let kind = if checkpoint == Payload::Empty {
+            let data = self.payload(Bytes::from(vec![b's'; 50_000])).await;
+            let _ = self.ended.send(Report::Checkpoint { id, number: 1, data });
+            OutcomeKind::Errored
+        } else {
+            OutcomeKind::Succeeded
+        };
+        let _ = self.ended.send(ended(id, Outcome::new(kind, ""), checkpoint, Payload::Empty));
     }
 
     /// Reports until it is acknowledged.

@@ -1,0 +1,104 @@
+//! `wasmill control`: a control node of a cluster.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use wasmill_fabric::cluster::{Cluster, ControlConfig};
+use wasmill_fabric::remote_blobs::serve_blobs;
+use wasmill_scheduler::driver::Ground;
+use wasmill_scheduler::http::{adopt_admin, bootstrap_first_admin};
+
+use crate::data_dir::{ADMIN_TOKEN_FILE, SERVER_ADDR_FILE};
+use crate::failure::Failure;
+use crate::server::cluster::{ClusterArgs, connect};
+use crate::server::config::Config;
+use crate::server::hosting::open_compiler;
+use crate::server::scheduling::Scheduling;
+use crate::server::{self, DataLock, ServerArgs};
+
+/// Runs a control node of a cluster: HTTP and the scheduler, which one of them leads
+#[derive(Debug, clap::Args)]
+pub(crate) struct ControlArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Where HTTP is served; port 0 takes a free one [default: 127.0.0.1:7700]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Name of this node, kept in the data directory [default: a random one]
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// A file with the admin token, the same on every node; without it the first node of a new cluster makes one in its data directory
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// Monitoring ports of the NATS servers, like 10.0.0.1:8222: it is checked that they sync before they acknowledge
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    nats_monitor: Vec<String>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) fn run(args: &ControlArgs) -> Result<(), Failure> {
+    let change = |config: &mut Config| config.listen = args.listen.unwrap_or(config.listen);
+    server::run(&args.server, None, change, |data, config| serve(args, data, config))
+}
+
+async fn serve(args: &ControlArgs, data: PathBuf, config: Config) -> anyhow::Result<()> {
+    let stop_asked = server::stop_signal()?;
+    let _lock = DataLock::acquire(&data)?;
+    let node = server::identity(&data.join("node.id"), args.id.as_deref(), "control")?;
+    let listener =
+        TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let (member, control) = (args.cluster.config(&node)?, control_config(args, &data));
+    let Some(cluster) = connect(&stop_asked, || Cluster::connect(&member, &control)).await? else { return Ok(()) };
+    cluster.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+
+    let ground =
+        Ground { log: cluster.log(), blobs: cluster.blobs(), bus: cluster.bus(), membership: cluster.membership() };
+    let mut scheduling = Scheduling::open(&node, ground, &data, &config)?;
+    let compiler = open_compiler(&data.join("cache"), &config)?;
+    let (blobs_stop, blobs_stopped) = watch::channel(false);
+    tokio::spawn(serve_blobs(cluster.bus(), cluster.blobs(), node, blobs_stopped));
+    tokio::select! {
+        started = scheduling.start(&config, |standing| standing.leader.is_some() && standing.caught_up) => started?,
+        () = stop_asked.cancelled() => {}
+    }
+    if !stop_asked.is_cancelled() {
+        admin_token(args, &scheduling, &data).await?;
+        server::write_line(&data.join(SERVER_ADDR_FILE), &url)?;
+    }
+
+    let http_stop = CancellationToken::new();
+    let http = scheduling.serve_http(listener, &config, "cluster", compiler, http_stop.clone());
+    if !stop_asked.is_cancelled() {
+        server::announce(&format!("listening on {url}"))?;
+    }
+    let ended = tokio::select! {
+        () = stop_asked.cancelled() => Ok(()),
+        ended = scheduling.failed() => ended,
+    };
+    http_stop.cancel();
+    blobs_stop.send_replace(true);
+    scheduling.stop().await;
+    let _ = std::fs::remove_file(data.join(SERVER_ADDR_FILE));
+    http.await??;
+    ended
+}
+
+fn control_config(args: &ControlArgs, data: &Path) -> ControlConfig {
+    ControlConfig { nats_monitors: args.nats_monitor.clone(), ..ControlConfig::new(data.join("blobs")) }
+}
+
+/// Makes the token that is given valid, or makes one when the cluster has none.
+async fn admin_token(args: &ControlArgs, scheduling: &Scheduling, data: &Path) -> anyhow::Result<()> {
+    match &args.admin_token_file {
+        Some(file) => adopt_admin(scheduling.handle(), file).await?,
+        None => bootstrap_first_admin(scheduling.handle(), &data.join(ADMIN_TOKEN_FILE)).await?,
+    }
+    Ok(())
+}

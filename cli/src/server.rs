@@ -1,0 +1,179 @@
+//! What the processes that serve have in common: `up`, `control` and `host`.
+
+pub(crate) mod cluster;
+pub(crate) mod config;
+pub(crate) mod hosting;
+pub(crate) mod machine;
+pub(crate) mod scheduling;
+
+mod data;
+mod gate;
+
+use std::future::Future;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::error::Elapsed;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use data::{DataLock, identity};
+
+use crate::data_dir::default_data_dir;
+use crate::failure::{Exit, Failure};
+use crate::telemetry::{self, TelemetryArgs};
+use config::Config;
+
+/// What every process that serves takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServerArgs {
+    /// Where everything is kept; created if missing [default: ~/.local/share/wasmill]
+    #[arg(long, value_name = "DIR", env = "WASMILL_DATA")]
+    data: Option<PathBuf>,
+    /// Settings in TOML; `--print-config` shows all of them with their defaults
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Log lines as JSON
+    #[arg(long)]
+    log_json: bool,
+    #[command(flatten)]
+    telemetry: TelemetryArgs,
+    /// Prints the settings with their defaults and explanations, and exits
+    #[arg(long)]
+    print_config: bool,
+}
+
+/// What a process gives its guests.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GuestArgs {
+    /// Guests that run at the same time [default: 16 per core]
+    #[arg(long, value_name = "N")]
+    slots: Option<u32>,
+    /// Cores for guests [default: all]
+    #[arg(long, value_name = "N")]
+    cores: Option<u32>,
+    /// Memory for guests, like 4GiB [default: three quarters of the machine's]
+    #[arg(long, value_name = "SIZE", value_parser = crate::units::parse_bytes)]
+    memory: Option<u64>,
+    /// What tasks can ask for with `require`; can be repeated
+    #[arg(long = "label", value_name = "K=V", value_parser = crate::units::parse_pair)]
+    labels: Vec<(String, String)>,
+}
+
+impl GuestArgs {
+    fn override_settings(&self, config: &mut Config) {
+        if let Some(cores) = self.cores {
+            config.cores = cores.max(1);
+        }
+        if let Some(slots) = self.slots {
+            config.slots = slots;
+        }
+        if let Some(memory) = self.memory {
+            config.host_memory_bytes = memory;
+        }
+        config.labels.extend(self.labels.iter().cloned());
+    }
+}
+
+/// Runs a process that serves, until it has stopped. `change` overrides settings by the rest of the command line.
+pub(crate) fn run<F: Future<Output = anyhow::Result<()>>>(
+    args: &ServerArgs,
+    guests: Option<&GuestArgs>,
+    change: impl FnOnce(&mut Config),
+    serve: impl FnOnce(PathBuf, Config) -> F,
+) -> Result<(), Failure> {
+    if args.print_config {
+        print!("{}", config::DEFAULT_TOML);
+        return Ok(());
+    }
+    let data = args.data.clone().or_else(default_data_dir);
+    let data = data.ok_or_else(|| Failure::usage("neither `--data` nor `HOME` says where to keep the data"))?;
+    // The compiling child works in another directory.
+    let data = std::path::absolute(&data).map_err(|error| Failure::file("use the data directory", &data, &error))?;
+    let unusable = |error: anyhow::Error| Failure::usage("cannot start").because(error.as_ref());
+    let config = settings(args, guests, change).map_err(unusable)?;
+    let telemetry = telemetry::start(args.log_json, &config.telemetry).map_err(unusable)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("control")
+        .build()
+        .map_err(|error| Failure::new(Exit::Server, "cannot start the I/O runtime").because(&error))?;
+    let open_files = machine::raise_open_files_limit();
+    tracing::debug!(open_files, "limits");
+    let served = runtime.block_on(serve(data, config));
+    // What is still blocked in a system call must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    telemetry.stop();
+    served.map_err(|error| Failure::new(Exit::Server, "the server stopped").because(error.as_ref()))
+}
+
+fn settings(args: &ServerArgs, guests: Option<&GuestArgs>, change: impl FnOnce(&mut Config)) -> anyhow::Result<Config> {
+    let mut config = Config::load(args.config.as_deref(), machine::detect())?;
+    if let Some(guests) = guests {
+        guests.override_settings(&mut config);
+    }
+    change(&mut config);
+    config.telemetry.override_with(&args.telemetry)?;
+    config.check()?;
+    Ok(config)
+}
+
+/// The one line on stdout that scripts wait for.
+pub(crate) fn announce(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Writes a file of one line.
+pub(crate) fn write_line(path: &Path, line: &str) -> anyhow::Result<()> {
+    std::fs::write(path, format!("{line}\n")).with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// Ends with the first SIGTERM or SIGINT; a second one ends the process at once.
+pub(crate) fn stop_signal() -> anyhow::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let asked = CancellationToken::new();
+    let answer = asked.clone();
+    tokio::spawn(async move {
+        for patience in 0..2 {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if patience > 0 {
+                std::process::exit(130);
+            }
+            asked.cancel();
+        }
+    });
+    Ok(answer)
+}
+
+/// What a part ended with; never, for one that is not running.
+async fn ended<E: std::error::Error + Send + Sync + 'static>(
+    part: &mut Option<JoinHandle<Result<(), E>>>,
+) -> anyhow::Result<anyhow::Result<()>> {
+    match part {
+        Some(running) => {
+            let ended = running.await.context("a part of the process panicked")?;
+            *part = None;
+            Ok(ended.map_err(anyhow::Error::from))
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn report<E: std::fmt::Display>(part: &str, ended: Result<Result<Result<(), E>, JoinError>, Elapsed>) {
+    match ended {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::error!(part, %error, "ended with an error"),
+        Ok(Err(error)) => tracing::error!(part, %error, "panicked"),
+        Err(_) => tracing::error!(part, "did not stop in time"),
+    }
+}

@@ -1,0 +1,111 @@
+//! The scheduler of this process: the driver, what it publishes, and HTTP.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use wasmill_host::compile::Compiler;
+use wasmill_scheduler::driver::{Driver, DriverConfig, DriverError, Ground};
+use wasmill_scheduler::handle::Standing;
+use wasmill_scheduler::http::{self, HttpConfig};
+use wasmill_scheduler::read_model::ReadModel;
+use wasmill_scheduler::{Handle, sweep};
+use wasmill_scheduler_core::CoreConfig;
+
+use super::config::Config;
+use super::gate::CompilerGate;
+use super::{ended, report};
+
+/// How long it may take until requests can be served: the log is replayed.
+const READY_TIMEOUT: Duration = Duration::from_secs(600);
+/// What is waited for when stopping: the log ends within one append.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub(crate) struct Scheduling {
+    handle: Handle,
+    read_model: Arc<ReadModel>,
+    driver: Option<Driver>,
+    stop: CancellationToken,
+    running: Option<JoinHandle<Result<(), DriverError>>>,
+}
+
+impl Scheduling {
+    /// Opens the read model in `data`; starts nothing.
+    pub(crate) fn open(node: &str, ground: Ground, data: &Path, config: &Config) -> anyhow::Result<Self> {
+        let read_model = Arc::new(ReadModel::open(data)?);
+        let seed = getrandom::u64().map_err(|error| anyhow!("cannot draw a random seed: {error}"))?;
+        let config = DriverConfig {
+            node: node.to_owned(),
+            core: CoreConfig::default(),
+            snapshots: config.snapshots.clone(),
+            seed,
+        };
+        let (driver, handle) = Driver::new(config, ground, Arc::clone(&read_model));
+        Ok(Self { handle, read_model, driver: Some(driver), stop: CancellationToken::new(), running: None })
+    }
+
+    /// The way to the driver.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Starts the driver, and waits until it stands as `ready` says.
+    pub(crate) async fn start(&mut self, config: &Config, ready: fn(&Standing) -> bool) -> anyhow::Result<()> {
+        let driver = self.driver.take().context("the driver was started before")?;
+        let mut standing = self.handle.shared().standing.subscribe();
+        self.running = Some(tokio::spawn(driver.run(self.stop.clone())));
+        let is_ready = tokio::select! {
+            is_ready = standing.wait_for(ready) => is_ready.is_ok(),
+            ended = self.failed() => return ended.context("the scheduler did not start"),
+            () = tokio::time::sleep(READY_TIMEOUT) => false,
+        };
+        anyhow::ensure!(is_ready, "the scheduler did not start in {} s", READY_TIMEOUT.as_secs());
+        tokio::spawn(sweep::run(self.handle.clone(), Duration::from_secs(config.retention_s), self.stop.clone()));
+        Ok(())
+    }
+
+    /// Serves HTTP until `stop`.
+    pub(crate) fn serve_http(
+        &self,
+        listener: TcpListener,
+        config: &Config,
+        mode: &str,
+        compiler: Arc<Compiler>,
+        stop: CancellationToken,
+    ) -> JoinHandle<std::io::Result<()>> {
+        let http_config = HttpConfig {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mode: mode.to_owned(),
+            caps: config.caps.clone(),
+            ..HttpConfig::default()
+        };
+        let gate = Arc::new(CompilerGate(compiler));
+        tokio::spawn(http::serve(listener, http_config, self.handle.clone(), gate, stop.cancelled_owned()))
+    }
+
+    /// Ends when the driver has ended, which it should not: always with an error.
+    pub(crate) fn failed(&mut self) -> impl Future<Output = anyhow::Result<()>> {
+        let running = &mut self.running;
+        async move {
+            ended(running).await?.context("the scheduler failed")?;
+            Err(anyhow!("the scheduler ended by itself"))
+        }
+    }
+
+    /// Ends the driver, then writes the read model down.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.cancel();
+        if let Some(running) = self.running.take() {
+            report("scheduler", tokio::time::timeout(STOP_TIMEOUT, running).await);
+        }
+        if let Err(error) = self.read_model.flush().await {
+            tracing::warn!(%error, "the read model was not written to its end; it is caught up at the next start");
+        }
+    }
+}

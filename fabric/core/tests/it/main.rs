@@ -1,0 +1,3 @@
+//! What a pure crate may depend on.
+
+mod manifest;

@@ -1,0 +1,369 @@
+//! The object store. A description is only ever written on top of the one that was seen, so that a blob that is being stored anew is never
+//! removed, and none is described whose chunks are gone.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use async_nats::HeaderMap;
+use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_ROLLUP};
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{Context, PublishError, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::object_store::{GetErrorKind, ObjectInfo, ObjectStore};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, LastRawMessageErrorKind, StorageType, Stream};
+use bytes::{Bytes, BytesMut};
+use futures::stream::{self, BoxStream, FuturesOrdered};
+use futures::{StreamExt, TryStreamExt};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::timeout;
+use wasmill_protocol::Digest;
+
+use super::objects::{chunks_subject, describe, meta_subject, stat, stream_name, subjects};
+use crate::blobs::BlobReader;
+use crate::cluster::error::{ConnectError, chain, refusal};
+use crate::cluster::nats::Nats;
+use crate::{BlobError, BlobStat};
+
+/// A chunk is this large, unless the servers take less.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Chunks that are sent and not acknowledged.
+const CHUNKS_IN_FLIGHT_MAX: usize = 8;
+/// How long the next part of a blob may take to come.
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often a description is written while others write the same one.
+const TRIES: u32 = 8;
+
+/// One bucket.
+pub(in crate::cluster) struct Store {
+    nats: Nats,
+    context: Context,
+    stream: Stream,
+    objects: ObjectStore,
+    bucket: String,
+}
+
+/// What a bucket is to be made with.
+pub(in crate::cluster) struct StoreOptions {
+    /// Its name.
+    pub(in crate::cluster) bucket: String,
+    /// How many servers keep it.
+    pub(in crate::cluster) replicas: usize,
+}
+
+/// A description, and where it stands.
+struct Meta {
+    seq: u64,
+    info: ObjectInfo,
+}
+
+/// Finds the bucket, or makes it where `may_create`.
+pub(in crate::cluster) async fn open_or_create(
+    nats: Nats,
+    context: Context,
+    options: StoreOptions,
+    may_create: bool,
+) -> Result<Option<Store>, ConnectError> {
+    let failed = |error: &dyn std::error::Error| ConnectError::Refused {
+        action: "open the object store of the blobs",
+        reason: chain(error),
+    };
+    let StoreOptions { bucket, replicas } = options;
+    let stream = match context.get_stream(stream_name(&bucket)).await {
+        Ok(stream) => stream,
+        Err(error) if refusal(&error) != Some(ErrorCode::STREAM_NOT_FOUND) => return Err(failed(&error)),
+        Err(_) if !may_create => return Ok(None),
+        Err(_) => match context.create_stream(config(&bucket, replicas)).await {
+            Ok(stream) => stream,
+            // Another control node was faster.
+            Err(error) if refusal(&error) == Some(ErrorCode::STREAM_NAME_EXIST) => {
+                context.get_stream(stream_name(&bucket)).await.map_err(|error| failed(&error))?
+            }
+            Err(error) => return Err(failed(&error)),
+        },
+    };
+    let objects = context.get_object_store(&bucket).await.map_err(|error| failed(&error))?;
+    Ok(Some(Store { nats, context, stream, objects, bucket }))
+}
+
+fn config(bucket: &str, replicas: usize) -> Config {
+    Config {
+        name: stream_name(bucket),
+        subjects: subjects(bucket),
+        discard: DiscardPolicy::New,
+        storage: StorageType::File,
+        num_replicas: replicas,
+        max_bytes: -1,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_consumers: -1,
+        allow_rollup: true,
+        // A copy that has fallen behind would not know what was just stored.
+        allow_direct: false,
+        ..Config::default()
+    }
+}
+
+impl Store {
+    pub(super) async fn stat(&self, digest: Digest) -> Result<BlobStat, BlobError> {
+        let meta = self.meta(digest).await?;
+        meta.and_then(|meta| stat(&meta.info)).ok_or(BlobError::Unknown(digest))
+    }
+
+    /// The bytes as they come; whoever reads them verifies them.
+    pub(super) async fn open(&self, digest: Digest) -> Result<BlobReader, BlobError> {
+        match self.objects.get(digest.hex()).await {
+            Ok(object) => Ok(Box::new(object)),
+            Err(error) if error.kind() == GetErrorKind::NotFound => Err(BlobError::Unknown(digest)),
+            Err(error) => Err(failed(format!("open blob {digest}"), &error)),
+        }
+    }
+
+    /// Stores `bytes` bytes of `source` under their digest; or makes the blob young, when it is there already and whole.
+    pub(super) async fn put(
+        &self,
+        digest: Digest,
+        bytes: u64,
+        source: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> Result<BlobStat, BlobError> {
+        let action = || format!("store blob {digest}");
+        let mut upload = None;
+        for _ in 0..TRIES {
+            let found = self.meta(digest).await?;
+            let modified = SystemTime::now();
+            let stat = BlobStat { digest, bytes, modified };
+            let (info, replaced) = match (&found, &upload) {
+                (Some(meta), _) if self.is_whole(meta, bytes).await? => {
+                    (ObjectInfo { modified: Some(modified.into()), ..meta.info.clone() }, None)
+                }
+                (_, None) => {
+                    upload = Some(self.upload(digest, source).await?);
+                    continue;
+                }
+                (_, Some((name, chunks))) => (
+                    describe(&self.bucket, &stat, name, *chunks, self.chunk_bytes()),
+                    found.as_ref().map(|meta| meta.info.nuid.clone()),
+                ),
+            };
+            let ours = upload.as_ref().is_some_and(|(name, _)| *name == info.nuid);
+            if self.describe(digest, &info, found.map_or(0, |meta| meta.seq)).await?.is_none() {
+                continue;
+            }
+            // Chunks that nothing describes any more: ours, when another upload was faster, or those that were not whole.
+            let unused = if ours { replaced } else { upload.map(|(name, _)| name) };
+            if let Some(unused) = unused {
+                self.purge_chunks(&unused).await?;
+            }
+            return Ok(stat);
+        }
+        if let Some((name, _)) = upload {
+            self.purge_chunks(&name).await?;
+        }
+        Err(BlobError::Storage { action: action(), source: io::Error::other("others write it all the time") })
+    }
+
+    /// Removes a blob, if it was last written before `than`; whether it was removed.
+    pub(super) async fn delete_older(&self, digest: Digest, than: Option<SystemTime>) -> Result<bool, BlobError> {
+        for _ in 0..TRIES {
+            let Some(meta) = self.meta(digest).await? else { return Ok(false) };
+            let Some(found) = stat(&meta.info) else { return Ok(false) };
+            if than.is_some_and(|than| found.modified >= than) {
+                return Ok(false);
+            }
+            let gone = ObjectInfo { deleted: true, size: 0, chunks: 0, ..meta.info.clone() };
+            if let Some(seq) = self.describe(digest, &gone, meta.seq).await? {
+                self.purge_chunks(&meta.info.nuid).await?;
+                // The mark that it is gone has done its work: nobody can have seen the description before it any more.
+                let purge = self.stream.purge().filter(meta_subject(&self.bucket, digest)).sequence(seq + 1);
+                purge.await.map_err(|error| failed(format!("remove blob {digest}"), &error))?;
+                return Ok(true);
+            }
+        }
+        let source = io::Error::other("others write it all the time");
+        Err(BlobError::Storage { action: format!("remove blob {digest}"), source })
+    }
+
+    pub(super) async fn list(&self) -> BoxStream<'_, Result<BlobStat, BlobError>> {
+        let action = || "list the blobs".to_owned();
+        match self.objects.list().await {
+            Ok(list) => list
+                .map_err(move |error| failed(action(), &error))
+                .try_filter_map(|info| std::future::ready(Ok(stat(&info))))
+                .boxed(),
+            Err(error) => stream::once(std::future::ready(Err(failed(action(), &error)))).boxed(),
+        }
+    }
+
+    async fn meta(&self, digest: Digest) -> Result<Option<Meta>, BlobError> {
+        let action = || format!("look at blob {digest}");
+        let found = self.stream.get_last_raw_message_by_subject(&meta_subject(&self.bucket, digest)).await;
+        match found {
+            Ok(message) => match serde_json::from_slice(&message.payload) {
+                Ok(info) => Ok(Some(Meta { seq: message.sequence, info })),
+                Err(error) => Err(BlobError::Storage { action: action(), source: error.into() }),
+            },
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(failed(action(), &error)),
+        }
+    }
+
+    /// Whether a description is of a blob of this size, and all its chunks are there.
+    async fn is_whole(&self, meta: &Meta, bytes: u64) -> Result<bool, BlobError> {
+        if meta.info.deleted || meta.info.size as u64 != bytes {
+            return Ok(false);
+        }
+        let subject = chunks_subject(&self.bucket, &meta.info.nuid);
+        let counted = self.stream.info_with_subjects(&subject).await;
+        let mut counted =
+            counted.map_err(|error| failed(format!("count the chunks of `{}`", meta.info.name), &error))?;
+        let mut chunks = 0;
+        while let Some(counted) = counted.next().await {
+            let (_, count) =
+                counted.map_err(|error| failed(format!("count the chunks of `{}`", meta.info.name), &error))?;
+            chunks += count;
+        }
+        Ok(chunks == meta.info.chunks)
+    }
+
+    /// Sends the chunks of a new upload; gives its name and their number.
+    async fn upload(
+        &self,
+        digest: Digest,
+        source: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> Result<(String, usize), BlobError> {
+        let mut name = [0; 16];
+        getrandom::fill(&mut name)
+            .map_err(|error| BlobError::Storage { action: format!("name blob {digest}"), source: error.into() })?;
+        let name = Digest([name, name].concat().try_into().unwrap_or_default()).hex()[..32].to_owned();
+        let subject = chunks_subject(&self.bucket, &name);
+        match self.send_chunks(digest, &subject, source).await {
+            Ok(chunks) => Ok((name, chunks)),
+            Err(error) => {
+                // Nothing describes them; the error that is told is the first one.
+                let _ = self.purge_chunks(&name).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn send_chunks(
+        &self,
+        digest: Digest,
+        subject: &str,
+        source: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> Result<usize, BlobError> {
+        let action = || format!("store blob {digest}");
+        let mut in_flight = FuturesOrdered::new();
+        let mut chunks = 0;
+        loop {
+            let chunk = next_chunk(source, self.chunk_bytes()).await;
+            let chunk = chunk.map_err(|source| BlobError::Storage { action: action(), source })?;
+            if chunk.is_empty() {
+                break;
+            }
+            if in_flight.len() >= CHUNKS_IN_FLIGHT_MAX {
+                acknowledged(in_flight.next().await, &action)?;
+            }
+            self.connected(&action)?;
+            let sent = self.context.publish(subject.to_owned(), chunk).await;
+            in_flight.push_back(sent.map_err(|error| failed(action(), &error))?.into_future());
+            chunks += 1;
+        }
+        while let Some(answer) = in_flight.next().await {
+            acknowledged(Some(answer), &action)?;
+        }
+        Ok(chunks)
+    }
+
+    /// Writes a description in the place of the one at `expected`, 0 for none; `None` when another one is there.
+    async fn describe(&self, digest: Digest, info: &ObjectInfo, expected: u64) -> Result<Option<u64>, BlobError> {
+        let action = || format!("describe blob {digest}");
+        let payload = serde_json::to_vec(info);
+        let payload = payload.map_err(|error| BlobError::Storage { action: action(), source: error.into() })?;
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_ROLLUP, "sub");
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
+        self.connected(&action)?;
+        let message = PublishMessage::build().payload(payload.into()).headers(headers);
+        let answer = match self.context.send_publish(meta_subject(&self.bucket, digest), message).await {
+            Ok(sent) => sent.await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(ack) => Ok(Some(ack.sequence)),
+            Err(error) if is_changed(&error) => Ok(None),
+            Err(error) => Err(failed(action(), &error)),
+        }
+    }
+
+    async fn purge_chunks(&self, upload: &str) -> Result<(), BlobError> {
+        let purge = self.stream.purge().filter(chunks_subject(&self.bucket, upload));
+        purge.await.map(drop).map_err(|error| failed("remove chunks of a blob".to_owned(), &error))
+    }
+
+    fn chunk_bytes(&self) -> usize {
+        CHUNK_BYTES.min(self.nats.client().max_payload())
+    }
+
+    /// What is sent without a connection arrives when nobody expects it any more.
+    fn connected(&self, action: &dyn Fn() -> String) -> Result<(), BlobError> {
+        if self.nats.is_connected() {
+            return Ok(());
+        }
+        let source = io::Error::new(io::ErrorKind::NotConnected, "not connected to NATS");
+        Err(BlobError::Storage { action: action(), source })
+    }
+}
+
+/// All bytes of a source that is known to be of this size.
+pub(super) async fn read_all(mut source: BlobReader, stat: BlobStat) -> Result<Bytes, BlobError> {
+    let mut bytes = Vec::with_capacity(usize::try_from(stat.bytes).unwrap_or(0));
+    let read = timeout(READ_TIMEOUT, source.read_to_end(&mut bytes)).await;
+    match read {
+        Ok(Ok(_)) => Ok(bytes.into()),
+        Ok(Err(error)) => Err(read_failed(stat.digest, error)),
+        Err(_) => Err(read_failed(stat.digest, io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// What it means that reading a blob has failed.
+pub(super) fn read_failed(digest: Digest, source: io::Error) -> BlobError {
+    match source.kind() {
+        io::ErrorKind::InvalidData => BlobError::Damaged(digest),
+        _ => BlobError::Storage { action: format!("read blob {digest}"), source },
+    }
+}
+
+/// The next `bytes` bytes, fewer at the end.
+async fn next_chunk(source: &mut (dyn AsyncRead + Send + Unpin), bytes: usize) -> io::Result<Bytes> {
+    let mut chunk = BytesMut::with_capacity(bytes);
+    while chunk.len() < bytes {
+        let mut rest = (&mut *source).take((bytes - chunk.len()) as u64);
+        if rest.read_buf(&mut chunk).await? == 0 {
+            break;
+        }
+    }
+    Ok(chunk.freeze())
+}
+
+fn acknowledged<T>(answer: Option<Result<T, PublishError>>, action: &dyn Fn() -> String) -> Result<(), BlobError> {
+    match answer {
+        Some(Err(error)) => Err(failed(action(), &error)),
+        Some(Ok(_)) | None => Ok(()),
+    }
+}
+
+/// Whether something else was written since we looked. The second code is for a write that is not finished.
+fn is_changed(error: &PublishError) -> bool {
+    error.kind() == PublishErrorKind::WrongLastSequence || refusal(error) == Some(ErrorCode(10_164))
+}
+
+fn failed(action: String, error: &dyn std::error::Error) -> BlobError {
+    match refusal(error) {
+        Some(
+            ErrorCode::INSUFFICIENT_RESOURCES
+            | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+            | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+        ) => BlobError::NoSpace { action },
+        _ => BlobError::Storage { action, source: io::Error::other(chain(error)) },
+    }
+}

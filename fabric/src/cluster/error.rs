@@ -1,0 +1,121 @@
+//! Why a process cannot be part of its cluster.
+
+use std::io;
+use std::path::PathBuf;
+
+use async_nats::jetstream::ErrorCode;
+use thiserror::Error;
+
+use super::ConfigError;
+
+/// The cluster cannot be used.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// It cannot be reached with this configuration.
+    #[error("the configuration of the cluster makes no sense")]
+    Config(#[from] ConfigError),
+    /// A file of the configuration cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Not now; trying again may help.
+    #[error("cannot {action} at {}: {reason}", urls.join(", "))]
+    Unreachable {
+        /// What was attempted.
+        action: &'static str,
+        /// Where.
+        urls: Vec<String>,
+        /// Why not.
+        reason: String,
+    },
+    /// The servers do not let us, or cannot do it. Trying again does not help.
+    #[error("cannot {action}: {reason}")]
+    Refused {
+        /// What was attempted.
+        action: &'static str,
+        /// What they said.
+        reason: String,
+    },
+    /// The cluster has had a log, and it is gone, or another one is in its place.
+    #[error(
+        "the {what} of cluster `{cluster}` is not the one it was: {found}; restore it, or see `docs/operating.md` for how to begin anew without it"
+    )]
+    Vanished {
+        /// Log or blobs.
+        what: &'static str,
+        /// Of which cluster.
+        cluster: String,
+        /// What there is instead.
+        found: String,
+    },
+    /// The stream on the servers was changed so that it would lose records.
+    #[error("stream `{stream}` is configured to lose records: {found}")]
+    Misconfigured {
+        /// Which.
+        stream: String,
+        /// What is wrong.
+        found: String,
+    },
+    /// The directory for copies of blobs cannot be used.
+    #[error("cannot use `{}` for copies of blobs", path.display())]
+    Cache {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No random number, no thread.
+    #[error("cannot {action}")]
+    System {
+        /// What was attempted.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// An error and what caused it, on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        // Some print their source inside their own text.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// Why JetStream has refused something. Some of the client's errors carry its answer as their source, some as their kind; all of them print it.
+pub(super) fn refusal(error: &dyn std::error::Error) -> Option<ErrorCode> {
+    let text = chain(error);
+    let (_, rest) = text.rsplit_once("error code ")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok().map(ErrorCode)
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, PublishError, PublishErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_found_wherever_the_client_puts_it() {
+        let text = r#"{"code": 404, "err_code": 10059, "description": "stream not found"}"#;
+        let refused: async_nats::jetstream::Error = serde_json::from_str(text).unwrap();
+        let as_kind = CreateStreamError::new(CreateStreamErrorKind::JetStream(refused.clone()));
+        let as_source = PublishError::with_source(PublishErrorKind::Other, refused);
+        assert_eq!(refusal(&as_kind), Some(ErrorCode::STREAM_NOT_FOUND));
+        assert_eq!(refusal(&as_source), Some(ErrorCode::STREAM_NOT_FOUND));
+        assert_eq!(refusal(&PublishError::new(PublishErrorKind::TimedOut)), None);
+    }
+}

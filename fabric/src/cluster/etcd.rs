@@ -1,0 +1,216 @@
+//! What is asked of etcd, on a thread of its own: a lease must not wait because everything else is busy.
+
+mod hosts;
+mod keep_alive;
+pub(super) mod mark;
+mod register;
+mod seat;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use futures::future::LocalBoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::timeout;
+use wasmill_fabric_core::candidacy::LeaseId;
+
+pub(super) use self::hosts::Living;
+use super::config::{ClusterConfig, EtcdConfig};
+use super::error::ConnectError;
+
+/// How long a single request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the first request may take, which has to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A server that is silent is asked whether it is there after this, and is gone when it does not answer in the same time again.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// Jobs that wait for the thread, which only begins them.
+const JOBS_WAITING_MAX: usize = 64;
+/// How long what is being given back may keep the thread after nobody needs it any more.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Hands jobs to the thread. It ends with the last of these.
+#[derive(Clone)]
+pub(super) struct EtcdThread {
+    jobs: mpsc::Sender<Job>,
+}
+
+type Job = Box<dyn FnOnce(Rc<Etcd>) -> LocalBoxFuture<'static, ()> + Send>;
+
+/// Connections, and what this cluster calls its keys.
+struct Etcd {
+    /// For what is answered at once.
+    asking: Client,
+    /// For what is waited for, as long as it takes: elections, watches, streams of keepalives. A client with a timeout for requests would give
+    /// up an election that is waited for.
+    waiting: Client,
+    prefix: String,
+    /// The time to live of a lease, in seconds.
+    ttl_s: i64,
+}
+
+impl EtcdThread {
+    /// Starts the thread, and waits until etcd has answered.
+    pub(super) async fn start(config: &ClusterConfig) -> Result<Self, ConnectError> {
+        let options = Options::read(&config.etcd)?;
+        let (jobs, receiver) = mpsc::channel(JOBS_WAITING_MAX);
+        let (answer, answered) = oneshot::channel();
+        let prefix = format!("/wasmill/{}", config.cluster);
+        let member_key = format!("{prefix}/hosts/{}", config.member);
+        let ttl_s = i64::try_from(config.lease_ms.div_ceil(1_000)).unwrap_or(i64::MAX);
+        let system = |source| ConnectError::System { action: "start a thread for leases", source };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
+        let work = move || {
+            LocalSet::new().block_on(&runtime, async move {
+                match options.connect(prefix, ttl_s, &member_key).await {
+                    Ok(etcd) => {
+                        let _ = answer.send(Ok(()));
+                        serve(Rc::new(etcd), receiver).await;
+                    }
+                    Err(reason) => drop(answer.send(Err(reason))),
+                }
+            });
+        };
+        thread::Builder::new().name("leases".to_owned()).spawn(work).map_err(system)?;
+        let connected = answered.await.unwrap_or_else(|_| Err("the thread for leases has ended".to_owned()));
+        connected.map_err(|reason| ConnectError::Unreachable {
+            action: "connect to etcd",
+            urls: config.etcd.urls.clone(),
+            reason,
+        })?;
+        Ok(Self { jobs })
+    }
+
+    /// Begins a job on the thread.
+    async fn begin<F>(&self, job: impl FnOnce(Rc<Etcd>) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        // When the thread is gone the job is dropped, which whoever waits for it notices.
+        let _ = self.jobs.send(Box::new(move |etcd| Box::pin(job(etcd)))).await;
+    }
+
+    /// Runs a job on the thread to its end.
+    async fn run<T, F>(&self, job: impl FnOnce(Rc<Etcd>) -> F + Send + 'static) -> Result<T, String>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, String>> + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        self.begin(move |etcd| {
+            let job = job(etcd);
+            async move { drop(answer.send(job.await)) }
+        })
+        .await;
+        answered.await.unwrap_or_else(|_| Err("the thread for leases has ended".to_owned()))
+    }
+}
+
+/// Runs jobs until nobody can begin one any more.
+async fn serve(etcd: Rc<Etcd>, mut jobs: mpsc::Receiver<Job>) {
+    let mut running = JoinSet::new();
+    loop {
+        tokio::select! {
+            job = jobs.recv() => match job {
+                Some(job) => drop(running.spawn_local(job(Rc::clone(&etcd)))),
+                None => break,
+            },
+            Some(ended) = running.join_next(), if !running.is_empty() => {
+                if let Err(error) = ended {
+                    tracing::error!("a job of the thread for leases has failed: {error}");
+                }
+            }
+        }
+    }
+    // What hangs on a lease is given back, if it can be; else it ends by itself.
+    let _ = timeout(LEAVE_TIMEOUT, async { while running.join_next().await.is_some() {} }).await;
+}
+
+impl Etcd {
+    /// Asks for a lease; gives it with its time to live in microseconds.
+    async fn grant(&self) -> Result<(LeaseId, u64), String> {
+        let granted = self.asking.lease_client().grant(self.ttl_s, None).await.map_err(|error| told(&error))?;
+        Ok((LeaseId(granted.id()), ttl_us(granted.ttl())))
+    }
+
+    /// Gives a lease back; one that cannot be given back ends by itself.
+    async fn revoke(&self, lease: LeaseId) {
+        if let Err(error) = self.asking.lease_client().revoke(lease.0).await {
+            tracing::debug!("cannot give lease {:x} back: {}", lease.0, told(&error));
+        }
+    }
+}
+
+/// Seconds, as etcd says them; what is gone has none or less.
+fn ttl_us(seconds: i64) -> u64 {
+    u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000)
+}
+
+/// What went wrong, without the frame that the client puts around it.
+fn told(error: &etcd_client::Error) -> String {
+    match error {
+        etcd_client::Error::GRpcStatus(status) => format!("{} ({})", status.message(), status.code()),
+        error => error.to_string(),
+    }
+}
+
+/// The configuration, with its files read.
+struct Options {
+    urls: Vec<String>,
+    options: ConnectOptions,
+}
+
+impl Options {
+    fn read(config: &EtcdConfig) -> Result<Self, ConnectError> {
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(CONNECT_TIMEOUT)
+            .with_keep_alive(PING_INTERVAL, PING_INTERVAL)
+            .with_keep_alive_while_idle(true)
+            // A member that is cut off from the others says so instead of keeping us waiting.
+            .with_require_leader(true)
+            .with_auto_token_refresh(true);
+        if let Some((user, password)) = &config.user {
+            options = options.with_user(user, password);
+        }
+        if config.tls.is_wanted() || config.urls.iter().any(|url| url.starts_with("https://")) {
+            options = options.with_tls(tls(&config.tls.ca_file, &config.tls.client)?);
+        }
+        Ok(Self { urls: config.urls.clone(), options })
+    }
+
+    async fn connect(self, prefix: String, ttl_s: i64, member_key: &str) -> Result<Etcd, String> {
+        let asking = self.options.clone().with_timeout(REQUEST_TIMEOUT);
+        let connecting = async {
+            let etcd = Etcd {
+                asking: Client::connect(&self.urls, Some(asking)).await.map_err(|error| told(&error))?,
+                waiting: Client::connect(&self.urls, Some(self.options)).await.map_err(|error| told(&error))?,
+                prefix,
+                ttl_s,
+            };
+            // Connections are made when they are needed; so something is asked that every member may ask.
+            etcd.asking.kv_client().get(member_key, None).await.map_err(|error| told(&error))?;
+            Ok(etcd)
+        };
+        timeout(CONNECT_TIMEOUT, Box::pin(connecting))
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer in {CONNECT_TIMEOUT:?}")))
+    }
+}
+
+fn tls(ca_file: &Option<PathBuf>, client: &Option<(PathBuf, PathBuf)>) -> Result<TlsOptions, ConnectError> {
+    let read = |path: &Path| fs::read(path).map_err(|source| ConnectError::File { path: path.to_owned(), source });
+    let mut tls = TlsOptions::new();
+    tls = match ca_file {
+        Some(path) => tls.ca_certificate(Certificate::from_pem(read(path)?)),
+        None => tls.with_enabled_roots(),
+    };
+    if let Some((certificate, key)) = client {
+        tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
+    }
+    Ok(tls)
+}

@@ -1,0 +1,75 @@
+//! Keepalives of one lease: at most one is under way.
+
+use etcd_client::{Client, Error, LeaseKeepAliveStream, LeaseKeeper};
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use wasmill_fabric_core::candidacy::LeaseId;
+use wasmill_fabric_core::lease::{KeepAlive, KeepAliveNumber};
+
+use super::{told, ttl_us};
+
+type Channel = (LeaseKeeper, LeaseKeepAliveStream);
+
+/// The stream, and the keepalive under way on it.
+#[derive(Default)]
+pub(super) struct KeepAlives {
+    channel: Option<Channel>,
+    pending: Option<LocalBoxFuture<'static, (Kept, Option<Channel>)>>,
+}
+
+/// What became of a keepalive.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kept {
+    /// Which.
+    pub(super) number: KeepAliveNumber,
+    /// How long the lease lives from then on, 0 when it is gone; `None` when nothing is known.
+    pub(super) ttl_us: Option<u64>,
+}
+
+impl KeepAlives {
+    /// Sends one. One that is under way is given up, and its stream with it.
+    pub(super) fn send(&mut self, client: &Client, lease: LeaseId, keep_alive: KeepAlive) {
+        let channel = if keep_alive.reopen { None } else { self.channel.take() };
+        let (client, number) = (client.clone(), keep_alive.number);
+        let once = async move {
+            match once(client, lease, channel).await {
+                Ok((ttl_us, channel)) => (Kept { number, ttl_us: Some(ttl_us) }, channel),
+                Err(reason) => {
+                    tracing::debug!("cannot keep lease {:x} alive: {reason}", lease.0);
+                    (Kept { number, ttl_us: None }, None)
+                }
+            }
+        };
+        self.pending = Some(once.boxed_local());
+    }
+
+    /// The outcome of the one under way; never, without one.
+    pub(super) async fn outcome(&mut self) -> Kept {
+        match &mut self.pending {
+            Some(pending) => {
+                let (kept, channel) = pending.await;
+                (self.pending, self.channel) = (None, channel);
+                kept
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn once(client: Client, lease: LeaseId, channel: Option<Channel>) -> Result<(u64, Option<Channel>), String> {
+    let (mut keeper, mut stream) = match channel {
+        Some(channel) => channel,
+        None => match client.lease_client().keep_alive(lease.0).await {
+            Ok(channel) => channel,
+            // The client has swallowed the answer, which was that there is no such lease.
+            Err(Error::LeaseKeepAliveError(reason)) if reason == "lease not found" => return Ok((0, None)),
+            Err(error) => return Err(told(&error)),
+        },
+    };
+    keeper.keep_alive().await.map_err(|error| told(&error))?;
+    match stream.message().await {
+        Ok(Some(answer)) => Ok((ttl_us(answer.ttl()), Some((keeper, stream)))),
+        Ok(None) => Err("the stream has ended".to_owned()),
+        Err(error) => Err(told(&error)),
+    }
+}

@@ -1,0 +1,191 @@
+//! A host's key, under a lease. A later life of a host is never replaced by an earlier one.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use etcd_client::{Compare, CompareOp, EventType, KeyValue, PutOptions, ResponseHeader, Txn, TxnOp, WatchOptions};
+use tokio::sync::{oneshot, watch};
+use wasmill_fabric_core::candidacy::{Config, LeaseId};
+use wasmill_fabric_core::lease::{Lease, LeaseInput};
+use wasmill_protocol::HostId;
+use wasmill_protocol::message::HostInfo;
+
+use super::keep_alive::{KeepAlives, Kept};
+use super::{Etcd, EtcdThread, told, ttl_us};
+use crate::cluster::clock::{now_us, until_us};
+
+/// How often a registration is tried while others change the same key.
+const TRIES: u32 = 5;
+/// The wait before a lost watch is begun anew.
+const WATCH_AGAIN: Duration = Duration::from_millis(500);
+
+/// A host that is known.
+pub(in crate::cluster) struct Registered {
+    /// Becomes true when it is known no longer.
+    pub(in crate::cluster) lost: watch::Receiver<bool>,
+    /// Dropped or used to leave; the answer comes when others can know.
+    pub(in crate::cluster) leave: oneshot::Sender<oneshot::Sender<()>>,
+}
+
+impl EtcdThread {
+    /// Makes a host known.
+    pub(in crate::cluster) async fn register(&self, host: HostInfo) -> Result<Registered, String> {
+        let (answer, answered) = oneshot::channel();
+        self.begin(move |etcd| async move {
+            let registration = match etcd.register(&host).await {
+                Ok(registration) => registration,
+                Err(reason) => return drop(answer.send(Err(reason))),
+            };
+            let (lost, receiver) = watch::channel(false);
+            let (leave, leaving) = oneshot::channel();
+            // When nobody waits any more, `leave` is dropped with it, and that leaves.
+            drop(answer.send(Ok(Registered { lost: receiver, leave })));
+            registration.hold(lost, leaving).await;
+        })
+        .await;
+        answered.await.unwrap_or_else(|_| Err("the thread for leases has ended".to_owned()))
+    }
+}
+
+struct Registration {
+    etcd: Rc<Etcd>,
+    key: String,
+    id: LeaseId,
+    lease: Lease,
+    /// When the key was written.
+    revision: i64,
+}
+
+impl Etcd {
+    pub(super) fn hosts_prefix(&self) -> String {
+        format!("{}/hosts/", self.prefix)
+    }
+
+    async fn register(self: Rc<Self>, host: &HostInfo) -> Result<Registration, String> {
+        let asked_at_us = now_us();
+        let (id, granted_us) = self.grant().await?;
+        let key = format!("{}{}", self.hosts_prefix(), host.id);
+        match self.put_host(&key, host, id).await {
+            Ok(revision) => {
+                let margin_us = Config::for_leases(ttl_us(self.ttl_s), 0).margin_us;
+                let lease = Lease::new(asked_at_us, granted_us, margin_us);
+                Ok(Registration { etcd: self, key, id, lease, revision })
+            }
+            Err(reason) => {
+                self.revoke(id).await;
+                Err(reason)
+            }
+        }
+    }
+
+    /// Writes the key unless a later life of the host is there; gives the revision.
+    async fn put_host(&self, key: &str, host: &HostInfo, lease: LeaseId) -> Result<i64, String> {
+        let value = serde_json::to_vec(host).map_err(|error| error.to_string())?;
+        let mut kv = self.asking.kv_client();
+        for _ in 0..TRIES {
+            let found = kv.get(key, None).await.map_err(|error| told(&error))?;
+            let found = found.kvs().first();
+            if let Some(later) = found.and_then(decode).filter(|found| found.incarnation > host.incarnation) {
+                return Err(format!("a later life of host `{}` is registered, {}", host.id, later.incarnation));
+            }
+            let unchanged = Compare::mod_revision(key, CompareOp::Equal, found.map_or(0, KeyValue::mod_revision));
+            let put = TxnOp::put(key, value.clone(), Some(PutOptions::new().with_lease(lease.0)));
+            let txn = kv.txn(Txn::new().when([unchanged]).and_then([put])).await.map_err(|error| told(&error))?;
+            if txn.succeeded() {
+                return Ok(txn.header().map_or(0, ResponseHeader::revision));
+            }
+        }
+        Err(format!("somebody else writes `{key}` all the time"))
+    }
+
+    /// Ends when the key is not the one that was written with this lease.
+    async fn until_replaced(&self, key: &str, lease: LeaseId, mut revision: i64) -> String {
+        loop {
+            let watched = self.watch_own(key, lease, revision).await;
+            if let Ok(reason) = watched {
+                return reason;
+            }
+            tokio::time::sleep(WATCH_AGAIN).await;
+            if let Ok(found) = self.asking.kv_client().get(key, None).await {
+                match found.kvs().first() {
+                    Some(found) if found.lease() == lease.0 => {}
+                    Some(_) => return "another life of the host is registered".to_owned(),
+                    None => return "the registration is gone".to_owned(),
+                }
+                revision = found.header().map_or(revision, ResponseHeader::revision);
+            }
+        }
+    }
+
+    /// Why the key was replaced; an error when the watch has ended.
+    async fn watch_own(&self, key: &str, lease: LeaseId, revision: i64) -> Result<String, etcd_client::Error> {
+        let options = WatchOptions::new().with_start_revision(revision + 1);
+        let mut watch = self.waiting.watch_client().watch(key, Some(options)).await?;
+        while let Some(changes) = watch.message().await? {
+            if changes.canceled() {
+                break;
+            }
+            for event in changes.events() {
+                match (event.event_type(), event.kv()) {
+                    (EventType::Delete, _) => return Ok("the registration is gone".to_owned()),
+                    (EventType::Put, Some(put)) if put.lease() != lease.0 => {
+                        return Ok("another life of the host is registered".to_owned());
+                    }
+                    (EventType::Put, _) => {}
+                }
+            }
+        }
+        Err(etcd_client::Error::WatchError("the watch has ended".to_owned()))
+    }
+}
+
+impl Registration {
+    /// Keeps the lease alive until it is lost or given back.
+    async fn hold(mut self, lost: watch::Sender<bool>, mut leaving: oneshot::Receiver<oneshot::Sender<()>>) {
+        let mut keep_alives = KeepAlives::default();
+        let etcd = Rc::clone(&self.etcd);
+        let key = self.key.clone();
+        let mut replaced = std::pin::pin!(etcd.until_replaced(&key, self.id, self.revision));
+        let mut input = LeaseInput::Tick;
+        let reason = loop {
+            self.lease.step(now_us(), input);
+            let ready = self.lease.take_ready();
+            if let Some(reason) = ready.lost {
+                break reason.to_string();
+            }
+            if let Some(keep_alive) = ready.keep_alive {
+                keep_alives.send(&self.etcd.waiting, self.id, keep_alive);
+            }
+            input = tokio::select! {
+                Kept { number, ttl_us } = keep_alives.outcome() => match ttl_us {
+                    Some(ttl_us) => LeaseInput::KeptAlive { number, ttl_us },
+                    None => LeaseInput::Failed(number),
+                },
+                () = until_us(self.lease.next_timeout_us()) => LeaseInput::Tick,
+                reason = &mut replaced => break reason,
+                told = &mut leaving => {
+                    self.etcd.revoke(self.id).await;
+                    if let Ok(told) = told {
+                        // Whoever waited may have given up.
+                        let _ = told.send(());
+                    }
+                    return;
+                }
+            };
+        };
+        tracing::warn!(key = self.key, "the host is not registered any more: {reason}");
+        lost.send_replace(true);
+    }
+}
+
+/// The host that a key names. What cannot be read is nobody.
+pub(super) fn decode(kv: &KeyValue) -> Option<HostInfo> {
+    match serde_json::from_slice::<HostInfo>(kv.value()) {
+        Ok(info) if info.id != HostId::default() => Some(info),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::warn!("cannot read the host `{}`: {error}", String::from_utf8_lossy(kv.key()));
+            None
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! A state from the parts of a snapshot.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use thiserror::Error;
+use wasmill_protocol::LogSeq;
+use wasmill_protocol::event::PolicyHook;
+use wasmill_protocol::snapshot::{
+    Begin, BenchedRow, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, TaskColumns, TaskPhase,
+    TaskRow, TenantRow,
+};
+
+use super::counted_from_0;
+use crate::io::{BenchedPolicy, QueueDepth};
+use crate::state::State;
+use crate::state::interner::Interner;
+use crate::state::placements::{Placement, Placements};
+use crate::state::shapes::{Shape, ShapeKey, Shapes};
+use crate::state::slab::{List, NONE, Slab, SlabBuilder, Slot};
+use crate::state::superseded::Superseded;
+use crate::state::task::{Patience, Phase, Task};
+use crate::state::tenants::{Belongings, ModuleEntry, TenantEntry, TenantNumber, Tenants};
+
+/// Parts that are not those of one snapshot. What was read of it is dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RestoreError {
+    /// The first part is not what a snapshot begins with, or a part of something else came.
+    #[error("a part does not belong where it is")]
+    Misplaced,
+    /// Two parts contradict each other.
+    #[error("what the snapshot says of {of} is contradictory")]
+    Contradiction {
+        /// Of what.
+        of: &'static str,
+    },
+}
+
+/// Takes the parts of a snapshot one after the other.
+#[derive(Debug, Default)]
+pub struct Restoring {
+    begin: Option<Begin>,
+    tenants: BTreeMap<TenantNumber, TenantEntry>,
+    patiences: SlabBuilder<(Patience, u32)>,
+    shapes: SlabBuilder<Shape>,
+    placements: SlabBuilder<Placement>,
+    tasks: SlabBuilder<Task>,
+    superseded: Superseded,
+    benched: BTreeMap<PolicyHook, BenchedPolicy>,
+    current: Current,
+}
+
+const PATIENCES: &str = "policies for retries";
+const SHAPES: &str = "shapes";
+const PLACEMENTS: &str = "placements";
+const TASKS: &str = "tasks";
+const TENANTS: &str = "tenants";
+
+impl Restoring {
+    /// Takes the next part.
+    ///
+    /// # Errors
+    ///
+    /// When it does not fit to those before, or is none of the state's.
+    pub fn take(&mut self, part: Part) -> Result<(), RestoreError> {
+        match (part, &self.begin) {
+            (Part::Begin(begin), None) => self.begin = Some(begin),
+            (Part::Begin(_) | Part::Chain(_) | Part::Directory(_) | Part::End { .. }, _) | (_, None) => {
+                return Err(RestoreError::Misplaced);
+            }
+            (Part::Places(places), _) => self.places(&places),
+            (Part::Tenant(row), _) => {
+                let (number, entry) = tenant_entry(row);
+                check(self.tenants.insert(number, entry).is_none(), TENANTS)?;
+            }
+            (Part::Patiences(rows), _) => {
+                let put = |row: PatienceRow| self.patiences.put(row.slot, (patience(&row), 0));
+                check(rows.into_iter().all(put), PATIENCES)?;
+            }
+            (Part::Shapes(rows), _) => {
+                check(rows.into_iter().all(|row| self.shapes.put(row.slot, shape(row))), SHAPES)?;
+            }
+            (Part::Placements(rows), _) => {
+                check(rows.into_iter().all(|row| self.placements.put(row.slot, placement(row))), PLACEMENTS)?;
+            }
+            (Part::Tasks(columns), _) => self.tasks(&columns)?,
+            (Part::Superseded(rows), _) => rows.iter().for_each(|row| self.superseded.push(row.id, row.recorded)),
+            (Part::Benched(rows), _) => self.benched.extend(rows.into_iter().map(|row| (row.hook, benched(row)))),
+            (Part::Current(current), _) => self.current = current,
+        }
+        Ok(())
+    }
+
+    /// The state, when all parts were taken. Its idempotency keys are for the read model to know, which must hold every record up to
+    /// [`State::last_seq`] before anything is decided.
+    ///
+    /// # Errors
+    ///
+    /// When parts are missing or contradict each other.
+    pub fn finish(self) -> Result<State, RestoreError> {
+        let Begin { seq, term, leader, time, tenant_next, .. } = self.begin.ok_or(RestoreError::Misplaced)?;
+        let mut tasks = built(self.tasks, TASKS)?;
+        let mut shapes = built(self.shapes, SHAPES)?;
+        let mut patiences = built(self.patiences, PATIENCES)?;
+        let mut placements = built(self.placements, PLACEMENTS)?;
+        let mut tenants = self.tenants;
+        for (_, task) in tasks.iter() {
+            count(task, &mut shapes, &mut patiences, &mut tenants).ok_or(contradiction(TASKS))?;
+        }
+        let depth = link(&mut tasks, &mut shapes, &mut placements)?;
+        for (slot, shape) in shapes.iter() {
+            let tenant = tenants.get_mut(&shape.key.tenant).ok_or(contradiction(SHAPES))?;
+            check(shape.tasks > 0, SHAPES)?;
+            tenant.shapes.insert(slot);
+        }
+        check(patiences.iter().all(|(_, (_, users))| *users > 0), PATIENCES)?;
+        let timed = tasks.iter().filter(|(_, task)| task.timer.0 > 0);
+        let mut state = State {
+            term,
+            leader,
+            time,
+            last_seq: seq,
+            tenants: Tenants::from_entries(tenants, tenant_next).ok_or(contradiction(TENANTS))?,
+            by_id: tasks.iter().map(|(slot, task)| (task.id, slot)).collect(),
+            shapes: Shapes::from_places(shapes).ok_or(contradiction(SHAPES))?,
+            patiences: Interner::from_places(patiences).ok_or(contradiction(PATIENCES))?,
+            placements: Placements::from_places(placements).ok_or(contradiction(PLACEMENTS))?,
+            timers: timed.map(|(slot, task)| (task.timer, slot)).collect(),
+            superseded: self.superseded,
+            depth,
+            benched: self.benched,
+            current: self.current,
+            ..State::default()
+        };
+        check(state.by_id.len() as u64 == depth.waiting + depth.queued + depth.running, TASKS)?;
+        state.tasks = tasks;
+        state.keys.forget_to(seq);
+        Ok(state)
+    }
+
+    /// The record that the snapshot ends with, once its first part was taken.
+    pub fn seq(&self) -> Option<LogSeq> {
+        self.begin.as_ref().map(|begin| begin.seq)
+    }
+
+    fn places(&mut self, places: &Places) {
+        let Places { of, count, vacant } = places;
+        match of {
+            PlacesOf::Tasks => self.tasks.add_places(*count, vacant),
+            PlacesOf::Shapes => self.shapes.add_places(*count, vacant),
+            PlacesOf::Patiences => self.patiences.add_places(*count, vacant),
+            PlacesOf::Placements => self.placements.add_places(*count, vacant),
+        }
+    }
+
+    fn tasks(&mut self, columns: &TaskColumns) -> Result<(), RestoreError> {
+        let put = columns.rows().filter(|row| self.tasks.put(row.slot, task(row))).count();
+        check(put == columns.count(), TASKS)
+    }
+}
+
+fn contradiction(of: &'static str) -> RestoreError {
+    RestoreError::Contradiction { of }
+}
+
+fn check(holds: bool, of: &'static str) -> Result<(), RestoreError> {
+    if holds { Ok(()) } else { Err(contradiction(of)) }
+}
+
+fn built<T: Clone>(builder: SlabBuilder<T>, of: &'static str) -> Result<Slab<T>, RestoreError> {
+    builder.build().ok_or(contradiction(of))
+}
+
+/// Counts a task where it belongs. `None` when it belongs to something that is not there.
+fn count(
+    task: &Task,
+    shapes: &mut Slab<Shape>,
+    patiences: &mut Slab<(Patience, u32)>,
+    tenants: &mut BTreeMap<TenantNumber, TenantEntry>,
+) -> Option<()> {
+    shapes.look_up(task.shape)?;
+    patiences.look_up(task.patience)?;
+    patiences[task.patience].1 += 1;
+    let shape = &mut shapes[task.shape];
+    shape.tasks += 1;
+    let tenant = tenants.get_mut(&shape.key.tenant)?;
+    if task.phase == Phase::Running {
+        tenant.tasks_running += 1;
+        tenant.memory_bytes = tenant.memory_bytes.saturating_add(shape.key.memory_bytes);
+    } else {
+        tenant.tasks_queued += 1;
+    }
+    Some(())
+}
+
+/// Threads the lists of shapes and placements, in which every task must be exactly once.
+fn link(
+    tasks: &mut Slab<Task>,
+    shapes: &mut Slab<Shape>,
+    placements: &mut Slab<Placement>,
+) -> Result<QueueDepth, RestoreError> {
+    let mut depth = QueueDepth::default();
+    // A list that came back to a task would go on for ever.
+    let mut left = tasks.iter().count();
+    let mut relink = |head: Slot, belongs: &dyn Fn(&Task) -> bool, sum: &mut u64| {
+        let list = List::relink(tasks, head, |_, task| {
+            let more = left > 0;
+            left = left.saturating_sub(1);
+            more && belongs(task)
+        });
+        *sum += list.map_or(0, |list| u64::from(list.count));
+        list.ok_or(contradiction(TASKS))
+    };
+    let slots: Vec<Slot> = shapes.iter().map(|(slot, _)| slot).collect();
+    for slot in slots {
+        let Shape { queued, waiting, .. } = shapes[slot];
+        let is = |phase| move |task: &Task| task.phase == phase && task.shape == slot;
+        shapes[slot].queued = relink(queued.head, &is(Phase::Queued), &mut depth.queued)?;
+        shapes[slot].waiting = relink(waiting.head, &is(Phase::Waiting), &mut depth.waiting)?;
+    }
+    let slots: Vec<Slot> = placements.iter().map(|(slot, _)| slot).collect();
+    for slot in slots {
+        let head = placements[slot].tasks.head;
+        let runs_here = move |task: &Task| task.phase == Phase::Running && task.placement == slot;
+        placements[slot].tasks = relink(head, &runs_here, &mut depth.running)?;
+    }
+    check(left == 0, TASKS)?;
+    Ok(depth)
+}
+
+fn tenant_entry(row: TenantRow) -> (TenantNumber, TenantEntry) {
+    let modules: BTreeMap<_, _> = row
+        .modules
+        .into_iter()
+        .map(|module| (module.digest, ModuleEntry { bytes: module.bytes, kind: module.kind }))
+        .collect();
+    let module_bytes = modules.values().map(|module| module.bytes).sum();
+    let entry = TenantEntry {
+        name: row.name,
+        weight: row.weight,
+        quotas: row.quotas,
+        removed: row.removed,
+        tasks_queued: 0,
+        tasks_running: 0,
+        memory_bytes: 0,
+        belongings: Arc::new(Belongings { modules, module_bytes, aliases: row.aliases, tokens: row.tokens }),
+        shapes: Default::default(),
+    };
+    (row.number, entry)
+}
+
+fn patience(row: &PatienceRow) -> Patience {
+    let PatienceRow { attempts_max, backoff_ms, backoff_ms_max, on, expires_ms, .. } = *row;
+    Patience { attempts_max, backoff_ms, backoff_ms_max, on, expires_ms }
+}
+
+fn shape(row: ShapeRow) -> Shape {
+    let key = ShapeKey {
+        tenant: row.tenant,
+        priority: row.priority,
+        memory_bytes: row.memory_bytes,
+        module: row.module,
+        require: Arc::new(row.require),
+    };
+    Shape { key, tasks: 0, queued: beginning(row.queued), waiting: beginning(row.waiting) }
+}
+
+fn placement(row: PlacementRow) -> Placement {
+    Placement { host: row.host, incarnation: row.incarnation, tasks: beginning(row.running) }
+}
+
+fn beginning(stored: u32) -> List {
+    List::beginning(counted_from_0(stored))
+}
+
+/// A task without its link back.
+fn task(row: &TaskRow) -> Task {
+    Task {
+        id: row.id,
+        nonce: row.nonce,
+        queued_at: row.queued_at,
+        timer: row.timer,
+        shape: row.shape,
+        patience: row.patience,
+        placement: counted_from_0(row.placement),
+        prev: NONE,
+        next: counted_from_0(row.next),
+        attempt: row.attempt,
+        failures: row.failures,
+        checkpoint: row.checkpoint,
+        hosts_lost: row.hosts_lost,
+        host_faults: row.host_faults,
+        phase: match row.phase {
+            TaskPhase::Waiting => Phase::Waiting,
+            TaskPhase::Queued => Phase::Queued,
+            TaskPhase::Running => Phase::Running,
+        },
+        cancel_requested: row.cancel_requested,
+        late_recorded: row.late_recorded,
+    }
+}
+
+fn benched(row: BenchedRow) -> BenchedPolicy {
+    let BenchedRow { hook, policy, reason, at } = row;
+    BenchedPolicy { hook, policy, reason, at }
+}

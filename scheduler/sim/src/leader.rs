@@ -1,0 +1,151 @@
+//! A leadership of a simulated control node: the same thin shell as in the real driver.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use wasmill_fabric_core::append::AppendNumber;
+use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
+use wasmill_protocol::message::FromHost;
+use wasmill_protocol::record::{RECORD_VERSION, Record};
+use wasmill_protocol::{Digest, LogSeq, Term, Timestamp};
+use wasmill_scheduler_core::{Core, CoreConfig, Input, Ready, ReplyTo};
+
+use crate::clients::RequestId;
+use crate::hosts::BatchAddress;
+use crate::log::Entry;
+use crate::node::{Fold, ForwardAddress};
+use crate::plant::Plant;
+
+/// Appends under way at once, as in the real driver.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 2;
+
+/// What a control node is while it leads.
+#[derive(Debug)]
+pub struct Leader {
+    /// The decisions.
+    pub core: Core,
+    /// Its term.
+    pub term: Term,
+    /// Appends under way, oldest first.
+    pub appends: VecDeque<Append>,
+    /// Who gets which answer.
+    pub answers: BTreeMap<ReplyTo, AnswerTo>,
+    /// Commands of other nodes that were heard, each try of them.
+    pub forwards_heard: BTreeSet<(ForwardAddress, u32)>,
+    /// The time for which the next tick is on the agenda.
+    pub tick_at: Option<Timestamp>,
+    last: LogSeq,
+    prev_hash: Digest,
+    next_reply: u64,
+}
+
+/// A record on its way into the log.
+#[derive(Debug)]
+pub struct Append {
+    /// Its place.
+    pub seq: LogSeq,
+    /// Its name for the appender, where there is one: outcomes of another leadership are recognised by it.
+    pub number: Option<AppendNumber>,
+    /// What it holds; `None` for effects that only wait for what is before them.
+    pub entry: Option<Entry>,
+    /// What waits for it.
+    pub ready: Ready,
+}
+
+/// Who gets an answer.
+#[derive(Debug, Clone)]
+pub enum AnswerTo {
+    /// A client of this node.
+    Client(RequestId),
+    /// Another control node, for a client of its own.
+    Node(ForwardAddress),
+    /// A host, about one batch; the reports are kept to check the acknowledgement.
+    Host(BatchAddress, Arc<FromHost>),
+}
+
+impl Leader {
+    /// Leads on top of what was read.
+    pub fn new(seed: u64, now: Timestamp, term: Term, node: &str, fold: Fold) -> Self {
+        let mut core = Core::new(seed, CoreConfig::default(), fold.state);
+        core.step(now, Input::Lead { term, node: node.to_owned() });
+        Self {
+            core,
+            term,
+            appends: VecDeque::new(),
+            answers: BTreeMap::new(),
+            forwards_heard: BTreeSet::new(),
+            tick_at: None,
+            last: fold.last,
+            prev_hash: fold.prev_hash,
+            next_reply: 0,
+        }
+    }
+
+    /// A number for an answer.
+    pub fn reply_to(&mut self, to: AnswerTo) -> ReplyTo {
+        let reply_to = ReplyTo(self.next_reply);
+        self.next_reply += 1;
+        self.answers.insert(reply_to, to);
+        reply_to
+    }
+
+    /// What the core has decided, as the next appends, if there is room and anything to do: one, or several when one would be too
+    /// large. They are under way from now on.
+    pub fn take_appends(&mut self, now: Timestamp, bytes_max: usize, plant: Option<Plant>) -> usize {
+        if self.appends.len() >= APPENDS_IN_FLIGHT_MAX {
+            return 0;
+        }
+        let mut ready = self.core.take_ready();
+        if ready.is_empty() {
+            return 0;
+        }
+        let mut events = std::mem::take(&mut ready.events);
+        if let Some(plant) = plant {
+            spoil(plant, &mut events);
+        }
+        let before = self.appends.len();
+        if events.is_empty() {
+            self.appends.push_back(Append { seq: self.last, number: None, entry: None, ready });
+        } else {
+            self.append(now, bytes_max, events, ready);
+        }
+        self.appends.len() - before
+    }
+
+    fn append(&mut self, now: Timestamp, bytes_max: usize, mut events: Vec<Event>, ready: Ready) {
+        let count = events.len();
+        let entry = Entry::new(Record { version: RECORD_VERSION, term: self.term, prev_hash: self.prev_hash, events });
+        if entry.bytes.len() > bytes_max && count > 1 {
+            events = Arc::unwrap_or_clone(entry.record).events;
+            let second_half = events.split_off(count / 2);
+            self.append(now, bytes_max, events, Ready::default());
+            self.append(now, bytes_max, second_half, ready);
+            return;
+        }
+        self.prev_hash = entry.hash;
+        self.last = self.last.next();
+        self.core.step(now, Input::Appended(self.last));
+        self.appends.push_back(Append { seq: self.last, number: None, entry: Some(entry), ready });
+    }
+}
+
+/// Plants the bugs that show in what is written.
+fn spoil(plant: Plant, events: &mut Vec<Event>) {
+    match plant {
+        Plant::RetryUncounted => {
+            for event in events {
+                if let EventBody::AttemptEnded { next: next @ AfterAttempt::Retry { .. }, .. } = &mut event.body {
+                    *next = AfterAttempt::Requeue;
+                }
+            }
+        }
+        Plant::FinalTwice => {
+            let is_final =
+                |event: &&Event| matches!(event.body, EventBody::AttemptEnded { next: AfterAttempt::Final { .. }, .. });
+            if let Some(twice) = events.iter().find(is_final).cloned() {
+                events.push(twice);
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,184 @@
+//! What a control node keeps for the log, the seat and the other nodes, where it is not alone.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use wasmill_fabric_core::append::{self, Appender, CallId, WriterId};
+use wasmill_fabric_core::candidacy::{self, Candidacy, Round};
+use wasmill_fabric_core::lease::KeepAliveNumber;
+use wasmill_fabric_models::etcd::LeaseId;
+use wasmill_protocol::command::{Command, Done, Refusal};
+use wasmill_protocol::{Incarnation, LogSeq, Term, Timestamp};
+
+use crate::clients::RequestId;
+
+/// The shells around the machines of the fabric, and what is under way.
+#[derive(Debug)]
+pub struct ClusterSide {
+    /// Decides about appends.
+    pub appender: Appender,
+    /// Tells its records from those of everybody else.
+    pub writer: WriterId,
+    /// The number of the next append.
+    pub next_append: u64,
+    /// Decides about the seat.
+    pub seat: Candidacy,
+    /// The lease of the newest round.
+    pub seat_lease: Option<LeaseId>,
+    /// The term that the node had read of when it stood for election: a later election must give a greater one, or etcd has gone back in time.
+    pub stood_after: Term,
+    /// The term that the election gave, until leadership is over.
+    pub elected: Option<Term>,
+    /// Where the log ended when it was asked after the election.
+    pub end: Option<LogSeq>,
+    /// Asked of the log and not answered.
+    pub log_calls: BTreeMap<u64, LogWait>,
+    /// Asked of etcd and not answered.
+    pub etcd_calls: BTreeMap<u64, EtcdWait>,
+    /// The hosts, as this node hears of them while it leads.
+    pub watch: HostWatch,
+    /// Commands that another node is to decide, by their numbers.
+    pub forwards: BTreeMap<u64, Forward>,
+    /// The last record that anybody is known to have seen.
+    pub floor: LogSeq,
+    /// What others were told.
+    pub raised: LogSeq,
+    /// Answers that wait until this node has read the log up to them.
+    pub unread: VecDeque<(LogSeq, RequestId, Result<Done, Refusal>)>,
+    /// The times for which ticks are on the agenda.
+    pub seat_tick_at: Option<Timestamp>,
+    /// As above.
+    pub append_tick_at: Option<Timestamp>,
+    /// When it was resumed last.
+    pub resumed_at: Timestamp,
+    next_call: u64,
+}
+
+/// What an answer of the log is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogWait {
+    /// A try of an append.
+    Publish(CallId),
+    /// What stands in the place of an append.
+    ReadBack(CallId),
+    /// Where the log ends. An answer that is late may be older than what was read since, so it is compared with what was seen when it was
+    /// asked for. The second number is how often it was asked already.
+    End(LogSeq, u32),
+}
+
+/// What an answer of etcd is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EtcdWait {
+    /// A lease for a round.
+    Grant(Round),
+    /// A keepalive of a round, and when it was sent.
+    KeepAlive(Round, KeepAliveNumber, Timestamp),
+    /// The election of a round.
+    Campaign(Round),
+    /// The guarded write of a round.
+    Guard(Round),
+    /// The list of hosts.
+    Hosts(u64),
+    /// A watch on the hosts.
+    Watch(u64),
+    /// How far others have seen the log go; asked before it is asked where it ends.
+    Mark,
+    /// Others were told how far the log went.
+    Raise,
+    /// Nobody waits for it.
+    Nothing,
+}
+
+/// Follows who lives among the hosts.
+#[derive(Debug, Default)]
+pub struct HostWatch {
+    /// Grows whenever watching begins anew, so that what comes from an earlier time is recognised; 0 while nobody watches.
+    pub epoch: u64,
+    /// The hosts that are known, by their index.
+    pub known: BTreeMap<usize, Incarnation>,
+}
+
+/// Names a command that was forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ForwardAddress {
+    /// By which node.
+    pub node: usize,
+    /// In which of its lives.
+    pub life: u64,
+    /// Which.
+    pub number: u64,
+}
+
+/// A command that is to be decided elsewhere.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    /// For which client.
+    pub request: RequestId,
+    /// What is asked.
+    pub command: Command,
+    /// The term that it was sent to last.
+    pub term: Term,
+    /// How often it was sent.
+    pub tries: u32,
+    /// Until when a leader is looked for.
+    pub until: Timestamp,
+}
+
+/// A command on its way to the leader of a term.
+#[derive(Debug, Clone)]
+pub struct Forwarded {
+    /// Who sent it.
+    pub from: ForwardAddress,
+    /// Which try this is.
+    pub tries: u32,
+    /// To whoever leads in this term.
+    pub term: Term,
+    /// What is asked.
+    pub command: Command,
+}
+
+impl ClusterSide {
+    /// A process that begins; `writer` and `seed` are its own.
+    pub fn new(writer: u64, seed: u64, lease_ttl_s: i64) -> Self {
+        let writer = WriterId(writer);
+        Self {
+            appender: Appender::new(append::Config::default(), writer),
+            writer,
+            next_append: 1,
+            seat: candidate(lease_ttl_s, seed),
+            seat_lease: None,
+            stood_after: Term(0),
+            elected: None,
+            end: None,
+            log_calls: BTreeMap::new(),
+            etcd_calls: BTreeMap::new(),
+            watch: HostWatch::default(),
+            forwards: BTreeMap::new(),
+            floor: LogSeq(0),
+            raised: LogSeq(0),
+            unread: VecDeque::new(),
+            seat_tick_at: None,
+            append_tick_at: None,
+            resumed_at: Timestamp(0),
+            next_call: 0,
+        }
+    }
+
+    /// A number that names a call, a forward or a watch of this process.
+    pub fn number(&mut self) -> u64 {
+        self.next_call += 1;
+        self.next_call
+    }
+
+    /// Leadership is over, or it never came to it: the next one begins with a new candidate.
+    pub fn stand_again(&mut self, lease_ttl_s: i64, seed: u64, known: Term) {
+        self.seat = candidate(lease_ttl_s, seed);
+        self.stood_after = known;
+        (self.seat_lease, self.elected, self.end) = (None, None, None);
+        self.watch = HostWatch::default();
+    }
+}
+
+fn candidate(lease_ttl_s: i64, seed: u64) -> Candidacy {
+    let ttl_us = u64::try_from(lease_ttl_s).unwrap_or(0) * 1_000_000;
+    Candidacy::new(candidacy::Config::for_leases(ttl_us, seed))
+}

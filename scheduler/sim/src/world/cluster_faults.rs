@@ -1,0 +1,277 @@
+//! What goes wrong with control nodes and with what they stand on.
+
+use wasmill_fabric_models::etcd::Range;
+use wasmill_fabric_models::jetstream::Stop;
+
+use super::{Happening, World};
+use crate::marks::Mark;
+use crate::network::Place;
+use crate::options::Disaster;
+use crate::oracle::Checked;
+use crate::servers::ELECTION;
+
+/// Something that goes wrong in a cluster, or is repaired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterFault {
+    /// A control node, the leader more often than not, is stopped and resumed after this many microseconds.
+    NodePauses(u64),
+    /// A way between a control node and a server is cut for this many microseconds.
+    NodeCut(u64),
+    /// The NATS servers are killed, or lose power.
+    NatsStops(Stop),
+    /// The NATS servers are there again.
+    NatsStarts,
+    /// The disk of the NATS servers is full.
+    NatsDiskFull,
+    /// There is space again, and the NATS servers are restarted.
+    NatsDiskFree,
+    /// Another server leads etcd.
+    EtcdLeaderChanges,
+    /// etcd loses its quorum.
+    EtcdQuorumLost,
+    /// etcd has a quorum again.
+    EtcdQuorumRegained,
+    /// The etcd servers are restarted.
+    EtcdRestarts,
+    /// etcd forgets its history.
+    EtcdCompacts,
+    /// Somebody deletes the key of a candidate, or of the leader.
+    SeatDeleted,
+    /// A campaign that waits fails at the server.
+    CampaignFails,
+    /// etcd is saved.
+    EtcdBackup,
+    /// What no cluster can survive without notice.
+    Strikes(Disaster),
+}
+
+/// The longest pause or cut in microseconds: well beyond every lease.
+const OUTAGE_US_MAX: u64 = 20_000_000;
+/// How much longer than their time to live leases live after etcd's leader has changed, in milliseconds at most.
+const EXTENSION_MS_MAX: u64 = 1_000;
+
+impl World {
+    pub(super) fn plan_cluster_faults(&mut self, fault_us: u64) {
+        let cluster = self.cluster().clone();
+        for _ in 0..cluster.node_pauses {
+            let long = self.rng.below(OUTAGE_US_MAX);
+            self.some_time(fault_us, ClusterFault::NodePauses(long));
+        }
+        for _ in 0..cluster.node_cuts {
+            let long = self.rng.below(OUTAGE_US_MAX);
+            self.some_time(fault_us, ClusterFault::NodeCut(long));
+        }
+        for _ in 0..cluster.nats_kills {
+            self.some_time(fault_us, ClusterFault::NatsStops(Stop::Killed));
+        }
+        for _ in 0..cluster.nats_power_losses {
+            let unsynced_kept = self.rng.below(3);
+            self.some_time(fault_us, ClusterFault::NatsStops(Stop::PowerLost { unsynced_kept }));
+        }
+        for _ in 0..cluster.nats_disk_full {
+            self.some_time(fault_us, ClusterFault::NatsDiskFull);
+        }
+        let etcd = [
+            (cluster.etcd_leader_changes, ClusterFault::EtcdLeaderChanges),
+            (cluster.etcd_outages, ClusterFault::EtcdQuorumLost),
+            (cluster.etcd_restarts, ClusterFault::EtcdRestarts),
+            (cluster.etcd_compactions, ClusterFault::EtcdCompacts),
+            (cluster.seat_deletions, ClusterFault::SeatDeleted),
+            (cluster.campaign_failures, ClusterFault::CampaignFails),
+        ];
+        for (count, fault) in etcd {
+            (0..count).for_each(|_| self.some_time(fault_us, fault));
+        }
+        if let Some(disaster) = cluster.disaster {
+            let saved = self.rng.below(fault_us / 2);
+            self.at(saved, Happening::ClusterFault(ClusterFault::EtcdBackup));
+            let strikes = fault_us / 2 + self.rng.below(fault_us / 2);
+            self.at(strikes, Happening::ClusterFault(ClusterFault::Strikes(disaster)));
+        }
+    }
+
+    fn some_time(&mut self, fault_us: u64, fault: ClusterFault) {
+        let at = self.rng.below(fault_us);
+        self.at(at, Happening::ClusterFault(fault));
+    }
+
+    pub(super) fn cluster_fault(&mut self, fault: ClusterFault) -> Checked {
+        let now = self.now;
+        match fault {
+            ClusterFault::NodePauses(long) => {
+                let node = self.likely_leader();
+                self.marks.hit(Mark::NodePaused);
+                self.nodes[node].paused_until = now.plus_us(long);
+                self.note_resume(node);
+            }
+            ClusterFault::NodeCut(long) => self.cut_node(long),
+            // Most would find nothing under way: some wait for the next record, and come in the middle of it.
+            ClusterFault::NatsStops(stop) if self.servers().jetstream.waiting() == 0 && self.rng.chance(800) => {
+                self.servers().stop_armed = Some(stop);
+            }
+            ClusterFault::NatsStops(stop) => return self.nats_stops(stop),
+            ClusterFault::NatsStarts => self.nats_starts(),
+            ClusterFault::NatsDiskFull => {
+                self.marks.hit(Mark::LogDiskFull);
+                self.servers().jetstream.fill_disk();
+                let free = self.rng.below(OUTAGE_US_MAX);
+                self.at(free, Happening::ClusterFault(ClusterFault::NatsDiskFree));
+            }
+            ClusterFault::NatsDiskFree => {
+                self.servers().jetstream.free_disk();
+                return self.nats_stops(Stop::Killed);
+            }
+            ClusterFault::EtcdLeaderChanges => {
+                self.marks.hit(Mark::EtcdLeaderChanged);
+                let (etcd_now, extension) = (self.etcd_now(), self.rng.below(EXTENSION_MS_MAX));
+                self.servers().etcd.change_leader(etcd_now, extension);
+                self.break_watches();
+            }
+            ClusterFault::EtcdQuorumLost => {
+                self.marks.hit(Mark::EtcdQuorumLost);
+                self.servers().etcd.lose_quorum();
+                self.break_watches();
+                let back = self.rng.below(OUTAGE_US_MAX);
+                self.at(back, Happening::ClusterFault(ClusterFault::EtcdQuorumRegained));
+            }
+            ClusterFault::EtcdQuorumRegained => self.etcd_regains_quorum(),
+            ClusterFault::EtcdRestarts => {
+                self.marks.hit(Mark::EtcdRestarted);
+                let waiting = self.servers().etcd.restart_servers();
+                self.fail_campaigns(waiting);
+                self.break_watches();
+            }
+            ClusterFault::EtcdCompacts => {
+                let revision = self.servers().etcd.revision();
+                // Compacting twice at one revision is refused, which hurts nobody.
+                let _ = self.servers().etcd.compact(revision);
+                // Half of the time somebody is just about to read what is gone now.
+                if self.rng.chance(500) {
+                    self.break_watches();
+                }
+            }
+            ClusterFault::SeatDeleted => {
+                let seats = Range::Prefix(format!("{ELECTION}/"));
+                // Without a quorum nothing can be deleted.
+                let seats = self.servers().etcd.get(&seats).map(|(seats, _)| seats).unwrap_or_default();
+                if !seats.is_empty() {
+                    self.marks.hit(Mark::SeatDeleted);
+                    let key = self.rng.pick(&seats).key.clone();
+                    let _ = self.servers().etcd.delete(&Range::Key(key));
+                    self.etcd_changed();
+                }
+            }
+            ClusterFault::CampaignFails => {
+                let waiting = self.servers().etcd.campaigns_waiting();
+                if !waiting.is_empty() {
+                    let id = *self.rng.pick(&waiting);
+                    self.servers().etcd.fail_campaign(id);
+                    self.etcd_changed();
+                }
+            }
+            ClusterFault::EtcdBackup => self.servers().backup = Some(self.servers().etcd.backup()),
+            ClusterFault::Strikes(disaster) => return self.strike(disaster),
+        }
+        Ok(())
+    }
+
+    pub(super) fn etcd_now(&mut self) -> wasmill_protocol::Timestamp {
+        let elapsed_us = self.elapsed_us();
+        self.servers().etcd_time(elapsed_us)
+    }
+
+    /// The time by the clocks of the NATS servers.
+    pub(super) fn nats_now(&mut self) -> wasmill_protocol::Timestamp {
+        let now = self.now;
+        now.plus_us(self.servers().nats_ahead_us)
+    }
+
+    /// A node, and more often than not the one that leads.
+    pub(super) fn likely_leader(&mut self) -> usize {
+        let leading = self.listening();
+        if !leading.is_empty() && self.rng.chance(700) { *self.rng.pick(&leading) } else { self.any_node() }
+    }
+
+    fn note_resume(&mut self, node: usize) {
+        let paused_until = self.nodes[node].paused_until;
+        if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
+            cluster.resumed_at = paused_until;
+        }
+    }
+
+    /// Cuts one way or both, to one server or both.
+    fn cut_node(&mut self, long: u64) {
+        self.marks.hit(Mark::NodeCut);
+        let (node, until) = (self.likely_leader(), self.now.plus_us(long));
+        let (ways, servers) = (self.rng.below(3), self.rng.below(3));
+        for server in [Place::Nats, Place::Etcd] {
+            if (server == Place::Nats && servers == 1) || (server == Place::Etcd && servers == 2) {
+                continue;
+            }
+            if ways != 1 {
+                self.links.cut(Place::Node(node), server, until);
+            }
+            if ways != 2 {
+                self.links.cut(server, Place::Node(node), until);
+            }
+        }
+    }
+
+    /// The NATS servers are gone. Of the records that wait, a first part is stored before, and nobody is told which.
+    pub(super) fn nats_stops(&mut self, stop: Stop) -> Checked {
+        let now = self.nats_now();
+        self.marks.hit(match stop {
+            Stop::Killed => Mark::LogStopped,
+            Stop::PowerLost { .. } => Mark::LogPowerLost,
+        });
+        self.servers().stop_armed = None;
+        let waiting = self.servers().jetstream.waiting() as u64;
+        let stored = usize::try_from(self.rng.below(waiting + 1)).unwrap_or(0);
+        let untold = self.servers().jetstream.stop(now, stop, stored);
+        for (ticket, result) in untold {
+            let caller = self.servers().tickets.remove(&ticket);
+            if let Some(result) = result {
+                self.marks.hit(Mark::LogRecordStoredUntold);
+                self.stored(caller, &result)?;
+            }
+        }
+        let down = self.rng.skewed(4_000_000);
+        self.at(down, Happening::ClusterFault(ClusterFault::NatsStarts));
+        Ok(())
+    }
+
+    fn nats_starts(&mut self) {
+        if self.servers().jetstream.is_reachable() {
+            return;
+        }
+        let skew_us_max = self.cluster().nats_skew_us_max;
+        self.servers().nats_ahead_us = self.rng.below(skew_us_max + 1);
+        let now = self.nats_now();
+        self.servers().jetstream.start(now);
+        // Connections were lost: whoever reads the log begins anew, and looks where it ends.
+        let leading = self.listening();
+        for node in (0..self.nodes.len()).filter(|node| !leading.contains(node)) {
+            self.ask_end(node);
+        }
+    }
+
+    fn etcd_regains_quorum(&mut self) {
+        let (etcd_now, extension) = (self.etcd_now(), self.rng.below(EXTENSION_MS_MAX));
+        if !self.servers().etcd.has_quorum() {
+            self.servers().etcd.regain_quorum(etcd_now, extension);
+            self.etcd_changed();
+        }
+    }
+
+    /// Everything that the cluster stands on is there again.
+    pub(super) fn heal_servers(&mut self) {
+        self.servers().stop_armed = None;
+        self.servers().jetstream.free_disk();
+        if !self.servers().jetstream.is_up() {
+            let nats_now = self.nats_now();
+            self.servers().jetstream.start(nats_now);
+        }
+        self.servers().etcd.clear_space_alarm();
+        self.etcd_regains_quorum();
+    }
+}

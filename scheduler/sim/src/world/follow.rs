@@ -1,0 +1,282 @@
+//! A control node that follows: it reads the log, stands for election, and reads to the end before it leads.
+
+use wasmill_protocol::{LogSeq, Term, Timestamp};
+
+use super::{Fault, Happening, LogHappening, Sender, World};
+use crate::leader::{AnswerTo, Leader};
+use crate::marks::Mark;
+use crate::network::Place;
+use crate::node::{ClusterSide, EtcdWait, Fold, Halt, LogWait, Process};
+use crate::oracle::{Checked, Violation, hold};
+use crate::plant::Plant;
+use crate::servers::{EtcdAsk, LogAsk, STREAM};
+
+/// Records that are read at once.
+const READ_MAX: usize = 64;
+/// The time between two looks at the log without news, in microseconds.
+const POLL_US: u64 = 1_000_000;
+/// How often it is asked where the log ends before it is believed that records are gone.
+const LOOKS: u32 = 8;
+/// Between two looks, in microseconds.
+const LOOK_US: u64 = 400_000;
+/// How long somebody waits before what has halted is started again, in microseconds; doubles with each time.
+const RESTART_US: u64 = 1_000_000;
+/// How often that doubles.
+const RESTART_DOUBLINGS_MAX: u32 = 5;
+
+impl World {
+    /// A process of a cluster begins.
+    pub(super) fn follower_starts(&mut self, node: usize) {
+        let (writer, seed) = (self.rng.draw(), self.rng.draw());
+        let ttl_s = self.cluster().lease_ttl_s;
+        let skew_us_max = self.cluster().skew_us_max;
+        let ahead_us = self.rng.below(skew_us_max + 1);
+        let started = &mut self.nodes[node];
+        started.life += 1;
+        started.process = Some(Process::new(ahead_us, Some(ClusterSide::new(writer, seed, ttl_s))));
+        if started.halts > 0 {
+            self.marks.hit(Mark::HaltedStarted);
+        }
+        let sender = Sender { node, life: self.nodes[node].life };
+        self.at(0, Happening::Log(LogHappening::Poll(sender)));
+        self.ask_end(node);
+        self.touch_node(node);
+    }
+
+    pub(super) fn poll_log(&mut self, sender: Sender) -> Checked {
+        if self.nodes[sender.node].alive(sender.life).is_none() {
+            return Ok(());
+        }
+        let looks_again = POLL_US / 2 + self.rng.below(POLL_US);
+        self.at(looks_again, Happening::Log(LogHappening::Poll(sender)));
+        self.raise_mark(sender.node);
+        self.read_log(sender)
+    }
+
+    /// Reads what there is, as a consumer of the stream is given it.
+    pub(super) fn read_log(&mut self, sender: Sender) -> Checked {
+        let (now, node) = (self.now, sender.node);
+        if self.links.is_cut(now, Place::Nats, Place::Node(node)) {
+            return Ok(());
+        }
+        for _ in 0..READ_MAX {
+            let Some(process) = self.nodes[node].alive(sender.life) else { return Ok(()) };
+            if process.leader.is_some() {
+                return Ok(());
+            }
+            let next = process.fold.last.next();
+            let servers = self.servers.as_deref().expect("only a cluster is followed");
+            let Ok(Some(stored)) = servers.jetstream.next_message(STREAM, next.0) else {
+                return self.is_read(sender);
+            };
+            let (seq, payload) = (LogSeq(stored.seq), stored.payload.clone());
+            let read = match self.decoder.decode(seq, &payload) {
+                Ok(_) if seq != next => Err(Halt::Missing(next)),
+                Ok(entry) => process.fold.read(seq, &entry).map(|()| entry),
+                Err(_) => Err(Halt::Unreadable(seq)),
+            };
+            match read {
+                Ok(entry) => {
+                    process.published = process.published.max(seq);
+                    let seen = entry.record.events.last().map_or(Timestamp(0), |event| event.at);
+                    process.not_before(now, seen);
+                }
+                Err(_) if self.plant == Some(Plant::HoleAccepted) => self.read_over(node, seq, &payload),
+                Err(halt) => return self.halt(node, halt),
+            }
+        }
+        // There is more, and others want to be heard too.
+        self.at(100, Happening::Log(LogHappening::News(sender)));
+        self.is_read(sender)
+    }
+
+    /// A planted bug: what does not fit is passed over.
+    fn read_over(&mut self, node: usize, seq: LogSeq, payload: &bytes::Bytes) {
+        let entry = self.decoder.decode(seq, payload);
+        if let Some(process) = &mut self.nodes[node].process {
+            process.fold.last = seq;
+            process.published = process.published.max(seq);
+            if let Ok(entry) = entry {
+                process.fold.prev_hash = entry.hash;
+            }
+        }
+    }
+
+    /// Answers who waited for what was read, and leads if that is the end.
+    fn is_read(&mut self, sender: Sender) -> Checked {
+        let Some(process) = self.nodes[sender.node].alive(sender.life) else { return Ok(()) };
+        let published = process.published;
+        let Some(cluster) = &mut process.cluster else { return Ok(()) };
+        let mut answers = Vec::new();
+        cluster.unread.retain(|(seq, request, answer)| {
+            let read = *seq <= published;
+            if read {
+                answers.push((*request, answer.clone()));
+            }
+            !read
+        });
+        for (request, answer) in answers {
+            self.answer(sender.node, request, answer)?;
+        }
+        self.lead_if_read(sender.node)
+    }
+
+    /// Asks where the log ends, and before that how far others have seen it go: at the start, after an election, and when reading begins
+    /// anew.
+    pub(super) fn ask_end(&mut self, node: usize) {
+        self.ask_etcd(node, EtcdAsk::Mark, EtcdWait::Mark);
+    }
+
+    /// etcd has said how far others have seen the log go. Without an answer what is known has to do.
+    pub(super) fn mark_told(&mut self, node: usize, mark: Option<LogSeq>) {
+        let seen = self.nodes[node].seen();
+        if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
+            cluster.floor = cluster.floor.max(seen).max(mark.unwrap_or_default());
+            self.look_for_end(node, 1);
+        }
+    }
+
+    pub(super) fn look_for_end(&mut self, node: usize, looks: u32) {
+        if let Some(cluster) = self.nodes[node].process.as_ref().and_then(|process| process.cluster.as_ref()) {
+            let floor = cluster.floor;
+            self.ask_log(node, LogAsk::End, LogWait::End(floor, looks));
+        }
+    }
+
+    /// The servers have said where the log ends, `None` when there is none. They may have fallen behind, or not have found it yet, so it is
+    /// asked again before anything is concluded.
+    pub(super) fn end_told(&mut self, node: usize, last: Option<LogSeq>, seen: LogSeq, looks: u32) -> Checked {
+        let life = self.nodes[node].life;
+        let accepted = self.plant == Some(Plant::ShortenedAccepted);
+        let last = match last {
+            Some(last) if last >= seen || accepted => last,
+            _ if looks < LOOKS => {
+                self.at(LOOK_US, Happening::Log(LogHappening::Look(Sender { node, life }, looks + 1)));
+                return Ok(());
+            }
+            last => return self.halt(node, Halt::Shortened { last: last.unwrap_or_default(), seen }),
+        };
+        let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
+        let Some(cluster) = &mut process.cluster else { return Ok(()) };
+        if cluster.elected.is_none() {
+            return Ok(());
+        }
+        cluster.end = Some(last);
+        if accepted && process.leader.is_none() && process.fold.last > last {
+            // What is known better is forgotten.
+            process.fold = Fold::default();
+        }
+        self.read_log(Sender { node, life })
+    }
+
+    /// A node tells others how far it has seen the log go, about once a second while it grows.
+    pub(super) fn raise_mark(&mut self, node: usize) {
+        let seen = self.nodes[node].seen();
+        if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut())
+            && cluster.raised < seen
+        {
+            cluster.raised = seen;
+            self.ask_etcd(node, EtcdAsk::Raise(seen), EtcdWait::Raise);
+        }
+    }
+
+    /// Whether the mark was raised is not known: it is tried again.
+    pub(super) fn mark_unraised(&mut self, node: usize) {
+        if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
+            cluster.raised = LogSeq(0);
+        }
+    }
+
+    /// Elected, and at the end of the log: leads.
+    fn lead_if_read(&mut self, node: usize) -> Checked {
+        let (now, plant) = (self.now, self.plant);
+        let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
+        let Some(cluster) = &process.cluster else { return Ok(()) };
+        let (Some(mut term), Some(end)) = (cluster.elected, cluster.end) else { return Ok(()) };
+        let unread = plant == Some(Plant::EndUnread);
+        if process.leader.is_some() || (process.fold.last < end && !unread) {
+            return Ok(());
+        }
+        let seen = process.fold.state.term();
+        if term <= seen && plant == Some(Plant::TermMadeUp) {
+            term = Term(seen.0 + 1);
+        }
+        if term <= seen {
+            if term <= cluster.stood_after {
+                return self.halt(node, Halt::TermRegressed { term, seen });
+            }
+            // Somebody was elected after us, and was faster.
+            self.marks.hit(Mark::ElectionOvertaken);
+            self.step_down(node);
+            return Ok(());
+        }
+        let mut fold = std::mem::take(&mut process.fold);
+        if unread {
+            let servers = self.servers.as_deref().expect("only a cluster has elections");
+            if let Ok(Some(stored)) = servers.jetstream.message(STREAM, end.0)
+                && let Ok(entry) = self.decoder.decode(end, &stored.payload)
+            {
+                (fold.last, fold.prev_hash) = (end, entry.hash);
+            }
+        }
+        let clock = process.clock(now);
+        // Nonces are drawn from it: no two leaderships may draw the same ones.
+        let seed = self.rng.draw();
+        let name = self.nodes[node].name.clone();
+        if let Some(process) = &mut self.nodes[node].process {
+            process.leader = Some(Leader::new(seed, clock, term, &name, fold));
+        }
+        if self.listening().len() > 1 {
+            self.marks.hit(Mark::TwoBelievedToLead);
+        }
+        self.remark(|| format!("{name} leads in term {term} after record {end}"));
+        self.watch_hosts(node);
+        self.touch_node(node);
+        Ok(())
+    }
+
+    /// Leadership is over: the core is dropped, and the next one is built from the log.
+    pub(super) fn step_down(&mut self, node: usize) {
+        let ttl_s = self.cluster().lease_ttl_s;
+        let seed = self.rng.draw();
+        let life = self.nodes[node].life;
+        self.give_seat_back(node);
+        let Some(process) = &mut self.nodes[node].process else { return };
+        let leader = process.leader.take();
+        if leader.is_some() {
+            process.fold = Fold::default();
+        }
+        let known = process.fold.state.term();
+        if let Some(cluster) = &mut process.cluster {
+            cluster.stand_again(ttl_s, seed, known);
+        }
+        // Whoever waited for an answer is told that there is none: what became of the command is not known.
+        for answer in leader.into_iter().flat_map(|leader| leader.answers.into_values()) {
+            if let AnswerTo::Client(request) = answer {
+                self.at(1_000, Happening::Impatient(request));
+            }
+        }
+        self.at(0, Happening::Log(LogHappening::News(Sender { node, life })));
+        self.ask_end(node);
+        self.touch_node(node);
+    }
+
+    /// Something is wrong with what the node stands on: it ends with an error, and somebody starts it again.
+    pub(super) fn halt(&mut self, node: usize, halt: Halt) -> Checked {
+        self.remark(|| format!("node-{node} halts: {halt}"));
+        let disaster = self.options.cluster.as_ref().and_then(|cluster| cluster.disaster);
+        hold!(self.oracle.disaster, "node-{node} halts for nothing: {halt}; {disaster:?} has not happened");
+        self.marks.hit(match &halt {
+            Halt::Shortened { .. } => Mark::ShortenedHalted,
+            Halt::TermRegressed { .. } => Mark::TermRegressedHalted,
+            Halt::Missing(_) | Halt::Chain(_) | Halt::Unreadable(_) | Halt::TermMixed(_) => Mark::HoleHalted,
+            Halt::Storage(reason) => return Err(Violation(format!("node-{node} halts: {reason}"))),
+        });
+        self.process_ends(node);
+        let halted = &mut self.nodes[node];
+        let delay = RESTART_US << halted.halts.min(RESTART_DOUBLINGS_MAX);
+        (halted.halted, halted.halts) = (Some(halt), halted.halts + 1);
+        self.at(delay, Happening::Fault(Fault::NodeStarts(node)));
+        Ok(())
+    }
+}

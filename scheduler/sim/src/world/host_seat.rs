@@ -1,0 +1,186 @@
+//! Hosts of a cluster: each is known by a key under a lease, and stops everything when it cannot be sure of that lease any more.
+
+use wasmill_fabric_core::lease::{Lease, LeaseInput, LeaseLost};
+use wasmill_fabric_models::etcd::LeaseId;
+use wasmill_host_core::Input;
+use wasmill_protocol::Timestamp;
+
+use super::{EtcdHappening, Happening, World};
+use crate::hosts::{HostLease, HostWait};
+use crate::marks::Mark;
+use crate::network::Place;
+use crate::oracle::{Checked, hold};
+use crate::plant::Plant;
+use crate::servers::{Caller, EtcdAnswer, EtcdAsk};
+
+/// How long a host waits before it tries again to become known, in microseconds.
+const REGISTER_AGAIN_US: u64 = 500_000;
+
+impl World {
+    /// A host's process begins, or has lost its lease: a new life of it is to be known.
+    pub(super) fn host_begins_life(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        host.incarnation = host.incarnation.next();
+        host.lease = None;
+        let life = host.life;
+        self.at(0, Happening::Etcd(EtcdHappening::HostRegisters(index, life)));
+    }
+
+    /// Asks for a lease: the first step of becoming known.
+    pub(super) fn host_registers(&mut self, index: usize, life: u64) {
+        if let Some(later) = self.deferred(index) {
+            self.at_time(later, Happening::Etcd(EtcdHappening::HostRegisters(index, life)));
+            return;
+        }
+        let host = &self.hosts[index];
+        if host.life == life && host.alive && host.lease.is_none() && !host.draining {
+            self.host_asks(index, EtcdAsk::Grant, HostWait::Grant(self.now));
+        }
+    }
+
+    fn host_asks(&mut self, index: usize, ask: EtcdAsk, wait: HostWait) {
+        let host = &mut self.hosts[index];
+        host.next_call += 1;
+        let caller = Caller { place: Place::Host(index), life: host.life, call: host.next_call };
+        host.calls.insert(caller.call, wait);
+        self.send_to_etcd(caller, ask);
+    }
+
+    pub(super) fn host_answered(&mut self, index: usize, caller: Caller, answer: Option<EtcdAnswer>) {
+        if let Some(later) = self.deferred(index) {
+            let again = match answer {
+                Some(answer) => EtcdHappening::Answer(caller, Box::new(answer)),
+                None => EtcdHappening::Timeout(caller),
+            };
+            self.at_time(later, Happening::Etcd(again));
+            return;
+        }
+        let host = &mut self.hosts[index];
+        if host.life != caller.life || !host.alive {
+            return;
+        }
+        let Some(wait) = host.calls.remove(&caller.call) else { return };
+        let us = |ttl_s: i64| u64::try_from(ttl_s).unwrap_or(0) * 1_000_000;
+        match (wait, answer) {
+            (HostWait::Grant(asked_at), Some(EtcdAnswer::Granted(id, ttl_s))) => {
+                let lease = Lease::new(asked_at.0, us(ttl_s), us(ttl_s) / 10);
+                host.lease = Some(HostLease { id, lease, registered: false });
+                let incarnation = host.incarnation;
+                self.step_host_lease(index, LeaseInput::Tick);
+                self.host_asks(index, EtcdAsk::PutHost(id, incarnation), HostWait::Put(id));
+            }
+            (HostWait::Put(id), Some(EtcdAnswer::Done)) => self.host_known(index, id),
+            (HostWait::KeepAlive(id, number), Some(EtcdAnswer::KeptAlive(ttl_s))) => {
+                if host.lease.as_ref().is_some_and(|lease| lease.id == id) {
+                    self.step_host_lease(index, LeaseInput::KeptAlive { number, ttl_us: us(ttl_s) });
+                }
+            }
+            (HostWait::KeepAlive(id, number), _) => {
+                if host.lease.as_ref().is_some_and(|lease| lease.id == id) {
+                    self.step_host_lease(index, LeaseInput::Failed(number));
+                }
+            }
+            (HostWait::Grant(_), _) => self.host_registers_again(index),
+            (HostWait::Put(id), _) => {
+                if host.lease.as_ref().is_some_and(|lease| lease.id == id) {
+                    // Whether it was put is not known: the lease goes, and with it the key.
+                    host.lease = None;
+                    self.host_asks(index, EtcdAsk::Revoke(id), HostWait::Nothing);
+                    self.host_registers_again(index);
+                }
+            }
+            (HostWait::Nothing, _) => {}
+        }
+    }
+
+    fn host_registers_again(&mut self, index: usize) {
+        let life = self.hosts[index].life;
+        let delay = REGISTER_AGAIN_US / 2 + self.rng.below(REGISTER_AGAIN_US);
+        self.at(delay, Happening::Etcd(EtcdHappening::HostRegisters(index, life)));
+    }
+
+    /// The host is known as what it is now.
+    fn host_known(&mut self, index: usize, id: LeaseId) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        let Some(lease) = host.lease.as_mut().filter(|lease| lease.id == id) else { return };
+        lease.registered = true;
+        host.lease_lost = false;
+        match &mut host.core {
+            Some(core) => core.step(now, Input::LeaseRegained(host.incarnation)),
+            None => host.begin_core(),
+        }
+        self.touch_host(index);
+    }
+
+    fn step_host_lease(&mut self, index: usize, input: LeaseInput) {
+        let now_us = self.now.0;
+        let Some(lease) = &mut self.hosts[index].lease else { return };
+        let id = lease.id;
+        lease.lease.step(now_us, input);
+        let ready = lease.lease.take_ready();
+        if let Some(keep_alive) = ready.keep_alive {
+            self.host_asks(index, EtcdAsk::KeepAlive(id), HostWait::KeepAlive(id, keep_alive.number));
+        }
+        match ready.lost {
+            Some(LeaseLost::Expired { .. }) if self.plant == Some(Plant::HostDeadlineIgnored) => {}
+            Some(_) => self.host_lease_lost(index),
+            None => {}
+        }
+        self.arm_host_lease(index);
+    }
+
+    fn host_lease_lost(&mut self, index: usize) {
+        let now = self.now;
+        self.marks.hit(Mark::HostLeaseExpired);
+        let host = &mut self.hosts[index];
+        host.lease_lost = true;
+        if let Some(core) = &mut host.core {
+            core.step(now, Input::LeaseLost);
+        }
+        self.touch_host(index);
+        self.host_begins_life(index);
+    }
+
+    fn arm_host_lease(&mut self, index: usize) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        let Some(next_us) = host.lease.as_ref().and_then(|lease| lease.lease.next_timeout_us()) else { return };
+        let next = Timestamp(next_us).max(now.plus_us(1));
+        if host.lease_tick_at.is_none_or(|armed| armed > next || armed < now) {
+            host.lease_tick_at = Some(next);
+            let life = host.life;
+            self.at_time(next, Happening::Etcd(EtcdHappening::HostLeaseTick(index, life)));
+        }
+    }
+
+    pub(super) fn host_lease_tick(&mut self, index: usize, life: u64) {
+        if let Some(later) = self.deferred(index) {
+            self.at_time(later, Happening::Etcd(EtcdHappening::HostLeaseTick(index, life)));
+            return;
+        }
+        let host = &mut self.hosts[index];
+        if host.life == life && host.alive {
+            host.lease_tick_at = None;
+            self.step_host_lease(index, LeaseInput::Tick);
+        }
+    }
+
+    /// etcd has ended the lease of a host that is not stopped: it has stopped its guests before.
+    pub(super) fn host_lease_expired(&mut self, index: usize, life: u64, id: LeaseId) -> Checked {
+        let now = self.now;
+        let host = &self.hosts[index];
+        let Some(lease) = host.lease.as_ref().filter(|lease| lease.id == id) else { return Ok(()) };
+        let counts = host.life == life && host.alive && lease.registered && !host.lease_lost;
+        let due = lease.lease.next_timeout_us().is_some_and(|at_us| at_us <= now.0);
+        hold!(!counts || due, "{} counts on lease {id:?}, which etcd has ended", host.id);
+        Ok(())
+    }
+
+    /// A drained host takes its leave.
+    pub(super) fn host_leaves(&mut self, index: usize) {
+        if let Some(lease) = self.hosts[index].lease.take() {
+            self.host_asks(index, EtcdAsk::Revoke(lease.id), HostWait::Nothing);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What only a single machine has: its disk is the log, and it knows its hosts without asking anybody.
+
+use super::{Fault, Happening, World};
+use crate::leader::Leader;
+use crate::log::Entry;
+use crate::marks::Mark;
+use crate::network::Place;
+use crate::node::Process;
+use crate::oracle::Checked;
+use crate::plant::Plant;
+use wasmill_host_core::Input;
+use wasmill_protocol::event::EventBody;
+use wasmill_protocol::{LogSeq, Term};
+use wasmill_scheduler_core::Input as LeaderInput;
+
+/// How long an append of a troubled disk takes at most, in microseconds.
+const SLOW_APPEND_US: u64 = 5_000_000;
+/// How long a host's lease lives without renewal, in microseconds.
+const LEASE_US: u64 = 5_000_000;
+/// The time between two looks at the leases, in microseconds.
+const LEASES_US: u64 = 500_000;
+
+impl World {
+    /// The control node reads its disk, and leads.
+    pub(super) fn machine_starts(&mut self) {
+        let (now, seed) = (self.now, self.rng.draw());
+        let mut process = Process::new(0, None);
+        let read = match self.plant {
+            Some(Plant::ReplayStopsShort) => self.disk.records.len().saturating_sub(1),
+            _ => self.disk.records.len(),
+        };
+        for (entry, seq) in self.disk.records[..read].iter().zip(1..) {
+            process.fold.read(LogSeq(seq), entry).expect("a disk keeps what was written");
+        }
+        // A planted bug forgets the last record, and appends after it all the same.
+        process.fold.last = self.disk.last();
+        process.fold.prev_hash = self.disk.records.last().map(|entry| entry.hash).unwrap_or_default();
+        process.published = self.disk.last();
+        let term = Term(self.disk.records.iter().filter_map(term_of).max().unwrap_or(0) + 1);
+        let fold = std::mem::take(&mut process.fold);
+        let node = &mut self.nodes[0];
+        process.leader = Some(Leader::new(seed, now, term, &node.name, fold));
+        node.life += 1;
+        node.process = Some(process);
+        let life = node.life;
+        let hosts: Vec<_> = self.registered.values().cloned().collect();
+        for info in hosts {
+            self.at(1_000, Happening::HostJoined(Box::new(info), life));
+        }
+        self.touch_node(0);
+    }
+
+    /// The newest appends go to the disk, one after the other.
+    pub(super) fn append_to_disk(&mut self, count: usize) {
+        let life = self.nodes[0].life;
+        let delay = self.append_delay();
+        let Some(leader) = self.nodes[0].leader() else { return };
+        let first = leader.appends.len() == count;
+        let Some(append) = leader.appends.front() else { return };
+        // An append without events waits for what is before it, and for nothing else.
+        let delay = if append.entry.is_none() { 0 } else { delay };
+        let seq = append.seq;
+        if first {
+            self.at(delay, Happening::Durable(seq, life));
+        }
+        if self.kill_armed.is_some() {
+            self.at(delay / 2, Happening::Fault(Fault::NodeDies(0)));
+        }
+    }
+
+    /// How long it takes until a record is durable, in microseconds.
+    pub(super) fn append_delay(&mut self) -> u64 {
+        if self.rng.chance(self.options.slow_appends) {
+            self.marks.hit(Mark::AppendSlow);
+            return self.rng.below(SLOW_APPEND_US);
+        }
+        50 + self.rng.skewed(self.options.append_us)
+    }
+
+    pub(super) fn durable_on_disk(&mut self, seq: LogSeq, life: u64) -> Checked {
+        let now = self.now;
+        let lag = self.rng.below(self.options.read_model_lag + 1);
+        let Some(process) = self.nodes[0].alive(life) else { return Ok(()) };
+        let Some(leader) = &mut process.leader else { return Ok(()) };
+        let Some(append) = leader.appends.pop_front() else { return Ok(()) };
+        assert_eq!(append.seq, seq, "appends end in order");
+        let next = leader.appends.front().map(|append| append.seq);
+        if let Some(entry) = append.entry {
+            process.published = seq;
+            leader.core.step(now, LeaderInput::ReadModelAt(LogSeq(seq.0.saturating_sub(lag))));
+            self.disk.records.push(entry.clone());
+            self.oracle.durable(seq, &entry, &mut self.marks)?;
+        }
+        if let Some(next) = next {
+            let delay = self.append_delay();
+            self.at(delay, Happening::Durable(next, life));
+        }
+        self.touch_node(0);
+        self.effects(0, seq, append.ready)
+    }
+
+    /// Of what was under way, a first part has reached the disk and the rest has not. Nobody is told which.
+    pub(super) fn machine_dies(&mut self, leader: Leader) {
+        let kept = self.rng.below(leader.appends.len() as u64 + 1);
+        for (index, append) in leader.appends.into_iter().enumerate() {
+            if !append.ready.replies.is_empty() {
+                self.marks.hit(Mark::ReplyLostInKill);
+            }
+            let Some(entry) = append.entry else { continue };
+            if (index as u64) < kept {
+                self.marks.hit(Mark::RecordKeptInKill);
+                self.disk.records.push(entry.clone());
+                self.late_violation = self.oracle.durable(append.seq, &entry, &mut self.marks).err();
+            } else {
+                self.marks.hit(Mark::RecordLostInKill);
+                break;
+            }
+        }
+    }
+
+    /// A host becomes known.
+    pub(super) fn register(&mut self, index: usize) {
+        self.hosts[index].lease_until = self.now.plus_us(LEASE_US);
+        let (info, life) = (self.hosts[index].info(), self.nodes[0].life);
+        self.registered.insert(info.id.clone(), info.clone());
+        self.at(1_000, Happening::HostJoined(Box::new(info), life));
+    }
+
+    /// A host is known no longer.
+    pub(super) fn deregister(&mut self, index: usize) {
+        let (id, life) = (self.hosts[index].id.clone(), self.nodes[0].life);
+        if let Some(info) = self.registered.remove(&id) {
+            self.at(1_000, Happening::HostLeft(id, info.incarnation, life));
+        }
+    }
+
+    fn is_reachable(&self, index: usize) -> bool {
+        let cut = self.links.is_cut(self.now, Place::Host(index), Place::Node(0));
+        self.hosts[index].core.is_some() && self.hosts[index].paused_until <= self.now && !cut
+    }
+
+    /// Hosts that can renew do; of the others the lease ends in time, on both sides.
+    pub(super) fn leases(&mut self) {
+        let now = self.now;
+        for index in 0..self.hosts.len() {
+            let reachable = self.is_reachable(index);
+            let host = &mut self.hosts[index];
+            if reachable && !host.lease_lost && host.lease_until > now {
+                host.lease_until = now.plus_us(LEASE_US);
+            } else if host.lease_until <= now {
+                self.lease_ended(index);
+            }
+        }
+        self.at(LEASES_US, Happening::Leases);
+    }
+
+    fn lease_ended(&mut self, index: usize) {
+        let now = self.now;
+        if self.registered.contains_key(&self.hosts[index].id) {
+            self.marks.hit(Mark::LeaseLost);
+            self.deregister(index);
+        }
+        let cut = self.links.is_cut(now, Place::Host(index), Place::Node(0));
+        let host = &mut self.hosts[index];
+        if host.paused_until > now {
+            return;
+        }
+        let Some(core) = &mut host.core else { return };
+        if !host.lease_lost {
+            host.lease_lost = true;
+            core.step(now, Input::LeaseLost);
+        }
+        if !cut && !host.draining {
+            host.incarnation = host.incarnation.next();
+            core.step(now, Input::LeaseRegained(host.incarnation));
+            host.lease_lost = false;
+            self.register(index);
+        }
+        self.touch_host(index);
+    }
+}
+
+fn term_of(entry: &Entry) -> Option<u64> {
+    entry.record.events.iter().find_map(|event| match event.body {
+        EventBody::TermStarted { term, .. } => Some(term.0),
+        _ => None,
+    })
+}

@@ -1,0 +1,153 @@
+//! Which hosts live, as a leader hears of it from etcd: a list, then changes, and a list again when changes were missed.
+
+use wasmill_fabric_models::etcd::{EtcdError, EventKind, Range};
+use wasmill_protocol::Incarnation;
+use wasmill_protocol::message::HostInfo;
+
+use super::etcd_side::ETCD_PATIENCE_US;
+use super::{EtcdHappening, Happening, Sender, World};
+use crate::marks::Mark;
+use crate::network::Place;
+use crate::node::{EtcdWait, HostWatch};
+use crate::plant::Plant;
+use crate::servers::{Caller, EtcdAnswer, EtcdAsk, HOSTS, WatchNews, Watcher, host_of, incarnation_of};
+
+impl World {
+    /// A leader begins to hear of hosts.
+    pub(super) fn watch_hosts(&mut self, node: usize) {
+        let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) else {
+            return;
+        };
+        let epoch = cluster.number();
+        cluster.watch = HostWatch { epoch, ..HostWatch::default() };
+        self.ask_etcd(node, EtcdAsk::Hosts, EtcdWait::Hosts(epoch));
+    }
+
+    /// The watch of a node, if that life of it still watches in this epoch.
+    fn watch(&mut self, sender: Sender, epoch: u64) -> Option<&mut HostWatch> {
+        let cluster = self.nodes[sender.node].alive(sender.life)?.cluster.as_mut()?;
+        (cluster.watch.epoch == epoch).then_some(&mut cluster.watch)
+    }
+
+    pub(super) fn hosts_listed(&mut self, sender: Sender, epoch: u64, answer: Option<EtcdAnswer>) {
+        let Some(watch) = self.watch(sender, epoch) else { return };
+        let Some(EtcdAnswer::Hosts(hosts, revision)) = answer else {
+            self.ask_etcd(sender.node, EtcdAsk::Hosts, EtcdWait::Hosts(epoch));
+            return;
+        };
+        let known = std::mem::take(&mut watch.known);
+        watch.known = hosts.iter().copied().collect();
+        for (host, incarnation) in &known {
+            if hosts.iter().all(|(listed, _)| listed != host) {
+                self.tell_left(sender, *host, *incarnation);
+            }
+        }
+        for (host, incarnation) in hosts {
+            if known.get(&host) != Some(&incarnation) {
+                self.tell_joined(sender, host, incarnation);
+            }
+        }
+        self.ask_etcd(sender.node, EtcdAsk::Watch(revision + 1, epoch), EtcdWait::Watch(epoch));
+    }
+
+    fn tell_joined(&mut self, sender: Sender, host: usize, incarnation: Incarnation) {
+        let info = HostInfo { incarnation, ..self.hosts[host].info() };
+        self.host_joined(sender, info);
+    }
+
+    fn tell_left(&mut self, sender: Sender, host: usize, incarnation: Incarnation) {
+        let id = self.hosts[host].id.clone();
+        self.host_left(sender, id, incarnation);
+    }
+
+    /// etcd opens a watch.
+    pub(super) fn open_watch(&mut self, caller: Caller, from: u64, epoch: u64) -> Result<EtcdAnswer, EtcdError> {
+        let Place::Node(node) = caller.place else { return Err(EtcdError::NotLeader) };
+        let now = self.now;
+        let servers = self.servers();
+        let mut watch = servers.etcd.watch(Range::Prefix(HOSTS.into()), Some(from));
+        // A watch that begins before what is there fails at once.
+        servers.etcd.read_watch(&mut watch)?;
+        let watch = servers.etcd.watch(Range::Prefix(HOSTS.into()), Some(from));
+        servers.watchers.retain(|watcher| watcher.node != node || watcher.epoch != epoch);
+        servers.watchers.push(Watcher { node, life: caller.life, epoch, watch, told_at: now });
+        Ok(EtcdAnswer::Watching)
+    }
+
+    pub(super) fn watch_opened(&mut self, sender: Sender, epoch: u64, answer: Option<EtcdAnswer>) {
+        if !matches!(answer, Some(EtcdAnswer::Watching)) {
+            self.watch_again(sender, epoch);
+        }
+    }
+
+    /// The watch has ended, for whatever reason: what was missed is found by a new list.
+    fn watch_again(&mut self, sender: Sender, epoch: u64) {
+        if self.plant == Some(Plant::WatchGapIgnored) {
+            return self.watch_from_now(sender, epoch);
+        }
+        if self.watch(sender, epoch).is_some() {
+            self.marks.hit(Mark::WatchRelisted);
+            self.ask_etcd(sender.node, EtcdAsk::Hosts, EtcdWait::Hosts(epoch));
+        }
+    }
+
+    /// A planted bug: what happened in between is missed.
+    fn watch_from_now(&mut self, sender: Sender, epoch: u64) {
+        let revision = self.servers().etcd.revision();
+        if self.watch(sender, epoch).is_some() {
+            self.ask_etcd(sender.node, EtcdAsk::Watch(revision + 1, epoch), EtcdWait::Watch(epoch));
+        }
+    }
+
+    /// Tells everybody who watches what has changed. A stream keeps its order, and breaks when something of it is lost.
+    pub(super) fn tell_watchers(&mut self) {
+        let mut watchers = std::mem::take(&mut self.servers().watchers);
+        watchers.retain_mut(|watcher| {
+            let events = match self.servers().etcd.read_watch(&mut watcher.watch) {
+                Ok(events) if events.is_empty() => return true,
+                Ok(events) => Some(events),
+                Err(_) => None,
+            };
+            let sender = Sender { node: watcher.node, life: watcher.life };
+            let arrival = self.wire(Place::Etcd, Place::Node(watcher.node)).filter(|_| events.is_some());
+            let goes_on = arrival.is_some();
+            let at = arrival.unwrap_or(self.now.plus_us(ETCD_PATIENCE_US)).max(watcher.told_at);
+            watcher.told_at = at;
+            let news = WatchNews { epoch: watcher.epoch, events: events.filter(|_| goes_on) };
+            self.at_time(at, Happening::Etcd(EtcdHappening::WatchNews(sender, Box::new(news))));
+            goes_on
+        });
+        self.servers().watchers.append(&mut watchers);
+    }
+
+    /// All watches are cut by the servers.
+    pub(super) fn break_watches(&mut self) {
+        for watcher in std::mem::take(&mut self.servers().watchers) {
+            let sender = Sender { node: watcher.node, life: watcher.life };
+            let news = WatchNews { epoch: watcher.epoch, events: None };
+            let at = self.now.plus_us(1_000).max(watcher.told_at);
+            self.at_time(at, Happening::Etcd(EtcdHappening::WatchNews(sender, Box::new(news))));
+        }
+    }
+
+    pub(super) fn watch_news(&mut self, sender: Sender, news: WatchNews) {
+        let epoch = news.epoch;
+        let Some(events) = news.events else { return self.watch_again(sender, epoch) };
+        for event in events {
+            let Some(watch) = self.watch(sender, epoch) else { return };
+            let Some(host) = host_of(&event.key) else { continue };
+            match event.kind {
+                EventKind::Put(put) => {
+                    let incarnation = incarnation_of(&put.value);
+                    watch.known.insert(host, incarnation);
+                    self.tell_joined(sender, host, incarnation);
+                }
+                EventKind::Delete => {
+                    if let Some(incarnation) = watch.known.remove(&host) {
+                        self.tell_left(sender, host, incarnation);
+                    }
+                }
+            }
+        }
+    }
+}

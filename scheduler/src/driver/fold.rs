@@ -1,0 +1,150 @@
+//! The log, folded record by record: what a control node does all the time, whether it will lead or not.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use sha2::{Digest as _, Sha256};
+use wasmill_fabric::{Log, LogError};
+use wasmill_protocol::event::EventBody;
+use wasmill_protocol::record::Record;
+use wasmill_protocol::{Digest, LogSeq, Term};
+use wasmill_scheduler_core::State;
+
+use super::begin::Beginning;
+use super::{DriverError, Ground};
+use crate::handle::Shared;
+use crate::snapshot::{Chain, Snapshot};
+
+/// What the log says so far.
+pub(super) struct Fold {
+    /// The fold.
+    pub(super) state: State,
+    /// The last record, and what the next one is chained to.
+    pub(super) chain: Chain,
+    /// Snapshots that the log names and that could not be used.
+    pub(super) unusable: Vec<Digest>,
+    /// Where the log ended when this began.
+    end: LogSeq,
+}
+
+impl Fold {
+    /// What the newest snapshot says, or nothing yet. The log must reach as far as the read model has seen it.
+    pub(super) async fn begin(ground: &Ground, shared: &Shared, published: &mut LogSeq) -> Result<Self, DriverError> {
+        let Beginning { snapshot, unusable, end } = Beginning::find(ground, shared).await?;
+        let Snapshot { chain, state, directory } = snapshot;
+        if *published < chain.last {
+            shared.directory.restore(directory);
+            // Who waits for a task may wait for one that ended in records that this node never sees.
+            shared.finals.interrupt();
+            *published = chain.last;
+            shared.published.send_replace(chain.last);
+        }
+        shared.clock.not_before(state.time());
+        if chain.last > LogSeq(0) {
+            note_leader(shared, state.term(), state.leader());
+        }
+        let fold = Self { state, chain, unusable, end };
+        fold.note_progress(shared);
+        Ok(fold)
+    }
+
+    /// Once this node has seen what was there when it began, it answers readers.
+    fn note_progress(&self, shared: &Shared) {
+        if self.chain.last >= self.end {
+            shared.standing.send_if_modified(|standing| !std::mem::replace(&mut standing.caught_up, true));
+        }
+    }
+
+    /// Takes in everything up to and including `last`.
+    pub(super) async fn read_to(
+        &mut self,
+        last: LogSeq,
+        log: &dyn Log,
+        shared: &Shared,
+        published: &mut LogSeq,
+    ) -> Result<(), DriverError> {
+        let mut tail = log.tail(self.chain.last.next());
+        while self.chain.last < last {
+            let Some(next) = tail.next().await else {
+                return Err(DriverError::Shortened { last: self.chain.last, seen: last });
+            };
+            let (seq, bytes) = next?;
+            self.take(seq, &bytes, shared, published).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes in the next record: checks that it follows, and publishes it unless `shared` has seen it before.
+    ///
+    /// A record is valid if its term is that of the latest `TermStarted`, and these only grow: what a leader appended whose time was
+    /// over would show here.
+    pub(super) async fn take(
+        &mut self,
+        seq: LogSeq,
+        bytes: &Bytes,
+        shared: &Shared,
+        published: &mut LogSeq,
+    ) -> Result<(), DriverError> {
+        if seq != self.chain.last.next() {
+            return Err(LogError::Missing { seq: self.chain.last.next() }.into());
+        }
+        let record = Record::decode(seq, bytes)?;
+        if record.prev_hash != self.chain.hash {
+            return Err(DriverError::Chain { seq });
+        }
+        let before = self.state.term();
+        self.state.apply_record(seq, &record.events);
+        let current = self.state.term();
+        if record.term != current || current < before {
+            return Err(DriverError::TermMixed { seq, found: record.term, current: before });
+        }
+        self.chain = self.chain.then(hash(bytes), bytes.len());
+        if let Some(event) = record.events.last() {
+            shared.clock.not_before(event.at);
+        }
+        for event in &record.events {
+            if let EventBody::TermStarted { term, node } = &event.body {
+                note_leader(shared, *term, node);
+            }
+        }
+        publish(shared, published, seq, &Arc::new(record)).await;
+        self.note_progress(shared);
+        Ok(())
+    }
+}
+
+/// Whoever began a term last is the leader, as far as the log tells.
+fn note_leader(shared: &Shared, term: Term, node: &str) {
+    shared.standing.send_modify(|standing| {
+        standing.term = term;
+        standing.leader = Some(node.to_owned());
+    });
+}
+
+/// Makes a durable record visible to readers and wakes those who wait for what it holds, once.
+async fn publish(shared: &Shared, published: &mut LogSeq, seq: LogSeq, record: &Arc<Record>) {
+    if seq <= *published {
+        return;
+    }
+    shared.read_model.caught_up().await;
+    publish_now(shared, published, seq, record);
+}
+
+/// [`publish`] for the leader, who must not wait: it slows down those who submit instead.
+pub(super) fn publish_now(shared: &Shared, published: &mut LogSeq, seq: LogSeq, record: &Arc<Record>) {
+    if seq <= *published {
+        return;
+    }
+    shared.directory.apply(&record.events);
+    // The read model may have been ahead of us on disk: it ignores what it holds already.
+    shared.read_model.apply(seq, record);
+    shared.finals.announce(record);
+    *published = seq;
+    shared.published.send_replace(seq);
+}
+
+/// What the record after `bytes` is chained to.
+pub(super) fn hash(bytes: &[u8]) -> Digest {
+    Digest(Sha256::digest(bytes).into())
+}

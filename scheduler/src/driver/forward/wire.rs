@@ -1,0 +1,118 @@
+//! Between what handlers ask of the driver and what travels.
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::oneshot;
+use wasmill_protocol::command::Reply;
+use wasmill_protocol::message::control::{ControlAnswer, ControlRequest, Explained, HostSeen, LeaderOverview};
+use wasmill_protocol::snapshot::BenchedRow;
+use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth, Waiting};
+
+use crate::handle::{Answer, Overview, Request};
+
+/// The request of another node, and its answer; none when leadership ends before.
+pub(super) fn receive(request: ControlRequest) -> (Request, BoxFuture<'static, Option<ControlAnswer>>) {
+    match request {
+        ControlRequest::Commands(commands) => {
+            let (answer, answered) = oneshot::channel();
+            let replies = |answers: Vec<Answer>| answers.into_iter().map(super::reply).collect();
+            let answered = answered.map(move |answers| answers.ok().map(replies).map(ControlAnswer::Replies));
+            (Request::Commands(commands, answer), answered.boxed())
+        }
+        ControlRequest::Explain(tasks) => {
+            let (answer, answered) = oneshot::channel();
+            let explained = |waiting: Vec<Waiting>| waiting.into_iter().map(explained).collect();
+            let answered = answered.map(move |waiting| waiting.ok().map(explained).map(ControlAnswer::Explained));
+            (Request::Explain(tasks, answer), answered.boxed())
+        }
+        ControlRequest::Overview => {
+            let (answer, answered) = oneshot::channel();
+            let answered = answered.map(|overview: Result<Overview, _>| {
+                overview.ok().map(|overview| ControlAnswer::Overview(Box::new(leader_overview(overview))))
+            });
+            (Request::Overview(answer), answered.boxed())
+        }
+        ControlRequest::Drain { host, draining } => {
+            let (answer, answered) = oneshot::channel();
+            let answered = answered.map(|known| known.ok().map(|known| ControlAnswer::Drained { known }));
+            (Request::Drain(host, draining, answer), answered.boxed())
+        }
+    }
+}
+
+/// The leader's answer to one command.
+pub(super) fn answer(reply: Reply) -> Answer {
+    match reply {
+        Reply::Done { seq, done } => Ok((seq, done)),
+        Reply::Refused(refusal) => Err(refusal),
+    }
+}
+
+fn explained(waiting: Waiting) -> Explained {
+    let Waiting { task, tenant, waiting_for } = waiting;
+    Explained { task, tenant, waiting_for }
+}
+
+/// See [`explained`].
+pub(super) fn waiting(explained: Explained) -> Waiting {
+    let Explained { task, tenant, waiting_for } = explained;
+    Waiting { task, tenant, waiting_for }
+}
+
+fn leader_overview(overview: Overview) -> LeaderOverview {
+    let hosts = overview.hosts.into_iter().map(|view| HostSeen {
+        info: view.info,
+        // Progress is told by heartbeats to every node; here it would only make the message large.
+        heartbeat: view.heartbeat.map(|mut heartbeat| {
+            heartbeat.progress.clear();
+            heartbeat.attempts.clear();
+            heartbeat
+        }),
+        state: view.state.to_owned(),
+        attempts: view.attempts,
+        last_seen: view.last_seen,
+    });
+    LeaderOverview {
+        hosts: hosts.collect(),
+        waiting: overview.queue.waiting,
+        queued: overview.queue.queued,
+        running: overview.queue.running,
+        counters: overview.counters,
+        policies_benched: overview.policies_benched.into_iter().map(benched_row).collect(),
+        at: overview.at,
+        log_seq: overview.log_seq,
+    }
+}
+
+fn benched_row(benched: BenchedPolicy) -> BenchedRow {
+    let BenchedPolicy { hook, policy, reason, at } = benched;
+    BenchedRow { hook, policy, reason, at }
+}
+
+fn benched(row: BenchedRow) -> BenchedPolicy {
+    let BenchedRow { hook, policy, reason, at } = row;
+    BenchedPolicy { hook, policy, reason, at }
+}
+
+/// See [`leader_overview`].
+pub(super) fn overview(overview: LeaderOverview) -> Overview {
+    let hosts = overview.hosts.into_iter().map(|seen| HostView {
+        info: seen.info,
+        heartbeat: seen.heartbeat,
+        state: match seen.state.as_str() {
+            "ready" => "ready",
+            "draining" => "draining",
+            _ => "lost",
+        },
+        attempts: seen.attempts,
+        last_seen: seen.last_seen,
+    });
+    Overview {
+        hosts: hosts.collect(),
+        queue: QueueDepth { waiting: overview.waiting, queued: overview.queued, running: overview.running },
+        counters: overview.counters,
+        policies_benched: overview.policies_benched.into_iter().map(benched).collect(),
+        at: overview.at,
+        log_seq: overview.log_seq,
+    }
+}
