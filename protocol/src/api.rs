@@ -12,6 +12,7 @@ use crate::time::{ParseTimestampError, Timestamp};
 
 pub mod catalog;
 pub mod check;
+pub mod lines;
 pub mod number;
 pub mod object;
 pub mod submit;

@@ -65,15 +65,6 @@ pub struct FromHost {
     pub reports: Vec<Report>,
 }
 
-/// What the leader answers to [`FromHost`] once the reports are durable.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ReportAck {
-    /// The leader's term. A host ignores an answer of a lower term than the highest it has seen: that leader may have taken for old what it has
-    /// only not heard of.
-    pub term: Term,
-}
-
 /// Something that happened to an attempt on a host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Report {

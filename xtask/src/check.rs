@@ -2,14 +2,17 @@
 
 use anyhow::Result;
 
-use crate::setup;
 use crate::shell::{self, Steps, cargo, program};
+use crate::{fuzz, setup};
 
 /// Runs every check, also when one fails.
 pub(crate) fn run() -> Result<()> {
     setup::protoc()?;
     let mut steps = Steps::new();
-    steps.run("format", || shell::run(&mut cargo(["fmt", "--all", "--check"])));
+    steps.run("format", || {
+        shell::run(&mut cargo(["fmt", "--all", "--check"]))?;
+        fuzz::check_format()
+    });
     steps.run("lints", || {
         shell::run(&mut cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]))
     });

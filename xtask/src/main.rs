@@ -7,6 +7,7 @@ mod cluster;
 mod demo;
 mod fire;
 mod fleet;
+mod fuzz;
 mod guests;
 mod http;
 mod member;
@@ -42,6 +43,8 @@ enum Command {
     Test(test::TestArgs),
     /// Check format, lints, documentation, and licences of dependencies
     Check,
+    /// Look for inputs that break what reads them
+    Fuzz(fuzz::FuzzArgs),
     /// Build the example guests into target/guests
     Guests,
     /// Install what builds and tests need
@@ -56,6 +59,7 @@ fn main() -> Result<()> {
         Command::Power(args) => power::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Check => check::run(),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Guests => {
             for guest in guests::build_all(&shell::target_dir().join("guests"))? {
                 println!("{}", guest.path.display());

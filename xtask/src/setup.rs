@@ -53,6 +53,16 @@ pub(crate) fn schemathesis() -> Result<PathBuf> {
     Ok(installed)
 }
 
+/// A compiler for the part of the fuzzer that is written in C++.
+pub(crate) fn cpp_compiler() -> Result<()> {
+    let has_one = || works(program("c++").arg("--version"));
+    if !has_one() {
+        packages::install(&["g++"])?;
+        ensure!(has_one(), "there still is no `c++`, although g++ is installed");
+    }
+    Ok(())
+}
+
 /// `pip install` of the virtual environment, which is made if it is not there.
 fn pip() -> Result<Command> {
     let pip = venv().join("bin/pip");

@@ -6,6 +6,7 @@ mod compile_bench;
 mod compile_cache;
 mod compile_check;
 mod compile_child;
+mod fuzz;
 mod sandbox_command;
 mod sandbox_deterministic;
 mod sandbox_hostile;
@@ -13,3 +14,6 @@ mod sandbox_limits;
 mod sandbox_stop;
 mod sandbox_support;
 mod sandbox_task;
+
+// What the fuzz target calls it, which is a part of this program too.
+use wasmill_host::compile;

@@ -1,4 +1,5 @@
-//! What is stored or sent stays readable between neighbouring versions.
+//! What is stored or sent stays readable between neighbouring versions, and is never the reader's end.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails and says where and why")]
 
+mod fuzz;
 mod versions;

@@ -6,10 +6,12 @@
 mod boundary;
 mod broken;
 mod fairness;
+mod fuzz;
 mod model;
 mod names;
 mod random;
 mod scenario;
 mod show;
 mod snapshot;
+mod story;
 mod world;

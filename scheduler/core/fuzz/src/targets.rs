@@ -1,0 +1,141 @@
+//! The targets, which the core's tests include too, so that what was found is tried again in every run.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use wasmill_protocol::event::PolicyHook;
+use wasmill_protocol::Timestamp;
+use wasmill_scheduler_core::policy::{
+    Choice, Fair, HostRoom, Key, LeastLoaded, Policy, PolicyFault, ShapeView, Wanted,
+};
+
+use crate::story::{Op, Story};
+
+/// Steps of one story at most: what is longer is found by shorter ones too.
+const OPS_MAX: usize = 200;
+
+/// Whatever happens in whatever order, the rules hold, and every task ends when all is well again.
+pub(crate) fn story(bytes: &[u8]) {
+    tell(bytes, Story::new(|_| {}));
+}
+
+/// The same with policies that answer what the first half of the bytes says: wrong hosts, wrong counts, too few keys, traps.
+pub(crate) fn policy(bytes: &[u8]) {
+    let (answers, ops) = bytes.split_at(bytes.len() / 2);
+    let answers = Arc::new(Mutex::new(Source(answers.to_vec().into_iter())));
+    let seat = move |core: &mut wasmill_scheduler_core::Core| {
+        for hook in [PolicyHook::Order, PolicyHook::Place] {
+            core.seat(hook, Box::new(Arbitrary(Arc::clone(&answers))));
+        }
+    };
+    tell(ops, Story::new(seat));
+}
+
+fn tell(bytes: &[u8], mut story: Story) {
+    let mut source = Source(bytes.to_vec().into_iter());
+    for _ in 0..OPS_MAX {
+        let Some(kind) = source.0.next() else { break };
+        story.run(&source.op(kind));
+    }
+    story.heal();
+}
+
+/// Bytes that are taken one after the other; zeros when there are none left.
+#[derive(Debug)]
+struct Source(std::vec::IntoIter<u8>);
+
+impl Source {
+    fn byte(&mut self) -> u8 {
+        self.0.next().unwrap_or(0)
+    }
+
+    /// Mostly short, sometimes longer than any timeout.
+    fn ms(&mut self) -> u64 {
+        match self.byte() {
+            byte @ 0..200 => u64::from(byte),
+            byte => u64::from(byte - 200) * 300,
+        }
+    }
+
+    fn op(&mut self, kind: u8) -> Op {
+        match kind % 20 {
+            0..4 => Op::Submit {
+                tenant: kind / 20,
+                priority: i8::from_ne_bytes([self.byte()]) % 4,
+                delay_ms: self.ms(),
+                expires_ms: Some(self.ms()).filter(|ms| *ms > 0),
+                attempts: u32::from(self.byte() % 4) + 1,
+                key: Some(self.byte()).filter(|key| key.is_multiple_of(4)),
+            },
+            4 => Op::SubmitAgain { task: self.byte() },
+            5 => Op::Cancel { task: self.byte() },
+            6 => Op::Prioritize { task: self.byte(), priority: i8::from_ne_bytes([self.byte()]) },
+            7 => Op::RemoveTenant { tenant: kind / 20 % 2 + 1 },
+            8 => Op::ChangeQuotas { tenant: kind / 20, running: u64::from(self.byte() % 4) },
+            9 => Op::After { ms: self.ms() },
+            10 => Op::Join { host: kind / 20, anew: self.byte().is_multiple_of(2) },
+            11 => Op::Leave { host: kind / 20, life: self.byte() },
+            12 | 13 => {
+                let (credit, forgets) = (self.byte() % 6, self.byte());
+                Op::Beat { host: kind / 20, credit, forgets, draining: forgets == 255 }
+            }
+            14 => Op::Drain { host: kind / 20, draining: self.byte().is_multiple_of(2) },
+            15 | 16 => {
+                let (attempt, how) = (self.byte(), self.byte());
+                let host = Some(how / 64).filter(|host| *host > 0);
+                Op::Report { attempt, kind: how % 16, host, wrong_nonce: how == 255 }
+            }
+            17 => Op::Refuse { attempt: self.byte() },
+            18 if kind < 80 => Op::ReadModel { behind: self.byte() },
+            18 if kind < 160 => Op::SnapshotStored { behind: self.byte() },
+            18 => Op::Restart,
+            _ => Op::TakeReady,
+        }
+    }
+}
+
+/// Answers what the bytes say; like the built-in default when they say nothing.
+#[derive(Debug)]
+struct Arbitrary(Arc<Mutex<Source>>);
+
+impl Arbitrary {
+    fn fault() -> PolicyFault {
+        PolicyFault { reason: "the bytes say so".to_owned() }
+    }
+}
+
+impl Policy for Arbitrary {
+    fn name(&self) -> &str {
+        "arbitrary"
+    }
+
+    fn order(&mut self, shapes: &[ShapeView], now: Timestamp) -> Result<Vec<Key>, PolicyFault> {
+        let mut source = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = match source.byte() {
+            0 => return Fair.order(shapes, now),
+            1 => return Err(Self::fault()),
+            2 => usize::from(source.byte()),
+            _ => shapes.len(),
+        };
+        let key = |source: &mut Source| Key {
+            class: [0, 1, -1, i64::MAX, i64::MIN][usize::from(source.byte() % 5)],
+            rank: u64::from(source.byte()) << (source.byte() % 64),
+        };
+        Ok((0..keys).map(|_| key(&mut source)).collect())
+    }
+
+    fn place(&mut self, wanted: &[Wanted<'_>], hosts: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
+        let mut source = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let choices = match source.byte() {
+            0 => return LeastLoaded.place(wanted, hosts),
+            1 => return Err(Self::fault()),
+            byte => byte % 8,
+        };
+        let index = |byte: u8| if byte == 255 { usize::MAX } else { usize::from(byte % 5) };
+        let choice = |source: &mut Source| Choice {
+            wanted: index(source.byte()),
+            host: index(source.byte()),
+            count: [0, 1, 2, 3, 100, u32::MAX][usize::from(source.byte() % 6)],
+        };
+        Ok((0..choices).map(|_| choice(&mut source)).collect())
+    }
+}
