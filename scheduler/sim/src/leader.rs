@@ -49,6 +49,8 @@ struct Keeper {
     newest: LogSeq,
     running: bool,
     held: Option<Frozen>,
+    /// The last one that was stored is damaged.
+    lost: bool,
 }
 
 /// A record on its way into the log.
@@ -143,9 +145,14 @@ impl Leader {
         self.keeper.held.take_if(|held| held.seq() == seq)
     }
 
-    /// A snapshot up to record `seq` is stored.
-    pub fn snapshot_done(&mut self, seq: LogSeq) {
-        (self.keeper.running, self.keeper.newest) = (false, seq);
+    /// A snapshot up to record `seq` is stored, and damaged or not.
+    pub fn snapshot_done(&mut self, seq: LogSeq, lost: bool) {
+        (self.keeper.running, self.keeper.newest, self.keeper.lost) = (false, seq, lost);
+    }
+
+    /// Whether the last snapshot that was stored is damaged.
+    pub fn snapshot_lost(&self) -> bool {
+        self.keeper.lost
     }
 
     fn append(&mut self, now: Timestamp, bytes_max: usize, mut events: Vec<Event>, ready: Ready) {

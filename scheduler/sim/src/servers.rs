@@ -44,8 +44,6 @@ pub struct Servers {
     pub watchers: Vec<Watcher>,
     /// Blobs that hold snapshots, by their names.
     pub snapshots: BTreeMap<Digest, Arc<Snapshot>>,
-    /// The last one that was stored is damaged.
-    pub snapshot_lost: bool,
     /// What etcd can be restored from.
     pub backup: Option<Backup>,
     /// How fast etcd's clock runs, in thousandths.
@@ -198,7 +196,6 @@ impl Servers {
             owners: BTreeMap::new(),
             watchers: Vec::new(),
             snapshots: BTreeMap::new(),
-            snapshot_lost: false,
             backup: None,
             rate: options.etcd_rate,
         };

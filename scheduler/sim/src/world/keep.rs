@@ -48,16 +48,19 @@ impl World {
     /// A snapshot is stored, as a blob that nobody knows of before the log names it.
     pub(super) fn snapshot_stored(&mut self, sender: Sender, term: Term, snapshot: &Arc<Snapshot>) {
         let (now, digest) = (self.now, snapshot.hash);
-        // Some blobs are damaged before anybody reads them; that is why two snapshots are kept.
-        let lost = self.rng.chance(self.cluster().snapshots_lost) && !self.servers().snapshot_lost;
-        self.servers().snapshot_lost = lost;
-        if !lost {
-            self.servers().snapshots.insert(digest, Arc::clone(snapshot));
-        }
+        let damaged = self.rng.chance(self.cluster().snapshots_lost);
         let Some(process) = self.nodes[sender.node].alive(sender.life) else { return };
         let (clock, published) = (process.clock(now), process.published);
+        let newest = process.current.newest().map(|newest| newest.digest);
         let Some(leader) = process.leader.as_mut().filter(|leader| leader.term == term) else { return };
-        leader.snapshot_done(snapshot.seq);
+        // Some blobs are damaged before anybody reads them; two snapshots are kept for that, so never both.
+        let servers = self.servers.as_deref_mut().expect("a cluster has servers");
+        let before = newest.is_none_or(|newest| servers.snapshots.contains_key(&newest));
+        let lost = damaged && before && !leader.snapshot_lost();
+        if !lost {
+            servers.snapshots.insert(digest, Arc::clone(snapshot));
+        }
+        leader.snapshot_done(snapshot.seq, lost);
         let bytes = snapshot.parts.len() as u64;
         let taken = SnapshotRef { seq: snapshot.seq, digest, bytes, log_bytes: snapshot.seq.0 };
         let copy = ReadModelCopy { seq: published, digest, bytes, log_bytes: published.0, at: clock };
