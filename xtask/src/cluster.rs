@@ -44,7 +44,6 @@ pub(crate) fn run(args: &ClusterArgs) -> Result<()> {
     // From here on an interrupt does not end us, but leads to the end of this function.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGCHLD]).context("cannot wait for signals")?;
     let dir = Directory::create()?;
-    let spots = |kind: &str, count: u8| (1..=count).map(|number| Spot::loopback(&format!("{kind}-{number}"))).collect();
     let mut fleet = Fleet::new(&Plan {
         dir: &dir.0,
         binary: &binary,
@@ -68,8 +67,13 @@ pub(crate) fn run(args: &ClusterArgs) -> Result<()> {
     fleet.stop()
 }
 
+/// Places on loopback, such as `host-1`.
+pub(crate) fn spots(kind: &str, count: u8) -> Vec<Spot> {
+    (1..=count).map(|number| Spot::loopback(&format!("{kind}-{number}"))).collect()
+}
+
 /// Gives the binary.
-fn build(is_release: bool) -> Result<PathBuf> {
+pub(crate) fn build(is_release: bool) -> Result<PathBuf> {
     let mut build = cargo(["build", "--locked", "--package", "wasmill"]);
     if is_release {
         build.arg("--release");
@@ -113,13 +117,17 @@ fn start_again(fleet: &mut Fleet) -> Result<()> {
 }
 
 /// A directory of this run. Removed at the end, whatever that is.
-struct Directory(PathBuf);
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    fn create() -> Result<Self> {
+    pub(crate) fn create() -> Result<Self> {
         let dir = target_dir().join("cluster").join(std::process::id().to_string());
         shell::create_dir(&dir)?;
         Ok(Self(dir))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 }
 

@@ -193,6 +193,7 @@ impl Fleet {
             ("--nats", self.addresses.nats.join(",")),
             ("--etcd", self.addresses.etcd.join(",")),
             ("--lease-ms", plan.lease_ms.to_string()),
+            ("--id", spot.name.clone()),
         ] {
             arguments.extend([option.into(), value.into()]);
         }

@@ -2,6 +2,7 @@
 //!
 //! It depends on next to nothing, so that it is built within seconds on a machine that has built nothing yet.
 
+mod bench;
 mod check;
 mod cluster;
 mod demo;
@@ -35,6 +36,8 @@ enum Command {
     Demo,
     /// Start a cluster on this machine: etcd, NATS, control nodes and hosts
     Cluster(cluster::ClusterArgs),
+    /// Measure a cluster on this machine, and what its failures cost
+    Bench(bench::BenchArgs),
     /// Kill, pause and cut off the processes of a cluster under load, and check what clients were told
     Fire(fire::FireArgs),
     /// Take the power from a NATS server, and look for what it had acknowledged; needs root
@@ -55,6 +58,7 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Demo => demo::run(),
         Command::Cluster(args) => cluster::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Fire(args) => fire::run(&args),
         Command::Power(args) => power::run(&args),
         Command::Test(args) => test::run(&args),
