@@ -118,7 +118,8 @@ impl Fleet {
             Member::new(&spot.name, program, arguments, &logs)
         };
         for (index, spot) in plan.etcd.iter().enumerate() {
-            fleet.etcd.push(member(spot, &plan.servers.etcd, fleet.etcd_arguments(plan, index)));
+            let arguments = fleet.etcd_arguments(plan, index);
+            fleet.etcd.push(member(spot, &plan.servers.etcd, arguments).dying_of_signals());
         }
         for (index, spot) in plan.nats.iter().enumerate() {
             fleet.nats.push(member(spot, &plan.servers.nats, fleet.nats_arguments(plan, index)?));

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -25,13 +25,20 @@ pub(crate) struct Member {
     arguments: Vec<OsString>,
     log: PathBuf,
     child: Option<Child>,
+    dies_of_signals: bool,
 }
 
 impl Member {
     /// A process that was not started yet; what it prints is appended to `LOGS/NAME.log`.
     pub(crate) fn new(name: &str, program: PathBuf, arguments: Vec<OsString>, logs: &Path) -> Self {
         let log = logs.join(name).with_extension("log");
-        Self { name: name.to_owned(), program, arguments, log, child: None }
+        Self { name: name.to_owned(), program, arguments, log, child: None, dies_of_signals: false }
+    }
+
+    /// It sends itself the signal that asked it to end, once everything is closed, as etcd does.
+    pub(crate) fn dying_of_signals(mut self) -> Self {
+        self.dies_of_signals = true;
+        self
     }
 
     /// Starts it. It need not be ready then.
@@ -88,7 +95,8 @@ impl Member {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.ended() {
-                ensure!(status.success(), "{} ended with {status} when it was asked to:\n{}", self.name, self.said());
+                let is_good = status.success() || self.dies_of_signals && status.signal() == Some(Signal::TERM.as_raw());
+                ensure!(is_good, "{} ended with {status} when it was asked to:\n{}", self.name, self.said());
                 return Ok(());
             }
             ensure!(begun.elapsed() < patience, "{} does not end in {patience:?}:\n{}", self.name, self.said());

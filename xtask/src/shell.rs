@@ -29,6 +29,13 @@ pub(crate) fn create_dir(dir: &Path) -> Result<()> {
 pub(crate) fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> Command {
     let mut command = program("cargo");
     command.args(arguments);
+    // What cargo tells us of our own package. Build scripts of dependencies watch it: with it they would be run again, and half of everything
+    // built again, whenever a build of ours follows one that was started by hand.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
