@@ -1,9 +1,12 @@
 //! Appending to a log that somebody else keeps and that answers late, twice or not at all.
 //!
-//! Several appends are under way at once, and that alone would break the fence: when another writer takes the place of the first of
-//! two, the second finds the end of the log where it expects it and follows a record that it has never seen. So an append that is sent
-//! before its predecessor is known to be stored names that predecessor ([`Action::Publish::after`]), and the log must refuse it behind
-//! any other record.
+//! One append is under way at a time, the front, until [`Input::Pipeline`] says that the log can take more. Where the log must end is a
+//! fence then: whoever has stored a record in between has moved the end.
+//!
+//! Several appends under way at once would break that fence: when another writer takes the place of the first of two, the second finds
+//! the end of the log where it expects it and follows a record that it has never seen. So an append that is sent before its predecessor
+//! is known to be stored names that predecessor ([`Action::Publish::after`]), and the log must refuse it behind any other record. Not
+//! every log can.
 //!
 //! The rules, for the *front*: the first append whose outcome is not known. Nothing is concluded about any other.
 //!
@@ -37,6 +40,8 @@ use crate::retry;
 pub struct Appender {
     config: Config,
     queue: Queue,
+    /// Whether appends may be sent that name their predecessor.
+    pipeline: bool,
     last_call: CallId,
     /// The last record that is known to be durable.
     durable: LogSeq,
@@ -56,6 +61,7 @@ impl Appender {
         Self {
             config,
             queue: Queue::new(writer),
+            pipeline: false,
             last_call: CallId(0),
             durable: LogSeq(0),
             moved_at_us: 0,
@@ -87,6 +93,7 @@ impl Appender {
                     self.take_found(now_us, found);
                 }
             }
+            Input::Pipeline(pipeline) => self.pipeline = pipeline,
             Input::Tick => {}
         }
         self.give_up(now_us);
@@ -254,7 +261,8 @@ impl Appender {
         {
             front.state = State::Waiting;
         }
-        while let Some(index) = self.queue.next_to_publish(self.config.in_flight_max) {
+        let in_flight_max = if self.pipeline { self.config.in_flight_max } else { 1 };
+        while let Some(index) = self.queue.next_to_publish(in_flight_max) {
             let call = self.next_call();
             let id = self.queue.message_id(index);
             let after = (index > 0).then(|| self.queue.message_id(index - 1));

@@ -77,7 +77,7 @@ pub struct PubAck {
 /// Why a message was not stored, or not now.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PublishError {
-    /// No stream listens, or no server is there to ask.
+    /// No stream listens, no server is there to ask, or the stream has stopped and nobody answers.
     #[error("no responders")]
     NoResponders,
     /// Over `max_payload`: the server drops the connection.
@@ -219,6 +219,9 @@ impl JetStream {
         let Some(stream) = self.streams.values_mut().find(|stream| stream.listens_to(&publish.subject)) else {
             return Err(Err(PublishError::NoResponders));
         };
+        if stream.is_wedged() {
+            return Err(Err(PublishError::NoResponders));
+        }
         let mut proposed = None;
         if self.config.replicated {
             stream.check_proposal(now, &publish)?;
@@ -258,10 +261,9 @@ impl JetStream {
                 stream.drop_proposal(publish.id.as_deref());
                 return Err(PublishError::WrongLastSequence { last: stream.last_seq() });
             }
-            // The id of the last message is known only now.
-            Some(_) => {
-                stream.check_last_id(now, &publish).inspect_err(|_| stream.drop_proposal(publish.id.as_deref()))?;
-            }
+            Some(_) if stream.is_wedged() => return Err(PublishError::NoResponders),
+            // The id of the last message is looked at only now, when all have agreed to store what follows it.
+            Some(_) => stream.check_last_id(now, &publish).inspect_err(|_| stream.wedge())?,
         }
         if self.disk_full {
             stream.drop_proposal(publish.id.as_deref());

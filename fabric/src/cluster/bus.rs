@@ -92,7 +92,6 @@ impl Bus for ClusterBus {
         async move {
             admitted?;
             let mut cuts = nats.cuts();
-            cuts.mark_unchanged();
             tokio::select! {
                 answer = ask(&nats, &subject, payload, timeout) => answer,
                 () = until_nobody(&nats, &subject) => Err(BusError::NoSubscriber(subject.clone())),

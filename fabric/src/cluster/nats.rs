@@ -81,9 +81,12 @@ impl Nats {
         self.client.connection_state() == State::Connected
     }
 
-    /// Counts how often messages may have been lost because a connection was cut or we were too slow.
+    /// Changes whenever messages may have been lost from now on, because the connection was cut or we were too slow.
     pub(super) fn cuts(&self) -> watch::Receiver<u64> {
-        self.cuts.clone()
+        let mut cuts = self.cuts.clone();
+        // A clone has seen what the original has seen, which is nothing: every cut of the past would be a new one.
+        cuts.mark_unchanged();
+        cuts
     }
 }
 

@@ -28,6 +28,12 @@ pub(super) async fn find(nats: &Nats, stream: &LogStream, control: &ControlConfi
         ));
     }
     let (replicas, servers) = (stream.info().config.num_replicas, info.connect_urls.len());
+    if !nats.client().is_server_compatible(2, 10, 0) && replicas > 1 {
+        found.push(format!(
+            "{replicas} NATS servers of version {} may take no records after one has taken over from another, until that happens once more: use 2.10 or later",
+            info.version
+        ));
+    }
     if info.cluster.is_some() && servers >= REPLICAS && replicas < REPLICAS {
         found.push(format!(
             "the log is kept by {replicas} of {servers} NATS servers: {REPLICAS} survive the loss of one"

@@ -18,7 +18,7 @@ use crate::{BlobError, Blobs, Bus, Message, Subscription};
 const REQUESTS_WAITING_MAX: usize = 256;
 /// Requests that are being answered.
 const REQUESTS_AT_ONCE_MAX: usize = 64;
-/// The wait before a subscription that could not be made is tried again.
+/// The wait after a subscription has ended or could not be made.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_millis(500);
 
 /// Serves blobs to hosts as control node `node`, until `shutdown` becomes true or its sender is gone.
@@ -63,7 +63,11 @@ where
         if let Some(open) = subscription {
             match open.recv().await {
                 Some(message) => return message,
-                None => *subscription = None,
+                None => {
+                    *subscription = None;
+                    // Whatever has ended it may end the next one as well.
+                    tokio::time::sleep(SUBSCRIBE_AGAIN).await;
+                }
             }
         }
         match subscribe().await {

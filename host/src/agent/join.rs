@@ -15,9 +15,12 @@ const RETRY_MS: u64 = 100;
 /// Where the doubling ends.
 const RETRY_MS_MAX: u64 = 2_000;
 
-/// Messages for this host.
-pub(super) async fn subscribe(bus: Arc<dyn Bus>, host: HostId) -> Subscription {
+/// Messages for this host. `ended` subscriptions before this one have ended without a message: the more, the longer it waits.
+pub(super) async fn subscribe(bus: Arc<dyn Bus>, host: HostId, ended: u32) -> Subscription {
     let subject = subjects::host(&host);
+    if let Some(before) = ended.checked_sub(1) {
+        tokio::time::sleep(wait(before)).await;
+    }
     let mut retry = Retry::default();
     loop {
         match bus.subscribe(&subject, MESSAGES_WAITING_MAX).await {
@@ -61,8 +64,12 @@ impl Retry {
         } else {
             tracing::debug!(failures = self.failures, "{problem}");
         }
-        let wait_ms = (RETRY_MS << self.failures.min(16)).min(RETRY_MS_MAX);
+        let wait = wait(self.failures);
         self.failures = self.failures.saturating_add(1);
-        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        tokio::time::sleep(wait).await;
     }
+}
+
+fn wait(failures: u32) -> Duration {
+    Duration::from_millis((RETRY_MS << failures.min(16)).min(RETRY_MS_MAX))
 }

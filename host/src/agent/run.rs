@@ -39,6 +39,8 @@ pub struct Agent {
     blobs: Arc<dyn Blobs>,
     registration: Option<HostRegistration>,
     subscription: Option<Subscription>,
+    /// How many subscriptions have ended since the last message.
+    ended: u32,
     preparation: Preparation,
     known: Known,
     results: Results,
@@ -112,7 +114,7 @@ impl Agent {
 
         // Subscribed first: the leader sends as soon as it knows of the host.
         let joining = async {
-            let subscription = join::subscribe(Arc::clone(&bus), info.id.clone()).await;
+            let subscription = join::subscribe(Arc::clone(&bus), info.id.clone(), 0).await;
             let registered = join::register(Arc::clone(&membership), Arc::clone(&identity), info.clone()).await;
             registered.map(|(info, registration)| (subscription, info, registration))
         };
@@ -145,6 +147,7 @@ impl Agent {
             blobs,
             registration: Some(registration),
             subscription: Some(subscription),
+            ended: 0,
             known: Known::new(config.known, &config.caps),
             results: Results::default(),
             stores: Arc::new(Semaphore::new(STORES_MAX)),

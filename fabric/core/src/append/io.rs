@@ -12,7 +12,7 @@ use super::AppendError;
 /// The bounds of an [`Appender`](super::Appender).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Appends that are sent and not answered at any time; at least 1.
+    /// Appends that are sent and not answered at any time while [`Input::Pipeline`] allows several; at least 1.
     pub in_flight_max: usize,
     /// How long the first append without an outcome may take until it is given up, with all after it.
     pub give_up_us: u64,
@@ -93,6 +93,9 @@ pub enum Input {
     Published(CallId, Published),
     /// What became of [`Action::ReadBack`].
     Found(CallId, Found),
+    /// Whether the log refuses an append behind any other record than [`Action::Publish::after`], so that several may be under way at once. Not
+    /// until it is said; those that have been sent are not called back when it no longer holds.
+    Pipeline(bool),
     /// Time has passed.
     Tick,
 }

@@ -120,12 +120,14 @@ impl Queue {
         }
     }
 
-    /// The first append that is to be sent, if it can be: as the front, or right behind one that is on its way.
+    /// The first append that is to be sent, if it can be: as the front, or right behind one that is on its way. When only one may be under way
+    /// it is the front: what stands before any other may not be stored, even though nothing else is on its way.
     pub(super) fn next_to_publish(&self, in_flight_max: usize) -> Option<usize> {
         let index = self.find(State::Waiting)?;
         let in_flight = self.entries.iter().filter(|entry| matches!(entry.state, State::Publishing(_))).count();
         let follows = match index.checked_sub(1) {
             None => true,
+            Some(_) if in_flight_max == 1 => false,
             Some(before) => {
                 let before = &self.entries[before];
                 before.can_be_followed() && before.seq() == self.entries[index].expected_last

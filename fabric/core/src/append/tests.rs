@@ -8,7 +8,9 @@ const GIVE_UP_US: u64 = 10_000;
 const RETRY_US: u64 = 100;
 
 fn appender(in_flight_max: usize) -> Appender {
-    impatient(in_flight_max, GIVE_UP_US)
+    let mut appender = impatient(in_flight_max, GIVE_UP_US);
+    appender.step(0, Input::Pipeline(true));
+    appender
 }
 
 fn impatient(in_flight_max: usize, give_up_us: u64) -> Appender {
@@ -93,6 +95,34 @@ fn appends_are_pipelined_and_each_names_the_one_before_it() {
     answer(&mut appender, 4, 4, stored(9));
     check(&mut appender, &[], &["4: 9"]);
     assert_eq!((appender.pending(), appender.next_timeout_us()), (0, None));
+}
+
+#[test]
+fn until_it_is_said_that_the_log_takes_more_one_is_under_way() {
+    let mut appender = impatient(64, GIVE_UP_US);
+    (1..=4).for_each(|number| append(&mut appender, number, 4 + number));
+    check(&mut appender, &["1: 1 at 5"], &[]);
+    answer(&mut appender, 1, 1, stored(6));
+    check(&mut appender, &["2: 2 at 6"], &["1: 6"]);
+    appender.step(2, Input::Pipeline(true));
+    check(&mut appender, &["3: 3 at 7 after 2", "4: 4 at 8 after 3"], &[]);
+}
+
+#[test]
+fn when_the_log_takes_no_more_at_once_what_was_sent_is_not_sent_again_behind_another() {
+    let mut appender = pipelined(4);
+    appender.step(1, Input::Pipeline(false));
+    answer(&mut appender, 2, 2, no_answer());
+    answer(&mut appender, 2, 3, stored(8));
+    answer(&mut appender, 2, 4, no_answer());
+    append(&mut appender, 5, 9);
+    check(&mut appender, &[], &[]);
+    answer(&mut appender, 3, 1, stored(6));
+    check(&mut appender, &["5: 2 at 6"], &["1: 6"]);
+    answer(&mut appender, 4, 5, stored(7));
+    check(&mut appender, &["6: 4 at 8"], &["2: 7", "3: 8"]);
+    answer(&mut appender, 5, 6, stored(9));
+    check(&mut appender, &["7: 5 at 9"], &["4: 9"]);
 }
 
 #[test]

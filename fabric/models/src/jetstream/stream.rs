@@ -67,6 +67,8 @@ pub(super) struct Stream {
     bytes: u64,
     dedupe: Dedupe,
     last_id: LastId,
+    /// With replicas: what the group had agreed on could not be stored, and nothing can any more.
+    wedged: bool,
 }
 
 /// The id of the last message, as the server remembers it.
@@ -89,6 +91,7 @@ impl Stream {
             bytes: 0,
             dedupe: Dedupe::new(config.duplicate_window_ms),
             last_id: LastId::Known(None),
+            wedged: false,
             config,
         }
     }
@@ -113,6 +116,15 @@ impl Stream {
             last_seq: self.last_seq,
             messages: self.messages.len() as u64,
         }
+    }
+
+    /// What the group has agreed on cannot be stored.
+    pub(super) fn wedge(&mut self) {
+        self.wedged = true;
+    }
+
+    pub(super) fn is_wedged(&self) -> bool {
+        self.wedged
     }
 
     /// Everything is on the disk.

@@ -114,29 +114,42 @@ fn a_group_looks_at_a_message_before_it_is_proposed() {
     assert_eq!(server.store_next(NOW), Some((second, stored(2))));
 }
 
+fn after(id: &str, expected_last: u64, last_id: &str) -> Publish {
+    Publish { expected_last_id: Some(last_id.into()), ..message(id, expected_last) }
+}
+
 #[test]
 fn the_last_message_can_be_expected_by_its_id() {
-    for replicated in [false, true] {
-        let mut server = server(replicated);
-        let after = |id: &str, expected_last, last_id: &str| Publish {
-            expected_last_id: Some(last_id.into()),
-            ..message(id, expected_last)
-        };
-        let wrong_id = |last: &str| Err(PublishError::WrongLastId { last: last.into() });
-        assert_eq!(publish(&mut server, NOW, after("a", 0, "z")), wrong_id(""));
-        assert_eq!(publish(&mut server, NOW, message("a", 0)), stored(1));
-        // The sequence is right, what stands there is not.
-        assert_eq!(publish(&mut server, NOW, after("c", 1, "b")), wrong_id("a"));
-        assert_eq!(publish(&mut server, NOW, after("c", 0, "a")), wrong_last(1));
-        assert_eq!(publish(&mut server, NOW, after("c", 1, "a")), stored(2));
-        server.stop(NOW, Stop::Killed, 0);
-        server.start(NOW);
-        assert_eq!(publish(&mut server, NOW, after("d", 2, "c")), stored(3));
-        // After a restart the last message is looked for among the young ones only.
-        server.stop(NOW, Stop::Killed, 0);
-        server.start(NOW);
-        assert_eq!(publish(&mut server, NOW.plus_ms(1_000), after("e", 3, "d")), wrong_id(""));
-    }
+    let mut server = server(false);
+    let wrong_id = |last: &str| Err(PublishError::WrongLastId { last: last.into() });
+    assert_eq!(publish(&mut server, NOW, after("a", 0, "z")), wrong_id(""));
+    assert_eq!(publish(&mut server, NOW, message("a", 0)), stored(1));
+    // The sequence is right, what stands there is not.
+    assert_eq!(publish(&mut server, NOW, after("c", 1, "b")), wrong_id("a"));
+    assert_eq!(publish(&mut server, NOW, after("c", 0, "a")), wrong_last(1));
+    assert_eq!(publish(&mut server, NOW, after("c", 1, "a")), stored(2));
+    server.stop(NOW, Stop::Killed, 0);
+    server.start(NOW);
+    assert_eq!(publish(&mut server, NOW, after("d", 2, "c")), stored(3));
+    // After a restart the last message is looked for among the young ones only.
+    server.stop(NOW, Stop::Killed, 0);
+    server.start(NOW);
+    assert_eq!(publish(&mut server, NOW.plus_ms(1_000), after("e", 3, "d")), wrong_id(""));
+}
+
+#[test]
+fn a_group_that_has_agreed_on_a_message_behind_the_wrong_one_takes_nothing_any_more() {
+    let mut server = server(true);
+    assert_eq!(publish(&mut server, NOW, message("a", 0)), stored(1));
+    assert_eq!(publish(&mut server, NOW, after("b", 1, "a")), stored(2));
+    // Refused before anybody has agreed on it: that is harmless.
+    assert_eq!(publish(&mut server, NOW, after("c", 1, "z")), wrong_last(2));
+    let wrong_id = Err(PublishError::WrongLastId { last: "b".into() });
+    assert_eq!(publish(&mut server, NOW, after("c", 2, "a")), wrong_id);
+    server.stop(NOW, Stop::Killed, 0);
+    server.start(NOW);
+    assert_eq!(publish(&mut server, NOW, message("c", 2)), Err(PublishError::NoResponders));
+    assert_eq!(server.info("log").unwrap().last_seq, 2);
 }
 
 #[test]

@@ -156,6 +156,11 @@ impl LogStream {
         self.info().config.persist_mode == Some(PersistenceMode::Async)
     }
 
+    /// Whether one server is known to keep it alone.
+    pub(super) async fn is_kept_alone(&self) -> bool {
+        self.stream.get_info().await.is_ok_and(|info| info.config.num_replicas == 1)
+    }
+
     /// Asks the server that decides about appends. The error says whether there is no such stream.
     pub(super) async fn ends(&self) -> Result<StreamEnds, StreamError> {
         let info = self.stream.get_info().await.map_err(|error| StreamError::new(&error))?;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::{
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use wasmill_fabric_core::append::{
     Action, AppendNumber, Appender, CallId, Config, Input, MessageId, Published, WriterId,
 };
@@ -26,6 +27,11 @@ use crate::cluster::nats::Nats;
 
 /// Commands that are taken in at once.
 const COMMANDS_AT_ONCE_MAX: usize = 64;
+
+/// Between two looks at how many servers keep the stream.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long such a look may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One record to append.
 pub(super) struct Command {
@@ -45,15 +51,23 @@ pub(super) struct Writer {
     waiting: VecDeque<(AppendNumber, oneshot::Sender<Result<LogSeq, AppendError>>)>,
     /// What was asked of the stream.
     calls: FuturesUnordered<BoxFuture<'static, Input>>,
+    /// Whether one server alone keeps the stream; see [`look`].
+    looking: BoxFuture<'static, bool>,
+    cuts: watch::Receiver<u64>,
 }
 
 impl Writer {
     pub(super) fn new(nats: Nats, stream: LogStream, floor: Arc<Floor>, writer: WriterId) -> Self {
+        let mut appender = Appender::new(Config::default(), writer);
+        // As it was opened just now.
+        appender.step(now_us(), Input::Pipeline(stream.info().config.num_replicas == 1));
         Self {
+            looking: Box::pin(look(stream.clone(), LOOK_INTERVAL)),
+            cuts: nats.cuts(),
             nats,
             stream,
             floor,
-            appender: Appender::new(Config::default(), writer),
+            appender,
             last_number: AppendNumber(0),
             waiting: VecDeque::new(),
             calls: FuturesUnordered::new(),
@@ -72,6 +86,9 @@ impl Writer {
                     taken.drain(..).for_each(|command| self.append(command));
                 }
                 Some(input) = self.calls.next(), if !self.calls.is_empty() => self.appender.step(now_us(), input),
+                alone = &mut self.looking => self.looked(alone, LOOK_INTERVAL),
+                // Much may have changed until there is a connection again.
+                Ok(()) = self.cuts.changed() => self.looked(false, Duration::ZERO),
                 () = until_us(timeout_us) => self.appender.step(now_us(), Input::Tick),
             }
             self.settle().await;
@@ -84,6 +101,12 @@ impl Writer {
         self.waiting.push_back((number, command.answer));
         let (expected_last, record) = (command.expected_last, command.record);
         self.appender.step(now_us(), Input::Append { number, expected_last, record });
+    }
+
+    /// Whether one server alone keeps the stream, and when to look again.
+    fn looked(&mut self, alone: bool, again: Duration) {
+        self.looking = Box::pin(look(self.stream.clone(), again));
+        self.appender.step(now_us(), Input::Pipeline(alone));
     }
 
     async fn settle(&mut self) {
@@ -119,7 +142,6 @@ impl Writer {
             return self.calls.push(unanswered("not connected to NATS"));
         }
         let mut cuts = self.nats.cuts();
-        cuts.mark_unchanged();
         let message = PublishMessage::build().payload(record).headers(headers);
         // One after the other: the order of the calls is the order on the wire.
         let sent = self.stream.context().send_publish(self.stream.subject().to_owned(), message).await;
@@ -135,6 +157,14 @@ impl Writer {
             }),
         });
     }
+}
+
+/// Whether, after a while, one server alone keeps the stream. Only such a stream can be told which message an append must follow: several servers
+/// agree on the append first, and when it turns out to stand behind another one they take nothing any more. Operators change the number, so it is
+/// looked at again and again, and while it is not known it may be several.
+async fn look(stream: LogStream, after: Duration) -> bool {
+    tokio::time::sleep(after).await;
+    tokio::time::timeout(LOOK_TIMEOUT, stream.is_kept_alone()).await.unwrap_or(false)
 }
 
 fn no_answer(reason: &str) -> Published {

@@ -301,9 +301,10 @@ async fn hosts_are_listed_anew_when_the_watch_has_missed_something() {
         let (cluster, _dir) = control(&etcd_behind(&config, &proxy)).await;
         let mut hosts = cluster.membership().hosts();
         let stays = host(&member(&config, "stays")).await;
+        // One after the other: those that are found together are told in the order of their names.
         let _stays = stays.membership().register(info("stays", 1)).await.unwrap();
-        let leaves = stays.membership().register(info("leaves", 1)).await.unwrap();
         assert_eq!(next(&mut hosts).await, HostEvent::Joined(info("stays", 1)));
+        let leaves = stays.membership().register(info("leaves", 1)).await.unwrap();
         assert_eq!(next(&mut hosts).await, HostEvent::Joined(info("leaves", 1)));
 
         proxy.refuse();

@@ -12,7 +12,9 @@ use wasmill_fabric_core::append::{
     self, Action, AppendNumber, Appender, CallId, Found, Input, MessageId, Published, WriterId,
 };
 use wasmill_fabric_models::JetStream;
-use wasmill_fabric_models::jetstream::{Publish, PublishError, PublishResult, ServerConfig, Stop, StreamConfig, Ticket};
+use wasmill_fabric_models::jetstream::{
+    Publish, PublishError, PublishResult, ServerConfig, Stop, StreamConfig, Ticket,
+};
 use wasmill_protocol::{LogSeq, Timestamp};
 
 const STREAM: &str = "log";
@@ -67,9 +69,11 @@ impl ModelLog {
             bytes_max: None,
         };
         server.create_stream(Timestamp(0), stream).unwrap();
+        let mut appender = Appender::new(append::Config::default(), WriterId(7));
+        appender.step(0, Input::Pipeline(!replicated));
         let state = State {
             server,
-            appender: Appender::new(append::Config::default(), WriterId(7)),
+            appender,
             trouble,
             last_number: 0,
             waiting: VecDeque::new(),

@@ -157,9 +157,9 @@ impl Shared {
         let left = before.iter().filter(|(id, incarnation)| living.get(*id) != Some(*incarnation));
         let joined = living.iter().filter(|(id, incarnation)| before.get(*id) != Some(*incarnation));
         left.map(|(id, incarnation)| HostEvent::Left(id.clone(), *incarnation))
-            .chain(joined.map(|(id, incarnation)| {
-                HostEvent::Joined(servers.infos[&(id.clone(), *incarnation)].clone())
-            }))
+            .chain(
+                joined.map(|(id, incarnation)| HostEvent::Joined(servers.infos[&(id.clone(), *incarnation)].clone())),
+            )
             .collect()
     }
 

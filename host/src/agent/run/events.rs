@@ -15,6 +15,7 @@ use crate::channel::{FromSandbox, ToSandbox};
 
 impl Agent {
     pub(super) fn hear_leader(&mut self, message: Message) {
+        self.ended = 0;
         match rmp_serde::from_slice::<ToHost>(&message.payload) {
             Ok(decoded) => {
                 let reply_to = ReplyTo(self.responders.len() as u64);
@@ -92,7 +93,8 @@ impl Agent {
     pub(super) fn resubscribe(&mut self) {
         tracing::warn!(host = %self.info.id, "the subscription has ended, subscribing again");
         self.subscription = None;
-        let subscribe = join::subscribe(Arc::clone(&self.bus), self.info.id.clone());
+        let subscribe = join::subscribe(Arc::clone(&self.bus), self.info.id.clone(), self.ended);
+        self.ended = self.ended.saturating_add(1);
         self.doing.spawn(async move { Done::Subscribed(subscribe.await) });
     }
 

@@ -140,10 +140,12 @@ pub struct Forwarded {
 
 impl ClusterSide {
     /// A process that begins; `writer` and `seed` are its own.
-    pub fn new(writer: u64, seed: u64, lease_ttl_s: i64) -> Self {
+    pub fn new(writer: u64, seed: u64, lease_ttl_s: i64, replicated: bool) -> Self {
         let writer = WriterId(writer);
+        let mut appender = Appender::new(append::Config::default(), writer);
+        appender.step(0, append::Input::Pipeline(!replicated));
         Self {
-            appender: Appender::new(append::Config::default(), writer),
+            appender,
             writer,
             next_append: 1,
             seat: candidate(lease_ttl_s, seed),

@@ -30,11 +30,12 @@ impl World {
     pub(super) fn follower_starts(&mut self, node: usize) {
         let (writer, seed) = (self.rng.draw(), self.rng.draw());
         let ttl_s = self.cluster().lease_ttl_s;
+        let replicated = self.cluster().replicated;
         let skew_us_max = self.cluster().skew_us_max;
         let ahead_us = self.rng.below(skew_us_max + 1);
         let started = &mut self.nodes[node];
         started.life += 1;
-        started.process = Some(Process::new(ahead_us, Some(ClusterSide::new(writer, seed, ttl_s))));
+        started.process = Some(Process::new(ahead_us, Some(ClusterSide::new(writer, seed, ttl_s, replicated))));
         if started.halts > 0 {
             self.marks.hit(Mark::HaltedStarted);
         }

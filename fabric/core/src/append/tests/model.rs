@@ -9,6 +9,8 @@ use crate::retry::Jitter;
 #[derive(Default)]
 struct Model {
     records: Vec<Option<MessageId>>,
+    /// Several servers keep it: a record that names another predecessor is not refused, but ends the log for everybody.
+    replicated: bool,
 }
 
 impl Model {
@@ -21,6 +23,7 @@ impl Model {
             return wrong_last(last);
         }
         if after.is_some() && self.records.last() != Some(&after) {
+            assert!(!self.replicated, "the log takes nothing any more");
             return Published::WrongPredecessor;
         }
         self.records.push(Some(id));
@@ -75,6 +78,7 @@ fn an_outcome_is_what_the_log_says() {
         let mut dice = Jitter(seed);
         let mut roll = move || dice.draw_us(u64::MAX);
         let (mut world, mut appender) = (World::default(), impatient(4, if seed % 2 == 0 { GIVE_UP_US } else { 500 }));
+        world.log.replicated = seed % 4 < 2;
         let (mut expected_last, mut now_us, mut appended) = (0, 0, 0);
         while appended < 30 || appender.pending() > 0 {
             now_us += roll() % 90;
@@ -85,6 +89,10 @@ fn an_outcome_is_what_the_log_says() {
                     expected_last += 1;
                 }
                 3 if roll() % 8 == 0 => world.log.records.push(None),
+                4 if !world.log.replicated && roll() % 4 == 0 => {
+                    // It is seen to be kept by one server, or that cannot be seen for a while.
+                    appender.step(now_us, Input::Pipeline(roll() % 3 > 0));
+                }
                 _ => world.deliver(&mut appender, now_us, roll()),
             }
             world.take(appender.take_ready());
