@@ -120,9 +120,14 @@ fn same_key(lines: &mut Vec<Line>) -> Option<()> {
 }
 
 fn other_task(lines: &mut Vec<Line>) -> Option<()> {
-    let (op, at_us, seen) = answered_tasks(lines).find(|(_, _, seen)| seen.key.is_some())?;
+    let keyed = answered_tasks(lines).filter(|(_, _, seen)| seen.key.is_some());
+    let mut submitted = keyed.filter_map(|(op, at_us, seen)| match asked(lines, op)? {
+        (node, call @ Call::Submit(_)) => Some((node, call, at_us, seen)),
+        _ => None,
+    });
+    let (node, call, at_us, seen) = submitted.next()?;
     let seen = Seen { task: "another".to_owned(), ..seen.clone() };
-    let (node, call) = asked(lines, op)?;
+    drop(submitted);
     append(lines, &node, at_us, call, Answer::Task { status: 200, seen });
     Some(())
 }
