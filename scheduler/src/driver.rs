@@ -9,6 +9,7 @@ mod follower;
 mod forward;
 mod keeper;
 mod leader;
+mod log_watch;
 
 mod dispatch;
 mod specs;
@@ -321,8 +322,12 @@ impl Driver {
     async fn begin(&mut self, shutdown: &CancellationToken) -> Result<Option<Fold>, DriverError> {
         loop {
             match Fold::begin(&self.ground, &self.shared, &mut self.published).await {
-                Ok(fold) => return Ok(Some(fold)),
+                Ok(fold) => {
+                    self.shared.note_log(true);
+                    return Ok(Some(fold));
+                }
                 Err(DriverError::Log(LogError::Unreachable { action, reason })) => {
+                    self.shared.note_log(false);
                     tracing::warn!(%reason, "cannot {action} the log, trying again");
                 }
                 Err(DriverError::Log(LogError::Missing { seq })) if self.was_trimmed(seq).await? => {

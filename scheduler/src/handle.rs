@@ -73,6 +73,8 @@ pub struct Standing {
     pub caught_up: bool,
     /// Set while nothing can be written because the disk is full.
     pub no_space: bool,
+    /// Set while the log does not answer: what this node shows may be old.
+    pub log_silent: bool,
 }
 
 /// What is asked of the driver.
@@ -105,6 +107,14 @@ pub struct Overview {
     pub at: Timestamp,
     /// The record that makes all of this true.
     pub log_seq: LogSeq,
+}
+
+impl Shared {
+    /// Notes whether the log answers.
+    pub(crate) fn note_log(&self, answers: bool) {
+        let note = |standing: &mut Standing| std::mem::replace(&mut standing.log_silent, !answers) == answers;
+        self.standing.send_if_modified(note);
+    }
 }
 
 impl Handle {

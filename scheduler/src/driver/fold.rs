@@ -49,9 +49,14 @@ impl Fold {
         Ok(fold)
     }
 
-    /// Once this node has seen what was there when it began, it answers readers.
+    /// Whether this node has seen what was there when it began.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.chain.last >= self.end
+    }
+
+    /// Once this node has caught up it answers readers.
     fn note_progress(&self, shared: &Shared) {
-        if self.chain.last >= self.end {
+        if self.is_caught_up() {
             shared.standing.send_if_modified(|standing| !std::mem::replace(&mut standing.caught_up, true));
         }
     }

@@ -22,6 +22,7 @@ use super::dispatch::{Dispatch, DispatchResult, encode};
 use super::fold::{Fold, hash, publish_now};
 use super::forward;
 use super::keeper::Keeper;
+use super::log_watch::{LogNews, LogWatch};
 use super::specs::SpecCache;
 use super::trace::Traced;
 use super::waits::Waits;
@@ -143,6 +144,7 @@ impl<'a> Leader<'a> {
         let (sender, mut dispatched) = mpsc::channel(DISPATCH_RESULTS_WAITING_MAX);
         self.dispatched = sender;
         let mut lost = leadership.lost.clone();
+        let mut log_watch = LogWatch::new(&*self.ground.log);
         let (mut asked, mut forwarded, mut reported) = (Vec::new(), Vec::new(), Vec::new());
         self.step(Input::Lead { term: self.term, node: self.node.to_owned() });
         loop {
@@ -150,12 +152,18 @@ impl<'a> Leader<'a> {
             let timeout = self.timeout();
             tokio::select! {
                 Some((appended, effects)) = self.appends.next(), if !self.appends.is_empty() => {
+                    let is_record = effects.record.is_some();
                     if let Some(end) = self.durable(appended, effects, published)? {
                         return Ok(end);
                     }
+                    if is_record { log_watch.heard(); }
                 }
+                news = log_watch.news() => if self.is_replaced(news) { return Ok(LeadershipEnd::Lost) },
                 () = shutdown.cancelled(), if self.appends.is_empty() => return Ok(LeadershipEnd::Shutdown),
-                () = ended(&mut lost) => return Ok(LeadershipEnd::Lost),
+                () = ended(&mut lost) => {
+                    tracing::warn!(term = %self.term, "leadership is lost: the lease has ended");
+                    return Ok(LeadershipEnd::Lost);
+                }
                 count = ears.reports.recv_many(&mut reported, HOST_MESSAGES_AT_ONCE), if self.may_gather() => {
                     if count == 0 { ears = listen(self.ground, self.term).await?; }
                     reported.drain(..).for_each(|message| self.reported(message));
@@ -176,10 +184,30 @@ impl<'a> Leader<'a> {
                 Some(event) = hosts.next() => self.host_changed(event),
                 Some(result) = dispatched.recv() => match result {
                     DispatchResult::Refused(host, attempts) => self.step(Input::AssignRefused { host, attempts }),
-                    DispatchResult::TermSeen(term) if term > self.term => return Ok(LeadershipEnd::Lost),
+                    DispatchResult::TermSeen(term) if term > self.term => {
+                        tracing::warn!(term = %self.term, seen = %term, "leadership is lost: a host knows a later term");
+                        return Ok(LeadershipEnd::Lost);
+                    }
                     DispatchResult::TermSeen(_) => {}
                 },
                 () = tokio::time::sleep(timeout) => self.step(Input::Tick),
+            }
+        }
+    }
+
+    /// Whether somebody else leads, or may: a leader that has nothing to append would not notice otherwise.
+    fn is_replaced(&self, news: LogNews) -> bool {
+        match news {
+            LogNews::Silent => false,
+            LogNews::EndsAt(last) if last <= self.chain.last => false,
+            LogNews::EndsAt(last) => {
+                let appended = self.chain.last;
+                tracing::warn!(term = %self.term, %appended, %last, "leadership is lost: somebody else has appended");
+                true
+            }
+            LogNews::Gone => {
+                tracing::warn!(term = %self.term, "leadership is given up: others may reach the log");
+                true
             }
         }
     }
@@ -346,7 +374,7 @@ impl<'a> Leader<'a> {
         let seq = match appended {
             Ok(seq) => seq,
             Err(error @ (AppendError::Conflict { .. } | AppendError::Unreachable { .. })) => {
-                tracing::warn!(%error, "leadership is lost");
+                tracing::warn!(term = %self.term, %error, "leadership is lost");
                 return Ok(Some(LeadershipEnd::Lost));
             }
             Err(AppendError::NoSpace { .. }) => return Ok(Some(LeadershipEnd::NoSpace)),
@@ -388,6 +416,7 @@ impl<'a> Leader<'a> {
             standing.leading = true;
             standing.caught_up = true;
             standing.no_space = false;
+            standing.log_silent = false;
             news
         });
     }

@@ -134,3 +134,70 @@ async fn without_a_leader_writes_are_refused_and_reads_answered() {
     .await;
     tokio::time::timeout(Duration::from_secs(20), cluster.stop()).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f07_an_idle_leader_that_is_cut_off_from_the_log_gives_its_seat_up() {
+    let cluster = Cluster::start(2).await;
+    cluster.elect(0).await;
+    let [old, new] = cluster.clients();
+    let digest = cluster.upload(new, TASK).await;
+    cluster.nodes[0].log.cut();
+    cluster.gives_up(0).await;
+    cluster.elect(1).await;
+    let made = new.post("/v1/tasks", &json!({"module": digest, "input_text": "echo"})).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    assert_eq!(old.get("/readyz").await.status, 503);
+    cluster.nodes[0].log.heal();
+    until("it follows", async || old.get("/readyz").await.status == 200).await;
+    let path = format!("/v1/tasks/{}", made.json()["id"].as_str().unwrap());
+    assert_eq!(old.get(&path).await.status, 200);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_leader_notices_by_itself_that_somebody_else_leads() {
+    let cluster = Cluster::start(2).await;
+    cluster.elect(0).await;
+    cluster.elect(1).await;
+    cluster.gives_up(0).await;
+    let [old, _] = cluster.clients();
+    until("it follows", async || old.get("/v1/status").await.json()["leader"] == "node-1").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f19_a_node_that_loses_the_log_is_not_ready_and_stands_for_no_election() {
+    let cluster = Cluster::start(2).await;
+    cluster.elect(0).await;
+    let [_, follower] = cluster.clients();
+    assert_eq!(follower.get("/readyz").await.status, 200);
+    cluster.nodes[1].log.cut();
+    let mut standing = cluster.nodes[1].handle.shared().standing.subscribe();
+    standing.wait_for(|standing| standing.log_silent).await.unwrap();
+    assert_eq!(follower.get("/readyz").await.problem(), "503 overloaded");
+    cluster.name(1);
+    // What is asked of it passes through the loop that would stand for election.
+    assert!(cluster.nodes[1].handle.overview().await.is_some());
+    assert_eq!(cluster.won(1), 0, "it would not be able to lead");
+    cluster.nodes[1].log.heal();
+    standing.wait_for(|standing| !standing.log_silent).await.unwrap();
+    standing.wait_for(|standing| standing.leading).await.unwrap();
+    assert_eq!(follower.get("/readyz").await.status, 200);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_stands_for_election_once_it_has_read_the_log() {
+    let mut cluster = Cluster::start(1).await;
+    cluster.elect(0).await;
+    let [client] = cluster.clients();
+    let digest = cluster.upload(client, TASK).await;
+    for number in 0..50 {
+        let made = client.put(&format!("/v1/aliases/a{number}"), &json!({"digest": digest})).await;
+        assert_eq!(made.status, 201, "{made:?}");
+    }
+    let joined = cluster.join().await;
+    cluster.elect(joined).await;
+    assert_eq!(cluster.early(), Vec::<String>::new());
+    cluster.stop().await;
+}

@@ -2,6 +2,7 @@
 
 mod client;
 mod cluster;
+mod faults;
 mod gate;
 mod host;
 

@@ -1,0 +1,123 @@
+//! A node's way to the log, with the limit of a usual NATS server and with faults.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::{self, BoxFuture};
+use futures::{FutureExt, StreamExt, stream};
+use tokio::sync::watch;
+use wasmill_fabric::{AppendError, Log, LogError, LogTail};
+use wasmill_protocol::LogSeq;
+
+/// What fits beside the headers into a message of a NATS server, when nothing else is said.
+const RECORD_BYTES_MAX: usize = 1023 * 1024;
+
+/// What happens to appends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Appends {
+    Pass,
+    /// They never reach the log.
+    Vanish,
+    /// They are durable, and nobody hears of it.
+    Unheard,
+}
+
+/// Everything passes until it is told otherwise.
+pub(crate) struct LogFaults {
+    log: Arc<dyn Log>,
+    cut: watch::Sender<bool>,
+    held: watch::Sender<Option<LogSeq>>,
+    appends: watch::Sender<Appends>,
+}
+
+impl LogFaults {
+    pub(crate) fn new(log: Arc<dyn Log>) -> Self {
+        let appends = watch::Sender::new(Appends::Pass);
+        Self { log, cut: watch::Sender::new(false), held: watch::Sender::new(None), appends }
+    }
+
+    /// The log is out of reach.
+    pub(crate) fn cut(&self) {
+        self.cut.send_replace(true);
+    }
+
+    /// Records after this one do not come.
+    pub(crate) fn hold_after(&self, last: LogSeq) {
+        self.held.send_replace(Some(last));
+    }
+
+    /// Appends from now on are sent and never arrive.
+    pub(crate) fn lose_appends(&self) {
+        self.appends.send_replace(Appends::Vanish);
+    }
+
+    /// Appends from now on arrive, and their acknowledgements are lost.
+    pub(crate) fn lose_acknowledgements(&self) {
+        self.appends.send_replace(Appends::Unheard);
+    }
+
+    /// Everything passes again, first of all what was held back.
+    pub(crate) fn heal(&self) {
+        self.cut.send_replace(false);
+        self.held.send_replace(None);
+        self.appends.send_replace(Appends::Pass);
+    }
+
+    fn reachable(&self, action: &'static str) -> Result<(), LogError> {
+        if *self.cut.borrow() { Err(LogError::Unreachable { action, reason: "cut".to_owned() }) } else { Ok(()) }
+    }
+}
+
+impl Log for LogFaults {
+    fn append(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>> {
+        let (bytes, bytes_max) = (record.len(), self.record_bytes_max());
+        if bytes > bytes_max {
+            return future::ready(Err(AppendError::TooLarge { bytes, bytes_max })).boxed();
+        }
+        let seq = expected_last.next();
+        if let Err(error) = self.reachable("append to") {
+            return future::ready(Err(AppendError::Unreachable { seq, reason: error.to_string() })).boxed();
+        }
+        let appends = *self.appends.borrow();
+        if appends == Appends::Vanish {
+            return future::pending().boxed();
+        }
+        let appended = self.log.append(expected_last, record);
+        if appends == Appends::Pass {
+            return appended;
+        }
+        appended.then(|_| future::pending()).boxed()
+    }
+
+    fn last_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
+        async { self.reachable("find the end of").and(self.log.last_seq().await) }.boxed()
+    }
+
+    fn first_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
+        async { self.reachable("find the beginning of").and(self.log.first_seq().await) }.boxed()
+    }
+
+    /// As over a network: a reader that is cut off hears nothing, and goes on by itself afterwards.
+    fn tail(&self, from: LogSeq) -> LogTail {
+        let (cut, held) = (self.cut.subscribe(), self.held.subscribe());
+        stream::unfold((self.log.tail(from), cut, held), |(mut tail, mut cut, mut held)| async move {
+            let next = tail.next().await?;
+            let seq = next.as_ref().map_or(LogSeq(0), |(seq, _)| *seq);
+            let holds = |held: &Option<LogSeq>| held.is_some_and(|last| seq > last);
+            while *cut.borrow() || holds(&held.borrow()) {
+                cut.wait_for(|cut| !cut).await.ok()?;
+                held.wait_for(|held| !holds(held)).await.ok()?;
+            }
+            Some((next, (tail, cut, held)))
+        })
+        .boxed()
+    }
+
+    fn trim(&self, to: LogSeq) -> BoxFuture<'_, Result<(), LogError>> {
+        self.log.trim(to)
+    }
+
+    fn record_bytes_max(&self) -> usize {
+        RECORD_BYTES_MAX
+    }
+}
