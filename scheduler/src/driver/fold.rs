@@ -81,9 +81,6 @@ impl Fold {
     }
 
     /// Takes in the next record: checks that it follows, and publishes it unless `shared` has seen it before.
-    ///
-    /// A record is valid if its term is that of the latest `TermStarted`, and these only grow: what a leader appended whose time was
-    /// over would show here.
     pub(super) async fn take(
         &mut self,
         seq: LogSeq,
@@ -98,12 +95,8 @@ impl Fold {
         if record.prev_hash != self.chain.hash {
             return Err(DriverError::Chain { seq });
         }
-        let before = self.state.term();
+        check_term(seq, &record, self.state.term())?;
         self.state.apply_record(seq, &record.events);
-        let current = self.state.term();
-        if record.term != current || current < before {
-            return Err(DriverError::TermMixed { seq, found: record.term, current: before });
-        }
         self.chain = self.chain.then(hash(bytes), bytes.len());
         if let Some(event) = record.events.last() {
             shared.clock.not_before(event.at);
@@ -114,9 +107,34 @@ impl Fold {
             }
         }
         publish(shared, published, seq, &Arc::new(record)).await;
+        self.state.read_model_at(keys_are_in_read_model_to(seq));
         self.note_progress(shared);
         Ok(())
     }
+}
+
+/// A record is valid if its term is that of the latest `TermStarted`, which may be its own, and these only grow.
+fn check_term(seq: LogSeq, record: &Record, before: Term) -> Result<(), DriverError> {
+    let mut current = before;
+    for event in &record.events {
+        if let EventBody::TermStarted { term, .. } = event.body {
+            if term <= current {
+                return Err(DriverError::TermMixed { seq, found: term, current });
+            }
+            current = term;
+        }
+    }
+    if record.term != current {
+        return Err(DriverError::TermMixed { seq, found: record.term, current });
+    }
+    Ok(())
+}
+
+/// The records whose idempotency keys the state may forget once the read model shows `seq`. Some that the read model has are kept, so that a key that was
+/// looked up a moment ago need not be looked up again.
+pub(super) fn keys_are_in_read_model_to(seq: LogSeq) -> LogSeq {
+    const KEY_RECORDS_KEPT: u64 = 4096;
+    LogSeq(seq.0.saturating_sub(KEY_RECORDS_KEPT))
 }
 
 /// Whoever began a term last is the leader, as far as the log tells.
@@ -153,3 +171,6 @@ pub(super) fn publish_now(shared: &Shared, published: &mut LogSeq, seq: LogSeq, 
 pub(super) fn hash(bytes: &[u8]) -> Digest {
     Digest(Sha256::digest(bytes).into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use wasmill_scheduler_core::Core;
 use wasmill_scheduler_core::io::{Counters, Input, Ready, ReplyTo};
 
 use super::dispatch::{Dispatch, DispatchResult, encode};
-use super::fold::{Fold, hash, publish_now};
+use super::fold::{Fold, hash, keys_are_in_read_model_to, publish_now};
 use super::forward;
 use super::keeper::Keeper;
 use super::log_watch::{LogNews, LogWatch};
@@ -42,9 +42,6 @@ const HOST_MESSAGES_WAITING_MAX: usize = 1024;
 const FORWARDED_WAITING_MAX: usize = 1024;
 /// Results of dispatches that wait at most.
 const DISPATCH_RESULTS_WAITING_MAX: usize = 1024;
-/// The core remembers idempotency keys of this many records more than the read model needs, so that a key that was looked up a
-/// moment ago need not be looked up again.
-const KEY_RECORDS_KEPT: u64 = 4096;
 /// The longest time without a tick of the core.
 const TICK_MAX: Duration = Duration::from_secs(1);
 
@@ -384,7 +381,7 @@ impl<'a> Leader<'a> {
             publish_now(self.shared, published, seq, &record);
             self.keeper.durable(seq, &self.chain);
             warn_of_benched(&record.events);
-            self.step(Input::ReadModelAt(LogSeq(seq.0.saturating_sub(KEY_RECORDS_KEPT))));
+            self.step(Input::ReadModelAt(keys_are_in_read_model_to(seq)));
             self.announce_leadership();
         }
         effects.traced.durable(self.shared.clock.now());
