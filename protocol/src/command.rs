@@ -245,6 +245,8 @@ pub enum Refusal {
     NoSpace,
     /// This node does not lead.
     NotLeader,
+    /// Leadership has ended before the answer: it may have been done or not.
+    OutcomeUnknown,
 }
 
 /// What is full when no work is taken.

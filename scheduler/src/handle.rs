@@ -67,6 +67,8 @@ pub struct Standing {
     pub leader: Option<String>,
     /// The leader's term.
     pub term: Term,
+    /// The record that began it, or a later one.
+    pub began: LogSeq,
     /// Whether this node leads and answers commands.
     pub leading: bool,
     /// Whether this node has once seen the log up to where it ended when the node began.
@@ -122,12 +124,12 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// The refusal, [`Refusal::Overloaded`] when the driver's queue is full, [`Refusal::NotLeader`] when this node
-    /// lost leadership before the answer was durable: the command may have been done all the same.
+    /// The refusal, [`Refusal::Overloaded`] when the driver's queue is full, [`Refusal::NotLeader`] when nobody
+    /// leads, [`Refusal::OutcomeUnknown`] when leadership was lost before the answer was durable: the command may have been done all the same.
     pub async fn command(&self, command: Command) -> Answer {
         let (answer, answered) = oneshot::channel();
         self.send(Request::Command(Box::new(command), answer))?;
-        answered.await.unwrap_or(Err(Refusal::NotLeader))
+        answered.await.unwrap_or(Err(Refusal::OutcomeUnknown))
     }
 
     /// Asks many things at once, at most [`BATCH_COMMANDS_MAX`]; the answers come in the same order. Waits for room in the driver's queue and for
@@ -140,7 +142,7 @@ impl Handle {
         if self.requests.send(Request::Commands(commands, answer)).await.is_err() {
             return vec![Err(Refusal::NotLeader); count];
         }
-        answered.await.unwrap_or_else(|_| vec![Err(Refusal::NotLeader); count])
+        answered.await.unwrap_or_else(|_| vec![Err(Refusal::OutcomeUnknown); count])
     }
 
     /// Why tasks do not run. Those that are final or unknown are left out.

@@ -42,7 +42,7 @@ impl Fold {
         }
         shared.clock.not_before(state.time());
         if chain.last > LogSeq(0) {
-            note_leader(shared, state.term(), state.leader());
+            note_leader(shared, state.term(), chain.last, state.leader());
         }
         let fold = Self { state, chain, unusable, end };
         fold.note_progress(shared);
@@ -103,7 +103,7 @@ impl Fold {
         }
         for event in &record.events {
             if let EventBody::TermStarted { term, node } = &event.body {
-                note_leader(shared, *term, node);
+                note_leader(shared, *term, seq, node);
             }
         }
         publish(shared, published, seq, &Arc::new(record)).await;
@@ -138,9 +138,10 @@ pub(super) fn keys_are_in_read_model_to(seq: LogSeq) -> LogSeq {
 }
 
 /// Whoever began a term last is the leader, as far as the log tells.
-fn note_leader(shared: &Shared, term: Term, node: &str) {
+fn note_leader(shared: &Shared, term: Term, began: LogSeq, node: &str) {
     shared.standing.send_modify(|standing| {
         standing.term = term;
+        standing.began = began;
         standing.leader = Some(node.to_owned());
     });
 }

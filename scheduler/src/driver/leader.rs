@@ -57,7 +57,7 @@ pub(super) struct Leader<'a> {
     appends: FuturesOrdered<BoxFuture<'static, (Result<LogSeq, AppendError>, Effects)>>,
     waits: Waits,
     responders: HashMap<ReplyTo, Responder>,
-    heard: forward::Heard,
+    heard: forward::HeardBefore,
     specs: SpecCache,
     dispatched: mpsc::Sender<DispatchResult>,
     /// Who asked what is going on.
@@ -109,7 +109,7 @@ impl<'a> Leader<'a> {
             appends: FuturesOrdered::new(),
             waits: Waits::default(),
             responders: HashMap::new(),
-            heard: forward::Heard::default(),
+            heard: forward::HeardBefore::default(),
             specs: SpecCache::default(),
             dispatched,
             overviews: Vec::new(),
@@ -382,7 +382,7 @@ impl<'a> Leader<'a> {
             self.keeper.durable(seq, &self.chain);
             warn_of_benched(&record.events);
             self.step(Input::ReadModelAt(keys_are_in_read_model_to(seq)));
-            self.announce_leadership();
+            self.announce_leadership(seq);
         }
         effects.traced.durable(self.shared.clock.now());
         for (answer, overview) in effects.overviews {
@@ -405,11 +405,13 @@ impl<'a> Leader<'a> {
     }
 
     /// The first durable record of a term holds `TermStarted`: from then on we lead.
-    fn announce_leadership(&self) {
+    fn announce_leadership(&self, seq: LogSeq) {
         self.shared.standing.send_if_modified(|standing| {
             let news = !standing.leading || standing.term != self.term;
             standing.leader = Some(self.node.to_owned());
-            standing.term = self.term;
+            if standing.term != self.term {
+                (standing.term, standing.began) = (self.term, seq);
+            }
             standing.leading = true;
             standing.caught_up = true;
             standing.no_space = false;

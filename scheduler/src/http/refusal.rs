@@ -33,6 +33,10 @@ impl From<Refusal> for Fault {
             }
             Refusal::NoSpace => Self::plain(Code::NoSpace),
             Refusal::NotLeader => Self::plain(Code::NotLeader),
+            Refusal::OutcomeUnknown => Self::new(
+                Code::NotLeader,
+                "leadership has ended before the answer: this may have been done or not, look before asking again",
+            ),
         }
     }
 }

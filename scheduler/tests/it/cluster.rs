@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use wasmill_protocol::Term;
 use wasmill_scheduler::driver::DriverError;
 
-use crate::support::{Answer, Client, Cluster, TASK, until};
+use crate::support::{Answer, Client, Cluster, LogFaults, TASK, until};
 
 /// Submits until it is answered that it was done: with a key that is safe, whoever leads meanwhile.
 async fn submit_until_accepted(client: &Client, task: &Value) -> Answer {
@@ -200,4 +200,54 @@ async fn a_node_stands_for_election_once_it_has_read_the_log() {
     cluster.elect(joined).await;
     assert_eq!(cluster.early(), Vec::<String>::new());
     cluster.stop().await;
+}
+
+/// A follower is asked for everything while the leader hangs over it and another one takes over.
+async fn hangs(fault: impl FnOnce(&LogFaults)) {
+    let cluster = Cluster::start(3).await;
+    cluster.elect(0).await;
+    let [_, here, _] = cluster.clients();
+    let digest = cluster.upload(here, TASK).await;
+    let waits = json!({"module": digest, "input_text": "echo", "delay_ms": 3_600_000});
+    let cancel = format!("/v1/tasks/{}/cancel", here.submit(waits).await["id"].as_str().unwrap());
+    let keyed = json!({"module": digest, "input_text": "echo", "idempotency_key": "k"});
+    let plain = json!({"module": digest, "input_text": "echo"});
+    let (nothing, reader) = (json!({}), json!({"name": "t", "role": "read"}));
+    fault(&cluster.nodes[0].log);
+    let asked = async {
+        tokio::join!(
+            here.post("/v1/tasks", &plain),
+            here.post("/v1/tasks", &keyed),
+            here.post(&cancel, &nothing),
+            here.post("/v1/tenants/default/tokens", &reader),
+        )
+    };
+    let taken_over = async {
+        cluster.nodes[0].log.unanswered().await;
+        cluster.elect(2).await;
+    };
+    let ((plain, with_key, cancelled, token), ()) = tokio::join!(asked, taken_over);
+    assert_eq!((plain.status, with_key.status, token.status), (201, 201, 201), "{plain:?} {with_key:?} {token:?}");
+    assert_eq!((cancelled.status, &cancelled.json()["state"]), (200, &json!("cancelled")));
+    let again = here.post("/v1/tasks", &keyed).await;
+    assert_eq!((again.status, &again.json()["id"]), (200, &with_key.json()["id"]));
+    cluster.nodes[0].log.heal();
+    for client in cluster.clients::<3>() {
+        assert_eq!(here.ended(&plain.json()["id"]).await["state"], "succeeded");
+        until("it shows three tasks", async || {
+            client.get("/v1/tasks").await.json()["items"].as_array().map(Vec::len) == Some(3)
+        })
+        .await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f04_what_a_leader_has_not_recorded_is_asked_of_the_next_one() {
+    hangs(LogFaults::lose_appends).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f04_what_a_leader_has_recorded_without_saying_so_is_found_and_not_done_twice() {
+    hangs(LogFaults::lose_acknowledgements).await;
 }

@@ -22,6 +22,7 @@ use wasmill_scheduler_core::CoreConfig;
 
 pub(crate) use client::{Answer, Client, raw};
 pub(crate) use cluster::Cluster;
+pub(crate) use faults::LogFaults;
 pub(crate) use gate::{COMMAND, FakeGate, TASK, module};
 pub(crate) use host::FakeHost;
 

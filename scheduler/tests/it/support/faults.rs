@@ -28,12 +28,20 @@ pub(crate) struct LogFaults {
     cut: watch::Sender<bool>,
     held: watch::Sender<Option<LogSeq>>,
     appends: watch::Sender<Appends>,
+    /// How many appends were never answered.
+    unanswered: watch::Sender<u64>,
 }
 
 impl LogFaults {
     pub(crate) fn new(log: Arc<dyn Log>) -> Self {
         let appends = watch::Sender::new(Appends::Pass);
-        Self { log, cut: watch::Sender::new(false), held: watch::Sender::new(None), appends }
+        Self {
+            log,
+            cut: watch::Sender::new(false),
+            held: watch::Sender::new(None),
+            appends,
+            unanswered: watch::Sender::new(0),
+        }
     }
 
     /// The log is out of reach.
@@ -54,6 +62,11 @@ impl LogFaults {
     /// Appends from now on arrive, and their acknowledgements are lost.
     pub(crate) fn lose_acknowledgements(&self) {
         self.appends.send_replace(Appends::Unheard);
+    }
+
+    /// Waits until an append was made that is never answered.
+    pub(crate) async fn unanswered(&self) {
+        self.unanswered.subscribe().wait_for(|count| *count > 0).await.unwrap();
     }
 
     /// Everything passes again, first of all what was held back.
@@ -79,14 +92,14 @@ impl Log for LogFaults {
             return future::ready(Err(AppendError::Unreachable { seq, reason: error.to_string() })).boxed();
         }
         let appends = *self.appends.borrow();
-        if appends == Appends::Vanish {
-            return future::pending().boxed();
+        if appends != Appends::Pass {
+            self.unanswered.send_modify(|count| *count += 1);
         }
-        let appended = self.log.append(expected_last, record);
-        if appends == Appends::Pass {
-            return appended;
+        match appends {
+            Appends::Pass => self.log.append(expected_last, record),
+            Appends::Unheard => self.log.append(expected_last, record).then(|_| future::pending()).boxed(),
+            Appends::Vanish => future::pending().boxed(),
         }
-        appended.then(|_| future::pending()).boxed()
     }
 
     fn last_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
