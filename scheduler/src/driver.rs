@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::{AppendError, Blobs, Bus, BusError, Log, LogError, Membership};
 use wasmill_protocol::command::Refusal;
@@ -261,6 +261,7 @@ impl Driver {
             standing,
             published: watch::Sender::new(LogSeq(0)),
             asked: AtomicU64::new(0),
+            leader_asked: Mutex::default(),
         });
         let handle = Handle { requests: sender, shared: Arc::clone(&shared) };
         (Self { config, ground, shared, requests, published: LogSeq(0) }, handle)

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use wasmill_fabric::Blobs;
 use wasmill_protocol::command::{Command, Done, Overload, Refusal};
 use wasmill_protocol::{LogSeq, TaskId, Term, Timestamp};
@@ -56,6 +57,8 @@ pub struct Shared {
     pub published: watch::Sender<LogSeq>,
     /// How much was asked of leaders: gives each asking its number.
     pub asked: AtomicU64,
+    /// When a leader was last asked how far the log goes; locked while it is.
+    pub(crate) leader_asked: Mutex<Option<Instant>>,
 }
 
 /// Where this node stands.
@@ -168,12 +171,20 @@ impl Handle {
 
     /// Makes sure that this node shows everything that anybody has been answered so far. Whether it shows more than `since`.
     ///
-    /// Costs nothing on the leader, which shows everything before it answers.
+    /// Costs nothing on the leader, which shows everything before it answers. On another node whoever comes while the leader is asked waits for the next
+    /// answer, together with all others: a crowd asks no more than one.
     pub async fn catch_up(&self, since: LogSeq) -> bool {
-        if !self.shared.standing.borrow().leading
-            && let Some(overview) = self.overview().await
-        {
-            self.reach(overview.log_seq).await;
+        if self.shared.standing.borrow().leading {
+            return self.position() > since;
+        }
+        let came = Instant::now();
+        let mut asked = self.shared.leader_asked.lock().await;
+        if asked.is_none_or(|at| at < came) {
+            let asks = Instant::now();
+            if let Some(overview) = self.overview().await {
+                self.reach(overview.log_seq).await;
+            }
+            *asked = Some(asks);
         }
         self.position() > since
     }

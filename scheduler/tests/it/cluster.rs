@@ -1,12 +1,13 @@
 //! Several control nodes over one fabric, whose election a test holds in its hands.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wasmill_protocol::Term;
+use wasmill_protocol::{LogSeq, Term};
 use wasmill_scheduler::driver::DriverError;
 
-use crate::support::{Answer, Client, Cluster, LogFaults, TASK, until};
+use crate::support::{Answer, Client, Cluster, LogFaults, Node, TASK, until};
 
 /// Submits until it is answered that it was done: with a key that is safe, whoever leads meanwhile.
 async fn submit_until_accepted(client: &Client, task: &Value) -> Answer {
@@ -250,4 +251,64 @@ async fn f04_what_a_leader_has_not_recorded_is_asked_of_the_next_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f04_what_a_leader_has_recorded_without_saying_so_is_found_and_not_done_twice() {
     hangs(LogFaults::lose_acknowledgements).await;
+}
+
+/// What a node that is held back answers: it may read on once it has asked the leader something.
+async fn answered_behind(node: &Node, request: impl Future<Output = Answer>) -> Answer {
+    let asked = || node.handle.shared().asked.load(Ordering::Relaxed);
+    let before = asked();
+    let reads_on = async {
+        until("the leader is asked", async || asked() > before).await;
+        node.log.heal();
+    };
+    tokio::join!(request, reads_on).0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_behind_catches_up_before_it_says_that_there_is_no_such_thing() {
+    let cluster = Cluster::start(2).await;
+    cluster.elect(0).await;
+    let [leader, follower] = cluster.clients();
+    let behind = &cluster.nodes[1];
+    let falls_behind = || behind.log.hold_after(LogSeq(0));
+    let echo = json!({"module": "app", "input_text": "echo"});
+    let token = json!({"name": "t", "role": "submit"});
+
+    falls_behind();
+    let module = leader.post_bytes("/v1/modules?alias=app", TASK).await.json();
+    let submitted = answered_behind(behind, follower.post("/v1/tasks", &echo)).await;
+    assert_eq!(submitted.status, 201, "{submitted:?}");
+
+    falls_behind();
+    let put = leader.put("/v1/aliases/other", &json!({"digest": module["digest"]})).await;
+    assert_eq!(put.status, 201);
+    let request = follower.request(reqwest::Method::POST, "/v1/tasks").header("content-type", "application/x-ndjson");
+    let lines = answered_behind(behind, follower.send(request.body(r#"{"module":"other"}"#))).await;
+    assert!(lines.text().starts_with(r#"{"id""#), "{}", lines.text());
+
+    falls_behind();
+    let rejected = leader.submit(json!({"module": "app", "input_text": "reject"})).await;
+    assert_eq!(leader.ended(&rejected["id"]).await["state"], "failed");
+    let path = format!("/v1/tasks/{}", rejected["id"].as_str().unwrap());
+    let cancelled = answered_behind(behind, follower.post(&format!("{path}/cancel"), &json!({}))).await;
+    assert_eq!(cancelled.problem(), "409 already_final");
+
+    falls_behind();
+    let rejected = leader.submit(json!({"module": "app", "input_text": "reject"})).await;
+    assert_eq!(leader.ended(&rejected["id"]).await["state"], "failed");
+    let path = format!("/v1/tasks/{}", rejected["id"].as_str().unwrap());
+    let retried = answered_behind(behind, follower.post(&format!("{path}/retry"), &json!({}))).await;
+    assert_eq!(retried.status, 201, "{retried:?}");
+
+    falls_behind();
+    assert_eq!(leader.post("/v1/tenants", &json!({"name": "acme"})).await.status, 201);
+    let made = answered_behind(behind, follower.post("/v1/tenants/acme/tokens", &token)).await;
+    assert_eq!(made.status, 201, "{made:?}");
+
+    falls_behind();
+    let made = leader.post("/v1/tenants/default/tokens", &token).await.json();
+    let newcomer = Client { token: made["token"].as_str().unwrap().to_owned(), ..follower.clone() };
+    let submitted = answered_behind(behind, newcomer.post("/v1/tasks", &echo)).await;
+    assert_eq!(submitted.status, 201, "{submitted:?}");
+    cluster.stop().await;
 }

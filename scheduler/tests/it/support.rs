@@ -21,7 +21,7 @@ use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler_core::CoreConfig;
 
 pub(crate) use client::{Answer, Client, raw};
-pub(crate) use cluster::Cluster;
+pub(crate) use cluster::{Cluster, Node};
 pub(crate) use faults::LogFaults;
 pub(crate) use gate::{COMMAND, FakeGate, TASK, module};
 pub(crate) use host::FakeHost;
