@@ -1,8 +1,10 @@
 //! Several control nodes over one fabric, whose election a test holds in its hands.
 
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use wasmill_protocol::{LogSeq, Term};
 use wasmill_scheduler::driver::DriverError;
@@ -310,5 +312,57 @@ async fn a_node_that_is_behind_catches_up_before_it_says_that_there_is_no_such_t
     let newcomer = Client { token: made["token"].as_str().unwrap().to_owned(), ..follower.clone() };
     let submitted = answered_behind(behind, newcomer.post("/v1/tasks", &echo)).await;
     assert_eq!(submitted.status, 201, "{submitted:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f50_leadership_moves_while_hundreds_are_in_flight() {
+    const TASKS: usize = 600;
+    let cluster = Cluster::start(3).await;
+    cluster.elect(0).await;
+    let clients = cluster.clients::<3>();
+    let digest = cluster.upload(clients[0], TASK).await;
+    let begun = AtomicUsize::new(0);
+    let submitted = stream::iter(0..TASKS).map(|number| {
+        begun.fetch_add(1, Ordering::Relaxed);
+        let task = json!({"module": digest, "input_text": "echo", "idempotency_key": number.to_string()});
+        let client = clients[number % 3];
+        async move {
+            let answer = submit_until_accepted(client, &task).await;
+            assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+            answer.json()["id"].as_str().unwrap().to_owned()
+        }
+    });
+    let moved = async {
+        for (round, next) in [1, 2, 0, 2, 1].into_iter().enumerate() {
+            until("some more are under way", async || begun.load(Ordering::Relaxed) > 100 * round).await;
+            if round % 2 == 0 {
+                cluster.depose_all();
+            }
+            cluster.elect(next).await;
+        }
+    };
+    let (ids, ()) = tokio::join!(submitted.buffer_unordered(32).collect::<Vec<_>>(), moved);
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), TASKS, "each key has a task of its own");
+    for id in &ids {
+        assert_eq!(clients[1].ended(&json!(id)).await["state"], "succeeded");
+    }
+    let mut histories = Vec::new();
+    for client in clients {
+        let mut of_node = BTreeMap::new();
+        let mut page = client.get("/v1/tasks?limit=1000").await.json();
+        for task in page["items"].as_array_mut().unwrap() {
+            let id = task["id"].as_str().unwrap().to_owned();
+            let history = client.get(&format!("/v1/tasks/{id}/events")).await;
+            of_node.insert(id, (history.status, history.text()));
+        }
+        assert_eq!(
+            of_node.keys().collect::<BTreeSet<_>>(),
+            ids.iter().collect(),
+            "none is lost and none was made twice"
+        );
+        histories.push(of_node);
+    }
+    assert!(histories.windows(2).all(|pair| pair[0] == pair[1]), "every node reads the same");
     cluster.stop().await;
 }

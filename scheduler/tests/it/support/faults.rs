@@ -1,11 +1,11 @@
 //! A node's way to the log, with the limit of a usual NATS server and with faults.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use futures::future::{self, BoxFuture};
+use futures::future::{self, BoxFuture, Shared};
 use futures::{FutureExt, StreamExt, stream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use wasmill_fabric::{AppendError, Log, LogError, LogTail};
 use wasmill_protocol::LogSeq;
 
@@ -30,6 +30,8 @@ pub(crate) struct LogFaults {
     appends: watch::Sender<Appends>,
     /// How many appends were never answered.
     unanswered: watch::Sender<u64>,
+    /// Whether the newest append has succeeded.
+    newest: Mutex<Option<Shared<BoxFuture<'static, bool>>>>,
 }
 
 impl LogFaults {
@@ -41,6 +43,7 @@ impl LogFaults {
             held: watch::Sender::new(None),
             appends,
             unanswered: watch::Sender::new(0),
+            newest: Mutex::default(),
         }
     }
 
@@ -76,6 +79,28 @@ impl LogFaults {
         self.appends.send_replace(Appends::Pass);
     }
 
+    /// The log below has one writer in production and cannot tell several apart: what one has called after an append that fails must fail too, also
+    /// where what another has appended meanwhile would let it pass.
+    fn append_in_order(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>> {
+        let (tell, told) = oneshot::channel();
+        let told = told.map(|succeeded| succeeded == Ok(true)).boxed().shared();
+        let before = self.newest.lock().unwrap().replace(told);
+        let in_flight = before.filter(|before| before.clone().now_or_never().is_none());
+        let log = Arc::clone(&self.log);
+        async move {
+            if let Some(before) = in_flight
+                && !before.await
+            {
+                return Err(AppendError::Conflict { expected_last, last: expected_last });
+            }
+            let appended = log.append(expected_last, record).await;
+            // Nobody may come after it, which is fine.
+            let _ = tell.send(appended.is_ok());
+            appended
+        }
+        .boxed()
+    }
+
     fn reachable(&self, action: &'static str) -> Result<(), LogError> {
         if *self.cut.borrow() { Err(LogError::Unreachable { action, reason: "cut".to_owned() }) } else { Ok(()) }
     }
@@ -96,8 +121,8 @@ impl Log for LogFaults {
             self.unanswered.send_modify(|count| *count += 1);
         }
         match appends {
-            Appends::Pass => self.log.append(expected_last, record),
-            Appends::Unheard => self.log.append(expected_last, record).then(|_| future::pending()).boxed(),
+            Appends::Pass => self.append_in_order(expected_last, record),
+            Appends::Unheard => self.append_in_order(expected_last, record).then(|_| future::pending()).boxed(),
             Appends::Vanish => future::pending().boxed(),
         }
     }
