@@ -241,6 +241,13 @@ pub enum Refusal {
         /// How many there may be.
         limit: u64,
     },
+    /// It would be too large for a record of the log.
+    TooLarge {
+        /// About how large it would be.
+        bytes: u64,
+        /// What is taken at most.
+        bytes_max: u64,
+    },
     /// The disk is full; nothing is accepted until there is space.
     NoSpace,
     /// This node does not lead.

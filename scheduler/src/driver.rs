@@ -25,6 +25,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::{AppendError, Blobs, Bus, BusError, Log, LogError, Membership};
 use wasmill_protocol::command::Refusal;
+use wasmill_protocol::limits::INLINE_BYTES_MAX;
 use wasmill_protocol::record::RecordError;
 use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_scheduler_core::CoreConfig;
@@ -261,6 +262,7 @@ impl Driver {
             standing,
             published: watch::Sender::new(LogSeq(0)),
             asked: AtomicU64::new(0),
+            command_bytes_max: command_bytes_max(&ground),
             leader_asked: Mutex::default(),
         });
         let handle = Handle { requests: sender, shared: Arc::clone(&shared) };
@@ -362,6 +364,13 @@ impl Driver {
             }
         }
     }
+}
+
+/// What a command may take, so that a record can hold what it does, and a message to another node or to a host as well.
+fn command_bytes_max(ground: &Ground) -> usize {
+    /// For what goes along: a checkpoint, and what is around the task.
+    const ALONG_BYTES: usize = INLINE_BYTES_MAX as usize + 4 * 1024;
+    ground.log.record_bytes_max().min(ground.bus.payload_bytes_max()).saturating_sub(ALONG_BYTES)
 }
 
 /// The wait before a log that cannot be reached is tried again.

@@ -1,5 +1,7 @@
 //! What everything but the driver holds: ask the leader, look things up, wait for an end.
 
+mod size;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -57,6 +59,8 @@ pub struct Shared {
     pub published: watch::Sender<LogSeq>,
     /// How much was asked of leaders: gives each asking its number.
     pub asked: AtomicU64,
+    /// What a command may take.
+    pub(crate) command_bytes_max: usize,
     /// When a leader was last asked how far the log goes; locked while it is.
     pub(crate) leader_asked: Mutex<Option<Instant>>,
 }
@@ -127,9 +131,12 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// The refusal, [`Refusal::Overloaded`] when the driver's queue is full, [`Refusal::NotLeader`] when nobody
+    /// The refusal, [`Refusal::TooLarge`] when no record could hold it, [`Refusal::Overloaded`] when the driver's queue is full, [`Refusal::NotLeader`] when nobody
     /// leads, [`Refusal::OutcomeUnknown`] when leadership was lost before the answer was durable: the command may have been done all the same.
     pub async fn command(&self, command: Command) -> Answer {
+        if let Some(refusal) = self.too_large(&command) {
+            return Err(refusal);
+        }
         let (answer, answered) = oneshot::channel();
         self.send(Request::Command(Box::new(command), answer))?;
         answered.await.unwrap_or(Err(Refusal::OutcomeUnknown))
@@ -139,6 +146,17 @@ impl Handle {
     /// the read model to catch up, which is how a bulk submission is slowed down.
     pub async fn commands(&self, commands: Vec<Command>) -> Vec<Answer> {
         assert!(commands.len() <= BATCH_COMMANDS_MAX, "a batch has at most {BATCH_COMMANDS_MAX} commands");
+        let refused: Vec<_> = commands.iter().map(|command| self.too_large(command)).collect();
+        let fitting = commands.into_iter().zip(&refused).filter(|(_, refused)| refused.is_none());
+        let mut answers = self.decided(fitting.map(|(command, _)| command).collect()).await.into_iter();
+        let mut answer = |refused: Option<Refusal>| match refused {
+            Some(refusal) => Err(refusal),
+            None => answers.next().unwrap_or(Err(Refusal::OutcomeUnknown)),
+        };
+        refused.into_iter().map(&mut answer).collect()
+    }
+
+    async fn decided(&self, commands: Vec<Command>) -> Vec<Answer> {
         let count = commands.len();
         self.shared.read_model.caught_up().await;
         let (answer, answered) = oneshot::channel();
@@ -146,6 +164,11 @@ impl Handle {
             return vec![Err(Refusal::NotLeader); count];
         }
         answered.await.unwrap_or_else(|_| vec![Err(Refusal::OutcomeUnknown); count])
+    }
+
+    fn too_large(&self, command: &Command) -> Option<Refusal> {
+        let (bytes, bytes_max) = (size::at_most(command), self.shared.command_bytes_max);
+        (bytes > bytes_max).then_some(Refusal::TooLarge { bytes: bytes as u64, bytes_max: bytes_max as u64 })
     }
 
     /// Why tasks do not run. Those that are final or unknown are left out.

@@ -18,10 +18,10 @@ use tokio::time::Instant;
 use wasmill_fabric::{Bus, BusError, Responder};
 use wasmill_protocol::LogSeq;
 use wasmill_protocol::command::{Command, Overload, Refusal, Reply};
-use wasmill_protocol::message::control::{self, ControlAnswer, ControlCall, ControlRequest};
+use wasmill_protocol::message::control::{self, ControlAnswer, ControlCall, ControlRequest, LeaderOverview};
 
 use super::dispatch::encode;
-use crate::handle::{Answer, Request, Shared};
+use crate::handle::{Answer, Overview, Request, Shared};
 
 use doubt::{Doubt, Effect};
 
@@ -91,8 +91,8 @@ impl Forwarder {
                 }
             }
             Request::Overview(answer) => {
-                if let Some(ControlAnswer::Overview(overview)) = self.ask(ControlRequest::Overview).await {
-                    let _ = answer.send(wire::overview(*overview));
+                if let Some(overview) = self.overview().await {
+                    let _ = answer.send(overview);
                 }
             }
         }
@@ -154,6 +154,24 @@ impl Forwarder {
             Effect::Done(done) => Some(Ok((*self.shared.published.borrow(), done))),
             Effect::NotDone => None,
             Effect::Unclear => Some(Err(Refusal::OutcomeUnknown)),
+        }
+    }
+
+    /// What is going on, with all hosts, in as many messages as that takes.
+    async fn overview(&self) -> Option<Overview> {
+        let mut overview: Option<LeaderOverview> = None;
+        loop {
+            let last = overview.as_ref().and_then(|overview| overview.hosts.last());
+            let next = last.map(|host| ControlRequest::OverviewAfter(host.info.id.clone()));
+            let answer = self.ask(next.unwrap_or(ControlRequest::Overview)).await;
+            let Some(ControlAnswer::Overview(mut next)) = answer else { return None };
+            if let Some(before) = overview {
+                next.hosts.splice(..0, before.hosts);
+            }
+            if !next.hosts_follow {
+                return Some(wire::overview(*next));
+            }
+            overview = Some(*next);
         }
     }
 
@@ -251,6 +269,7 @@ pub(super) fn received(
     payload: &[u8],
     responder: Responder,
     heard: &mut HeardBefore,
+    bytes_max: usize,
 ) -> Option<(Request, impl Future<Output = ()> + use<>)> {
     let ControlCall { asker, number, request } = rmp_serde::from_slice(payload)
         .inspect_err(|error| tracing::warn!(%error, "another node's request is not readable"))
@@ -259,7 +278,7 @@ pub(super) fn received(
         tracing::debug!(asker, number, "another node's request came twice");
         return None;
     }
-    let (request, answered) = wire::receive(request);
+    let (request, answered) = wire::receive(request, bytes_max);
     let respond = async move {
         let answer = answered.await.unwrap_or(ControlAnswer::LeadershipLost);
         responder.respond(encode(&answer));

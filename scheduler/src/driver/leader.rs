@@ -38,6 +38,8 @@ const REQUESTS_AT_ONCE: usize = 256;
 const HOST_MESSAGES_AT_ONCE: usize = 64;
 /// Messages of hosts that wait at most; hosts send again what is lost.
 const HOST_MESSAGES_WAITING_MAX: usize = 1024;
+/// What a record has beside what a host has reported.
+const REPORT_AROUND_BYTES: usize = 4 * 1024;
 /// Requests of other control nodes that wait at most.
 const FORWARDED_WAITING_MAX: usize = 1024;
 /// Results of dispatches that wait at most.
@@ -252,20 +254,25 @@ impl<'a> Leader<'a> {
     /// Another node asks for its clients.
     fn forwarded(&mut self, message: Message) {
         let Some(responder) = message.responder else { return };
-        if let Some((request, respond)) = forward::received(&message.payload, responder, &mut self.heard) {
+        let bytes_max = self.ground.bus.payload_bytes_max();
+        if let Some((request, respond)) = forward::received(&message.payload, responder, &mut self.heard, bytes_max) {
             self.asked(request);
             tokio::spawn(respond);
         }
     }
 
     fn reported(&mut self, message: Message) {
-        let decoded: FromHost = match rmp_serde::from_slice(&message.payload) {
+        let mut decoded: FromHost = match rmp_serde::from_slice(&message.payload) {
             Ok(decoded) => decoded,
             Err(error) => {
                 tracing::warn!(%error, "a host's report is not readable");
                 return;
             }
         };
+        let bytes_max = self.ground.log.record_bytes_max().saturating_sub(REPORT_AROUND_BYTES);
+        if message.payload.len() > bytes_max {
+            drop_too_large(&mut decoded, bytes_max);
+        }
         let reply_to = self.waits.number();
         if let Some(responder) = message.responder {
             self.responders.insert(reply_to, responder);
@@ -419,6 +426,18 @@ impl<'a> Leader<'a> {
             news
         });
     }
+}
+
+/// Drops what no record could hold, as if it was lost: the host's heartbeats tell that the attempt is gone.
+fn drop_too_large(message: &mut FromHost, bytes_max: usize) {
+    let host = message.host.clone();
+    message.reports.retain(|report| {
+        let bytes = encode(report).len();
+        if bytes > bytes_max {
+            tracing::warn!(%host, bytes, bytes_max, "a host's report is too large for the log, and is dropped");
+        }
+        bytes <= bytes_max
+    });
 }
 
 fn named(counters: Counters) -> BTreeMap<String, u64> {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
-use wasmill_protocol::{LogSeq, Term};
+use wasmill_protocol::message::HostInfo;
+use wasmill_protocol::{HostId, LogSeq, Term};
 use wasmill_scheduler::driver::DriverError;
 
-use crate::support::{Answer, Client, Cluster, LogFaults, Node, TASK, until};
+use crate::support::{Answer, Client, Cluster, LogFaults, Node, SPRAWLING, TASK, until};
 
 /// Submits until it is answered that it was done: with a key that is safe, whoever leads meanwhile.
 async fn submit_until_accepted(client: &Client, task: &Value) -> Answer {
@@ -364,5 +365,46 @@ async fn f50_leadership_moves_while_hundreds_are_in_flight() {
         histories.push(of_node);
     }
     assert!(histories.windows(2).all(|pair| pair[0] == pair[1]), "every node reads the same");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f41_what_no_record_could_hold_is_refused_at_the_door() {
+    let cluster = Cluster::start(2).await;
+    cluster.elect(0).await;
+    for client in cluster.clients::<2>() {
+        let refused = client.post_bytes("/v1/modules", SPRAWLING).await;
+        assert_eq!(refused.problem(), "413 body_too_large", "{}", client.base);
+        assert!(refused.json()["limit"].as_u64().is_some_and(|limit| limit < 1 << 20), "{refused:?}");
+        assert_eq!(client.get("/readyz").await.status, 200);
+        cluster.upload(client, TASK).await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_follows_shows_more_hosts_than_a_message_holds() {
+    const HOSTS: usize = 3_000;
+    let cluster = Cluster::start(2).await;
+    cluster.elect(0).await;
+    let [leader, follower] = cluster.clients();
+    let mut registrations = Vec::new();
+    for number in 0..HOSTS {
+        let labels = BTreeMap::from([("rack".to_owned(), "x".repeat(250))]);
+        let host = HostInfo { id: HostId::from(&*format!("many-{number:04}")), labels, ..HostInfo::default() };
+        registrations.push(cluster.ground.membership.register(host).await.unwrap());
+    }
+    let count = async |client: &Client| client.get("/v1/status").await.json()["hosts"].as_u64();
+    until("the leader knows all hosts", async || count(leader).await == Some(1 + HOSTS as u64)).await;
+    assert_eq!(count(follower).await, Some(1 + HOSTS as u64));
+    let mut seen = Vec::new();
+    let mut next = json!("a");
+    while let Some(cursor) = next.as_str() {
+        let page = follower.get(&format!("/v1/hosts?limit=1000&cursor={cursor}")).await.json();
+        seen.extend(page["items"].as_array().unwrap().iter().map(|host| host["id"].as_str().unwrap().to_owned()));
+        next = page["next"].clone();
+    }
+    let expect: BTreeSet<_> = (0..HOSTS).map(|number| format!("many-{number:04}")).chain(["fake".to_owned()]).collect();
+    assert_eq!(seen, expect.into_iter().collect::<Vec<_>>(), "all of them, in order");
     cluster.stop().await;
 }

@@ -23,7 +23,7 @@ use wasmill_scheduler_core::CoreConfig;
 pub(crate) use client::{Answer, Client, raw};
 pub(crate) use cluster::{Cluster, Node};
 pub(crate) use faults::LogFaults;
-pub(crate) use gate::{COMMAND, FakeGate, TASK, module};
+pub(crate) use gate::{COMMAND, FakeGate, SPRAWLING, TASK, module};
 pub(crate) use host::FakeHost;
 
 /// A control node with one host in this process; everything ends when it is dropped.

@@ -24,7 +24,7 @@ use wasmill_scheduler::http::{HttpConfig, bootstrap_admin, serve};
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler_core::CoreConfig;
 
-use super::faults::LogFaults;
+use super::faults::{LogFaults, SmallBus};
 use super::{Client, FakeGate, FakeHost};
 
 /// Several control nodes and one host.
@@ -32,7 +32,7 @@ pub(crate) struct Cluster {
     election: Arc<Election>,
     pub(crate) nodes: Vec<Node>,
     host: Mutex<Option<FakeHost>>,
-    ground: Ground,
+    pub(crate) ground: Ground,
     _dir: TempDir,
 }
 
@@ -191,7 +191,8 @@ impl Node {
             seed,
         };
         let log = Arc::new(LogFaults::new(Arc::clone(&ground.log)));
-        let ground = Ground { log: Arc::clone(&log) as _, ..ground };
+        let bus = Arc::new(SmallBus(Arc::clone(&ground.bus)));
+        let ground = Ground { log: Arc::clone(&log) as _, bus, ..ground };
         let (driver, handle) = Driver::new(config, ground, read_model);
         election.handles.lock().unwrap().insert(name.clone(), handle.clone());
         let stop = CancellationToken::new();

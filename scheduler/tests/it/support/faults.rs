@@ -1,16 +1,19 @@
-//! A node's way to the log, with the limit of a usual NATS server and with faults.
+//! A node's ways to the log and to others, with the limits of a usual NATS server, and with faults.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{self, BoxFuture, Shared};
 use futures::{FutureExt, StreamExt, stream};
 use tokio::sync::{oneshot, watch};
-use wasmill_fabric::{AppendError, Log, LogError, LogTail};
+use wasmill_fabric::{AppendError, Bus, BusError, Log, LogError, LogTail, Subscription};
 use wasmill_protocol::LogSeq;
 
-/// What fits beside the headers into a message of a NATS server, when nothing else is said.
-const RECORD_BYTES_MAX: usize = 1023 * 1024;
+/// What a NATS server takes, when nothing else is said.
+const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+/// What fits beside the headers into such a message.
+const RECORD_BYTES_MAX: usize = PAYLOAD_BYTES_MAX - 1024;
 
 /// What happens to appends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,5 +160,43 @@ impl Log for LogFaults {
 
     fn record_bytes_max(&self) -> usize {
         RECORD_BYTES_MAX
+    }
+}
+
+/// A bus that carries no more in one message than a NATS server.
+pub(crate) struct SmallBus(pub(crate) Arc<dyn Bus>);
+
+fn fits(subject: &str, payload: &Bytes) -> Result<(), BusError> {
+    let (bytes, bytes_max) = (payload.len(), PAYLOAD_BYTES_MAX);
+    if bytes <= bytes_max { Ok(()) } else { Err(BusError::TooLarge { subject: subject.to_owned(), bytes, bytes_max }) }
+}
+
+impl Bus for SmallBus {
+    fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, BusError>> {
+        if let Err(error) = fits(subject, &payload) {
+            return future::ready(Err(error)).boxed();
+        }
+        let (answer, subject) = (self.0.request(subject, payload, timeout), subject.to_owned());
+        // An answer that is too large never comes.
+        async move { answer.await.and_then(|answer| fits(&subject, &answer).map(|()| answer)) }.boxed()
+    }
+
+    fn publish(&self, subject: &str, payload: Bytes) -> BoxFuture<'static, Result<(), BusError>> {
+        match fits(subject, &payload) {
+            Ok(()) => self.0.publish(subject, payload),
+            Err(error) => future::ready(Err(error)).boxed(),
+        }
+    }
+
+    fn subscribe(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>> {
+        self.0.subscribe(subject, capacity)
+    }
+
+    fn subscribe_shared(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>> {
+        self.0.subscribe_shared(subject, capacity)
+    }
+
+    fn payload_bytes_max(&self) -> usize {
+        PAYLOAD_BYTES_MAX
     }
 }
