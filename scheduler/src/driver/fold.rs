@@ -137,12 +137,17 @@ pub(super) fn keys_are_in_read_model_to(seq: LogSeq) -> LogSeq {
     LogSeq(seq.0.saturating_sub(KEY_RECORDS_KEPT))
 }
 
-/// Whoever began a term last is the leader, as far as the log tells.
+/// Whoever began a term last is the leader, as far as the log tells. A node that reads the log anew knows of later ones than it comes by first.
 fn note_leader(shared: &Shared, term: Term, began: LogSeq, node: &str) {
-    shared.standing.send_modify(|standing| {
-        standing.term = term;
-        standing.began = began;
+    shared.standing.send_if_modified(|standing| {
+        if term < standing.term {
+            return false;
+        }
+        if term > standing.term {
+            (standing.term, standing.began) = (term, began);
+        }
         standing.leader = Some(node.to_owned());
+        true
     });
 }
 

@@ -147,10 +147,11 @@ impl Forwarder {
     async fn clear_up(&self, doubt: Doubt, command: &Command, deadline: Instant) -> Option<Answer> {
         let mut standing = self.shared.standing.subscribe();
         let later = standing.wait_for(|standing| standing.term > doubt.term);
-        if !matches!(tokio::time::timeout_at(deadline, later).await, Ok(Ok(_))) {
-            return Some(Err(Refusal::OutcomeUnknown));
-        }
-        match doubt::effect(&self.shared, doubt, command).await {
+        let began = match tokio::time::timeout_at(deadline, later).await {
+            Ok(Ok(standing)) => standing.began,
+            Ok(Err(_)) | Err(_) => return Some(Err(Refusal::OutcomeUnknown)),
+        };
+        match doubt::effect(&self.shared, doubt, began, command).await {
             Effect::Done(done) => Some(Ok((*self.shared.published.borrow(), done))),
             Effect::NotDone => None,
             Effect::Unclear => Some(Err(Refusal::OutcomeUnknown)),

@@ -29,9 +29,9 @@ pub(super) enum Effect {
     Unclear,
 }
 
-/// Looks for what a command has done, on a node that has read where a later term begins.
-pub(super) async fn effect(shared: &Shared, doubt: Doubt, command: &Command) -> Effect {
-    if shared.standing.borrow().began <= doubt.position.next() {
+/// Looks for what a command has done, on a node that has read that a later term `began`.
+pub(super) async fn effect(shared: &Shared, doubt: Doubt, began: LogSeq, command: &Command) -> Effect {
+    if began <= doubt.position.next() {
         // Nothing at all was recorded in between.
         return Effect::NotDone;
     }
