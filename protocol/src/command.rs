@@ -241,10 +241,19 @@ pub enum Refusal {
         /// How many there may be.
         limit: u64,
     },
+    /// It would be too large for a record of the log.
+    TooLarge {
+        /// About how large it would be.
+        bytes: u64,
+        /// What is taken at most.
+        bytes_max: u64,
+    },
     /// The disk is full; nothing is accepted until there is space.
     NoSpace,
     /// This node does not lead.
     NotLeader,
+    /// Leadership has ended before the answer: it may have been done or not.
+    OutcomeUnknown,
 }
 
 /// What is full when no work is taken.

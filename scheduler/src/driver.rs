@@ -9,6 +9,7 @@ mod follower;
 mod forward;
 mod keeper;
 mod leader;
+mod log_watch;
 
 mod dispatch;
 mod specs;
@@ -20,10 +21,11 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::{AppendError, Blobs, Bus, BusError, Log, LogError, Membership};
 use wasmill_protocol::command::Refusal;
+use wasmill_protocol::limits::INLINE_BYTES_MAX;
 use wasmill_protocol::record::RecordError;
 use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_scheduler_core::CoreConfig;
@@ -260,6 +262,8 @@ impl Driver {
             standing,
             published: watch::Sender::new(LogSeq(0)),
             asked: AtomicU64::new(0),
+            command_bytes_max: command_bytes_max(&ground),
+            leader_asked: Mutex::default(),
         });
         let handle = Handle { requests: sender, shared: Arc::clone(&shared) };
         (Self { config, ground, shared, requests, published: LogSeq(0) }, handle)
@@ -321,8 +325,12 @@ impl Driver {
     async fn begin(&mut self, shutdown: &CancellationToken) -> Result<Option<Fold>, DriverError> {
         loop {
             match Fold::begin(&self.ground, &self.shared, &mut self.published).await {
-                Ok(fold) => return Ok(Some(fold)),
+                Ok(fold) => {
+                    self.shared.note_log(true);
+                    return Ok(Some(fold));
+                }
                 Err(DriverError::Log(LogError::Unreachable { action, reason })) => {
+                    self.shared.note_log(false);
                     tracing::warn!(%reason, "cannot {action} the log, trying again");
                 }
                 Err(DriverError::Log(LogError::Missing { seq })) if self.was_trimmed(seq).await? => {
@@ -356,6 +364,13 @@ impl Driver {
             }
         }
     }
+}
+
+/// What a command may take, so that a record can hold what it does, and a message to another node or to a host as well.
+fn command_bytes_max(ground: &Ground) -> usize {
+    /// For what goes along: a checkpoint, and what is around the task.
+    const ALONG_BYTES: usize = INLINE_BYTES_MAX as usize + 4 * 1024;
+    ground.log.record_bytes_max().min(ground.bus.payload_bytes_max()).saturating_sub(ALONG_BYTES)
 }
 
 /// The wait before a log that cannot be reached is tried again.

@@ -1,11 +1,14 @@
 //! What everything but the driver holds: ask the leader, look things up, wait for an end.
 
+mod size;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use wasmill_fabric::Blobs;
 use wasmill_protocol::command::{Command, Done, Overload, Refusal};
 use wasmill_protocol::{LogSeq, TaskId, Term, Timestamp};
@@ -56,6 +59,10 @@ pub struct Shared {
     pub published: watch::Sender<LogSeq>,
     /// How much was asked of leaders: gives each asking its number.
     pub asked: AtomicU64,
+    /// What a command may take.
+    pub(crate) command_bytes_max: usize,
+    /// When a leader was last asked how far the log goes; locked while it is.
+    pub(crate) leader_asked: Mutex<Option<Instant>>,
 }
 
 /// Where this node stands.
@@ -67,12 +74,16 @@ pub struct Standing {
     pub leader: Option<String>,
     /// The leader's term.
     pub term: Term,
+    /// The record that began it, or a later one.
+    pub began: LogSeq,
     /// Whether this node leads and answers commands.
     pub leading: bool,
     /// Whether this node has once seen the log up to where it ended when the node began.
     pub caught_up: bool,
     /// Set while nothing can be written because the disk is full.
     pub no_space: bool,
+    /// Set while the log does not answer: what this node shows may be old.
+    pub log_silent: bool,
 }
 
 /// What is asked of the driver.
@@ -107,30 +118,57 @@ pub struct Overview {
     pub log_seq: LogSeq,
 }
 
+impl Shared {
+    /// Notes whether the log answers.
+    pub(crate) fn note_log(&self, answers: bool) {
+        let note = |standing: &mut Standing| std::mem::replace(&mut standing.log_silent, !answers) == answers;
+        self.standing.send_if_modified(note);
+    }
+}
+
 impl Handle {
     /// Asks the leader and waits until the answer is durable.
     ///
     /// # Errors
     ///
-    /// The refusal, [`Refusal::Overloaded`] when the driver's queue is full, [`Refusal::NotLeader`] when this node
-    /// lost leadership before the answer was durable: the command may have been done all the same.
+    /// The refusal, [`Refusal::TooLarge`] when no record could hold it, [`Refusal::Overloaded`] when the driver's queue is full, [`Refusal::NotLeader`] when nobody
+    /// leads, [`Refusal::OutcomeUnknown`] when leadership was lost before the answer was durable: the command may have been done all the same.
     pub async fn command(&self, command: Command) -> Answer {
+        if let Some(refusal) = self.too_large(&command) {
+            return Err(refusal);
+        }
         let (answer, answered) = oneshot::channel();
         self.send(Request::Command(Box::new(command), answer))?;
-        answered.await.unwrap_or(Err(Refusal::NotLeader))
+        answered.await.unwrap_or(Err(Refusal::OutcomeUnknown))
     }
 
     /// Asks many things at once, at most [`BATCH_COMMANDS_MAX`]; the answers come in the same order. Waits for room in the driver's queue and for
     /// the read model to catch up, which is how a bulk submission is slowed down.
     pub async fn commands(&self, commands: Vec<Command>) -> Vec<Answer> {
         assert!(commands.len() <= BATCH_COMMANDS_MAX, "a batch has at most {BATCH_COMMANDS_MAX} commands");
+        let refused: Vec<_> = commands.iter().map(|command| self.too_large(command)).collect();
+        let fitting = commands.into_iter().zip(&refused).filter(|(_, refused)| refused.is_none());
+        let mut answers = self.decided(fitting.map(|(command, _)| command).collect()).await.into_iter();
+        let mut answer = |refused: Option<Refusal>| match refused {
+            Some(refusal) => Err(refusal),
+            None => answers.next().unwrap_or(Err(Refusal::OutcomeUnknown)),
+        };
+        refused.into_iter().map(&mut answer).collect()
+    }
+
+    async fn decided(&self, commands: Vec<Command>) -> Vec<Answer> {
         let count = commands.len();
         self.shared.read_model.caught_up().await;
         let (answer, answered) = oneshot::channel();
         if self.requests.send(Request::Commands(commands, answer)).await.is_err() {
             return vec![Err(Refusal::NotLeader); count];
         }
-        answered.await.unwrap_or_else(|_| vec![Err(Refusal::NotLeader); count])
+        answered.await.unwrap_or_else(|_| vec![Err(Refusal::OutcomeUnknown); count])
+    }
+
+    fn too_large(&self, command: &Command) -> Option<Refusal> {
+        let (bytes, bytes_max) = (size::at_most(command), self.shared.command_bytes_max);
+        (bytes > bytes_max).then_some(Refusal::TooLarge { bytes: bytes as u64, bytes_max: bytes_max as u64 })
     }
 
     /// Why tasks do not run. Those that are final or unknown are left out.
@@ -156,12 +194,20 @@ impl Handle {
 
     /// Makes sure that this node shows everything that anybody has been answered so far. Whether it shows more than `since`.
     ///
-    /// Costs nothing on the leader, which shows everything before it answers.
+    /// Costs nothing on the leader, which shows everything before it answers. On another node whoever comes while the leader is asked waits for the next
+    /// answer, together with all others: a crowd asks no more than one.
     pub async fn catch_up(&self, since: LogSeq) -> bool {
-        if !self.shared.standing.borrow().leading
-            && let Some(overview) = self.overview().await
-        {
-            self.reach(overview.log_seq).await;
+        if self.shared.standing.borrow().leading {
+            return self.position() > since;
+        }
+        let came = Instant::now();
+        let mut asked = self.shared.leader_asked.lock().await;
+        if asked.is_none_or(|at| at < came) {
+            let asks = Instant::now();
+            if let Some(overview) = self.overview().await {
+                self.reach(overview.log_seq).await;
+            }
+            *asked = Some(asks);
         }
         self.position() > since
     }

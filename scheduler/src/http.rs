@@ -14,6 +14,7 @@ mod front;
 pub mod gate;
 mod ids;
 mod json;
+mod look;
 mod metrics;
 mod modules;
 mod openapi;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::HostInfo;
 use crate::command::{Command, Reply};
-use crate::ids::{LogSeq, TaskId, TenantName, Term};
+use crate::ids::{HostId, LogSeq, TaskId, TenantName, Term};
 use crate::snapshot::BenchedRow;
 use crate::time::Timestamp;
 
@@ -33,6 +33,8 @@ pub enum ControlRequest {
     Explain(Vec<TaskId>),
     /// What is going on? Answered with [`ControlAnswer::Overview`].
     Overview,
+    /// The same, but only of hosts after this one: asked when an overview said that there are more.
+    OverviewAfter(HostId),
 }
 
 /// What the leader answers.
@@ -64,8 +66,10 @@ pub struct Explained {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LeaderOverview {
-    /// The hosts.
+    /// The hosts by id, as many as a message holds.
     pub hosts: Vec<HostSeen>,
+    /// Whether more hosts come after the last of these.
+    pub hosts_follow: bool,
     /// Tasks that wait for a time or a retry.
     pub waiting: u64,
     /// Tasks that could start.

@@ -42,16 +42,21 @@ impl Fold {
         }
         shared.clock.not_before(state.time());
         if chain.last > LogSeq(0) {
-            note_leader(shared, state.term(), state.leader());
+            note_leader(shared, state.term(), chain.last, state.leader());
         }
         let fold = Self { state, chain, unusable, end };
         fold.note_progress(shared);
         Ok(fold)
     }
 
-    /// Once this node has seen what was there when it began, it answers readers.
+    /// Whether this node has seen what was there when it began.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.chain.last >= self.end
+    }
+
+    /// Once this node has caught up it answers readers.
     fn note_progress(&self, shared: &Shared) {
-        if self.chain.last >= self.end {
+        if self.is_caught_up() {
             shared.standing.send_if_modified(|standing| !std::mem::replace(&mut standing.caught_up, true));
         }
     }
@@ -76,9 +81,6 @@ impl Fold {
     }
 
     /// Takes in the next record: checks that it follows, and publishes it unless `shared` has seen it before.
-    ///
-    /// A record is valid if its term is that of the latest `TermStarted`, and these only grow: what a leader appended whose time was
-    /// over would show here.
     pub(super) async fn take(
         &mut self,
         seq: LogSeq,
@@ -93,32 +95,59 @@ impl Fold {
         if record.prev_hash != self.chain.hash {
             return Err(DriverError::Chain { seq });
         }
-        let before = self.state.term();
+        check_term(seq, &record, self.state.term())?;
         self.state.apply_record(seq, &record.events);
-        let current = self.state.term();
-        if record.term != current || current < before {
-            return Err(DriverError::TermMixed { seq, found: record.term, current: before });
-        }
         self.chain = self.chain.then(hash(bytes), bytes.len());
         if let Some(event) = record.events.last() {
             shared.clock.not_before(event.at);
         }
         for event in &record.events {
             if let EventBody::TermStarted { term, node } = &event.body {
-                note_leader(shared, *term, node);
+                note_leader(shared, *term, seq, node);
             }
         }
         publish(shared, published, seq, &Arc::new(record)).await;
+        self.state.read_model_at(keys_are_in_read_model_to(seq));
         self.note_progress(shared);
         Ok(())
     }
 }
 
-/// Whoever began a term last is the leader, as far as the log tells.
-fn note_leader(shared: &Shared, term: Term, node: &str) {
-    shared.standing.send_modify(|standing| {
-        standing.term = term;
+/// A record is valid if its term is that of the latest `TermStarted`, which may be its own, and these only grow.
+fn check_term(seq: LogSeq, record: &Record, before: Term) -> Result<(), DriverError> {
+    let mut current = before;
+    for event in &record.events {
+        if let EventBody::TermStarted { term, .. } = event.body {
+            if term <= current {
+                return Err(DriverError::TermMixed { seq, found: term, current });
+            }
+            current = term;
+        }
+    }
+    if record.term != current {
+        return Err(DriverError::TermMixed { seq, found: record.term, current });
+    }
+    Ok(())
+}
+
+/// The records whose idempotency keys the state may forget once the read model shows `seq`. Some that the read model has are kept, so that a key that was
+/// looked up a moment ago need not be looked up again.
+pub(super) fn keys_are_in_read_model_to(seq: LogSeq) -> LogSeq {
+    const KEY_RECORDS_KEPT: u64 = 4096;
+    LogSeq(seq.0.saturating_sub(KEY_RECORDS_KEPT))
+}
+
+/// Whoever began a term last is the leader, as far as the log tells. A node that reads the log anew knows of later ones than it comes by first.
+fn note_leader(shared: &Shared, term: Term, began: LogSeq, node: &str) {
+    shared.standing.send_if_modified(|standing| {
+        if term < standing.term {
+            return false;
+        }
+        if term > standing.term {
+            (standing.term, standing.began) = (term, began);
+        }
         standing.leader = Some(node.to_owned());
+        true
     });
 }
 
@@ -148,3 +177,6 @@ pub(super) fn publish_now(shared: &Shared, published: &mut LogSeq, seq: LogSeq, 
 pub(super) fn hash(bytes: &[u8]) -> Digest {
     Digest(Sha256::digest(bytes).into())
 }
+
+#[cfg(test)]
+mod tests;

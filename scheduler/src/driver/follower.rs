@@ -8,12 +8,13 @@ use futures::StreamExt;
 use futures::stream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use wasmill_fabric::{Leadership, LogError, LogTail, Membership, Subscription};
-use wasmill_protocol::{LogSeq, Term};
+use wasmill_fabric::{Bus, Leadership, LogError, LogTail, Subscription};
 use wasmill_protocol::message::{Heartbeat, subjects};
+use wasmill_protocol::{LogSeq, Term};
 
 use super::fold::Fold;
 use super::forward::Forwarder;
+use super::log_watch::{LogNews, LogWatch};
 use super::{DriverConfig, DriverError, Ground};
 use crate::handle::{Request, Shared};
 
@@ -51,35 +52,48 @@ impl<'a> Follower<'a> {
     ) -> Result<Option<(Fold, Leadership)>, DriverError> {
         let mut asked = Vec::new();
         let mut tail = self.ground.log.tail(self.fold.chain.last.next());
-        let mut heartbeats = self.heartbeats().await;
+        let mut heartbeats = Heartbeats::listen(Arc::clone(&self.ground.bus)).await;
+        let mut log_watch = LogWatch::new(&*self.ground.log);
         let mut stood_after = self.fold.state.term();
-        let campaign = campaign(Arc::clone(&self.ground.membership), self.config.node.clone());
+        let campaign = self.campaign();
         tokio::pin!(campaign);
         loop {
+            // Who cannot read the log cannot lead, and would only keep others from it.
+            let may_stand = self.fold.is_caught_up() && !self.shared.standing.borrow().log_silent;
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(None),
-                leadership = &mut campaign => {
+                leadership = &mut campaign, if may_stand => {
                     if self.catch_up(&leadership, published).await? && self.may_lead(leadership.term, stood_after)? {
                         return Ok(Some((self.fold, leadership)));
                     }
                     leadership.lease.release().await;
                     stood_after = self.fold.state.term();
-                    campaign.set(self::campaign(Arc::clone(&self.ground.membership), self.config.node.clone()));
+                    campaign.set(self.campaign());
                     tail = self.ground.log.tail(self.fold.chain.last.next());
                 }
                 next = tail.next() => match next {
-                    Some(Ok((seq, bytes))) => self.fold.take(seq, &bytes, self.shared, published).await?,
+                    Some(Ok((seq, bytes))) => {
+                        self.fold.take(seq, &bytes, self.shared, published).await?;
+                        log_watch.heard();
+                        self.shared.note_log(true);
+                    }
                     Some(Err(LogError::Unreachable { .. })) | None => tail = self.tail_later(),
                     Some(Err(error)) => return Err(error.into()),
+                },
+                news = log_watch.news() => match news {
+                    LogNews::EndsAt(_) => self.shared.note_log(true),
+                    LogNews::Silent => {}
+                    LogNews::Gone => {
+                        self.shared.note_log(false);
+                        // Given up, it is withdrawn: nobody is to be elected who would not notice.
+                        campaign.set(self.campaign());
+                    }
                 },
                 count = requests.recv_many(&mut asked, REQUESTS_AT_ONCE) => {
                     if count == 0 { return Ok(None); }
                     asked.drain(..).for_each(|request| self.forwarder.forward(request));
                 }
-                heartbeat = next_heartbeat(&mut heartbeats) => match heartbeat {
-                    Some(heartbeat) => self.shared.progress.heard(&heartbeat),
-                    None => heartbeats = self.heartbeats().await,
-                },
+                heartbeat = heartbeats.next() => self.shared.progress.heard(&heartbeat),
             }
         }
     }
@@ -94,7 +108,11 @@ impl<'a> Follower<'a> {
         };
         let read = tokio::select! {
             read = tokio::time::timeout(CATCH_UP_PATIENCE, read) => read,
-            _ = lost.wait_for(|lost| *lost) => return Ok(false),
+            () = LogWatch::new(log).gone() => return Ok(false),
+            _ = lost.wait_for(|lost| *lost) => {
+                tracing::warn!(term = %leadership.term, "elected, and the lease has ended before the log was read");
+                return Ok(false);
+            }
         };
         match read {
             Ok(Ok(())) => Ok(true),
@@ -135,36 +153,62 @@ impl<'a> Follower<'a> {
         .boxed()
     }
 
-    /// Heartbeats tell how far tasks are. Without them only that is missing.
-    async fn heartbeats(&self) -> Option<Subscription> {
-        let heard = self.ground.bus.subscribe(subjects::HEARTBEATS, HEARTBEATS_WAITING_MAX).await;
-        heard.inspect_err(|error| tracing::warn!(%error, "cannot listen to heartbeats")).ok()
-    }
-}
-
-/// The next one that can be read; `None` when the subscription has ended.
-async fn next_heartbeat(heartbeats: &mut Option<Subscription>) -> Option<Heartbeat> {
-    let Some(subscription) = heartbeats else {
-        tokio::time::sleep(RETRY).await;
-        return None;
-    };
-    loop {
-        let message = subscription.recv().await?;
-        if let Ok(heartbeat) = rmp_serde::from_slice(&message.payload) {
-            return Some(heartbeat);
+    /// Campaigns until it is won, from the first poll on and until it is dropped.
+    fn campaign(&self) -> impl Future<Output = Leadership> + use<> {
+        let (membership, node) = (Arc::clone(&self.ground.membership), self.config.node.clone());
+        async move {
+            loop {
+                match membership.campaign(&node).await {
+                    Ok(leadership) => return leadership,
+                    Err(error) => tracing::warn!(%error, "cannot take part in the election, trying again"),
+                }
+                tokio::time::sleep(RETRY).await;
+            }
         }
     }
 }
 
-/// Campaigns until it is won.
-fn campaign(membership: Arc<dyn Membership>, node: String) -> impl Future<Output = Leadership> {
-    async move {
+/// Heartbeats tell how far tasks are. Without them only that is missing.
+struct Heartbeats {
+    bus: Arc<dyn Bus>,
+    subscription: Option<Subscription>,
+    /// Whether it was said that some cannot be read.
+    told: bool,
+}
+
+impl Heartbeats {
+    async fn listen(bus: Arc<dyn Bus>) -> Self {
+        let mut heartbeats = Self { bus, subscription: None, told: false };
+        heartbeats.subscribe().await;
+        heartbeats
+    }
+
+    async fn subscribe(&mut self) {
+        let subscribed = self.bus.subscribe(subjects::HEARTBEATS, HEARTBEATS_WAITING_MAX).await;
+        self.subscription = subscribed.inspect_err(|error| tracing::warn!(%error, "cannot listen to heartbeats")).ok();
+    }
+
+    /// The next one that can be read.
+    async fn next(&mut self) -> Heartbeat {
         loop {
-            match membership.campaign(&node).await {
-                Ok(leadership) => return leadership,
-                Err(error) => tracing::warn!(%error, "cannot take part in the election, trying again"),
+            let Some(subscription) = &mut self.subscription else {
+                tokio::time::sleep(RETRY).await;
+                self.subscribe().await;
+                continue;
+            };
+            let Some(message) = subscription.recv().await else {
+                self.subscribe().await;
+                continue;
+            };
+            match rmp_serde::from_slice(&message.payload) {
+                Ok(heartbeat) => return heartbeat,
+                // A host of another version sends nothing else, once a second.
+                Err(error) if !std::mem::replace(&mut self.told, true) => {
+                    let subject = message.subject;
+                    tracing::warn!(subject, %error, "a host's heartbeat is not readable, which is said once");
+                }
+                Err(_) => {}
             }
-            tokio::time::sleep(RETRY).await;
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What clients of a node that does not lead ask, carried to the leader.
 //!
-//! Only what nobody has heard is asked again: a request without an answer may have been done, and is answered so.
+//! A command whose leader has gone before it answered may have been recorded. It is asked of the next leader where the log shows that it was not, which is
+//! known as soon as this node has read where the next term begins; where that cannot be told it is answered so.
 
+mod doubt;
 mod heard;
 mod wire;
 
@@ -16,12 +18,14 @@ use tokio::time::Instant;
 use wasmill_fabric::{Bus, BusError, Responder};
 use wasmill_protocol::LogSeq;
 use wasmill_protocol::command::{Command, Overload, Refusal, Reply};
-use wasmill_protocol::message::control::{self, ControlAnswer, ControlCall, ControlRequest};
+use wasmill_protocol::message::control::{self, ControlAnswer, ControlCall, ControlRequest, LeaderOverview};
 
 use super::dispatch::encode;
-use crate::handle::{Answer, Request, Shared};
+use crate::handle::{Answer, Overview, Request, Shared};
 
-pub(super) use heard::Heard;
+use doubt::{Doubt, Effect};
+
+pub(super) use heard::Heard as HeardBefore;
 
 /// Requests that are on their way to the leader at once; what comes then is refused.
 const FORWARDS_MAX: usize = 512;
@@ -29,12 +33,21 @@ const FORWARDS_MAX: usize = 512;
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks for a leader, when no news of one come in between.
 const LEADER_RETRY: Duration = Duration::from_millis(50);
-/// How long the leader may take.
+/// How long a command may take, over however many leaders.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long it is waited for a record that the leader has answered with.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a client is told to wait when too much is on its way.
 const RETRY_MS: u64 = 500;
+
+/// What came of asking a leader that may have heard it.
+#[derive(Debug, Clone, PartialEq)]
+enum Heard<T> {
+    /// Its answer.
+    Answer(T),
+    /// It leads no longer, or is silent.
+    Doubt(Doubt),
+}
 
 /// See the module.
 #[derive(Clone)]
@@ -78,8 +91,8 @@ impl Forwarder {
                 }
             }
             Request::Overview(answer) => {
-                if let Some(ControlAnswer::Overview(overview)) = self.ask(ControlRequest::Overview).await {
-                    let _ = answer.send(wire::overview(*overview));
+                if let Some(overview) = self.overview().await {
+                    let _ = answer.send(overview);
                 }
             }
         }
@@ -87,28 +100,92 @@ impl Forwarder {
 
     /// Asks for all of these, and waits until this node shows what was done: whoever is answered finds it here.
     async fn commands(&self, commands: Vec<Command>) -> Vec<Answer> {
-        let call = |commands| self.call(ControlRequest::Commands(commands));
-        let pieces = split(&call, commands, self.bus.payload_bytes_max());
-        let asked = pieces.into_iter().map(|(payload, count)| async move {
-            let answer = match payload {
-                Some(payload) => self.ask_encoded(payload).await,
-                None => None,
-            };
-            match answer {
-                Some(ControlAnswer::Replies(replies)) if replies.len() == count => {
-                    replies.into_iter().map(wire::answer).collect()
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        let mut answers = vec![Err(Refusal::NotLeader); commands.len()];
+        // Those that are still to be asked, with their places.
+        let mut open: Vec<_> = commands.into_iter().enumerate().collect();
+        while !open.is_empty() {
+            let heard = self.hear(open.iter().map(|(_, command)| command.clone()).collect(), deadline).await;
+            let mut doubtful = Vec::new();
+            for ((place, command), heard) in std::mem::take(&mut open).into_iter().zip(heard) {
+                match heard {
+                    Heard::Answer(answer) => answers[place] = answer,
+                    Heard::Doubt(doubt) => doubtful.push((place, command, doubt)),
                 }
-                _ => vec![Err(Refusal::NotLeader); count],
             }
-        });
-        let answers: Vec<Answer> = join_all(asked).await.into_iter().flatten().collect();
+            for (place, command, doubt) in doubtful {
+                match self.clear_up(doubt, &command, deadline).await {
+                    Some(answer) => answers[place] = answer,
+                    None => open.push((place, command)),
+                }
+            }
+        }
         let last = answers.iter().filter_map(|answer| answer.as_ref().ok()).map(|(seq, _)| *seq).max();
         self.reach(last.unwrap_or_default()).await;
         answers
     }
 
+    /// Asks for all of these once; what is heard comes in the same order.
+    async fn hear(&self, commands: Vec<Command>, deadline: Instant) -> Vec<Heard<Answer>> {
+        let call = |commands| self.call(ControlRequest::Commands(commands));
+        let pieces = split(&call, commands, self.bus.payload_bytes_max());
+        let asked = pieces.into_iter().map(|(payload, count)| async move {
+            let unheard = || vec![Heard::Answer(Err(Refusal::NotLeader)); count];
+            let Some(payload) = payload else { return unheard() };
+            match self.ask_encoded(payload, deadline).await {
+                Some(Heard::Answer(ControlAnswer::Replies(replies))) if replies.len() == count => {
+                    replies.into_iter().map(|reply| Heard::Answer(wire::answer(reply))).collect()
+                }
+                Some(Heard::Doubt(doubt)) => vec![Heard::Doubt(doubt); count],
+                Some(Heard::Answer(_)) | None => unheard(),
+            }
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// The answer to a command that an earlier leader may have heard; none when it is to be asked again.
+    async fn clear_up(&self, doubt: Doubt, command: &Command, deadline: Instant) -> Option<Answer> {
+        let mut standing = self.shared.standing.subscribe();
+        let later = standing.wait_for(|standing| standing.term > doubt.term);
+        let began = match tokio::time::timeout_at(deadline, later).await {
+            Ok(Ok(standing)) => standing.began,
+            Ok(Err(_)) | Err(_) => return Some(Err(Refusal::OutcomeUnknown)),
+        };
+        match doubt::effect(&self.shared, doubt, began, command).await {
+            Effect::Done(done) => Some(Ok((*self.shared.published.borrow(), done))),
+            Effect::NotDone => None,
+            Effect::Unclear => Some(Err(Refusal::OutcomeUnknown)),
+        }
+    }
+
+    /// What is going on, with all hosts, in as many messages as that takes.
+    async fn overview(&self) -> Option<Overview> {
+        let mut overview: Option<LeaderOverview> = None;
+        loop {
+            let last = overview.as_ref().and_then(|overview| overview.hosts.last());
+            let next = last.map(|host| ControlRequest::OverviewAfter(host.info.id.clone()));
+            let answer = self.ask(next.unwrap_or(ControlRequest::Overview)).await;
+            let Some(ControlAnswer::Overview(mut next)) = answer else { return None };
+            if let Some(before) = overview {
+                next.hosts.splice(..0, before.hosts);
+            }
+            if !next.hosts_follow {
+                return Some(wire::overview(*next));
+            }
+            overview = Some(*next);
+        }
+    }
+
+    /// Asks what changes nothing, so that it can be asked again.
     async fn ask(&self, request: ControlRequest) -> Option<ControlAnswer> {
-        self.ask_encoded(self.call(request)).await
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        loop {
+            match self.ask_encoded(self.call(request.clone()), deadline).await? {
+                Heard::Answer(answer) => return Some(answer),
+                Heard::Doubt(doubt) if self.shared.standing.borrow().term > doubt.term => {}
+                Heard::Doubt(_) => return None,
+            }
+        }
     }
 
     /// A request as it travels, under a name that no other has.
@@ -117,23 +194,33 @@ impl Forwarder {
         encode(&ControlCall { asker: self.asker, number, request })
     }
 
-    /// Asks the leader that this node knows of, or the next one, until one has heard it.
-    async fn ask_encoded(&self, payload: Bytes) -> Option<ControlAnswer> {
-        let deadline = Instant::now() + LEADER_PATIENCE;
+    /// Asks the leader that this node knows of, or the next one, until one has heard it; none when nobody has. Waits for the answer no longer than that
+    /// leader leads, as far as this node knows.
+    async fn ask_encoded(&self, payload: Bytes, deadline: Instant) -> Option<Heard<ControlAnswer>> {
+        let patience = deadline.min(Instant::now() + LEADER_PATIENCE);
         let mut standing = self.shared.standing.subscribe();
         loop {
             let term = standing.borrow_and_update().term;
-            match self.bus.request(&control::commands(term), payload.clone(), ANSWER_TIMEOUT).await {
-                Ok(answer) => {
-                    return rmp_serde::from_slice(&answer)
-                        .inspect_err(|error| tracing::warn!(%error, "the leader's answer is not readable"))
-                        .ok();
+            let doubt = Doubt { term, position: *self.shared.published.borrow() };
+            let mut later = standing.clone();
+            let timeout = deadline.saturating_duration_since(Instant::now());
+            let answer = tokio::select! {
+                answer = self.bus.request(&control::commands(term), payload.clone(), timeout) => answer,
+                _ = later.wait_for(|standing| standing.term > term) => return Some(Heard::Doubt(doubt)),
+            };
+            match answer.as_deref().map(rmp_serde::from_slice) {
+                Ok(Ok(ControlAnswer::LeadershipLost)) => return Some(Heard::Doubt(doubt)),
+                Ok(Ok(answer)) => return Some(Heard::Answer(answer)),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the leader's answer is not readable");
+                    return Some(Heard::Doubt(doubt));
                 }
                 // Nobody has heard it.
-                Err(BusError::NoSubscriber(_) | BusError::Full(_)) if Instant::now() < deadline => {}
+                Err(BusError::NoSubscriber(_) | BusError::Full(_)) if Instant::now() < patience => {}
+                Err(BusError::NoSubscriber(_) | BusError::Full(_) | BusError::TooLarge { .. }) => return None,
                 Err(error) => {
                     tracing::debug!(%error, %term, "the leader has not answered");
-                    return None;
+                    return Some(Heard::Doubt(doubt));
                 }
             }
             let _ = tokio::time::timeout(LEADER_RETRY, standing.changed()).await;
@@ -182,7 +269,8 @@ pub(super) fn refuse(request: Request, refusal: &Refusal) {
 pub(super) fn received(
     payload: &[u8],
     responder: Responder,
-    heard: &mut Heard,
+    heard: &mut HeardBefore,
+    bytes_max: usize,
 ) -> Option<(Request, impl Future<Output = ()> + use<>)> {
     let ControlCall { asker, number, request } = rmp_serde::from_slice(payload)
         .inspect_err(|error| tracing::warn!(%error, "another node's request is not readable"))
@@ -191,7 +279,7 @@ pub(super) fn received(
         tracing::debug!(asker, number, "another node's request came twice");
         return None;
     }
-    let (request, answered) = wire::receive(request);
+    let (request, answered) = wire::receive(request, bytes_max);
     let respond = async move {
         let answer = answered.await.unwrap_or(ControlAnswer::LeadershipLost);
         responder.respond(encode(&answer));

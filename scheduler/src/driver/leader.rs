@@ -19,9 +19,10 @@ use wasmill_scheduler_core::Core;
 use wasmill_scheduler_core::io::{Counters, Input, Ready, ReplyTo};
 
 use super::dispatch::{Dispatch, DispatchResult, encode};
-use super::fold::{Fold, hash, publish_now};
+use super::fold::{Fold, hash, keys_are_in_read_model_to, publish_now};
 use super::forward;
 use super::keeper::Keeper;
+use super::log_watch::{LogNews, LogWatch};
 use super::specs::SpecCache;
 use super::trace::Traced;
 use super::waits::Waits;
@@ -37,13 +38,12 @@ const REQUESTS_AT_ONCE: usize = 256;
 const HOST_MESSAGES_AT_ONCE: usize = 64;
 /// Messages of hosts that wait at most; hosts send again what is lost.
 const HOST_MESSAGES_WAITING_MAX: usize = 1024;
+/// What a record has beside what a host has reported.
+const REPORT_AROUND_BYTES: usize = 4 * 1024;
 /// Requests of other control nodes that wait at most.
 const FORWARDED_WAITING_MAX: usize = 1024;
 /// Results of dispatches that wait at most.
 const DISPATCH_RESULTS_WAITING_MAX: usize = 1024;
-/// The core remembers idempotency keys of this many records more than the read model needs, so that a key that was looked up a
-/// moment ago need not be looked up again.
-const KEY_RECORDS_KEPT: u64 = 4096;
 /// The longest time without a tick of the core.
 const TICK_MAX: Duration = Duration::from_secs(1);
 
@@ -59,7 +59,7 @@ pub(super) struct Leader<'a> {
     appends: FuturesOrdered<BoxFuture<'static, (Result<LogSeq, AppendError>, Effects)>>,
     waits: Waits,
     responders: HashMap<ReplyTo, Responder>,
-    heard: forward::Heard,
+    heard: forward::HeardBefore,
     specs: SpecCache,
     dispatched: mpsc::Sender<DispatchResult>,
     /// Who asked what is going on.
@@ -111,7 +111,7 @@ impl<'a> Leader<'a> {
             appends: FuturesOrdered::new(),
             waits: Waits::default(),
             responders: HashMap::new(),
-            heard: forward::Heard::default(),
+            heard: forward::HeardBefore::default(),
             specs: SpecCache::default(),
             dispatched,
             overviews: Vec::new(),
@@ -143,6 +143,7 @@ impl<'a> Leader<'a> {
         let (sender, mut dispatched) = mpsc::channel(DISPATCH_RESULTS_WAITING_MAX);
         self.dispatched = sender;
         let mut lost = leadership.lost.clone();
+        let mut log_watch = LogWatch::new(&*self.ground.log);
         let (mut asked, mut forwarded, mut reported) = (Vec::new(), Vec::new(), Vec::new());
         self.step(Input::Lead { term: self.term, node: self.node.to_owned() });
         loop {
@@ -150,12 +151,18 @@ impl<'a> Leader<'a> {
             let timeout = self.timeout();
             tokio::select! {
                 Some((appended, effects)) = self.appends.next(), if !self.appends.is_empty() => {
+                    let is_record = effects.record.is_some();
                     if let Some(end) = self.durable(appended, effects, published)? {
                         return Ok(end);
                     }
+                    if is_record { log_watch.heard(); }
                 }
+                news = log_watch.news() => if self.is_replaced(news) { return Ok(LeadershipEnd::Lost) },
                 () = shutdown.cancelled(), if self.appends.is_empty() => return Ok(LeadershipEnd::Shutdown),
-                () = ended(&mut lost) => return Ok(LeadershipEnd::Lost),
+                () = ended(&mut lost) => {
+                    tracing::warn!(term = %self.term, "leadership is lost: the lease has ended");
+                    return Ok(LeadershipEnd::Lost);
+                }
                 count = ears.reports.recv_many(&mut reported, HOST_MESSAGES_AT_ONCE), if self.may_gather() => {
                     if count == 0 { ears = listen(self.ground, self.term).await?; }
                     reported.drain(..).for_each(|message| self.reported(message));
@@ -176,10 +183,30 @@ impl<'a> Leader<'a> {
                 Some(event) = hosts.next() => self.host_changed(event),
                 Some(result) = dispatched.recv() => match result {
                     DispatchResult::Refused(host, attempts) => self.step(Input::AssignRefused { host, attempts }),
-                    DispatchResult::TermSeen(term) if term > self.term => return Ok(LeadershipEnd::Lost),
+                    DispatchResult::TermSeen(term) if term > self.term => {
+                        tracing::warn!(term = %self.term, seen = %term, "leadership is lost: a host knows a later term");
+                        return Ok(LeadershipEnd::Lost);
+                    }
                     DispatchResult::TermSeen(_) => {}
                 },
                 () = tokio::time::sleep(timeout) => self.step(Input::Tick),
+            }
+        }
+    }
+
+    /// Whether somebody else leads, or may: a leader that has nothing to append would not notice otherwise.
+    fn is_replaced(&self, news: LogNews) -> bool {
+        match news {
+            LogNews::Silent => false,
+            LogNews::EndsAt(last) if last <= self.chain.last => false,
+            LogNews::EndsAt(last) => {
+                let appended = self.chain.last;
+                tracing::warn!(term = %self.term, %appended, %last, "leadership is lost: somebody else has appended");
+                true
+            }
+            LogNews::Gone => {
+                tracing::warn!(term = %self.term, "leadership is given up: others may reach the log");
+                true
             }
         }
     }
@@ -227,20 +254,25 @@ impl<'a> Leader<'a> {
     /// Another node asks for its clients.
     fn forwarded(&mut self, message: Message) {
         let Some(responder) = message.responder else { return };
-        if let Some((request, respond)) = forward::received(&message.payload, responder, &mut self.heard) {
+        let bytes_max = self.ground.bus.payload_bytes_max();
+        if let Some((request, respond)) = forward::received(&message.payload, responder, &mut self.heard, bytes_max) {
             self.asked(request);
             tokio::spawn(respond);
         }
     }
 
     fn reported(&mut self, message: Message) {
-        let decoded: FromHost = match rmp_serde::from_slice(&message.payload) {
+        let mut decoded: FromHost = match rmp_serde::from_slice(&message.payload) {
             Ok(decoded) => decoded,
             Err(error) => {
                 tracing::warn!(%error, "a host's report is not readable");
                 return;
             }
         };
+        let bytes_max = self.ground.log.record_bytes_max().saturating_sub(REPORT_AROUND_BYTES);
+        if message.payload.len() > bytes_max {
+            drop_too_large(&mut decoded, bytes_max);
+        }
         let reply_to = self.waits.number();
         if let Some(responder) = message.responder {
             self.responders.insert(reply_to, responder);
@@ -346,7 +378,7 @@ impl<'a> Leader<'a> {
         let seq = match appended {
             Ok(seq) => seq,
             Err(error @ (AppendError::Conflict { .. } | AppendError::Unreachable { .. })) => {
-                tracing::warn!(%error, "leadership is lost");
+                tracing::warn!(term = %self.term, %error, "leadership is lost");
                 return Ok(Some(LeadershipEnd::Lost));
             }
             Err(AppendError::NoSpace { .. }) => return Ok(Some(LeadershipEnd::NoSpace)),
@@ -356,8 +388,8 @@ impl<'a> Leader<'a> {
             publish_now(self.shared, published, seq, &record);
             self.keeper.durable(seq, &self.chain);
             warn_of_benched(&record.events);
-            self.step(Input::ReadModelAt(LogSeq(seq.0.saturating_sub(KEY_RECORDS_KEPT))));
-            self.announce_leadership();
+            self.step(Input::ReadModelAt(keys_are_in_read_model_to(seq)));
+            self.announce_leadership(seq);
         }
         effects.traced.durable(self.shared.clock.now());
         for (answer, overview) in effects.overviews {
@@ -380,17 +412,32 @@ impl<'a> Leader<'a> {
     }
 
     /// The first durable record of a term holds `TermStarted`: from then on we lead.
-    fn announce_leadership(&self) {
+    fn announce_leadership(&self, seq: LogSeq) {
         self.shared.standing.send_if_modified(|standing| {
             let news = !standing.leading || standing.term != self.term;
             standing.leader = Some(self.node.to_owned());
-            standing.term = self.term;
+            if standing.term != self.term {
+                (standing.term, standing.began) = (self.term, seq);
+            }
             standing.leading = true;
             standing.caught_up = true;
             standing.no_space = false;
+            standing.log_silent = false;
             news
         });
     }
+}
+
+/// Drops what no record could hold, as if it was lost: the host's heartbeats tell that the attempt is gone.
+fn drop_too_large(message: &mut FromHost, bytes_max: usize) {
+    let host = message.host.clone();
+    message.reports.retain(|report| {
+        let bytes = encode(report).len();
+        if bytes > bytes_max {
+            tracing::warn!(%host, bytes, bytes_max, "a host's report is too large for the log, and is dropped");
+        }
+        bytes <= bytes_max
+    });
 }
 
 fn named(counters: Counters) -> BTreeMap<String, u64> {

@@ -21,7 +21,7 @@ use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
 use super::submit::{Draft, KEY_HEADER, answer, read_json, read_optional_json};
 use super::task_doc::{Shown, explained};
-use super::tasks::{End, WAIT_MS_MAX, find};
+use super::tasks::{End, WAIT_MS_MAX, find, find_to_change};
 
 /// Cancel a task.
 ///
@@ -116,7 +116,11 @@ pub(super) async fn retry(
     let super::openapi::Nothing {} = read_optional_json(&app, &headers, body).await?;
     let key = header_text(&headers, &KEY_HEADER)?;
     idempotency_key(key.as_deref())?;
-    let old = find(&app, &caller.tenant, path::task(&id)?).await?;
+    let task = path::task(&id)?;
+    let mut old = find_to_change(&app, &caller.tenant, task).await?;
+    if !old.state.is_final() && app.handle.catch_up(app.handle.position()).await {
+        old = find(&app, &caller.tenant, task).await?;
+    }
     match old.state {
         TaskState::Failed | TaskState::Cancelled => {}
         state if state.is_final() => {
@@ -141,6 +145,7 @@ async fn change(app: &App, tenant: &TenantName, task: TaskId, command: Command) 
     match app.handle.command(command).await {
         Ok((_, done)) => Ok(done),
         Err(Refusal::TaskUnknown | Refusal::TaskFinal) => {
+            app.handle.catch_up(app.handle.position()).await;
             let row = find(app, tenant, task).await?;
             Err(Fault::new(Code::AlreadyFinal, format!("the task is {} already", row.state.as_str())).task(task))
         }

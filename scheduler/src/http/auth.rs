@@ -19,6 +19,7 @@ use wasmill_protocol::{Digest, TenantName};
 use super::App;
 use super::body::header_text;
 use super::floods::Place;
+use super::look;
 use super::problem::{Code, Fault, Handled};
 use super::trace;
 use crate::directory::Directory;
@@ -66,12 +67,7 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Handled<Self> {
         let directory = &app.handle.shared().directory;
-        let since = app.handle.position();
-        let (tenant, role) = match identify(&parts.headers, directory) {
-            // On a node that follows, a token or a tenant that was just made may not have arrived yet.
-            Err(_) if app.handle.catch_up(since).await => identify(&parts.headers, directory)?,
-            identified => identified?,
-        };
+        let (tenant, role) = look::twice(app, || identify(&parts.headers, directory)).await?;
         trace::identified(parts, &tenant);
         let place = app.floods.request(&tenant)?;
         Ok(Self { tenant, role, place: Some(place) })

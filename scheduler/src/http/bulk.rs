@@ -116,7 +116,7 @@ impl Bulk {
         if last_words.is_none()
             && let Some(line) = self.lines.rest()
         {
-            let prepared = vec![self.prepare(line)];
+            let prepared = vec![self.prepare(line).await];
             self.send(prepared);
         }
         while let Some(answers) = self.in_flight.next().await {
@@ -136,7 +136,7 @@ impl Bulk {
         let (mut begin, mut prepared) = (0, Vec::new());
         while let Some((line, end)) = self.lines.next(chunk, begin)? {
             begin = end;
-            prepared.push(self.prepare(line));
+            prepared.push(self.prepare(line).await);
             if prepared.len() == BATCH_LINES_MAX {
                 self.send(std::mem::take(&mut prepared));
                 self.make_room().await?;
@@ -163,9 +163,13 @@ impl Bulk {
         Ok(())
     }
 
-    fn prepare(&mut self, line: Line) -> Prepared {
+    async fn prepare(&mut self, line: Line) -> Prepared {
         let number = line.number;
-        let step = match line.text.and_then(|text| self.draft(&text)) {
+        let draft = match line.text {
+            Ok(text) => self.draft(&text).await,
+            Err(fault) => Err(fault),
+        };
+        let step = match draft {
             Ok(draft) if draft.fingerprint.is_none() && draft.large.is_none() => {
                 let task = self.app.ids.draw(self.app.handle.shared().clock.now());
                 Step::Ready(task, Arc::new(draft.spec))
@@ -176,7 +180,7 @@ impl Bulk {
         Prepared { number, step }
     }
 
-    fn draft(&mut self, text: &Bytes) -> Handled<Draft> {
+    async fn draft(&mut self, text: &Bytes) -> Handled<Draft> {
         let asked: SubmitTask = json::parse(text, &self.app.config.caps)?;
         let tenant = &self.caller.tenant;
         let module = match &self.recent {
@@ -186,7 +190,7 @@ impl Bulk {
                 *module
             }
             _ => {
-                let module = check_and_resolve(&self.app, tenant, &asked)?;
+                let module = check_and_resolve(&self.app, tenant, &asked).await?;
                 self.recent = Some((asked.module.clone(), module));
                 module
             }

@@ -21,6 +21,7 @@ use wasmill_protocol::{Digest, TenantName};
 use super::App;
 use super::auth::Caller;
 use super::json;
+use super::look;
 use super::path::{self, Named};
 use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
@@ -45,7 +46,11 @@ pub(super) struct Resolved {
 }
 
 /// What a tenant's digest or alias stands for right now. The text has been checked to be one of the two.
-pub(super) fn resolve(app: &App, tenant: &TenantName, text: &str) -> Handled<Resolved> {
+pub(super) async fn resolve(app: &App, tenant: &TenantName, text: &str) -> Handled<Resolved> {
+    look::twice(app, || resolve_here(app, tenant, text)).await
+}
+
+fn resolve_here(app: &App, tenant: &TenantName, text: &str) -> Handled<Resolved> {
     let unknown = || Fault::new(Code::ModuleUnknown, format!("there is no module or alias `{text}`")).field("module");
     let contents = app.handle.shared().directory.read();
     let digest = match text.parse() {

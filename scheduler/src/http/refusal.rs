@@ -31,8 +31,16 @@ impl From<Refusal> for Fault {
             Refusal::TooMany { what, limit } => {
                 Self::new(Code::LimitExceeded, format!("there are {limit} {} already", what.as_str())).limit(limit)
             }
+            Refusal::TooLarge { bytes, bytes_max } => {
+                let detail = format!("{bytes} bytes would go to the log, over the limit of {bytes_max} at once");
+                Self::new(Code::BodyTooLarge, detail).limit(bytes_max)
+            }
             Refusal::NoSpace => Self::plain(Code::NoSpace),
             Refusal::NotLeader => Self::plain(Code::NotLeader),
+            Refusal::OutcomeUnknown => Self::new(
+                Code::NotLeader,
+                "leadership has ended before the answer: this may have been done or not, look before asking again",
+            ),
         }
     }
 }

@@ -51,7 +51,7 @@ pub(super) async fn run(
     caller.at_least(Role::Submit)?;
     let asked = asked(&app, &uri)?;
     module_name(&module)?;
-    let resolved = resolve(&app, &caller.tenant, &module)?;
+    let resolved = resolve(&app, &caller.tenant, &module).await?;
     let limits = limits(&app, &caller.tenant, &asked.limits.unwrap_or_default())?;
     check_for_kind(&asked, resolved.kind)?;
     let config = &app.config;

@@ -88,7 +88,7 @@ pub(super) async fn submit(
     let mut asked: SubmitTask = json::parse(&bytes, caps)?;
     drop(bytes);
     take_key_of_header(&mut asked, &headers)?;
-    let module = check_and_resolve(&app, &caller.tenant, &asked)?;
+    let module = check_and_resolve(&app, &caller.tenant, &asked).await?;
     let draft = Draft::new(&app, &caller.tenant, asked, module)?;
     let accepted = draft.submit(&app).await?;
     answer(&app, &caller.tenant, accepted).await
@@ -105,7 +105,13 @@ pub(super) struct Accepted {
 
 /// The answer with the task.
 pub(super) async fn answer(app: &App, tenant: &TenantName, accepted: Accepted) -> Handled {
-    let row = find(app, tenant, accepted.task).await?;
+    let row = find(app, tenant, accepted.task).await.map_err(|fault| match fault.code() {
+        Code::TaskUnknown => {
+            let detail = "the task is accepted, and this node does not show it yet";
+            Fault::new(Code::Overloaded, detail).task(accepted.task)
+        }
+        _ => fault,
+    })?;
     let status = if accepted.repeated { StatusCode::OK } else { StatusCode::CREATED };
     let mut response = json::answer(status, &document(app, &row, Shown::Whole));
     name_task(&mut response, accepted.task);
@@ -174,9 +180,9 @@ fn take_key_of_header(asked: &mut SubmitTask, headers: &HeaderMap) -> Handled<()
 }
 
 /// Checks a submission and finds its module.
-pub(super) fn check_and_resolve(app: &App, tenant: &TenantName, asked: &SubmitTask) -> Handled<Resolved> {
+pub(super) async fn check_and_resolve(app: &App, tenant: &TenantName, asked: &SubmitTask) -> Handled<Resolved> {
     asked.check(&app.config.caps)?;
-    let module = resolve(app, tenant, &asked.module)?;
+    let module = resolve(app, tenant, &asked.module).await?;
     check_for_kind(asked, module.kind)?;
     Ok(module)
 }

@@ -141,7 +141,7 @@ pub(super) async fn livez() -> Response {
 
 /// Whether requests are served.
 ///
-/// Needs no token. Not while nobody leads, this node is far behind the log, its disk is full, or it stops.
+/// Needs no token. Not while nobody leads, the log does not answer, this node is far behind it, its disk is full, or it stops.
 #[utoipa::path(get, path = "/readyz", tag = "system", operation_id = "readyz", security(()),
     responses((status = 200, description = "They are", body = String, content_type = "text/plain")))]
 pub(super) async fn readyz(State(app): State<App>) -> Handled {
@@ -154,6 +154,9 @@ pub(super) async fn readyz(State(app): State<App>) -> Handled {
     }
     if standing.leader.is_none() {
         return Err(Fault::plain(Code::NotLeader));
+    }
+    if standing.log_silent {
+        return Err(Fault::new(Code::Overloaded, "the log does not answer"));
     }
     if !standing.caught_up {
         return Err(Fault::new(Code::Overloaded, "this node reads the log"));

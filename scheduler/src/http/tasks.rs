@@ -14,6 +14,7 @@ use wasmill_protocol::{Attempt, Payload, TaskId, TaskState, TenantName};
 use super::App;
 use super::auth::Caller;
 use super::json;
+use super::look::is_unknown;
 use super::modules::{PAGE_DEFAULT, PAGE_MAX, stored};
 use super::path::{self, Named};
 use super::problem::{Code, Fault, Handled};
@@ -33,6 +34,15 @@ const EXPLAINED_MAX: usize = 1000;
 pub(super) async fn find(app: &App, tenant: &TenantName, task: TaskId) -> Handled<TaskRow> {
     let found = app.handle.shared().read_model.task(tenant, task).await.map_err(unreadable)?;
     found.ok_or_else(|| Fault::plain(Code::TaskUnknown))
+}
+
+/// As [`find`], but a node that follows catches up before it says that there is none.
+pub(super) async fn find_to_change(app: &App, tenant: &TenantName, task: TaskId) -> Handled<TaskRow> {
+    let since = app.handle.position();
+    match find(app, tenant, task).await {
+        Err(fault) if is_unknown(fault.code()) && app.handle.catch_up(since).await => find(app, tenant, task).await,
+        found => found,
+    }
 }
 
 fn unreadable(error: ReadError) -> Fault {

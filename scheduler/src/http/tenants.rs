@@ -96,6 +96,8 @@ pub(super) async fn change(
     let asked: ChangeTenant = read_json(&app, &headers, body).await?;
     asked.check()?;
     let name = named(&name)?;
+    // What stays as it is must be what it is now.
+    app.handle.catch_up(app.handle.position()).await;
     let quotas = {
         let contents = app.handle.shared().directory.read();
         let (tenant, _) = contents.tenants.get(&name).ok_or_else(|| Fault::plain(Code::TenantUnknown))?;

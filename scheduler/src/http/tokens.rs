@@ -11,6 +11,7 @@ use wasmill_protocol::tenant::{Role, Token};
 use super::App;
 use super::auth::{Caller, new_token_id, new_token_text, token_hash};
 use super::json;
+use super::look;
 use super::modules::{PAGE_DEFAULT, PAGE_MAX, page};
 use super::path::Named;
 use super::problem::{Code, Fault, Handled};
@@ -34,7 +35,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    let tenant = administered(&app, &caller, &name)?;
+    let tenant = administered(&app, &caller, &name).await?;
     Parameters::of(&uri)?.finish()?;
     let asked: CreateToken = read_json(&app, &headers, body).await?;
     asked.check()?;
@@ -57,7 +58,7 @@ pub(super) async fn create(
     params(super::openapi::TenantPath, super::openapi::PageParams, super::openapi::NameCursor),
     responses((status = 200, description = "One page", body = Page<TokenDoc>), super::openapi::Unknown))]
 pub(super) async fn list(State(app): State<App>, caller: Caller, Named(name): Named<String>, uri: Uri) -> Handled {
-    let tenant = administered(&app, &caller, &name)?;
+    let tenant = administered(&app, &caller, &name).await?;
     let mut parameters = Parameters::of(&uri)?;
     let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
     let after = parameters.cursor()?;
@@ -82,7 +83,7 @@ pub(super) async fn describe(
     Named((name, id)): Named<(String, String)>,
     uri: Uri,
 ) -> Handled {
-    let tenant = administered(&app, &caller, &name)?;
+    let tenant = administered(&app, &caller, &name).await?;
     Parameters::of(&uri)?.finish()?;
     let contents = app.handle.shared().directory.read();
     let found = contents.tokens.values().find(|(token, _)| token.tenant == tenant && token.id == id);
@@ -103,22 +104,20 @@ pub(super) async fn delete(
     Named((name, id)): Named<(String, String)>,
     uri: Uri,
 ) -> Handled {
-    let tenant = administered(&app, &caller, &name)?;
+    let tenant = administered(&app, &caller, &name).await?;
     Parameters::of(&uri)?.finish()?;
     app.handle.command(Command::RemoveToken { tenant, id }).await?;
     Ok(json::no_content())
 }
 
 /// The tenant of the path, if the caller may administer it. Another one looks like one that does not exist.
-fn administered(app: &App, caller: &Caller, name: &str) -> Handled<TenantName> {
+async fn administered(app: &App, caller: &Caller, name: &str) -> Handled<TenantName> {
     caller.at_least(Role::TenantAdmin)?;
     let tenant = named(name)?;
-    let known = app.handle.shared().directory.read().tenants.contains_key(&tenant);
-    if known && (caller.role == Role::Admin || caller.tenant == tenant) {
-        Ok(tenant)
-    } else {
-        Err(Fault::plain(Code::TenantUnknown))
-    }
+    let may = caller.role == Role::Admin || caller.tenant == tenant;
+    let known = || may && app.handle.shared().directory.read().tenants.contains_key(&tenant);
+    look::twice(app, || if known() { Ok(()) } else { Err(Fault::plain(Code::TenantUnknown)) }).await?;
+    Ok(tenant)
 }
 
 fn document(token: &Token, created_at: Time) -> TokenDoc {

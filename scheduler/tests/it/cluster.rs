@@ -1,12 +1,16 @@
 //! Several control nodes over one fabric, whose election a test holds in its hands.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
-use wasmill_protocol::Term;
+use wasmill_protocol::message::HostInfo;
+use wasmill_protocol::{HostId, LogSeq, Term};
 use wasmill_scheduler::driver::DriverError;
 
-use crate::support::{Answer, Client, Cluster, TASK, until};
+use crate::support::{Answer, Client, Cluster, LogFaults, Node, SPRAWLING, TASK, until};
 
 /// Submits until it is answered that it was done: with a key that is safe, whoever leads meanwhile.
 async fn submit_until_accepted(client: &Client, task: &Value) -> Answer {
@@ -133,4 +137,274 @@ async fn without_a_leader_writes_are_refused_and_reads_answered() {
     })
     .await;
     tokio::time::timeout(Duration::from_secs(20), cluster.stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f07_an_idle_leader_that_is_cut_off_from_the_log_gives_its_seat_up() {
+    let cluster = Cluster::start(2).await;
+    cluster.elect(0).await;
+    let [old, new] = cluster.clients();
+    let digest = cluster.upload(new, TASK).await;
+    cluster.nodes[0].log.cut();
+    cluster.gives_up(0).await;
+    cluster.elect(1).await;
+    let made = new.post("/v1/tasks", &json!({"module": digest, "input_text": "echo"})).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    assert_eq!(old.get("/readyz").await.status, 503);
+    cluster.nodes[0].log.heal();
+    until("it follows", async || old.get("/readyz").await.status == 200).await;
+    let path = format!("/v1/tasks/{}", made.json()["id"].as_str().unwrap());
+    assert_eq!(old.get(&path).await.status, 200);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_leader_notices_by_itself_that_somebody_else_leads() {
+    let cluster = Cluster::start(2).await;
+    cluster.elect(0).await;
+    cluster.elect(1).await;
+    cluster.gives_up(0).await;
+    let [old, _] = cluster.clients();
+    until("it follows", async || old.get("/v1/status").await.json()["leader"] == "node-1").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f19_a_node_that_loses_the_log_is_not_ready_and_stands_for_no_election() {
+    let cluster = Cluster::start(2).await;
+    cluster.elect(0).await;
+    let [_, follower] = cluster.clients();
+    assert_eq!(follower.get("/readyz").await.status, 200);
+    cluster.nodes[1].log.cut();
+    let mut standing = cluster.nodes[1].handle.shared().standing.subscribe();
+    standing.wait_for(|standing| standing.log_silent).await.unwrap();
+    assert_eq!(follower.get("/readyz").await.problem(), "503 overloaded");
+    cluster.name(1);
+    // What is asked of it passes through the loop that would stand for election.
+    assert!(cluster.nodes[1].handle.overview().await.is_some());
+    assert_eq!(cluster.won(1), 0, "it would not be able to lead");
+    cluster.nodes[1].log.heal();
+    standing.wait_for(|standing| !standing.log_silent).await.unwrap();
+    standing.wait_for(|standing| standing.leading).await.unwrap();
+    assert_eq!(follower.get("/readyz").await.status, 200);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_stands_for_election_once_it_has_read_the_log() {
+    let mut cluster = Cluster::start(1).await;
+    cluster.elect(0).await;
+    let [client] = cluster.clients();
+    let digest = cluster.upload(client, TASK).await;
+    for number in 0..50 {
+        let made = client.put(&format!("/v1/aliases/a{number}"), &json!({"digest": digest})).await;
+        assert_eq!(made.status, 201, "{made:?}");
+    }
+    let joined = cluster.join().await;
+    cluster.elect(joined).await;
+    assert_eq!(cluster.early(), Vec::<String>::new());
+    cluster.stop().await;
+}
+
+/// A follower is asked for everything while the leader hangs over it and another one takes over.
+async fn hangs(fault: impl FnOnce(&LogFaults)) {
+    let cluster = Cluster::start(3).await;
+    cluster.elect(0).await;
+    let [_, here, _] = cluster.clients();
+    let digest = cluster.upload(here, TASK).await;
+    let waits = json!({"module": digest, "input_text": "echo", "delay_ms": 3_600_000});
+    let cancel = format!("/v1/tasks/{}/cancel", here.submit(waits).await["id"].as_str().unwrap());
+    let keyed = json!({"module": digest, "input_text": "echo", "idempotency_key": "k"});
+    let plain = json!({"module": digest, "input_text": "echo"});
+    let (nothing, reader) = (json!({}), json!({"name": "t", "role": "read"}));
+    fault(&cluster.nodes[0].log);
+    let asked = async {
+        tokio::join!(
+            here.post("/v1/tasks", &plain),
+            here.post("/v1/tasks", &keyed),
+            here.post(&cancel, &nothing),
+            here.post("/v1/tenants/default/tokens", &reader),
+        )
+    };
+    let taken_over = async {
+        cluster.nodes[0].log.unanswered().await;
+        cluster.elect(2).await;
+    };
+    let ((plain, with_key, cancelled, token), ()) = tokio::join!(asked, taken_over);
+    assert_eq!((plain.status, with_key.status, token.status), (201, 201, 201), "{plain:?} {with_key:?} {token:?}");
+    assert_eq!((cancelled.status, &cancelled.json()["state"]), (200, &json!("cancelled")));
+    let again = here.post("/v1/tasks", &keyed).await;
+    assert_eq!((again.status, &again.json()["id"]), (200, &with_key.json()["id"]));
+    cluster.nodes[0].log.heal();
+    for client in cluster.clients::<3>() {
+        assert_eq!(here.ended(&plain.json()["id"]).await["state"], "succeeded");
+        until("it shows three tasks", async || {
+            client.get("/v1/tasks").await.json()["items"].as_array().map(Vec::len) == Some(3)
+        })
+        .await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f04_what_a_leader_has_not_recorded_is_asked_of_the_next_one() {
+    hangs(LogFaults::lose_appends).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f04_what_a_leader_has_recorded_without_saying_so_is_found_and_not_done_twice() {
+    hangs(LogFaults::lose_acknowledgements).await;
+}
+
+/// What a node that is held back answers: it may read on once it has asked the leader something.
+async fn answered_behind(node: &Node, request: impl Future<Output = Answer>) -> Answer {
+    let asked = || node.handle.shared().asked.load(Ordering::Relaxed);
+    let before = asked();
+    let reads_on = async {
+        until("the leader is asked", async || asked() > before).await;
+        node.log.heal();
+    };
+    tokio::join!(request, reads_on).0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_behind_catches_up_before_it_says_that_there_is_no_such_thing() {
+    let cluster = Cluster::start(2).await;
+    cluster.elect(0).await;
+    let [leader, follower] = cluster.clients();
+    let behind = &cluster.nodes[1];
+    let falls_behind = || behind.log.hold_after(LogSeq(0));
+    let echo = json!({"module": "app", "input_text": "echo"});
+    let token = json!({"name": "t", "role": "submit"});
+
+    falls_behind();
+    let module = leader.post_bytes("/v1/modules?alias=app", TASK).await.json();
+    let submitted = answered_behind(behind, follower.post("/v1/tasks", &echo)).await;
+    assert_eq!(submitted.status, 201, "{submitted:?}");
+
+    falls_behind();
+    let put = leader.put("/v1/aliases/other", &json!({"digest": module["digest"]})).await;
+    assert_eq!(put.status, 201);
+    let request = follower.request(reqwest::Method::POST, "/v1/tasks").header("content-type", "application/x-ndjson");
+    let lines = answered_behind(behind, follower.send(request.body(r#"{"module":"other"}"#))).await;
+    assert!(lines.text().starts_with(r#"{"id""#), "{}", lines.text());
+
+    falls_behind();
+    let rejected = leader.submit(json!({"module": "app", "input_text": "reject"})).await;
+    assert_eq!(leader.ended(&rejected["id"]).await["state"], "failed");
+    let path = format!("/v1/tasks/{}", rejected["id"].as_str().unwrap());
+    let cancelled = answered_behind(behind, follower.post(&format!("{path}/cancel"), &json!({}))).await;
+    assert_eq!(cancelled.problem(), "409 already_final");
+
+    falls_behind();
+    let rejected = leader.submit(json!({"module": "app", "input_text": "reject"})).await;
+    assert_eq!(leader.ended(&rejected["id"]).await["state"], "failed");
+    let path = format!("/v1/tasks/{}", rejected["id"].as_str().unwrap());
+    let retried = answered_behind(behind, follower.post(&format!("{path}/retry"), &json!({}))).await;
+    assert_eq!(retried.status, 201, "{retried:?}");
+
+    falls_behind();
+    assert_eq!(leader.post("/v1/tenants", &json!({"name": "acme"})).await.status, 201);
+    let made = answered_behind(behind, follower.post("/v1/tenants/acme/tokens", &token)).await;
+    assert_eq!(made.status, 201, "{made:?}");
+
+    falls_behind();
+    let made = leader.post("/v1/tenants/default/tokens", &token).await.json();
+    let newcomer = Client { token: made["token"].as_str().unwrap().to_owned(), ..follower.clone() };
+    let submitted = answered_behind(behind, newcomer.post("/v1/tasks", &echo)).await;
+    assert_eq!(submitted.status, 201, "{submitted:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f50_leadership_moves_while_hundreds_are_in_flight() {
+    const TASKS: usize = 600;
+    let cluster = Cluster::start(3).await;
+    cluster.elect(0).await;
+    let clients = cluster.clients::<3>();
+    let digest = cluster.upload(clients[0], TASK).await;
+    let begun = AtomicUsize::new(0);
+    let submitted = stream::iter(0..TASKS).map(|number| {
+        begun.fetch_add(1, Ordering::Relaxed);
+        let task = json!({"module": digest, "input_text": "echo", "idempotency_key": number.to_string()});
+        let client = clients[number % 3];
+        async move {
+            let answer = submit_until_accepted(client, &task).await;
+            assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+            answer.json()["id"].as_str().unwrap().to_owned()
+        }
+    });
+    let moved = async {
+        for (round, next) in [1, 2, 0, 2, 1].into_iter().enumerate() {
+            until("some more are under way", async || begun.load(Ordering::Relaxed) > 100 * round).await;
+            if round % 2 == 0 {
+                cluster.depose_all();
+            }
+            cluster.elect(next).await;
+        }
+    };
+    let (ids, ()) = tokio::join!(submitted.buffer_unordered(32).collect::<Vec<_>>(), moved);
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), TASKS, "each key has a task of its own");
+    for id in &ids {
+        assert_eq!(clients[1].ended(&json!(id)).await["state"], "succeeded");
+    }
+    let mut histories = Vec::new();
+    for client in clients {
+        let mut of_node = BTreeMap::new();
+        let mut page = client.get("/v1/tasks?limit=1000").await.json();
+        for task in page["items"].as_array_mut().unwrap() {
+            let id = task["id"].as_str().unwrap().to_owned();
+            let history = client.get(&format!("/v1/tasks/{id}/events")).await;
+            of_node.insert(id, (history.status, history.text()));
+        }
+        assert_eq!(
+            of_node.keys().collect::<BTreeSet<_>>(),
+            ids.iter().collect(),
+            "none is lost and none was made twice"
+        );
+        histories.push(of_node);
+    }
+    assert!(histories.windows(2).all(|pair| pair[0] == pair[1]), "every node reads the same");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f41_what_no_record_could_hold_is_refused_at_the_door() {
+    let cluster = Cluster::start(2).await;
+    cluster.elect(0).await;
+    for client in cluster.clients::<2>() {
+        let refused = client.post_bytes("/v1/modules", SPRAWLING).await;
+        assert_eq!(refused.problem(), "413 body_too_large", "{}", client.base);
+        assert!(refused.json()["limit"].as_u64().is_some_and(|limit| limit < 1 << 20), "{refused:?}");
+        assert_eq!(client.get("/readyz").await.status, 200);
+        cluster.upload(client, TASK).await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_follows_shows_more_hosts_than_a_message_holds() {
+    const HOSTS: usize = 3_000;
+    let cluster = Cluster::start(2).await;
+    cluster.elect(0).await;
+    let [leader, follower] = cluster.clients();
+    let mut registrations = Vec::new();
+    for number in 0..HOSTS {
+        let labels = BTreeMap::from([("rack".to_owned(), "x".repeat(250))]);
+        let host = HostInfo { id: HostId::from(&*format!("many-{number:04}")), labels, ..HostInfo::default() };
+        registrations.push(cluster.ground.membership.register(host).await.unwrap());
+    }
+    let count = async |client: &Client| client.get("/v1/status").await.json()["hosts"].as_u64();
+    until("the leader knows all hosts", async || count(leader).await == Some(1 + HOSTS as u64)).await;
+    assert_eq!(count(follower).await, Some(1 + HOSTS as u64));
+    let mut seen = Vec::new();
+    let mut next = json!("a");
+    while let Some(cursor) = next.as_str() {
+        let page = follower.get(&format!("/v1/hosts?limit=1000&cursor={cursor}")).await.json();
+        seen.extend(page["items"].as_array().unwrap().iter().map(|host| host["id"].as_str().unwrap().to_owned()));
+        next = page["next"].clone();
+    }
+    let expect: BTreeSet<_> = (0..HOSTS).map(|number| format!("many-{number:04}")).chain(["fake".to_owned()]).collect();
+    assert_eq!(seen, expect.into_iter().collect::<Vec<_>>(), "all of them, in order");
+    cluster.stop().await;
 }

@@ -2,6 +2,7 @@
 
 mod client;
 mod cluster;
+mod faults;
 mod gate;
 mod host;
 
@@ -20,8 +21,9 @@ use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler_core::CoreConfig;
 
 pub(crate) use client::{Answer, Client, raw};
-pub(crate) use cluster::Cluster;
-pub(crate) use gate::{COMMAND, FakeGate, TASK, module};
+pub(crate) use cluster::{Cluster, Node};
+pub(crate) use faults::LogFaults;
+pub(crate) use gate::{COMMAND, FakeGate, SPRAWLING, TASK, module};
 pub(crate) use host::FakeHost;
 
 /// A control node with one host in this process; everything ends when it is dropped.

@@ -3,15 +3,20 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
+use wasmill_protocol::HostId;
 use wasmill_protocol::command::Reply;
 use wasmill_protocol::message::control::{ControlAnswer, ControlRequest, Explained, HostSeen, LeaderOverview};
 use wasmill_protocol::snapshot::BenchedRow;
 use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth, Waiting};
 
+use crate::driver::dispatch::encode;
 use crate::handle::{Answer, Overview, Request};
 
-/// The request of another node, and its answer; none when leadership ends before.
-pub(super) fn receive(request: ControlRequest) -> (Request, BoxFuture<'static, Option<ControlAnswer>>) {
+/// The request of another node, and its answer of at most `bytes_max`; none when leadership ends before.
+pub(super) fn receive(
+    request: ControlRequest,
+    bytes_max: usize,
+) -> (Request, BoxFuture<'static, Option<ControlAnswer>>) {
     match request {
         ControlRequest::Commands(commands) => {
             let (answer, answered) = oneshot::channel();
@@ -25,14 +30,31 @@ pub(super) fn receive(request: ControlRequest) -> (Request, BoxFuture<'static, O
             let answered = answered.map(move |waiting| waiting.ok().map(explained).map(ControlAnswer::Explained));
             (Request::Explain(tasks, answer), answered.boxed())
         }
-        ControlRequest::Overview => {
-            let (answer, answered) = oneshot::channel();
-            let answered = answered.map(|overview: Result<Overview, _>| {
-                overview.ok().map(|overview| ControlAnswer::Overview(Box::new(leader_overview(overview))))
-            });
-            (Request::Overview(answer), answered.boxed())
-        }
+        ControlRequest::Overview => overview_after(None, bytes_max),
+        ControlRequest::OverviewAfter(host) => overview_after(Some(host), bytes_max),
     }
+}
+
+fn overview_after(after: Option<HostId>, bytes_max: usize) -> (Request, BoxFuture<'static, Option<ControlAnswer>>) {
+    let (answer, answered) = oneshot::channel();
+    let cut = move |overview| page(leader_overview(overview), after.as_ref(), bytes_max);
+    let answered = answered.map(move |overview: Result<Overview, _>| overview.ok().map(cut));
+    (Request::Overview(answer), answered.boxed())
+}
+
+/// The hosts of an overview after one of them, as many as a message holds.
+fn page(mut overview: LeaderOverview, after: Option<&HostId>, bytes_max: usize) -> ControlAnswer {
+    overview.hosts.retain(|host| after.is_none_or(|after| host.info.id > *after));
+    overview.hosts.sort_by(|left, right| left.info.id.cmp(&right.info.id));
+    let mut answer = ControlAnswer::Overview(Box::new(overview));
+    while encode(&answer).len() > bytes_max
+        && let ControlAnswer::Overview(overview) = &mut answer
+        && overview.hosts.len() > 1
+    {
+        overview.hosts.truncate(overview.hosts.len() / 2);
+        overview.hosts_follow = true;
+    }
+    answer
 }
 
 /// The leader's answer to one command.
@@ -67,6 +89,7 @@ fn leader_overview(overview: Overview) -> LeaderOverview {
     });
     LeaderOverview {
         hosts: hosts.collect(),
+        hosts_follow: false,
         waiting: overview.queue.waiting,
         queued: overview.queue.queued,
         running: overview.queue.running,

@@ -19,24 +19,29 @@ use wasmill_protocol::Term;
 use wasmill_protocol::message::HostInfo;
 use wasmill_scheduler::Handle;
 use wasmill_scheduler::driver::{Driver, DriverConfig, DriverError, Ground, SnapshotConfig};
+use wasmill_scheduler::handle::Standing;
 use wasmill_scheduler::http::{HttpConfig, bootstrap_admin, serve};
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler_core::CoreConfig;
 
+use super::faults::{LogFaults, SmallBus};
 use super::{Client, FakeGate, FakeHost};
 
 /// Several control nodes and one host.
 pub(crate) struct Cluster {
     election: Arc<Election>,
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     host: Mutex<Option<FakeHost>>,
-    ground: Ground,
+    pub(crate) ground: Ground,
     _dir: TempDir,
 }
 
-struct Node {
+/// One of them.
+pub(crate) struct Node {
     name: String,
-    handle: Handle,
+    pub(crate) handle: Handle,
+    /// Its way to the log.
+    pub(crate) log: Arc<LogFaults>,
     address: SocketAddr,
     client: tokio::sync::OnceCell<Client>,
     stop: CancellationToken,
@@ -59,9 +64,37 @@ impl Cluster {
         };
         let mut nodes = Vec::new();
         for index in 0..count {
-            nodes.push(Node::start(format!("node-{index}"), index as u64, ground.clone()).await);
+            nodes.push(Node::start(index, ground.clone(), &election).await);
         }
         Self { election, nodes, host: Mutex::default(), ground, _dir: dir }
+    }
+
+    /// One more node; which one it is.
+    pub(crate) async fn join(&mut self) -> usize {
+        let index = self.nodes.len();
+        self.nodes.push(Node::start(index, self.ground.clone(), &self.election).await);
+        index
+    }
+
+    /// Those who stood for election before they had read the log.
+    pub(crate) fn early(&self) -> Vec<String> {
+        self.election.early.lock().unwrap().clone()
+    }
+
+    /// Lets a node win as soon as it stands for election.
+    pub(crate) fn name(&self, index: usize) {
+        self.election.elect(&self.nodes[index].name);
+    }
+
+    /// How often a node has won.
+    pub(crate) fn won(&self, index: usize) -> u64 {
+        self.election.won.lock().unwrap().get(&self.nodes[index].name).copied().unwrap_or(0)
+    }
+
+    /// Waits until a node that leads stops doing so, by itself.
+    pub(crate) async fn gives_up(&self, index: usize) {
+        let mut standing = self.nodes[index].handle.shared().standing.subscribe();
+        standing.wait_for(|standing| !standing.leading).await.unwrap();
     }
 
     /// Lets a node win, and waits until it leads and every other one knows. Whoever led before is not told.
@@ -72,8 +105,9 @@ impl Cluster {
         for other in &self.nodes {
             let mut standing = other.handle.shared().standing.subscribe();
             let knows = |leader: &Option<String>| leader.as_deref() == Some(node.name.as_str());
-            // One that still believes to lead learns it from the log.
-            standing.wait_for(|standing| standing.leading || knows(&standing.leader)).await.unwrap();
+            // One that still believes to lead learns it from the log, and so does one that cannot read it.
+            let ends = |standing: &Standing| standing.leading || standing.log_silent || knows(&standing.leader);
+            standing.wait_for(ends).await.unwrap();
         }
         let first = self.host.lock().unwrap().is_none();
         if first {
@@ -146,7 +180,8 @@ impl Cluster {
 }
 
 impl Node {
-    async fn start(name: String, seed: u64, ground: Ground) -> Self {
+    async fn start(index: usize, ground: Ground, election: &Election) -> Self {
+        let (name, seed) = (format!("node-{index}"), index as u64);
         let dir = tempfile::tempdir().unwrap();
         let read_model = Arc::new(ReadModel::open(dir.path()).unwrap());
         let config = DriverConfig {
@@ -155,7 +190,11 @@ impl Node {
             snapshots: SnapshotConfig::default(),
             seed,
         };
+        let log = Arc::new(LogFaults::new(Arc::clone(&ground.log)));
+        let bus = Arc::new(SmallBus(Arc::clone(&ground.bus)));
+        let ground = Ground { log: Arc::clone(&log) as _, bus, ..ground };
         let (driver, handle) = Driver::new(config, ground, read_model);
+        election.handles.lock().unwrap().insert(name.clone(), handle.clone());
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let driver = tokio::spawn(driver.run(stopped));
@@ -164,7 +203,7 @@ impl Node {
         let gate = Arc::new(FakeGate::default());
         let serving = serve(listener, HttpConfig::default(), handle.clone(), gate as _, stop.clone().cancelled_owned());
         let http = tokio::spawn(async move { serving.await.unwrap() });
-        Self { name, handle, address, client: tokio::sync::OnceCell::new(), stop, driver, http, dir }
+        Self { name, handle, log, address, client: tokio::sync::OnceCell::new(), stop, driver, http, dir }
     }
 }
 
@@ -175,6 +214,11 @@ struct Election {
     named: watch::Sender<(String, u64)>,
     /// Which of these each node has taken.
     granted: Arc<Mutex<BTreeMap<String, u64>>>,
+    handles: Mutex<BTreeMap<String, Handle>>,
+    /// See [`Cluster::early`].
+    early: Mutex<Vec<String>>,
+    /// How often each node has won.
+    won: Mutex<BTreeMap<String, u64>>,
     /// The last term.
     term: AtomicU64,
     /// Terms to be given before those that are counted.
@@ -188,6 +232,9 @@ impl Election {
             hosts,
             named: watch::Sender::new((String::new(), 0)),
             granted: Arc::default(),
+            handles: Mutex::default(),
+            early: Mutex::default(),
+            won: Mutex::default(),
             term: AtomicU64::new(0),
             terms: Mutex::default(),
             leases: Mutex::default(),
@@ -212,10 +259,14 @@ impl Membership for Election {
     fn campaign(&self, node: &str) -> BoxFuture<'_, Result<Leadership, MembershipError>> {
         let node = node.to_owned();
         async move {
+            if !self.handles.lock().unwrap()[&node].standing().caught_up {
+                self.early.lock().unwrap().push(node.clone());
+            }
             let mut named = self.named.subscribe();
             let since = self.granted.lock().unwrap().get(&node).copied().unwrap_or(0);
             let number = named.wait_for(|(name, number)| *name == node && *number > since).await.unwrap().1;
             self.granted.lock().unwrap().insert(node.clone(), number);
+            *self.won.lock().unwrap().entry(node.clone()).or_default() += 1;
             let (lease, lost) = watch::channel(false);
             self.leases.lock().unwrap().entry(node.clone()).or_default().push(lease);
             let chosen = self.terms.lock().unwrap().pop_front();

@@ -10,6 +10,8 @@ use wasmill_scheduler::http::{GateError, ModuleGate, Upload, UploadBytes};
 
 /// A module that is a command.
 pub(crate) const COMMAND: &[u8] = b"\0asm command";
+/// A command whose exports have more than a megabyte of names.
+pub(crate) const SPRAWLING: &[u8] = b"\0asm command with exports";
 /// A module that is a task component.
 pub(crate) const TASK: &[u8] = b"\0asm task";
 
@@ -37,6 +39,10 @@ impl ModuleGate for FakeGate {
         };
         let info = |kind| ModuleInfo { kind, exports: vec!["run".to_owned()], ..ModuleInfo::default() };
         let answer = match &bytes[..] {
+            bytes if bytes.starts_with(SPRAWLING) => {
+                let exports = (0..20).map(|number| format!("{number}{}", "x".repeat(60_000))).collect();
+                Ok(ModuleInfo { exports, ..info(ModuleKind::Command) })
+            }
             bytes if bytes.starts_with(COMMAND) => Ok(info(ModuleKind::Command)),
             bytes if bytes.starts_with(TASK) => Ok(info(ModuleKind::Task)),
             b"busy" => Err(GateError::Busy { retry_ms: 3_000 }),

@@ -1,0 +1,26 @@
+//! Look-ups on a node that may not have read as far as its client has been elsewhere.
+
+use super::App;
+use super::problem::{Code, Handled};
+
+/// Looks; when nothing is found, once more after this node has caught up with the leader.
+pub(super) async fn twice<T>(app: &App, look: impl Fn() -> Handled<T>) -> Handled<T> {
+    let since = app.handle.position();
+    match look() {
+        Err(fault) if is_unknown(fault.code()) && app.handle.catch_up(since).await => look(),
+        found => found,
+    }
+}
+
+/// Whether it may only be too early to find something.
+pub(super) fn is_unknown(code: Code) -> bool {
+    matches!(
+        code,
+        Code::TaskUnknown
+            | Code::ModuleUnknown
+            | Code::AliasUnknown
+            | Code::TenantUnknown
+            | Code::TokenUnknown
+            | Code::Unauthorized
+    )
+}

@@ -1,0 +1,202 @@
+//! A node's ways to the log and to others, with the limits of a usual NATS server, and with faults.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{self, BoxFuture, Shared};
+use futures::{FutureExt, StreamExt, stream};
+use tokio::sync::{oneshot, watch};
+use wasmill_fabric::{AppendError, Bus, BusError, Log, LogError, LogTail, Subscription};
+use wasmill_protocol::LogSeq;
+
+/// What a NATS server takes, when nothing else is said.
+const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+/// What fits beside the headers into such a message.
+const RECORD_BYTES_MAX: usize = PAYLOAD_BYTES_MAX - 1024;
+
+/// What happens to appends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Appends {
+    Pass,
+    /// They never reach the log.
+    Vanish,
+    /// They are durable, and nobody hears of it.
+    Unheard,
+}
+
+/// Everything passes until it is told otherwise.
+pub(crate) struct LogFaults {
+    log: Arc<dyn Log>,
+    cut: watch::Sender<bool>,
+    held: watch::Sender<Option<LogSeq>>,
+    appends: watch::Sender<Appends>,
+    /// How many appends were never answered.
+    unanswered: watch::Sender<u64>,
+    /// Whether the newest append has succeeded.
+    newest: Mutex<Option<Shared<BoxFuture<'static, bool>>>>,
+}
+
+impl LogFaults {
+    pub(crate) fn new(log: Arc<dyn Log>) -> Self {
+        let appends = watch::Sender::new(Appends::Pass);
+        Self {
+            log,
+            cut: watch::Sender::new(false),
+            held: watch::Sender::new(None),
+            appends,
+            unanswered: watch::Sender::new(0),
+            newest: Mutex::default(),
+        }
+    }
+
+    /// The log is out of reach.
+    pub(crate) fn cut(&self) {
+        self.cut.send_replace(true);
+    }
+
+    /// Records after this one do not come.
+    pub(crate) fn hold_after(&self, last: LogSeq) {
+        self.held.send_replace(Some(last));
+    }
+
+    /// Appends from now on are sent and never arrive.
+    pub(crate) fn lose_appends(&self) {
+        self.appends.send_replace(Appends::Vanish);
+    }
+
+    /// Appends from now on arrive, and their acknowledgements are lost.
+    pub(crate) fn lose_acknowledgements(&self) {
+        self.appends.send_replace(Appends::Unheard);
+    }
+
+    /// Waits until an append was made that is never answered.
+    pub(crate) async fn unanswered(&self) {
+        self.unanswered.subscribe().wait_for(|count| *count > 0).await.unwrap();
+    }
+
+    /// Everything passes again, first of all what was held back.
+    pub(crate) fn heal(&self) {
+        self.cut.send_replace(false);
+        self.held.send_replace(None);
+        self.appends.send_replace(Appends::Pass);
+    }
+
+    /// The log below has one writer in production and cannot tell several apart: what one has called after an append that fails must fail too, also
+    /// where what another has appended meanwhile would let it pass.
+    fn append_in_order(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>> {
+        let (tell, told) = oneshot::channel();
+        let told = told.map(|succeeded| succeeded == Ok(true)).boxed().shared();
+        let before = self.newest.lock().unwrap().replace(told);
+        let in_flight = before.filter(|before| before.clone().now_or_never().is_none());
+        let log = Arc::clone(&self.log);
+        async move {
+            if let Some(before) = in_flight
+                && !before.await
+            {
+                return Err(AppendError::Conflict { expected_last, last: expected_last });
+            }
+            let appended = log.append(expected_last, record).await;
+            // Nobody may come after it, which is fine.
+            let _ = tell.send(appended.is_ok());
+            appended
+        }
+        .boxed()
+    }
+
+    fn reachable(&self, action: &'static str) -> Result<(), LogError> {
+        if *self.cut.borrow() { Err(LogError::Unreachable { action, reason: "cut".to_owned() }) } else { Ok(()) }
+    }
+}
+
+impl Log for LogFaults {
+    fn append(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>> {
+        let (bytes, bytes_max) = (record.len(), self.record_bytes_max());
+        if bytes > bytes_max {
+            return future::ready(Err(AppendError::TooLarge { bytes, bytes_max })).boxed();
+        }
+        let seq = expected_last.next();
+        if let Err(error) = self.reachable("append to") {
+            return future::ready(Err(AppendError::Unreachable { seq, reason: error.to_string() })).boxed();
+        }
+        let appends = *self.appends.borrow();
+        if appends != Appends::Pass {
+            self.unanswered.send_modify(|count| *count += 1);
+        }
+        match appends {
+            Appends::Pass => self.append_in_order(expected_last, record),
+            Appends::Unheard => self.append_in_order(expected_last, record).then(|_| future::pending()).boxed(),
+            Appends::Vanish => future::pending().boxed(),
+        }
+    }
+
+    fn last_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
+        async { self.reachable("find the end of").and(self.log.last_seq().await) }.boxed()
+    }
+
+    fn first_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
+        async { self.reachable("find the beginning of").and(self.log.first_seq().await) }.boxed()
+    }
+
+    /// As over a network: a reader that is cut off hears nothing, and goes on by itself afterwards.
+    fn tail(&self, from: LogSeq) -> LogTail {
+        let (cut, held) = (self.cut.subscribe(), self.held.subscribe());
+        stream::unfold((self.log.tail(from), cut, held), |(mut tail, mut cut, mut held)| async move {
+            let next = tail.next().await?;
+            let seq = next.as_ref().map_or(LogSeq(0), |(seq, _)| *seq);
+            let holds = |held: &Option<LogSeq>| held.is_some_and(|last| seq > last);
+            while *cut.borrow() || holds(&held.borrow()) {
+                cut.wait_for(|cut| !cut).await.ok()?;
+                held.wait_for(|held| !holds(held)).await.ok()?;
+            }
+            Some((next, (tail, cut, held)))
+        })
+        .boxed()
+    }
+
+    fn trim(&self, to: LogSeq) -> BoxFuture<'_, Result<(), LogError>> {
+        self.log.trim(to)
+    }
+
+    fn record_bytes_max(&self) -> usize {
+        RECORD_BYTES_MAX
+    }
+}
+
+/// A bus that carries no more in one message than a NATS server.
+pub(crate) struct SmallBus(pub(crate) Arc<dyn Bus>);
+
+fn fits(subject: &str, payload: &Bytes) -> Result<(), BusError> {
+    let (bytes, bytes_max) = (payload.len(), PAYLOAD_BYTES_MAX);
+    if bytes <= bytes_max { Ok(()) } else { Err(BusError::TooLarge { subject: subject.to_owned(), bytes, bytes_max }) }
+}
+
+impl Bus for SmallBus {
+    fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, BusError>> {
+        if let Err(error) = fits(subject, &payload) {
+            return future::ready(Err(error)).boxed();
+        }
+        let (answer, subject) = (self.0.request(subject, payload, timeout), subject.to_owned());
+        // An answer that is too large never comes.
+        async move { answer.await.and_then(|answer| fits(&subject, &answer).map(|()| answer)) }.boxed()
+    }
+
+    fn publish(&self, subject: &str, payload: Bytes) -> BoxFuture<'static, Result<(), BusError>> {
+        match fits(subject, &payload) {
+            Ok(()) => self.0.publish(subject, payload),
+            Err(error) => future::ready(Err(error)).boxed(),
+        }
+    }
+
+    fn subscribe(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>> {
+        self.0.subscribe(subject, capacity)
+    }
+
+    fn subscribe_shared(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>> {
+        self.0.subscribe_shared(subject, capacity)
+    }
+
+    fn payload_bytes_max(&self) -> usize {
+        PAYLOAD_BYTES_MAX
+    }
+}
