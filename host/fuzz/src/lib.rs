@@ -7,22 +7,23 @@
 mod engine;
 mod targets;
 
+#[path = "../../src/compile"]
 mod compile {
-    #[path = "../../../src/compile/check.rs"]
+    #[path = "check.rs"]
     mod check;
-    #[path = "../../../src/compile/count.rs"]
+    #[path = "count.rs"]
     mod count;
-    #[path = "../../../src/compile/entry.rs"]
+    #[path = "entry.rs"]
     mod entry;
-    #[path = "../../../src/compile/feature.rs"]
+    #[path = "feature.rs"]
     mod feature;
-    #[path = "../../../src/compile/grants.rs"]
+    #[path = "grants.rs"]
     mod grants;
-    #[path = "../../../src/compile/limits.rs"]
+    #[path = "limits.rs"]
     mod limits;
-    #[path = "../../../src/compile/reject.rs"]
+    #[path = "reject.rs"]
     mod reject;
-    #[path = "../../../src/compile/sniff.rs"]
+    #[path = "sniff.rs"]
     mod sniff;
 
     pub(crate) use check::{ModuleCaps, check, check_size};

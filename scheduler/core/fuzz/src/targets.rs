@@ -72,13 +72,13 @@ impl Source {
             7 => Op::RemoveTenant { tenant: kind / 20 % 2 + 1 },
             8 => Op::ChangeQuotas { tenant: kind / 20, running: u64::from(self.byte() % 4) },
             9 => Op::After { ms: self.ms() },
-            10 => Op::Join { host: kind / 20, anew: self.byte().is_multiple_of(2) },
-            11 => Op::Leave { host: kind / 20, life: self.byte() },
+            10 => Op::Join { host: kind / 20 % 3, anew: self.byte().is_multiple_of(2) },
+            11 => Op::Leave { host: kind / 20 % 3, life: self.byte() },
             12 | 13 => {
                 let (credit, forgets) = (self.byte() % 6, self.byte());
-                Op::Beat { host: kind / 20, credit, forgets, draining: forgets == 255 }
+                Op::Beat { host: kind / 20 % 3, credit, forgets, draining: forgets == 255 }
             }
-            14 => Op::Drain { host: kind / 20, draining: self.byte().is_multiple_of(2) },
+            14 => Op::Drain { host: kind / 20 % 3, draining: self.byte().is_multiple_of(2) },
             15 | 16 => {
                 let (attempt, how) = (self.byte(), self.byte());
                 let host = Some(how / 64).filter(|host| *host > 0);
