@@ -95,7 +95,8 @@ impl Member {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.ended() {
-                let is_good = status.success() || self.dies_of_signals && status.signal() == Some(Signal::TERM.as_raw());
+                let is_good =
+                    status.success() || self.dies_of_signals && status.signal() == Some(Signal::TERM.as_raw());
                 ensure!(is_good, "{} ended with {status} when it was asked to:\n{}", self.name, self.said());
                 return Ok(());
             }

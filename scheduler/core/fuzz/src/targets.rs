@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wasmill_protocol::event::PolicyHook;
 use wasmill_protocol::Timestamp;
+use wasmill_protocol::event::PolicyHook;
 use wasmill_scheduler_core::policy::{
     Choice, Fair, HostRoom, Key, LeastLoaded, Policy, PolicyFault, ShapeView, Wanted,
 };
