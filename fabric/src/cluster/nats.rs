@@ -81,9 +81,11 @@ impl Nats {
         self.client.connection_state() == State::Connected
     }
 
-    /// Counts how often messages may have been lost because a connection was cut or we were too slow.
+    /// Counts how often messages may have been lost because a connection was cut or we were too slow. Those before this call are no news.
     pub(super) fn cuts(&self) -> watch::Receiver<u64> {
-        self.cuts.clone()
+        let mut cuts = self.cuts.clone();
+        cuts.mark_unchanged();
+        cuts
     }
 }
 
