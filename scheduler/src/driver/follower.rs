@@ -191,12 +191,13 @@ impl Heartbeats {
     /// The next one that can be read.
     async fn next(&mut self) -> Heartbeat {
         loop {
-            let Some(subscription) = &mut self.subscription else {
-                tokio::time::sleep(RETRY).await;
-                self.subscribe().await;
-                continue;
+            let message = match &mut self.subscription {
+                Some(subscription) => subscription.recv().await,
+                None => None,
             };
-            let Some(message) = subscription.recv().await else {
+            let Some(message) = message else {
+                self.subscription = None;
+                tokio::time::sleep(RETRY).await;
                 self.subscribe().await;
                 continue;
             };

@@ -58,7 +58,7 @@ async fn c08_fifty_thousand_idle_connections_leave_room_for_health() {
         let from = Ipv4Addr::new(127, 0, 0, 2 + (batch % 8) as u8);
         idle.extend(futures::future::join_all((0..AT_ONCE).map(|_| connect(from, address))).await);
         // As clients do whose server has closed.
-        idle.retain(|stream| is_open(stream));
+        idle.retain(is_open);
         if batch % 20 == 19 {
             for path in ["/livez", "/readyz"] {
                 until("health is answered", async || {

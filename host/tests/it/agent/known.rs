@@ -87,7 +87,7 @@ async fn a_thousand_known_results_at_once_all_come_back() {
     let world = Setup::new().start().await;
     run(&world, question(&world, 1, "repeat 5", "a")).await;
     world.assign((2..2 + MANY).map(|number| question(&world, number, "repeat 5", "a")).collect()).await;
-    let heard = world.until("all have ended", |heard| heard.reports.len() as u64 >= 1 + MANY).await;
+    let heard = world.until("all have ended", |heard| heard.reports.len() as u64 > MANY).await;
     assert!((2..2 + MANY).all(|number| end(&heard, number).0.cached));
     assert_eq!(heard.started, [id(1)]);
     world.shut_down().await;

@@ -1,7 +1,5 @@
 //! The targets, which the core's tests include too, so that what was found is tried again in every run.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use wasmill_protocol::Timestamp;
 use wasmill_protocol::event::PolicyHook;
 use wasmill_scheduler_core::policy::{
@@ -18,20 +16,20 @@ pub(crate) fn story(bytes: &[u8]) {
     tell(bytes, Story::new(|_| {}));
 }
 
-/// The same with policies that answer what the first half of the bytes says: wrong hosts, wrong counts, too few keys, traps.
+/// The same with policies that answer what the first two quarters of the bytes say: wrong hosts, wrong counts, too few keys, traps.
 pub(crate) fn policy(bytes: &[u8]) {
     let (answers, ops) = bytes.split_at(bytes.len() / 2);
-    let answers = Arc::new(Mutex::new(Source(answers.to_vec().into_iter())));
+    let (orders, places) = answers.split_at(answers.len() / 2);
+    let (orders, places) = (Source::of(orders), Source::of(places));
     let seat = move |core: &mut wasmill_scheduler_core::Core| {
-        for hook in [PolicyHook::Order, PolicyHook::Place] {
-            core.seat(hook, Box::new(Arbitrary(Arc::clone(&answers))));
-        }
+        core.seat(PolicyHook::Order, Box::new(Arbitrary(orders.clone())));
+        core.seat(PolicyHook::Place, Box::new(Arbitrary(places.clone())));
     };
     tell(ops, Story::new(seat));
 }
 
 fn tell(bytes: &[u8], mut story: Story) {
-    let mut source = Source(bytes.to_vec().into_iter());
+    let mut source = Source::of(bytes);
     for _ in 0..OPS_MAX {
         let Some(kind) = source.0.next() else { break };
         story.run(&source.op(kind));
@@ -40,10 +38,14 @@ fn tell(bytes: &[u8], mut story: Story) {
 }
 
 /// Bytes that are taken one after the other; zeros when there are none left.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Source(std::vec::IntoIter<u8>);
 
 impl Source {
+    fn of(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec().into_iter())
+    }
+
     fn byte(&mut self) -> u8 {
         self.0.next().unwrap_or(0)
     }
@@ -95,7 +97,7 @@ impl Source {
 
 /// Answers what the bytes say; like the built-in default when they say nothing.
 #[derive(Debug)]
-struct Arbitrary(Arc<Mutex<Source>>);
+struct Arbitrary(Source);
 
 impl Arbitrary {
     fn fault() -> PolicyFault {
@@ -109,7 +111,7 @@ impl Policy for Arbitrary {
     }
 
     fn order(&mut self, shapes: &[ShapeView], now: Timestamp) -> Result<Vec<Key>, PolicyFault> {
-        let mut source = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = &mut self.0;
         let keys = match source.byte() {
             0 => return Fair.order(shapes, now),
             1 => return Err(Self::fault()),
@@ -120,11 +122,11 @@ impl Policy for Arbitrary {
             class: [0, 1, -1, i64::MAX, i64::MIN][usize::from(source.byte() % 5)],
             rank: u64::from(source.byte()) << (source.byte() % 64),
         };
-        Ok((0..keys).map(|_| key(&mut source)).collect())
+        Ok((0..keys).map(|_| key(source)).collect())
     }
 
     fn place(&mut self, wanted: &[Wanted<'_>], hosts: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
-        let mut source = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = &mut self.0;
         let choices = match source.byte() {
             0 => return LeastLoaded.place(wanted, hosts),
             1 => return Err(Self::fault()),
@@ -136,6 +138,6 @@ impl Policy for Arbitrary {
             host: index(source.byte()),
             count: [0, 1, 2, 3, 100, u32::MAX][usize::from(source.byte() % 6)],
         };
-        Ok((0..choices).map(|_| choice(&mut source)).collect())
+        Ok((0..choices).map(|_| choice(source)).collect())
     }
 }

@@ -158,17 +158,7 @@ impl World {
                     self.break_watches();
                 }
             }
-            ClusterFault::SeatDeleted => {
-                let seats = Range::Prefix(format!("{ELECTION}/"));
-                // Without a quorum nothing can be deleted.
-                let seats = self.servers().etcd.get(&seats).map(|(seats, _)| seats).unwrap_or_default();
-                if !seats.is_empty() {
-                    self.marks.hit(Mark::SeatDeleted);
-                    let key = self.rng.pick(&seats).key.clone();
-                    let _ = self.servers().etcd.delete(&Range::Key(key));
-                    self.etcd_changed();
-                }
-            }
+            ClusterFault::SeatDeleted => self.delete_seat(),
             ClusterFault::CampaignFails => {
                 let waiting = self.servers().etcd.campaigns_waiting();
                 if !waiting.is_empty() {
@@ -181,6 +171,19 @@ impl World {
             ClusterFault::Strikes(disaster) => return self.strike(disaster),
         }
         Ok(())
+    }
+
+    /// Somebody deletes the key of a candidate, or of the leader.
+    fn delete_seat(&mut self) {
+        let seats = Range::Prefix(format!("{ELECTION}/"));
+        // Without a quorum nothing can be deleted.
+        let seats = self.servers().etcd.get(&seats).map(|(seats, _)| seats).unwrap_or_default();
+        if !seats.is_empty() {
+            self.marks.hit(Mark::SeatDeleted);
+            let key = self.rng.pick(&seats).key.clone();
+            let _ = self.servers().etcd.delete(&Range::Key(key));
+            self.etcd_changed();
+        }
     }
 
     pub(super) fn etcd_now(&mut self) -> wasmill_protocol::Timestamp {
