@@ -159,9 +159,8 @@ async fn members_do_their_work(control: &Cluster, host: &HostCluster) {
     assert!(host.blobs().read(stat.digest, u64::MAX).await.unwrap() == bytes);
     assert!(control.blobs().read(stat.digest, u64::MAX).await.unwrap() == bytes);
     // A list comes from one of three servers, which may be the last one to know.
-    within("it is listed", async {
-        while !matches!(control.blobs().list().collect::<Vec<_>>().await[..], [Ok(_)]) {}
-    }).await;
+    within("it is listed", async { while !matches!(control.blobs().list().collect::<Vec<_>>().await[..], [Ok(_)]) {} })
+        .await;
     control.blobs().delete(stat.digest).await.unwrap();
 
     // Both ways, each answered.
