@@ -80,7 +80,7 @@ async fn f05_a_stream_that_more_servers_keep_gets_one_append_at_a_time() {
     let mut pipelines = async || {
         let appends = [(last, "first"), (last.next(), "second")].map(|(last, text)| log.append(last, text.into()));
         let appended = within("two appends", join_all(appends)).await;
-        last = appended.into_iter().map(Result::unwrap).last().unwrap();
+        last = appended.into_iter().map(Result::unwrap).max().unwrap();
         loop {
             let message = within("an append", sent.next()).await.unwrap();
             if message.payload == "second" {
