@@ -47,7 +47,7 @@ fn every_node_of_a_cluster_serves_alike() {
     }
     // A file is uploaded, submitted, waited for and read: a request each, and each may go to another node.
     let file = wasmill_e2e::guest_file("word-count");
-    let ran = cluster.run(follower, &["run", &file, "--input", "one two"]).done();
+    let ran = cluster.run(follower, &["run", &file, "--input-text", "one two"]).done();
     assert!(ran.text().contains(r#""words":2"#), "{ran:?}");
 
     let host = cluster.hosts[0].name.clone();

@@ -270,8 +270,8 @@ impl Stream {
 
     /// Forgets everything after `last`, as if it had never been stored.
     pub(super) fn cut(&mut self, last: u64) {
-        drop(self.messages.split_off(&(last + 1)));
-        self.bytes = self.messages.values().map(|stored| stored.bytes).sum();
+        let forgotten = self.messages.split_off(&(last + 1));
+        self.bytes -= forgotten.values().map(|stored| stored.bytes).sum::<u64>();
         self.last_seq = self.last_seq.min(last);
         self.first_seq = self.first_seq.min(self.last_seq + 1);
         self.synced_seq = self.synced_seq.min(self.last_seq);
@@ -300,11 +300,12 @@ impl Stream {
     /// A process begins to serve the stream: the ids that it knows are those of messages that are still here and young enough
     /// (`rebuildDedupe`).
     pub(super) fn start(&mut self, now: Timestamp) {
-        self.dedupe = Dedupe::new(self.config.duplicate_window_ms);
-        for stored in self.messages.values() {
-            if let Some(id) = &stored.id
-                && now < stored.at.plus_ms(self.config.duplicate_window_ms)
-            {
+        let window_ms = self.config.duplicate_window_ms;
+        self.dedupe = Dedupe::new(window_ms);
+        // From the end: there may be many, and few of them young.
+        let young = self.messages.values().rev().take_while(|stored| now < stored.at.plus_ms(window_ms));
+        for stored in young.collect::<Vec<_>>().into_iter().rev() {
+            if let Some(id) = &stored.id {
                 self.dedupe.store(stored.at, id, stored.seq);
             }
         }
