@@ -1,6 +1,8 @@
 //! The targets, which the core's tests include too, so that what was found is tried again in every run.
 
+use std::collections::VecDeque;
 use wasmill_protocol::Timestamp;
+
 use wasmill_protocol::event::PolicyHook;
 use wasmill_scheduler_core::policy::{
     Choice, Fair, HostRoom, Key, LeastLoaded, Policy, PolicyFault, ShapeView, Wanted,
@@ -31,7 +33,7 @@ pub(crate) fn policy(bytes: &[u8]) {
 fn tell(bytes: &[u8], mut story: Story) {
     let mut source = Source::of(bytes);
     for _ in 0..OPS_MAX {
-        let Some(kind) = source.0.next() else { break };
+        let Some(kind) = source.0.pop_front() else { break };
         story.run(&source.op(kind));
     }
     story.heal();
@@ -39,15 +41,15 @@ fn tell(bytes: &[u8], mut story: Story) {
 
 /// Bytes that are taken one after the other; zeros when there are none left.
 #[derive(Debug, Clone)]
-struct Source(std::vec::IntoIter<u8>);
+struct Source(VecDeque<u8>);
 
 impl Source {
     fn of(bytes: &[u8]) -> Self {
-        Self(bytes.to_vec().into_iter())
+        Self(bytes.iter().copied().collect())
     }
 
     fn byte(&mut self) -> u8 {
-        self.0.next().unwrap_or(0)
+        self.0.pop_front().unwrap_or(0)
     }
 
     /// Mostly short, sometimes longer than any timeout.
