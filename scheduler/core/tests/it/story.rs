@@ -84,7 +84,7 @@ impl Story {
             term: 1,
             seat: Box::new(seat),
         };
-        (story.seat)(&mut story.world.core);
+        story.world.cores().for_each(&story.seat);
         story.world.step(Input::Lead { term: wasmill_protocol::Term(1), node: "n1".into() });
         (0..3).for_each(|number| story.create_tenant(number));
         story.take_ready();
@@ -165,7 +165,7 @@ impl Story {
                 self.credit.clear();
                 self.quotas = self.quotas_in_log();
                 self.world.restart(self.term);
-                (self.seat)(&mut self.world.core);
+                self.world.cores().for_each(&self.seat);
                 self.take_ready();
             }
             Op::Join { .. } | Op::Leave { .. } | Op::Beat { .. } | Op::Drain { .. } => self.host_changes(op),

@@ -56,11 +56,14 @@ impl World {
         self.core.assert_consistent();
     }
 
+    /// The leader, and its twin.
+    pub(crate) fn cores(&mut self) -> impl Iterator<Item = &mut Core> {
+        [&mut self.core].into_iter().chain(&mut self.twin)
+    }
+
     fn step_both(&mut self, input: Input) {
-        if let Some(twin) = &mut self.twin {
-            twin.step(self.now, input.clone());
-        }
-        self.core.step(self.now, input);
+        let now = self.now;
+        self.cores().for_each(|core| core.step(now, input.clone()));
     }
 
     /// Takes what is ready, appends it, and lets the follower read it.
