@@ -2,6 +2,8 @@
 //!
 //! When it ends, however it does, the kernel ends every process in them and removes every mount and every network device.
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
 
 use crate::setup;
@@ -16,30 +18,44 @@ pub(crate) enum Private {
     Mounts,
 }
 
-/// Runs `xtask ARGUMENTS` in there, to its end.
-pub(crate) fn enter(private: Private, arguments: &[String]) -> Result<()> {
-    setup::namespace_tools()?;
-    // `unshare` takes its child along when it is killed, and is killed itself when we are.
-    let mut command = program("setpriv");
-    command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    let hint = match private {
-        Private::Network => {
+impl Private {
+    /// What enters. `unshare` takes its child along when it is killed, and is killed itself when we are.
+    fn command(self) -> Command {
+        let mut command = program("setpriv");
+        command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        if self == Self::Network {
             command.arg("--net");
             if !setup::packages::is_root() {
                 command.args(["--user", "--map-root-user"]);
             }
-            "allow users to make namespaces: sysctl kernel.unprivileged_userns_clone=1 or \
+        }
+        command
+    }
+
+    /// Whether this can be had here. It cannot in most containers.
+    ///
+    /// # Errors
+    ///
+    /// What it takes is not installed, and cannot be.
+    pub(crate) fn is_possible(self) -> Result<bool> {
+        setup::namespace_tools()?;
+        Ok((self == Self::Network || setup::packages::is_root()) && shell::works(self.command().arg("true")))
+    }
+}
+
+/// Runs `xtask ARGUMENTS` in there, to its end.
+pub(crate) fn enter(private: Private, arguments: &[String]) -> Result<()> {
+    let hint = match private {
+        Private::Network => {
+            "; or allow users to make namespaces: sysctl kernel.unprivileged_userns_clone=1 or \
              kernel.apparmor_restrict_unprivileged_userns=0"
         }
         Private::Mounts => "",
     };
-    let mut probe = program(command.get_program());
-    probe.args(command.get_args()).arg("true");
     ensure!(
-        shell::works(&mut probe),
-        "cannot make namespaces: run `sudo env \"PATH=$PATH\" cargo xtask {}`, in a container with --privileged{}{hint}",
+        private.is_possible()?,
+        "cannot make namespaces: run `sudo env \"PATH=$PATH\" cargo xtask {}`, in a container with --privileged{hint}",
         arguments.join(" ").replace(" --inside", ""),
-        if hint.is_empty() { "" } else { "; or " }
     );
-    shell::run(command.arg(shell::xtask().get_program()).args(arguments))
+    shell::run(private.command().arg(shell::xtask().get_program()).args(arguments))
 }

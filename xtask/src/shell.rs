@@ -118,12 +118,13 @@ fn quote(word: &str) -> String {
 pub(crate) struct Steps {
     started: Instant,
     rows: Vec<(String, f64, Option<anyhow::Error>)>,
+    skipped: Vec<(String, String)>,
 }
 
 impl Steps {
     /// No step yet.
     pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), rows: Vec::new() }
+        Self { started: Instant::now(), rows: Vec::new(), skipped: Vec::new() }
     }
 
     /// Runs a step; its failure is kept for the end.
@@ -137,6 +138,11 @@ impl Steps {
         self.rows.push((name.to_owned(), started.elapsed().as_secs_f64(), error));
     }
 
+    /// Leaves a step out, because this machine cannot run it; that is shown at the end.
+    pub(crate) fn skip(&mut self, name: &str, why: impl Into<String>) {
+        self.skipped.push((name.to_owned(), why.into()));
+    }
+
     /// Shows what took how long.
     ///
     /// # Errors
@@ -147,6 +153,9 @@ impl Steps {
         for (name, seconds, error) in &self.rows {
             let result = if error.is_none() { "ok" } else { "FAILED" };
             eprintln!("{result:6} {seconds:6.0} s  {name}");
+        }
+        for (name, why) in &self.skipped {
+            eprintln!("SKIPPED          {name}: {why}");
         }
         let failed: Vec<String> =
             self.rows.iter().filter_map(|(name, _, error)| Some(format!("{name}: {:#}", error.as_ref()?))).collect();
