@@ -74,11 +74,11 @@ pub(crate) fn spots(kind: &str, count: u8) -> Vec<Spot> {
 
 /// Gives the binary.
 pub(crate) fn build(is_release: bool) -> Result<PathBuf> {
-    let mut build = cargo(["build", "--locked", "--package", "wasmill"]);
-    if is_release {
-        build.arg("--release");
-    }
-    shell::run(&mut build)?;
+    // As the demo builds it, or as the tests do: features are unified alike, and nothing is built twice.
+    shell::run(&mut match is_release {
+        true => cargo(["build", "--locked", "--package", "wasmill", "--release"]),
+        false => cargo(["build", "--locked", "--workspace", "--bin", "wasmill"]),
+    })?;
     Ok(target_dir().join(if is_release { "release/wasmill" } else { "debug/wasmill" }))
 }
 
