@@ -1,7 +1,8 @@
 //! The data directory of a process of a cluster: who it is, and that nobody else is it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
@@ -19,7 +20,7 @@ impl DataLock {
     ///
     /// Another process has it, and is named.
     pub(crate) fn acquire(data: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(data).with_context(|| format!("cannot create `{}`", data.display()))?;
+        create_dir(data).with_context(|| format!("cannot create `{}`", data.display()))?;
         let path = data.join("lock");
         let failed = || format!("cannot lock `{}`", path.display());
         let mut options = OpenOptions::new();
@@ -64,7 +65,7 @@ pub(crate) fn identity(file: &Path, wanted: Option<&str>, prefix: &str) -> anyho
     let drawn = getrandom::u64().map_err(|error| anyhow::anyhow!("cannot draw a random number: {error}"))?;
     let name = wanted.map_or_else(|| format!("{prefix}-{drawn:016x}"), str::to_owned);
     if let Some(dir) = file.parent() {
-        fs::create_dir_all(dir).with_context(|| failed("create the directory of"))?;
+        create_dir(dir).with_context(|| failed("create the directory of"))?;
     }
     let next = file.with_extension("next");
     let write = || {
@@ -77,8 +78,15 @@ pub(crate) fn identity(file: &Path, wanted: Option<&str>, prefix: &str) -> anyho
     Ok(name)
 }
 
+/// Creates what is missing of a directory, for nobody else to look into: what tasks return is in it.
+fn create_dir(dir: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -91,6 +99,7 @@ mod tests {
         let error = identity(&file, Some("other"), "host").unwrap_err().to_string();
         assert!(error.contains("not `other`"), "{error}");
         assert_eq!(identity(&dir.path().join("b/id"), Some("mine"), "host").unwrap(), "mine");
+        assert_eq!(fs::metadata(dir.path().join("b")).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]

@@ -101,7 +101,8 @@ fn hear(event: &Event, cuts: &watch::Sender<u64>) {
             cuts.send_modify(|cuts| *cuts += 1);
         }
         Event::Connected => tracing::info!("connected to NATS"),
-        Event::Closed => tracing::error!("the connection to NATS is closed for good: the server refuses us"),
+        // We connect again for ever, so this is our own doing.
+        Event::Closed => tracing::debug!("the connection to NATS is closed"),
         Event::ServerError(error) => tracing::warn!("NATS says: {error}"),
         Event::ClientError(error) => tracing::debug!("{error}"),
         Event::LameDuckMode | Event::Draining => tracing::info!("the NATS server is about to stop"),
