@@ -52,7 +52,20 @@ impl World {
         let looks_again = POLL_US / 2 + self.rng.below(POLL_US);
         self.at(looks_again, Happening::Log(LogHappening::Poll(sender)));
         self.raise_mark(sender.node);
+        self.watch_end(sender.node);
         self.read_log(sender)
+    }
+
+    /// A leader that appends nothing asks where the log ends, or it would never notice that it is gone.
+    fn watch_end(&mut self, node: usize) {
+        let seen = self.nodes[node].seen();
+        let Some(process) = &mut self.nodes[node].process else { return };
+        if let (Some(_), Some(cluster)) = (&process.leader, &mut process.cluster)
+            && !cluster.log_calls.values().any(|wait| matches!(wait, LogWait::End(..)))
+        {
+            cluster.floor = cluster.floor.max(seen);
+            self.look_for_end(node, 1);
+        }
     }
 
     /// Reads what there is, as a consumer of the stream is given it.
@@ -173,6 +186,10 @@ impl World {
                 return self.halt(node, Halt::Shortened { last, seen });
             }
         };
+        if self.was_trimmed_since(node, first) {
+            self.at(LOOK_US, Happening::Log(LogHappening::Look(Sender { node, life }, looks)));
+            return Ok(());
+        }
         self.begin_reading(node, first, last)?;
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
         let Some(cluster) = &mut process.cluster else { return Ok(()) };

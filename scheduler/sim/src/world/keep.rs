@@ -70,6 +70,13 @@ impl World {
         self.touch_node(sender.node);
     }
 
+    /// Whether the log was trimmed after the answer that it begins at `first`, and a node is to begin there: it looks again then.
+    pub(super) fn was_trimmed_since(&mut self, node: usize, first: LogSeq) -> bool {
+        let begins =
+            self.nodes[node].process.as_ref().is_some_and(|process| !process.begun && process.leader.is_none());
+        begins && self.servers().jetstream.info(STREAM).is_ok_and(|info| info.first_seq > first.0)
+    }
+
     /// A node begins to read: at the newest snapshot that can be used, or at the first record.
     pub(super) fn begin_reading(&mut self, node: usize, first: LogSeq, last: LogSeq) -> Checked {
         let Some(process) = &self.nodes[node].process else { return Ok(()) };
