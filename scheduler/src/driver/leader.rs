@@ -138,6 +138,7 @@ impl<'a> Leader<'a> {
         leadership: &Leadership,
         shutdown: &CancellationToken,
     ) -> Result<LeadershipEnd, DriverError> {
+        tracing::info!(term = %self.term, node = self.node, "this node leads");
         let mut ears = listen(self.ground, self.term).await?;
         let mut hosts = self.ground.membership.hosts();
         let (sender, mut dispatched) = mpsc::channel(DISPATCH_RESULTS_WAITING_MAX);
