@@ -34,6 +34,12 @@ pub(crate) struct ControlArgs {
     /// Monitoring ports of the NATS servers, like 10.0.0.1:8222: it is checked that they sync before they acknowledge
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     nats_monitor: Vec<String>,
+    /// How many NATS servers keep the log and the blobs of a new cluster [default: 3 where there are as many, else 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
+    replicas: Option<u8>,
+    /// How large the log of a new cluster may become, like 100GiB [default: what the servers allow]
+    #[arg(long, value_name = "SIZE", value_parser = crate::units::parse_bytes)]
+    log_size: Option<u64>,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -87,7 +93,12 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config) -> anyhow::Res
 }
 
 fn control_config(args: &ControlArgs, data: &Path) -> ControlConfig {
-    ControlConfig { nats_monitors: args.nats_monitor.clone(), ..ControlConfig::new(data.join("blobs")) }
+    ControlConfig {
+        replicas: args.replicas.map(usize::from),
+        log_bytes_max: args.log_size,
+        nats_monitors: args.nats_monitor.clone(),
+        ..ControlConfig::new(data.join("blobs"))
+    }
 }
 
 /// Makes the token that is given valid, or makes one when the cluster has none.
