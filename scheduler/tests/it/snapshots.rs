@@ -221,6 +221,23 @@ async fn f23_a_record_after_a_snapshot_that_was_changed_or_is_missing_halts_and_
 }
 
 #[tokio::test]
+async fn f23_a_trimmed_log_without_any_snapshot_halts_and_names_what_is_missing() {
+    let scene = Scene::play(trimming()).await;
+    scene.trimmed().await;
+    let dir = scene.server.stop().await;
+    free(dir.path()).await;
+    // Whichever were taken last: all blobs are gone.
+    std::fs::remove_dir_all(dir.path().join("blobs")).unwrap();
+    let error = refused(&dir).await;
+    let text = error.to_string();
+    let DriverError::SnapshotUnusable { digest, seq, first, .. } = error else { panic!("{error:?}") };
+    assert!(first > LogSeq(1) && seq.next() >= first, "record {first} follows the snapshot of {seq}, or is in it");
+    for named in [&digest.to_string(), &first.to_string(), "restore"] {
+        assert!(text.contains(named), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn the_sweep_keeps_what_a_start_needs_and_nothing_else() {
     let scene = Scene::play(trimming()).await;
     scene.trimmed().await;
