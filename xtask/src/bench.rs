@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Directory, build, spots};
 use crate::fleet::{Fleet, Plan, STOP_MAX, ServerPrograms, Servers};
 use crate::http::{Body, Http};
+use crate::member::Member;
 use crate::shell::{self, program, target_dir};
 use crate::{guests, setup};
 
@@ -173,11 +174,7 @@ impl Measured {
     }
 
     /// Ends the leader in some way; gives the longest time without a result that a client of another node sees. The node is back at the end.
-    fn lose_leader(
-        &mut self,
-        noop: &str,
-        end: impl FnOnce(&mut crate::member::Member) -> Result<()>,
-    ) -> Result<Duration> {
+    fn lose_leader(&mut self, noop: &str, end: impl FnOnce(&mut Member) -> Result<()>) -> Result<Duration> {
         let leader = self.leader()?;
         let survivor = (leader + 1) % self.fleet.control.len();
         let url = format!("{}/v1/run/{noop}", self.url(survivor));

@@ -2,6 +2,7 @@
 //! them.
 
 mod append;
+mod credentials;
 mod fence;
 mod leases;
 mod security;

@@ -6,8 +6,8 @@ use etcd_client::{Client, GetOptions};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
-use wasmill_fabric::cluster::ClusterConfig;
-use wasmill_fabric::{HostEvent, Leadership, Membership};
+use wasmill_fabric::cluster::{ClusterConfig, HostCluster};
+use wasmill_fabric::{HostEvent, HostRegistration, Leadership, Membership};
 use wasmill_fabric_testing::{EtcdCluster, EtcdOptions, EtcdServer, EtcdVersion, Proxy};
 use wasmill_protocol::message::HostInfo;
 use wasmill_protocol::{HostId, Incarnation};
@@ -25,6 +25,18 @@ fn left(id: &str, incarnation: u64) -> HostEvent {
 
 async fn next(hosts: &mut BoxStream<'static, HostEvent>) -> HostEvent {
     within("a change among the hosts", hosts.next()).await.unwrap()
+}
+
+/// Tries until the host is registered, as agents do.
+async fn registered(host: &HostCluster, info: HostInfo) -> HostRegistration {
+    within("a host registers", async {
+        loop {
+            if let Ok(registration) = host.membership().register(info.clone()).await {
+                return registration;
+            }
+        }
+    })
+    .await
 }
 
 async fn until_lost(lost: &mut watch::Receiver<bool>) {
@@ -264,14 +276,7 @@ async fn f01_a_host_that_falls_silent_leaves_when_its_lease_ends_and_notices_it_
     assert_eq!(next(&mut hosts).await, left("a", 1));
     // Another life, over the same wire.
     proxy.pass();
-    let _again = within("it registers again", async {
-        loop {
-            if let Ok(registration) = silent.membership().register(info("a", 2)).await {
-                return registration;
-            }
-        }
-    })
-    .await;
+    let _again = registered(&silent, info("a", 2)).await;
     assert_eq!(next(&mut hosts).await, HostEvent::Joined(info("a", 2)));
 }
 
@@ -332,14 +337,7 @@ async fn hosts_are_known_through_a_restart_of_etcd() {
     etcd.kill();
     assert!(hosts.next().now_or_never().is_none(), "what etcd said last holds while it is away");
     etcd.restart();
-    let _other = within("another one registers", async {
-        loop {
-            if let Ok(registration) = one.membership().register(info("b", 1)).await {
-                return registration;
-            }
-        }
-    })
-    .await;
+    let _other = registered(&one, info("b", 1)).await;
     assert_eq!(next(&mut hosts).await, HostEvent::Joined(info("b", 1)));
     assert!(registration.lost.changed().now_or_never().is_none());
 }
