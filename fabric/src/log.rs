@@ -13,7 +13,8 @@ pub trait Log: Send + Sync {
     /// Appends one record as `expected_last + 1`. The future ends once the record is durable.
     ///
     /// The call itself fixes the order: appends take effect in the order of the calls, whenever their futures are
-    /// polled, and several may be in flight. When one fails, all that were called after it fail too.
+    /// polled, and several may be in flight. When one fails, all that were called after it fail too. A future that is dropped before it
+    /// ends leaves open whether the record is appended.
     ///
     /// # Errors
     ///

@@ -15,6 +15,8 @@
 //!   concluded.
 //! - The log ends before what is expected: a conflict, unless the end was seen further on. Then whoever said it is behind.
 //! - When one fails, all that were called after it fail.
+//! - One that nobody waits for any more is not sent, and not sent again: a leader that was replaced adds nothing to the log if it can be
+//!   helped.
 
 mod error;
 mod io;
@@ -94,6 +96,7 @@ impl Appender {
                 }
             }
             Input::Pipeline(pipeline) => self.pipeline = pipeline,
+            Input::Abandoned { from } => self.queue.truncate(from),
             Input::Tick => {}
         }
         self.give_up(now_us);

@@ -113,6 +113,11 @@ impl Queue {
         self.entries.split_off(index)
     }
 
+    /// Forgets every append from this number on.
+    pub(super) fn truncate(&mut self, from: AppendNumber) {
+        self.entries.truncate(self.entries.partition_point(|entry| entry.number < from));
+    }
+
     /// The front has an outcome: those that waited for it are sent again.
     pub(super) fn unpark(&mut self) {
         for entry in self.entries.iter_mut().filter(|entry| entry.state == State::Parked) {

@@ -412,6 +412,25 @@ fn answers_to_calls_that_are_over_are_ignored() {
 }
 
 #[test]
+fn what_nobody_waits_for_is_not_sent_again_and_has_no_outcome() {
+    // As by a leader of the past, on a log that takes one append at a time.
+    let mut appender = pipelined(1);
+    appender.step(0, Input::Pipeline(false));
+    append(&mut appender, 2, 6);
+    append(&mut appender, 3, 7);
+    answer(&mut appender, 1, 1, no_answer());
+    appender.step(2, Input::Abandoned { from: AppendNumber(3) });
+    appender.step(2, Input::Abandoned { from: AppendNumber(1) });
+    appender.step(2 + RETRY_US, Input::Tick);
+    check(&mut appender, &[], &[]);
+    assert_eq!((appender.pending(), appender.next_timeout_us()), (0, None));
+    // It was stored all the same, and the next leader has read it.
+    append(&mut appender, 4, 6);
+    answer(&mut appender, 3 + RETRY_US, 1, stored(6));
+    check(&mut appender, &["2: 4 at 6"], &[]);
+}
+
+#[test]
 fn message_ids_have_one_spelling() {
     let id = MessageId { writer: WriterId(0xabc), number: AppendNumber(17) };
     assert_eq!(id.to_string(), "0000000000000abc.17");

@@ -80,17 +80,20 @@ impl Writer {
         let mut open = true;
         while open || self.appender.pending() > 0 {
             let timeout_us = self.appender.next_timeout_us();
-            tokio::select! {
+            let input = tokio::select! {
                 count = commands.recv_many(&mut taken, COMMANDS_AT_ONCE_MAX), if open => {
                     open = count > 0;
-                    taken.drain(..).for_each(|command| self.append(command));
+                    None
                 }
-                Some(input) = self.calls.next(), if !self.calls.is_empty() => self.appender.step(now_us(), input),
-                alone = &mut self.looking => self.looked(alone, LOOK_INTERVAL),
+                Some(input) = self.calls.next(), if !self.calls.is_empty() => Some(input),
+                alone = &mut self.looking => Some(self.looked(alone, LOOK_INTERVAL)),
                 // Much may have changed until there is a connection again.
-                Ok(()) = self.cuts.changed() => self.looked(false, Duration::ZERO),
-                () = until_us(timeout_us) => self.appender.step(now_us(), Input::Tick),
-            }
+                Ok(()) = self.cuts.changed() => Some(self.looked(false, Duration::ZERO)),
+                () = until_us(timeout_us) => Some(Input::Tick),
+            };
+            self.abandon();
+            input.into_iter().for_each(|input| self.appender.step(now_us(), input));
+            taken.drain(..).for_each(|command| self.append(command));
             self.settle().await;
         }
     }
@@ -103,10 +106,18 @@ impl Writer {
         self.appender.step(now_us(), Input::Append { number, expected_last, record });
     }
 
+    /// Lets go of what nobody waits for any more. From the end only: when a leadership is over its calls end one after the other, and one that is
+    /// still waited for must not lose its predecessor.
+    fn abandon(&mut self) {
+        while let Some((from, _)) = self.waiting.pop_back_if(|(_, answer)| answer.is_closed()) {
+            self.appender.step(now_us(), Input::Abandoned { from });
+        }
+    }
+
     /// Whether one server alone keeps the stream, and when to look again.
-    fn looked(&mut self, alone: bool, again: Duration) {
+    fn looked(&mut self, alone: bool, again: Duration) -> Input {
         self.looking = Box::pin(look(self.stream.clone(), again));
-        self.appender.step(now_us(), Input::Pipeline(alone));
+        Input::Pipeline(alone)
     }
 
     async fn settle(&mut self) {

@@ -93,6 +93,11 @@ fn an_outcome_is_what_the_log_says() {
                     // It is seen to be kept by one server, or that cannot be seen for a while.
                     appender.step(now_us, Input::Pipeline(roll() % 3 > 0));
                 }
+                5 if roll() % 40 == 0 => {
+                    // The leader is replaced, and the next one reads the log first. What travels may still arrive.
+                    appender.step(now_us, Input::Abandoned { from: AppendNumber(1) });
+                    seen.insert("abandoned");
+                }
                 _ => world.deliver(&mut appender, now_us, roll()),
             }
             world.take(appender.take_ready());
@@ -116,5 +121,5 @@ fn an_outcome_is_what_the_log_says() {
             });
         }
     }
-    assert_eq!(seen, BTreeSet::from(["conflict", "stored", "unknown"]));
+    assert_eq!(seen, BTreeSet::from(["abandoned", "conflict", "stored", "unknown"]));
 }
