@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
-use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, ResponseHeader, TlsOptions, WatchResponse};
 use futures::future::LocalBoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
@@ -200,6 +200,13 @@ impl Options {
             .await
             .unwrap_or_else(|_| Err(format!("no answer in {CONNECT_TIMEOUT:?}")))
     }
+}
+
+/// Where etcd was when it began a watch, if it had not come to where the watch is to begin: until it does, changes are missed. It was restored
+/// after that revision was read, or the server is behind the others.
+fn began_before(changes: &WatchResponse, from: i64) -> Option<i64> {
+    let revision = changes.header().map_or(0, ResponseHeader::revision);
+    (changes.created() && revision + 1 < from).then_some(revision)
 }
 
 fn tls(ca_file: &Option<PathBuf>, client: &Option<(PathBuf, PathBuf)>) -> Result<TlsOptions, ConnectError> {

@@ -68,6 +68,12 @@ async fn list_and_watch(
     let mut watch = etcd.waiting.watch_client().watch(prefix.clone(), Some(options)).await;
     let watch = watch.as_mut().map_err(|error| told(error))?;
     while let Some(changes) = watch.message().await.map_err(|error| told(&error))? {
+        if let Some(revision) = super::began_before(&changes, next) {
+            return Err(format!(
+                "etcd is at revision {revision}, and the hosts were listed at {}: it was restored, or that server is behind",
+                next - 1
+            ));
+        }
         if changes.canceled() {
             return Err(format!("it was cancelled, compacted up to {}", changes.compact_revision()));
         }

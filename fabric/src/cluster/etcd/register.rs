@@ -122,7 +122,7 @@ impl Etcd {
         let options = WatchOptions::new().with_start_revision(revision + 1);
         let mut watch = self.waiting.watch_client().watch(key, Some(options)).await?;
         while let Some(changes) = watch.message().await? {
-            if changes.canceled() {
+            if changes.canceled() || super::began_before(&changes, revision + 1).is_some() {
                 break;
             }
             for event in changes.events() {

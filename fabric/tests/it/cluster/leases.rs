@@ -1,5 +1,7 @@
 //! Leases, elections and hosts through everything that can happen to them.
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use etcd_client::{Client, GetOptions};
@@ -340,6 +342,48 @@ async fn hosts_are_known_through_a_restart_of_etcd() {
     let _other = registered(&one, info("b", 1)).await;
     assert_eq!(next(&mut hosts).await, HostEvent::Joined(info("b", 1)));
     assert!(registration.lost.changed().now_or_never().is_none());
+}
+
+/// etcd is restored from an old backup: its revisions go back, and hosts that it has never heard of still serve.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hosts_are_known_through_a_restored_etcd() {
+    for version in [EtcdVersion::V3_4, EtcdVersion::V3_5] {
+        let mut etcd = EtcdServer::start(&EtcdOptions::new(version));
+        let (data, backup) = (etcd.process().dir().join("data"), etcd.process().dir().join("backup"));
+        etcd.kill();
+        copy_dir(&data, &backup);
+        etcd.restart();
+        let pair = Pair::new();
+        let config = config(vec![pair.nats.url()], vec![etcd.url()], "node-1");
+        let (cluster, _dir) = control(&config).await;
+        let mut hosts = cluster.membership().hosts();
+        let one = host(&member(&config, "a")).await;
+        let mut forgotten = one.membership().register(info("a", 1)).await.unwrap();
+        assert_eq!(next(&mut hosts).await, HostEvent::Joined(info("a", 1)));
+        let client = self::etcd(&etcd.url()).await;
+        for value in 0..50 {
+            client.kv_client().put("x", value.to_string(), None).await.unwrap();
+        }
+        etcd.kill();
+        fs::remove_dir_all(&data).unwrap();
+        copy_dir(&backup, &data);
+        etcd.restart();
+        until_lost(&mut forgotten.lost).await;
+        assert_eq!(next(&mut hosts).await, left("a", 1));
+        let _again = registered(&one, info("a", 2)).await;
+        assert_eq!(next(&mut hosts).await, HostEvent::Joined(info("a", 2)));
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_dir(&entry.path(), &to),
+            false => drop(fs::copy(entry.path(), to).unwrap()),
+        }
+    }
 }
 
 /// F31 for hosts: terms grow across clusters of control nodes that come and go.
