@@ -82,6 +82,8 @@ pub struct HostLease {
     pub lease: Lease,
     /// Whether the host was put under it.
     pub registered: bool,
+    /// Whether the host will hear that its key is gone, or is another's.
+    pub missed: bool,
 }
 
 /// What an answer of etcd is for.

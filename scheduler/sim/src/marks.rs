@@ -70,6 +70,8 @@ pub enum Mark {
     EtcdRestarted,
     WatchRelisted,
     HostLeaseExpired,
+    HostKeyDeleted,
+    HostKeyMissed,
     CommandForwarded,
     CommandNobodyLed,
     CommandRetried,
@@ -88,7 +90,7 @@ pub enum Mark {
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 78] = [
+pub const ALL: [Mark; 80] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -152,6 +154,8 @@ pub const ALL: [Mark; 78] = [
     Mark::EtcdRestarted,
     Mark::WatchRelisted,
     Mark::HostLeaseExpired,
+    Mark::HostKeyDeleted,
+    Mark::HostKeyMissed,
     Mark::CommandForwarded,
     Mark::CommandNobodyLed,
     Mark::CommandRetried,

@@ -75,6 +75,12 @@ impl SimNode {
         self.process.as_ref().map_or(LogSeq(0), |process| process.published).max(self.read_model)
     }
 
+    /// The last record of the log that it has seen or heard of.
+    pub fn known(&self) -> LogSeq {
+        let cluster = self.process.as_ref().and_then(|process| process.cluster.as_ref());
+        cluster.map_or(LogSeq(0), |cluster| cluster.floor).max(self.seen())
+    }
+
     /// The process is alive, and this is the life that is meant.
     pub fn alive(&mut self, life: u64) -> Option<&mut Process> {
         if self.life == life { self.process.as_mut() } else { None }

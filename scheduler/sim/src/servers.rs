@@ -32,8 +32,8 @@ pub struct Servers {
     pub stop_armed: Option<Stop>,
     /// How far their clocks are ahead, in microseconds.
     pub nats_ahead_us: u64,
-    /// Who waits for which record.
-    pub tickets: BTreeMap<Ticket, Caller>,
+    /// Who waits for which record, and the last record that was known there when it was sent.
+    pub tickets: BTreeMap<Ticket, (Caller, LogSeq)>,
     /// Knows who leads and which hosts live.
     pub etcd: Etcd,
     /// Who waits for which election.
@@ -100,6 +100,8 @@ pub enum LogAsk {
         after: Option<MessageId>,
         /// The record.
         record: Bytes,
+        /// The last record that its writer knew of when it sent this.
+        known: LogSeq,
     },
     /// What stands at a place.
     ReadBack(LogSeq),
@@ -164,8 +166,8 @@ pub enum EtcdAnswer {
     Done,
     /// Hosts by their index, and the revision at which they were read.
     Hosts(Vec<(usize, Incarnation)>, u64),
-    /// The watch has begun.
-    Watching,
+    /// The watch has begun, at this revision.
+    Watching(u64),
     /// How far the log was seen to go.
     Mark(LogSeq),
     /// Not done.

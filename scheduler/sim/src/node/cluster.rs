@@ -80,8 +80,8 @@ pub enum EtcdWait {
     Guard(Round),
     /// The list of hosts.
     Hosts(u64),
-    /// A watch on the hosts.
-    Watch(u64),
+    /// A watch on the hosts, and from which revision on.
+    Watch(u64, u64),
     /// How far others have seen the log go; asked before it is asked where it ends.
     Mark,
     /// Others were told how far the log went.

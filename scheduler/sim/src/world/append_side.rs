@@ -70,7 +70,8 @@ impl World {
                 if matches!(self.plant, Some(Plant::PredecessorUnnamed | Plant::AppendRenamed)) {
                     after = None;
                 }
-                (LogAsk::Publish { id, expected_last, after, record }, LogWait::Publish(call))
+                let known = self.nodes[node].known();
+                (LogAsk::Publish { id, expected_last, after, record, known }, LogWait::Publish(call))
             }
             Action::ReadBack { seq } => (LogAsk::ReadBack(seq), LogWait::ReadBack(call)),
         };

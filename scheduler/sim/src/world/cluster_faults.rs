@@ -8,7 +8,7 @@ use crate::marks::Mark;
 use crate::network::Place;
 use crate::options::Disaster;
 use crate::oracle::Checked;
-use crate::servers::ELECTION;
+use crate::servers::{ELECTION, HOSTS};
 
 /// Something that goes wrong in a cluster, or is repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum ClusterFault {
     /// etcd forgets its history.
     EtcdCompacts,
     /// Somebody deletes the key of a candidate, or of the leader.
-    SeatDeleted,
+    KeyDeleted,
     /// A campaign that waits fails at the server.
     CampaignFails,
     /// etcd is saved.
@@ -78,7 +78,7 @@ impl World {
             (cluster.etcd_outages, ClusterFault::EtcdQuorumLost),
             (cluster.etcd_restarts, ClusterFault::EtcdRestarts),
             (cluster.etcd_compactions, ClusterFault::EtcdCompacts),
-            (cluster.seat_deletions, ClusterFault::SeatDeleted),
+            (cluster.key_deletions, ClusterFault::KeyDeleted),
             (cluster.campaign_failures, ClusterFault::CampaignFails),
         ];
         for (count, fault) in etcd {
@@ -109,7 +109,9 @@ impl World {
             ClusterFault::NodePauses(long) => {
                 let node = self.likely_leader();
                 self.marks.hit(Mark::NodePaused);
-                self.nodes[node].paused_until = now.plus_us(long);
+                // Never earlier than it was: what waits for it keeps its order.
+                let until = &mut self.nodes[node].paused_until;
+                *until = now.plus_us(long).max(*until);
                 self.note_resume(node);
             }
             ClusterFault::NodeCut(long) => self.cut_node(long),
@@ -158,7 +160,7 @@ impl World {
                     self.break_watches();
                 }
             }
-            ClusterFault::SeatDeleted => self.delete_seat(),
+            ClusterFault::KeyDeleted => self.delete_key(),
             ClusterFault::CampaignFails => {
                 let waiting = self.servers().etcd.campaigns_waiting();
                 if !waiting.is_empty() {
@@ -174,13 +176,14 @@ impl World {
     }
 
     /// Somebody deletes the key of a candidate, or of the leader.
-    fn delete_seat(&mut self) {
-        let seats = Range::Prefix(format!("{ELECTION}/"));
+    fn delete_key(&mut self) {
+        let hosts = self.rng.chance(300);
+        let keys = Range::Prefix(if hosts { HOSTS.into() } else { format!("{ELECTION}/") });
         // Without a quorum nothing can be deleted.
-        let seats = self.servers().etcd.get(&seats).map(|(seats, _)| seats).unwrap_or_default();
-        if !seats.is_empty() {
-            self.marks.hit(Mark::SeatDeleted);
-            let key = self.rng.pick(&seats).key.clone();
+        let keys = self.servers().etcd.get(&keys).map(|(keys, _)| keys).unwrap_or_default();
+        if !keys.is_empty() {
+            self.marks.hit(if hosts { Mark::HostKeyDeleted } else { Mark::SeatDeleted });
+            let key = self.rng.pick(&keys).key.clone();
             let _ = self.servers().etcd.delete(&Range::Key(key));
             self.etcd_changed();
         }
@@ -240,10 +243,10 @@ impl World {
         let stored = usize::try_from(self.rng.below(waiting + 1)).unwrap_or(0);
         let untold = self.servers().jetstream.stop(now, stop, stored);
         for (ticket, result) in untold {
-            let caller = self.servers().tickets.remove(&ticket);
+            let writer = self.servers().tickets.remove(&ticket);
             if let Some(result) = result {
                 self.marks.hit(Mark::LogRecordStoredUntold);
-                self.stored(caller, &result)?;
+                self.stored(writer, &result)?;
             }
         }
         let down = self.rng.skewed(4_000_000);

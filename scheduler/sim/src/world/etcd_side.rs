@@ -142,6 +142,7 @@ impl World {
             self.answer_etcd(caller, answer);
         }
         self.tell_watchers();
+        self.tell_hosts();
     }
 
     pub(super) fn etcd_answered(&mut self, caller: Caller, answer: Option<EtcdAnswer>) {

@@ -87,7 +87,9 @@ impl World {
             Fault::HostDrains(index) => self.host_drains(index),
             Fault::HostPauses(index, long) => {
                 self.marks.hit(Mark::HostPaused);
-                self.hosts[index].paused_until = self.now.plus_us(long);
+                // Never earlier than it was: what waits for it keeps its order.
+                let until = &mut self.hosts[index].paused_until;
+                *until = self.now.plus_us(long).max(*until);
             }
             Fault::HostCut(index, long) => self.cut_host(index, long),
         }

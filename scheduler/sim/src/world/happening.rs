@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use wasmill_fabric_models::etcd::LeaseId;
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostAck, HostInfo, ToHost};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, Term};
@@ -132,6 +133,8 @@ pub enum EtcdHappening {
     HostLeaseTick(usize, u64),
     /// A host tries to become known.
     HostRegisters(usize, u64),
+    /// A host hears that it is not known under its lease any more.
+    HostKeyGone(usize, u64, LeaseId),
 }
 
 impl Happening {
@@ -234,6 +237,7 @@ impl World {
             EtcdHappening::Tick => return self.etcd_tick(),
             EtcdHappening::SeatTick(sender) => self.seat_tick(sender),
             EtcdHappening::HostLeaseTick(host, life) => self.host_lease_tick(host, life),
+            EtcdHappening::HostKeyGone(host, life, lease) => self.host_key_gone(host, life, lease),
             EtcdHappening::HostRegisters(host, life) => self.host_registers(host, life),
         }
         Ok(())

@@ -1,17 +1,18 @@
 //! Hosts of a cluster: each is known by a key under a lease, and stops everything when it cannot be sure of that lease any more.
 
 use wasmill_fabric_core::lease::{Lease, LeaseInput, LeaseLost};
-use wasmill_fabric_models::etcd::LeaseId;
+use wasmill_fabric_models::etcd::{LeaseId, Range};
 use wasmill_host_core::Input;
 use wasmill_protocol::Timestamp;
 
+use super::etcd_side::ETCD_PATIENCE_US;
 use super::{EtcdHappening, Happening, World};
 use crate::hosts::{HostLease, HostWait};
 use crate::marks::Mark;
 use crate::network::Place;
 use crate::oracle::{Checked, hold};
 use crate::plant::Plant;
-use crate::servers::{Caller, EtcdAnswer, EtcdAsk};
+use crate::servers::{Caller, EtcdAnswer, EtcdAsk, host_key};
 
 /// How long a host waits before it tries again to become known, in microseconds.
 const REGISTER_AGAIN_US: u64 = 500_000;
@@ -64,7 +65,7 @@ impl World {
         match (wait, answer) {
             (HostWait::Grant(asked_at), Some(EtcdAnswer::Granted(id, ttl_s))) => {
                 let lease = Lease::new(asked_at.0, us(ttl_s), us(ttl_s) / 10);
-                host.lease = Some(HostLease { id, lease, registered: false });
+                host.lease = Some(HostLease { id, lease, registered: false, missed: false });
                 let incarnation = host.incarnation;
                 self.step_host_lease(index, LeaseInput::Tick);
                 self.host_asks(index, EtcdAsk::PutHost(id, incarnation), HostWait::Put(id));
@@ -124,7 +125,10 @@ impl World {
         }
         match ready.lost {
             Some(LeaseLost::Expired { .. }) if self.plant == Some(Plant::HostDeadlineIgnored) => {}
-            Some(_) => self.host_lease_lost(index),
+            Some(_) => {
+                self.marks.hit(Mark::HostLeaseExpired);
+                self.host_lease_lost(index);
+            }
             None => {}
         }
         self.arm_host_lease(index);
@@ -132,7 +136,6 @@ impl World {
 
     fn host_lease_lost(&mut self, index: usize) {
         let now = self.now;
-        self.marks.hit(Mark::HostLeaseExpired);
         let host = &mut self.hosts[index];
         host.lease_lost = true;
         if let Some(core) = &mut host.core {
@@ -175,6 +178,39 @@ impl World {
         let due = lease.lease.next_timeout_us().is_some_and(|at_us| at_us <= now.0);
         hold!(!counts || due, "{} counts on lease {id:?}, which etcd has ended", host.id);
         Ok(())
+    }
+
+    /// Tells the hosts whose keys are gone or under another lease: each watches its own. One that the news does not reach looks when its
+    /// watch has ended.
+    pub(super) fn tell_hosts(&mut self) {
+        for index in 0..self.hosts.len() {
+            let (host, key) = (&self.hosts[index], Range::Key(host_key(index)));
+            let Some(lease) = host.lease.as_ref().filter(|lease| lease.registered && !lease.missed) else { continue };
+            let (life, id) = (host.life, lease.id);
+            let Ok((found, _)) = self.servers().etcd.get(&key) else { return };
+            if found.first().is_some_and(|found| found.lease == Some(id)) {
+                continue;
+            }
+            if let Some(lease) = &mut self.hosts[index].lease {
+                lease.missed = true;
+            }
+            let arrival = self.wire(Place::Etcd, Place::Host(index));
+            let at = arrival.unwrap_or(self.now.plus_us(ETCD_PATIENCE_US));
+            self.at_time(at, Happening::Etcd(EtcdHappening::HostKeyGone(index, life, id)));
+        }
+    }
+
+    /// A host hears that its key is not there any more, or another's.
+    pub(super) fn host_key_gone(&mut self, index: usize, life: u64, id: LeaseId) {
+        if let Some(later) = self.deferred(index) {
+            self.at_time(later, Happening::Etcd(EtcdHappening::HostKeyGone(index, life, id)));
+            return;
+        }
+        let host = &self.hosts[index];
+        if host.life == life && host.alive && host.lease.as_ref().is_some_and(|lease| lease.id == id) {
+            self.marks.hit(Mark::HostKeyMissed);
+            self.host_lease_lost(index);
+        }
     }
 
     /// A drained host takes its leave.

@@ -36,7 +36,7 @@ impl World {
         let now = self.nats_now();
         let servers = self.servers();
         let answer = match ask {
-            LogAsk::Publish { id, expected_last, after, record } => {
+            LogAsk::Publish { id, expected_last, after, record, known } => {
                 let publish = Publish {
                     subject: subject(),
                     id: Some(id.to_string()),
@@ -47,7 +47,7 @@ impl World {
                 };
                 match servers.jetstream.receive(now, publish) {
                     Ok(ticket) => {
-                        servers.tickets.insert(ticket, caller);
+                        servers.tickets.insert(ticket, (caller, known));
                         self.store_soon();
                         return;
                     }
@@ -94,9 +94,9 @@ impl World {
         let servers = self.servers();
         servers.storing = false;
         if let Some((ticket, result)) = servers.jetstream.store_next(now) {
-            let caller = servers.tickets.remove(&ticket);
-            self.stored(caller, &result)?;
-            if let Some(caller) = caller {
+            let writer = servers.tickets.remove(&ticket);
+            self.stored(writer, &result)?;
+            if let Some((caller, _)) = writer {
                 self.answer_log(caller, LogAnswer::Published(result));
             }
         }
@@ -104,8 +104,9 @@ impl World {
         Ok(())
     }
 
-    /// A record is durable, whoever hears of it.
-    pub(super) fn stored(&mut self, caller: Option<Caller>, result: &PublishResult) -> Checked {
+    /// A record is durable, whoever hears of it. With whoever sent it comes the last record that was known there then: nobody can
+    /// call a record back that was on its way when the log lost its end.
+    pub(super) fn stored(&mut self, writer: Option<(Caller, LogSeq)>, result: &PublishResult) -> Checked {
         let Ok(ack) = result else { return Ok(()) };
         if ack.duplicate {
             return Ok(());
@@ -115,15 +116,12 @@ impl World {
         let Some(stored) = servers.jetstream.peek(STREAM, ack.seq) else { return Ok(()) };
         let payload = stored.payload.clone();
         let Ok(entry) = self.decoder.decode(seq, &payload) else { return Ok(()) };
-        if let Some(Caller { place: Place::Node(node), .. }) = caller {
-            let seen = self.nodes[node].seen();
-            let floor = self.nodes[node].process.as_ref().and_then(|process| process.cluster.as_ref());
-            let seen = floor.map_or(seen, |cluster| cluster.floor.max(seen));
+        if let Some((Caller { place: Place::Node(node), .. }, known)) = writer {
             // A try of the very record that is gone puts it back.
             let same = self.oracle.hash_at(seq) == Some(entry.hash);
             hold!(
-                same || seq > seen,
-                "node-{node} has seen record {seen} and appended record {seq}: the log was shorter"
+                same || seq > known,
+                "node-{node} knew of record {known} and appended record {seq}: the log was shorter"
             );
         }
         self.oracle.durable(seq, &entry, &mut self.marks)?;

@@ -134,7 +134,7 @@ impl World {
             }
             (EtcdWait::Grant(round) | EtcdWait::Guard(round), _) => Input::Failed { round },
             (EtcdWait::Hosts(epoch), answer) => return self.hosts_listed(sender, epoch, answer),
-            (EtcdWait::Watch(epoch), answer) => return self.watch_opened(sender, epoch, answer),
+            (EtcdWait::Watch(epoch, from), answer) => return self.watch_opened(sender, epoch, from, answer),
             (EtcdWait::Mark, answer) => {
                 let mark = if let Some(EtcdAnswer::Mark(mark)) = answer { Some(mark) } else { None };
                 return self.mark_told(node, mark);

@@ -47,7 +47,11 @@ impl World {
                 self.tell_joined(sender, host, incarnation);
             }
         }
-        self.ask_etcd(sender.node, EtcdAsk::Watch(revision + 1, epoch), EtcdWait::Watch(epoch));
+        self.ask_watch(sender, revision + 1, epoch);
+    }
+
+    fn ask_watch(&mut self, sender: Sender, from: u64, epoch: u64) {
+        self.ask_etcd(sender.node, EtcdAsk::Watch(from, epoch), EtcdWait::Watch(epoch, from));
     }
 
     fn tell_joined(&mut self, sender: Sender, host: usize, incarnation: Incarnation) {
@@ -71,11 +75,12 @@ impl World {
         let watch = servers.etcd.watch(Range::Prefix(HOSTS.into()), Some(from));
         servers.watchers.retain(|watcher| watcher.node != node || watcher.epoch != epoch);
         servers.watchers.push(Watcher { node, life: caller.life, epoch, watch, told_at: now });
-        Ok(EtcdAnswer::Watching)
+        Ok(EtcdAnswer::Watching(servers.etcd.revision()))
     }
 
-    pub(super) fn watch_opened(&mut self, sender: Sender, epoch: u64, answer: Option<EtcdAnswer>) {
-        if !matches!(answer, Some(EtcdAnswer::Watching)) {
+    /// A watch that waits for what etcd has not come to yet would miss all until then: etcd was restored since the hosts were listed.
+    pub(super) fn watch_opened(&mut self, sender: Sender, epoch: u64, from: u64, answer: Option<EtcdAnswer>) {
+        if !matches!(answer, Some(EtcdAnswer::Watching(revision)) if revision + 1 >= from) {
             self.watch_again(sender, epoch);
         }
     }
@@ -95,7 +100,7 @@ impl World {
     fn watch_from_now(&mut self, sender: Sender, epoch: u64) {
         let revision = self.servers().etcd.revision();
         if self.watch(sender, epoch).is_some() {
-            self.ask_etcd(sender.node, EtcdAsk::Watch(revision + 1, epoch), EtcdWait::Watch(epoch));
+            self.ask_watch(sender, revision + 1, epoch);
         }
     }
 
