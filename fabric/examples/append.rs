@@ -98,12 +98,13 @@ const HEADER: &str = "log        events/record  in flight  records/s  events/s  
 async fn measure_log(log: &dyn Log, name: &str, events: usize, in_flight: usize) -> Result<()> {
     let record = Bytes::from(vec![7; events * EVENT_BYTES]);
     let mut last = log.last_seq().await?;
+    let writer = log.writer();
     let mut appends = FuturesOrdered::new();
     let mut row = Row::begin(name, events, in_flight);
     while row.goes_on() {
         while appends.len() < in_flight {
             let called = Instant::now();
-            let append = log.append(last, record.clone());
+            let append = writer.append(last, record.clone());
             last = last.next();
             appends.push_back(async move { append.await.map(|_: LogSeq| called.elapsed()) });
         }

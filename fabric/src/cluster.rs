@@ -77,7 +77,7 @@ impl Cluster {
         let warnings = warnings::find(&nats, &stream, control).await;
         let floor = Floor::new(Mark::new(etcd.clone(), mark.stream), mark.last_seq);
         Ok(Self {
-            log: Arc::new(ClusterLog::start(nats.clone(), stream, floor, WriterId(random()?))),
+            log: Arc::new(ClusterLog::new(nats.clone(), stream, floor, WriterId(random()?))),
             blobs: Arc::new(ClusterBlobs::new(store, cache)),
             bus: Arc::new(ClusterBus::new(nats)),
             membership: Arc::new(ClusterMembership::new(etcd, random()?)),

@@ -15,5 +15,5 @@ mod hosts;
 
 pub use blobs::{BlobError, BlobStat, BlobWriter, Blobs};
 pub use bus::{Bus, BusError, Message, Responder, Subscription};
-pub use log::{AppendError, Log, LogError, LogTail};
+pub use log::{AppendError, Log, LogError, LogTail, LogWriter};
 pub use membership::{HostEvent, HostRegistration, Leadership, Lease, Membership, MembershipError};

@@ -1,6 +1,9 @@
 //! The log: numbered records with one writer.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use thiserror::Error;
@@ -10,16 +13,24 @@ use wasmill_protocol::LogSeq;
 /// Durable, numbered records. Whoever appends says which sequence number it expects to be the last: that is the fence against a
 /// stale leader.
 pub trait Log: Send + Sync {
-    /// Appends one record as `expected_last + 1`. The future ends once the record is durable.
-    ///
-    /// The call itself fixes the order: appends take effect in the order of the calls, whenever their futures are
-    /// polled, and several may be in flight. When one fails, all that were called after it fail too. A future that is dropped before it
-    /// ends leaves open whether the record is appended.
+    /// Begins to append, after the log was read to its end: once for each leadership.
+    fn writer(&self) -> Box<dyn LogWriter>;
+
+    /// Appends one record by itself, as [`LogWriter::append`] does. Nothing orders it among others.
     ///
     /// # Errors
     ///
-    /// [`AppendError::Conflict`] when somebody else has appended: leadership is lost. Nothing was written.
-    fn append(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>>;
+    /// As for [`LogWriter::append`].
+    fn append(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>> {
+        let writer = self.writer();
+        let appended = writer.append(expected_last, record);
+        async move {
+            let outcome = appended.await;
+            drop(writer);
+            outcome
+        }
+        .boxed()
+    }
 
     /// The sequence number of the last durable record; 0 for an empty log.
     fn last_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>>;
@@ -35,6 +46,41 @@ pub trait Log: Send + Sync {
 
     /// The largest record in bytes that [`Log::append`] takes.
     fn record_bytes_max(&self) -> usize;
+}
+
+/// The appends of one leadership. When it is dropped, what was sent may still become durable, and nothing is sent any more.
+pub trait LogWriter: Send + Sync {
+    /// Appends one record as `expected_last + 1`. The future ends once the record is durable.
+    ///
+    /// The call itself fixes the order: appends take effect in the order of the calls, whenever their futures are polled, and several may be
+    /// in flight. When one fails, all that are called after it fail too, whether the caller has heard of the failure yet or not: they would
+    /// follow a record that it does not know.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Conflict`] when somebody else has appended: leadership is lost. Nothing was written.
+    fn append(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>>;
+}
+
+/// Why a [`LogWriter`] takes nothing any more; for those who write one.
+#[derive(Debug, Default)]
+pub struct Broken(OnceLock<(AppendError, LogSeq)>);
+
+impl Broken {
+    /// An append has failed; the first that does is remembered. Gives the error back.
+    pub fn after(&self, expected_last: LogSeq, error: AppendError) -> AppendError {
+        self.0.get_or_init(|| (error.clone(), expected_last));
+        error
+    }
+
+    /// Whether an append may be tried.
+    ///
+    /// # Errors
+    ///
+    /// What an append hears that is called after one that has failed.
+    pub fn check(&self, expected_last: LogSeq) -> Result<(), AppendError> {
+        self.0.get().map_or(Ok(()), |(error, end)| Err(error.of_successor(expected_last, *end)))
+    }
 }
 
 /// What [`Log::tail`] yields. Ends after an error.

@@ -14,9 +14,8 @@
 //! - The log ends further on than expected: perhaps by an earlier try of the same append. Its place in the log is read before anything is
 //!   concluded.
 //! - The log ends before what is expected: a conflict, unless the end was seen further on. Then whoever said it is behind.
-//! - When one fails, all that were called after it fail.
-//! - One that nobody waits for any more is not sent, and not sent again: a leader that was replaced adds nothing to the log if it can be
-//!   helped.
+//! - When one fails, all that are called after it fail, for ever: whoever calls may not have heard of the failure yet, and what it calls would
+//!   follow a record that it has never seen. Whoever has heard of it and has read the log begins with a new appender.
 
 mod error;
 mod io;
@@ -49,6 +48,8 @@ pub struct Appender {
     durable: LogSeq,
     /// When the front last changed.
     moved_at_us: u64,
+    /// The first failure, and where the log was to end for it.
+    failed: Option<(AppendError, LogSeq)>,
     ready: Ready,
 }
 
@@ -67,6 +68,7 @@ impl Appender {
             last_call: CallId(0),
             durable: LogSeq(0),
             moved_at_us: 0,
+            failed: None,
             ready: Ready::default(),
         }
     }
@@ -83,6 +85,11 @@ impl Appender {
                     self.moved_at_us = now_us;
                 }
                 self.queue.push(number, expected_last, record);
+                if let Some((error, end)) = &self.failed {
+                    let error = error.of_successor(expected_last, *end);
+                    self.queue.fail(self.queue.len() - 1, &error, *end);
+                    self.tell(now_us);
+                }
             }
             Input::Published(call, published) => {
                 if let Some(index) = self.queue.find(State::Publishing(call)) {
@@ -96,7 +103,6 @@ impl Appender {
                 }
             }
             Input::Pipeline(pipeline) => self.pipeline = pipeline,
-            Input::Abandoned { from } => self.queue.truncate(from),
             Input::Tick => {}
         }
         self.give_up(now_us);
@@ -210,10 +216,18 @@ impl Appender {
             return self.fail(now_us, index, AppendError::Storage { seq: expected, reason });
         }
         self.queue[index].state = State::Stored;
+        self.tell(now_us);
+    }
+
+    /// Tells the outcomes of those before which nothing is without one.
+    fn tell(&mut self, now_us: u64) {
         let mut moved = false;
-        while let Some(stored) = self.queue.pop_stored() {
-            self.durable = self.durable.max(stored.seq());
-            self.ready.done.push(Done { number: stored.number, outcome: Ok(stored.seq()) });
+        while let Some(done) = self.queue.pop_done() {
+            let seq = done.seq();
+            if done.error.is_none() {
+                self.durable = self.durable.max(seq);
+            }
+            self.ready.done.push(Done { number: done.number, outcome: done.error.map_or(Ok(seq), Err) });
             moved = true;
         }
         if moved {
@@ -232,15 +246,10 @@ impl Appender {
 
     /// This append and all that were called after it fail.
     fn fail(&mut self, now_us: u64, index: usize, error: AppendError) {
-        self.moved_at_us = now_us;
-        let mut failed = self.queue.split_off(index).into_iter();
-        let Some(first) = failed.next() else { return };
-        let end = first.expected_last;
-        self.ready.done.push(Done { number: first.number, outcome: Err(error.clone()) });
-        for entry in failed {
-            let outcome = Err(error.of_successor(entry.expected_last, end));
-            self.ready.done.push(Done { number: entry.number, outcome });
-        }
+        let end = self.queue[index].expected_last;
+        self.queue.fail(index, &error, end);
+        self.failed.get_or_insert((error, end));
+        self.tell(now_us);
     }
 
     fn give_up(&mut self, now_us: u64) {

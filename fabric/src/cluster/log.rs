@@ -7,6 +7,7 @@ mod tail;
 mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -20,7 +21,8 @@ use self::stream::StreamEnds;
 pub(super) use self::stream::{LogStream, StreamOptions, open_or_create};
 use self::writer::{Command, Writer};
 use super::nats::Nats;
-use crate::{AppendError, Log, LogError, LogTail};
+use crate::log::Broken;
+use crate::{AppendError, Log, LogError, LogTail, LogWriter};
 
 /// Appends that wait for the writer; a driver has far fewer.
 const APPENDS_WAITING_MAX: usize = 1_024;
@@ -32,32 +34,74 @@ pub(super) struct ClusterLog {
     stream: LogStream,
     floor: Arc<Floor>,
     nats: Nats,
-    writer: mpsc::Sender<Command>,
+    /// Tells the writers of this process from those of every other one.
+    ids: WriterId,
+    writers: AtomicU64,
 }
 
 impl ClusterLog {
-    /// Starts the task that appends.
-    pub(super) fn start(nats: Nats, stream: LogStream, floor: Arc<Floor>, writer: WriterId) -> Self {
-        let (commands, receiver) = mpsc::channel(APPENDS_WAITING_MAX);
-        let task = Writer::new(nats.clone(), stream.clone(), Arc::clone(&floor), writer);
-        tokio::spawn(task.run(receiver));
-        Self { stream, floor, nats, writer: commands }
+    /// Nobody else may have `ids`.
+    pub(super) fn new(nats: Nats, stream: LogStream, floor: Arc<Floor>, ids: WriterId) -> Self {
+        Self { stream, floor, nats, ids, writers: AtomicU64::new(0) }
     }
 }
 
-impl Log for ClusterLog {
+/// The task that appends ends with it.
+struct ClusterLogWriter {
+    nats: Nats,
+    commands: mpsc::Sender<Command>,
+    /// Something was not even sent.
+    broken: Broken,
+}
+
+impl LogWriter for ClusterLogWriter {
     fn append(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>> {
-        let (seq, bytes_max) = (expected_last.next(), self.record_bytes_max());
-        if record.len() > bytes_max {
-            return future::ready(Err(AppendError::TooLarge { bytes: record.len(), bytes_max })).boxed();
+        match self.send(expected_last, record) {
+            Ok(answered) => async move {
+                let stopped = || Err(unreachable(expected_last, "the log's writer has stopped"));
+                answered.await.unwrap_or_else(|_| stopped())
+            }
+            .boxed(),
+            Err(error) => future::ready(Err(self.broken.after(expected_last, error))).boxed(),
         }
-        let unreachable = move |reason: &str| Err(AppendError::Unreachable { seq, reason: reason.to_owned() });
+    }
+}
+
+impl ClusterLogWriter {
+    /// Hands a record to the task; gives where its outcome will be told.
+    fn send(
+        &self,
+        expected_last: LogSeq,
+        record: Bytes,
+    ) -> Result<oneshot::Receiver<Result<LogSeq, AppendError>>, AppendError> {
+        self.broken.check(expected_last)?;
+        let (bytes, bytes_max) = (record.len(), record_bytes_max(&self.nats));
+        if bytes > bytes_max {
+            return Err(AppendError::TooLarge { bytes, bytes_max });
+        }
         let (answer, answered) = oneshot::channel();
-        if self.writer.try_send(Command { expected_last, record, answer }).is_err() {
-            let reason = format!("{APPENDS_WAITING_MAX} appends wait already");
-            return future::ready(unreachable(&reason)).boxed();
+        match self.commands.try_send(Command { expected_last, record, answer }) {
+            Ok(()) => Ok(answered),
+            Err(_) => Err(unreachable(expected_last, &format!("{APPENDS_WAITING_MAX} appends wait already"))),
         }
-        async move { answered.await.unwrap_or_else(|_| unreachable("the log's writer has stopped")) }.boxed()
+    }
+}
+
+fn unreachable(expected_last: LogSeq, reason: &str) -> AppendError {
+    AppendError::Unreachable { seq: expected_last.next(), reason: reason.to_owned() }
+}
+
+fn record_bytes_max(nats: &Nats) -> usize {
+    nats.client().max_payload().saturating_sub(HEADERS_BYTES_MAX)
+}
+
+impl Log for ClusterLog {
+    fn writer(&self) -> Box<dyn LogWriter> {
+        let (commands, receiver) = mpsc::channel(APPENDS_WAITING_MAX);
+        let id = WriterId(self.ids.0.wrapping_add(self.writers.fetch_add(1, Ordering::Relaxed)));
+        let task = Writer::new(self.nats.clone(), self.stream.clone(), Arc::clone(&self.floor), id);
+        tokio::spawn(task.run(receiver));
+        Box::new(ClusterLogWriter { nats: self.nats.clone(), commands, broken: Broken::default() })
     }
 
     fn last_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
@@ -86,7 +130,7 @@ impl Log for ClusterLog {
     }
 
     fn record_bytes_max(&self) -> usize {
-        self.nats.client().max_payload().saturating_sub(HEADERS_BYTES_MAX)
+        record_bytes_max(&self.nats)
     }
 }
 

@@ -20,7 +20,8 @@ use wasmill_protocol::LogSeq;
 use self::writer::{Command, Writer};
 use super::OpenError;
 use super::lock::DirLock;
-use crate::{AppendError, Log, LogError, LogTail};
+use crate::log::Broken;
+use crate::{AppendError, Log, LogError, LogTail, LogWriter};
 
 /// The largest record in bytes.
 const RECORD_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -28,10 +29,21 @@ const RECORD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Records in one file, written by one thread.
 pub(super) struct EmbeddedLog {
     path: PathBuf,
-    writer: Writer,
+    thread: Arc<Thread>,
     state: watch::Receiver<LogState>,
+}
+
+/// The thread that writes, for all who append.
+struct Thread {
+    writer: Writer,
     // Declared last, so dropped last: the directory is free only when the writer has stopped.
     _lock: Arc<DirLock>,
+}
+
+/// Appends of one leadership.
+struct EmbeddedLogWriter {
+    thread: Arc<Thread>,
+    broken: Arc<Broken>,
 }
 
 /// What the writer tells the readers.
@@ -59,7 +71,7 @@ impl EmbeddedLog {
         let (state_sender, state) =
             watch::channel(LogState { first: store.first(), last: store.last(), poisoned: None });
         let writer = Writer::start(path, store, state_sender)?;
-        Ok(Self { path: path.to_owned(), writer, state, _lock: lock })
+        Ok(Self { path: path.to_owned(), thread: Arc::new(Thread { writer, _lock: lock }), state })
     }
 }
 
@@ -74,22 +86,29 @@ impl EmbeddedLog {
     }
 }
 
-impl Log for EmbeddedLog {
+impl LogWriter for EmbeddedLogWriter {
     /// Blocks the caller while [`writer::COMMANDS_WAITING_MAX`] appends are in flight; a driver keeps far fewer.
     fn append(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>> {
         let seq = expected_last.next();
         if record.len() > RECORD_BYTES_MAX {
-            return future::ready(Err(AppendError::TooLarge { bytes: record.len(), bytes_max: RECORD_BYTES_MAX }))
-                .boxed();
+            let error = AppendError::TooLarge { bytes: record.len(), bytes_max: RECORD_BYTES_MAX };
+            return future::ready(Err(self.broken.after(expected_last, error))).boxed();
         }
         let (answer, answered) = oneshot::channel();
-        self.writer.send(Command::Append { expected_last, record, answer });
+        let broken = Arc::clone(&self.broken);
+        self.thread.writer.send(Command::Append { expected_last, record, broken, answer });
         async move {
             answered.await.unwrap_or_else(|_| {
                 Err(AppendError::Storage { seq, reason: "the log's writer has stopped".to_owned() })
             })
         }
         .boxed()
+    }
+}
+
+impl Log for EmbeddedLog {
+    fn writer(&self) -> Box<dyn LogWriter> {
+        Box::new(EmbeddedLogWriter { thread: Arc::clone(&self.thread), broken: Arc::default() })
     }
 
     fn last_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
@@ -106,7 +125,7 @@ impl Log for EmbeddedLog {
 
     fn trim(&self, to: LogSeq) -> BoxFuture<'_, Result<(), LogError>> {
         let (answer, answered) = oneshot::channel();
-        self.writer.send(Command::Trim { to, answer });
+        self.thread.writer.send(Command::Trim { to, answer });
         async move {
             answered.await.unwrap_or_else(|_| {
                 Err(LogError::Storage { action: "trim", reason: "the log's writer has stopped".to_owned() })

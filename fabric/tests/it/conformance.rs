@@ -56,6 +56,7 @@ macro_rules! log_conformance {
             a_wrong_expectation_is_a_conflict_and_writes_nothing,
             the_call_fixes_the_order_and_not_the_poll,
             what_was_called_after_a_failure_fails,
+            nothing_follows_a_record_that_was_refused_before_it_was_sent,
             a_record_over_the_limit_is_refused,
             a_tail_waits_for_what_is_appended_later,
             a_tail_that_begins_in_the_future_waits,

@@ -15,7 +15,8 @@ fn record(seq: u64) -> Bytes {
 
 /// Appends records up to number `to` to a log that ends at `from`.
 async fn fill(fixture: &Fixture, from: u64, to: u64) {
-    let appends: Vec<_> = (from..to).map(|last| fixture.log.append(LogSeq(last), record(last + 1))).collect();
+    let writer = fixture.log.writer();
+    let appends: Vec<_> = (from..to).map(|last| writer.append(LogSeq(last), record(last + 1))).collect();
     for (result, seq) in join_all(appends).await.into_iter().zip(from + 1..) {
         assert_eq!(result.unwrap(), LogSeq(seq));
     }
@@ -56,7 +57,8 @@ pub(crate) async fn a_wrong_expectation_is_a_conflict_and_writes_nothing(fixture
 }
 
 pub(crate) async fn the_call_fixes_the_order_and_not_the_poll(fixture: &Fixture) {
-    let appends: Vec<_> = (0..100).map(|last| fixture.log.append(LogSeq(last), record(last + 1))).collect();
+    let writer = fixture.log.writer();
+    let appends: Vec<_> = (0..100).map(|last| writer.append(LogSeq(last), record(last + 1))).collect();
     for (last, append) in appends.into_iter().enumerate().rev() {
         assert_eq!(append.await.unwrap(), LogSeq(last as u64 + 1));
     }
@@ -65,10 +67,25 @@ pub(crate) async fn the_call_fixes_the_order_and_not_the_poll(fixture: &Fixture)
 
 pub(crate) async fn what_was_called_after_a_failure_fails(fixture: &Fixture) {
     fill(fixture, 0, 2).await;
-    let appends = [2, 3, 7, 8, 9].map(|last| fixture.log.append(LogSeq(last), record(last + 1)));
+    let writer = fixture.log.writer();
+    let appends = [2, 3, 7, 8, 9].map(|last| writer.append(LogSeq(last), record(last + 1)));
     let results: Vec<bool> = join_all(appends).await.iter().map(Result::is_ok).collect();
     assert_eq!(results, [true, true, false, false, false]);
     assert_eq!(fixture.log.last_seq().await.unwrap(), LogSeq(4));
+    // Also what would fit: it was called by somebody who thinks that the others are there.
+    assert!(writer.append(LogSeq(4), record(5)).await.is_err());
+    assert_eq!(fixture.log.last_seq().await.unwrap(), LogSeq(4));
+    assert_eq!(fixture.log.writer().append(LogSeq(4), record(5)).await.unwrap(), LogSeq(5));
+}
+
+pub(crate) async fn nothing_follows_a_record_that_was_refused_before_it_was_sent(fixture: &Fixture) {
+    let writer = fixture.log.writer();
+    let too_large = writer.append(LogSeq(0), vec![0; fixture.log.record_bytes_max() + 1].into());
+    fill(fixture, 0, 1).await;
+    let behind = writer.append(LogSeq(1), record(2));
+    assert!(matches!(too_large.await, Err(AppendError::TooLarge { .. })));
+    assert!(matches!(behind.await, Err(AppendError::Conflict { .. })));
+    assert_eq!(fixture.log.last_seq().await.unwrap(), LogSeq(1));
 }
 
 pub(crate) async fn a_record_over_the_limit_is_refused(fixture: &Fixture) {

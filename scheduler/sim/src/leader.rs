@@ -58,7 +58,7 @@ struct Keeper {
 pub struct Append {
     /// Its place.
     pub seq: LogSeq,
-    /// Its name for the appender, where there is one: outcomes of another leadership are recognised by it.
+    /// Its name for the appender, where there is one.
     pub number: Option<AppendNumber>,
     /// What it holds; `None` for effects that only wait for what is before them.
     pub entry: Option<Entry>,

@@ -10,7 +10,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
-use wasmill_fabric::{AppendError, HostEvent, Leadership, Message, Responder, Subscription};
+use wasmill_fabric::{AppendError, HostEvent, Leadership, LogWriter, Message, Responder, Subscription};
 use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::message::{FromHost, Heartbeat, ReportAck, control, subjects};
 use wasmill_protocol::record::Record;
@@ -55,6 +55,7 @@ pub(super) struct Leader<'a> {
     node: &'a str,
     term: Term,
     chain: Chain,
+    writer: Box<dyn LogWriter>,
     keeper: Keeper,
     appends: FuturesOrdered<BoxFuture<'static, (Result<LogSeq, AppendError>, Effects)>>,
     waits: Waits,
@@ -107,6 +108,7 @@ impl<'a> Leader<'a> {
             node: &config.node,
             term,
             chain: fold.chain,
+            writer: ground.log.writer(),
             keeper,
             appends: FuturesOrdered::new(),
             waits: Waits::default(),
@@ -362,7 +364,7 @@ impl<'a> Leader<'a> {
         }
         let chain = self.chain.then(hash(&bytes), bytes.len());
         let span = effects.traced.append(chain.last, record.events.len(), bytes.len());
-        let appended = self.ground.log.append(self.chain.last, bytes);
+        let appended = self.writer.append(self.chain.last, bytes);
         self.chain = chain;
         self.step(Input::Appended(chain.last));
         effects.record = Some(Arc::new(record));

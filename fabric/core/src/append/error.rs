@@ -49,7 +49,7 @@ pub enum AppendError {
 
 impl AppendError {
     /// What an append after the failed one hears. `end` is where the log ended for the failed one.
-    pub(super) fn of_successor(&self, expected_last: LogSeq, end: LogSeq) -> Self {
+    pub fn of_successor(&self, expected_last: LogSeq, end: LogSeq) -> Self {
         let seq = expected_last.next();
         match self {
             Self::Conflict { last, .. } => Self::Conflict { expected_last, last: *last },

@@ -96,11 +96,6 @@ pub enum Input {
     /// Whether the log refuses an append behind any other record than [`Action::Publish::after`], so that several may be under way at once. Not
     /// until it is said; those that have been sent are not called back when it no longer holds.
     Pipeline(bool),
-    /// Nobody waits for the outcomes of the newest appends any more. They have none, though one that was sent may still be stored.
-    Abandoned {
-        /// The first of them.
-        from: AppendNumber,
-    },
     /// Time has passed.
     Tick,
 }
@@ -160,7 +155,7 @@ pub enum Found {
 pub struct Ready {
     /// To be asked of the log at once, in this order. Each is answered once, by [`Input::Published`] or [`Input::Found`].
     pub calls: Vec<(CallId, Action)>,
-    /// Outcomes, in the order in which the appends were called. Each has one, unless it was abandoned.
+    /// Outcomes, in the order in which the appends were called.
     pub done: Vec<Done>,
 }
 

@@ -6,7 +6,7 @@ use std::ops::{Index, IndexMut};
 use bytes::Bytes;
 use wasmill_protocol::LogSeq;
 
-use super::{AppendNumber, CallId, MessageId, WriterId};
+use super::{AppendError, AppendNumber, CallId, MessageId, WriterId};
 
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -30,6 +30,8 @@ pub(super) struct Entry {
     pub(super) pauses: u32,
     /// What went wrong last.
     pub(super) trouble: String,
+    /// Why it has failed, if it has.
+    pub(super) error: Option<AppendError>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub(super) enum State {
     Pausing { until_us: u64 },
     /// Durable; waits for the outcome of those before it.
     Stored,
+    /// Not appended, for the reason in [`Entry::error`]; waits for the outcome of those before it.
+    Failed,
 }
 
 impl Entry {
@@ -76,6 +80,7 @@ impl Queue {
             last_seen: LogSeq(0),
             pauses: 0,
             trouble: String::new(),
+            error: None,
         });
     }
 
@@ -104,18 +109,22 @@ impl Queue {
         self.entries.iter().position(|entry| entry.state == state)
     }
 
-    /// Removes the front if it is durable.
-    pub(super) fn pop_stored(&mut self) -> Option<Entry> {
-        self.entries.pop_front_if(|front| front.state == State::Stored)
+    /// Removes the front if it has an outcome.
+    pub(super) fn pop_done(&mut self) -> Option<Entry> {
+        self.entries.pop_front_if(|front| matches!(front.state, State::Stored | State::Failed))
     }
 
-    pub(super) fn split_off(&mut self, index: usize) -> VecDeque<Entry> {
-        self.entries.split_off(index)
-    }
-
-    /// Forgets every append from this number on.
-    pub(super) fn truncate(&mut self, from: AppendNumber) {
-        self.entries.truncate(self.entries.partition_point(|entry| entry.number < from));
+    /// Gives an outcome to every append from this one on that has none.
+    pub(super) fn fail(&mut self, index: usize, error: &AppendError, end: LogSeq) {
+        for (behind, entry) in self.entries.iter_mut().skip(index).enumerate() {
+            if entry.state != State::Failed {
+                entry.state = State::Failed;
+                entry.error = Some(match behind {
+                    0 => error.clone(),
+                    _ => error.of_successor(entry.expected_last, end),
+                });
+            }
+        }
     }
 
     /// The front has an outcome: those that waited for it are sent again.

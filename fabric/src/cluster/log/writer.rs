@@ -47,7 +47,7 @@ pub(super) struct Writer {
     floor: Arc<Floor>,
     appender: Appender,
     last_number: AppendNumber,
-    /// Who waits for the outcome, in the order of the calls.
+    /// Who waits for the outcome, in the order of the calls, which is the order of the outcomes.
     waiting: VecDeque<(AppendNumber, oneshot::Sender<Result<LogSeq, AppendError>>)>,
     /// What was asked of the stream.
     calls: FuturesUnordered<BoxFuture<'static, Input>>,
@@ -58,42 +58,39 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(nats: Nats, stream: LogStream, floor: Arc<Floor>, writer: WriterId) -> Self {
-        let mut appender = Appender::new(Config::default(), writer);
-        // As it was opened just now.
-        appender.step(now_us(), Input::Pipeline(stream.info().config.num_replicas == 1));
         Self {
-            looking: Box::pin(look(stream.clone(), LOOK_INTERVAL)),
+            looking: Box::pin(look(stream.clone(), Duration::ZERO)),
             cuts: nats.cuts(),
             nats,
             stream,
             floor,
-            appender,
+            appender: Appender::new(Config::default(), writer),
             last_number: AppendNumber(0),
             waiting: VecDeque::new(),
             calls: FuturesUnordered::new(),
         }
     }
 
-    /// Appends until nobody can ask for it any more, and what was asked for has an outcome.
+    /// Appends until its leadership is over.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut taken = Vec::with_capacity(COMMANDS_AT_ONCE_MAX);
-        let mut open = true;
-        while open || self.appender.pending() > 0 {
+        loop {
             let timeout_us = self.appender.next_timeout_us();
-            let input = tokio::select! {
-                count = commands.recv_many(&mut taken, COMMANDS_AT_ONCE_MAX), if open => {
-                    open = count > 0;
-                    None
+            tokio::select! {
+                // Before anything is sent again: nobody may be there any more.
+                biased;
+                count = commands.recv_many(&mut taken, COMMANDS_AT_ONCE_MAX) => {
+                    if count == 0 {
+                        return;
+                    }
+                    taken.drain(..).for_each(|command| self.append(command));
                 }
-                Some(input) = self.calls.next(), if !self.calls.is_empty() => Some(input),
-                alone = &mut self.looking => Some(self.looked(alone, LOOK_INTERVAL)),
+                Some(input) = self.calls.next(), if !self.calls.is_empty() => self.appender.step(now_us(), input),
+                alone = &mut self.looking => self.looked(alone, LOOK_INTERVAL),
                 // Much may have changed until there is a connection again.
-                Ok(()) = self.cuts.changed() => Some(self.looked(false, Duration::ZERO)),
-                () = until_us(timeout_us) => Some(Input::Tick),
-            };
-            self.abandon();
-            input.into_iter().for_each(|input| self.appender.step(now_us(), input));
-            taken.drain(..).for_each(|command| self.append(command));
+                Ok(()) = self.cuts.changed() => self.looked(false, Duration::ZERO),
+                () = until_us(timeout_us) => self.appender.step(now_us(), Input::Tick),
+            }
             self.settle().await;
         }
     }
@@ -106,18 +103,10 @@ impl Writer {
         self.appender.step(now_us(), Input::Append { number, expected_last, record });
     }
 
-    /// Lets go of what nobody waits for any more. From the end only: when a leadership is over its calls end one after the other, and one that is
-    /// still waited for must not lose its predecessor.
-    fn abandon(&mut self) {
-        while let Some((from, _)) = self.waiting.pop_back_if(|(_, answer)| answer.is_closed()) {
-            self.appender.step(now_us(), Input::Abandoned { from });
-        }
-    }
-
     /// Whether one server alone keeps the stream, and when to look again.
-    fn looked(&mut self, alone: bool, again: Duration) -> Input {
+    fn looked(&mut self, alone: bool, again: Duration) {
         self.looking = Box::pin(look(self.stream.clone(), again));
-        Input::Pipeline(alone)
+        self.appender.step(now_us(), Input::Pipeline(alone));
     }
 
     async fn settle(&mut self) {

@@ -43,7 +43,10 @@ async fn f26_a_full_disk_writes_nothing_and_recovers() {
     assert!(matches!(error, AppendError::NoSpace { seq } if seq == last.next()), "{error}");
 
     // A group fails as a whole, and what was called behind it hears the same reason and not that leadership is lost.
-    let appends: Vec<_> = (last.0..last.0 + 5).map(|last| log.append(LogSeq(last), record())).collect();
+    let appends: Vec<_> = {
+        let writer = log.writer();
+        (last.0..last.0 + 5).map(|last| writer.append(LogSeq(last), record())).collect()
+    };
     for (result, seq) in join_all(appends).await.into_iter().zip(last.0 + 1..) {
         assert!(matches!(result, Err(AppendError::NoSpace { seq: refused }) if refused == LogSeq(seq)), "{result:?}");
     }

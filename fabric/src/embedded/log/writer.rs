@@ -14,6 +14,7 @@ use wasmill_protocol::LogSeq;
 use super::LogState;
 use super::checkpoint::Checkpoints;
 use super::store::{Store, StoreError};
+use crate::log::Broken;
 use crate::{AppendError, LogError};
 
 /// Commands that wait for the writer.
@@ -25,8 +26,17 @@ const TRIM_ROWS_MAX: u32 = 256;
 
 /// What the writer is asked for.
 pub(super) enum Command {
-    Append { expected_last: LogSeq, record: Bytes, answer: oneshot::Sender<Result<LogSeq, AppendError>> },
-    Trim { to: LogSeq, answer: oneshot::Sender<Result<(), LogError>> },
+    Append {
+        expected_last: LogSeq,
+        record: Bytes,
+        /// Shared by all appends of one leadership.
+        broken: Arc<Broken>,
+        answer: oneshot::Sender<Result<LogSeq, AppendError>>,
+    },
+    Trim {
+        to: LogSeq,
+        answer: oneshot::Sender<Result<(), LogError>>,
+    },
 }
 
 /// The thread's handle; dropping it lets the thread finish what waits, and joins it.
@@ -73,8 +83,6 @@ struct Loop {
     state: watch::Sender<LogState>,
     group: Group,
     trims: VecDeque<(LogSeq, oneshot::Sender<Result<(), LogError>>)>,
-    /// The disk was full at the last commit: what was called after it hears the same.
-    full: bool,
     /// Why nothing is appended any more.
     poisoned: Option<Arc<str>>,
 }
@@ -83,7 +91,7 @@ struct Loop {
 #[derive(Default)]
 struct Group {
     records: Vec<Bytes>,
-    answers: Vec<oneshot::Sender<Result<LogSeq, AppendError>>>,
+    answers: Vec<(Arc<Broken>, oneshot::Sender<Result<LogSeq, AppendError>>)>,
     bytes: usize,
 }
 
@@ -94,16 +102,7 @@ impl Loop {
         commands: Receiver<Command>,
         state: watch::Sender<LogState>,
     ) -> Self {
-        Self {
-            store,
-            checkpoints,
-            commands,
-            state,
-            group: Group::default(),
-            trims: VecDeque::new(),
-            full: false,
-            poisoned: None,
-        }
+        Self { store, checkpoints, commands, state, group: Group::default(), trims: VecDeque::new(), poisoned: None }
     }
 
     fn run(mut self) {
@@ -125,33 +124,28 @@ impl Loop {
 
     fn accept(&mut self, command: Command) {
         match command {
-            Command::Append { expected_last, record, answer } => match self.admit(expected_last) {
+            Command::Append { expected_last, record, broken, answer } => match self.admit(&broken, expected_last) {
                 Ok(()) => {
                     self.group.bytes += record.len();
                     self.group.records.push(record);
-                    self.group.answers.push(answer);
+                    self.group.answers.push((broken, answer));
                 }
                 // Nobody may wait for the answer any more, here and below, which is fine.
-                Err(error) => drop(answer.send(Err(error))),
+                Err(error) => drop(answer.send(Err(broken.after(expected_last, error)))),
             },
             Command::Trim { to, answer } => self.trims.push_back((to, answer)),
         }
     }
 
     /// Whether a record can follow what is in the log and in the group.
-    fn admit(&self, expected_last: LogSeq) -> Result<(), AppendError> {
+    fn admit(&self, broken: &Broken, expected_last: LogSeq) -> Result<(), AppendError> {
         let seq = expected_last.next();
         if let Some(reason) = &self.poisoned {
             return Err(AppendError::Storage { seq, reason: reason.to_string() });
         }
+        broken.check(expected_last)?;
         let last = LogSeq(self.store.last().0 + self.group.records.len() as u64);
-        if expected_last == last {
-            Ok(())
-        } else if self.full && expected_last > last {
-            Err(AppendError::NoSpace { seq })
-        } else {
-            Err(AppendError::Conflict { expected_last, last })
-        }
+        if expected_last == last { Ok(()) } else { Err(AppendError::Conflict { expected_last, last }) }
     }
 
     fn commit(&mut self) {
@@ -163,20 +157,21 @@ impl Loop {
         let result = self.store.append(&group.records);
         match &result {
             Ok(()) => {
-                self.full = false;
                 // Readers first: whoever hears of its record also finds it.
                 self.state.send_modify(|state| state.last = self.store.last());
             }
-            Err(StoreError::NoSpace) => self.full = true,
+            Err(StoreError::NoSpace) => {}
             Err(StoreError::Storage(reason)) => self.poison(reason),
         }
-        for answer in group.answers {
+        for (broken, answer) in group.answers {
+            let expected_last = seq;
             seq = seq.next();
-            let _ = answer.send(match &result {
-                Ok(()) => Ok(seq),
-                Err(StoreError::NoSpace) => Err(AppendError::NoSpace { seq }),
-                Err(StoreError::Storage(reason)) => Err(AppendError::Storage { seq, reason: reason.clone() }),
-            });
+            let error = match &result {
+                Ok(()) => None,
+                Err(StoreError::NoSpace) => Some(AppendError::NoSpace { seq }),
+                Err(StoreError::Storage(reason)) => Some(AppendError::Storage { seq, reason: reason.clone() }),
+            };
+            let _ = answer.send(error.map_or(Ok(seq), |error| Err(broken.after(expected_last, error))));
         }
         if result.is_ok() {
             self.checkpoint(group.bytes);

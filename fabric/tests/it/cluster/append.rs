@@ -98,7 +98,8 @@ async fn f07_a_server_that_says_nothing_is_given_up_after_a_bounded_time() {
     let etcd = EtcdServer::start(&EtcdOptions::new(EtcdVersion::V3_5));
     let (cluster, _dir) = control(&config(vec![nats.url()], vec![etcd.url()], "node-1")).await;
     nats.process().pause();
-    let appends = [0, 1].map(|last| cluster.log().append(LogSeq(last), "nobody hears".into()));
+    let writer = cluster.log().writer();
+    let appends = [0, 1].map(|last| writer.append(LogSeq(last), "nobody hears".into()));
     for outcome in within("the appends are given up", futures::future::join_all(appends)).await {
         assert!(matches!(outcome, Err(AppendError::Unreachable { .. })), "{outcome:?}");
     }
@@ -143,12 +144,13 @@ async fn write(log: Arc<dyn Log>, mut stop: tokio::sync::watch::Receiver<bool>) 
     let (mut acknowledged, mut number) = (BTreeMap::new(), 0u64);
     'leadership: while !*stop.borrow_and_update() {
         let Ok(mut last) = log.last_seq().await else { continue };
+        let writer = log.writer();
         let mut appends = FuturesOrdered::new();
         while !*stop.borrow() {
             while appends.len() < IN_FLIGHT {
                 number += 1;
                 let record = Bytes::from(format!("record {number}"));
-                let append = log.append(last, record.clone());
+                let append = writer.append(last, record.clone());
                 appends.push_back(async move { (append.await, record) });
                 last = last.next();
             }

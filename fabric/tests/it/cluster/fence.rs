@@ -12,6 +12,9 @@ use wasmill_protocol::LogSeq;
 use super::servers::{Pair, behind, config, control, member};
 use crate::conformance::within;
 
+/// Records before anything goes wrong.
+const BEFORE: u64 = 20;
+
 /// Appends that are called, and on their way where several are at once, when another writer takes the place of the first of them. To the second the
 /// log seems to end where it should.
 async fn check(config: &ClusterConfig, nats_port: u16) {
@@ -19,25 +22,33 @@ async fn check(config: &ClusterConfig, nats_port: u16) {
     let (stale, _dir) = control(&behind(&member(config, "stale"), &proxy)).await;
     let (current, _dir) = control(&member(config, "current")).await;
     let (stale, current) = (stale.log(), current.log());
-    assert_eq!(stale.append(LogSeq(0), "before".into()).await.unwrap(), LogSeq(1));
-
-    proxy.hold_requests();
-    let sent: Vec<_> = (1..=6).map(|last| stale.append(LogSeq(last), format!("stale {last}").into())).collect();
-    let sent = tokio::spawn(join_all(sent));
-    assert_eq!(current.append(LogSeq(1), "current".into()).await.unwrap(), LogSeq(2));
-    proxy.pass();
-    for outcome in within("the stale appends have an outcome", sent).await.unwrap() {
-        assert!(matches!(outcome, Err(AppendError::Conflict { .. })), "{outcome:?}");
+    let writer = stale.writer();
+    // Until the writer knows how many servers keep the stream.
+    for last in 0..BEFORE {
+        assert_eq!(writer.append(LogSeq(last), "before".into()).await.unwrap(), LogSeq(last + 1));
     }
 
+    proxy.hold_requests();
+    let late = |last: u64| writer.append(LogSeq(last), format!("stale {last}").into());
+    let sent: Vec<_> = (BEFORE..BEFORE + 6).map(late).collect();
+    assert_eq!(current.append(LogSeq(BEFORE), "current".into()).await.unwrap(), LogSeq(BEFORE + 1));
+    proxy.pass();
+    for outcome in within("the stale appends have an outcome", join_all(sent)).await {
+        assert!(matches!(outcome, Err(AppendError::Conflict { .. })), "{outcome:?}");
+    }
+    // One that would follow the record of the other, by a caller that has not heard yet.
+    let outcome = within("the next has an outcome", late(BEFORE + 1)).await;
+    assert!(matches!(outcome, Err(AppendError::Conflict { .. })), "{outcome:?}");
+
     // And nothing of it comes later.
-    assert_eq!(current.append(LogSeq(2), "after".into()).await.unwrap(), LogSeq(3));
-    assert_eq!(read(&*current, 3).await, ["before", "current", "after"]);
-    assert_eq!(current.last_seq().await.unwrap(), LogSeq(3));
+    assert_eq!(current.append(LogSeq(BEFORE + 1), "after".into()).await.unwrap(), LogSeq(BEFORE + 2));
+    assert_eq!(read(&*current, BEFORE, 2).await, ["current", "after"]);
+    assert_eq!(current.last_seq().await.unwrap(), LogSeq(BEFORE + 2));
 }
 
-async fn read(log: &dyn Log, count: usize) -> Vec<Bytes> {
-    let records = log.tail(LogSeq(1)).take(count).map(|record| record.unwrap().1).collect();
+/// The records after one.
+async fn read(log: &dyn Log, after: u64, count: usize) -> Vec<Bytes> {
+    let records = log.tail(LogSeq(after + 1)).take(count).map(|record| record.unwrap().1).collect();
     within("the log is read", records).await
 }
 
@@ -75,9 +86,9 @@ async fn f05_a_stream_that_more_servers_keep_gets_one_append_at_a_time() {
     let context = async_nats::jetstream::new(async_nats::connect(nats.urls()).await.unwrap());
     let stream = context.get_stream(format!("wasmill-{}-log", config.cluster)).await.unwrap();
     // Whether the second of two appends is sent behind the first: it names it then.
-    let mut last = LogSeq(0);
+    let (mut last, writer) = (LogSeq(0), log.writer());
     let mut pipelines = async || {
-        let appends = [(last, "first"), (last.next(), "second")].map(|(last, text)| log.append(last, text.into()));
+        let appends = [(last, "first"), (last.next(), "second")].map(|(last, text)| writer.append(last, text.into()));
         let appended = within("two appends", join_all(appends)).await;
         last = appended.into_iter().map(Result::unwrap).max().unwrap();
         let read = async {
@@ -92,7 +103,7 @@ async fn f05_a_stream_that_more_servers_keep_gets_one_append_at_a_time() {
         assert_eq!(second.payload, "second");
         second.headers.get(NATS_EXPECTED_LAST_MESSAGE_ID).is_some()
     };
-    assert!(pipelines().await);
+    within("it is known", async { while !pipelines().await {} }).await;
 
     for (replicas, expected) in [(3, false), (1, true)] {
         let mut changed = stream.cached_info().config.clone();
@@ -120,8 +131,9 @@ async fn f05_one_of_two_writers_has_the_place_whichever_server_decides() {
         }
         let last = records.len() as u64;
         let races = logs.iter().map(|(name, log)| async move {
+            let writer = log.writer();
             let appends =
-                (0..3).map(|later| log.append(LogSeq(last + later), format!("{name} {round} {later}").into()));
+                (0..3).map(|later| writer.append(LogSeq(last + later), format!("{name} {round} {later}").into()));
             let outcomes = join_all(appends.collect::<Vec<_>>()).await;
             (*name, outcomes.iter().all(Result::is_ok), outcomes)
         });
@@ -130,5 +142,5 @@ async fn f05_one_of_two_writers_has_the_place_whichever_server_decides() {
         let [winner] = winners[..] else { panic!("{outcomes:?}") };
         records.extend((0..3).map(|later| format!("{winner} {round} {later}")));
     }
-    assert_eq!(read(&*logs[0].1, records.len()).await, records);
+    assert_eq!(read(&*logs[0].1, 0, records.len()).await, records);
 }

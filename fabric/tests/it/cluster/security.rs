@@ -10,11 +10,11 @@ use etcd_client::{Client, PermissionType};
 use futures::StreamExt;
 use nkeys::KeyPair;
 use tokio::sync::watch;
-use wasmill_fabric::HostEvent;
 use wasmill_fabric::cluster::{
     Cluster, ClusterConfig, ConnectError, ControlConfig, EtcdConfig, HostCluster, NatsAuth, NatsConfig, TlsConfig,
 };
 use wasmill_fabric::remote_blobs::serve_blobs;
+use wasmill_fabric::{Bus, HostEvent};
 use wasmill_fabric_testing::{
     Authority, EtcdOptions, EtcdServer, EtcdVersion, NatsCluster, NatsLayout, NatsSetup, NatsVersion,
 };
@@ -169,11 +169,16 @@ async fn members_do_their_work(control: &Cluster, host: &HostCluster) {
     {
         let pattern = if subject.starts_with("reports") { "reports.*" } else { subject };
         let mut subscription = to.subscribe(pattern, 10).await.unwrap();
-        let request = from.request(subject, "a question".into(), Duration::from_secs(5));
-        let (answer, ()) = tokio::join!(request, async {
-            subscription.recv().await.unwrap().responder.unwrap().respond("an answer".into());
-        });
-        assert_eq!(answer.unwrap(), "an answer");
+        let answering = async {
+            while let Some(question) = subscription.recv().await {
+                question.responder.unwrap().respond("an answer".into());
+            }
+        };
+        let answer = tokio::select! {
+            answer = ask(&*from, subject) => answer,
+            () = answering => panic!("the subscription has ended"),
+        };
+        assert_eq!(answer, "an answer");
     }
     let mut heartbeats = control.bus().subscribe("heartbeats.*", 10).await.unwrap();
     // One that comes before every server knows who listens is lost, as any message may be.
@@ -188,6 +193,18 @@ async fn members_do_their_work(control: &Cluster, host: &HostCluster) {
         never = beats => never,
     };
     assert_eq!(heard.unwrap().payload, "alive");
+}
+
+/// Asks until there is an answer: a question that comes before every server knows who listens is lost.
+async fn ask(bus: &dyn Bus, subject: &str) -> Bytes {
+    within("an answer", async {
+        loop {
+            if let Ok(answer) = bus.request(subject, "a question".into(), Duration::from_secs(1)).await {
+                return answer;
+            }
+        }
+    })
+    .await
 }
 
 async fn a_stolen_host_speaks_for_nobody_else(deployed: &Deployed, control: &Cluster) {
@@ -254,18 +271,21 @@ async fn a_stolen_host_listens_to_nobody_else(deployed: &Deployed, control: &Clu
         assert!(!matches!(heard, Ok(Some(_))), "{heard:?}");
     }
     // It may answer what it is asked, once, and no more.
-    let request = control.bus().request("host.host-1", "a question".into(), Duration::from_secs(5));
-    let (answer, reply) = tokio::join!(request, async {
-        let reply = loop {
+    let bus = control.bus();
+    let mut asked = std::pin::pin!(ask(&*bus, "host.host-1"));
+    let mut replies = Vec::new();
+    let answer = loop {
+        tokio::select! {
+            answer = &mut asked => break answer,
             // Assignments may still come before the question.
-            if let Some(reply) = its_own.next().await.unwrap().reply {
-                break reply;
-            }
-        };
-        stolen.publish(reply.clone(), "an answer".into()).await.unwrap();
-        reply
-    });
-    assert_eq!(answer.unwrap(), "an answer");
+            message = its_own.next() => if let Some(reply) = message.unwrap().reply {
+                stolen.publish(reply.clone(), "an answer".into()).await.unwrap();
+                replies.push(reply);
+            },
+        }
+    };
+    assert_eq!(answer, "an answer");
+    let reply = replies.pop().unwrap();
     let node = deployed.stolen("node-1").await;
     let mut inbox = node.subscribe(reply.clone()).await.unwrap();
     node.flush().await.unwrap();

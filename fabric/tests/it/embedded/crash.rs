@@ -75,11 +75,12 @@ fn spawn_child(dir: &Path) -> Child {
 
 async fn append_for_ever(dir: &Path) {
     let log = open(dir).log();
+    let writer = log.writer();
     let mut last = log.last_seq().await.unwrap();
     let mut in_flight = FuturesOrdered::new();
     loop {
         while in_flight.len() < IN_FLIGHT {
-            in_flight.push_back(log.append(last, record(last.0 + 1)));
+            in_flight.push_back(writer.append(last, record(last.0 + 1)));
             last = last.next();
         }
         let seq = in_flight.next().await.unwrap().unwrap();

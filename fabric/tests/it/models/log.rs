@@ -7,7 +7,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use tokio::sync::{oneshot, watch};
-use wasmill_fabric::{AppendError, Log, LogError, LogTail};
+use wasmill_fabric::log::Broken;
+use wasmill_fabric::{AppendError, Log, LogError, LogTail, LogWriter};
 use wasmill_fabric_core::append::{
     self, Action, AppendNumber, Appender, CallId, Found, Input, MessageId, Published, WriterId,
 };
@@ -46,12 +47,23 @@ struct Shared {
     changed: watch::Sender<u64>,
 }
 
-struct State {
-    server: JetStream,
+/// The appends of one leadership.
+struct ModelWriter {
+    shared: Arc<Shared>,
+    session: Arc<Mutex<Session>>,
+    broken: Broken,
+}
+
+struct Session {
     appender: Appender,
-    trouble: Trouble,
     last_number: u64,
     waiting: VecDeque<(AppendNumber, oneshot::Sender<Result<LogSeq, AppendError>>)>,
+}
+
+struct State {
+    server: JetStream,
+    trouble: Trouble,
+    writers: u64,
     now_us: u64,
     /// How far the server's clock is ahead.
     ahead_us: u64,
@@ -69,43 +81,47 @@ impl ModelLog {
             bytes_max: None,
         };
         server.create_stream(Timestamp(0), stream).unwrap();
-        let mut appender = Appender::new(append::Config::default(), WriterId(7));
-        appender.step(0, Input::Pipeline(!replicated));
-        let state = State {
-            server,
-            appender,
-            trouble,
-            last_number: 0,
-            waiting: VecDeque::new(),
-            now_us: 0,
-            ahead_us: 0,
-            records: 0,
-        };
+        let state = State { server, trouble, writers: 0, now_us: 0, ahead_us: 0, records: 0 };
         Self { shared: Arc::new(Shared { state: Mutex::new(state), changed: watch::Sender::new(0) }) }
     }
 }
 
-impl Log for ModelLog {
+impl LogWriter for ModelWriter {
     fn append(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>> {
-        let (bytes, bytes_max) = (record.len(), self.record_bytes_max());
-        if bytes > bytes_max {
-            return futures::future::ready(Err(AppendError::TooLarge { bytes, bytes_max })).boxed();
+        let state = self.shared.state();
+        let (now_us, bytes_max) = (state.now_us, state.record_bytes_max());
+        drop(state);
+        let too_large = AppendError::TooLarge { bytes: record.len(), bytes_max };
+        let fits = if record.len() > bytes_max { Err(too_large) } else { self.broken.check(expected_last) };
+        if let Err(error) = fits {
+            return futures::future::ready(Err(self.broken.after(expected_last, error))).boxed();
         }
-        let mut state = self.shared.state();
-        state.last_number += 1;
-        let number = AppendNumber(state.last_number);
         let (answer, answered) = oneshot::channel();
-        state.waiting.push_back((number, answer));
-        let now_us = state.now_us;
-        state.appender.step(now_us, Input::Append { number, expected_last, record });
-        let shared = Arc::clone(&self.shared);
+        let mut session = self.session.lock().unwrap();
+        session.last_number += 1;
+        let number = AppendNumber(session.last_number);
+        session.waiting.push_back((number, answer));
+        session.appender.step(now_us, Input::Append { number, expected_last, record });
+        let (shared, session) = (Arc::clone(&self.shared), Arc::clone(&self.session));
         async move {
             // Only now: what was called before this was polled is under way together.
-            shared.state().drive();
+            shared.state().drive(&mut session.lock().unwrap());
             shared.changed.send_modify(|changes| *changes += 1);
             answered.await.unwrap()
         }
         .boxed()
+    }
+}
+
+impl Log for ModelLog {
+    fn writer(&self) -> Box<dyn LogWriter> {
+        let mut state = self.shared.state();
+        state.writers += 1;
+        let mut appender = Appender::new(append::Config::default(), WriterId(state.writers));
+        appender.step(state.now_us, Input::Pipeline(!state.server.config().replicated));
+        let session = Session { appender, last_number: 0, waiting: VecDeque::new() };
+        let session = Arc::new(Mutex::new(session));
+        Box::new(ModelWriter { shared: Arc::clone(&self.shared), session, broken: Broken::default() })
     }
 
     fn last_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
@@ -142,7 +158,7 @@ impl Log for ModelLog {
     }
 
     fn record_bytes_max(&self) -> usize {
-        self.shared.state().server.config().max_payload - HEADERS_BYTES_MAX
+        self.shared.state().record_bytes_max()
     }
 }
 
@@ -153,22 +169,26 @@ impl Shared {
 }
 
 impl State {
+    fn record_bytes_max(&self) -> usize {
+        self.server.config().max_payload - HEADERS_BYTES_MAX
+    }
+
     /// Carries out what the appender decides until every append has an outcome. Time passes when nothing else happens.
-    fn drive(&mut self) {
-        while self.appender.pending() > 0 || !self.waiting.is_empty() {
-            let ready = self.appender.take_ready();
+    fn drive(&mut self, session: &mut Session) {
+        while !session.waiting.is_empty() {
+            let ready = session.appender.take_ready();
             if ready.calls.is_empty() && ready.done.is_empty() {
-                self.now_us = self.appender.next_timeout_us().unwrap().max(self.now_us);
-                self.appender.step(self.now_us, Input::Tick);
+                self.now_us = session.appender.next_timeout_us().unwrap().max(self.now_us);
+                session.appender.step(self.now_us, Input::Tick);
                 continue;
             }
             for done in ready.done {
-                let (number, answer) = self.waiting.pop_front().unwrap();
+                let (number, answer) = session.waiting.pop_front().unwrap();
                 assert_eq!(number, done.number);
                 drop(answer.send(done.outcome));
             }
             for input in self.carry_out(ready.calls) {
-                self.appender.step(self.now_us, input);
+                session.appender.step(self.now_us, input);
             }
         }
     }

@@ -14,10 +14,12 @@ use crate::clients::RequestId;
 /// The shells around the machines of the fabric, and what is under way.
 #[derive(Debug)]
 pub struct ClusterSide {
-    /// Decides about appends.
+    /// Decides about appends, of one leadership.
     pub appender: Appender,
     /// Tells its records from those of everybody else.
     pub writer: WriterId,
+    /// Whether several NATS servers keep the log.
+    replicated: bool,
     /// The number of the next append.
     pub next_append: u64,
     /// Decides about the seat.
@@ -142,11 +144,10 @@ impl ClusterSide {
     /// A process that begins; `writer` and `seed` are its own.
     pub fn new(writer: u64, seed: u64, lease_ttl_s: i64, replicated: bool) -> Self {
         let writer = WriterId(writer);
-        let mut appender = Appender::new(append::Config::default(), writer);
-        appender.step(0, append::Input::Pipeline(!replicated));
         Self {
-            appender,
+            appender: appender(writer, replicated),
             writer,
+            replicated,
             next_append: 1,
             seat: candidate(lease_ttl_s, seed),
             seat_lease: None,
@@ -175,11 +176,22 @@ impl ClusterSide {
 
     /// Leadership is over, or it never came to it: the next one begins with a new candidate.
     pub fn stand_again(&mut self, lease_ttl_s: i64, seed: u64, known: Term) {
+        self.writer = WriterId(self.writer.0.wrapping_add(1));
+        self.appender = appender(self.writer, self.replicated);
+        self.append_tick_at = None;
+        // Nobody waits for what those are about any more.
+        self.log_calls.retain(|_, wait| !matches!(wait, LogWait::Publish(_) | LogWait::ReadBack(_)));
         self.seat = candidate(lease_ttl_s, seed);
         self.stood_after = known;
         (self.seat_lease, self.elected, self.end) = (None, None, None);
         self.watch = HostWatch::default();
     }
+}
+
+fn appender(writer: WriterId, replicated: bool) -> Appender {
+    let mut appender = Appender::new(append::Config::default(), writer);
+    appender.step(0, append::Input::Pipeline(!replicated));
+    appender
 }
 
 fn candidate(lease_ttl_s: i64, seed: u64) -> Candidacy {

@@ -151,10 +151,11 @@ impl World {
     /// An append has an outcome. Answers whether the ones after it matter still.
     fn append_done(&mut self, node: usize, done: Done) -> Result<bool, Violation> {
         let front = self.nodes[node].leader().and_then(|leader| leader.appends.front());
-        if front.is_none_or(|front| front.number != Some(done.number)) {
-            // Of a leadership that is over.
-            return Ok(true);
-        }
+        hold!(
+            front.is_some_and(|front| front.number == Some(done.number)),
+            "node-{node} hears of {:?} out of order",
+            done.number
+        );
         match done.outcome {
             Ok(seq) => {
                 self.append_durable(node, seq)?;

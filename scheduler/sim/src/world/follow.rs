@@ -1,6 +1,5 @@
 //! A control node that follows: it reads the log, stands for election, and reads to the end before it leads.
 
-use wasmill_fabric_core::append;
 use wasmill_protocol::{LogSeq, Term, Timestamp};
 
 use super::keep::note_current;
@@ -279,7 +278,7 @@ impl World {
     /// Leadership is over: the core is dropped, and the next one is built from the log.
     pub(super) fn step_down(&mut self, node: usize) {
         let ttl_s = self.cluster().lease_ttl_s;
-        let (now_us, seed) = (self.now.0, self.rng.draw());
+        let seed = self.rng.draw();
         let life = self.nodes[node].life;
         self.give_seat_back(node);
         let Some(process) = &mut self.nodes[node].process else { return };
@@ -290,11 +289,7 @@ impl World {
             process.fold = Fold::default();
             process.begun = false;
         }
-        let first_append = leader.as_ref().and_then(|leader| leader.appends.iter().find_map(|append| append.number));
         if let Some(cluster) = &mut process.cluster {
-            if let Some(from) = first_append {
-                cluster.appender.step(now_us, append::Input::Abandoned { from });
-            }
             cluster.stand_again(ttl_s, seed, known);
         }
         // Whoever waited for an answer is told that there is none: what became of the command is not known.

@@ -70,11 +70,12 @@ impl World {
         self.touch_node(sender.node);
     }
 
-    /// Whether the log was trimmed after the answer that it begins at `first`, and a node is to begin there: it looks again then.
+    /// Whether the log was trimmed after the answer that it begins at `first`, or cannot be read now, and a node is to begin there: it looks again
+    /// then.
     pub(super) fn was_trimmed_since(&mut self, node: usize, first: LogSeq) -> bool {
         let begins =
             self.nodes[node].process.as_ref().is_some_and(|process| !process.begun && process.leader.is_none());
-        begins && self.servers().jetstream.info(STREAM).is_ok_and(|info| info.first_seq > first.0)
+        begins && !self.servers().jetstream.info(STREAM).is_ok_and(|info| info.first_seq <= first.0)
     }
 
     /// A node begins to read: at the newest snapshot that can be used, or at the first record.

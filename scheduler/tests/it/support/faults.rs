@@ -1,13 +1,14 @@
 //! A node's ways to the log and to others, with the limits of a usual NATS server, and with faults.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::{self, BoxFuture, Shared};
+use futures::future::{self, BoxFuture};
 use futures::{FutureExt, StreamExt, stream};
-use tokio::sync::{oneshot, watch};
-use wasmill_fabric::{AppendError, Bus, BusError, Log, LogError, LogTail, Subscription};
+use tokio::sync::watch;
+use wasmill_fabric::log::Broken;
+use wasmill_fabric::{AppendError, Bus, BusError, Log, LogError, LogTail, LogWriter, Subscription};
 use wasmill_protocol::LogSeq;
 
 /// What a NATS server takes, when nothing else is said.
@@ -33,20 +34,25 @@ pub(crate) struct LogFaults {
     appends: watch::Sender<Appends>,
     /// How many appends were never answered.
     unanswered: watch::Sender<u64>,
-    /// Whether the newest append has succeeded.
-    newest: Mutex<Option<Shared<BoxFuture<'static, bool>>>>,
+}
+
+/// The appends of one leadership.
+struct WriterFaults {
+    writer: Box<dyn LogWriter>,
+    cut: watch::Receiver<bool>,
+    appends: watch::Receiver<Appends>,
+    unanswered: watch::Sender<u64>,
+    broken: Broken,
 }
 
 impl LogFaults {
     pub(crate) fn new(log: Arc<dyn Log>) -> Self {
-        let appends = watch::Sender::new(Appends::Pass);
         Self {
             log,
             cut: watch::Sender::new(false),
             held: watch::Sender::new(None),
-            appends,
+            appends: watch::Sender::new(Appends::Pass),
             unanswered: watch::Sender::new(0),
-            newest: Mutex::default(),
         }
     }
 
@@ -82,52 +88,43 @@ impl LogFaults {
         self.appends.send_replace(Appends::Pass);
     }
 
-    /// The log below has one writer in production and cannot tell several apart: what one has called after an append that fails must fail too, also
-    /// where what another has appended meanwhile would let it pass.
-    fn append_in_order(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>> {
-        let (tell, told) = oneshot::channel();
-        let told = told.map(|succeeded| succeeded == Ok(true)).boxed().shared();
-        let before = self.newest.lock().unwrap().replace(told);
-        let in_flight = before.filter(|before| before.clone().now_or_never().is_none());
-        let log = Arc::clone(&self.log);
-        async move {
-            if let Some(before) = in_flight
-                && !before.await
-            {
-                return Err(AppendError::Conflict { expected_last, last: expected_last });
-            }
-            let appended = log.append(expected_last, record).await;
-            // Nobody may come after it, which is fine.
-            let _ = tell.send(appended.is_ok());
-            appended
-        }
-        .boxed()
-    }
-
     fn reachable(&self, action: &'static str) -> Result<(), LogError> {
         if *self.cut.borrow() { Err(LogError::Unreachable { action, reason: "cut".to_owned() }) } else { Ok(()) }
     }
 }
 
-impl Log for LogFaults {
+impl LogWriter for WriterFaults {
     fn append(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>> {
-        let (bytes, bytes_max) = (record.len(), self.record_bytes_max());
-        if bytes > bytes_max {
-            return future::ready(Err(AppendError::TooLarge { bytes, bytes_max })).boxed();
-        }
-        let seq = expected_last.next();
-        if let Err(error) = self.reachable("append to") {
-            return future::ready(Err(AppendError::Unreachable { seq, reason: error.to_string() })).boxed();
+        let (bytes, bytes_max) = (record.len(), RECORD_BYTES_MAX);
+        let passes = self.broken.check(expected_last).and_then(|()| match *self.cut.borrow() {
+            _ if bytes > bytes_max => Err(AppendError::TooLarge { bytes, bytes_max }),
+            true => Err(AppendError::Unreachable { seq: expected_last.next(), reason: "cut".to_owned() }),
+            false => Ok(()),
+        });
+        if let Err(error) = passes {
+            return future::ready(Err(self.broken.after(expected_last, error))).boxed();
         }
         let appends = *self.appends.borrow();
         if appends != Appends::Pass {
             self.unanswered.send_modify(|count| *count += 1);
         }
         match appends {
-            Appends::Pass => self.append_in_order(expected_last, record),
-            Appends::Unheard => self.append_in_order(expected_last, record).then(|_| future::pending()).boxed(),
+            Appends::Pass => self.writer.append(expected_last, record),
+            Appends::Unheard => self.writer.append(expected_last, record).then(|_| future::pending()).boxed(),
             Appends::Vanish => future::pending().boxed(),
         }
+    }
+}
+
+impl Log for LogFaults {
+    fn writer(&self) -> Box<dyn LogWriter> {
+        Box::new(WriterFaults {
+            writer: self.log.writer(),
+            cut: self.cut.subscribe(),
+            appends: self.appends.subscribe(),
+            unanswered: self.unanswered.clone(),
+            broken: Broken::default(),
+        })
     }
 
     fn last_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
