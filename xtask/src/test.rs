@@ -12,7 +12,7 @@ use crate::{guests, setup};
 /// The options of `test`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TestArgs {
-    /// How long the simulator draws new seeds
+    /// How long the simulator runs seeds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     sim_seconds: u64,
     /// How many requests are drawn for each operation of the HTTP interface
@@ -21,6 +21,9 @@ pub(crate) struct TestArgs {
     /// How long the processes of a cluster are killed, paused and cut off under load; a server alone for a quarter of it
     #[arg(long, value_name = "N", default_value_t = 2.0)]
     fire_minutes: f64,
+    /// Where the seeds of the simulator and of the fire begin; of the checked-out sources when absent, so that whoever tests the same tests the same
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     /// How often the power is taken from a NATS server
     #[arg(long, value_name = "N", default_value_t = 2)]
     power_rounds: u32,
@@ -31,6 +34,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     setup::guest_targets()?;
     setup::protoc()?;
     let servers = setup::servers()?;
+    let seed = args.seed.unwrap_or_else(seed_of_sources);
     let guest_dir = target_dir().join("guests");
     let mut steps = Steps::new();
     steps.run("guests", || guests::build_all(&guest_dir).map(drop));
@@ -42,13 +46,13 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         tests.env("WASMILL_BIN", &binary).env("WASMILL_GUESTS", &guest_dir).env("WASMILL_SERVERS", &servers);
         shell::run(&mut tests)
     });
-    steps.run("simulation", || simulate(args.sim_seconds));
+    steps.run("simulation", || simulate(args.sim_seconds, seed));
     steps.run("HTTP by properties", || http(&binary, args.http_examples));
     // What no container without privileges lets us do is left out there, and said.
     let needs = "needs root and namespaces; in a container: --privileged";
     if Private::Network.is_possible()? {
-        steps.run("one machine under fire", || fire(args.fire_minutes / 4.0, &["--alone"]));
-        steps.run("a cluster under fire", || fire(args.fire_minutes, &[]));
+        steps.run("one machine under fire", || fire(args.fire_minutes / 4.0, seed, &["--alone"]));
+        steps.run("a cluster under fire", || fire(args.fire_minutes, seed.wrapping_add(1), &[]));
     } else {
         steps.skip("one machine and a cluster under fire", needs);
     }
@@ -61,12 +65,20 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     steps.finish()
 }
 
-fn fire(minutes: f64, options: &[&str]) -> Result<()> {
-    shell::run(shell::xtask().args(["fire", "--minutes", &minutes.to_string()]).args(options))
+/// Names the sources that are checked out, by their tree in git; what is not committed changes nothing. Without git it is the same for all.
+fn seed_of_sources() -> u64 {
+    let tree = shell::capture(program("git").args(["rev-parse", "HEAD^{tree}"])).unwrap_or_default();
+    tree.get(..8).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(1)
 }
 
-fn simulate(seconds: u64) -> Result<()> {
-    shell::run(program(target_dir().join("debug/wasmill-sim")).args(["--seconds", &seconds.to_string()]))
+fn fire(minutes: f64, seed: u64, options: &[&str]) -> Result<()> {
+    let (minutes, seed) = (minutes.to_string(), seed.to_string());
+    shell::run(shell::xtask().args(["fire", "--minutes", &minutes, "--seed", &seed]).args(options))
+}
+
+fn simulate(seconds: u64, seed: u64) -> Result<()> {
+    let (seconds, seed) = (seconds.to_string(), seed.to_string());
+    shell::run(program(target_dir().join("debug/wasmill-sim")).args(["--seconds", &seconds, "--seed", &seed]))
 }
 
 /// Draws requests from the OpenAPI document and checks that every answer is one that the document allows, and none is a 5xx.
