@@ -49,6 +49,7 @@ impl ClusterLog {
 /// The task that appends ends with it.
 struct ClusterLogWriter {
     nats: Nats,
+    floor: Arc<Floor>,
     commands: mpsc::Sender<Command>,
     /// Something was not even sent.
     broken: Broken,
@@ -75,6 +76,11 @@ impl ClusterLogWriter {
         record: Bytes,
     ) -> Result<oneshot::Receiver<Result<LogSeq, AppendError>>, AppendError> {
         self.broken.check(expected_last)?;
+        let last = self.floor.seen();
+        if last > expected_last {
+            // Others have appended, which the log would say too; or it has lost what they have, and must not get anything in its place.
+            return Err(AppendError::Conflict { expected_last, last });
+        }
         let (bytes, bytes_max) = (record.len(), record_bytes_max(&self.nats));
         if bytes > bytes_max {
             return Err(AppendError::TooLarge { bytes, bytes_max });
@@ -101,7 +107,8 @@ impl Log for ClusterLog {
         let id = WriterId(self.ids.0.wrapping_add(self.writers.fetch_add(1, Ordering::Relaxed)));
         let task = Writer::new(self.nats.clone(), self.stream.clone(), Arc::clone(&self.floor), id);
         tokio::spawn(task.run(receiver));
-        Box::new(ClusterLogWriter { nats: self.nats.clone(), commands, broken: Broken::default() })
+        let (nats, floor) = (self.nats.clone(), Arc::clone(&self.floor));
+        Box::new(ClusterLogWriter { nats, floor, commands, broken: Broken::default() })
     }
 
     fn last_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {

@@ -60,6 +60,8 @@ pub struct Append {
     pub seq: LogSeq,
     /// Its name for the appender, where there is one.
     pub number: Option<AppendNumber>,
+    /// The last record that the node knew of when it was called.
+    pub known: LogSeq,
     /// What it holds; `None` for effects that only wait for what is before them.
     pub entry: Option<Entry>,
     /// What waits for it.
@@ -122,7 +124,7 @@ impl Leader {
         }
         let before = self.appends.len();
         if events.is_empty() {
-            self.appends.push_back(Append { seq: self.last, number: None, entry: None, ready });
+            self.appends.push_back(Append { seq: self.last, number: None, known: LogSeq(0), entry: None, ready });
         } else {
             self.append(now, bytes_max, events, ready);
             self.hold_if_due();
@@ -138,6 +140,11 @@ impl Leader {
             keeper.running = true;
             keeper.held = Some(self.core.freeze());
         }
+    }
+
+    /// The last record that it has called to be appended.
+    pub fn last(&self) -> LogSeq {
+        self.last
     }
 
     /// What was taken hold of after record `seq`, which is durable now.
@@ -173,7 +180,7 @@ impl Leader {
         self.prev_hash = entry.hash;
         self.last = self.last.next();
         self.core.step(now, Input::Appended(self.last));
-        self.appends.push_back(Append { seq: self.last, number: None, entry: Some(entry), ready });
+        self.appends.push_back(Append { seq: self.last, number: None, known: LogSeq(0), entry: Some(entry), ready });
     }
 }
 

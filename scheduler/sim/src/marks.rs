@@ -46,6 +46,7 @@ pub enum Mark {
     LeadershipRefused,
     AppendGivenUp,
     LeaderToldByHost,
+    LeaderToldByLog,
     LeaderKilled,
     NodePaused,
     NodeCut,
@@ -90,7 +91,7 @@ pub enum Mark {
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 80] = [
+pub const ALL: [Mark; 81] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -130,6 +131,7 @@ pub const ALL: [Mark; 80] = [
     Mark::LeadershipRefused,
     Mark::AppendGivenUp,
     Mark::LeaderToldByHost,
+    Mark::LeaderToldByLog,
     Mark::LeaderKilled,
     Mark::NodePaused,
     Mark::NodeCut,

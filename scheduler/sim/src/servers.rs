@@ -32,7 +32,7 @@ pub struct Servers {
     pub stop_armed: Option<Stop>,
     /// How far their clocks are ahead, in microseconds.
     pub nats_ahead_us: u64,
-    /// Who waits for which record, and the last record that was known there when it was sent.
+    /// Who waits for which record, and the last record that was known there when it was called.
     pub tickets: BTreeMap<Ticket, (Caller, LogSeq)>,
     /// Knows who leads and which hosts live.
     pub etcd: Etcd,
@@ -100,7 +100,7 @@ pub enum LogAsk {
         after: Option<MessageId>,
         /// The record.
         record: Bytes,
-        /// The last record that its writer knew of when it sent this.
+        /// The last record that its writer knew of when it was called.
         known: LogSeq,
     },
     /// What stands at a place.

@@ -40,7 +40,8 @@ impl Floor {
         }
     }
 
-    fn seen(&self) -> LogSeq {
+    /// The highest record that was seen.
+    pub(super) fn seen(&self) -> LogSeq {
         LogSeq(self.seen.load(Ordering::Relaxed))
     }
 

@@ -74,6 +74,24 @@ async fn f05_appends_of_a_stale_writer_are_all_refused_by_three_servers() {
     }
 }
 
+/// Who has read further than it expects the log to end does not even ask: the log might have lost what was read, and would take it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_that_is_known_to_be_taken_is_not_asked_for() {
+    let pair = Pair::new();
+    let config = pair.config("any");
+    let proxy = Proxy::start(pair.nats.layout().port);
+    let (stale, _dir) = control(&behind(&member(&config, "stale"), &proxy)).await;
+    let (current, _dir) = control(&member(&config, "current")).await;
+    let writer = stale.log().writer();
+    assert_eq!(current.log().append(LogSeq(0), "current".into()).await.unwrap(), LogSeq(1));
+    assert_eq!(read(&*stale.log(), 0, 1).await, ["current"]);
+    proxy.hold_requests();
+    for last in [0, 1] {
+        let outcome = writer.append(LogSeq(last), "stale".into()).await;
+        assert!(matches!(outcome, Err(AppendError::Conflict { last: LogSeq(1), .. })), "{outcome:?}");
+    }
+}
+
 /// An append that names its predecessor would stop a stream that several servers keep, so none is sent once they do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f05_a_stream_that_more_servers_keep_gets_one_append_at_a_time() {

@@ -18,15 +18,21 @@ impl World {
     /// The newest appends of a leader go to its appender.
     pub(super) fn append_to_log(&mut self, node: usize, count: usize) -> Checked {
         let now_us = self.now.0;
-        let armed = self.kill_armed == Some(node);
+        let (armed, known) = (self.kill_armed == Some(node), self.nodes[node].known());
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
         let (Some(leader), Some(cluster)) = (&mut process.leader, &mut process.cluster) else { return Ok(()) };
         let newest = leader.appends.len() - count;
+        if leader.appends[newest].seq <= cluster.floor && leader.appends[newest].entry.is_some() {
+            // Others have appended, and nothing must take the place of what they have.
+            self.marks.hit(Mark::LeadershipRefused);
+            self.step_down(node);
+            return Ok(());
+        }
         for append in leader.appends.iter_mut().skip(newest) {
             let Some(entry) = &append.entry else { continue };
             let number = AppendNumber(cluster.next_append);
             cluster.next_append += 1;
-            append.number = Some(number);
+            (append.number, append.known) = (Some(number), known);
             let expected_last = LogSeq(append.seq.0 - 1);
             cluster.appender.step(now_us, Input::Append { number, expected_last, record: entry.bytes.clone() });
         }
@@ -63,6 +69,9 @@ impl World {
     fn ask_for_append(&mut self, node: usize, call: CallId, action: Action) {
         let (ask, wait) = match action {
             Action::Publish { mut id, expected_last, mut after, record } => {
+                let appends = self.nodes[node].leader().map(|leader| leader.appends.iter());
+                let called = appends.into_iter().flatten().find(|append| append.number == Some(id.number));
+                let known = called.map_or(LogSeq(0), |append| append.known);
                 if self.plant == Some(Plant::AppendRenamed) {
                     // Every call has its own number, so no two tries share it.
                     id.number = AppendNumber(id.number.0 | call.0 << 32);
@@ -70,7 +79,6 @@ impl World {
                 if matches!(self.plant, Some(Plant::PredecessorUnnamed | Plant::AppendRenamed)) {
                     after = None;
                 }
-                let known = self.nodes[node].known();
                 (LogAsk::Publish { id, expected_last, after, record, known }, LogWait::Publish(call))
             }
             Action::ReadBack { seq } => (LogAsk::ReadBack(seq), LogWait::ReadBack(call)),

@@ -192,6 +192,11 @@ impl World {
             self.at(LOOK_US, Happening::Log(LogHappening::Look(Sender { node, life }, looks)));
             return Ok(());
         }
+        if self.nodes[node].leader().is_some_and(|leader| leader.last() < last) && !accepted {
+            self.marks.hit(Mark::LeaderToldByLog);
+            self.step_down(node);
+            return Ok(());
+        }
         if self.was_trimmed_since(node, first) {
             self.at(LOOK_US, Happening::Log(LogHappening::Look(Sender { node, life }, looks)));
             return Ok(());

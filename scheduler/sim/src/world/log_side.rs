@@ -104,8 +104,8 @@ impl World {
         Ok(())
     }
 
-    /// A record is durable, whoever hears of it. With whoever sent it comes the last record that was known there then: nobody can
-    /// call a record back that was on its way when the log lost its end.
+    /// A record is durable, whoever hears of it. With whoever sent it comes the last record that was known there when it was
+    /// called: nobody can call a record back that was on its way when the log lost its end.
     pub(super) fn stored(&mut self, writer: Option<(Caller, LogSeq)>, result: &PublishResult) -> Checked {
         let Ok(ack) = result else { return Ok(()) };
         if ack.duplicate {
