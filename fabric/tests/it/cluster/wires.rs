@@ -52,14 +52,15 @@ async fn f44_a_subscriber_that_the_server_cuts_off_notices_and_subscribes_again(
         }
         let mut again = within("it subscribes again", async {
             loop {
-                if let Ok(subscription) = slow.bus().subscribe("news", 10).await {
+                if let Ok(subscription) = slow.bus().subscribe("news", 100_000).await {
                     return subscription;
                 }
             }
         })
         .await;
         quick.bus().publish("news", "after".into()).await.unwrap();
-        assert_eq!(within("news", again.recv()).await.unwrap().payload, "after");
+        // The last of the flood may still come before it.
+        within("news", async { while again.recv().await.unwrap().payload != "after" {} }).await;
     }
 }
 
