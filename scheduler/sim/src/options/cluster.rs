@@ -107,7 +107,7 @@ impl ClusterOptions {
         let (etcd_compactions, campaign_failures, key_deletions) = (sometimes(8), sometimes(4), sometimes(4));
         let skew_us_max = sometimes(60_000_000);
         let nats_skew_us_max = if rng.chance(400) { 60_000_000 } else { 0 };
-        let wire_delay_us = if rng.chance(300) { rng.between(1, 900_000) } else { 0 };
+        let wire_delay_us = if rng.chance(300) { rng.between(1, 2_500_000) } else { 0 };
         Self {
             nodes: rng.between(1, 5),
             replicated: rng.chance(500),
