@@ -17,7 +17,7 @@ use futures::future::{self, BoxFuture};
 use tokio::sync::{oneshot, watch};
 use wasmill_protocol::LogSeq;
 
-use self::writer::{Command, Writer};
+use self::writer::{Caller, Command, Writer};
 use super::OpenError;
 use super::lock::DirLock;
 use crate::log::Broken;
@@ -95,8 +95,8 @@ impl LogWriter for EmbeddedLogWriter {
             return future::ready(Err(self.broken.after(expected_last, error))).boxed();
         }
         let (answer, answered) = oneshot::channel();
-        let broken = Arc::clone(&self.broken);
-        self.thread.writer.send(Command::Append { expected_last, record, broken, answer });
+        let caller = Caller { broken: Arc::clone(&self.broken), answer };
+        self.thread.writer.send(Command::Append { expected_last, record, caller });
         async move {
             answered.await.unwrap_or_else(|_| {
                 Err(AppendError::Storage { seq, reason: "the log's writer has stopped".to_owned() })

@@ -26,17 +26,23 @@ const TRIM_ROWS_MAX: u32 = 256;
 
 /// What the writer is asked for.
 pub(super) enum Command {
-    Append {
-        expected_last: LogSeq,
-        record: Bytes,
-        /// Shared by all appends of one leadership.
-        broken: Arc<Broken>,
-        answer: oneshot::Sender<Result<LogSeq, AppendError>>,
-    },
-    Trim {
-        to: LogSeq,
-        answer: oneshot::Sender<Result<(), LogError>>,
-    },
+    Append { expected_last: LogSeq, record: Bytes, caller: Caller },
+    Trim { to: LogSeq, answer: oneshot::Sender<Result<(), LogError>> },
+}
+
+/// Who waits for the outcome of an append.
+pub(super) struct Caller {
+    /// Shared by all appends of one leadership.
+    pub(super) broken: Arc<Broken>,
+    pub(super) answer: oneshot::Sender<Result<LogSeq, AppendError>>,
+}
+
+impl Caller {
+    fn tell(self, expected_last: LogSeq, outcome: Result<LogSeq, AppendError>) {
+        let outcome = outcome.map_err(|error| self.broken.after(expected_last, error));
+        // Nobody may wait for it any more, which is fine.
+        let _ = self.answer.send(outcome);
+    }
 }
 
 /// The thread's handle; dropping it lets the thread finish what waits, and joins it.
@@ -91,7 +97,7 @@ struct Loop {
 #[derive(Default)]
 struct Group {
     records: Vec<Bytes>,
-    answers: Vec<(Arc<Broken>, oneshot::Sender<Result<LogSeq, AppendError>>)>,
+    callers: Vec<Caller>,
     bytes: usize,
 }
 
@@ -124,14 +130,13 @@ impl Loop {
 
     fn accept(&mut self, command: Command) {
         match command {
-            Command::Append { expected_last, record, broken, answer } => match self.admit(&broken, expected_last) {
+            Command::Append { expected_last, record, caller } => match self.admit(&caller.broken, expected_last) {
                 Ok(()) => {
                     self.group.bytes += record.len();
                     self.group.records.push(record);
-                    self.group.answers.push((broken, answer));
+                    self.group.callers.push(caller);
                 }
-                // Nobody may wait for the answer any more, here and below, which is fine.
-                Err(error) => drop(answer.send(Err(broken.after(expected_last, error)))),
+                Err(error) => caller.tell(expected_last, Err(error)),
             },
             Command::Trim { to, answer } => self.trims.push_back((to, answer)),
         }
@@ -163,15 +168,15 @@ impl Loop {
             Err(StoreError::NoSpace) => {}
             Err(StoreError::Storage(reason)) => self.poison(reason),
         }
-        for (broken, answer) in group.answers {
+        for caller in group.callers {
             let expected_last = seq;
             seq = seq.next();
-            let error = match &result {
-                Ok(()) => None,
-                Err(StoreError::NoSpace) => Some(AppendError::NoSpace { seq }),
-                Err(StoreError::Storage(reason)) => Some(AppendError::Storage { seq, reason: reason.clone() }),
+            let outcome = match &result {
+                Ok(()) => Ok(seq),
+                Err(StoreError::NoSpace) => Err(AppendError::NoSpace { seq }),
+                Err(StoreError::Storage(reason)) => Err(AppendError::Storage { seq, reason: reason.clone() }),
             };
-            let _ = answer.send(error.map_or(Ok(seq), |error| Err(broken.after(expected_last, error))));
+            caller.tell(expected_last, outcome);
         }
         if result.is_ok() {
             self.checkpoint(group.bytes);
