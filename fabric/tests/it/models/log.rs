@@ -50,11 +50,11 @@ struct Shared {
 /// The appends of one leadership.
 struct ModelWriter {
     shared: Arc<Shared>,
-    session: Arc<Mutex<Session>>,
+    leadership: Arc<Mutex<Leadership>>,
     broken: Broken,
 }
 
-struct Session {
+struct Leadership {
     appender: Appender,
     last_number: u64,
     waiting: VecDeque<(AppendNumber, oneshot::Sender<Result<LogSeq, AppendError>>)>,
@@ -97,15 +97,15 @@ impl LogWriter for ModelWriter {
             return futures::future::ready(Err(self.broken.after(expected_last, error))).boxed();
         }
         let (answer, answered) = oneshot::channel();
-        let mut session = self.session.lock().unwrap();
-        session.last_number += 1;
-        let number = AppendNumber(session.last_number);
-        session.waiting.push_back((number, answer));
-        session.appender.step(now_us, Input::Append { number, expected_last, record });
-        let (shared, session) = (Arc::clone(&self.shared), Arc::clone(&self.session));
+        let mut leadership = self.leadership.lock().unwrap();
+        leadership.last_number += 1;
+        let number = AppendNumber(leadership.last_number);
+        leadership.waiting.push_back((number, answer));
+        leadership.appender.step(now_us, Input::Append { number, expected_last, record });
+        let (shared, leadership) = (Arc::clone(&self.shared), Arc::clone(&self.leadership));
         async move {
             // Only now: what was called before this was polled is under way together.
-            shared.state().drive(&mut session.lock().unwrap());
+            shared.state().drive(&mut leadership.lock().unwrap());
             shared.changed.send_modify(|changes| *changes += 1);
             answered.await.unwrap()
         }
@@ -119,9 +119,9 @@ impl Log for ModelLog {
         state.writers += 1;
         let mut appender = Appender::new(append::Config::default(), WriterId(state.writers));
         appender.step(state.now_us, Input::Pipeline(!state.server.config().replicated));
-        let session = Session { appender, last_number: 0, waiting: VecDeque::new() };
-        let session = Arc::new(Mutex::new(session));
-        Box::new(ModelWriter { shared: Arc::clone(&self.shared), session, broken: Broken::default() })
+        let leadership = Leadership { appender, last_number: 0, waiting: VecDeque::new() };
+        let leadership = Arc::new(Mutex::new(leadership));
+        Box::new(ModelWriter { shared: Arc::clone(&self.shared), leadership, broken: Broken::default() })
     }
 
     fn last_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
@@ -174,21 +174,21 @@ impl State {
     }
 
     /// Carries out what the appender decides until every append has an outcome. Time passes when nothing else happens.
-    fn drive(&mut self, session: &mut Session) {
-        while !session.waiting.is_empty() {
-            let ready = session.appender.take_ready();
+    fn drive(&mut self, leadership: &mut Leadership) {
+        while !leadership.waiting.is_empty() {
+            let ready = leadership.appender.take_ready();
             if ready.calls.is_empty() && ready.done.is_empty() {
-                self.now_us = session.appender.next_timeout_us().unwrap().max(self.now_us);
-                session.appender.step(self.now_us, Input::Tick);
+                self.now_us = leadership.appender.next_timeout_us().unwrap().max(self.now_us);
+                leadership.appender.step(self.now_us, Input::Tick);
                 continue;
             }
             for done in ready.done {
-                let (number, answer) = session.waiting.pop_front().unwrap();
+                let (number, answer) = leadership.waiting.pop_front().unwrap();
                 assert_eq!(number, done.number);
                 drop(answer.send(done.outcome));
             }
             for input in self.carry_out(ready.calls) {
-                session.appender.step(self.now_us, input);
+                leadership.appender.step(self.now_us, input);
             }
         }
     }

@@ -32,7 +32,7 @@ impl Model {
 }
 
 /// A writer, and who calls it: a leader that hears of outcomes when it comes to that.
-struct Session {
+struct Leadership {
     appender: Appender,
     id: WriterId,
     /// Calls that have not arrived, each with whether its answer will.
@@ -43,7 +43,7 @@ struct Session {
     last: (u64, Option<MessageId>),
 }
 
-impl Session {
+impl Leadership {
     /// Begins after the log was read to its end.
     fn begin(number: u64, log: &Model, give_up_us: u64) -> Self {
         let config = Config { in_flight_max: 4, give_up_us, retry_us: RETRY_US, retry_us_max: 400 };
@@ -92,46 +92,46 @@ fn an_outcome_is_what_the_log_says_and_no_record_follows_one_that_its_writer_did
         let mut roll = move || dice.draw_us(u64::MAX);
         let give_up_us = if seed % 2 == 0 { GIVE_UP_US } else { 500 };
         let mut log = Model { replicated: seed % 4 < 2, ..Model::default() };
-        let mut session = Session::begin(1, &log, give_up_us);
-        let (mut former, mut outcomes, mut known_before) = (None::<Session>, BTreeMap::new(), BTreeMap::new());
+        let mut leadership = Leadership::begin(1, &log, give_up_us);
+        let (mut former, mut outcomes, mut known_before) = (None::<Leadership>, BTreeMap::new(), BTreeMap::new());
         let (mut now_us, mut appended) = (0, 0);
-        while appended < 30 || session.appender.pending() > 0 || !session.unheard.is_empty() {
+        while appended < 30 || leadership.appender.pending() > 0 || !leadership.unheard.is_empty() {
             now_us += roll() % 90;
             match roll() % 9 {
                 0..=2 if appended < 30 => {
                     appended += 1;
-                    let id = MessageId { writer: session.id, number: AppendNumber(appended) };
-                    let (last, before) = session.last;
+                    let id = MessageId { writer: leadership.id, number: AppendNumber(appended) };
+                    let (last, before) = leadership.last;
                     known_before.insert(id, before);
                     let record = format!("record {appended}").into();
                     let append = Input::Append { number: id.number, expected_last: LogSeq(last), record };
-                    session.appender.step(now_us, append);
-                    session.last = (last + 1, Some(id));
+                    leadership.appender.step(now_us, append);
+                    leadership.last = (last + 1, Some(id));
                 }
                 3 if roll() % 8 == 0 => log.records.push(None),
                 4 if !log.replicated && roll() % 4 == 0 => {
                     // It is seen to be kept by one server, or that cannot be seen for a while.
-                    session.appender.step(now_us, Input::Pipeline(roll() % 3 > 0));
+                    leadership.appender.step(now_us, Input::Pipeline(roll() % 3 > 0));
                 }
                 5 => {
-                    let heard: Vec<_> = session.unheard.drain(..).collect();
+                    let heard: Vec<_> = leadership.unheard.drain(..).collect();
                     let failed = heard.iter().any(|done| done.outcome.is_err());
                     for done in heard {
-                        let id = MessageId { writer: session.id, number: done.number };
+                        let id = MessageId { writer: leadership.id, number: done.number };
                         assert_eq!(outcomes.insert(id, done.outcome), None);
                     }
                     if failed {
                         // The next leader reads the log. What the former one has sent may still arrive.
-                        session.appender.step(now_us, Input::Tick);
-                        session.take();
-                        let next = Session::begin(session.id.0 + 1, &log, give_up_us);
-                        former = Some(std::mem::replace(&mut session, next));
+                        leadership.appender.step(now_us, Input::Tick);
+                        leadership.take();
+                        let next = Leadership::begin(leadership.id.0 + 1, &log, give_up_us);
+                        former = Some(std::mem::replace(&mut leadership, next));
                     }
                 }
                 6 if former.is_some() => former.as_mut().unwrap().deliver(&mut log, now_us, roll()),
-                _ => session.deliver(&mut log, now_us, roll()),
+                _ => leadership.deliver(&mut log, now_us, roll()),
             }
-            session.take();
+            leadership.take();
         }
         for (place, id) in log.records.iter().enumerate().filter_map(|(place, id)| Some((place, (*id)?))) {
             let before = place.checked_sub(1).and_then(|before| log.records[before]);
