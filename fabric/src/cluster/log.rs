@@ -59,8 +59,7 @@ impl LogWriter for ClusterLogWriter {
     fn append(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>> {
         match self.send(expected_last, record) {
             Ok(answered) => async move {
-                let stopped = || Err(unreachable(expected_last, "the log's writer has stopped"));
-                answered.await.unwrap_or_else(|_| stopped())
+                answered.await.unwrap_or_else(|_| Err(unreachable(expected_last, "the log's writer has stopped")))
             }
             .boxed(),
             Err(error) => future::ready(Err(self.broken.after(expected_last, error))).boxed(),

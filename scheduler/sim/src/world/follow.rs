@@ -186,8 +186,8 @@ impl World {
                 return self.halt(node, Halt::Shortened { last, seen });
             }
         };
-        let floor = self.nodes[node].process.as_ref().and_then(|process| process.cluster.as_ref());
-        if floor.is_some_and(|cluster| last < cluster.floor) && !accepted {
+        let cluster = self.nodes[node].process.as_ref().and_then(|process| process.cluster.as_ref());
+        if cluster.is_some_and(|cluster| last < cluster.floor) && !accepted {
             // More is known by now than when it was asked.
             self.at(LOOK_US, Happening::Log(LogHappening::Look(Sender { node, life }, looks)));
             return Ok(());
