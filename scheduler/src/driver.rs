@@ -34,6 +34,7 @@ use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::finals::Finals;
 use crate::handle::{Handle, REQUESTS_WAITING_MAX, Request, Shared, Standing};
+use crate::metrics::Metrics;
 use crate::progress::ProgressBoard;
 use crate::read_model::{CopyError, ReadModel};
 pub use crate::snapshot::LoadError;
@@ -259,6 +260,7 @@ impl Driver {
             progress: ProgressBoard::default(),
             blobs: Arc::clone(&ground.blobs),
             clock: Clock::start(),
+            metrics: Metrics::default(),
             standing,
             published: watch::Sender::new(LogSeq(0)),
             asked: AtomicU64::new(0),
@@ -290,12 +292,14 @@ impl Driver {
                 }
                 Err(error) => return Err(error),
             };
+            self.shared.metrics.elected();
             let leader = Leader::new(&self.config, &self.ground, &self.shared, fold, leadership.term)?;
             let led = leader.lead(&mut self.requests, &mut self.published, &leadership, &shutdown).await;
             self.shared.standing.send_modify(|standing| {
                 standing.leading = false;
                 standing.leader = None;
             });
+            self.shared.metrics.leadership_ended(reason(&led));
             // Others need not wait for the lease to end by itself.
             leadership.lease.release().await;
             let led = match led {
@@ -363,6 +367,16 @@ impl Driver {
                 },
             }
         }
+    }
+}
+
+/// Why a leadership ended, as metrics name it.
+fn reason(ended: &Result<LeadershipEnd, DriverError>) -> &'static str {
+    match ended {
+        Ok(LeadershipEnd::Shutdown) => "shutdown",
+        Ok(LeadershipEnd::Lost) => "lost",
+        Ok(LeadershipEnd::NoSpace) => "no_space",
+        Err(_) => "failed",
     }
 }
 

@@ -13,10 +13,12 @@ use wasmill_fabric::Blobs;
 use wasmill_protocol::command::{Command, Done, Overload, Refusal};
 use wasmill_protocol::{LogSeq, TaskId, Term, Timestamp};
 use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth, Waiting};
+use wasmill_scheduler_core::state::Load;
 
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::finals::Finals;
+use crate::metrics::Metrics;
 use crate::progress::ProgressBoard;
 use crate::read_model::ReadModel;
 
@@ -53,6 +55,8 @@ pub struct Shared {
     pub blobs: Arc<dyn Blobs>,
     /// The time that events carry.
     pub clock: Clock,
+    /// What this process counts.
+    pub metrics: Metrics,
     /// Where this node stands; changes with leadership.
     pub standing: watch::Sender<Standing>,
     /// The last record that readers of this node see.
@@ -96,6 +100,8 @@ pub(crate) enum Request {
     Explain(Vec<TaskId>, oneshot::Sender<Vec<Waiting>>),
     /// What is going on?
     Overview(oneshot::Sender<Overview>),
+    /// What waits and runs? Nobody but the leader answers.
+    Load(oneshot::Sender<Load>),
 }
 
 /// The answer to one command.
@@ -179,6 +185,11 @@ impl Handle {
     /// Hosts, queue depth and counters; `None` when this node does not lead or does not answer in time.
     pub async fn overview(&self) -> Option<Overview> {
         self.ask(Request::Overview).await
+    }
+
+    /// What waits and runs; `None` when this node does not lead or does not answer in time.
+    pub async fn load(&self) -> Option<Load> {
+        self.ask(Request::Load).await
     }
 
     /// Waits until this node shows a record, for a bounded time; whether it does.

@@ -42,6 +42,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use wasmill_protocol::Limits;
 use wasmill_protocol::limits::{Caps, MIB};
 
@@ -57,7 +58,7 @@ pub use tls::{Tls, TlsError};
 use body::BodyMemory;
 use floods::Floods;
 use ids::TaskIds;
-use metrics::Metrics;
+use metrics::{Metrics, OperatorPage};
 
 /// Settings of the HTTP interface.
 #[derive(Debug, Clone)]
@@ -137,13 +138,28 @@ impl Deref for App {
     }
 }
 
+/// Where requests come in.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For everybody.
+    pub http: TcpListener,
+    /// For the operator: metrics and health, without tokens.
+    pub metrics: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(http: TcpListener) -> Self {
+        Self { http, metrics: None }
+    }
+}
+
 /// Serves until `shutdown` ends, and then lets connections finish for [`HttpConfig::drain`].
 ///
 /// # Errors
 ///
 /// When the listener cannot be used, or the operating system gives no randomness.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     config: HttpConfig,
     handle: Handle,
     gate: Arc<dyn ModuleGate>,
@@ -154,15 +170,19 @@ pub async fn serve(
         ids: TaskIds::new().map_err(io::Error::other)?,
         floods: Floods::new(config.requests_per_tenant, config.waits_per_tenant),
         body_memory: BodyMemory::new(config.body_memory_bytes),
-        metrics: Metrics::default(),
+        metrics: Metrics::new(handle.shared().metrics.registry()),
         started: Instant::now(),
         stopping: stopping.clone(),
         config,
         handle,
         gate,
     }));
+    let Listeners { http, metrics } = listeners.into();
     let router = openapi::router(&app);
-    let serving = server::serve(listener, app, router);
+    let operator = metrics.map(|listener| wasmill_metrics::serve(listener, Arc::new(OperatorPage(app.clone()))));
+    // Ends with this future: when connections have drained nobody scrapes any more.
+    let _operator = operator.map(|serving| AbortOnDropHandle::new(tokio::spawn(serving)));
+    let serving = server::serve(http, app, router);
     tokio::pin!(serving);
     tokio::select! {
         served = &mut serving => return served,

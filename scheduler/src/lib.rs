@@ -8,6 +8,7 @@ pub mod driver;
 pub mod finals;
 pub mod handle;
 pub mod http;
+pub mod metrics;
 pub mod progress;
 pub mod read_model;
 mod snapshot;

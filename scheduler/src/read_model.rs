@@ -139,6 +139,19 @@ impl ReadModel {
         self.pipeline.lagging()
     }
 
+    /// Bytes that were taken in and are not in the file yet.
+    pub fn pending_bytes(&self) -> u64 {
+        self.pipeline.pending_bytes()
+    }
+
+    /// Bytes of the file with what is still in its write-ahead log; 0 when that cannot be told.
+    pub fn file_bytes(&self) -> u64 {
+        let path = self.readers.path();
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        [path, Path::new(&log)].iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum()
+    }
+
     /// Waits until [`ReadModel::lagging`] is over.
     pub async fn caught_up(&self) {
         self.pipeline.caught_up().await;

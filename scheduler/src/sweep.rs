@@ -46,15 +46,20 @@ pub async fn once(handle: &Handle, retention: Duration, now: SystemTime) {
 /// Removes blobs that are old enough and that no task, no module and no snapshot refers to. Answers how many.
 async fn sweep_blobs(shared: &Shared, now: SystemTime) -> Result<u64, BlobError> {
     let blobs = Arc::clone(&shared.blobs);
-    let mut removed = 0;
+    let (mut removed, mut count, mut bytes) = (0, 0, 0);
     let mut list = blobs.list();
     while let Some(blob) = list.next().await {
         let blob = blob?;
         if is_old(&blob, now) && !is_referenced(shared, &blob).await {
             // A blob that is stored anew at this moment is young again and stays.
-            removed += u64::from(blobs.delete_older(blob.digest, now - BLOB_AGE_MIN).await?);
+            if blobs.delete_older(blob.digest, now - BLOB_AGE_MIN).await? {
+                removed += 1;
+                continue;
+            }
         }
+        (count, bytes) = (count + 1, bytes + blob.bytes);
     }
+    shared.metrics.blobs(count, bytes);
     Ok(removed)
 }
 

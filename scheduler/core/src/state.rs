@@ -7,6 +7,7 @@ mod apply;
 mod check;
 mod interner;
 mod keys;
+mod load;
 mod placements;
 pub(crate) mod shapes;
 mod slab;
@@ -32,6 +33,7 @@ use superseded::Superseded;
 use task::{Patience, Task};
 use tenants::Tenants;
 
+pub use load::{Load, TenantLoad};
 pub use shapes::Labels;
 pub(crate) use slab::{NONE, Slot};
 pub use snapshot::{Frozen, RestoreError, Restoring};

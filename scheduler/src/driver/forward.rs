@@ -95,6 +95,8 @@ impl Forwarder {
                     let _ = answer.send(overview);
                 }
             }
+            // Told by the leader's own page alone.
+            Request::Load(answer) => drop(answer),
         }
     }
 
@@ -120,9 +122,22 @@ impl Forwarder {
                 }
             }
         }
+        self.count(&answers);
         let last = answers.iter().filter_map(|answer| answer.as_ref().ok()).map(|(seq, _)| *seq).max();
         self.reach(last.unwrap_or_default()).await;
         answers
+    }
+
+    fn count(&self, answers: &[Answer]) {
+        for answer in answers {
+            let result = match answer {
+                Ok(_) => "done",
+                Err(Refusal::NotLeader) => "nobody_leads",
+                Err(Refusal::OutcomeUnknown) => "unknown",
+                Err(_) => "refused",
+            };
+            self.shared.metrics.forwarded(result);
+        }
     }
 
     /// Asks for all of these once; what is heard comes in the same order.
@@ -260,7 +275,7 @@ pub(super) fn refuse(request: Request, refusal: &Refusal) {
     match request {
         Request::Command(_, answer) => drop(answer.send(Err(refusal.clone()))),
         Request::Commands(commands, answer) => drop(answer.send(vec![Err(refusal.clone()); commands.len()])),
-        Request::Explain(..) | Request::Overview(_) => {}
+        Request::Explain(..) | Request::Overview(_) | Request::Load(_) => {}
     }
 }
 

@@ -14,6 +14,7 @@ use wasmill_scheduler_core::state::Frozen;
 
 use super::{Ground, SnapshotConfig};
 use crate::handle::Shared;
+use crate::metrics::Upkeep;
 use crate::snapshot::{Chain, StoreError, store};
 
 /// After a failure it is tried again after this time, at the next record.
@@ -135,7 +136,13 @@ impl Keeper {
         if let Some((frozen, held)) = self.held.take_if(|(_, held)| held.last == seq) {
             // The directory has just taken in this record and no later one.
             let (blobs, directory) = (Arc::clone(&self.ground.blobs), self.shared.directory.contents());
-            self.jobs.spawn(async move { Kept::Snapshot(store(&*blobs, frozen, directory, held).await) });
+            let begun = Instant::now();
+            let shared = Arc::clone(&self.shared);
+            self.jobs.spawn(async move {
+                let stored = store(&*blobs, frozen, directory, held).await;
+                shared.metrics.upkeep(Upkeep::Snapshot, begun.elapsed(), stored.is_ok());
+                Kept::Snapshot(stored)
+            });
         }
         self.copy_if_due(chain);
         self.trim_if_due();
@@ -207,7 +214,7 @@ impl Keeper {
         }
         self.copy.begin();
         let (config, shared, blobs) = (self.config.clone(), Arc::clone(&self.shared), Arc::clone(&self.ground.blobs));
-        let log_bytes = chain.log_bytes;
+        let (log_bytes, begun, metrics) = (chain.log_bytes, Instant::now(), Arc::clone(&self.shared));
         self.jobs.spawn(async move {
             let copied = async move {
                 let bytes = shared.read_model.bytes().await?;
@@ -220,7 +227,11 @@ impl Keeper {
                 let copy = ReadModelCopy { seq, digest: stat.digest, bytes: stat.bytes, log_bytes, at };
                 Ok(CopyOrWait::Copy(copy))
             };
-            Kept::Copy(copied.await)
+            let copied = copied.await;
+            if !matches!(copied, Ok(CopyOrWait::Wait { .. })) {
+                metrics.metrics.upkeep(Upkeep::Copy, begun.elapsed(), copied.is_ok());
+            }
+            Kept::Copy(copied)
         });
     }
 
@@ -234,8 +245,12 @@ impl Keeper {
         let Some(to) = to.map(|to| LogSeq(to.0.saturating_sub(self.config.keep_records))) else { return };
         if to > self.trimmed && Instant::now() >= self.trim_not_before {
             self.trimmed = to;
-            let log = Arc::clone(&self.ground.log);
-            self.jobs.spawn(async move { Kept::Trimmed(to, log.trim(to).await) });
+            let (log, shared, begun) = (Arc::clone(&self.ground.log), Arc::clone(&self.shared), Instant::now());
+            self.jobs.spawn(async move {
+                let trimmed = log.trim(to).await;
+                shared.metrics.upkeep(Upkeep::Trim, begun.elapsed(), trimmed.is_ok());
+                Kept::Trimmed(to, trimmed)
+            });
         }
     }
 }

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use wasmill_fabric::{AppendError, HostEvent, Leadership, LogWriter, Message, Responder, Subscription};
@@ -74,6 +75,8 @@ struct Effects {
     ready: Ready,
     traced: Traced,
     overviews: Vec<(oneshot::Sender<Overview>, Overview)>,
+    /// When the record was handed to the log, and its bytes.
+    sent: Option<(Instant, usize)>,
 }
 
 /// What a leader hears over the bus. A subscription that ends has lost messages and is made anew: whoever sent them sends again.
@@ -251,6 +254,7 @@ impl<'a> Leader<'a> {
                 let _ = answer.send(tasks.into_iter().filter_map(|task| self.core.explain(task, now)).collect());
             }
             Request::Overview(answer) => self.overviews.push(answer),
+            Request::Load(answer) => drop(answer.send(self.core.state().load())),
         }
     }
 
@@ -364,6 +368,7 @@ impl<'a> Leader<'a> {
         }
         let chain = self.chain.then(hash(&bytes), bytes.len());
         let span = effects.traced.append(chain.last, record.events.len(), bytes.len());
+        effects.sent = Some((Instant::now(), bytes.len()));
         let appended = self.writer.append(self.chain.last, bytes);
         self.chain = chain;
         self.step(Input::Appended(chain.last));
@@ -389,6 +394,9 @@ impl<'a> Leader<'a> {
         };
         if let Some(record) = effects.record {
             publish_now(self.shared, published, seq, &record);
+            if let Some((sent, bytes)) = effects.sent {
+                self.shared.metrics.appended(sent.elapsed(), bytes, &record.events);
+            }
             self.keeper.durable(seq, &self.chain);
             warn_of_benched(&record.events);
             self.step(Input::ReadModelAt(keys_are_in_read_model_to(seq)));

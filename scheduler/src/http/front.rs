@@ -17,6 +17,7 @@ use wasmill_protocol::LogSeq;
 
 use super::App;
 use super::body::LingeringBody;
+use super::metrics::Counted;
 use super::problem::{Code, Fault, Handled};
 use super::trace;
 
@@ -56,7 +57,8 @@ pub(super) async fn answer(app: &App, router: Router, request: Request<Incoming>
     headers.insert(LOG_SEQ_HEADER, HeaderValue::from(app.handle.shared().published.borrow().0));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    app.metrics.answered(response.status(), begun.elapsed());
+    let counted = response.extensions_mut().remove::<Counted>().unwrap_or_default();
+    app.metrics.answered(&counted, response.status(), begun.elapsed());
     trace::answered(&span, response.status());
     response
 }

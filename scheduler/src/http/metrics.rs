@@ -1,45 +1,47 @@
-//! Counters of the HTTP interface, and all of `/metrics`.
+//! What the HTTP interface counts, and all of `/metrics`.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{MatchedPath, State};
+use axum::middleware::Next;
 use axum::response::Response;
-use hyper::StatusCode;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Request, StatusCode};
+use wasmill_metrics::{
+    HistogramVec, IntCounter, IntCounterVec, LATENCY_BUCKETS_S, Page, Registry, Source, counter, counters, histograms,
+};
+use wasmill_protocol::Timestamp;
 use wasmill_protocol::tenant::Role;
+use wasmill_scheduler_core::io::HostView;
+use wasmill_scheduler_core::state::Load;
 
-use super::App;
 use super::auth::Caller;
 use super::problem::Handled;
+use super::{App, system};
 use crate::handle::Overview;
 
 /// What the HTTP interface counts.
-#[derive(Debug, Default)]
 pub(super) struct Metrics {
-    by_class: [AtomicU64; CLASSES],
-    seconds: Histogram,
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+    connections_refused: IntCounter,
+    bulk_lines: IntCounter,
     requests_now: AtomicU64,
     connections_now: AtomicU64,
-    connections_refused: AtomicU64,
-    bulk_lines: AtomicU64,
 }
 
-/// Status classes from 1xx to 5xx.
-const CLASSES: usize = 5;
+/// The label of requests that no route takes.
+const NO_ROUTE: &str = "none";
 
-/// Upper bounds of the buckets in microseconds.
-const BUCKETS_US: [u64; 12] =
-    [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000];
+/// Tenants that one page names at most; those with most tasks come first.
+const TENANTS_MAX: usize = 1_000;
 
-#[derive(Debug, Default)]
-struct Histogram {
-    buckets: [AtomicU64; BUCKETS_US.len()],
-    count: AtomicU64,
-    sum_us: AtomicU64,
-}
+/// Hosts that one page names at most.
+const HOSTS_MAX: usize = 1_000;
 
 /// Lowers a gauge when dropped.
 pub(super) struct Gauge<'a>(&'a AtomicU64);
@@ -50,7 +52,80 @@ impl Drop for Gauge<'_> {
     }
 }
 
+/// What a request is counted as; travels with the answer.
+#[derive(Debug, Clone)]
+pub(super) struct Counted {
+    route: String,
+    /// Whether the client asks to wait for something: how long that takes says nothing of this server.
+    waits: bool,
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self { route: NO_ROUTE.to_owned(), waits: false }
+    }
+}
+
+/// Notes on the answer what the request is counted as: only the router knows the route.
+pub(super) async fn count(request: Request<Body>, next: Next) -> Response {
+    let counted = Counted::of(&request);
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(counted);
+    response
+}
+
+impl Counted {
+    /// What the router knows of a request.
+    fn of(request: &Request<Body>) -> Self {
+        let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str);
+        let query = request.uri().query().unwrap_or_default();
+        let waits = query.split('&').any(|pair| pair.starts_with("wait_ms=") || pair.starts_with("follow="));
+        Self { route: format!("{} {route}", method(request.method())), waits }
+    }
+}
+
+/// Clients can invent methods: a label has a bounded set of values.
+fn method(method: &hyper::Method) -> &'static str {
+    use hyper::Method;
+    const KNOWN: [(Method, &str); 6] = [
+        (Method::GET, "GET"),
+        (Method::HEAD, "HEAD"),
+        (Method::POST, "POST"),
+        (Method::PUT, "PUT"),
+        (Method::PATCH, "PATCH"),
+        (Method::DELETE, "DELETE"),
+    ];
+    KNOWN.iter().find(|(known, _)| known == method).map_or("other", |(_, name)| name)
+}
+
 impl Metrics {
+    /// Registers everything.
+    pub(super) fn new(registry: &Registry) -> Self {
+        Self {
+            requests: counters(
+                registry,
+                "wasmill_http_requests_total",
+                "Requests answered, by route and status class.",
+                &["route", "class"],
+            ),
+            seconds: histograms(
+                registry,
+                "wasmill_http_request_seconds",
+                "Time from a request's headers to those of its answer, by route; requests that ask to wait are left out.",
+                &LATENCY_BUCKETS_S,
+                &["route"],
+            ),
+            connections_refused: counter(
+                registry,
+                "wasmill_http_connections_refused_total",
+                "Connections that were one too many.",
+            ),
+            bulk_lines: counter(registry, "wasmill_http_bulk_lines_total", "Lines of bulk submissions."),
+            requests_now: AtomicU64::new(0),
+            connections_now: AtomicU64::new(0),
+        }
+    }
+
     /// Counts a connection as open.
     pub(super) fn connection(&self) -> Gauge<'_> {
         raised(&self.connections_now)
@@ -63,19 +138,28 @@ impl Metrics {
 
     /// Counts a connection that was one too many.
     pub(super) fn connection_refused(&self) {
-        self.connections_refused.fetch_add(1, Ordering::Relaxed);
+        self.connections_refused.inc();
     }
 
     /// Counts an answer.
-    pub(super) fn answered(&self, status: StatusCode, took: Duration) {
-        let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES) - 1;
-        self.by_class[class].fetch_add(1, Ordering::Relaxed);
-        self.seconds.observe(took);
+    pub(super) fn answered(&self, counted: &Counted, status: StatusCode, took: Duration) {
+        const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        let class = CLASSES[usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1];
+        self.requests.with_label_values(&[&*counted.route, class]).inc();
+        if !counted.waits {
+            self.seconds.with_label_values(&[&*counted.route]).observe(took.as_secs_f64());
+        }
     }
 
     /// Counts lines of bulk submissions.
     pub(super) fn bulk_lines(&self, lines: u64) {
-        self.bulk_lines.fetch_add(lines, Ordering::Relaxed);
+        self.bulk_lines.inc_by(lines);
+    }
+
+    fn write(&self, page: &mut Page) {
+        let now = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        page.single("wasmill_http_requests_now", "gauge", "Requests under way.", now(&self.requests_now));
+        page.single("wasmill_http_connections_now", "gauge", "Open connections.", now(&self.connections_now));
     }
 }
 
@@ -84,142 +168,150 @@ fn raised(gauge: &AtomicU64) -> Gauge<'_> {
     Gauge(gauge)
 }
 
-impl Histogram {
-    fn observe(&self, took: Duration) {
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        if let Some(bucket) = BUCKETS_US.iter().position(|&bound| us <= bound) {
-            self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        }
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.sum_us.fetch_add(us, Ordering::Relaxed);
-    }
-}
-
 /// The text format of Prometheus.
+///
+/// Sums over all tenants; an admin token also sees the tenants that have tasks which are not final.
 #[utoipa::path(get, path = "/metrics", tag = "system", operation_id = "metrics",
     responses((status = 200, description = "Counters and gauges", body = String, content_type = "text/plain")))]
 pub(super) async fn metrics(State(app): State<App>, caller: Caller) -> Handled {
     caller.at_least(Role::Read)?;
-    // What the leader has counted is told by the leader alone: sums over all nodes must be right.
-    let overview = if app.handle.standing().leading { app.handle.overview().await } else { None };
-    let mut page = Page::default();
-    app.metrics.write(&mut page);
-    page.write_standing(&app);
-    if let Some(overview) = overview {
-        page.write_overview(&overview);
-    }
-    let mut response = Response::new(Body::from(page.text));
-    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    let names_tenants = caller.at_least(Role::Admin).is_ok();
+    let mut response = Response::new(Body::from(page(&app, names_tenants).await.into_text()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Page::CONTENT_TYPE));
     Ok(response)
 }
 
-impl Metrics {
-    fn write(&self, page: &mut Page) {
-        page.begin("wasmill_http_requests_total", "counter", "Requests answered, by status class.");
-        for (class, count) in (1..).zip(&self.by_class) {
-            page.sample(&format!("{{class=\"{class}xx\"}}"), count.load(Ordering::Relaxed));
+/// The page of a listener of its own, which is the operator's.
+pub(super) struct OperatorPage(pub(super) App);
+
+impl Source for OperatorPage {
+    fn page(&self) -> BoxFuture<'_, Page> {
+        page(&self.0, true).boxed()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        system::ready(&self.0).map_err(|fault| fault.detail().to_owned())
+    }
+}
+
+async fn page(app: &App, names_tenants: bool) -> Page {
+    let mut page = Page::of(app.handle.shared().metrics.registry());
+    app.metrics.write(&mut page);
+    write_standing(&mut page, app);
+    // What the leader has counted is told by the leader alone: sums over all nodes must be right.
+    if app.handle.standing().leading {
+        if let Some(overview) = app.handle.overview().await {
+            write_overview(&mut page, &overview);
         }
-        page.begin(
-            "wasmill_http_request_seconds",
-            "histogram",
-            "Time from a request's headers to those of its answer.",
-        );
-        let mut below = 0;
-        for (bound, bucket) in BUCKETS_US.iter().zip(&self.seconds.buckets) {
-            below += bucket.load(Ordering::Relaxed);
-            page.suffixed("_bucket", &format!("{{le=\"{}\"}}", seconds(*bound)), below);
+        if let Some(load) = app.handle.load().await {
+            write_load(&mut page, load, app.handle.shared().clock.now(), names_tenants);
         }
-        let count = self.seconds.count.load(Ordering::Relaxed);
-        page.suffixed("_bucket", "{le=\"+Inf\"}", count);
-        page.suffixed("_sum", "", seconds(self.seconds.sum_us.load(Ordering::Relaxed)));
-        page.suffixed("_count", "", count);
-        for (name, kind, help, value) in [
-            ("wasmill_http_requests_now", "gauge", "Requests under way.", &self.requests_now),
-            ("wasmill_http_connections_now", "gauge", "Open connections.", &self.connections_now),
-            (
-                "wasmill_http_connections_refused_total",
-                "counter",
-                "Connections that were one too many.",
-                &self.connections_refused,
-            ),
-            ("wasmill_http_bulk_lines_total", "counter", "Lines of bulk submissions.", &self.bulk_lines),
-        ] {
-            page.single(name, kind, help, value.load(Ordering::Relaxed));
+    }
+    page
+}
+
+fn write_standing(page: &mut Page, app: &App) {
+    let shared = app.handle.shared();
+    let standing = app.handle.standing();
+    let published = *shared.published.borrow();
+    page.single("wasmill_leading", "gauge", "Whether this node leads.", u8::from(standing.leading));
+    page.single("wasmill_ready", "gauge", "Whether this node serves requests.", u8::from(system::ready(app).is_ok()));
+    page.single("wasmill_term", "gauge", "The leader's term.", standing.term.0);
+    page.single("wasmill_log_seq", "gauge", "The last record that this node shows.", published.0);
+    let current = shared.directory.read().current.clone();
+    let snapshot = current.newest().copied().unwrap_or_default();
+    page.single("wasmill_snapshot_log_seq", "gauge", "The last record of the newest snapshot.", snapshot.seq.0);
+    page.single("wasmill_snapshot_bytes", "gauge", "Bytes of the newest snapshot.", snapshot.bytes);
+    let copy = current.read_model.unwrap_or_default();
+    page.single("wasmill_read_model_copy_log_seq", "gauge", "The last record of the read model's copy.", copy.seq.0);
+    page.single("wasmill_read_model_copy_bytes", "gauge", "Bytes of the read model's copy.", copy.bytes);
+    let trimmable = current.trimmable_to().unwrap_or_default();
+    page.single("wasmill_log_trimmable_seq", "gauge", "The last record that no start needs.", trimmable.0);
+    page.single("wasmill_no_space", "gauge", "Whether the disk is full.", u8::from(standing.no_space));
+    let lag = published.0.saturating_sub(shared.read_model.flushed().0);
+    page.single("wasmill_read_model_lag_records", "gauge", "Records that the read model has yet to write.", lag);
+    let pending = shared.read_model.pending_bytes();
+    page.single("wasmill_read_model_pending_bytes", "gauge", "Bytes that the read model has yet to write.", pending);
+    let file = shared.read_model.file_bytes();
+    page.single("wasmill_read_model_file_bytes", "gauge", "Bytes of the read model's file.", file);
+    let uptime = app.started.elapsed().as_secs_f64();
+    page.single("wasmill_uptime_seconds", "gauge", "How long this process has run.", uptime);
+}
+
+fn write_overview(page: &mut Page, overview: &Overview) {
+    page.begin("wasmill_tasks", "gauge", "Tasks that are not final, by state.");
+    let depth = overview.queue;
+    for (state, count) in [("waiting", depth.waiting), ("queued", depth.queued), ("running", depth.running)] {
+        page.sample(&[("state", state)], count);
+    }
+    page.begin("wasmill_hosts", "gauge", "Hosts by state.");
+    for state in ["ready", "draining", "lost"] {
+        page.sample(&[("state", state)], overview.hosts.iter().filter(|host| host.state == state).count());
+    }
+    write_hosts(page, overview);
+    let benched = overview.policies_benched.len();
+    page.single("wasmill_policies_benched", "gauge", "Policies in whose place the default decides.", benched);
+    for (name, count) in &overview.counters {
+        let help = format!("Counted by the scheduler since this node leads: {}.", name.replace('_', " "));
+        page.single(&format!("wasmill_{name}_total"), "counter", &help, count);
+    }
+}
+
+fn write_hosts(page: &mut Page, overview: &Overview) {
+    let hosts = &overview.hosts[..overview.hosts.len().min(HOSTS_MAX)];
+    let mut gauge = |name: &str, help: &str, value: fn(&HostView) -> f64| {
+        page.begin(name, "gauge", help);
+        for host in hosts {
+            page.sample(&[("host", &host.info.id.0)], value(host));
         }
+    };
+    gauge("wasmill_host_slots", "Guests that can run at the same time.", |host| f64::from(host.slots));
+    gauge("wasmill_host_attempts", "Attempts that the leader has placed.", |host| f64::from(host.attempts));
+    gauge("wasmill_host_load_cores", "Cores that guests keep busy.", |host| f64::from(host.load_millicores) / 1000.0);
+    gauge("wasmill_host_cores", "Cores of the host.", |host| f64::from(host.info.cores));
+    // Exact up to 9 PB.
+    gauge("wasmill_host_memory_bytes", "Memory that the host gives to guests.", |host| host.info.memory_bytes as f64);
+    gauge("wasmill_host_modules_cached", "Compiled modules that are ready to run.", |host| {
+        f64::from(host.modules_cached)
+    });
+    page.begin("wasmill_host_last_seen_seconds", "gauge", "How long ago the leader has heard of the host.");
+    for host in hosts {
+        page.sample(&[("host", &host.info.id.0)], seconds(overview.at.us_since(host.last_seen)));
+    }
+}
+
+fn write_load(page: &mut Page, mut load: Load, now: Timestamp, names_tenants: bool) {
+    page.begin("wasmill_queued_tasks", "gauge", "Tasks that could start now, by priority.");
+    for (priority, count) in &load.queued {
+        page.sample(&[("priority", &priority.to_string())], count);
+    }
+    let age = load.queued_since.map_or(0, |since| now.us_since(since));
+    page.single(
+        "wasmill_queued_seconds_max",
+        "gauge",
+        "How long the task at the head of a queue has waited.",
+        seconds(age),
+    );
+    if !names_tenants {
+        return;
+    }
+    load.tenants.sort_by_key(|tenant| std::cmp::Reverse(tenant.tasks_waiting + tenant.tasks_running));
+    load.tenants.truncate(TENANTS_MAX);
+    page.begin(
+        "wasmill_tenant_tasks",
+        "gauge",
+        "Tasks of a tenant that are not final; `waiting` are those that do not run.",
+    );
+    for tenant in &load.tenants {
+        page.sample(&[("tenant", tenant.tenant.as_str()), ("state", "waiting")], tenant.tasks_waiting);
+        page.sample(&[("tenant", tenant.tenant.as_str()), ("state", "running")], tenant.tasks_running);
+    }
+    page.begin("wasmill_tenant_memory_bytes", "gauge", "Memory limits of a tenant's running tasks, summed up.");
+    for tenant in &load.tenants {
+        page.sample(&[("tenant", tenant.tenant.as_str())], tenant.memory_bytes);
     }
 }
 
 fn seconds(us: u64) -> f64 {
     Duration::from_micros(us).as_secs_f64()
-}
-
-#[derive(Default)]
-struct Page {
-    text: String,
-    name: &'static str,
-}
-
-impl Page {
-    fn begin(&mut self, name: &'static str, kind: &str, help: &str) {
-        self.name = name;
-        self.line(format_args!("# HELP {name} {help}"));
-        self.line(format_args!("# TYPE {name} {kind}"));
-    }
-
-    fn sample(&mut self, labels: &str, value: impl std::fmt::Display) {
-        self.suffixed("", labels, value);
-    }
-
-    fn suffixed(&mut self, suffix: &str, labels: &str, value: impl std::fmt::Display) {
-        let name = self.name;
-        self.line(format_args!("{name}{suffix}{labels} {value}"));
-    }
-
-    fn single(&mut self, name: &'static str, kind: &str, help: &str, value: impl std::fmt::Display) {
-        self.begin(name, kind, help);
-        self.sample("", value);
-    }
-
-    fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        // Writing to a `String` cannot fail.
-        let _ = writeln!(self.text, "{line}");
-    }
-
-    fn write_standing(&mut self, app: &App) {
-        let standing = app.handle.standing();
-        let published = *app.handle.shared().published.borrow();
-        self.single("wasmill_leading", "gauge", "Whether this node leads.", u8::from(standing.leading));
-        self.single("wasmill_term", "gauge", "The leader's term.", standing.term.0);
-        self.single("wasmill_log_seq", "gauge", "The last record that this node shows.", published.0);
-        let current = app.handle.shared().directory.read().current.clone();
-        let snapshot = current.newest().map_or(0, |newest| newest.seq.0);
-        self.single("wasmill_snapshot_log_seq", "gauge", "The last record of the newest snapshot.", snapshot);
-        let copy = current.read_model.map_or(0, |copy| copy.seq.0);
-        self.single("wasmill_read_model_copy_log_seq", "gauge", "The last record of the read model's copy.", copy);
-        self.single("wasmill_no_space", "gauge", "Whether the disk is full.", u8::from(standing.no_space));
-        let lag = published.0.saturating_sub(app.handle.shared().read_model.flushed().0);
-        self.single("wasmill_read_model_lag_records", "gauge", "Records that the read model has yet to write.", lag);
-        let uptime = app.started.elapsed().as_secs_f64();
-        self.single("wasmill_uptime_seconds", "gauge", "How long this process has run.", uptime);
-    }
-
-    fn write_overview(&mut self, overview: &Overview) {
-        self.begin("wasmill_tasks", "gauge", "Tasks that are not final, by state.");
-        let depth = overview.queue;
-        for (state, count) in [("waiting", depth.waiting), ("queued", depth.queued), ("running", depth.running)] {
-            self.sample(&format!("{{state=\"{state}\"}}"), count);
-        }
-        self.begin("wasmill_hosts", "gauge", "Hosts by state.");
-        for state in ["ready", "draining", "lost"] {
-            let count = overview.hosts.iter().filter(|host| host.state == state).count();
-            self.sample(&format!("{{state=\"{state}\"}}"), count);
-        }
-        let benched = overview.policies_benched.len();
-        self.single("wasmill_policies_benched", "gauge", "Policies in whose place the default decides.", benched);
-        self.begin("wasmill_scheduler_total", "counter", "What the scheduler's core has counted since it leads.");
-        for (name, count) in &overview.counters {
-            self.sample(&format!("{{what=\"{name}\"}}"), count);
-        }
-    }
 }

@@ -185,6 +185,11 @@ impl Fault {
         self.0.code
     }
 
+    /// What is wrong, for people.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     /// The document.
     pub fn document(&self) -> Problem {
         let Parts { code, detail, field, task, limit, line, .. } = &*self.0;

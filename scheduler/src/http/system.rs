@@ -145,6 +145,11 @@ pub(super) async fn livez() -> Response {
 #[utoipa::path(get, path = "/readyz", tag = "system", operation_id = "readyz", security(()),
     responses((status = 200, description = "They are", body = String, content_type = "text/plain")))]
 pub(super) async fn readyz(State(app): State<App>) -> Handled {
+    ready(&app).map(|()| ok())
+}
+
+/// Whether requests are served, or why not.
+pub(super) fn ready(app: &App) -> Handled<()> {
     if app.stopping.is_cancelled() {
         return Err(Fault::plain(Code::ShuttingDown));
     }
@@ -164,7 +169,7 @@ pub(super) async fn readyz(State(app): State<App>) -> Handled {
     if app.handle.shared().read_model.lagging() {
         return Err(Fault::new(Code::Overloaded, "the read model is behind"));
     }
-    Ok(ok())
+    Ok(())
 }
 
 fn ok() -> Response {

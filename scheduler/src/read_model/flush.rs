@@ -212,6 +212,12 @@ impl Pipeline {
         Gathered { found: find(&mut generations()), erased, applied: state.applied }
     }
 
+    /// Bytes that are pending.
+    pub(super) fn pending_bytes(&self) -> u64 {
+        let state = self.state();
+        state.gathering.bytes() + state.writing.as_ref().map_or(0, |writing| writing.bytes())
+    }
+
     /// Queues a sweep.
     pub(super) fn sweep(&self, sweep: Sweep) {
         self.state().sweeps.push_back(sweep);

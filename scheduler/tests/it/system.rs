@@ -56,13 +56,51 @@ async fn metrics_are_text_that_prometheus_reads() {
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (name, value) = line.rsplit_once(' ').unwrap();
         assert!(value.parse::<f64>().is_ok(), "{line}");
-        assert!(name.starts_with("wasmill_"), "{line}");
+        assert!(name.starts_with("wasmill_") || name.starts_with("process_"), "{line}");
     }
-    for name in ["wasmill_leading 1", "wasmill_tasks{state=\"queued\"} 0", "wasmill_http_requests_total{class=\"2xx\"}"]
-    {
+    for name in [
+        "wasmill_leading 1",
+        "wasmill_ready 1",
+        "wasmill_build_info{version=",
+        "wasmill_tasks{state=\"queued\"} 0",
+        "wasmill_commands_total ",
+        "wasmill_http_requests_total{class=\"2xx\",route=\"POST /v1/tenants\"} ",
+        "wasmill_log_append_seconds_count ",
+    ] {
         assert!(text.contains(name), "{name} is not in\n{text}");
     }
     assert!(!text.contains("acme"), "metrics are for the operator and name no tenant");
+}
+
+#[tokio::test]
+async fn routes_are_counted_apart_and_waits_are_not_timed() {
+    let server = Server::start().await;
+    for _ in 0..3 {
+        server.admin.get("/v1/status").await;
+    }
+    server.admin.get("/v1/nothing/here").await;
+    server.admin.get("/v1/tasks/01890a5d-ac96-774b-bcce-b302099a8057?wait_ms=1").await;
+    let text = server.admin.get("/metrics").await.text();
+    for line in [
+        "wasmill_http_requests_total{class=\"2xx\",route=\"GET /v1/status\"} 3",
+        "wasmill_http_request_seconds_count{route=\"GET /v1/status\"} 3",
+        "wasmill_http_requests_total{class=\"4xx\",route=\"none\"} 1",
+        "wasmill_http_requests_total{class=\"4xx\",route=\"GET /v1/tasks/{id}\"} 1",
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("wasmill_http_request_seconds_count{route=\"GET /v1/tasks/{id}\"}"), "{text}");
+}
+
+#[tokio::test]
+async fn tenants_are_named_to_the_operator_alone() {
+    let server = Server::start().await;
+    let acme = server.tenant("acme", "submit").await;
+    let digest = server.upload(&acme, TASK).await;
+    acme.submit(json!({"module": digest, "delay_ms": 3_600_000})).await;
+    let operator = server.admin.get("/metrics").await.text();
+    assert!(operator.contains("wasmill_tenant_tasks{tenant=\"acme\",state=\"waiting\"} 1\n"), "{operator}");
+    assert!(!acme.get("/metrics").await.text().contains("acme"));
 }
 
 #[tokio::test]

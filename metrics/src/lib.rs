@@ -1,0 +1,16 @@
+//! What a process measures of itself, in the text format of Prometheus.
+//!
+//! What accumulates (counters, histograms) lives in a [`Registry`] that every part of the process adds to.
+//! What is only true at the moment of a scrape is written onto the [`Page`] by the source of the page.
+//! [`serve`] serves such a page on an address of its own, together with the health of the process.
+
+mod listener;
+mod page;
+mod registry;
+
+pub use listener::{Source, serve};
+pub use page::Page;
+pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+pub use registry::{
+    LATENCY_BUCKETS_S, TASK_BUCKETS_S, counter, counters, gauge, gauges, histogram, histograms, registry,
+};
