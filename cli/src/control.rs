@@ -16,7 +16,7 @@ use crate::server::config::Config;
 use crate::server::front::{Front, FrontArgs};
 use crate::server::hosting::open_compiler;
 use crate::server::scheduling::Scheduling;
-use crate::server::{self, DataLock, ServerArgs};
+use crate::server::{self, Identity, ServerArgs};
 
 /// Runs a control node of a cluster: HTTP and the scheduler, which one of them leads
 #[derive(Debug, clap::Args)]
@@ -47,13 +47,13 @@ pub(crate) struct ControlArgs {
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(args: &ControlArgs) -> Result<(), Failure> {
     let change = |config: &mut Config| args.front.override_settings(config);
-    server::run(&args.server, None, change, |data, config| serve(args, data, config))
+    let identify = |data: &Path| Identity::of_directory(data, Path::new("node.id"), args.id.as_deref(), "control");
+    server::run(&args.server, None, change, identify, |data, config, identity| serve(args, data, config, identity))
 }
 
-async fn serve(args: &ControlArgs, data: PathBuf, config: Config) -> anyhow::Result<()> {
+async fn serve(args: &ControlArgs, data: PathBuf, config: Config, identity: Identity) -> anyhow::Result<()> {
     let stop_asked = server::stop_signal()?;
-    let _lock = DataLock::acquire(&data)?;
-    let node = server::identity(&data.join("node.id"), args.id.as_deref(), "control")?;
+    let Identity { id: node, lock: _lock } = identity;
     let front = Front::open(&config)?;
     let url = front.url.clone();
     let (member, control) = (args.cluster.config(&node)?, control_config(args, &data));
@@ -76,7 +76,7 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config) -> anyhow::Res
     }
 
     let http_stop = CancellationToken::new();
-    let http = scheduling.serve_http(front, &config, "cluster", compiler, http_stop.clone());
+    let http = scheduling.serve_http(front, &config, "cluster", compiler, http_stop.clone())?;
     if !stop_asked.is_cancelled() {
         server::announce(&format!("listening on {url}"))?;
     }

@@ -1,14 +1,20 @@
 //! `wasmill host`: a host of a cluster.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use wasmill_fabric::cluster::HostCluster;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use wasmill_host::metrics::Metrics;
+use wasmill_metrics::{Page, Registry, Source};
 
 use crate::failure::Failure;
 use crate::server::cluster::{ClusterArgs, connect};
 use crate::server::config::Config;
 use crate::server::hosting::{HostGround, Hosting, Patience, open_compiler};
-use crate::server::{self, DataLock, GuestArgs, ServerArgs};
+use crate::server::{self, GuestArgs, Identity, ServerArgs};
 
 /// Runs a host of a cluster: attempts, in sandboxes
 #[derive(Debug, clap::Args)]
@@ -29,20 +35,26 @@ pub(crate) struct HostArgs {
 
 /// Runs attempts until SIGTERM or SIGINT, and then finishes them or hands them back.
 pub(crate) fn run(args: &HostArgs) -> Result<(), Failure> {
-    server::run(&args.server, Some(&args.guests), |_| {}, |data, config| serve(args, data, config))
+    let identify = |data: &Path| Identity::of_directory(data, Path::new("host/host.id"), args.id.as_deref(), "host");
+    let serve = |data, config, identity| serve(args, data, config, identity);
+    server::run(&args.server, Some(&args.guests), |_| {}, identify, serve)
 }
 
-async fn serve(args: &HostArgs, data: PathBuf, config: Config) -> anyhow::Result<()> {
+async fn serve(args: &HostArgs, data: PathBuf, config: Config, identity: Identity) -> anyhow::Result<()> {
     let stop_asked = server::stop_signal()?;
-    let _lock = DataLock::acquire(&data)?;
+    let Identity { id, lock: _lock } = identity;
     let host_dir = data.join("host");
-    let id = server::identity(&host_dir.join("host.id"), args.id.as_deref(), "host")?;
     let member = args.cluster.config(&id)?;
     let Some(cluster) = connect(&stop_asked, || HostCluster::connect(&member)).await? else { return Ok(()) };
     let compiler = open_compiler(&data.join("cache"), &config)?;
     let ground = HostGround { membership: cluster.membership(), bus: cluster.bus(), blobs: cluster.blobs() };
-    let address = args.address.clone().unwrap_or_else(machine_name);
-    let mut hosting = Hosting::start(ground, &host_dir, &address, &config, compiler)?;
+    let address = args.address.clone().unwrap_or_else(server::machine::name);
+    let registry = wasmill_metrics::registry(env!("CARGO_PKG_VERSION"));
+    let metrics = Metrics::new(&registry);
+    let mut hosting = Hosting::start(ground, &host_dir, &address, &config, compiler, &metrics)?;
+    if let Some(listener) = server::metrics_listener(&config)? {
+        tokio::spawn(wasmill_metrics::serve(listener, Arc::new(HostPage { registry, metrics })));
+    }
     let registered = tokio::select! {
         registered = hosting.registered(Patience::Endless) => Some(registered?),
         () = stop_asked.cancelled() => None,
@@ -61,7 +73,18 @@ async fn serve(args: &HostArgs, data: PathBuf, config: Config) -> anyhow::Result
     ended
 }
 
-fn machine_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }
+/// What a host tells its operator.
+struct HostPage {
+    registry: Registry,
+    metrics: Metrics,
+}
+
+impl Source for HostPage {
+    fn page(&self) -> BoxFuture<'_, Page> {
+        std::future::ready(Page::of(&self.registry)).boxed()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.metrics.is_registered() { Ok(()) } else { Err("the host is not registered".to_owned()) }
+    }
 }

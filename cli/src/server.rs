@@ -12,16 +12,19 @@ mod gate;
 
 use std::future::Future;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
+use wasmill_scheduler::http;
 
-pub(crate) use data::{DataLock, identity};
+use data::{DataLock, identity};
 
 use crate::data_dir::default_data_dir;
 use crate::failure::{Exit, Failure};
@@ -37,6 +40,9 @@ pub(crate) struct ServerArgs {
     /// Settings in TOML; `--print-config` shows all of them with their defaults
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Where metrics and health are served without a token, for the operator's network [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    metrics_listen: Option<SocketAddr>,
     /// Log lines as JSON
     #[arg(long)]
     log_json: bool,
@@ -79,12 +85,34 @@ impl GuestArgs {
     }
 }
 
+/// Who a process is, and what keeps others from being it.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    /// The name of the node or the host.
+    pub(crate) id: String,
+    /// Held for as long as the process serves.
+    pub(crate) lock: Option<DataLock>,
+}
+
+impl Identity {
+    /// The one that a data directory is locked for: `file` in it keeps the name.
+    ///
+    /// # Errors
+    ///
+    /// As for [`DataLock::acquire`] and [`identity`].
+    pub(crate) fn of_directory(data: &Path, file: &Path, wanted: Option<&str>, prefix: &str) -> anyhow::Result<Self> {
+        let lock = Some(DataLock::acquire(data)?);
+        Ok(Self { id: identity(&data.join(file), wanted, prefix)?, lock })
+    }
+}
+
 /// Runs a process that serves, until it has stopped. `change` overrides settings by the rest of the command line.
 pub(crate) fn run<F: Future<Output = anyhow::Result<()>>>(
     args: &ServerArgs,
     guests: Option<&GuestArgs>,
     change: impl FnOnce(&mut Config),
-    serve: impl FnOnce(PathBuf, Config) -> F,
+    identify: impl FnOnce(&Path) -> anyhow::Result<Identity>,
+    serve: impl FnOnce(PathBuf, Config, Identity) -> F,
 ) -> Result<(), Failure> {
     if args.print_config {
         print!("{}", config::DEFAULT_TOML);
@@ -96,7 +124,9 @@ pub(crate) fn run<F: Future<Output = anyhow::Result<()>>>(
     let data = std::path::absolute(&data).map_err(|error| Failure::file("use the data directory", &data, &error))?;
     let unusable = |error: anyhow::Error| Failure::usage("cannot start").because(error.as_ref());
     let config = settings(args, guests, change).map_err(unusable)?;
-    let telemetry = telemetry::start(args.log_json, &config.telemetry).map_err(unusable)?;
+    let identity =
+        identify(&data).map_err(|error| Failure::new(Exit::Server, "cannot start").because(error.as_ref()))?;
+    let telemetry = telemetry::start(args.log_json, &config.telemetry, &identity.id).map_err(unusable)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("control")
@@ -104,7 +134,7 @@ pub(crate) fn run<F: Future<Output = anyhow::Result<()>>>(
         .map_err(|error| Failure::new(Exit::Server, "cannot start the I/O runtime").because(&error))?;
     let open_files = machine::raise_open_files_limit();
     tracing::debug!(open_files, "limits");
-    let served = runtime.block_on(serve(data, config));
+    let served = runtime.block_on(serve(data, config, identity));
     // What is still blocked in a system call must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     telemetry.stop();
@@ -117,9 +147,18 @@ fn settings(args: &ServerArgs, guests: Option<&GuestArgs>, change: impl FnOnce(&
         guests.override_settings(&mut config);
     }
     change(&mut config);
+    config.metrics_listen = args.metrics_listen.or(config.metrics_listen);
     config.telemetry.override_with(&args.telemetry)?;
     config.check()?;
     Ok(config)
+}
+
+/// Listens for whoever asks for metrics, when an address is set.
+pub(crate) fn metrics_listener(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = config.metrics_listen else { return Ok(None) };
+    let listener = http::listen(address).with_context(|| format!("cannot listen on {address} for metrics"))?;
+    tracing::info!("metrics and health on http://{}", listener.local_addr()?);
+    Ok(Some(listener))
 }
 
 /// The one line on stdout that scripts wait for.

@@ -6,8 +6,8 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use opentelemetry::global;
 use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::{KeyValue, global};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use reqwest::Url;
@@ -99,14 +99,14 @@ fn traces_url(endpoint: &str) -> anyhow::Result<Option<Url>> {
 /// What was started; dropping it without [`Telemetry::stop`] loses the last spans.
 pub(crate) struct Telemetry(Option<SdkTracerProvider>);
 
-/// Log lines from now on, and traces when they are configured. Once in a process, before its runtime: the exporter has a thread of
+/// Log lines from now on, and traces when they are configured; `instance` tells this process from others of its service. Once in a process, before its runtime: the exporter has a thread of
 /// its own.
 ///
 /// # Errors
 ///
 /// When no exporter can be made of the settings.
-pub(crate) fn start(log_json: bool, config: &TelemetryConfig) -> anyhow::Result<Telemetry> {
-    let provider = config.endpoint.as_ref().map(|endpoint| tracer_provider(endpoint, config)).transpose()?;
+pub(crate) fn start(log_json: bool, config: &TelemetryConfig, instance: &str) -> anyhow::Result<Telemetry> {
+    let provider = config.endpoint.as_ref().map(|endpoint| tracer_provider(endpoint, config, instance)).transpose()?;
     let spans = provider.as_ref().map(|provider| {
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer(wasmill_trace::TRACER))
@@ -139,11 +139,14 @@ impl Telemetry {
     }
 }
 
-fn tracer_provider(endpoint: &Url, config: &TelemetryConfig) -> anyhow::Result<SdkTracerProvider> {
+fn tracer_provider(endpoint: &Url, config: &TelemetryConfig, instance: &str) -> anyhow::Result<SdkTracerProvider> {
     // Also has what `OTEL_RESOURCE_ATTRIBUTES` says, as users of collectors expect.
     let resource = Resource::builder()
         .with_service_name(config.service_name.clone())
-        .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .with_attribute(KeyValue::new("service.instance.id", instance.to_owned()))
+        .with_attribute(KeyValue::new("host.name", crate::server::machine::name()))
+        .with_attribute(KeyValue::new("process.pid", i64::from(std::process::id())))
         .build();
     // Whoever has begun a trace has decided whether it is recorded.
     let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_ratio)));

@@ -1,10 +1,11 @@
 //! `wasmill up`: control node and host in one process, on one data directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::embedded::Embedded;
+use wasmill_host::metrics::Metrics;
 use wasmill_scheduler::driver::Ground;
 
 use crate::data_dir::{ADMIN_TOKEN_FILE, SERVER_ADDR_FILE};
@@ -13,7 +14,7 @@ use crate::server::config::Config;
 use crate::server::front::{Front, FrontArgs};
 use crate::server::hosting::{HostGround, Hosting, Patience, open_compiler};
 use crate::server::scheduling::Scheduling;
-use crate::server::{self, GuestArgs, ServerArgs};
+use crate::server::{self, GuestArgs, Identity, ServerArgs};
 
 /// Runs everything in one process: HTTP, the scheduler and a host
 #[derive(Debug, clap::Args)]
@@ -29,29 +30,32 @@ pub(crate) struct UpArgs {
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     let change = |config: &mut Config| args.front.override_settings(config);
-    server::run(&args.server, Some(&args.guests), change, serve)
+    // The embedded fabric locks the directory by itself.
+    let identify = |_: &Path| Ok(Identity { id: "local".to_owned(), lock: None });
+    server::run(&args.server, Some(&args.guests), change, identify, serve)
 }
 
-async fn serve(data: PathBuf, config: Config) -> anyhow::Result<()> {
+async fn serve(data: PathBuf, config: Config, identity: Identity) -> anyhow::Result<()> {
     let stop_asked = server::stop_signal()?;
     let fabric =
         Embedded::open(&data).with_context(|| format!("cannot use the data directory `{}`", data.display()))?;
     let ground =
         Ground { log: fabric.log(), blobs: fabric.blobs(), bus: fabric.bus(), membership: fabric.membership() };
-    let mut scheduling = Scheduling::open("local", ground, &data, &config)?;
+    let mut scheduling = Scheduling::open(&identity.id, ground, &data, &config)?;
     let compiler = open_compiler(&data.join("cache"), &config)?;
     // Bound only now: a second process on this data directory has been refused already.
     let front = Front::open(&config)?;
     let url = front.url.clone();
     scheduling.start(&config, |standing| standing.leading).await?;
+    let metrics = Metrics::new(scheduling.handle().shared().metrics.registry());
     let ground = HostGround { membership: fabric.membership(), bus: fabric.bus(), blobs: fabric.blobs() };
-    let mut hosting = Hosting::start(ground, &data.join("host"), "local", &config, compiler.clone())?;
+    let mut hosting = Hosting::start(ground, &data.join("host"), "local", &config, compiler.clone(), &metrics)?;
     hosting.registered(Patience::Bounded).await?;
     wasmill_scheduler::http::bootstrap_admin(scheduling.handle(), &data.join(ADMIN_TOKEN_FILE)).await?;
     server::write_line(&data.join(SERVER_ADDR_FILE), &url)?;
 
     let http_stop = CancellationToken::new();
-    let http = scheduling.serve_http(front, &config, "standalone", compiler, http_stop.clone());
+    let http = scheduling.serve_http(front, &config, "standalone", compiler, http_stop.clone())?;
     server::announce(&format!("listening on {url}"))?;
     let ended = tokio::select! {
         () = stop_asked.cancelled() => Ok(()),

@@ -22,6 +22,8 @@ use tokio::sync::oneshot;
 use wasmill_protocol::limits::Caps;
 use wasmill_protocol::message::HostInfo;
 
+use crate::metrics::Metrics;
+
 pub use identity::IdentityError;
 pub use known::KnownBounds;
 pub use run::Agent;
@@ -67,6 +69,8 @@ pub struct AgentConfig {
     pub known: KnownBounds,
     /// How long attempts may run on after the shutdown was asked for, in milliseconds; [`AgentConfig::DRAIN_GRACE_MS`] is usual.
     pub drain_grace_ms: u64,
+    /// Where the host counts.
+    pub metrics: Metrics,
     /// Told once, when the host is registered for the first time.
     pub ready: Option<oneshot::Sender<HostInfo>>,
 }

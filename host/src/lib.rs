@@ -9,6 +9,7 @@ pub mod channel;
 pub mod compile;
 pub mod engine;
 mod lru;
+pub mod metrics;
 pub mod replay;
 pub mod sandbox;
 mod trace;

@@ -21,6 +21,8 @@ pub(crate) const DEFAULT_TOML: &str = include_str!("default.toml");
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
+    /// Where metrics and health are served without a token.
+    pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) retention_s: u64,
     pub(crate) snapshots: SnapshotConfig,
@@ -106,6 +108,7 @@ impl Config {
         let caps = file.caps.into();
         let config = Self {
             listen: file.listen,
+            metrics_listen: file.metrics.listen()?,
             tls: file.tls.resolve()?,
             retention_s: file.retention_s,
             snapshots: file.snapshot.into(),
@@ -145,12 +148,32 @@ struct File {
     retention_s: u64,
     shutdown_grace_ms: u64,
     tls: TlsFile,
+    metrics: MetricsFile,
     host: HostFile,
     cache: CacheFile,
     compile: CompileFile,
     snapshot: SnapshotFile,
     caps: CapsFile,
     telemetry: TelemetryFile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MetricsFile {
+    listen: String,
+}
+
+impl MetricsFile {
+    /// An empty text is nowhere.
+    fn listen(&self) -> anyhow::Result<Option<SocketAddr>> {
+        if self.listen.is_empty() {
+            return Ok(None);
+        }
+        let address = self.listen.parse();
+        address.map(Some).with_context(|| {
+            format!("`metrics.listen` is `{}`, an address and a port like `127.0.0.1:9700` are expected", self.listen)
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -294,6 +317,7 @@ mod tests {
             ("[tls]\nkey = \"k.pem\"", "tls.cert"),
             ("[snapshot]\nrecords = 1", "snapshot.records"),
             ("[snapshot]\ncopy_log_bytes = 1", "snapshot.copy_log_bytes"),
+            ("[metrics]\nlisten = \"9700\"", "metrics.listen"),
             ("[telemetry]\nsample_ratio = 2.0", "telemetry.sample_ratio"),
             ("nonsense", "not TOML"),
         ] {

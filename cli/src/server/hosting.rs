@@ -12,6 +12,7 @@ use wasmill_fabric::{Blobs, Bus, Membership};
 use wasmill_host::agent::{Agent, AgentConfig, AgentError};
 use wasmill_host::compile::{CompileProgram, Compiler, CompilerConfig, ModuleCache, ModuleCacheConfig, SlotLimits};
 use wasmill_host::engine::{Engines, Instances};
+use wasmill_host::metrics::Metrics;
 use wasmill_host::sandbox::{Sandbox, SandboxConfig};
 use wasmill_protocol::message::HostInfo;
 
@@ -46,6 +47,7 @@ impl Hosting {
         address: &str,
         config: &Config,
         compiler: Arc<Compiler>,
+        metrics: &Metrics,
     ) -> anyhow::Result<Self> {
         let engines = Arc::new(Engines::new(Instances::Pooled { guests_max: config.slots }));
         let cache_config = ModuleCacheConfig { bytes_max: config.cache_memory_bytes, ..ModuleCacheConfig::default() };
@@ -61,6 +63,7 @@ impl Hosting {
             caps: config.caps.clone(),
             known: config.known_results,
             drain_grace_ms: config.shutdown_grace_ms,
+            metrics: metrics.clone(),
             ready: Some(ready),
         };
         let sandbox = SandboxConfig { engines, threads: config.cores as usize, guests_max: config.slots as usize };

@@ -45,6 +45,12 @@ pub(crate) fn raise_open_files_limit() -> u64 {
     limit.rlim_cur
 }
 
+/// What the machine is called.
+pub(crate) fn name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use wasmill_host::compile::Compiler;
 use wasmill_scheduler::driver::{Driver, DriverConfig, DriverError, Ground};
 use wasmill_scheduler::handle::Standing;
-use wasmill_scheduler::http::{self, HttpConfig};
+use wasmill_scheduler::http::{self, HttpConfig, Listeners};
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler::{Handle, sweep};
 use wasmill_scheduler_core::CoreConfig;
@@ -78,7 +78,7 @@ impl Scheduling {
         mode: &str,
         compiler: Arc<Compiler>,
         stop: CancellationToken,
-    ) -> JoinHandle<std::io::Result<()>> {
+    ) -> anyhow::Result<JoinHandle<std::io::Result<()>>> {
         let http_config = HttpConfig {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mode: mode.to_owned(),
@@ -87,7 +87,9 @@ impl Scheduling {
             ..HttpConfig::default()
         };
         let gate = Arc::new(CompilerGate(compiler));
-        tokio::spawn(http::serve(front.listener, http_config, self.handle.clone(), gate, stop.cancelled_owned()))
+        let listeners = Listeners { http: front.listener, metrics: super::metrics_listener(config)? };
+        let serving = http::serve(listeners, http_config, self.handle.clone(), gate, stop.cancelled_owned());
+        Ok(tokio::spawn(serving))
     }
 
     /// Ends when the driver has ended, which it should not: always with an error.

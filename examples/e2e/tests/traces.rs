@@ -29,6 +29,8 @@ fn one_trace_shows_a_task_from_its_request_to_its_result() {
     assert_eq!(attribute(&request, "http.response.status_code"), "201");
     assert_eq!(attribute(&request, "wasmill.tenant"), "default");
     assert_eq!(attribute(&request, "service.name"), "wasmill");
+    assert_eq!(attribute(&request, "service.instance.id"), "local");
+    assert!(!attribute(&request, "host.name").is_empty());
     let submit = collector.wait_for(TRACE, "submit");
     assert_eq!(submit.parent, request.id);
 

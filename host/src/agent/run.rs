@@ -27,6 +27,7 @@ use super::{
     AgentConfig, AgentError, EVENTS_AT_ONCE_MAX, IdentityError, MODULE_COPIES_BYTES_MAX, STORES_MAX, join, random,
 };
 use crate::channel::{FromSandbox, ToSandbox, Work};
+use crate::metrics::Metrics;
 
 /// A host's agent, from its registration to its last report.
 pub struct Agent {
@@ -54,6 +55,7 @@ pub struct Agent {
     fetching: BTreeMap<AttemptId, AbortHandle>,
     doing: JoinSet<Done>,
     publishing: bool,
+    metrics: Metrics,
     drain_grace_ms: u64,
     draining: bool,
 }
@@ -123,6 +125,7 @@ impl Agent {
             _ = shutdown.wait_for(|asked| *asked) => return Ok(()),
         };
         tracing::info!(host = %info.id, incarnation = %info.incarnation, "the host is registered");
+        config.metrics.registered();
         if let Some(ready) = config.ready {
             // Whoever wanted to know may be gone.
             let _ = ready.send(info.clone());
@@ -157,6 +160,7 @@ impl Agent {
             fetching: BTreeMap::new(),
             doing: JoinSet::new(),
             publishing: false,
+            metrics: config.metrics,
             drain_grace_ms: config.drain_grace_ms,
             draining: false,
         };

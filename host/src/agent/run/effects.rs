@@ -33,6 +33,7 @@ impl Agent {
             batches.into_iter().for_each(|batch| self.report(batch));
             if let Some(heartbeat) = heartbeat.filter(|_| !self.publishing) {
                 self.publishing = true;
+                self.metrics.beat(&heartbeat);
                 let sent = self.bus.publish(&subjects::heartbeats(&self.info.id), encode(&heartbeat));
                 self.doing.spawn(async move {
                     if let Err(error) = sent.await {

@@ -31,6 +31,7 @@ impl Agent {
     pub(super) fn hear_sandbox(&mut self, said: FromSandbox) {
         if let FromSandbox::Ended(ended) = &said {
             self.known.learn(ended);
+            self.metrics.ended(ended.outcome.kind, &ended.usage);
         }
         let next = self.results.take(said);
         self.go_on(next);
@@ -77,6 +78,7 @@ impl Agent {
             Ok(Done::Registered(registered)) => {
                 let (info, registration) = registered?;
                 tracing::info!(host = %info.id, incarnation = %info.incarnation, "the host is registered again");
+                self.metrics.registered();
                 self.step(Input::LeaseRegained(info.incarnation));
                 self.info = info;
                 self.registration = Some(registration);
@@ -93,6 +95,7 @@ impl Agent {
     pub(super) fn resubscribe(&mut self) {
         tracing::warn!(host = %self.info.id, "the subscription has ended, subscribing again");
         self.subscription = None;
+        self.metrics.subscription_lost();
         let subscribe = join::subscribe(Arc::clone(&self.bus), self.info.id.clone(), self.ended);
         self.ended = self.ended.saturating_add(1);
         self.doing.spawn(async move { Done::Subscribed(subscribe.await) });
@@ -102,6 +105,7 @@ impl Agent {
     pub(super) fn rejoin(&mut self) {
         tracing::warn!(host = %self.info.id, "the lease is lost: stopping everything");
         self.registration = None;
+        self.metrics.lease_lost();
         self.step(Input::LeaseLost);
         if !self.draining {
             let (membership, identity) = (Arc::clone(&self.membership), Arc::clone(&self.identity));

@@ -12,6 +12,8 @@ use wasmill_fabric::embedded::Embedded;
 use wasmill_fabric::{Blobs, Bus, Membership};
 use wasmill_host::agent::{Agent, AgentConfig, AgentError, KnownBounds};
 use wasmill_host::channel::{Ended, FromSandbox, StopReason, ToSandbox, Work};
+use wasmill_host::metrics::Metrics;
+use wasmill_metrics::Registry;
 use wasmill_protocol::limits::Caps;
 use wasmill_protocol::message::{
     Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ReportAck, ToHost, subjects,
@@ -103,6 +105,7 @@ impl Setup {
             caps: Caps::default(),
             known: KnownBounds::default(),
             drain_grace_ms: self.drain_grace_ms,
+            metrics: Metrics::new(&Registry::new()),
             ready: Some(ready),
         };
         let agent = tokio::spawn(Agent::run(
