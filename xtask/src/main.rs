@@ -12,6 +12,7 @@ mod fuzz;
 mod guests;
 mod http;
 mod member;
+mod monitoring;
 mod namespaces;
 mod power;
 mod server;

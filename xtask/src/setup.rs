@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 
 pub(crate) use protoc::protoc;
-pub(crate) use servers::servers;
+pub(crate) use servers::{promtool, servers};
 
 use crate::shell::{self, program, target_dir, works};
 
@@ -26,6 +26,7 @@ pub(crate) fn everything() -> Result<()> {
     guest_targets()?;
     protoc()?;
     servers()?;
+    promtool()?;
     namespace_tools()?;
     file_system_tools()?;
     schemathesis()?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::namespaces::Private;
 use crate::server::Server;
 use crate::shell::{self, Steps, cargo, program, target_dir};
-use crate::{guests, setup};
+use crate::{guests, monitoring, setup};
 
 /// The options of `test`.
 #[derive(Debug, clap::Args)]
@@ -47,6 +47,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         shell::run(&mut tests)
     });
     steps.run("simulation", || simulate(args.sim_seconds, seed));
+    steps.run("metrics, rules and dashboard", || monitoring::run(&binary));
     steps.run("HTTP by properties", || http(&binary, args.http_examples));
     // What no container without privileges lets us do is left out there, and said.
     let needs = "needs root and namespaces; in a container: --privileged";

@@ -1,4 +1,4 @@
-//! The servers that a cluster stands on: nats-server and etcd, each in an old release and in a new one.
+//! The servers that a cluster stands on, nats-server and etcd, each in an old release and in a new one; and what reads the rules for Prometheus.
 //!
 //! They are files in a directory and nothing else: no package is installed, no service is started, and no root is needed.
 
@@ -32,6 +32,14 @@ enum Source {
     /// A package for Python that holds a program, and the file in it once it is installed.
     Python { requirement: &'static str, file: &'static str },
 }
+
+/// Checks rules for Prometheus and pages of metrics.
+const PROMTOOL: Server = Server {
+    release: "prometheus-2.42",
+    program: "promtool",
+    version: "promtool, version 2.42.",
+    source: Source::Debian { package: "prometheus", file: "usr/bin/promtool" },
+};
 
 const SERVERS: [Server; 4] = [
     Server {
@@ -76,6 +84,17 @@ pub(crate) fn servers() -> Result<PathBuf> {
         SERVERS.iter().filter_map(|server| Some(format!("{:#}", server.ensure(&dir).err()?))).collect();
     ensure!(failed.is_empty(), "{}", failed.join("\n"));
     Ok(dir)
+}
+
+/// Puts promtool where the servers are, if it is missing, and gives the program.
+///
+/// # Errors
+///
+/// It cannot be had here; the command that would get it is named.
+pub(crate) fn promtool() -> Result<PathBuf> {
+    let dir = dir();
+    PROMTOOL.ensure(&dir)?;
+    Ok(dir.join(PROMTOOL.release).join(PROMTOOL.program))
 }
 
 impl Server {
