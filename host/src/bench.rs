@@ -14,6 +14,7 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store};
 
 use crate::channel::Work;
+use crate::compile::cut_long_instructions;
 use crate::engine::{EngineError, Engines, Instances, Profile};
 use crate::sandbox::{Artifacts, LinkError, Linkers, LoadError, LoadedModule, Sandbox, SandboxConfig, SandboxError};
 
@@ -60,7 +61,9 @@ pub async fn noop_cost(component: &[u8], time: Duration) -> Result<NoopCost, Ben
     let engines = Arc::new(Engines::new(Instances::Pooled { guests_max: GUESTS_MAX }));
     let engine = engines.get(Profile::Plain)?.clone();
     let failed = |error: wasmtime::Error| BenchError::Component(format!("{error:#}"));
-    let component = Component::from_binary(&engine, component).map_err(failed)?;
+    let component = cut_long_instructions(component, Profile::Plain.cutting())
+        .map_err(|refused| BenchError::Component(refused.message))?;
+    let component = Component::from_binary(&engine, &component).map_err(failed)?;
     let loaded = Linkers::new(&engine).map_err(failed)?.link_component(&component)?;
     let sandbox_us = in_sandbox(engines, Arc::new(loaded), time).await?;
     let bare_us = bare(&engine, &component, time).await.map_err(failed)?;

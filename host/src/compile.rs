@@ -17,6 +17,9 @@ mod limits;
 mod reject;
 mod sniff;
 
+// What is compiled instead of an upload.
+mod pieces;
+
 // The child, and talking to it.
 mod child;
 mod confine;
@@ -43,6 +46,7 @@ pub use compiler::{Compiler, CompilerConfig, CompilerError, CompilerStats, Inspe
 pub use key::artifact_key;
 pub use meter::{CompileBudget, CompileUsage};
 pub use module_cache::{ModuleCache, ModuleCacheConfig};
+pub use pieces::{Cutting, Fuel, PIECE_BYTES, PIECE_ELEMENTS, cut_long_instructions, is_unpriced};
 pub use request::CompileLimits;
 pub use slots::SlotLimits;
 pub use sniff::{Form, SNIFF_BYTES, sniff};

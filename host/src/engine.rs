@@ -17,6 +17,8 @@ use wasmtime::{
     WasmBacktraceDetails, WasmFeatures,
 };
 
+use crate::compile::{Cutting, Fuel};
+
 pub use features::{
     CORE_INSTANCES_MAX, FEATURES, FIBER_STACK_BYTES, GUEST_STACK_BYTES, INSTANCE_BYTES_MAX, MEMORIES_MAX,
     TABLE_ELEMENTS_MAX, TABLES_MAX,
@@ -64,6 +66,11 @@ impl Profile {
     /// Whether fuel is counted.
     pub fn is_metered(self) -> bool {
         matches!(self, Self::Metered | Self::MeteredDeterministic)
+    }
+
+    /// How long instructions are cut before a module is compiled for it.
+    pub fn cutting(self) -> Cutting {
+        Cutting::of(if self.is_metered() { Fuel::Counted } else { Fuel::Uncounted })
     }
 
     /// Whether NaNs are made alike.
@@ -146,10 +153,30 @@ pub fn config(profile: Profile, instances: Instances) -> Config {
     config
 }
 
-/// wasmtime's own prices, but for growing a memory, which is free there however many pages the kernel then has to clear.
+/// wasmtime's own prices, but for growing a memory, which is free there however many pages the kernel then has to clear, and for what
+/// modules are charged for by code of ours ([`crate::compile::is_unpriced`]).
 fn operator_cost() -> OperatorCost {
     let mut cost = OperatorCost::default();
     cost.variable.memory_grow_per_page = MEMORY_PAGE_FUEL;
+    for unpriced in [
+        &mut cost.BrTable,
+        &mut cost.GlobalGet,
+        &mut cost.GlobalSet,
+        &mut cost.I32WrapI64,
+        &mut cost.I64Add,
+        &mut cost.I64ExtendI32U,
+        &mut cost.I64GtU,
+        &mut cost.I64Rotl,
+        &mut cost.If,
+        &mut cost.MemoryCopy,
+        &mut cost.MemoryFill,
+        &mut cost.MemoryInit,
+        &mut cost.MemorySize,
+        &mut cost.TableCopy,
+        &mut cost.TableSize,
+    ] {
+        *unpriced = 0;
+    }
     cost
 }
 
@@ -253,6 +280,44 @@ mod tests {
             assert_eq!(profile.as_str().parse(), Ok(profile));
         }
         assert!("fast".parse::<Profile>().is_err());
+    }
+
+    /// One module with every operator that can be had in a function without operands of a special kind, to compare the lists.
+    #[test]
+    fn what_is_not_charged_is_what_the_rewriting_charges() {
+        let text = r#"(module (memory 1) (memory 1) (global $g (mut i64) (i64.const 0)) (table 1 funcref) (data $d "x") (elem $e func $f)
+            (func $f (param i32 i64 f64) (result i32)
+                (block (br_table 0 0 (i32.const 0))) (block (br 0)) (block (br_if 0 (i32.const 1)))
+                (if (i32.eqz (i32.const 1)) (then (nop)) (else (nop)))
+                (global.set $g (i64.add (global.get $g) (i64.extend_i32_u (i32.wrap_i64 (local.tee 1 (local.get 1))))))
+                (drop (i64.gt_u (i64.rotl (i64.const 1) (i64.const 2)) (i64.sub (i64.const 3) (i64.const 4))))
+                (memory.fill (i32.const 0) (i32.const 0) (i32.const 0)) (memory.copy (i32.const 0) (i32.const 0) (i32.const 0))
+                (memory.init $d (i32.const 0) (i32.const 0) (i32.const 0)) (data.drop $d)
+                (table.fill 0 (i32.const 0) (ref.null func) (i32.const 0)) (elem.drop $e)
+                (table.copy (i32.const 0) (i32.const 0) (i32.const 0)) (table.init $e (i32.const 0) (i32.const 0) (i32.const 0))
+                (drop (memory.grow (memory.size))) (drop (table.size 0)) (drop (i64.gt_s (i64.rotr (i64.const 1) (i64.const 1)) (i64.const 1)))
+                (drop (i32.add (i32.rotl (i32.const 1) (i32.const 1)) (i32.gt_u (i32.const 1) (i32.const 1))))
+                (drop (i64.extend_i32_s (i32.load (i32.const 0)))) (local.set 0 (call $f (i32.const 0) (i64.const 0) (f64.const 0)))
+                (return (select (i32.const 1) (i32.const 2) (i32.const 3)))))"#;
+        let bytes = wat::parse_str(text).unwrap();
+        let (ours, theirs) = (operator_cost(), OperatorCost::default());
+        let mut unpriced = std::collections::BTreeSet::new();
+        for payload in wasmparser::Parser::new(0).parse_all(&bytes) {
+            let wasmparser::Payload::CodeSectionEntry(body) = payload.unwrap() else { continue };
+            for operator in body.get_operators_reader().unwrap() {
+                let operator = operator.unwrap();
+                if crate::compile::is_unpriced(&operator) {
+                    unpriced.insert(format!("{operator:?}").split(' ').next().unwrap().to_owned());
+                    assert_eq!((ours.cost(&operator), theirs.cost(&operator)), (0, 1), "{operator:?}");
+                } else {
+                    assert_eq!(ours.cost(&operator), theirs.cost(&operator), "{operator:?}");
+                }
+            }
+        }
+        assert_eq!(unpriced.len(), 15, "{unpriced:?}");
+        // And none besides these.
+        let sum = |cost: &OperatorCost| format!("{cost:?}").matches(": 0").count();
+        assert_eq!(sum(&ours), sum(&theirs) + 15 - 1, "growing a memory is free in theirs");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::artifact::Artifact;
 use super::check::{check, check_size};
 use super::confine::{confine, cpu_us};
 use super::key::artifact_key;
+use super::pieces::cut_long_instructions;
 use super::reject::{chain, cut, rejection};
 use super::request::{ArtifactStamp, Reply, ReplyResult, Request};
 use super::sniff::{Form, sniff};
@@ -102,7 +103,9 @@ fn work(request: &Request) -> Result<ReplyResult, Failure> {
         return Err(Failure::Fault(text));
     }
     let form = sniff(&bytes)?;
-    let code = precompile(&engine, form, &bytes)?;
+    let cut = cut_long_instructions(&bytes, profile.cutting())?;
+    let code = precompile(&engine, form, &cut)?;
+    drop(cut);
     drop(bytes);
     let artifact = write_artifact(&request.artifact, &code)?;
     drop(code);

@@ -5,13 +5,16 @@ use std::hash::{Hash, Hasher};
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 
+use super::pieces::PIECES_VERSION;
+
 /// Names all that decides what code an engine generates: two engines with the same key can load each other's artifacts.
 ///
-/// 32 hexadecimal digits. Covers wasmtime's version, its settings and the processor, so what an upgrade or another machine
+/// 32 hexadecimal digits. Covers wasmtime's version, its settings, the processor, and what is made of a module before it is compiled, so what an upgrade or another machine
 /// left behind is never found.
 pub fn artifact_key(engine: &Engine) -> String {
     let mut hasher = Sha256Hasher(Sha256::new());
     engine.precompile_compatibility_hash().hash(&mut hasher);
+    PIECES_VERSION.hash(&mut hasher);
     hex(&hasher.0.finalize()[..16])
 }
 

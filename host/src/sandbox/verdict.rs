@@ -1,5 +1,7 @@
 //! From how a guest's call ended to the outcome of the attempt.
 
+use std::fmt::{self, Write};
+
 use bytes::Bytes;
 use wasmill_protocol::{Outcome, OutcomeKind, TrapCode};
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
@@ -132,15 +134,41 @@ fn message(error: &wasmtime::Error, trap: Option<Trap>) -> String {
     }
 }
 
+/// A name of more bytes than this is shown as it is: reading a mangled one takes time with its length, which nobody pays.
+const MANGLED_BYTES_MAX: usize = 4 * 1024;
+
 /// Function names, innermost first; a function without a name is shown by its number.
 fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
     let frames = backtrace.frames().iter().take(Outcome::BACKTRACE_FRAMES_MAX);
     frames
         .map(|frame| match frame.func_name() {
-            Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
+            Some(name) => readable(name),
             None => format!("function {}", frame.func_index()),
         })
         .collect()
+}
+
+/// What a function was called in its source, cut while it is written: a short name can stand for one that is longer than any memory.
+fn readable(name: &str) -> String {
+    let mut frame = Frame(String::new());
+    // The only failure is that there is no room for more.
+    let _ = if name.len() <= MANGLED_BYTES_MAX {
+        write!(frame, "{:#}", rustc_demangle::demangle(name))
+    } else {
+        frame.write_str(name)
+    };
+    frame.0
+}
+
+/// A name with room for [`Outcome::FRAME_BYTES_MAX`].
+struct Frame(String);
+
+impl fmt::Write for Frame {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = Outcome::FRAME_BYTES_MAX - self.0.len();
+        self.0.push_str(&text[..text.floor_char_boundary(room)]);
+        if text.len() <= room { Ok(()) } else { Err(fmt::Error) }
+    }
 }
 
 fn code(trap: Trap) -> TrapCode {
@@ -171,5 +199,50 @@ pub(super) fn exit_of(error: wasmtime::Error) -> wasmtime::Result<Finished> {
     match error.downcast_ref::<I32Exit>() {
         Some(I32Exit(code)) => Ok(Finished::Exited(*code)),
         None => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A mangled name of which every level stands for `width` times the one below.
+    fn bomb(levels: usize, width: usize) -> String {
+        const DIGITS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        let position = |mut number: usize| {
+            let mut digits = "_".to_owned();
+            while let Some(rest) = number.checked_sub(1) {
+                digits.insert(0, DIGITS[rest % 62] as char);
+                number = rest / 62;
+            }
+            digits
+        };
+        let mut name = "_RINvC1a1f".to_owned();
+        let mut below = name.len() - 2;
+        name += "ThhE";
+        for _ in 0..levels {
+            let start = name.len() - 2;
+            name += &format!("T{}E", format!("B{}", position(below)).repeat(width));
+            below = start;
+        }
+        name + "E"
+    }
+
+    #[test]
+    fn names_are_cut_while_they_are_written() {
+        for (name, expected) in [
+            ("main", "main"),
+            ("_RNvC1a1f", "a::f"),
+            ("_ZN4core3fmt5write17h0123456789abcdefE", "core::fmt::write"),
+            (&bomb(1, 2), "a::f::<((u8, u8), (u8, u8))>"),
+        ] {
+            assert_eq!(readable(name), expected);
+        }
+        // 8 to the power of 60 times a type, if it were written out.
+        let cut = readable(&bomb(60, 8));
+        assert!(cut.starts_with("a::f::<((((") && cut.len() == Outcome::FRAME_BYTES_MAX, "{cut}");
+        assert_eq!(readable(&"n".repeat(100_000)), "n".repeat(Outcome::FRAME_BYTES_MAX));
+        assert_eq!(readable(&"€".repeat(100_000)), "€".repeat(Outcome::FRAME_BYTES_MAX / 3));
+        assert_eq!(readable(&format!("_RNvC1a{}", "1f".repeat(MANGLED_BYTES_MAX))).len(), Outcome::FRAME_BYTES_MAX);
     }
 }

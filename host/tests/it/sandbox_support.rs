@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use wasmill_host::channel::{Ended, FromSandbox, StopReason, ToSandbox, Work};
+use wasmill_host::compile::cut_long_instructions;
 use wasmill_host::engine::{Engines, Instances, Profile};
 use wasmill_host::sandbox::{Artifacts, Linkers, LoadError, LoadedModule, Sandbox, SandboxConfig};
 use wasmill_protocol::limits::{KIB, MIB};
@@ -44,9 +45,11 @@ impl InProcess {
 
     fn compile(&self, digest: Digest, profile: Profile) -> Result<Arc<LoadedModule>, LoadError> {
         let bytes = self.modules.lock().unwrap().get(&digest).cloned();
-        let bytes = bytes.ok_or_else(|| LoadError::Fault(format!("no module {digest}")))?;
+        let bytes: Vec<u8> = bytes.ok_or_else(|| LoadError::Fault(format!("no module {digest}")))?;
         let linkers = Linkers::new(self.engines.get(profile).unwrap()).unwrap();
         let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
+        let bytes = cut_long_instructions(&bytes, profile.cutting());
+        let bytes = bytes.map_err(|refused| LoadError::Invalid(refused.message))?;
         let loaded = if wasmparser::Parser::is_component(&bytes) {
             linkers.link_component(&Component::from_binary(linkers.engine(), &bytes).map_err(invalid)?)?
         } else {
