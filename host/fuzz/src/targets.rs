@@ -1,8 +1,11 @@
-//! The target, which the host's tests include too, so that what was found is tried again in every run.
+//! The targets, which the host's tests include too, so that what was found is tried again in every run.
 
 use wasmill_protocol::Digest;
 
-use crate::compile::{self, ModuleCaps, SNIFF_BYTES, sniff};
+use wasmparser::{Parser, Payload, Validator};
+
+use crate::compile::{self, Cutting, Fuel, ModuleCaps, SNIFF_BYTES, cut_long_instructions, sniff};
+use crate::engine::FEATURES;
 
 /// What the mark at the end of a text that was cut, and a sign for a last control character, add to its bound.
 const CUT_BYTES: usize = 5;
@@ -36,4 +39,35 @@ pub(crate) fn check(bytes: &[u8]) {
             }
         }
     }
+}
+
+/// Long instructions that are cut leave a module valid, and all that others refer to where it was.
+pub(crate) fn pieces(bytes: &[u8]) {
+    let is_valid = |bytes: &[u8]| Validator::new_with_features(FEATURES).validate_all(bytes).is_ok();
+    let valid = is_valid(bytes);
+    for fuel in [Fuel::Uncounted, Fuel::Counted] {
+        for (piece_bytes, piece_elements) in [(1, 1), (100, 3), (1 << 20, 2048)] {
+            let cut = cut_long_instructions(bytes, Cutting { fuel, piece_bytes, piece_elements });
+            // Bytes that are not valid only have to be survived.
+            if valid {
+                let cut = cut.unwrap_or_else(|refused| panic!("{}", refused.message));
+                assert!(is_valid(&cut), "{fuel:?}, {piece_bytes}");
+                assert_eq!(outline(bytes), outline(&cut));
+            }
+        }
+    }
+}
+
+/// Everything of a module but its globals and the insides of its functions.
+fn outline(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut outline = Vec::new();
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.unwrap() {
+            Payload::CodeSectionStart { count, .. } => outline.push(count.to_le_bytes().to_vec()),
+            // What is inside comes by itself; globals are of two makers.
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } | Payload::GlobalSection(_) => {}
+            payload => outline.extend(payload.as_section().map(|(_, range)| bytes[range].to_vec())),
+        }
+    }
+    outline
 }

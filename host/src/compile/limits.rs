@@ -5,7 +5,7 @@
 //! The compiling child's limits bound what is left.
 
 /// Grows with every change of what is refused, so that refusals by older rules are forgotten.
-pub(crate) const RULES_VERSION: u32 = 1;
+pub(crate) const RULES_VERSION: u32 = 2;
 
 /// One kind of thing that a module contains: counted over the whole upload, nested modules included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,10 @@ pub(crate) const TABLES: Bound = Bound { what: "tables", max: crate::engine::TAB
 pub(crate) const ELEMENT_SEGMENTS: Bound = Bound { what: "element segments", max: 20_000 };
 /// Entries of element segments: a table at its limit can be filled some times over.
 pub(crate) const ELEMENTS: Bound = Bound { what: "table elements", max: 1_000_000 };
+/// Those of them that are made one by one whenever a guest starts, which no tick interrupts: 0.3 us each. Libraries that are linked when
+/// they start have some ten thousand.
+pub(crate) const ELEMENTS_AT_START: Bound =
+    Bound { what: "table elements in passive segments, or at a place that is no constant", max: 131_072 };
 /// Data segments. Go's linker leaves out runs of zeros and so makes thousands.
 pub(crate) const DATA_SEGMENTS: Bound = Bound { what: "data segments", max: 100_000 };
 /// Custom sections: names, producers, and a type description for each library.

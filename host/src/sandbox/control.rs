@@ -136,6 +136,11 @@ impl Control {
         Duration::from_nanos(self.cpu_spent_ns.load(Ordering::Relaxed))
     }
 
+    /// Adds CPU time that was spent for the guest after its last poll.
+    pub(super) fn charge(&self, spent_ns: u64) {
+        self.cpu_spent_ns.fetch_add(spent_ns, Ordering::Relaxed);
+    }
+
     /// CPU time left; from a host function, which runs on the thread that polls.
     pub(super) fn cpu_left(&self) -> Duration {
         Duration::from_nanos(self.cpu_limit_ns.saturating_sub(self.cpu_ns()))

@@ -234,13 +234,16 @@ mod tests {
             ("main", "main"),
             ("_RNvC1a1f", "a::f"),
             ("_ZN4core3fmt5write17h0123456789abcdefE", "core::fmt::write"),
-            (&bomb(1, 2), "a::f::<((u8, u8), (u8, u8))>"),
+            (&bomb(1, 2), "a::f::<(u8, u8), ((u8, u8), (u8, u8))>"),
         ] {
             assert_eq!(readable(name), expected);
         }
         // 8 to the power of 60 times a type, if it were written out.
         let cut = readable(&bomb(60, 8));
-        assert!(cut.starts_with("a::f::<((((") && cut.len() == Outcome::FRAME_BYTES_MAX, "{cut}");
+        assert!(
+            cut.starts_with("a::f::<(u8, u8), ((u8, u8), (u8, u8)") && cut.len() == Outcome::FRAME_BYTES_MAX,
+            "{cut}"
+        );
         assert_eq!(readable(&"n".repeat(100_000)), "n".repeat(Outcome::FRAME_BYTES_MAX));
         assert_eq!(readable(&"€".repeat(100_000)), "€".repeat(Outcome::FRAME_BYTES_MAX / 3));
         assert_eq!(readable(&format!("_RNvC1a{}", "1f".repeat(MANGLED_BYTES_MAX))).len(), Outcome::FRAME_BYTES_MAX);

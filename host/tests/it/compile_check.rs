@@ -188,6 +188,19 @@ fn nesting_hides_nothing() {
     refused_text(&(component + ")"), &["257 core modules", "limit of 256"]);
     let deep = format!("{}{}", "(component ".repeat(20), ")".repeat(20));
     refused_text(&deep, &["levels of nested components", "limit of 10"]);
+    // What takes time whenever a guest starts; what is made when it is first used, or never, does not.
+    let functions = "$f ".repeat(131_073);
+    for segment in ["(elem func", "(elem (table 0) (global.get $g) func"] {
+        let text =
+            format!("(module (import \"a\" \"g\" (global $g i32)) (table 1 funcref) (func $f) {segment} {functions}))");
+        refused_text(&text, &["131073 table elements in passive segments", "limit of 131072"]);
+    }
+    for segment in ["(elem declare func", "(elem (table 0) (i32.const 0) func"] {
+        refused_text(
+            &format!("(module (table 131072 funcref) (func $f) {segment} {functions}))"),
+            &["the module has no entry point"],
+        );
+    }
     // A claimed count is refused before anything is reserved for it.
     let lying = b"\0asm\x01\0\0\0\x01\x05\xff\xff\xff\xff\x0f";
     refused(lying, &["4294967295 types"]);

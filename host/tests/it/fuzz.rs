@@ -11,3 +11,9 @@ use replay::replay;
 fn uploads() {
     replay("check", targets::check);
 }
+
+#[test]
+fn modules_in_pieces() {
+    replay("check", targets::pieces);
+    replay("pieces", targets::pieces);
+}

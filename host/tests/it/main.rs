@@ -18,5 +18,5 @@ mod sandbox_stop;
 mod sandbox_support;
 mod sandbox_task;
 
-// What the fuzz target calls it, which is a part of this program too.
-use wasmill_host::compile;
+// What the fuzz targets call them, which are a part of this program too.
+use wasmill_host::{compile, engine};

@@ -1,10 +1,13 @@
 //! Instructions that take seconds: limits, stops and neighbours count inside them too.
 
-use wasmill_host::channel::{FromSandbox, Work};
+use std::sync::Arc;
+
+use wasmill_host::channel::{Ended, FromSandbox, Work};
+use wasmill_host::sandbox::{Artifacts, Sandbox};
 use wasmill_protocol::limits::MIB;
 use wasmill_protocol::{Limits, OutcomeKind, TrapCode};
 
-use crate::sandbox_support::{TestSandbox, assert_kind, command, task};
+use crate::sandbox_support::{TestSandbox, assert_kind, command, config, task};
 
 const MEMORY_BYTES: u64 = 1024 * MIB;
 /// CPU time beyond the limit: a tick and a piece, and room for a machine on which a page costs far more than usual. One of these
@@ -124,4 +127,36 @@ async fn b10_a_long_instruction_out_of_bounds_traps_in_the_function_that_has_it(
             assert_eq!(ended.outcome.backtrace, ["inner", "main"]);
         }
     }
+}
+
+/// What the kernel does to take the memory of a guest back is the guest's, and is done where no guest waits for it.
+#[tokio::test]
+async fn b38_memory_that_is_given_back_costs_the_guest_that_had_it() {
+    let mut sandbox = TestSandbox::start();
+    let mut work = sandbox.work(&command("", &format!("{GROW} {FILL}")));
+    work.limits.memory_bytes = MEMORY_BYTES;
+    work.limits.cpu_ms = 60_000;
+    assert_kind(&sandbox.run(work.clone()).await, OutcomeKind::Succeeded);
+    let artifacts = Arc::clone(&sandbox.artifacts) as Arc<dyn Artifacts>;
+    let (before_us, mut usage) = (thread_cpu_us(), None);
+    // On this very thread.
+    let repeat = |ended: Ended| {
+        assert_kind(&ended, OutcomeKind::Succeeded);
+        usage = Some(ended.usage);
+        false
+    };
+    Sandbox::run_repeatedly(config(&sandbox.engines), artifacts, &work, repeat).await.unwrap();
+    let (here_us, charged_us) = (thread_cpu_us() - before_us, usage.unwrap().cpu_us);
+    println!("{charged_us} us are charged, {here_us} us of them were spent on the guest's thread");
+    assert!(here_us < charged_us + 10_000, "{here_us} us of CPU, charged are {charged_us}");
+    assert!(
+        charged_us > here_us + 10_000,
+        "taking it back is on another thread: {here_us} us here, charged are {charged_us}"
+    );
+}
+
+/// The CPU time of the calling thread.
+fn thread_cpu_us() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split(' ').next().unwrap().parse::<u64>().unwrap() / 1000
 }
