@@ -16,6 +16,7 @@ mod grants;
 mod limits;
 mod reject;
 mod sniff;
+mod start;
 
 // What is compiled instead of an upload.
 mod pieces;

@@ -26,6 +26,8 @@ mod compile {
     mod reject;
     #[path = "sniff.rs"]
     mod sniff;
+    #[path = "start.rs"]
+    mod start;
 
     pub(crate) use check::{ModuleCaps, check, check_size};
     pub(crate) use pieces::{Cutting, Fuel, cut_long_instructions};

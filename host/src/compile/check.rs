@@ -14,6 +14,7 @@ use super::feature;
 use super::limits::{NAME_LISTED_BYTES_MAX, NAMES_LISTED_MAX};
 use super::reject::{cut, rejection};
 use super::sniff::{Form, sniff};
+use super::start::Starts;
 use crate::engine::FEATURES;
 
 /// What an installation allows a module to ask for.
@@ -95,12 +96,13 @@ fn walk(bytes: &[u8], features: WasmFeatures, caps: &ModuleCaps) -> Result<(Coun
     let mut parser = Parser::new(0);
     parser.set_features(features);
     let mut validator = Validator::new_with_features(features);
-    let mut counts = Counts::new(caps);
+    let (mut counts, mut starts) = (Counts::new(caps), Starts::default());
     let mut functions = Vec::new();
     let mut outermost = None;
     for payload in parser.parse_all(bytes) {
         let payload = payload?;
         counts.add(&payload)?;
+        starts.add(&payload)?;
         match validator.payload(&payload)? {
             ValidPayload::Func(function, body) => functions.push((function, body)),
             ValidPayload::End(types) => {
@@ -112,6 +114,7 @@ fn walk(bytes: &[u8], features: WasmFeatures, caps: &ModuleCaps) -> Result<(Coun
         }
         if let Payload::End(_) = payload {
             counts.leave();
+            starts.leave()?;
         }
     }
     let outermost = outermost.ok_or_else(|| rejection("the module ends before its last section does"))?;

@@ -2,8 +2,8 @@
 
 use wasmill_protocol::module::ModuleRejection;
 use wasmparser::{
-    ComponentExport, ComponentImport, Element, ElementItems, ElementKind, FuncToValidate, FunctionBody, Imports,
-    Operator, Payload, SectionLimited, ValidatorResources, WasmModuleResources,
+    ComponentExport, ComponentImport, Element, ElementItems, FuncToValidate, FunctionBody, Imports, Operator, Payload,
+    SectionLimited, ValidatorResources, WasmModuleResources,
 };
 
 use super::check::{ModuleCaps, Stop};
@@ -169,32 +169,14 @@ impl Counts {
     fn elements(&mut self, section: &SectionLimited<'_, Element<'_>>) -> Result<(), Stop> {
         self.count(limits::ELEMENT_SEGMENTS, section.count())?;
         for segment in section.clone() {
-            let segment = segment?;
-            let entries = match &segment.items {
+            let entries = match segment?.items {
                 ElementItems::Functions(items) => items.count(),
                 ElementItems::Expressions(_, items) => items.count(),
             };
             self.count(limits::ELEMENTS, entries)?;
-            if takes_time_at_start(&segment)? {
-                self.count(limits::ELEMENTS_AT_START, entries)?;
-            }
         }
         Ok(())
     }
-}
-
-/// Whether the elements of a segment are made one by one whenever a guest starts. Functions with a constant place are made when they are
-/// first used, and declarations never.
-fn takes_time_at_start(segment: &Element<'_>) -> Result<bool, Stop> {
-    Ok(match (&segment.kind, &segment.items) {
-        (ElementKind::Declared, _) => false,
-        (ElementKind::Active { offset_expr, .. }, ElementItems::Functions(_)) => {
-            let mut place = offset_expr.get_operators_reader();
-            let is_constant = matches!(place.read()?, Operator::I32Const { .. }) && place.is_end_then_eof();
-            !is_constant
-        }
-        _ => true,
-    })
 }
 
 /// Checks one function: its size, its locals and parameters, and the tables of its branches.

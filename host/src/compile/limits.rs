@@ -34,10 +34,6 @@ pub(crate) const TABLES: Bound = Bound { what: "tables", max: crate::engine::TAB
 pub(crate) const ELEMENT_SEGMENTS: Bound = Bound { what: "element segments", max: 20_000 };
 /// Entries of element segments: a table at its limit can be filled some times over.
 pub(crate) const ELEMENTS: Bound = Bound { what: "table elements", max: 1_000_000 };
-/// Those of them that are made one by one whenever a guest starts, which no tick interrupts: 0.3 us each. Libraries that are linked when
-/// they start have some ten thousand.
-pub(crate) const ELEMENTS_AT_START: Bound =
-    Bound { what: "table elements in passive segments, or at a place that is no constant", max: 131_072 };
 /// Data segments. Go's linker leaves out runs of zeros and so makes thousands.
 pub(crate) const DATA_SEGMENTS: Bound = Bound { what: "data segments", max: 100_000 };
 /// Custom sections: names, producers, and a type description for each library.
@@ -55,6 +51,8 @@ pub(crate) const COMPONENT_TYPES: Bound = Bound { what: "component types", max: 
 /// Imports and exports of components, aliases, and conversions between core and component functions.
 pub(crate) const COMPONENT_ITEMS: Bound = Bound { what: "component items", max: 200_000 };
 
+/// Microseconds that a guest may take to start, by our estimate: no tick interrupts it. 64 MiB of data that have to be written take 0.17 s.
+pub(crate) const START_US_MAX: u64 = 200_000;
 /// How deep modules and components are nested; the outermost is 1. Composing tools nest 3 or 4 deep.
 pub(crate) const NESTING_MAX: u64 = 10;
 /// Bytes of one function body. The interpreter loops of Python and SQLite have some hundred KiB; the compiler's time

@@ -24,10 +24,11 @@ pub const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::EXTENDED_CONST)
     .union(WasmFeatures::COMPONENT_MODEL);
 
-/// Stack that a guest has before it traps with a stack overflow.
-pub const GUEST_STACK_BYTES: usize = 512 * 1024;
+/// Stack that a guest has before it traps with a stack overflow: interpreters need it for the recursion of their programs. What a guest does
+/// not touch costs address space only.
+pub const GUEST_STACK_BYTES: usize = 2 * 1024 * 1024;
 /// The whole fiber: what is above [`GUEST_STACK_BYTES`] is for host functions, whose overflow would end the process.
-pub const FIBER_STACK_BYTES: usize = 2 * 1024 * 1024;
+pub const FIBER_STACK_BYTES: usize = 4 * 1024 * 1024;
 /// Elements of one table.
 pub const TABLE_ELEMENTS_MAX: usize = 128 * 1024;
 /// Memories of one module, and of one component with everything inside it.

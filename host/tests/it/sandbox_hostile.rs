@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use wasmill_host::channel::FromSandbox;
+use wasmill_host::engine::GUEST_STACK_BYTES;
 use wasmill_host::sandbox::TRUNCATION_MARK;
 use wasmill_protocol::limits::MIB;
 use wasmill_protocol::{Limits, OutcomeKind, TrapCode};
@@ -63,6 +64,23 @@ async fn b03_infinite_recursion_traps_and_the_process_lives() {
         assert_eq!(ended.outcome.trap, Some(TrapCode::StackOverflow));
         assert_eq!(ended.outcome.backtrace.len(), 64);
         assert_eq!(ended.outcome.backtrace[0], "down");
+    }
+}
+
+/// A call of this function takes 32 bytes of stack.
+#[tokio::test]
+async fn recursion_goes_as_deep_as_the_stack_is() {
+    let mut sandbox = TestSandbox::start();
+    let calls_max = GUEST_STACK_BYTES / 32;
+    assert_eq!(GUEST_STACK_BYTES, 2 * 1024 * 1024);
+    let down = "(func $down (param i32) (result i32) (if (result i32) (local.get 0)
+        (then (i32.add (i32.const 1) (call $down (i32.sub (local.get 0) (i32.const 1))))) (else (i32.const 0))))";
+    for (calls, kind) in [(calls_max * 95 / 100, OutcomeKind::Succeeded), (calls_max * 105 / 100, OutcomeKind::Trapped)]
+    {
+        let work = sandbox.work(&command(down, &format!("(drop (call $down (i32.const {calls})))")));
+        let ended = sandbox.run(work).await;
+        assert_kind(&ended, kind);
+        assert_eq!(ended.outcome.trap, (kind == OutcomeKind::Trapped).then_some(TrapCode::StackOverflow));
     }
 }
 
