@@ -10,6 +10,7 @@ mod http;
 mod latency;
 mod machine;
 mod module;
+mod neighbours;
 mod queue;
 mod rate;
 mod report;
@@ -23,6 +24,7 @@ use anyhow::Result;
 use crate::args::GlobalArgs;
 use crate::commands::block_on;
 use crate::failure::{Exit, Failure, Outcome};
+use neighbours::Attack;
 use report::Report;
 use server::Target;
 
@@ -44,9 +46,12 @@ pub(crate) struct BenchArgs {
     /// Samples of each latency
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     samples: u32,
-    /// How long the rate of `run` is measured
+    /// How long the rate of `run` is measured, and each turn of a neighbour
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     seconds: u64,
+    /// Of bad neighbours, measure only these; can be repeated
+    #[arg(long, value_enum, value_name = "NAME")]
+    attack: Vec<Attack>,
 }
 
 /// What can be measured.
@@ -68,14 +73,25 @@ enum Measurement {
     Queue,
     /// Restart with 100,000 unfinished tasks (--big)
     Restart,
+    /// `run` of one tenant while another attacks, in thirteen ways (--big)
+    Neighbours,
 }
 
 impl Measurement {
-    const ALL: [Self; 8] =
-        [Self::Sandbox, Self::Latency, Self::Rate, Self::Bulk, Self::Cancel, Self::Fresh, Self::Queue, Self::Restart];
+    const ALL: [Self; 9] = [
+        Self::Sandbox,
+        Self::Latency,
+        Self::Rate,
+        Self::Bulk,
+        Self::Cancel,
+        Self::Fresh,
+        Self::Queue,
+        Self::Restart,
+        Self::Neighbours,
+    ];
 
     fn needs_big(self) -> bool {
-        matches!(self, Self::Queue | Self::Restart)
+        matches!(self, Self::Queue | Self::Restart | Self::Neighbours)
     }
 }
 
@@ -86,8 +102,10 @@ pub(crate) fn run(global: &GlobalArgs, args: &BenchArgs) -> Outcome {
         .filter(|one| if args.only.is_empty() { args.big || !one.needs_big() } else { args.only.contains(one) })
         .collect();
     if global.names_server() && chosen.iter().any(|one| one.needs_big()) {
-        return Err(Failure::usage("a million queued tasks and restarts are only measured on a private server")
-            .hint("leave --server and WASMILL_SERVER away"));
+        return Err(Failure::usage(
+            "a million queued tasks, restarts and bad neighbours are only measured on a private server",
+        )
+        .hint("leave --server and WASMILL_SERVER away"));
     }
     let report = block_on(measure_all(global, args, &chosen))??;
     if global.json {
@@ -114,10 +132,13 @@ async fn measure(global: &GlobalArgs, args: &BenchArgs, what: Measurement, repor
         sandbox::measure(report).await?;
         return Ok(());
     }
+    if what == Measurement::Neighbours {
+        return measure_neighbours(global, args, report).await;
+    }
     // A server for each measurement: one must not pay for what another left behind.
     let mut target = Target::open(global, args.dir.as_deref()).await?;
     match what {
-        Measurement::Sandbox => {}
+        Measurement::Sandbox | Measurement::Neighbours => {}
         Measurement::Latency => latency::measure(&target, args.samples, report).await?,
         Measurement::Rate => rate::measure(&target, args.seconds, report).await?,
         Measurement::Bulk => bulk::measure(&target, args.tasks, report).await?,
@@ -125,6 +146,17 @@ async fn measure(global: &GlobalArgs, args: &BenchArgs, what: Measurement, repor
         Measurement::Fresh => fresh::measure(&target, report).await?,
         Measurement::Queue => queue::million(&mut target, report).await?,
         Measurement::Restart => queue::restart(&mut target, report).await?,
+    }
+    Ok(())
+}
+
+async fn measure_neighbours(global: &GlobalArgs, args: &BenchArgs, report: &mut Report) -> Result<(), Failure> {
+    for attack in Attack::ALL.into_iter().filter(|one| args.attack.is_empty() || args.attack.contains(one)) {
+        if crate::output::has_watcher() {
+            eprintln!("attacking: {attack:?}");
+        }
+        let target = Target::open(global, args.dir.as_deref()).await?;
+        neighbours::measure(&target, attack, args.seconds, report).await?;
     }
     Ok(())
 }

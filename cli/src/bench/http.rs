@@ -9,7 +9,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use wasmill_protocol::api::ModuleDoc;
 
 /// Where to connect and who asks.
@@ -18,6 +18,8 @@ pub(super) struct Endpoint {
     authority: String,
     host: HeaderValue,
     authorization: HeaderValue,
+    /// The address of this machine that connections come from, when it matters.
+    source: Option<[u8; 4]>,
 }
 
 /// One connection, one request at a time.
@@ -40,14 +42,40 @@ impl Endpoint {
             format!("{authority}:80")
         };
         let host = HeaderValue::from_str(authority).with_context(|| format!("`{server}` is not a URL"))?;
-        Ok(Self { authority: with_port, host, authorization })
+        Ok(Self { authority: with_port, host, authorization, source: None })
+    }
+
+    /// The same server for somebody else, who comes from another address.
+    pub(super) fn as_another(&self, token: &str, source: [u8; 4]) -> Result<Self> {
+        let server = format!("http://{}", self.authority);
+        Ok(Self { source: Some(source), ..Self::new(&server, token)? })
+    }
+
+    /// What the header `Authorization` says.
+    pub(super) fn authorization(&self) -> &str {
+        self.authorization.to_str().unwrap_or_default()
+    }
+
+    /// Opens a connection without a word, with little room for what comes when that is named.
+    pub(super) async fn open(&self, receive_bytes: Option<u32>) -> Result<TcpStream> {
+        let cannot = || format!("cannot reach {}", self.authority);
+        let address =
+            tokio::net::lookup_host(&self.authority).await.with_context(cannot)?.next().with_context(cannot)?;
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(bytes) = receive_bytes {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        if let Some(source) = self.source.filter(|_| address.is_ipv4()) {
+            socket.bind((source, 0).into())?;
+        }
+        let stream = socket.connect(address).await.with_context(cannot)?;
+        stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
+        Ok(stream)
     }
 
     /// Opens a connection.
     pub(super) async fn connect(&self) -> Result<Connection> {
-        let stream =
-            TcpStream::connect(&self.authority).await.with_context(|| format!("cannot reach {}", self.authority))?;
-        stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
+        let stream = self.open(None).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("cannot speak HTTP")?;
         // An error of the connection is also an error of the request that is on it, where it is reported.
         tokio::spawn(async move { drop(connection.await) });

@@ -61,7 +61,8 @@ pub(super) fn fresh(salt: u32) -> Result<Bytes> {
     task("i32.const 1024", &more)
 }
 
-fn task(body: &str, more: &str) -> Result<Bytes> {
+/// A task component with this core function `run`, and more functions.
+pub(super) fn task(body: &str, more: &str) -> Result<Bytes> {
     let text = TASK.replace("BODY", body).replace("MORE", more);
     Ok(wat::parse_str(text).context("cannot make the module that is measured")?.into())
 }

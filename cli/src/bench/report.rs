@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::bench::machine::{self, Machine};
+use crate::bench::neighbours::Harm;
 use crate::output::Table;
 
 /// Everything that was measured.
@@ -12,6 +13,8 @@ use crate::output::Table;
 pub(super) struct Report {
     machine: Machine,
     rows: Vec<Row>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    neighbours: Vec<Harm>,
 }
 
 #[derive(Debug, Serialize)]
@@ -27,7 +30,7 @@ struct Row {
 impl Report {
     /// Nothing measured yet.
     pub(super) fn new() -> Self {
-        Self { machine: machine::describe(), rows: Vec::new() }
+        Self { machine: machine::describe(), rows: Vec::new(), neighbours: Vec::new() }
     }
 
     /// Adds a figure.
@@ -43,6 +46,11 @@ impl Report {
         }
     }
 
+    /// Adds what an attack did to a neighbour.
+    pub(super) fn add_harm(&mut self, harm: Harm) {
+        self.neighbours.push(harm);
+    }
+
     /// For programs.
     pub(super) fn json(&self) -> String {
         serde_json::to_string_pretty(self).expect("names and finite numbers are always JSON")
@@ -54,7 +62,16 @@ impl Report {
         for row in &self.rows {
             table.row([row.what.clone(), show(row.value), row.unit.to_owned()]);
         }
-        format!("{}\n\n{}", self.machine.line(), table.render())
+        let mut shown = self.machine.line();
+        if !self.rows.is_empty() {
+            shown = format!("{shown}\n\n{}", table.render());
+        }
+        if !self.neighbours.is_empty() {
+            let mut table = Table::new(Harm::TITLES);
+            self.neighbours.iter().for_each(|harm| table.row(harm.cells()));
+            shown = format!("{shown}\n\n{}", table.render());
+        }
+        shown
     }
 }
 
@@ -72,7 +89,7 @@ fn show(value: f64) -> String {
 /// # Panics
 ///
 /// There are no samples.
-fn quantile(samples: &mut [Duration], share: f64) -> Duration {
+pub(super) fn quantile(samples: &mut [Duration], share: f64) -> Duration {
     samples.sort_unstable();
     let rank = (share * samples.len() as f64).ceil() as usize;
     samples[rank.clamp(1, samples.len()) - 1]

@@ -59,6 +59,11 @@ impl Target {
         Ok(Self { endpoint, private: Some(Private { child, _stdout: stdout, data }) })
     }
 
+    /// Where it is.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// A new connection.
     pub(super) async fn connect(&self) -> Result<Connection> {
         self.endpoint.connect().await
