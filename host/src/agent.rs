@@ -9,6 +9,7 @@ mod identity;
 mod join;
 mod known;
 mod modules;
+mod readiness;
 mod results;
 mod run;
 mod work;
@@ -26,7 +27,8 @@ use crate::metrics::Metrics;
 
 pub use identity::IdentityError;
 pub use known::KnownBounds;
-pub use run::Agent;
+pub use readiness::{Made, Readiness, Wanted};
+pub use run::{Agent, SandboxEnds};
 
 /// Messages of the leader that wait to be read; each can hold many assignments.
 pub const MESSAGES_WAITING_MAX: usize = 1024;
@@ -35,12 +37,16 @@ pub const MESSAGES_WAITING_MAX: usize = 1024;
 /// large that one kind of event keeps the others waiting.
 pub const EVENTS_AT_ONCE_MAX: usize = 256;
 
-/// Blobs that are fetched at the same time.
+/// Attempts whose blobs are fetched at the same time, and how many of them for one tenant.
 pub const FETCHES_MAX: usize = 8;
+/// See [`FETCHES_MAX`].
+pub const FETCHES_PER_TENANT_MAX: usize = 4;
 
-/// Results and checkpoints that are stored as blobs at the same time. While there are as many, the sandbox is not listened to:
-/// its channel fills up, and guests wait before they save yet another checkpoint.
+/// Results and checkpoints that are stored as blobs at the same time, and how many of them for one tenant. Others wait for their turn: at most
+/// one for each attempt, which keeps its slot and its memory until then.
 pub const STORES_MAX: usize = 16;
+/// See [`STORES_MAX`].
+pub const STORES_PER_TENANT_MAX: usize = 4;
 
 /// Bytes of modules that are kept as files of our own, when the fabric does not have them as files.
 pub const MODULE_COPIES_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;

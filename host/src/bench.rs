@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use thiserror::Error;
 use wasmill_protocol::module::ModuleKind;
-use wasmill_protocol::{AttemptId, Digest, Limits, OutcomeKind};
+use wasmill_protocol::{AttemptId, Digest, Limits, OutcomeKind, TenantName};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store};
 
@@ -173,6 +173,7 @@ impl Artifacts for OneModule {
 fn work() -> Work {
     Work {
         id: AttemptId::default(),
+        tenant: TenantName::default(),
         module: Digest::default(),
         module_path: Path::new("").to_owned(),
         kind: ModuleKind::Task,

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use wasmill_protocol::message::Progress;
 use wasmill_protocol::module::ModuleKind;
-use wasmill_protocol::{AttemptId, Digest, Limits, Outcome, TraceParent, Usage};
+use wasmill_protocol::{AttemptId, Digest, Limits, Outcome, TenantName, TraceParent, Usage};
 
 /// From the agent to the sandbox.
 #[derive(Debug)]
 pub enum ToSandbox {
     /// Run an attempt. The sandbox starts it at once: slots are the agent's business.
     Start(Box<Work>),
+    /// The large checkpoint that an attempt has said last is stored, or cannot be: its guest, which has waited for that, goes on. One answer for
+    /// each checkpoint over [`INLINE_BYTES_MAX`](wasmill_protocol::limits::INLINE_BYTES_MAX).
+    CheckpointTaken(AttemptId),
     /// Stop an attempt; [`FromSandbox::Ended`] follows. An unknown one has ended already.
     Stop(AttemptId, StopReason),
 }
@@ -32,6 +35,8 @@ pub enum StopReason {
 pub struct Work {
     /// Which attempt.
     pub id: AttemptId,
+    /// Whose.
+    pub tenant: TenantName,
     /// The module.
     pub module: Digest,
     /// Where the module's bytes are, for when it is not compiled yet.
@@ -65,10 +70,12 @@ pub struct Work {
 pub enum FromSandbox {
     /// The guest says how far it is. Only the newest matters.
     Progress(AttemptId, Progress),
-    /// The guest saved a checkpoint. `number` grows from 1 within the attempt.
+    /// The guest saved a checkpoint. `number` grows from 1 within the attempt. It waits for [`ToSandbox::CheckpointTaken`] when it is large.
     Checkpoint {
         /// Which attempt.
         id: AttemptId,
+        /// Whose.
+        tenant: TenantName,
         /// Which of its checkpoints.
         number: u32,
         /// The state.
@@ -90,6 +97,8 @@ pub enum FromSandbox {
 pub struct Ended {
     /// Which attempt.
     pub id: AttemptId,
+    /// Whose.
+    pub tenant: TenantName,
     /// How. `Cancelled` for both reasons to stop: the agent knows which it was.
     pub outcome: Outcome,
     /// What it used; `queue_us` is the agent's to fill in.

@@ -32,7 +32,6 @@ mod compiler;
 mod meter;
 mod module_cache;
 mod refused;
-mod slots;
 mod store;
 
 // What these are made of.
@@ -41,14 +40,14 @@ mod file;
 mod flights;
 mod key;
 
+pub use crate::slots::SlotLimits;
 pub use check::{ModuleCaps, check, check_size};
 pub use child::child_main;
 pub use compiler::{Compiler, CompilerConfig, CompilerError, CompilerStats, InspectError};
 pub use key::artifact_key;
-pub use meter::{CompileBudget, CompileUsage};
+pub use meter::{CompileBudget, CompileUsage, Payer};
 pub use module_cache::{ModuleCache, ModuleCacheConfig};
 pub use pieces::{Cutting, Fuel, PIECE_BYTES, PIECE_ELEMENTS, cut_long_instructions, is_unpriced};
 pub use request::CompileLimits;
-pub use slots::SlotLimits;
 pub use sniff::{Form, SNIFF_BYTES, sniff};
 pub use spawn::{CompileFault, CompileProgram};

@@ -12,4 +12,5 @@ mod lru;
 pub mod metrics;
 pub mod replay;
 pub mod sandbox;
+mod slots;
 mod trace;

@@ -60,7 +60,11 @@ pub async fn replay(work: Work, cache_dir: &Path, program: CompileProgram, caps:
     loop {
         match from.recv().await {
             Some(FromSandbox::Ended(ended)) => return Ok(*ended),
-            Some(FromSandbox::Progress(..) | FromSandbox::Checkpoint { .. } | FromSandbox::Load { .. }) => {}
+            // Nothing is kept here; the guest need not know.
+            Some(FromSandbox::Checkpoint { id, .. }) => {
+                to.send(ToSandbox::CheckpointTaken(id)).await.map_err(|_| ReplayError::SandboxGone)?;
+            }
+            Some(FromSandbox::Progress(..) | FromSandbox::Load { .. }) => {}
             None => return Err(ReplayError::SandboxGone),
         }
     }

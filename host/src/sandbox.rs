@@ -166,6 +166,7 @@ impl Dispatcher {
             for message in batch.drain(..) {
                 match message {
                     ToSandbox::Start(work) => self.start(work, alive.clone()),
+                    ToSandbox::CheckpointTaken(id) => self.running.take(id),
                     ToSandbox::Stop(id, _reason) => stopped |= self.running.stop(id),
                 }
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AttemptId, HostId, Incarnation, Term};
+use crate::ids::{AttemptId, HostId, Incarnation, TenantName, Term};
 use crate::outcome::{Outcome, Usage};
 use crate::payload::Payload;
 use crate::task::TaskSpec;
@@ -41,6 +41,9 @@ pub struct Assignment {
     pub queue_us: u64,
     /// When its tenant was created: tells the tenant from an earlier one of the same name, of which nothing may be shown to it.
     pub tenant_since: Timestamp,
+    /// What compiling may cost its tenant: [`Quotas::compile_ms_per_s`](crate::tenant::Quotas::compile_ms_per_s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compile_ms_per_s: Option<u64>,
 }
 
 /// What a host answers to [`ToHost`].
@@ -147,6 +150,10 @@ pub struct Heartbeat {
     /// `attempts` does not list all of them: there are more than fit into one message, and later ones list others. What is not listed may be
     /// there all the same.
     pub partial: bool,
+    /// How many of the attempts are unready: they wait until their module is compiled or loaded, and hold no slot. `credit` counts them on top.
+    pub unready: u32,
+    /// Tenants that have as many unready attempts as one may have: no more attempts of theirs, please.
+    pub sated: Vec<TenantName>,
 }
 
 /// How far a guest says it is.

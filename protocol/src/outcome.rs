@@ -193,6 +193,10 @@ pub struct Usage {
     pub queue_us: u64,
     /// Microseconds from the start on the host to the end.
     pub run_us: u64,
+    /// CPU time in microseconds that compiling the module for this attempt has taken: only of the attempt that asked for it, and of no part of
+    /// [`Usage::cpu_us`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub compile_us: u64,
     /// Bytes of the payload.
     pub input_bytes: u64,
     /// Bytes of the result.
@@ -207,4 +211,9 @@ impl Usage {
     pub fn spent(&self) -> Self {
         if self.cached { Self { queue_us: self.queue_us, cached: true, ..Self::default() } } else { *self }
     }
+}
+
+/// What is the same for nearly all attempts is not written down with each.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

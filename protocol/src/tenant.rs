@@ -35,6 +35,9 @@ pub struct Quotas {
     pub modules: Option<u64>,
     /// Sum of the modules' sizes.
     pub module_bytes: Option<u64>,
+    /// CPU time for compiling its modules, in milliseconds for each second, on each server that compiles; a minute of it at once. `None` is what
+    /// the installation gives to everybody.
+    pub compile_ms_per_s: Option<u64>,
 }
 
 /// A tenant as the log knows it.

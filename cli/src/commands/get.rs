@@ -81,9 +81,11 @@ fn describe_attempt(attempt: u32, attempts_max: u32) -> String {
 /// One line for people.
 fn describe_usage(usage: &UsageDoc, cached: bool) -> String {
     let fuel = usage.fuel.map(|fuel| format!(", fuel {fuel}")).unwrap_or_default();
+    let compiled =
+        if usage.compile_us > 0 { format!(", compiled in {}", show_us(usage.compile_us)) } else { String::new() };
     let ran = if cached { "known from an earlier run that took" } else { "ran" };
     format!(
-        "queued {}, {ran} {}, CPU {}{fuel}, memory {}, in {}, out {}",
+        "queued {}{compiled}, {ran} {}, CPU {}{fuel}, memory {}, in {}, out {}",
         show_us(usage.queue_us),
         show_us(usage.run_us),
         show_us(usage.cpu_us),

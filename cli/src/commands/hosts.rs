@@ -45,6 +45,12 @@ async fn set(client: &Client, id: &str, action: &str) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// Slots in use of all, and attempts that wait for their module without one.
+fn slots(host: &HostDoc) -> String {
+    let unready = if host.unready > 0 { format!(" (+{} unready)", host.unready) } else { String::new() };
+    format!("{}/{}{unready}", host.slots_used, host.slots)
+}
+
 /// Prints a line for each host.
 async fn list(client: &Client, json: bool) -> Outcome {
     let answer = client.get(&Path::new("/v1/hosts").query("limit", 1000)).await?;
@@ -57,12 +63,13 @@ async fn list(client: &Client, json: bool) -> Outcome {
     let mut table =
         Table::new(["ID", "STATE", "ADDRESS", "SLOTS", "CORES", "LOAD", "MEMORY", "VERSION", "SEEN", "LABELS"]);
     for host in page.items {
+        let slots = slots(&host);
         let labels = host.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
         table.row([
             host.id,
             host.state,
             host.address,
-            format!("{}/{}", host.slots_used, host.slots),
+            slots,
             host.cores.to_string(),
             format!("{:.2}", f64::from(host.load_millicores) / 1e3),
             show_bytes(host.memory_bytes),

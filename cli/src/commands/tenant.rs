@@ -59,6 +59,9 @@ struct QuotaArgs {
     /// Most bytes of all modules, like 1GiB
     #[arg(long, value_name = "SIZE|none", value_parser = parse_size, help_heading = "Quotas")]
     module_bytes: Option<Bound>,
+    /// Most CPU time for compiling its modules, in milliseconds for each second; `none` is the default
+    #[arg(long, value_name = "N|none", value_parser = parse_count, help_heading = "Quotas")]
+    compile_ms_per_s: Option<Bound>,
 }
 
 /// A quota, or that there is none.
@@ -88,6 +91,7 @@ impl QuotaArgs {
             memory_bytes: bound(self.memory),
             modules: bound(self.modules),
             module_bytes: bound(self.module_bytes),
+            compile_ms_per_s: bound(self.compile_ms_per_s),
         };
         Some(change).filter(|change| *change != QuotasChange::default())
     }
@@ -129,7 +133,8 @@ fn show(json: bool, answer: &Answer) -> Result<(), Failure> {
 fn print_table(tenants: &[TenantDoc]) -> Result<(), Failure> {
     let count = |bound: Option<u64>| bound.map_or_else(|| "-".to_owned(), |bound| bound.to_string());
     let size = |bound: Option<u64>| bound.map_or_else(|| "-".to_owned(), show_bytes);
-    let mut table = Table::new(["NAME", "WEIGHT", "QUEUED", "RUNNING", "MEMORY", "MODULES", "MODULE SIZE"]);
+    let mut table =
+        Table::new(["NAME", "WEIGHT", "QUEUED", "RUNNING", "MEMORY", "MODULES", "MODULE SIZE", "COMPILE MS/S"]);
     for tenant in tenants {
         table.row([
             tenant.name.to_string(),
@@ -139,6 +144,7 @@ fn print_table(tenants: &[TenantDoc]) -> Result<(), Failure> {
             size(tenant.quotas.memory_bytes),
             count(tenant.quotas.modules),
             size(tenant.quotas.module_bytes),
+            count(tenant.quotas.compile_ms_per_s),
         ]);
     }
     table.print()

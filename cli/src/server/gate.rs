@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use wasmill_host::compile::{Compiler, InspectError};
+use wasmill_host::compile::{Compiler, InspectError, Payer};
 use wasmill_protocol::TenantName;
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_scheduler::http::{GateError, ModuleGate, Upload, UploadBytes};
@@ -20,7 +20,10 @@ impl ModuleGate for CompilerGate {
     ) -> BoxFuture<'a, Result<ModuleInfo, GateError>> {
         async move {
             let inspected = match &upload.bytes {
-                UploadBytes::File(path) => self.0.inspect(tenant, path, upload.digest, upload.byte_count).await,
+                UploadBytes::File(path) => {
+                    let payer = Payer { tenant: tenant.clone(), ms_per_s: upload.compile_ms_per_s };
+                    self.0.inspect(&payer, path, upload.digest, upload.byte_count).await
+                }
                 UploadBytes::Memory(_) => {
                     return Err(GateError::Fault("uploads are expected as files on this node".to_owned()));
                 }
@@ -28,6 +31,7 @@ impl ModuleGate for CompilerGate {
             inspected.map_err(|error| match error {
                 InspectError::Rejected(rejection) => GateError::Rejected(rejection),
                 InspectError::Busy { retry_ms } => GateError::Busy { retry_ms },
+                InspectError::OverBudget { retry_ms, ms_per_s } => GateError::OverBudget { retry_ms, ms_per_s },
                 InspectError::Fault(fault) => GateError::Fault(fault.to_string()),
             })
         }

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use wasmill_fabric::{Blobs, Bus, Membership};
-use wasmill_host::agent::{Agent, AgentConfig, AgentError};
+use wasmill_host::agent::{Agent, AgentConfig, AgentError, SandboxEnds};
 use wasmill_host::compile::{CompileProgram, Compiler, CompilerConfig, ModuleCache, ModuleCacheConfig, SlotLimits};
 use wasmill_host::engine::{Engines, Instances};
 use wasmill_host::metrics::Metrics;
@@ -67,10 +67,11 @@ impl Hosting {
             ready: Some(ready),
         };
         let sandbox = SandboxConfig { engines, threads: config.cores as usize, guests_max: config.slots as usize };
-        let (to_sandbox, from_sandbox) = Sandbox::start(sandbox, artifacts)?;
+        let (to, from) = Sandbox::start(sandbox, Arc::<ModuleCache>::clone(&artifacts))?;
+        let ends = SandboxEnds { to, from, readiness: artifacts };
         let stop = watch::Sender::new(false);
         let HostGround { membership, bus, blobs } = ground;
-        let running = Agent::run(agent, membership, bus, blobs, to_sandbox, from_sandbox, stop.subscribe());
+        let running = Agent::run(agent, membership, bus, blobs, ends, stop.subscribe());
         Ok(Self {
             stop,
             running: Some(tokio::spawn(running)),

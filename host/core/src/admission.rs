@@ -17,6 +17,8 @@ use crate::bounds::ADMISSION_SCAN_MAX;
 pub(crate) struct Waiting {
     pub(crate) assignment: Assignment,
     pub(crate) taken_at: Timestamp,
+    /// What was compiled for it so far.
+    pub(crate) compile_us: u64,
 }
 
 impl Waiting {
@@ -103,6 +105,12 @@ impl Admission {
     pub(crate) fn push(&mut self, waiting: Waiting) {
         assert!(self.fits_at_all(waiting.memory_bytes()), "an attempt larger than the host was taken");
         self.waiting.push_back(waiting);
+    }
+
+    /// Puts an attempt that had its turn before back where it was: in front of those that came later.
+    pub(crate) fn push_again(&mut self, waiting: Waiting) {
+        let before = self.waiting.iter().take_while(|other| other.taken_at < waiting.taken_at).count();
+        self.waiting.insert(before, waiting);
     }
 
     /// Takes an attempt out that has not started.
@@ -195,7 +203,7 @@ mod tests {
                 spec: Arc::new(TaskSpec { limits, ..TaskSpec::default() }),
                 ..Assignment::default()
             };
-            self.admission.push(Waiting { assignment, taken_at: Timestamp(0) });
+            self.admission.push(Waiting { assignment, taken_at: Timestamp(nonce), compile_us: 0 });
         }
 
         fn started(&mut self) -> Vec<u64> {
@@ -225,6 +233,20 @@ mod tests {
         assert_eq!(host.end(2), [3]);
         assert_eq!(host.end(1), [4]);
         assert_eq!((host.admission.running(), host.admission.memory_used()), (2, 20));
+    }
+
+    #[test]
+    fn one_that_was_not_ready_comes_before_those_that_came_later() {
+        let mut host = Host::new(1);
+        host.push(1, 10);
+        host.push(2, 10);
+        let (first, place) = host.admission.start_next().unwrap();
+        host.admission.release(place);
+        assert_eq!(host.started(), [2]);
+        host.push(3, 10);
+        host.admission.push_again(first);
+        assert_eq!(host.end(2), [1]);
+        assert_eq!(host.end(1), [3]);
     }
 
     #[test]

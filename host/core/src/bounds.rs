@@ -12,6 +12,16 @@ pub const PREFETCH_WORK_MS: u64 = 20;
 /// How long the host measures before it adapts its prefetch, in milliseconds.
 pub const PREFETCH_WINDOW_MS: u64 = 50;
 
+/// Unready attempts of one tenant on a host. Its next ones are asked to go elsewhere, or to wait with the leader; what is on its way already is
+/// taken all the same.
+pub const UNREADY_PER_TENANT_MAX: usize = 64;
+
+/// Unready attempts of all tenants on a host. One more is handed back.
+pub const UNREADY_MAX: usize = 2_048;
+
+/// How long an attempt may be unready, in milliseconds: as long as twenty modules take that are as laborious as a module may be. Then it ends.
+pub const UNREADY_MS_MAX: u64 = 600_000;
+
 /// How many waiting attempts are looked at behind one that is too large for the memory that is free.
 pub const ADMISSION_SCAN_MAX: usize = 128;
 

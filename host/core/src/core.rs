@@ -2,6 +2,7 @@
 
 mod attempts;
 mod messages;
+mod unready;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use crate::io::{Config, Input, Ready, ReplyTo, StopReason};
 use crate::outbox::Outbox;
 use crate::prefetch::{Prefetch, Sight};
 use crate::recent::Recent;
+use crate::unready::Unready;
 
 /// The decisions of one host.
 #[derive(Debug)]
@@ -33,6 +35,7 @@ pub struct HostCore {
     abandoned: BTreeMap<AttemptId, Place>,
     recent: Recent,
     admission: Admission,
+    unready: Unready,
     prefetch: Prefetch,
     outbox: Outbox,
     pulse: Pulse,
@@ -41,6 +44,7 @@ pub struct HostCore {
     turns: Turns,
     modules_cached: u32,
     acks: Vec<(ReplyTo, HostAck)>,
+    give_up: Vec<AttemptId>,
     stops: Vec<(AttemptId, StopReason)>,
     counters: Counters,
 }
@@ -50,6 +54,8 @@ pub struct HostCore {
 enum Held {
     /// Among the waiting ones of `admission`.
     Waiting,
+    /// In `unready`.
+    Unready,
     /// In the sandbox.
     Running(Running),
     /// Over; its report is in `outbox`.
@@ -62,6 +68,10 @@ struct Running {
     place: Place,
     /// Microseconds that the task has waited, here and before.
     queue_us: u64,
+    /// When it was taken, and microseconds that the task had waited before.
+    taken: (Timestamp, u64),
+    /// CPU time of what was compiled for it, in microseconds.
+    compile_us: u64,
     /// The sandbox was asked to stop it.
     stopping: bool,
     /// Its task was cancelled, so it ends as cancelled even if it was stopped for another reason.
@@ -91,6 +101,8 @@ pub struct Counters {
     pub stale: u64,
     /// Attempts given to the sandbox.
     pub started: u64,
+    /// Of those, attempts that were not ready and gave their place back.
+    pub unready: u64,
     /// Attempts that ended, those included that never started.
     pub ended: u64,
     /// Attempts handed back.
@@ -121,6 +133,7 @@ impl HostCore {
             abandoned: BTreeMap::new(),
             recent: Recent::new(RECENT_MAX),
             admission: Admission::new(config.slots, config.memory_bytes),
+            unready: Unready::default(),
             prefetch: Prefetch::new(config.slots),
             outbox: Outbox::new(config.seed, BATCH_BYTES_MAX.min(message_bytes_max / 2)),
             pulse: Pulse::default(),
@@ -128,6 +141,7 @@ impl HostCore {
             turns: Turns::default(),
             modules_cached: 0,
             acks: Vec::new(),
+            give_up: Vec::new(),
             stops: Vec::new(),
             counters: Counters::default(),
             config,
@@ -144,6 +158,8 @@ impl HostCore {
         match input {
             Input::Message { reply_to, message } => self.handle_message(reply_to, message),
             Input::Ended(ended) => self.handle_ended(ended),
+            Input::Unready(assignment) => self.handle_unready(*assignment),
+            Input::Readied { id, compile_us } => self.handle_readied(id, compile_us),
             Input::Checkpoint { id, number, data } => self.handle_checkpoint(id, number, data),
             Input::Progress(id, progress) => self.handle_progress(id, progress),
             Input::Acknowledged { number, term } => self.handle_acknowledged(number, term),
@@ -162,9 +178,10 @@ impl HostCore {
     /// What follows from the steps since the last call. Several steps before one call gather into larger batches.
     pub fn take_ready(&mut self) -> Ready {
         self.stop_at_grace();
+        self.end_overdue();
         let start = self.start_waiting();
         let sight = Sight {
-            held: self.held.len(),
+            held: self.held.len() - self.unready.len(),
             waiting: self.admission.waiting(),
             slot_free: self.admission.has_free_slot(),
         };
@@ -172,6 +189,7 @@ impl HostCore {
         Ready {
             acks: std::mem::take(&mut self.acks),
             start,
+            give_up: std::mem::take(&mut self.give_up),
             stop: std::mem::take(&mut self.stops),
             batches: self.outbox.take_batches(self.now, &self.config.host, self.incarnation),
             heartbeat: self.heartbeat(),
@@ -187,7 +205,7 @@ impl HostCore {
             Phase::Draining { give_up_at, .. } if self.now < give_up_at => Some(give_up_at),
             _ => None,
         };
-        [heartbeat, drain, self.outbox.next_timeout()].into_iter().flatten().min()
+        [heartbeat, drain, self.outbox.next_timeout(), self.unready.next_timeout()].into_iter().flatten().min()
     }
 
     fn heartbeat(&mut self) -> Option<Heartbeat> {
@@ -198,12 +216,14 @@ impl HostCore {
         let (attempts, partial) = self.turns.attempts(&self.held, self.config.message_bytes_max / 2);
         let said = |held: &Held| match held {
             Held::Running(Running { progress, .. }) => progress.as_deref().cloned(),
-            Held::Waiting | Held::Ended => None,
+            Held::Waiting | Held::Unready | Held::Ended => None,
         };
         Some(Heartbeat {
             progress: self.turns.progress(&self.held, said, self.config.message_bytes_max / 4),
             attempts,
             partial,
+            unready: count(self.unready.len()),
+            sated: self.unready.sated(),
             host: self.config.host.clone(),
             incarnation: self.incarnation,
             number: self.pulse.beat(self.now, credit),
@@ -218,8 +238,10 @@ impl HostCore {
     }
 
     /// How many attempts the host holds at most, as it tells the leader.
+    ///
+    /// Unready ones come on top: they must not keep others from being sent.
     pub fn credit(&self) -> u32 {
-        if self.is_draining() { 0 } else { self.prefetch.credit() }
+        if self.is_draining() { 0 } else { self.prefetch.credit().saturating_add(count(self.unready.len())) }
     }
 
     /// Attempts in the sandbox.
@@ -227,7 +249,12 @@ impl HostCore {
         self.admission.running()
     }
 
-    /// Attempts that were taken and have not started.
+    /// Attempts whose module must be compiled or loaded first.
+    pub fn unready(&self) -> usize {
+        self.unready.len()
+    }
+
+    /// Attempts that were taken and have not started, without those that are unready.
     pub fn waiting(&self) -> usize {
         self.admission.waiting()
     }
@@ -270,4 +297,8 @@ impl HostCore {
             }
         }
     }
+}
+
+fn count(attempts: usize) -> u32 {
+    u32::try_from(attempts).unwrap_or(u32::MAX)
 }

@@ -35,6 +35,16 @@ pub enum Input {
     },
     /// The sandbox has ended an attempt. Slot and memory are free from now on.
     Ended(Ended),
+    /// A started attempt is not in the sandbox, because its module must be compiled or loaded first: it is unready and gives its place back. The
+    /// shell sees to it; [`Input::Readied`] follows, or [`Input::Ended`] when it never will be.
+    Unready(Box<Assignment>),
+    /// An unready attempt can start now.
+    Readied {
+        /// Which attempt.
+        id: AttemptId,
+        /// CPU time of what was compiled for it, in microseconds.
+        compile_us: u64,
+    },
     /// The guest saved a checkpoint.
     Checkpoint {
         /// Which attempt.
@@ -84,7 +94,7 @@ pub struct Ended {
     pub id: AttemptId,
     /// How. [`Cancelled`](wasmill_protocol::OutcomeKind::Cancelled) for every stopped one: the core knows why it was stopped.
     pub outcome: Arc<Outcome>,
-    /// What it used; the core fills in `queue_us`.
+    /// What it used; the core fills in `queue_us`, and `compile_us` of one that was started.
     pub usage: Usage,
     /// The result, when it succeeded.
     pub output: Payload,
@@ -116,8 +126,10 @@ pub struct Ready {
     /// Answers to messages.
     pub acks: Vec<(ReplyTo, HostAck)>,
     /// Attempts to run in the sandbox now, `queue_us` being all that their tasks have waited. Each is answered by exactly one
-    /// [`Input::Ended`].
+    /// [`Input::Ended`] or [`Input::Unready`].
     pub start: Vec<Assignment>,
+    /// Unready attempts that nobody waits for any more.
+    pub give_up: Vec<AttemptId>,
     /// Attempts to stop. [`Input::Ended`] follows, unless it is on its way already.
     pub stop: Vec<(AttemptId, StopReason)>,
     /// Reports to send, each batch answered by [`Input::Acknowledged`] or [`Input::RequestFailed`].

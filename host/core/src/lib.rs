@@ -18,6 +18,7 @@ mod heartbeat;
 mod outbox;
 mod prefetch;
 mod recent;
+mod unready;
 
 pub use crate::core::{Counters, HostCore};
 pub use crate::io::{Batch, BatchNumber, Config, Ended, Input, Ready, ReplyTo, StopReason};

@@ -98,6 +98,7 @@ impl Known {
         };
         Some(Ended {
             id: assignment.id,
+            tenant: assignment.spec.tenant.clone(),
             outcome: kept.outcome.clone(),
             usage: Usage { cached: true, ..kept.usage },
             output: kept.output.clone(),
@@ -198,6 +199,7 @@ mod tests {
         let progress = Some(Progress { done: 1, total: 1, message: "done".into() });
         Ended {
             id: assignment(nonce, spec()).id,
+            tenant: TenantName::default(),
             outcome: Outcome { progress, ..Outcome::new(OutcomeKind::Succeeded, "") },
             usage: Usage { fuel: Some(5), cpu_us: 6, run_us: 7, ..Usage::default() },
             output: Bytes::copy_from_slice(output),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use wasmill_fabric::{BlobError, Blobs};
 use wasmill_host_core::{Ended as EndedInput, Input};
 use wasmill_protocol::limits::INLINE_BYTES_MAX;
-use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload};
+use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, TenantName};
 
 use super::chain;
 use crate::channel::{Ended, FromSandbox};
@@ -28,23 +28,32 @@ struct Since {
     ended: Option<FromSandbox>,
 }
 
+/// Something with bytes for a blob.
+#[derive(Debug)]
+pub(super) enum Large {
+    Checkpoint(AttemptId, u32, Bytes),
+    Ended(Box<Ended>),
+}
+
+/// What became of it.
+pub(super) enum Stored {
+    /// Nothing, when it cannot be stored: then there is none.
+    Checkpoint(Option<Input>),
+    Ended(Input),
+}
+
 /// Where something that the sandbox said goes next.
 #[derive(Debug)]
 pub(super) enum Next {
     /// To the core.
     Hear(Input),
     /// Into the blobs, with [`store`]; then comes [`Results::stored`].
-    Store(AttemptId, FromSandbox),
+    Store(AttemptId, TenantName, Large),
     /// It waits.
     Wait,
 }
 
 impl Results {
-    /// How many attempts have something being stored.
-    pub(super) fn storing(&self) -> usize {
-        self.storing.len()
-    }
-
     /// Takes in what the sandbox said.
     pub(super) fn take(&mut self, said: FromSandbox) -> Next {
         let id = match &said {
@@ -78,46 +87,49 @@ fn next(said: FromSandbox) -> Next {
     match said {
         FromSandbox::Progress(id, progress) => Next::Hear(Input::Progress(id, progress)),
         FromSandbox::Load { cpu_us, modules_cached } => Next::Hear(Input::SandboxLoad { cpu_us, modules_cached }),
-        FromSandbox::Checkpoint { id, ref data, .. } if large(data) => Next::Store(id, said),
-        FromSandbox::Checkpoint { id, number, data } => {
+        FromSandbox::Checkpoint { id, tenant, number, data } if large(&data) => {
+            Next::Store(id, tenant, Large::Checkpoint(id, number, data))
+        }
+        FromSandbox::Checkpoint { id, number, data, .. } => {
             Next::Hear(Input::Checkpoint { id, number, data: Payload::inline(data) })
         }
-        FromSandbox::Ended(ref ended) if large(&ended.output) || large(&ended.captured) => Next::Store(ended.id, said),
+        FromSandbox::Ended(ended) if large(&ended.output) || large(&ended.captured) => {
+            Next::Store(ended.id, ended.tenant.clone(), Large::Ended(ended))
+        }
         FromSandbox::Ended(ended) => {
-            let Ended { id, outcome, usage, output, captured, repeatable: _ } = *ended;
+            let Ended { id, outcome, usage, output, captured, .. } = *ended;
             let (output, captured) = (Payload::inline(output), Payload::inline(captured));
             Next::Hear(Input::Ended(EndedInput { id, outcome: clipped(outcome), usage, output, captured }))
         }
     }
 }
 
-/// Stores what is large. `None` when there is nothing left to tell: a checkpoint that cannot be stored is none.
-pub(super) async fn store(blobs: Arc<dyn Blobs>, said: FromSandbox) -> Option<Input> {
-    match said {
-        FromSandbox::Progress(id, progress) => Some(Input::Progress(id, progress)),
-        FromSandbox::Load { cpu_us, modules_cached } => Some(Input::SandboxLoad { cpu_us, modules_cached }),
-        FromSandbox::Checkpoint { id, number, data } => match payload(&*blobs, data).await {
-            Ok(data) => Some(Input::Checkpoint { id, number, data }),
+/// Stores what is large.
+pub(super) async fn store(blobs: Arc<dyn Blobs>, large: Large) -> Stored {
+    match large {
+        Large::Checkpoint(id, number, data) => match payload(&*blobs, data).await {
+            Ok(data) => Stored::Checkpoint(Some(Input::Checkpoint { id, number, data })),
             Err(error) => {
                 tracing::warn!(task = %id.task, "cannot store checkpoint {number}: {}", chain(&error));
-                None
+                Stored::Checkpoint(None)
             }
         },
-        FromSandbox::Ended(ended) => {
-            let Ended { id, outcome, usage, output, captured, repeatable: _ } = *ended;
-            let outcome = clipped(outcome);
-            let captured = payload(&*blobs, captured).await;
-            let ended = match (payload(&*blobs, output).await, captured) {
-                (Ok(output), Ok(captured)) => EndedInput { id, outcome, usage, output, captured },
-                (Err(error), _) | (_, Err(error)) => {
-                    // The result is lost, and not through the guest: the attempt did not happen as far as its task is concerned.
-                    let message = format!("cannot store the result: {}", chain(&error));
-                    tracing::warn!(task = %id.task, "{message}");
-                    let outcome = Arc::new(Outcome::new(OutcomeKind::HostFault, message));
-                    EndedInput { id, outcome, usage, output: Payload::Empty, captured: Payload::Empty }
-                }
-            };
-            Some(Input::Ended(ended))
+        Large::Ended(ended) => Stored::Ended(Input::Ended(store_ended(&*blobs, *ended).await)),
+    }
+}
+
+async fn store_ended(blobs: &dyn Blobs, ended: Ended) -> EndedInput {
+    let Ended { id, outcome, usage, output, captured, .. } = ended;
+    let outcome = clipped(outcome);
+    let captured = payload(blobs, captured).await;
+    match (payload(blobs, output).await, captured) {
+        (Ok(output), Ok(captured)) => EndedInput { id, outcome, usage, output, captured },
+        (Err(error), _) | (_, Err(error)) => {
+            // The result is lost, and not through the guest: the attempt did not happen as far as its task is concerned.
+            let message = format!("cannot store the result: {}", chain(&error));
+            tracing::warn!(task = %id.task, "{message}");
+            let outcome = Arc::new(Outcome::new(OutcomeKind::HostFault, message));
+            EndedInput { id, outcome, usage, output: Payload::Empty, captured: Payload::Empty }
         }
     }
 }
@@ -146,13 +158,14 @@ mod tests {
     }
 
     fn checkpoint(number: u32, bytes: usize) -> FromSandbox {
-        FromSandbox::Checkpoint { id: id(), number, data: vec![0; bytes].into() }
+        FromSandbox::Checkpoint { id: id(), tenant: TenantName::default(), number, data: vec![0; bytes].into() }
     }
 
     fn ended() -> FromSandbox {
         let outcome = Outcome { backtrace: vec!["é".repeat(400); 100], ..Outcome::default() };
         let (usage, output, captured) = (Usage::default(), Bytes::new(), Bytes::new());
-        FromSandbox::Ended(Box::new(Ended { id: id(), outcome, usage, output, captured, repeatable: false }))
+        let tenant = TenantName::default();
+        FromSandbox::Ended(Box::new(Ended { id: id(), tenant, outcome, usage, output, captured, repeatable: false }))
     }
 
     #[test]
@@ -162,7 +175,7 @@ mod tests {
         assert!(matches!(results.take(checkpoint(1, limit - 1)), Next::Hear(_)));
         assert!(matches!(results.take(checkpoint(2, limit)), Next::Hear(_)));
         assert!(matches!(results.take(checkpoint(3, limit + 1)), Next::Store(..)));
-        assert_eq!(results.storing(), 1);
+        assert_eq!(results.storing.len(), 1);
     }
 
     #[test]
@@ -175,13 +188,10 @@ mod tests {
         }
         // The end still waits for the third checkpoint.
         let next = results.stored(id());
-        assert!(
-            matches!(next[..], [Next::Store(_, FromSandbox::Checkpoint { number: 3, .. }), Next::Wait]),
-            "{next:?}"
-        );
+        assert!(matches!(next[..], [Next::Store(_, _, Large::Checkpoint(_, 3, _)), Next::Wait]), "{next:?}");
         let next = results.stored(id());
         assert!(matches!(next[..], [Next::Hear(Input::Ended(_))]), "{next:?}");
-        assert_eq!(results.storing(), 0);
+        assert_eq!(results.storing.len(), 0);
     }
 
     #[test]

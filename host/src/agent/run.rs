@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use wasmill_fabric::{Blobs, Bus, HostRegistration, Membership, Message, Responder, Subscription};
@@ -21,13 +21,16 @@ use wasmill_protocol::{AttemptId, Incarnation, Timestamp};
 use super::identity::Identity;
 use super::known::Known;
 use super::modules::ModuleFiles;
-use super::results::Results;
+use super::readiness::{Made, Readiness};
+use super::results::{Results, Stored};
 use super::work::Preparation;
 use super::{
-    AgentConfig, AgentError, EVENTS_AT_ONCE_MAX, IdentityError, MODULE_COPIES_BYTES_MAX, STORES_MAX, join, random,
+    AgentConfig, AgentError, EVENTS_AT_ONCE_MAX, IdentityError, MODULE_COPIES_BYTES_MAX, STORES_MAX,
+    STORES_PER_TENANT_MAX, join, random,
 };
 use crate::channel::{FromSandbox, ToSandbox, Work};
 use crate::metrics::Metrics;
+use crate::slots::{SlotLimits, Slots};
 
 /// A host's agent, from its registration to its last report.
 pub struct Agent {
@@ -45,19 +48,32 @@ pub struct Agent {
     preparation: Preparation,
     known: Known,
     results: Results,
-    stores: Arc<Semaphore>,
+    stores: Arc<Slots>,
     to_sandbox: mpsc::Sender<ToSandbox>,
-    /// For the sandbox, as soon as its channel has room: at most a start and two stops for each slot.
+    readiness: Arc<dyn Readiness>,
+    /// For the sandbox, as soon as its channel has room: at most a start, a checkpoint's answer and two stops for each slot.
     outgoing: VecDeque<ToSandbox>,
     /// Who waits for the answers of this round; [`ReplyTo`] is the index.
     responders: Vec<Option<Responder>>,
     /// Attempts that the core has started and whose blobs are on their way.
     fetching: BTreeMap<AttemptId, AbortHandle>,
+    /// Attempts whose module is being compiled or loaded.
+    readying: BTreeMap<AttemptId, AbortHandle>,
     doing: JoinSet<Done>,
     publishing: bool,
     metrics: Metrics,
     drain_grace_ms: u64,
     draining: bool,
+}
+
+/// The agent's way to the sandbox: the ends of its channels, and what it can start.
+pub struct SandboxEnds {
+    /// What the sandbox is asked.
+    pub to: mpsc::Sender<ToSandbox>,
+    /// What it says.
+    pub from: mpsc::Receiver<FromSandbox>,
+    /// Its modules.
+    pub readiness: Arc<dyn Readiness>,
 }
 
 /// Something that ran beside the loop has ended.
@@ -66,8 +82,10 @@ enum Done {
     Reported(BatchNumber, Option<ReportAck>),
     /// The blobs of an attempt are here, or why not.
     Prepared(AttemptId, Result<Box<Work>, String>),
+    /// The module of an unready attempt is ready, or never will be.
+    Readied(AttemptId, Made),
     /// What is large of an attempt is stored.
-    Stored(AttemptId, Option<Input>),
+    Stored(AttemptId, Stored),
     /// A heartbeat is out.
     Published,
     /// Messages of the leader come in again.
@@ -79,7 +97,7 @@ enum Done {
 impl Agent {
     /// Runs a host until `shutdown` becomes true, or its sender is gone, and what it holds is finished or handed back.
     ///
-    /// The sandbox is at the other end of the two channels; it outlives the agent.
+    /// The sandbox outlives the agent.
     ///
     /// # Errors
     ///
@@ -89,8 +107,7 @@ impl Agent {
         membership: Arc<dyn Membership>,
         bus: Arc<dyn Bus>,
         blobs: Arc<dyn Blobs>,
-        to_sandbox: mpsc::Sender<ToSandbox>,
-        from_sandbox: mpsc::Receiver<FromSandbox>,
+        sandbox: SandboxEnds,
         mut shutdown: watch::Receiver<bool>,
     ) -> Result<(), AgentError> {
         if config.slots == 0 {
@@ -153,18 +170,20 @@ impl Agent {
             ended: 0,
             known: Known::new(config.known, &config.caps),
             results: Results::default(),
-            stores: Arc::new(Semaphore::new(STORES_MAX)),
-            to_sandbox,
+            stores: Slots::new(SlotLimits::endless_lines(STORES_MAX, STORES_PER_TENANT_MAX)),
+            to_sandbox: sandbox.to,
+            readiness: sandbox.readiness,
             outgoing: VecDeque::new(),
             responders: Vec::new(),
             fetching: BTreeMap::new(),
+            readying: BTreeMap::new(),
             doing: JoinSet::new(),
             publishing: false,
             metrics: config.metrics,
             drain_grace_ms: config.drain_grace_ms,
             draining: false,
         };
-        agent.work(from_sandbox, shutdown).await
+        agent.work(sandbox.from, shutdown).await
     }
 
     async fn work(
@@ -186,12 +205,10 @@ impl Agent {
                     0 => self.resubscribe(),
                     _ => messages.drain(..).for_each(|message| self.hear_leader(message)),
                 },
-                count = from_sandbox.recv_many(&mut said, EVENTS_AT_ONCE_MAX), if self.results.storing() < STORES_MAX => {
-                    match count {
-                        0 => return Err(AgentError::SandboxGone),
-                        _ => said.drain(..).for_each(|said| self.hear_sandbox(said)),
-                    }
-                }
+                count = from_sandbox.recv_many(&mut said, EVENTS_AT_ONCE_MAX) => match count {
+                    0 => return Err(AgentError::SandboxGone),
+                    _ => said.drain(..).for_each(|said| self.hear_sandbox(said)),
+                },
                 open = has_room(&room), if !self.outgoing.is_empty() => match open {
                     true => self.flush(),
                     false => return Err(AgentError::SandboxGone),

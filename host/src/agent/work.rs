@@ -5,15 +5,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use wasmill_fabric::Blobs;
 use wasmill_protocol::limits::Caps;
 use wasmill_protocol::message::Assignment;
-use wasmill_protocol::{AttemptId, Payload, TaskSpec};
+use wasmill_protocol::{AttemptId, Digest, Payload, TaskSpec, TenantName};
 
 use super::modules::ModuleFiles;
-use super::{FETCHES_MAX, chain};
+use super::readiness::{Made, Readiness, Wanted};
+use super::{FETCHES_MAX, FETCHES_PER_TENANT_MAX, chain};
 use crate::channel::Work;
+use crate::compile::Payer;
+use crate::engine::Profile;
+use crate::sandbox::LoadError;
+use crate::slots::{Lane, Permit, SlotLimits, Slots};
 
 /// Makes work of assignments.
 #[derive(Clone)]
@@ -22,7 +26,7 @@ pub(super) struct Preparation(Arc<Inner>);
 struct Inner {
     blobs: Arc<dyn Blobs>,
     modules: ModuleFiles,
-    fetches: Semaphore,
+    fetches: Arc<Slots>,
     captured_bytes_max: u64,
     checkpoint_bytes_max: u64,
     // Most tasks have neither; they share one of each.
@@ -35,7 +39,7 @@ impl Preparation {
         Self(Arc::new(Inner {
             blobs,
             modules,
-            fetches: Semaphore::new(FETCHES_MAX),
+            fetches: Slots::new(SlotLimits::endless_lines(FETCHES_MAX, FETCHES_PER_TENANT_MAX)),
             captured_bytes_max: caps.captured_bytes,
             checkpoint_bytes_max: caps.checkpoint_bytes,
             args_none: Arc::default(),
@@ -55,9 +59,7 @@ impl Preparation {
 
     /// The work, after what is missing was fetched; a few at a time. The error is for people.
     pub(super) async fn fetch(self, assignment: Assignment) -> Result<Box<Work>, String> {
-        let Ok(_permit) = self.0.fetches.acquire().await else {
-            unreachable!("nobody closes the semaphore");
-        };
+        let _permit = self.turn(&assignment.spec.tenant).await;
         let Assignment { id, spec, checkpoint, .. } = assignment;
         let module_path = self.0.modules.fetch(spec.module).await.map_err(|error| chain(&error))?;
         let input = self.read("payload", &spec.input).await?;
@@ -66,6 +68,33 @@ impl Preparation {
             payload => Some(self.read("checkpoint", payload).await?),
         };
         Ok(self.work(id, &spec, module_path, input, checkpoint))
+    }
+
+    /// Compiles or loads a module, after it was fetched if need be.
+    pub(super) fn make_ready(
+        self,
+        readiness: Arc<dyn Readiness>,
+        module: Digest,
+        profile: Profile,
+        payer: Payer,
+    ) -> impl Future<Output = Made> + Send {
+        async move {
+            let fetched = {
+                let _permit = self.turn(&payer.tenant).await;
+                self.0.modules.fetch(module).await
+            };
+            match fetched {
+                Ok(path) => readiness.make_ready(Wanted { module, profile, path, payer }).await,
+                Err(error) => Made { compile_us: 0, result: Err(LoadError::Fault(chain(&error))) },
+            }
+        }
+    }
+
+    async fn turn(&self, tenant: &TenantName) -> Permit {
+        let Ok(permit) = self.0.fetches.acquire(Lane::Tenant(tenant.clone())).await else {
+            unreachable!("lines are endless");
+        };
+        permit
     }
 
     async fn read(&self, what: &str, payload: &Payload) -> Result<Bytes, String> {
@@ -92,6 +121,7 @@ impl Preparation {
         let env = if spec.env.is_empty() { Arc::clone(&inner.env_none) } else { Arc::new(spec.env.clone()) };
         Box::new(Work {
             id,
+            tenant: spec.tenant.clone(),
             module: spec.module,
             module_path,
             kind: spec.kind,

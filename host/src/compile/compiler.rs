@@ -1,5 +1,7 @@
 //! The parent's side of compiling: who may, what is known already, who waits for the same, and what is kept.
 
+mod fly;
+
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -9,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
-use tracing::Instrument;
 use wasmill_protocol::module::{ModuleInfo, ModuleRejection};
 use wasmill_protocol::{Digest, TenantName};
 
@@ -17,20 +18,25 @@ use super::check::{ModuleCaps, check_size};
 use super::flights::Flights;
 use super::key::{artifact_key, hex};
 use super::limits::RULES_VERSION;
-use super::meter::{CompileBudget, CompileUsage, Meter};
+use super::meter::{CompileBudget, CompileUsage, Meter, Payer};
 use super::refused::Refusals;
-use super::request::{CompileLimits, ReplyResult, Request};
-use super::slots::{Lane, SlotLimits, Slots};
+use super::request::CompileLimits;
 use super::sniff::{Form, SNIFF_BYTES, sniff};
-use super::spawn::{self, CompileFault, CompileProgram, Death};
-use super::store::{ArtifactStore, Found, Stamp, Which, remove_others};
+use super::spawn::{CompileFault, CompileProgram};
+use super::store::{ArtifactStore, Found, Which, remove_others};
 use crate::engine::{self, EngineError, Instances, Profile};
-use crate::trace;
+use crate::slots::{Lane, SlotLimits, Slots};
+use fly::{Flown, Order};
 
 /// Bytes of artifacts on disk, unless configured otherwise.
 const DISK_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// How often an artifact is compiled for one attempt, when it is gone as soon as it is there.
 const COMPILES_IN_VAIN_MAX: u32 = 3;
+/// Children for small modules, beside those for all: two, so that one tenant's never hold them all.
+const SMALL_SLOTS: SlotLimits =
+    SlotLimits { running: 2, running_per_tenant: 1, waiting: 1_024, waiting_per_tenant: 32 };
+/// How long an attempt waits at most between two looks at whether its tenant may compile.
+const LOOK_MS_MAX: u64 = 1_000;
 /// What a client is told to wait at least and at most before it tries again.
 const RETRY_MS: std::ops::RangeInclusive<u64> = 200..=60_000;
 
@@ -45,7 +51,9 @@ pub struct CompilerConfig {
     pub limits: CompileLimits,
     /// How many run at the same time, and for whom.
     pub slots: SlotLimits,
-    /// What one tenant's uploads may cost.
+    /// The same for small modules, which have children of their own: what is small never waits for what is large.
+    pub small_slots: SlotLimits,
+    /// What compiling may cost a tenant without a quota of its own.
     pub budget: CompileBudget,
     /// What modules may ask for.
     pub caps: ModuleCaps,
@@ -62,6 +70,7 @@ impl CompilerConfig {
             program,
             limits: CompileLimits::default(),
             slots: SlotLimits::for_cores(cores),
+            small_slots: SMALL_SLOTS,
             budget: CompileBudget::default(),
             caps: ModuleCaps::default(),
             disk_bytes_max: DISK_BYTES_MAX,
@@ -97,6 +106,16 @@ pub enum InspectError {
         /// When it is worth trying again.
         retry_ms: u64,
     },
+    /// The tenant has used up what compiling may cost it.
+    #[error(
+        "the tenant may compile for {ms_per_s} ms of each second and has compiled more; try again in {retry_ms} ms"
+    )]
+    OverBudget {
+        /// When it is worth trying again.
+        retry_ms: u64,
+        /// The tenant's quota `compile_ms_per_s`, or what stands in for it.
+        ms_per_s: u64,
+    },
     /// A fault on our side.
     #[error("the module cannot be compiled now")]
     Fault(#[source] CompileFault),
@@ -130,9 +149,12 @@ struct Inner {
     store: ArtifactStore,
     refusals: Refusals,
     slots: Arc<Slots>,
+    small_slots: Arc<Slots>,
     meter: Mutex<Meter>,
+    /// Who waits or compiles, of each tenant.
+    waits: Flights<(Which, Lane), Result<ModuleInfo, InspectError>>,
     /// Compiles that are going on.
-    flights: Flights<Which, Result<ModuleInfo, InspectError>>,
+    flights: Flights<Which, Flown>,
     compiles: AtomicU64,
     remembered: AtomicU64,
     /// A moving average of how long one compile takes, in milliseconds.
@@ -158,7 +180,9 @@ impl Compiler {
             store,
             refusals,
             slots: Slots::new(config.slots),
+            small_slots: Slots::new(config.small_slots),
             meter: Mutex::new(Meter::new(config.budget)),
+            waits: Flights::new(),
             flights: Flights::new(),
             compiles: AtomicU64::new(0),
             remembered: AtomicU64::new(0),
@@ -179,7 +203,7 @@ impl Compiler {
     /// See [`InspectError`].
     pub async fn inspect(
         &self,
-        tenant: &TenantName,
+        payer: &Payer,
         path: &Path,
         digest: Digest,
         bytes: u64,
@@ -190,20 +214,26 @@ impl Compiler {
             return Err(InspectError::Rejected(refused));
         }
         sniff_file(path)?;
-        let admitted = self.shared.meter().admit(tenant, now);
-        if let Err(wait) = admitted {
-            return Err(InspectError::Busy { retry_ms: clamp_retry(wait.as_millis()) });
-        }
-        self.shared.compile((digest, Profile::Plain), path, Lane::Tenant(tenant.clone())).await
+        self.shared.admit(payer, now)?;
+        let (which, path) = ((digest, Profile::Plain), path.to_owned());
+        self.shared.compile(Order { which, path, payer: Some(payer.clone()), spent_us: Arc::default() }).await
     }
 
-    /// The artifact of a module for a profile, compiled when there is none. Waits as long as it takes: the caller bounds it.
+    /// The artifact of a module for a profile, compiled when there is none: at the cost of `payer`, whose other modules it waits for, and
+    /// until its budget allows it. Waits as long as it takes: the caller bounds it. What is compiled for this call is added to `spent_us`.
     ///
     /// # Errors
     ///
-    /// [`InspectError`], but never `Busy`.
-    pub(crate) async fn artifact(&self, which: Which, path: &Path) -> Result<Found, InspectError> {
+    /// [`InspectError`], but neither `Busy` nor `OverBudget`.
+    pub(crate) async fn artifact(
+        &self,
+        which: Which,
+        path: &Path,
+        payer: Option<Payer>,
+        spent_us: Arc<AtomicU64>,
+    ) -> Result<Found, InspectError> {
         let mut compiled = 0;
+        let order = Order { which, path: path.to_owned(), payer, spent_us };
         loop {
             if let Some(found) = self.shared.find(which).await {
                 return Ok(found);
@@ -217,9 +247,16 @@ impl Compiler {
                     reason: "it was gone each time before it could be loaded".to_owned(),
                 }));
             }
-            match self.shared.compile(which, path, Lane::Host).await {
+            let result = match order.payer.as_ref().map_or(Ok(()), |payer| self.shared.admit(payer, Instant::now())) {
+                Ok(()) => self.shared.compile(order.clone()).await,
+                Err(error) => Err(error),
+            };
+            match result {
                 Ok(_) => compiled += 1,
-                Err(InspectError::Busy { retry_ms }) => tokio::time::sleep(Duration::from_millis(retry_ms)).await,
+                // What is in the way may go earlier: a quota that was raised, or somebody else who has compiled the same.
+                Err(InspectError::Busy { retry_ms } | InspectError::OverBudget { retry_ms, .. }) => {
+                    tokio::time::sleep(Duration::from_millis(retry_ms.min(LOOK_MS_MAX))).await;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -227,11 +264,11 @@ impl Compiler {
 
     /// Refuses from now on a module that compiled and links but cannot be loaded here.
     pub(crate) fn refuse(&self, which: Which, refused: &ModuleRejection) {
-        self.shared.refusals.remember(which.0, which.1, refused, true, Instant::now());
+        self.shared.refusals.remember(None, which, refused, true, Instant::now());
         self.shared.store.remove(which);
     }
 
-    /// What tenants' uploads have cost, by name.
+    /// What tenants' modules have cost, by name.
     pub fn usage(&self) -> Vec<(TenantName, CompileUsage)> {
         self.shared.meter().usage()
     }
@@ -242,7 +279,7 @@ impl Compiler {
         CompilerStats {
             compiles: shared.compiles.load(Ordering::Relaxed),
             remembered: shared.remembered.load(Ordering::Relaxed),
-            waiting: shared.slots.waiting() as u64,
+            waiting: (shared.slots.waiting() + shared.small_slots.waiting()) as u64,
             artifacts: shared.store.len() as u64,
             artifact_bytes: shared.store.bytes(),
         }
@@ -256,6 +293,15 @@ impl Inner {
         Some(refused)
     }
 
+    /// Whether the payer's budget allows to compile now.
+    fn admit(&self, payer: &Payer, now: Instant) -> Result<(), InspectError> {
+        let meter = self.meter();
+        meter.admit(payer, now).map_err(|wait| InspectError::OverBudget {
+            retry_ms: clamp_retry(wait.as_millis()),
+            ms_per_s: meter.ms_per_s(payer),
+        })
+    }
+
     /// Looks for an artifact on a thread that may wait for the disk.
     async fn find(self: &Arc<Self>, which: Which) -> Option<Found> {
         if !self.store.has(which) {
@@ -265,101 +311,8 @@ impl Inner {
         tokio::task::spawn_blocking(move || shared.store.find(which)).await.ok().flatten()
     }
 
-    /// Joins the compile of the same module that is going on, or starts one.
-    async fn compile(self: &Arc<Self>, which: Which, path: &Path, lane: Lane) -> Result<ModuleInfo, InspectError> {
-        let flight = self.flights.join(which, || {
-            let (shared, path) = (Arc::clone(self), path.to_owned());
-            let span = trace::compile(which.0, which.1);
-            async move { shared.fly(which, &path, lane).await }.instrument(span)
-        });
-        flight.await
-    }
-
-    /// One compile from the waiting line to the cache.
-    async fn fly(&self, which: Which, path: &Path, lane: Lane) -> Result<ModuleInfo, InspectError> {
-        let asked = Instant::now();
-        let Ok(permit) = self.slots.acquire(lane.clone()).await else {
-            return Err(InspectError::Busy { retry_ms: self.retry_ms() });
-        };
-        let began = Instant::now();
-        trace::compile_begins(began - asked);
-        let unfinished = Unfinished(self.store.unfinished(which));
-        let ended = spawn::run(&self.config.program, &self.request(which, path, &unfinished.0)).await;
-        drop(permit);
-        self.compiles.fetch_add(1, Ordering::Relaxed);
-        self.learn_duration(began.elapsed());
-        let now = Instant::now();
-        let result = self.land(which, &unfinished.0, ended.result, now);
-        trace::compile_ended(result.is_ok());
-        if let Lane::Tenant(tenant) = &lane {
-            self.meter().charge(tenant, ended.cpu_us, matches!(result, Err(InspectError::Rejected(_))), now);
-        }
-        result
-    }
-
-    fn request(&self, (digest, profile): Which, path: &Path, artifact: &Path) -> Request {
-        Request {
-            module: path.to_owned(),
-            digest,
-            profile: profile.as_str().to_owned(),
-            key: self.keys[profile as usize].clone(),
-            artifact: artifact.to_owned(),
-            limits: self.config.limits,
-            caps: self.config.caps,
-        }
-    }
-
-    /// Keeps what a child made, or remembers that it made nothing.
-    fn land(
-        &self,
-        which: Which,
-        unfinished: &Path,
-        result: Result<ReplyResult, Death>,
-        now: Instant,
-    ) -> Result<ModuleInfo, InspectError> {
-        let (refused, lasting) = match result {
-            Ok(ReplyResult::Compiled { info, artifact, form }) => {
-                self.store.keep(which, unfinished, Stamp { artifact, form }).map_err(|error| {
-                    InspectError::Fault(CompileFault::Cache {
-                        action: format!("keep the artifact of {}", which.0),
-                        reason: error.to_string(),
-                    })
-                })?;
-                return Ok(info);
-            }
-            Ok(ReplyResult::Rejected(refused)) => (refused, true),
-            Ok(ReplyResult::Failed(text)) => return Err(InspectError::Fault(CompileFault::Said(text))),
-            Err(Death::Module { refused, lasting }) => (refused, lasting),
-            Err(Death::Fault(fault)) => return Err(InspectError::Fault(fault)),
-        };
-        self.refusals.remember(which.0, which.1, &refused, lasting, now);
-        Err(InspectError::Rejected(refused))
-    }
-
-    /// When a slot should be free for somebody who is not even in the line.
-    fn retry_ms(&self) -> u64 {
-        let rounds = self.slots.waiting() / self.config.slots.running.max(1) + 1;
-        clamp_retry(u128::from(self.compile_ms.load(Ordering::Relaxed)) * rounds as u128)
-    }
-
-    fn learn_duration(&self, took: Duration) {
-        let before = self.compile_ms.load(Ordering::Relaxed);
-        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        self.compile_ms.store((before.saturating_mul(7).saturating_add(took_ms)) / 8, Ordering::Relaxed);
-    }
-
     fn meter(&self) -> MutexGuard<'_, Meter> {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The file that a child writes; removed unless it was moved to its place.
-struct Unfinished(PathBuf);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // Mostly it is not there: moved, or never written.
-        let _ = fs::remove_file(&self.0);
     }
 }
 

@@ -20,7 +20,7 @@ struct List<K, T: Clone> {
 
 impl<K, T> Flights<K, T>
 where
-    K: Ord + Copy + Send + 'static,
+    K: Ord + Clone + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
     pub(crate) fn new() -> Self {
@@ -38,7 +38,7 @@ where
         }
         list.counter += 1;
         let number = list.counter;
-        let landing = Landing { list: Arc::clone(&self.list), key, number };
+        let landing = Landing { list: Arc::clone(&self.list), key: key.clone(), number };
         let work = work();
         let flight = async move {
             let done = work.await;
@@ -64,13 +64,13 @@ fn lock<K, T: Clone>(list: &Mutex<List<K, T>>) -> MutexGuard<'_, List<K, T>> {
 }
 
 /// Takes work off the list when it ends, also when it ends because nobody wants it.
-struct Landing<K: Ord + Copy, T: Clone> {
+struct Landing<K: Ord, T: Clone> {
     list: Arc<Mutex<List<K, T>>>,
     key: K,
     number: u64,
 }
 
-impl<K: Ord + Copy, T: Clone> Drop for Landing<K, T> {
+impl<K: Ord, T: Clone> Drop for Landing<K, T> {
     fn drop(&mut self) {
         let mut list = lock(&self.list);
         // New work for the same key may have begun in between.

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::future::BoxFuture;
@@ -12,9 +13,11 @@ use wasmill_protocol::{Digest, TenantName};
 use super::artifact::Artifact;
 use super::compiler::{Compiler, InspectError};
 use super::flights::Flights;
+use super::meter::Payer;
 use super::reject::{chain, rejection};
 use super::spawn::CompileFault;
 use super::store::{Found, Which};
+use crate::agent::{Made, Readiness, Wanted};
 use crate::engine::{Engines, Profile};
 use crate::lru::{Lru, LruBounds};
 use crate::sandbox::{Artifacts, Linkers, LoadError, LoadedModule};
@@ -46,7 +49,8 @@ struct Inner {
     engines: Arc<Engines>,
     linkers: [OnceLock<Linkers>; Profile::ALL.len()],
     loaded: Mutex<Lru<Which, Arc<LoadedModule>>>,
-    loading: Flights<Which, Result<Arc<LoadedModule>, LoadError>>,
+    /// Each tenant's own: nobody waits for what somebody else's budget allows.
+    loading: Flights<(Which, Option<TenantName>), Result<Arc<LoadedModule>, LoadError>>,
 }
 
 impl ModuleCache {
@@ -71,14 +75,15 @@ impl ModuleCache {
     /// See [`InspectError`].
     pub async fn inspect(
         &self,
-        tenant: &TenantName,
+        payer: &Payer,
         path: &Path,
         digest: Digest,
         bytes: u64,
     ) -> Result<ModuleInfo, InspectError> {
-        let info = self.shared.compiler.inspect(tenant, path, digest, bytes).await?;
+        let info = self.shared.compiler.inspect(payer, path, digest, bytes).await?;
         let which = (digest, Profile::Plain);
-        self.shared.load(which, path).await.map_err(|error| match error {
+        let loading = self.shared.load(which, path, Some(payer.clone()), Arc::default());
+        loading.await.map_err(|error| match error {
             LoadError::Invalid(message) => InspectError::Rejected(rejection(message)),
             LoadError::Fault(message) => InspectError::Fault(CompileFault::Said(message)),
         })?;
@@ -108,7 +113,23 @@ impl Artifacts for ModuleCache {
         module_path: &'a Path,
         profile: Profile,
     ) -> BoxFuture<'a, Result<Arc<LoadedModule>, LoadError>> {
-        Box::pin(self.shared.load((module, profile), module_path))
+        Box::pin(self.shared.load((module, profile), module_path, None, Arc::default()))
+    }
+}
+
+impl Readiness for ModuleCache {
+    fn is_ready(&self, module: Digest, profile: Profile) -> bool {
+        self.shared.loaded().get((module, profile)).is_some()
+    }
+
+    fn make_ready(&self, wanted: Wanted) -> BoxFuture<'static, Made> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let Wanted { module, profile, path, payer } = wanted;
+            let spent_us = Arc::<AtomicU64>::default();
+            let loaded = shared.load((module, profile), &path, Some(payer), Arc::clone(&spent_us)).await;
+            Made { compile_us: spent_us.load(Ordering::Relaxed), result: loaded.map(drop) }
+        })
     }
 }
 
@@ -117,20 +138,34 @@ impl Inner {
         self.loaded().get(which).map(|module| Arc::clone(module))
     }
 
-    async fn load(self: &Arc<Self>, which: Which, path: &Path) -> Result<Arc<LoadedModule>, LoadError> {
+    /// What is compiled for this call is added to `spent_us`.
+    async fn load(
+        self: &Arc<Self>,
+        which: Which,
+        path: &Path,
+        payer: Option<Payer>,
+        spent_us: Arc<AtomicU64>,
+    ) -> Result<Arc<LoadedModule>, LoadError> {
         if let Some(module) = self.cached(which) {
             return Ok(module);
         }
-        let loading = self.loading.join(which, || {
+        let key = (which, payer.as_ref().map(|payer| payer.tenant.clone()));
+        let loading = self.loading.join(key, || {
             let (shared, path) = (Arc::clone(self), path.to_owned());
             // Whoever polls it: it is the first one's.
-            async move { shared.load_anew(which, path).await }.in_current_span()
+            async move { shared.load_anew(which, path, payer, spent_us).await }.in_current_span()
         });
         loading.await
     }
 
-    async fn load_anew(self: Arc<Self>, which: Which, path: PathBuf) -> Result<Arc<LoadedModule>, LoadError> {
-        let found = self.compiler.artifact(which, &path).await.map_err(|error| match error {
+    async fn load_anew(
+        self: Arc<Self>,
+        which: Which,
+        path: PathBuf,
+        payer: Option<Payer>,
+        spent_us: Arc<AtomicU64>,
+    ) -> Result<Arc<LoadedModule>, LoadError> {
+        let found = self.compiler.artifact(which, &path, payer, spent_us).await.map_err(|error| match error {
             InspectError::Rejected(refused) => LoadError::Invalid(refused.message),
             other => LoadError::Fault(chain(&other)),
         })?;

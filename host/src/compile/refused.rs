@@ -1,13 +1,18 @@
 //! Remembering what was refused, so that a bad module costs one compile: in memory for the busy ones, on disk for restarts.
+//!
+//! A refusal is the tenant's whose module was compiled, and each tenant has a bounded number: its next one takes the place of its oldest, never of
+//! another tenant's.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use wasmill_protocol::Digest;
+use serde::{Deserialize, Serialize};
 use wasmill_protocol::module::ModuleRejection;
+use wasmill_protocol::{Digest, TenantName};
 
 use super::file::write_whole;
 use crate::engine::Profile;
@@ -15,6 +20,8 @@ use crate::lru::{Lru, LruBounds};
 
 /// How many refusals are kept in memory and on disk.
 const REFUSALS_MAX: usize = 10_000;
+/// How many of them are one tenant's: more than anybody mistakes, and few files when somebody means it.
+const REFUSALS_PER_TENANT_MAX: usize = 100;
 /// How long a refusal is believed that had to do with the state of the machine.
 const PASSING_LIFE: Duration = Duration::from_secs(60);
 const EXTENSION: &str = "refused";
@@ -22,16 +29,31 @@ const EXTENSION: &str = "refused";
 /// Which compile was refused.
 type Which = (Digest, Profile);
 
+/// A refusal as a file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Written {
+    refused: ModuleRejection,
+    owner: Option<TenantName>,
+}
+
 /// The memory of refusals of one key: what another engine, or the same under other limits, refused is not looked at.
 #[derive(Debug)]
 pub(crate) struct Refusals {
     folder: PathBuf,
-    known: Mutex<Lru<Which, Refusal>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    refusals: Lru<Which, Refusal>,
+    /// Of each tenant, in the order in which they came. Holds exactly those of `refusals` that have an owner.
+    owned: BTreeMap<TenantName, VecDeque<Which>>,
 }
 
 #[derive(Debug, Clone)]
 struct Refusal {
     refused: ModuleRejection,
+    owner: Option<TenantName>,
     /// `None` for those that never change.
     until: Option<Instant>,
 }
@@ -49,15 +71,16 @@ impl Refusals {
             let entry = entry?;
             let modified = entry.metadata().and_then(|stat| stat.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
             match read(&entry.path()) {
-                Some((which, refused)) => found.push((modified, which, refused)),
+                Some((which, written)) => found.push((modified, which, written)),
                 None => remove(&entry.path()),
             }
         }
         found.sort_by_key(|(modified, which, _)| (*modified, *which));
         let bounds = LruBounds { entries: REFUSALS_MAX, bytes: u64::MAX };
-        let refusals = Self { folder: folder.to_owned(), known: Mutex::new(Lru::new(bounds)) };
-        for (_, which, refused) in found {
-            refusals.insert(which, Refusal { refused, until: None });
+        let known = Known { refusals: Lru::new(bounds), owned: BTreeMap::new() };
+        let refusals = Self { folder: folder.to_owned(), known: Mutex::new(known) };
+        for (_, which, Written { refused, owner }) in found {
+            refusals.insert(which, Refusal { refused, owner, until: None });
         }
         Ok(refusals)
     }
@@ -65,25 +88,26 @@ impl Refusals {
     /// What was said about this module, if it was refused.
     pub(crate) fn find(&self, digest: Digest, profile: Profile, now: Instant) -> Option<ModuleRejection> {
         let mut known = self.known();
-        let refusal = known.get((digest, profile))?;
+        let refusal = known.refusals.get((digest, profile))?;
         refusal.until.is_none_or(|until| now < until).then(|| refusal.refused.clone())
     }
 
-    /// Remembers a refusal: for good when it is `lasting`, else for a minute. Failing to write it is not an error: then it is known
+    /// Remembers a refusal of `owner`'s module: for good when it is `lasting`, else for a minute. Failing to write it is not an error: then it is known
     /// until the restart.
     pub(crate) fn remember(
         &self,
-        digest: Digest,
-        profile: Profile,
+        owner: Option<&TenantName>,
+        which: Which,
         refused: &ModuleRejection,
         lasting: bool,
         now: Instant,
     ) {
         let until = if lasting { None } else { Some(now + PASSING_LIFE) };
-        self.insert((digest, profile), Refusal { refused: refused.clone(), until });
+        self.insert(which, Refusal { refused: refused.clone(), owner: owner.cloned(), until });
         if lasting {
-            let path = self.path((digest, profile));
-            let text = serde_json::to_vec(refused).expect("a refusal has no keys that are not text");
+            let path = self.path(which);
+            let text = serde_json::to_vec(&Written { refused: refused.clone(), owner: owner.cloned() })
+                .expect("a refusal has no keys that are not text");
             if let Err(error) = write_whole(&path, &text) {
                 tracing::warn!(path = %path.display(), %error, "cannot remember a refused module");
             }
@@ -92,8 +116,8 @@ impl Refusals {
 
     /// Adds to memory; what has to go for it goes from the disk too.
     fn insert(&self, which: Which, refusal: Refusal) {
-        let gone = self.known().insert(which, 0, refusal);
-        for (oldest, _) in gone {
+        let gone = self.known().insert(which, refusal);
+        for oldest in gone {
             remove(&self.path(oldest));
         }
     }
@@ -102,17 +126,51 @@ impl Refusals {
         self.folder.join(format!("{}-{profile}.{EXTENSION}", digest.hex()))
     }
 
-    fn known(&self) -> MutexGuard<'_, Lru<Which, Refusal>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn read(path: &Path) -> Option<(Which, ModuleRejection)> {
+impl Known {
+    /// Adds one; answers which had to go for it.
+    fn insert(&mut self, which: Which, refusal: Refusal) -> Vec<Which> {
+        if let Some(before) = self.refusals.remove(which) {
+            self.disown(which, &before);
+        }
+        let mut gone = Vec::new();
+        if let Some(owner) = &refusal.owner {
+            let own = self.owned.entry(owner.clone()).or_default();
+            own.push_back(which);
+            if own.len() > REFUSALS_PER_TENANT_MAX {
+                gone.extend(own.pop_front());
+            }
+        }
+        for oldest in &gone {
+            self.refusals.remove(*oldest);
+        }
+        for (oldest, refusal) in self.refusals.insert(which, 0, refusal) {
+            self.disown(oldest, &refusal);
+            gone.push(oldest);
+        }
+        gone
+    }
+
+    fn disown(&mut self, which: Which, refusal: &Refusal) {
+        let Some(owner) = &refusal.owner else { return };
+        let Some(own) = self.owned.get_mut(owner) else { return };
+        own.retain(|other| *other != which);
+        if own.is_empty() {
+            self.owned.remove(owner);
+        }
+    }
+}
+
+fn read(path: &Path) -> Option<(Which, Written)> {
     let name = path.file_name()?.to_str()?.strip_suffix(EXTENSION)?.strip_suffix('.')?;
     let (hex, profile) = name.split_once('-')?;
     let which = (format!("sha256:{hex}").parse().ok()?, profile.parse().ok()?);
-    let refused: ModuleRejection = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    (!refused.code.is_empty()).then_some((which, refused))
+    let written: Written = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    (!written.refused.code.is_empty()).then_some((which, written))
 }
 
 fn remove(path: &Path) {
@@ -135,13 +193,44 @@ mod tests {
         Digest(bytes)
     }
 
+    fn plain(number: u32) -> Which {
+        (digest(number), Profile::Plain)
+    }
+
+    fn tenant(name: &str) -> TenantName {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_tenant_has_a_share_and_takes_nothing_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Instant::now();
+        let refusals = Refusals::open(folder.path()).unwrap();
+        let (greedy, other) = (tenant("greedy"), tenant("other"));
+        refusals.remember(Some(&other), plain(0), &rejection("other"), true, now);
+        let count = u32::try_from(REFUSALS_PER_TENANT_MAX).unwrap() + 20;
+        for number in 1..=count {
+            refusals.remember(Some(&greedy), plain(number), &rejection("bad"), true, now);
+            // The same again takes no further place.
+            refusals.remember(Some(&greedy), plain(number), &rejection("bad"), true, now);
+        }
+        let check = |refusals: &Refusals| {
+            let known = |number: u32| refusals.find(digest(number), Profile::Plain, now).is_some();
+            assert!(known(0) && !known(20) && known(21) && known(count));
+            assert_eq!(refusals.known().owned[&greedy].len(), REFUSALS_PER_TENANT_MAX);
+        };
+        check(&refusals);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), REFUSALS_PER_TENANT_MAX + 1);
+        check(&Refusals::open(folder.path()).unwrap());
+    }
+
     #[test]
     fn refusals_survive_a_restart_and_passing_ones_a_minute() {
         let folder = tempfile::tempdir().unwrap();
         let now = Instant::now();
         let refusals = Refusals::open(folder.path()).unwrap();
-        refusals.remember(digest(1), Profile::Plain, &rejection("bad"), true, now);
-        refusals.remember(digest(2), Profile::Plain, &rejection("killed"), false, now);
+        refusals.remember(Some(&tenant("a")), plain(1), &rejection("bad"), true, now);
+        refusals.remember(None, plain(2), &rejection("killed"), false, now);
         assert_eq!(refusals.find(digest(1), Profile::Plain, now), Some(rejection("bad")));
         assert_eq!(refusals.find(digest(1), Profile::Metered, now), None);
         assert_eq!(refusals.find(digest(2), Profile::Plain, now), Some(rejection("killed")));
@@ -157,13 +246,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let now = Instant::now();
         let refusals = Refusals::open(folder.path()).unwrap();
-        refusals.remember(digest(0), Profile::Plain, &rejection("first"), true, now);
+        refusals.remember(None, plain(0), &rejection("first"), true, now);
         for number in 1..=u32::try_from(REFUSALS_MAX).unwrap() {
-            refusals.insert((digest(number), Profile::Plain), Refusal { refused: rejection("later"), until: None });
+            refusals.insert(plain(number), Refusal { refused: rejection("later"), owner: None, until: None });
         }
-        refusals.remember(digest(u32::MAX), Profile::Plain, &rejection("last"), true, now);
+        refusals.remember(None, plain(u32::MAX), &rejection("last"), true, now);
         assert_eq!(refusals.find(digest(0), Profile::Plain, now), None);
-        assert_eq!(refusals.known().keys().count(), REFUSALS_MAX);
+        assert_eq!(refusals.known().refusals.keys().count(), REFUSALS_MAX);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert_eq!(refusals.find(digest(u32::MAX), Profile::Plain, now), Some(rejection("last")));
     }

@@ -49,8 +49,8 @@ pub(crate) struct Ended {
 /// Why a child gave no answer.
 #[derive(Debug)]
 pub(crate) enum Death {
-    /// The module did it. `lasting` says whether trying again could end in another way.
-    Module { refused: ModuleRejection, lasting: bool },
+    /// The module did it. `lasting` says whether trying again could end in another way, `needs_more` whether with higher limits it could.
+    Module { refused: ModuleRejection, lasting: bool, needs_more: bool },
     /// Something on our side did.
     Fault(CompileFault),
 }
@@ -141,6 +141,7 @@ async fn converse(mut child: Child, request: &Request) -> Result<Reply, Death> {
         return Err(Death::Module {
             refused: rejection(format!("compiling took longer than {} ms", request.limits.wall_ms)),
             lasting: false,
+            needs_more: false,
         });
     };
     let stderr = cut(String::from_utf8_lossy(&stderr).trim(), 2_000);
@@ -164,16 +165,18 @@ async fn read_all(from: impl AsyncRead + Unpin, bytes_max: u64) -> Vec<u8> {
 /// Tells from the way a child died which limit it was.
 fn why(status: ExitStatus, stderr: &str, limits: &CompileLimits) -> Death {
     const PANIC_CODE: i32 = 101;
-    let lasting = |message: String| Death::Module { refused: rejection(message), lasting: true };
+    let lasting = |message: String| Death::Module { refused: rejection(message), lasting: true, needs_more: false };
+    let over_limit = |message: String| Death::Module { refused: rejection(message), lasting: true, needs_more: true };
     match (status.signal(), status.code()) {
-        (Some(libc::SIGXCPU), _) => lasting(format!("compiling needs more than {} s of CPU time", limits.cpu_s)),
+        (Some(libc::SIGXCPU), _) => over_limit(format!("compiling needs more than {} s of CPU time", limits.cpu_s)),
         (Some(libc::SIGXFSZ), _) => {
             lasting(format!("the compiled code is larger than {} MiB", limits.artifact_bytes >> 20))
         }
-        (Some(libc::SIGABRT), _) if stderr.contains("memory allocation of") => lasting(out_of_memory(limits)),
+        (Some(libc::SIGABRT), _) if stderr.contains("memory allocation of") => over_limit(out_of_memory(limits)),
         (Some(libc::SIGKILL), _) => Death::Module {
             refused: rejection("the compiler was killed from outside: most likely the machine ran out of memory"),
             lasting: false,
+            needs_more: false,
         },
         (Some(signal), _) => lasting(format!("the compiler crashed on this module (signal {signal})")),
         (None, Some(PANIC_CODE)) => lasting("the compiler panicked on this module".to_owned()),

@@ -46,7 +46,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Runs one attempt to its end, whatever happens: a panic of ours ends it too.
     pub(super) async fn run(&self, work: Box<Work>, control: Arc<Control>) -> Ended {
-        let (id, input_bytes) = (work.id, work.input.len() as u64);
+        let (id, tenant, input_bytes) = (work.id, work.tenant.clone(), work.input.len() as u64);
         let span = trace::attempt(&work);
         let attempt = pin!(self.attempt(work, Arc::clone(&control)).instrument(span.clone()));
         let mut ended = match std::panic::AssertUnwindSafe(attempt).catch_unwind().await {
@@ -58,7 +58,7 @@ impl Shared {
                 unstarted(Outcome::new(OutcomeKind::HostFault, message))
             }
         };
-        ended.id = id;
+        (ended.id, ended.tenant) = (id, tenant);
         ended.usage.input_bytes = input_bytes;
         ended.usage.output_bytes = ended.output.len() as u64;
         ended.usage.cpu_us = control.cpu_spent().as_micros() as u64;
@@ -123,7 +123,8 @@ fn stopped_before_start() -> Outcome {
 
 fn unstarted(outcome: Outcome) -> Ended {
     let (output, captured) = (Bytes::new(), Bytes::new());
-    Ended { id: Default::default(), outcome, usage: Usage::default(), output, captured, repeatable: false }
+    let (id, tenant) = Default::default();
+    Ended { id, tenant, outcome, usage: Usage::default(), output, captured, repeatable: false }
 }
 
 /// A store with every limit in place before anything of the guest runs.
@@ -237,5 +238,6 @@ fn take_apart(store: Store<Guest>, end: End) -> Ended {
     let succeeded = if outcome.kind == OutcomeKind::Succeeded { Succeeded::Yes } else { Succeeded::No };
     let usage = Usage { fuel, memory_peak_bytes: guest.memory.bytes_peak(), ..Usage::default() };
     let repeatable = succeeded == Succeeded::Yes && guest.is_repeatable();
-    Ended { id: guest.work.id, outcome, usage, output, captured: guest.output.take_captured(succeeded), repeatable }
+    let (id, tenant) = (guest.work.id, guest.work.tenant.clone());
+    Ended { id, tenant, outcome, usage, output, captured: guest.output.take_captured(succeeded), repeatable }
 }

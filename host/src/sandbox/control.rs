@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::task::AtomicWaker;
+use tokio::sync::Notify;
 use wasmill_protocol::Limits;
 
 /// Why a guest is stopped before it ends by itself.
@@ -52,6 +53,8 @@ pub(super) struct Control {
     /// The polling thread's CPU clock when the current poll began.
     poll_began_ns: AtomicU64,
     waker: AtomicWaker,
+    /// Told when the agent has stored what the guest waits for.
+    taken: Notify,
 }
 
 /// How a watched future ended.
@@ -74,7 +77,18 @@ impl Control {
             cpu_spent_ns: AtomicU64::new(0),
             poll_began_ns: AtomicU64::new(0),
             waker: AtomicWaker::new(),
+            taken: Notify::new(),
         }
+    }
+
+    /// What the guest has given to the agent is stored.
+    pub(super) fn take(&self) {
+        self.taken.notify_one();
+    }
+
+    /// Waits until what the guest has given to the agent is stored; dropped with the guest when that is stopped.
+    pub(super) async fn until_taken(&self) {
+        self.taken.notified().await;
     }
 
     /// Starts the wall clock of the attempt.
@@ -136,7 +150,7 @@ impl Control {
         Duration::from_nanos(self.cpu_spent_ns.load(Ordering::Relaxed))
     }
 
-    /// Adds CPU time that was spent for the guest after its last poll.
+    /// Adds CPU time that was spent for the guest and is not in its polls: what follows its last one, or what a host function makes others do.
     pub(super) fn charge(&self, spent_ns: u64) {
         self.cpu_spent_ns.fetch_add(spent_ns, Ordering::Relaxed);
     }

@@ -221,7 +221,8 @@ impl Guest {
     pub(super) fn save_checkpoint(&mut self, data: Bytes) -> FromSandbox {
         self.reports.checkpoints += 1;
         self.reports.checkpoint = Some(data.clone());
-        FromSandbox::Checkpoint { id: self.work.id, number: self.reports.checkpoints, data }
+        let (id, tenant) = (self.work.id, self.work.tenant.clone());
+        FromSandbox::Checkpoint { id, tenant, number: self.reports.checkpoints, data }
     }
 
     /// Where messages go that must not be lost.

@@ -10,6 +10,8 @@ const TABLE_ELEMENT_BYTES: u64 = size_of::<usize>() as u64;
 pub(super) struct MemoryMeter {
     bytes_max: u64,
     bytes: u64,
+    /// Bytes that we keep for the guest: its last checkpoint.
+    kept: u64,
     bytes_peak: u64,
     /// The sum that was last asked for and refused.
     refused: Option<u64>,
@@ -21,7 +23,7 @@ pub(super) struct MemoryMeter {
 
 impl MemoryMeter {
     pub(super) fn new(bytes_max: u64) -> Self {
-        Self { bytes_max, bytes: 0, bytes_peak: 0, refused: None, granted_last: 0, failed_here: false }
+        Self { bytes_max, bytes: 0, kept: 0, bytes_peak: 0, refused: None, granted_last: 0, failed_here: false }
     }
 
     /// The highest sum there was.
@@ -47,7 +49,7 @@ impl MemoryMeter {
         }
         let more = desired.saturating_sub(current);
         let sum = self.bytes.saturating_add(more);
-        if sum > self.bytes_max {
+        if sum.saturating_add(self.kept) > self.bytes_max {
             self.refused = Some(sum);
             return false;
         }
@@ -55,6 +57,21 @@ impl MemoryMeter {
         self.bytes_peak = self.bytes_peak.max(sum);
         self.granted_last = more;
         true
+    }
+
+    /// Counts `bytes` that are kept for the guest in the place of what was kept before; `false`, and nothing is counted, when that is over the
+    /// limit.
+    pub(super) fn keep(&mut self, bytes: u64) -> bool {
+        let fits = self.bytes.saturating_add(bytes) <= self.bytes_max;
+        if fits {
+            self.kept = bytes;
+        }
+        fits
+    }
+
+    /// What the guest has and what is kept for it may take together, and what the guest has.
+    pub(super) fn bytes_max_and_used(&self) -> (u64, u64) {
+        (self.bytes_max, self.bytes)
     }
 
     fn take_back(&mut self) {
@@ -99,6 +116,19 @@ mod tests {
         assert_eq!(meter.refused(), None);
         assert!(!meter.memory_growing(40, 41, None).unwrap());
         assert_eq!((meter.refused(), meter.bytes_peak()), (Some(181), 180));
+    }
+
+    /// B38: what is kept for a guest is part of its memory.
+    #[test]
+    fn what_is_kept_counts_until_it_is_replaced() {
+        let mut meter = MemoryMeter::new(100);
+        assert!(meter.memory_growing(0, 60, None).unwrap());
+        assert!(!meter.keep(41));
+        assert!(meter.keep(40));
+        assert!(!meter.memory_growing(60, 61, None).unwrap());
+        assert!(meter.keep(10));
+        assert!(meter.memory_growing(60, 90, None).unwrap());
+        assert_eq!(meter.bytes_peak(), 90);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The world `task` of `guest-sdk/wit/task.wit`: what a task component exports and what it can import.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use wasmill_protocol::limits::INLINE_BYTES_MAX;
 use wasmill_protocol::message::Progress;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, Lower, WasmList, WasmStr};
@@ -162,13 +165,27 @@ async fn checkpoint_save(
         return Ok(Err(format!("the state has {} bytes, the limit of a checkpoint is {bytes_max}", state.len())));
     }
     charge(&mut store, state.len())?;
+    if !store.data_mut().memory.keep(state.len() as u64) {
+        let (bytes_max, used) = store.data().memory.bytes_max_and_used();
+        return Ok(Err(format!(
+            "the state has {} bytes, which count as memory of the task: with the {used} that it has they are over its limit of {bytes_max}",
+            state.len()
+        )));
+    }
+    // The one before goes first: never are there two.
+    store.data_mut().reports.checkpoint = None;
     let data = Bytes::copy_from_slice(state.as_le_slice(&store));
+    let large = data.len() as u64 > INLINE_BYTES_MAX;
     let (reporter, message) = {
         let guest = store.data_mut();
         (guest.reporter(), guest.save_checkpoint(data))
     };
     // The only way to fail is that nobody listens any more, and then nobody runs the task again from here.
-    let _ = reporter.send(message).await;
+    if reporter.send(message).await.is_ok() && large {
+        // Within the wall time of the guest that wants it, and nobody else's.
+        let control = Arc::clone(&store.data().control);
+        control.until_taken().await;
+    }
     Ok(Ok(()))
 }
 

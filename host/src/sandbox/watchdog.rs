@@ -57,6 +57,13 @@ impl Running {
         control.inspect(|control| control.stop(Cause::Asked)).is_some()
     }
 
+    /// Lets an attempt go on that has waited for its checkpoint to be stored, if it is there.
+    pub(super) fn take(&self, id: AttemptId) {
+        if let Some(control) = self.lock().get(&id) {
+            control.take();
+        }
+    }
+
     /// Stops all attempts.
     pub(super) fn stop_all(&self) {
         self.lock().values().for_each(|control| control.stop(Cause::Asked));

@@ -7,4 +7,5 @@ mod known;
 mod lease;
 mod life;
 mod shutdown;
+mod unready;
 mod world;

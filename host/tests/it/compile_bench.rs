@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use wasm_encoder as wasm;
-use wasmill_host::compile::{CompileProgram, Compiler, CompilerConfig, InspectError, ModuleCache, ModuleCacheConfig};
+use wasmill_host::compile::{
+    CompileProgram, Compiler, CompilerConfig, InspectError, ModuleCache, ModuleCacheConfig, Payer,
+};
 use wasmill_host::engine::{Engines, Instances};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::{Digest, TenantName};
@@ -33,6 +35,10 @@ pub(crate) fn script(text: &str) -> CompileProgram {
 
 pub(crate) fn tenant(name: &str) -> TenantName {
     name.parse().unwrap()
+}
+
+pub(crate) fn payer(name: &str) -> Payer {
+    Payer::new(tenant(name))
 }
 
 impl Bench {
@@ -74,7 +80,7 @@ impl Bench {
 
     pub(crate) async fn push(&self, name: &str, bytes: &[u8]) -> Result<ModuleInfo, InspectError> {
         let (path, digest) = self.store(bytes);
-        self.compiler.inspect(&tenant(name), &path, digest, bytes.len() as u64).await
+        self.compiler.inspect(&payer(name), &path, digest, bytes.len() as u64).await
     }
 
     /// All artifacts on disk.

@@ -4,13 +4,16 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
-use wasmill_host::compile::{InspectError, ModuleCache, ModuleCacheConfig};
+use wasmill_host::agent::{Readiness, Wanted};
+use wasmill_host::compile::{CompileBudget, InspectError, ModuleCache, ModuleCacheConfig, Payer};
 use wasmill_host::engine::{Engines, Instances, Profile};
 use wasmill_host::sandbox::{Artifacts, LoadError, LoadedModule};
+use wasmill_protocol::Digest;
 
-use crate::compile_bench::{Bench, command, files, rejected, script, tenant};
+use crate::compile_bench::{Bench, command, files, payer, rejected, script};
 use crate::compile_check::TASK;
 
 async fn load(
@@ -30,7 +33,7 @@ async fn an_upload_is_loaded_without_compiling_again() {
     let module = wat::parse_str(TASK).unwrap();
     let (path, digest) = bench.store(&module);
     assert!(cache.cached(digest, Profile::Plain).is_none());
-    let info = cache.inspect(&tenant("a"), &path, digest, module.len() as u64).await.unwrap();
+    let info = cache.inspect(&payer("a"), &path, digest, module.len() as u64).await.unwrap();
     assert_eq!(info.digest, digest);
     assert!(cache.cached(digest, Profile::Plain).is_some());
     assert_eq!(cache.modules(), [digest]);
@@ -54,6 +57,43 @@ async fn every_profile_is_compiled_when_it_is_needed() {
     }
     assert_eq!(bench.compiler.stats().compiles, 4);
     assert_eq!((cache.modules().len(), bench.artifacts().len()), (1, 4));
+}
+
+fn wanted(name: &str, path: &Path, module: Digest) -> Wanted {
+    Wanted { module, profile: Profile::Metered, path: path.to_owned(), payer: payer(name) }
+}
+
+/// B38, D03: attempts wait until their tenant's budget allows to compile for them, and for no other tenant's.
+#[tokio::test]
+async fn compiling_for_attempts_is_paid_by_their_tenant() {
+    let bench = Bench::with(|config| config.budget = CompileBudget { burst: Duration::ZERO, ms_per_s: 0 });
+    let cache = bench.cache();
+    let (path, digest) = bench.store(&command(1));
+    let free =
+        |name: &str| Wanted { payer: Payer { ms_per_s: Some(1_000), ..payer(name) }, ..wanted(name, &path, digest) };
+    let mut greedy = cache.make_ready(wanted("greedy", &path, digest));
+    assert!(futures::poll!(&mut greedy).is_pending());
+    let made = cache.make_ready(free("other")).await;
+    assert!(made.result.is_ok() && made.compile_us > 0, "{made:?}");
+    assert!(cache.is_ready(digest, Profile::Metered) && !cache.is_ready(digest, Profile::Plain));
+    let usage = bench.compiler.usage();
+    assert_eq!((usage.len(), usage[0].0.as_str(), usage[0].1.cpu_us), (1, "other", made.compile_us));
+    // Now it is there for everybody who has the module, at no cost.
+    let made = greedy.await;
+    assert!(made.result.is_ok() && made.compile_us == 0, "{made:?}");
+    assert_eq!(bench.compiler.stats().compiles, 1);
+}
+
+/// What is compiled for several attempts at once is told of the first.
+#[tokio::test]
+async fn a_compilation_is_counted_once() {
+    let bench = Bench::new();
+    let cache = bench.cache();
+    let (path, digest) = bench.store(&command(1));
+    let made = join_all((0..5).map(|_| cache.make_ready(wanted("a", &path, digest)))).await;
+    let spent: Vec<bool> = made.iter().map(|made| made.compile_us > 0).collect();
+    assert_eq!((spent, bench.compiler.stats().compiles), (vec![true, false, false, false, false], 1));
+    assert_eq!(bench.compiler.usage()[0].1.cpu_us, made[0].compile_us);
 }
 
 #[tokio::test]
@@ -92,7 +132,7 @@ async fn a_module_that_does_not_fit_the_pool_is_refused_at_upload() {
     let bench = Bench::new();
     let cache = bench.cache();
     let (path, digest) = bench.store(&module);
-    let message = rejected(cache.inspect(&tenant("a"), &path, digest, module.len() as u64).await);
+    let message = rejected(cache.inspect(&payer("a"), &path, digest, module.len() as u64).await);
     assert!(message.contains("does not fit into the sandbox"), "{message}");
     assert!(bench.artifacts().is_empty());
     assert_eq!(rejected(bench.push("b", &module).await), message);

@@ -9,7 +9,7 @@ use futures::future::join_all;
 use wasmill_host::compile::{CompileBudget, CompileProgram, InspectError, SlotLimits};
 use wasmill_protocol::module::ModuleKind;
 
-use crate::compile_bench::{Bench, command, files, laborious, many_functions, rejected, script, tenant};
+use crate::compile_bench::{Bench, command, files, laborious, many_functions, payer, rejected, script, tenant};
 use crate::compile_check::{COMMAND, TASK};
 
 /// Waits until something is so; fails after a long time.
@@ -171,7 +171,7 @@ async fn faults_are_not_the_modules() {
     let bench = Bench::new();
     let (path, digest) = bench.store(&command(1));
     std::fs::write(&path, command(2)).unwrap();
-    match bench.compiler.inspect(&tenant("a"), &path, digest, 10).await {
+    match bench.compiler.inspect(&payer("a"), &path, digest, 10).await {
         Err(InspectError::Fault(fault)) => assert!(fault.to_string().contains("not those that it was stored with")),
         other => panic!("{other:?}"),
     }
@@ -185,7 +185,7 @@ async fn a_bad_module_costs_one_compile_for_everybody() {
     let (path, digest) = bench.store(&module);
     let push = |number: usize| {
         let (compiler, path, bytes) = (&bench.compiler, &path, module.len() as u64);
-        async move { compiler.inspect(&tenant(&format!("t{}", number % 100)), path, digest, bytes).await }
+        async move { compiler.inspect(&payer(&format!("t{}", number % 100)), path, digest, bytes).await }
     };
     let all_at_once = join_all((0..100).map(push)).await;
     for result in all_at_once {
@@ -220,6 +220,7 @@ async fn a_good_module_is_compiled_for_each_tenant() {
 async fn slots_and_lines_are_bounded() {
     let bench = Bench::with(|config| {
         config.program = script("read never");
+        config.small_slots = SlotLimits { running: 0, running_per_tenant: 0, waiting: 0, waiting_per_tenant: 0 };
         config.slots = SlotLimits { running: 2, running_per_tenant: 1, waiting: 3, waiting_per_tenant: 1 };
     });
     let modules: Vec<Vec<u8>> = (0..5).map(command).collect();
@@ -242,6 +243,37 @@ async fn slots_and_lines_are_bounded() {
     assert_eq!(bench.compiler.stats().waiting, 0);
     drop(waiting);
     assert!(matches!(futures::poll!(Box::pin(bench.push("greedy", &modules[4]))), std::task::Poll::Pending));
+}
+
+/// A13, C31: what is small never waits for what is large, whoever sends that.
+#[tokio::test]
+async fn small_modules_pass_large_ones() {
+    let bench = Bench::with(|config| {
+        config.slots = SlotLimits { running: 1, running_per_tenant: 1, waiting: 8, waiting_per_tenant: 8 };
+    });
+    let (large, larger) = (laborious(400), laborious(401));
+    let mut running = Box::pin(bench.push("greedy", &large));
+    let mut waiting = Box::pin(bench.push("other", &larger));
+    assert!(futures::poll!(&mut running).is_pending() && futures::poll!(&mut waiting).is_pending());
+    bench.push("third", &command(1)).await.unwrap();
+    bench.push("greedy", &command(2)).await.unwrap();
+    assert!(futures::poll!(&mut running).is_pending() && futures::poll!(&mut waiting).is_pending());
+}
+
+/// A small module that is laborious gives its slot back, and waits with the large ones. Its tenant pays for both.
+#[tokio::test]
+async fn a_laborious_small_module_holds_no_slot_of_small_ones() {
+    let child = env!("CARGO_BIN_EXE_wasmill-compile");
+    // The real child, but for the one that gets little time. What it reads stays open as long as ours does.
+    let text = format!(
+        r#"read request; case "$request" in *'"cpu_s":1,'*) kill -XCPU $$;; esac
+        exec {child} < <(echo "$request"; exec cat 2>/dev/null)"#
+    );
+    let bench = with_program(CompileProgram { path: "/bin/bash".into(), args: vec!["-c".into(), text.into()] });
+    bench.push("a", &command(1)).await.unwrap();
+    assert_eq!(bench.compiler.stats().compiles, 2);
+    let usage = bench.compiler.usage();
+    assert_eq!((usage[0].1.compiles, usage[0].1.rejected), (2, 0));
 }
 
 /// When nobody waits for the answer any more, the child is killed.
@@ -323,12 +355,12 @@ fn a_child_without_a_request_ends() {
 #[tokio::test]
 async fn compile_time_is_metered_and_bounded() {
     let bench = Bench::with(|config| {
-        config.budget = CompileBudget { burst: Duration::ZERO, refill_divisor: 1_000_000 };
+        config.budget = CompileBudget { burst: Duration::ZERO, ms_per_s: 1 };
     });
     bench.push("greedy", &laborious(5)).await.unwrap();
     rejected(bench.push("other", &wat::parse_str("(module)").unwrap()).await);
     match bench.push("greedy", &command(1)).await {
-        Err(InspectError::Busy { retry_ms }) => assert_eq!(retry_ms, 60_000),
+        Err(InspectError::OverBudget { retry_ms, ms_per_s: 1 }) => assert!(retry_ms > 1_000, "{retry_ms}"),
         other => panic!("{other:?}"),
     }
     let usage = bench.compiler.usage();

@@ -14,9 +14,9 @@ use wasmill_host::channel::{Ended, FromSandbox, StopReason, ToSandbox, Work};
 use wasmill_host::compile::cut_long_instructions;
 use wasmill_host::engine::{Engines, Instances, Profile};
 use wasmill_host::sandbox::{Artifacts, Linkers, LoadError, LoadedModule, Sandbox, SandboxConfig};
-use wasmill_protocol::limits::{KIB, MIB};
+use wasmill_protocol::limits::{INLINE_BYTES_MAX, KIB, MIB};
 use wasmill_protocol::module::ModuleKind;
-use wasmill_protocol::{Attempt, AttemptId, Digest, Limits, Nonce, OutcomeKind};
+use wasmill_protocol::{Attempt, AttemptId, Digest, Limits, Nonce, OutcomeKind, TenantName};
 use wasmtime::Module;
 use wasmtime::component::Component;
 
@@ -93,6 +93,8 @@ pub(crate) struct TestSandbox {
     /// Came out before it was asked for.
     early: VecDeque<FromSandbox>,
     nonce: u64,
+    /// Whether a large checkpoint is said to be taken as soon as it is heard of.
+    pub(crate) takes_checkpoints: bool,
 }
 
 impl TestSandbox {
@@ -100,7 +102,7 @@ impl TestSandbox {
         let engines = Arc::new(Engines::new(Instances::Pooled { guests_max: GUESTS_MAX }));
         let artifacts = Arc::new(InProcess::new(Arc::clone(&engines)));
         let (to, from) = Sandbox::start(config(&engines), Arc::clone(&artifacts) as Arc<dyn Artifacts>).unwrap();
-        Self { artifacts, engines, to, from, early: VecDeque::new(), nonce: 0 }
+        Self { artifacts, engines, to, from, early: VecDeque::new(), nonce: 0, takes_checkpoints: true }
     }
 
     /// Work for a module in the text format, with limits that fit a test.
@@ -109,6 +111,7 @@ impl TestSandbox {
         let bytes = wat::parse_str(wat).unwrap();
         Work {
             id: AttemptId { attempt: Attempt(1), nonce: Nonce(self.nonce), ..AttemptId::default() },
+            tenant: TenantName::default(),
             module: self.artifacts.add(bytes),
             module_path: PathBuf::new(),
             // The sandbox goes by what the module exports.
@@ -148,6 +151,10 @@ impl TestSandbox {
         self.to.send(ToSandbox::Stop(id, StopReason::Cancelled)).await.unwrap();
     }
 
+    pub(crate) async fn take_checkpoint(&self, id: AttemptId) {
+        self.to.send(ToSandbox::CheckpointTaken(id)).await.unwrap();
+    }
+
     /// The next message that `wanted` takes; the others are kept in order.
     pub(crate) async fn wait<T>(&mut self, mut wanted: impl FnMut(FromSandbox) -> Result<T, FromSandbox>) -> T {
         for _ in 0..self.early.len() {
@@ -170,7 +177,15 @@ impl TestSandbox {
 
     async fn receive(&mut self) -> FromSandbox {
         let message = tokio::time::timeout(PATIENCE, self.from.recv()).await.expect("the message never came");
-        message.expect("the sandbox is gone")
+        let message = message.expect("the sandbox is gone");
+        // As the agent does when it is stored.
+        if let FromSandbox::Checkpoint { id, data, .. } = &message
+            && data.len() as u64 > INLINE_BYTES_MAX
+            && self.takes_checkpoints
+        {
+            self.to.send(ToSandbox::CheckpointTaken(*id)).await.unwrap();
+        }
+        message
     }
 
     /// The CPU time of the next message about the load. What else comes until then is kept.

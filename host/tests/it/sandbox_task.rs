@@ -1,7 +1,7 @@
 //! Task components: argument and return value, how they fail, and what they can ask of the host.
 
 use bytes::Bytes;
-use wasmill_host::channel::FromSandbox;
+use wasmill_host::channel::{FromSandbox, Work};
 use wasmill_protocol::message::Progress;
 use wasmill_protocol::{OutcomeKind, TrapCode};
 
@@ -106,6 +106,61 @@ async fn the_host_answers_a_task() {
     assert!(f64_at(56) < 1_000_000.0 && f64_at(56) > 0.0);
     assert_eq!(answers[64], 0, "the checkpoint was taken");
     assert_eq!((answers[80], u32_at(88)), (1, 5), "the checkpoint is there");
+}
+
+/// Saves what it is given until that is refused, and returns the number of times.
+const SAVE_AND_SAVE: &str = r#"
+    (local $n i32)
+    (loop $again
+        (call $checkpoint-save (local.get $input) (local.get $length) (i32.const 128))
+        (local.set $n (i32.add (local.get $n) (i32.const 1)))
+        (br_if $again (i32.eqz (i32.load8_u (i32.const 128)))))
+    (i32.store (i32.const 256) (local.get $n))
+    (call $ok (i32.const 256) (i32.const 4))"#;
+
+/// B38: a large checkpoint holds up the guest that saves it, until it is stored, and is stopped with it.
+#[tokio::test]
+async fn a_large_checkpoint_is_waited_for_by_its_guest() {
+    let mut sandbox = TestSandbox::start();
+    sandbox.takes_checkpoints = false;
+    let mut work = sandbox.work(&task(HOST_IMPORTS, "", SAVE_AND_SAVE));
+    work.input = vec![b'x'; 40_000].into();
+    work.checkpoint_bytes_max = 100_000;
+    let id = work.id;
+    sandbox.start_work(work).await;
+    for expected in 1..=3 {
+        let number = sandbox
+            .wait(|message| match message {
+                FromSandbox::Checkpoint { number, .. } => Ok(number),
+                other => Err(other),
+            })
+            .await;
+        assert_eq!(number, expected);
+        if expected < 3 {
+            sandbox.take_checkpoint(id).await;
+        }
+    }
+    sandbox.stop(id).await;
+    let ended = sandbox.ended(id).await;
+    assert_kind(&ended, OutcomeKind::Cancelled);
+    // It waited, so there is no fourth.
+    let rest = sandbox.close().await;
+    assert!(!rest.iter().any(|said| matches!(said, FromSandbox::Checkpoint { .. })), "{rest:?}");
+}
+
+/// B38: what is kept of a checkpoint is memory of the task.
+#[tokio::test]
+async fn a_checkpoint_counts_as_memory() {
+    let mut sandbox = TestSandbox::start();
+    let mut work = sandbox.work(&task(HOST_IMPORTS, "", SAVE_AND_SAVE));
+    work.input = vec![b'x'; 40_000].into();
+    work.checkpoint_bytes_max = 100_000;
+    let refused = sandbox.again(&Work { checkpoint_bytes_max: 10, ..work.clone() });
+    let used = sandbox.run(refused).await.usage.memory_peak_bytes;
+    work.limits.memory_bytes = used + 39_999;
+    let ended = sandbox.run(work).await;
+    assert_kind(&ended, OutcomeKind::Succeeded);
+    assert_eq!((&ended.output[..], ended.usage.memory_peak_bytes), (&1_u32.to_le_bytes()[..], used));
 }
 
 #[tokio::test]

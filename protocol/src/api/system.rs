@@ -32,8 +32,10 @@ pub struct HostDoc {
     pub slots_used: u32,
     /// Slots without one.
     pub slots_free: u32,
-    /// Attempts placed on the host: running, and waiting there for a slot.
+    /// Attempts placed on the host: running, waiting there for a slot, and unready.
     pub attempts: u32,
+    /// Of those, attempts that wait until their module is compiled or loaded; they take no slot.
+    pub unready: u32,
     /// CPU in use by guests, thousandths of one core.
     pub load_millicores: u32,
     /// Compiled modules in its cache.

@@ -165,6 +165,10 @@ pub struct UsageDoc {
     pub queue_us: u64,
     /// Microseconds from started to ended.
     pub run_us: u64,
+    /// CPU time in microseconds of compiling the module, when it had to be compiled for this attempt; it is in the tenant's
+    /// `compile_ms_per_s` and in no limit of the task.
+    #[serde(default)]
+    pub compile_us: u64,
     /// Bytes of the payload.
     pub input_bytes: u64,
     /// Bytes of the result.
@@ -179,6 +183,7 @@ impl From<&Usage> for UsageDoc {
             memory_peak_bytes: usage.memory_peak_bytes,
             queue_us: usage.queue_us,
             run_us: usage.run_us,
+            compile_us: usage.compile_us,
             input_bytes: usage.input_bytes,
             output_bytes: usage.output_bytes,
         }

@@ -77,6 +77,10 @@ pub struct QuotasChange {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
     #[serde(default, deserialize_with = "number::nullable", skip_serializing_if = "Option::is_none")]
     pub module_bytes: Option<Option<u64>>,
+    /// CPU time for compiling its modules, in milliseconds for each second; `null` is the default, 100 and ten minutes at once.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
+    #[serde(default, deserialize_with = "number::nullable", skip_serializing_if = "Option::is_none")]
+    pub compile_ms_per_s: Option<Option<u64>>,
 }
 
 impl QuotasChange {
@@ -88,6 +92,7 @@ impl QuotasChange {
             memory_bytes: self.memory_bytes.unwrap_or(quotas.memory_bytes),
             modules: self.modules.unwrap_or(quotas.modules),
             module_bytes: self.module_bytes.unwrap_or(quotas.module_bytes),
+            compile_ms_per_s: self.compile_ms_per_s.unwrap_or(quotas.compile_ms_per_s),
         }
     }
 }

@@ -90,6 +90,8 @@ pub struct LeaderOverview {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostSeen {
+    /// Of the attempts, those that wait until their module is compiled or loaded.
+    pub unready: u32,
     /// What it registered with.
     pub info: HostInfo,
     /// Whether this leader has heard it; if not, what follows is not known and 0.

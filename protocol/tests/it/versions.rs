@@ -16,7 +16,7 @@ use wasmill_protocol::snapshot::{
 use wasmill_protocol::tenant::Token;
 use wasmill_protocol::{
     Attempt, AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, OutcomeKind, Payload, TaskId,
-    TaskSpec, Term, Timestamp, TraceParent, Usage,
+    TaskSpec, TenantName, Term, Timestamp, TraceParent, Usage,
 };
 
 /// Something that a newer version might write: all fields of today, and one that today's reader has never heard of.
@@ -68,10 +68,13 @@ fn what_is_stored_and_sent_survives_one_version_in_both_directions() {
     check(&Usage { fuel: Some(1), cpu_us: 2, cached: true, ..Usage::default() });
     check(&ToHost { term: Term(1), cancel: vec![attempt()], ..ToHost::default() });
     check(&Assignment { id: attempt(), spec: Arc::new(spec()), tenant_since: Timestamp(3), ..Assignment::default() });
+    check(&Assignment { id: attempt(), compile_ms_per_s: Some(5), ..Assignment::default() });
+    check(&Usage { compile_us: 7, ..Usage::default() });
     check(&ReportAck { term: Term(7) });
     check(&HostAck { term_seen: Some(Term(4)), refused: vec![attempt()] });
     check(&FromHost { host: HostId::from("a"), incarnation: Incarnation(1), reports: vec![ended] });
     check(&Heartbeat { host: HostId::from("a"), number: 9, partial: true, ..Heartbeat::default() });
+    check(&Heartbeat { unready: 3, sated: vec![TenantName::default()], ..Heartbeat::default() });
     check(&HostInfo { cores: 2, ..HostInfo::default() });
 }
 

@@ -113,6 +113,8 @@ pub struct HostView {
     pub state: &'static str,
     /// Attempts that the core has placed on it.
     pub attempts: u32,
+    /// Of those, attempts that wait until their module is compiled or loaded.
+    pub unready: u32,
     /// When it was last heard of.
     pub last_seen: wasmill_protocol::Timestamp,
 }

@@ -139,6 +139,8 @@ pub struct HostRoom {
     pub slots: u32,
     /// Bytes of memory for guests.
     pub memory_bytes: u64,
+    /// Tenants that it takes no more attempts of for now.
+    pub sated: Arc<[TenantName]>,
     /// What it carries.
     pub labels: Arc<Labels>,
     /// CPU in use by guests, thousandths of one core.

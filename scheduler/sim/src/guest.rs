@@ -18,6 +18,8 @@ pub struct Plan {
     pub outcome: OutcomeKind,
     /// It takes its host with it when it ends.
     pub kills_host: bool,
+    /// Microseconds until its module is ready, when it is not from the start.
+    pub unready_us: Option<u64>,
 }
 
 /// The byte of a payload that marks a deadly task.
@@ -44,7 +46,8 @@ impl Plan {
             _ => rng.skewed(8_000_000),
         };
         let checkpoint_us = rng.chance(200).then(|| rng.below(run_us.max(1)));
-        Self { run_us, checkpoint_us, outcome, kills_host }
+        let unready_us = rng.chance(100).then(|| rng.skewed(20_000_000));
+        Self { run_us, checkpoint_us, outcome, kills_host, unready_us }
     }
 }
 

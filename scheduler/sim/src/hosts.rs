@@ -1,6 +1,6 @@
 //! Simulated hosts: the real decisions over simulated guests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wasmill_fabric_core::lease::{KeepAliveNumber, Lease};
@@ -65,6 +65,10 @@ pub struct SimHost {
     pub draining: bool,
     /// Guests that run.
     pub guests: BTreeMap<AttemptId, Guest>,
+    /// Attempts whose module is being compiled.
+    pub readying: BTreeSet<AttemptId>,
+    /// Attempts of this life whose module has been.
+    pub readied: BTreeSet<AttemptId>,
     /// Attempts that this life has run.
     pub ran: BTreeMap<AttemptId, u32>,
     /// The time for which the next tick is on the agenda.
@@ -132,6 +136,8 @@ impl SimHost {
             lease_lost: false,
             draining: false,
             guests: BTreeMap::new(),
+            readying: BTreeSet::new(),
+            readied: BTreeSet::new(),
             ran: BTreeMap::new(),
             tick_at: None,
             slots: u32::try_from(slots).unwrap_or(1).max(1),
@@ -147,6 +153,8 @@ impl SimHost {
         self.paused_until = Timestamp(0);
         self.core = None;
         self.guests.clear();
+        self.readying.clear();
+        self.readied.clear();
         self.ran.clear();
         self.batches.clear();
         self.senders.clear();

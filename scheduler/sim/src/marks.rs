@@ -18,6 +18,8 @@ pub enum Mark {
     TaskQuarantined,
     ReportLate,
     CheckpointSaved,
+    AttemptUnready,
+    UnreadyGivenUp,
     KeyRepeated,
     KeyConflict,
     KeyCheckStale,
@@ -91,7 +93,7 @@ pub enum Mark {
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 81] = [
+pub const ALL: [Mark; 83] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -104,6 +106,8 @@ pub const ALL: [Mark; 81] = [
     Mark::TaskQuarantined,
     Mark::ReportLate,
     Mark::CheckpointSaved,
+    Mark::AttemptUnready,
+    Mark::UnreadyGivenUp,
     Mark::KeyRepeated,
     Mark::KeyConflict,
     Mark::KeyCheckStale,

@@ -21,6 +21,8 @@ pub enum Plant {
     ReportSwallowed,
     /// A host runs an assignment again that it has run already.
     HostForgetsRecent,
+    /// A host starts a guest although it has said that its module is not ready.
+    UnreadyStarted,
     /// A message for an earlier life of a host is taken by the current one.
     IncarnationIgnored,
     /// A look-up of an idempotency key claims to be newer than it was.
@@ -67,7 +69,7 @@ pub enum Plant {
 
 impl Plant {
     /// All that can be caught on a single machine.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::ReplyBeforeDurable,
         Self::SendBeforeDurable,
         Self::AckBeforeDurable,
@@ -77,6 +79,7 @@ impl Plant {
         Self::FinalTwice,
         Self::ReportSwallowed,
         Self::HostForgetsRecent,
+        Self::UnreadyStarted,
         Self::IncarnationIgnored,
         Self::KeyLookupOld,
         Self::CancelAnsweredEarly,

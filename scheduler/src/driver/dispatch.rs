@@ -99,8 +99,10 @@ impl Dispatch {
         for ((id, queue_us), found) in message.assign.into_iter().zip(at_hand) {
             match found {
                 Some((spec, checkpoint)) => {
-                    let tenant_since = directory.tenants.get(&spec.tenant).map_or(Timestamp(0), |(_, since)| *since);
-                    to_host.assign.push(Assignment { id, spec, checkpoint, queue_us, tenant_since });
+                    let owner = directory.tenants.get(&spec.tenant);
+                    let tenant_since = owner.map_or(Timestamp(0), |(_, since)| *since);
+                    let compile_ms_per_s = owner.and_then(|(tenant, _)| tenant.quotas.compile_ms_per_s);
+                    to_host.assign.push(Assignment { id, spec, checkpoint, queue_us, tenant_since, compile_ms_per_s });
                 }
                 None => unknown.push(id),
             }

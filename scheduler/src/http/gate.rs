@@ -30,6 +30,8 @@ pub struct Upload<'a> {
     pub digest: Digest,
     /// How many bytes.
     pub byte_count: u64,
+    /// The tenant's quota of compile time.
+    pub compile_ms_per_s: Option<u64>,
     /// Where they are.
     pub bytes: UploadBytes<'a>,
 }
@@ -52,6 +54,13 @@ pub enum GateError {
     Busy {
         /// When to try again.
         retry_ms: u64,
+    },
+    /// The tenant has used up its compile time.
+    OverBudget {
+        /// When to try again.
+        retry_ms: u64,
+        /// How much of each second it may compile, in milliseconds.
+        ms_per_s: u64,
     },
     /// A fault of ours.
     Fault(String),

@@ -42,7 +42,7 @@ pub(super) async fn hosts(State(app): State<App>, caller: Caller, uri: Uri) -> H
 fn document(view: &HostView) -> HostDoc {
     let info = &view.info;
     let slots = if view.heard { view.slots } else { info.cores };
-    let slots_used = view.attempts.min(slots);
+    let slots_used = view.attempts.saturating_sub(view.unready).min(slots);
     HostDoc {
         id: info.id.to_string(),
         incarnation: info.incarnation.0,
@@ -55,6 +55,7 @@ fn document(view: &HostView) -> HostDoc {
         slots_used,
         slots_free: slots - slots_used,
         attempts: view.attempts,
+        unready: view.unready,
         load_millicores: view.load_millicores,
         modules_cached: view.modules_cached,
         version: info.version.clone(),

@@ -102,6 +102,14 @@ async fn what_cannot_be_run_is_refused_and_not_stored() {
     }
     let busy = server.admin.post_bytes("/v1/modules", b"busy").await;
     assert_eq!((busy.problem().as_str(), busy.header("retry-after")), ("503 compiler_busy", "3"));
+    // D03
+    let over_budget = server.admin.post_bytes("/v1/modules", b"laborious").await;
+    assert_eq!(over_budget.problem(), "429 quota_exceeded compile_ms_per_s");
+    assert_eq!((&over_budget.json()["limit"], over_budget.header("retry-after")), (&serde_json::json!(100), "7"));
+    let quota = serde_json::json!({"quotas": {"compile_ms_per_s": 5}});
+    assert_eq!(server.admin.patch("/v1/tenants/default", &quota).await.status, 200);
+    let over_quota = server.admin.post_bytes("/v1/modules", b"laborious").await;
+    assert_eq!(over_quota.json()["limit"], 5);
     for fault in [&b"fault"[..], b"panic"] {
         let failed = server.admin.post_bytes("/v1/modules", fault).await;
         assert_eq!(failed.code(), "internal");

@@ -98,6 +98,7 @@ impl Recorded {
         let work = Work {
             // The nonce tells attempts of one leader from those of another; no guest sees it.
             id: AttemptId { task: task.id, attempt: Attempt(self.attempt), nonce: Nonce::default() },
+            tenant: task.tenant.clone(),
             module: task.module,
             module_path: std::path::PathBuf::new(),
             kind: described.kind,

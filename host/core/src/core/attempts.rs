@@ -13,8 +13,16 @@ impl HostCore {
         let mut start = Vec::new();
         while let Some((mut waiting, place)) = self.admission.start_next() {
             let queue_us = waiting.queue_us(self.now);
-            let running =
-                Running { place, queue_us, stopping: false, cancelled: false, checkpoint_number: 0, progress: None };
+            let running = Running {
+                place,
+                queue_us,
+                taken: (waiting.taken_at, waiting.assignment.queue_us),
+                compile_us: waiting.compile_us,
+                stopping: false,
+                cancelled: false,
+                checkpoint_number: 0,
+                progress: None,
+            };
             self.prefetch.note_started(self.now.us_since(waiting.taken_at));
             self.counters.started += 1;
             self.held.insert(waiting.assignment.id, Held::Running(running));
@@ -25,17 +33,23 @@ impl HostCore {
     }
 
     pub(super) fn handle_ended(&mut self, ended: Ended) {
-        let Ended { id, outcome, mut usage, output, captured } = ended;
+        let id = ended.id;
         if let Some(place) = self.abandoned.remove(&id) {
             self.admission.release(place);
-            self.load.note_ended(self.now, &usage.spent());
+            self.load.note_ended(self.now, &ended.usage.spent());
             return;
         }
-        let Some(Held::Running(running)) = self.held.get(&id) else { return };
+        let running = match self.held.get(&id) {
+            Some(Held::Running(running)) => running,
+            Some(Held::Unready) => return self.handle_never_ready(ended),
+            Some(Held::Waiting | Held::Ended) | None => return,
+        };
         self.admission.release(running.place);
+        let Ended { outcome, mut usage, output, captured, .. } = ended;
         self.prefetch.note_ended();
         self.load.note_ended(self.now, &usage.spent());
         usage.queue_us = running.queue_us;
+        usage.compile_us = running.compile_us;
         // One that was stopped by us and ended by itself in the same moment has a result like any other.
         let handed_back = running.stopping && !running.cancelled && outcome.kind == OutcomeKind::Cancelled;
         if handed_back {
@@ -74,6 +88,10 @@ impl HostCore {
             self.counters.returned += 1;
             self.end(Report::Returned { id: waiting.assignment.id });
         }
+        for id in self.give_up_unready() {
+            self.counters.returned += 1;
+            self.end(Report::Returned { id });
+        }
     }
 
     /// Stops what still runs when the grace of a drain is over.
@@ -98,6 +116,7 @@ impl HostCore {
             return;
         }
         self.admission.remove_all();
+        self.give_up_unready();
         self.outbox.clear();
         for (id, held) in std::mem::take(&mut self.held) {
             self.recent.insert(id);

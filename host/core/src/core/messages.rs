@@ -66,7 +66,7 @@ impl HostCore {
         }
         self.counters.taken += 1;
         self.held.insert(id, Held::Waiting);
-        self.admission.push(Waiting { assignment, taken_at: self.now });
+        self.admission.push(Waiting { assignment, taken_at: self.now, compile_us: 0 });
         None
     }
 
@@ -79,6 +79,10 @@ impl HostCore {
                 let (output, captured) = (Payload::Empty, Payload::Empty);
                 self.counters.ended += 1;
                 self.end(Report::Ended { id, outcome, usage, output, captured });
+            }
+            Some(Held::Unready) => {
+                self.give_up.push(id);
+                self.end_unready(id, OutcomeKind::Cancelled, "cancelled before it started");
             }
             Some(Held::Running(running)) => {
                 running.cancelled = true;

@@ -28,6 +28,15 @@ enum Op {
     Checkpoint {
         which: usize,
     },
+    /// A started attempt turns out to be unready.
+    Unready {
+        which: usize,
+    },
+    /// An unready one is ready, or never will be.
+    Readied {
+        which: usize,
+        fails: bool,
+    },
     /// The leader gets a batch; its answer arrives, or the host hears of a failure, or of nothing yet.
     Deliver {
         which: usize,
@@ -52,6 +61,8 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (any::<usize>(), prop_oneof![Just(OutcomeKind::Succeeded), Just(OutcomeKind::Cancelled)])
             .prop_map(|(which, kind)| Op::End { which, kind }),
         3 => any::<usize>().prop_map(|which| Op::Checkpoint { which }),
+        6 => any::<usize>().prop_map(|which| Op::Unready { which }),
+        6 => (any::<usize>(), prop::bool::weighted(0.2)).prop_map(|(which, fails)| Op::Readied { which, fails }),
         8 => (any::<usize>(), prop_oneof![Just(Some(true)), Just(Some(false)), Just(None)])
             .prop_map(|(which, answer)| Op::Deliver { which, answer }),
         3 => any::<usize>().prop_map(|which| Op::Fail { which }),
@@ -71,6 +82,8 @@ struct Model {
     accepted: BTreeSet<AttemptId>,
     started: BTreeSet<AttemptId>,
     in_sandbox: BTreeMap<AttemptId, u32>,
+    /// What the shell compiles for.
+    unready: BTreeSet<AttemptId>,
     in_flight: Vec<Batch>,
     /// What the leader made of each attempt: the number of its newest checkpoint, and its end.
     heard: BTreeMap<AttemptId, (u32, Option<Report>)>,
@@ -88,6 +101,7 @@ impl Model {
             accepted: BTreeSet::new(),
             started: BTreeSet::new(),
             in_sandbox: BTreeMap::new(),
+            unready: BTreeSet::new(),
             in_flight: Vec::new(),
             heard: BTreeMap::new(),
             abandoned: BTreeSet::new(),
@@ -115,6 +129,26 @@ impl Model {
                 *number += 1;
                 let number = *number;
                 self.world.checkpoint(id.nonce.0, number);
+            }
+            Op::Unready { which } => {
+                // Found out before the guest does anything.
+                let fresh: Vec<_> =
+                    self.in_sandbox.iter().filter(|(_, saved)| **saved == 0).map(|(id, _)| *id).collect();
+                let Some(id) = nth(fresh.iter(), *which) else { return };
+                self.in_sandbox.remove(&id);
+                self.started.remove(&id);
+                self.unready.insert(id);
+                let memory_bytes = self.memory_bytes[&id];
+                self.world.step(Input::Unready(Box::new(assignment(id.nonce.0, memory_bytes))));
+            }
+            Op::Readied { which, fails } => {
+                let Some(id) = nth(self.unready.iter(), *which) else { return };
+                self.unready.remove(&id);
+                if *fails {
+                    self.world.step(Input::Ended(ended(id, OutcomeKind::ModuleInvalid)));
+                } else {
+                    self.world.readied(id.nonce.0, 7);
+                }
             }
             Op::Deliver { which, answer } => self.deliver(*which, *answer),
             Op::Fail { which } => {
@@ -181,7 +215,7 @@ impl Model {
 
     /// Does what the host wants, and checks what always holds.
     fn settle(&mut self, assigned: Option<AttemptId>) {
-        let Ready { acks, start, stop, batches, heartbeat, .. } = self.world.core.take_ready();
+        let Ready { acks, start, give_up, stop, batches, heartbeat, .. } = self.world.core.take_ready();
         let refused = acks.iter().any(|(_, ack)| !ack.refused.is_empty());
         if let Some(id) = assigned {
             let known = self.accepted.contains(&id) || self.abandoned.contains(&id);
@@ -194,6 +228,9 @@ impl Model {
             assert!(self.accepted.contains(&assignment.id), "started without having been taken");
             assert!(self.started.insert(assignment.id), "started twice");
             self.in_sandbox.insert(assignment.id, 0);
+        }
+        for id in give_up {
+            assert!(self.unready.remove(&id), "nobody compiles for {id:?}");
         }
         for (id, reason) in stop {
             assert!(matches!(reason, StopReason::Cancelled | StopReason::Drained));
@@ -221,6 +258,7 @@ impl Model {
             let over = self.heard.get(id).is_some_and(|(_, end)| end.is_some());
             assert!(over || core.holds(*id), "an attempt was lost");
         }
+        assert_eq!(core.unready(), self.unready.len(), "the shell compiles for those that the core waits for");
         if core.waiting() > 0 && core.running() == 0 {
             panic!("something waits although everything is free");
         }
@@ -229,15 +267,19 @@ impl Model {
     /// No more faults: everything that was taken ends and is heard of.
     fn heal(&mut self) {
         for _ in 0..10_000 {
-            let idle = self.in_sandbox.is_empty() && self.in_flight.is_empty() && self.world.core.waiting() == 0;
+            let idle = self.in_sandbox.is_empty()
+                && self.unready.is_empty()
+                && self.in_flight.is_empty()
+                && self.world.core.waiting() == 0;
             if idle && self.world.core.next_timeout().is_none_or(|at| at > self.world.now.plus_ms(5_000)) {
                 break;
             }
             self.apply(&Op::Deliver { which: 0, answer: Some(true) });
+            self.apply(&Op::Readied { which: 0, fails: false });
             self.apply(&Op::End { which: 0, kind: OutcomeKind::Succeeded });
             self.apply(&Op::Pass { ms: 100 });
             let left = self.accepted.iter().any(|id| self.world.core.holds(*id));
-            if !left && self.in_sandbox.is_empty() {
+            if !left && self.in_sandbox.is_empty() && self.unready.is_empty() {
                 break;
             }
         }

@@ -8,4 +8,5 @@ mod lease;
 mod manifest;
 mod messages;
 mod reports;
+mod unready;
 mod world;

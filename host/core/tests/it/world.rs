@@ -82,6 +82,15 @@ impl World {
         self.step(Input::Ended(ended(id(number), kind)))
     }
 
+    /// The module of an attempt that was started is not there.
+    pub(crate) fn unready(&mut self, number: u64) -> &mut Self {
+        self.step(Input::Unready(Box::new(assignment(number, 10))))
+    }
+
+    pub(crate) fn readied(&mut self, number: u64, compile_us: u64) -> &mut Self {
+        self.step(Input::Readied { id: id(number), compile_us })
+    }
+
     pub(crate) fn checkpoint(&mut self, of: u64, number: u32) -> &mut Self {
         self.step(Input::Checkpoint { id: id(of), number, data: Payload::inline(vec![number as u8].into()) })
     }
@@ -139,6 +148,9 @@ pub(crate) fn show(ready: &Ready) -> String {
     for assignment in &ready.start {
         writeln!(text, "start{}", names(&[assignment.id])).unwrap();
     }
+    for id in &ready.give_up {
+        writeln!(text, "give up{}", names(&[*id])).unwrap();
+    }
     for (id, reason) in &ready.stop {
         writeln!(text, "stop{} {reason:?}", names(&[*id])).unwrap();
     }
@@ -151,7 +163,9 @@ pub(crate) fn show(ready: &Ready) -> String {
     if let Some(beat) = &ready.heartbeat {
         let draining = if beat.draining { " draining" } else { "" };
         let attempts = names(&beat.attempts);
-        writeln!(text, "heartbeat with credit {}{draining} holds{attempts}", beat.credit).unwrap();
+        let unready = if beat.unready > 0 { format!(", {} unready", beat.unready) } else { String::new() };
+        let sated = beat.sated.iter().fold(String::new(), |text, tenant| text + ", sated " + tenant.as_str());
+        writeln!(text, "heartbeat with credit {}{draining} holds{attempts}{unready}{sated}", beat.credit).unwrap();
         for (id, progress) in &beat.progress {
             writeln!(text, "  progress{} {}/{}", names(&[*id]), progress.done, progress.total).unwrap();
         }
@@ -166,7 +180,9 @@ fn show_report(report: &Report) -> String {
     let name = names(&[report.id()]);
     match report {
         Report::Ended { outcome, usage, .. } => {
-            format!("ended{name} {} after {} us in queues", outcome.kind.as_str(), usage.queue_us)
+            let compiled =
+                if usage.compile_us > 0 { format!(", compiled {} us", usage.compile_us) } else { String::new() };
+            format!("ended{name} {} after {} us in queues{compiled}", outcome.kind.as_str(), usage.queue_us)
         }
         Report::Checkpoint { number, .. } => format!("checkpoint{name} number {number}"),
         Report::Returned { .. } => format!("returned{name}"),

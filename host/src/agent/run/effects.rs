@@ -12,6 +12,8 @@ use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, Usage};
 
 use super::{Agent, Done};
 use crate::channel::{self, FromSandbox, ToSandbox};
+use crate::compile::Payer;
+use crate::engine::Profile;
 use crate::trace;
 
 impl Agent {
@@ -19,7 +21,7 @@ impl Agent {
     pub(super) fn settle(&mut self) -> bool {
         self.step(Input::Tick);
         loop {
-            let Ready { acks, start, stop, batches, heartbeat, drained } = self.core.take_ready();
+            let Ready { acks, start, give_up, stop, batches, heartbeat, drained } = self.core.take_ready();
             let nothing_left = start.is_empty() && stop.is_empty();
             for (ReplyTo(index), ack) in acks {
                 let responder = usize::try_from(index).ok().and_then(|index| self.responders.get_mut(index)?.take());
@@ -29,6 +31,11 @@ impl Agent {
             }
             self.responders.clear();
             start.into_iter().for_each(|assignment| self.start(assignment));
+            for id in give_up {
+                if let Some(readying) = self.readying.remove(&id) {
+                    readying.abort();
+                }
+            }
             stop.into_iter().for_each(|(id, reason)| self.stop(id, reason));
             batches.into_iter().for_each(|batch| self.report(batch));
             if let Some(heartbeat) = heartbeat.filter(|_| !self.publishing) {
@@ -56,6 +63,10 @@ impl Agent {
             tracing::debug!(task = %assignment.id.task, "the result is known already");
             return self.hear_sandbox(FromSandbox::Ended(Box::new(ended)));
         }
+        let profile = Profile::of(&assignment.spec.limits, assignment.spec.seed_of(assignment.id.task));
+        if !self.readiness.is_ready(assignment.spec.module, profile) {
+            return self.make_ready(assignment, profile);
+        }
         match self.preparation.at_once(assignment) {
             Ok(work) => self.outgoing.push_back(ToSandbox::Start(work)),
             Err(assignment) => {
@@ -65,6 +76,18 @@ impl Agent {
                 self.fetching.insert(id, handle);
             }
         }
+    }
+
+    /// The attempt gives its place back until its module is ready.
+    fn make_ready(&mut self, assignment: Assignment, profile: Profile) {
+        let id = assignment.id;
+        self.known.forget(id);
+        let payer = Payer { tenant: assignment.spec.tenant.clone(), ms_per_s: assignment.compile_ms_per_s };
+        let ready =
+            self.preparation.clone().make_ready(Arc::clone(&self.readiness), assignment.spec.module, profile, payer);
+        let handle = self.doing.spawn(async move { Done::Readied(id, ready.await) });
+        self.readying.insert(id, handle);
+        self.step(Input::Unready(Box::new(assignment)));
     }
 
     fn stop(&mut self, id: AttemptId, reason: StopReason) {
@@ -81,10 +104,14 @@ impl Agent {
 
     /// Ends an attempt that never reached the sandbox.
     pub(super) fn end_here(&mut self, id: AttemptId, kind: OutcomeKind, message: &str) {
+        self.end_unstarted(id, Outcome::new(kind, message), 0);
+    }
+
+    pub(super) fn end_unstarted(&mut self, id: AttemptId, outcome: Outcome, compile_us: u64) {
         self.known.forget(id);
-        let outcome = Arc::new(Outcome::new(kind, message));
         let (output, captured) = (Payload::Empty, Payload::Empty);
-        self.step(Input::Ended(Ended { id, outcome, usage: Usage::default(), output, captured }));
+        let usage = Usage { compile_us, ..Usage::default() };
+        self.step(Input::Ended(Ended { id, outcome: Arc::new(outcome), usage, output, captured }));
     }
 
     fn report(&mut self, batch: Batch) {

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use tokio::task::JoinError;
 use wasmill_fabric::Message;
 use wasmill_host_core::{Input, ReplyTo};
-use wasmill_protocol::OutcomeKind;
 use wasmill_protocol::message::{ReportAck, ToHost};
+use wasmill_protocol::{AttemptId, Outcome, OutcomeKind};
 
 use super::{Agent, Done};
-use crate::agent::results::{Next, store};
+use crate::agent::readiness::Made;
+use crate::agent::results::{Next, Stored, store};
 use crate::agent::{AgentError, GIVE_UP_MS, join};
 use crate::channel::{FromSandbox, ToSandbox};
+use crate::sandbox::LoadError;
+use crate::slots::Lane;
 
 impl Agent {
     pub(super) fn hear_leader(&mut self, message: Message) {
@@ -41,10 +44,12 @@ impl Agent {
         match next {
             Next::Hear(input) => self.step(input),
             Next::Wait => {}
-            Next::Store(id, said) => {
+            Next::Store(id, tenant, said) => {
                 let (stores, blobs) = (Arc::clone(&self.stores), Arc::clone(&self.blobs));
                 self.doing.spawn(async move {
-                    let Ok(_permit) = stores.acquire().await else { unreachable!("nobody closes the semaphore") };
+                    let Ok(_permit) = stores.acquire(Lane::Tenant(tenant)).await else {
+                        unreachable!("lines are endless")
+                    };
                     Done::Stored(id, store(blobs, said).await)
                 });
             }
@@ -67,9 +72,19 @@ impl Agent {
                     }
                 }
             }
-            Ok(Done::Stored(id, input)) => {
-                if let Some(input) = input {
-                    self.step(input);
+            Ok(Done::Readied(id, made)) => {
+                // One that was given up in the meantime has ended already.
+                if self.readying.remove(&id).is_some() {
+                    self.hear_made(id, made);
+                }
+            }
+            Ok(Done::Stored(id, stored)) => {
+                match stored {
+                    Stored::Ended(input) => self.step(input),
+                    Stored::Checkpoint(input) => {
+                        self.outgoing.push_back(ToSandbox::CheckpointTaken(id));
+                        input.into_iter().for_each(|input| self.step(input));
+                    }
                 }
                 self.results.stored(id).into_iter().for_each(|next| self.go_on(next));
             }
@@ -89,6 +104,21 @@ impl Agent {
             },
         }
         Ok(())
+    }
+
+    fn hear_made(&mut self, id: AttemptId, made: Made) {
+        let Made { compile_us, result } = made;
+        let (kind, message) = match result {
+            Ok(()) => return self.step(Input::Readied { id, compile_us }),
+            Err(LoadError::Invalid(message)) => (OutcomeKind::ModuleInvalid, message),
+            Err(LoadError::Fault(message)) => {
+                tracing::warn!(task = %id.task, "{message}");
+                (OutcomeKind::HostFault, message)
+            }
+        };
+        let mut outcome = Outcome::new(kind, message);
+        outcome.clip();
+        self.end_unstarted(id, outcome, compile_us);
     }
 
     /// The bus has ended our subscription, for instance because we were too slow: what was in it is lost, and sent again.

@@ -20,6 +20,8 @@ struct Remote {
     blobs: Arc<dyn Blobs>,
     /// To read this one never ends.
     stuck: Option<Digest>,
+    /// To store this many bytes never ends.
+    stuck_bytes: Option<usize>,
     /// There is no space for results, which are all sevens.
     full: bool,
 }
@@ -30,6 +32,9 @@ impl Blobs for Remote {
     }
 
     fn put(&self, bytes: Bytes) -> BoxFuture<'_, Result<BlobStat, BlobError>> {
+        if self.stuck_bytes == Some(bytes.len()) {
+            return pending().boxed();
+        }
         if self.full && bytes.starts_with(&[7]) {
             let refused = BlobError::NoSpace { action: "store a blob".into() };
             return async { Err(refused) }.boxed();
@@ -64,7 +69,7 @@ impl Blobs for Remote {
 
 fn remote(stuck: Option<Digest>) -> Setup {
     let mut setup = Setup::new();
-    setup.blobs = Arc::new(Remote { blobs: Arc::clone(&setup.blobs), stuck, full: false });
+    setup.blobs = Arc::new(Remote { blobs: Arc::clone(&setup.blobs), stuck, stuck_bytes: None, full: false });
     setup
 }
 
@@ -148,7 +153,7 @@ async fn a_missing_or_damaged_blob_is_our_fault() {
 #[tokio::test]
 async fn f26_what_cannot_be_stored_is_our_fault_and_frees_its_slot() {
     let mut setup = Setup { slots: 1, ..Setup::new() };
-    setup.blobs = Arc::new(Remote { blobs: Arc::clone(&setup.blobs), stuck: None, full: true });
+    setup.blobs = Arc::new(Remote { blobs: Arc::clone(&setup.blobs), stuck: None, stuck_bytes: None, full: true });
     let world = setup.start().await;
     let large = INLINE_BYTES_MAX + 1;
     let tasks = [format!("bytes {large}"), format!("capture {large}"), format!("save {large}"), "echo x".to_owned()];
@@ -168,6 +173,34 @@ async fn f26_what_cannot_be_stored_is_our_fault_and_frees_its_slot() {
     world.shut_down().await;
 }
 
+/// B38: what one tenant has to store keeps nobody else waiting, neither what is small nor what is to be stored too.
+#[tokio::test]
+async fn stores_of_one_tenant_leave_room_for_others() {
+    let mut setup = Setup { slots: 32, ..Setup::new() };
+    let blobs = Arc::clone(&setup.blobs);
+    setup.blobs = Arc::new(Remote { blobs, stuck: None, stuck_bytes: Some(40_000), full: false });
+    let world = setup.start().await;
+    let greedy = |number: u64, what: &str| {
+        let assignment = world.assignment(number, what);
+        let spec = TaskSpec { tenant: "greedy".parse().unwrap(), ..TaskSpec::clone(&assignment.spec) };
+        Assignment { spec: Arc::new(spec), ..assignment }
+    };
+    world.assign((1..=20).map(|number| greedy(number, "bytes 40000")).collect()).await;
+    world.until("all have run", |heard| heard.started.len() == 20).await;
+    world.assign(vec![world.assignment(21, "echo x"), world.assignment(22, "bytes 50000")]).await;
+    let heard = world.until("both end", |heard| heard.end(21).is_some() && heard.end(22).is_some()).await;
+    assert_eq!((output(&heard, 22).byte_count(), heard.reports.len()), (50_000, 2));
+}
+
+#[tokio::test]
+async fn a_guest_hears_that_its_large_checkpoint_is_taken() {
+    let world = Setup::new().start().await;
+    world.assign(vec![world.assignment(1, "save 40000"), world.assignment(2, "save 4000")]).await;
+    let heard = world.until("both end", |heard| heard.end(1).is_some() && heard.end(2).is_some()).await;
+    assert_eq!(heard.taken, [id(1)]);
+    world.shut_down().await;
+}
+
 #[tokio::test]
 async fn a_module_is_copied_once_and_found_again_by_the_next_life() {
     let world = remote(None).start().await;
@@ -182,7 +215,8 @@ async fn a_module_is_copied_once_and_found_again_by_the_next_life() {
     let module = world.module;
     let mut setup = world.shut_down().await;
     // The next life cannot fetch it, and need not.
-    setup.blobs = Arc::new(Remote { blobs: Arc::clone(&setup.blobs), stuck: Some(module), full: false });
+    setup.blobs =
+        Arc::new(Remote { blobs: Arc::clone(&setup.blobs), stuck: Some(module), stuck_bytes: None, full: false });
     let world = setup.start().await;
     world.assign(vec![world.assignment(1, "where")]).await;
     world.until("the end of 1", |heard| heard.kind(1) == Some(OutcomeKind::Succeeded)).await;

@@ -5,20 +5,24 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use wasmill_fabric::embedded::Embedded;
 use wasmill_fabric::{Blobs, Bus, Membership};
-use wasmill_host::agent::{Agent, AgentConfig, AgentError, KnownBounds};
+use wasmill_host::agent::{Agent, AgentConfig, AgentError, KnownBounds, Made, Readiness, SandboxEnds, Wanted};
 use wasmill_host::channel::{Ended, FromSandbox, StopReason, ToSandbox, Work};
+use wasmill_host::engine::Profile;
 use wasmill_host::metrics::Metrics;
 use wasmill_metrics::Registry;
 use wasmill_protocol::limits::Caps;
 use wasmill_protocol::message::{
     Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ReportAck, ToHost, subjects,
 };
-use wasmill_protocol::{Attempt, AttemptId, Digest, Nonce, Outcome, OutcomeKind, Payload, TaskSpec, Term, Usage};
+use wasmill_protocol::{
+    Attempt, AttemptId, Digest, Nonce, Outcome, OutcomeKind, Payload, TaskSpec, TenantName, Term, Usage,
+};
 
 /// Longer than anything takes here; only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,6 +38,8 @@ pub(crate) struct Heard {
     /// What the sandbox was asked to start and to stop.
     pub(crate) started: Vec<AttemptId>,
     pub(crate) stopped: Vec<(AttemptId, StopReason)>,
+    /// Whose checkpoints it was told to be taken.
+    pub(crate) taken: Vec<AttemptId>,
 }
 
 impl Heard {
@@ -50,6 +56,20 @@ impl Heard {
     }
 }
 
+/// Every module is there.
+#[derive(Debug)]
+struct AllReady;
+
+impl Readiness for AllReady {
+    fn is_ready(&self, _: Digest, _: Profile) -> bool {
+        true
+    }
+
+    fn make_ready(&self, _: Wanted) -> BoxFuture<'static, Made> {
+        unreachable!("it is ready")
+    }
+}
+
 /// What the test can replace before the host starts.
 pub(crate) struct Setup {
     pub(crate) dir: TempDir,
@@ -59,6 +79,8 @@ pub(crate) struct Setup {
     pub(crate) slots: u32,
     pub(crate) drain_grace_ms: u64,
     pub(crate) channel_capacity: usize,
+    /// Which modules are ready: all, unless the test says otherwise.
+    pub(crate) readiness: Arc<dyn Readiness>,
     /// Requests with reports that the leader leaves without an answer.
     pub(crate) unanswered: usize,
 }
@@ -75,6 +97,7 @@ impl Setup {
             slots: 4,
             drain_grace_ms: AgentConfig::DRAIN_GRACE_MS,
             channel_capacity: 64,
+            readiness: Arc::new(AllReady),
             unanswered: 0,
         }
     }
@@ -108,13 +131,13 @@ impl Setup {
             metrics: Metrics::new(&Registry::new()),
             ready: Some(ready),
         };
+        let ends = SandboxEnds { to: to_sandbox, from: from_sandbox, readiness: Arc::clone(&self.readiness) };
         let agent = tokio::spawn(Agent::run(
             config,
             Arc::clone(&self.membership),
             Arc::clone(&self.bus),
             Arc::clone(&self.blobs),
-            to_sandbox,
-            from_sandbox,
+            ends,
             shutdown_asked,
         ));
         let info = patiently("the host is ready", info).await.unwrap();
@@ -217,6 +240,7 @@ impl Sandbox {
                     self.heard.send_modify(|heard| heard.started.push(work.id));
                     self.start(work).await;
                 }
+                ToSandbox::CheckpointTaken(id) => self.heard.send_modify(|heard| heard.taken.push(id)),
                 ToSandbox::Stop(id, reason) => {
                     self.heard.send_modify(|heard| heard.stopped.push((id, reason)));
                     if self.held.lock().unwrap().remove(&id).is_some() {
@@ -241,15 +265,18 @@ impl Sandbox {
                 let ended = ended(id, OutcomeKind::Succeeded, bytes(argument), Bytes::from_static(b"log"));
                 return self.say(FromSandbox::Ended(Box::new(Ended { repeatable: true, ..ended }))).await;
             }
-            "checkpoint" => (work.checkpoint.unwrap_or_default(), Bytes::new()),
+            "checkpoint" => (work.checkpoint.clone().unwrap_or_default(), Bytes::new()),
             "save" => {
-                self.say(FromSandbox::Checkpoint { id, number: 1, data: bytes(argument) }).await;
-                self.say(FromSandbox::Checkpoint { id, number: 2, data: Bytes::from_static(b"second") }).await;
+                let (tenant, data) = (work.tenant.clone(), bytes(argument));
+                self.say(FromSandbox::Checkpoint { id, tenant: tenant.clone(), number: 1, data }).await;
+                let data = Bytes::from_static(b"second");
+                self.say(FromSandbox::Checkpoint { id, tenant, number: 2, data }).await;
                 (Bytes::new(), Bytes::new())
             }
             other => (Bytes::from(format!("{other} at {}", work.module_path.display())), Bytes::new()),
         };
-        self.end(id, OutcomeKind::Succeeded, output, captured).await;
+        let ended = Ended { tenant: work.tenant, ..ended(id, OutcomeKind::Succeeded, output, captured) };
+        self.say(FromSandbox::Ended(Box::new(ended))).await;
     }
 
     async fn end(&self, id: AttemptId, kind: OutcomeKind, output: Bytes, captured: Bytes) {
@@ -270,7 +297,7 @@ impl Sandbox {
 
 fn ended(id: AttemptId, kind: OutcomeKind, output: Bytes, captured: Bytes) -> Ended {
     let (outcome, usage) = (Outcome::new(kind, ""), Usage { cpu_us: 5, run_us: 9, ..Usage::default() });
-    Ended { id, outcome, usage, output, captured, repeatable: false }
+    Ended { id, tenant: TenantName::default(), outcome, usage, output, captured, repeatable: false }
 }
 
 async fn hear_reports(mut requests: wasmill_fabric::Subscription, heard: watch::Sender<Heard>, mut unanswered: usize) {

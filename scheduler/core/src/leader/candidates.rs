@@ -51,7 +51,7 @@ impl Candidates {
     /// Every shape with a task in the queue that fits a host with a free place and whose tenant is below its quotas.
     pub(super) fn of(state: &State, shares: &mut Shares, hosts: &[HostRoom]) -> Self {
         // Many shapes need the same of a host, and many belong to the same tenant.
-        let mut reaches: BTreeMap<(u64, Arc<Labels>), u32> = BTreeMap::new();
+        let mut reaches: BTreeMap<(u64, Arc<Labels>, Option<TenantNumber>), u32> = BTreeMap::new();
         let mut rooms: BTreeMap<TenantNumber, usize> = BTreeMap::new();
         let mut found = Self::default();
         for &shape in &state.shapes.with_queued {
@@ -60,7 +60,9 @@ impl Candidates {
                 continue;
             }
             let view = view(state, shape);
-            let reach = *reaches.entry((view.memory_bytes, Arc::clone(&view.require))).or_insert_with(|| {
+            let sated = hosts.iter().any(|host| host.sated.contains(&view.tenant));
+            let needs = (view.memory_bytes, Arc::clone(&view.require), sated.then_some(tenant));
+            let reach = *reaches.entry(needs).or_insert_with(|| {
                 let fitting = hosts.iter().filter(|host| fits(&view, host).is_ok());
                 fitting.map(|host| host.free).fold(0, u32::saturating_add)
             });

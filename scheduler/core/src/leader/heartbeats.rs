@@ -44,6 +44,9 @@ impl Core {
         if *host.labels != heartbeat.labels {
             host.labels = Arc::new(heartbeat.labels.clone());
         }
+        if *host.sated != *heartbeat.sated {
+            host.sated = heartbeat.sated.as_slice().into();
+        }
         let superseded = &self.state.superseded;
         let differences = host.compare(&heartbeat, self.now, &self.config, |id| superseded.contains(id));
         host.heartbeat = Some(heartbeat);

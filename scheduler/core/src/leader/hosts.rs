@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wasmill_protocol::command::{Counted, Done, Refusal};
 use wasmill_protocol::event::EventBody;
 use wasmill_protocol::message::{Heartbeat, HostInfo};
-use wasmill_protocol::{AttemptId, HostId, Incarnation, Timestamp};
+use wasmill_protocol::{AttemptId, HostId, Incarnation, TenantName, Timestamp};
 
 use super::Core;
 use crate::config::CoreConfig;
@@ -22,6 +22,7 @@ const HOSTS_DRAINED_MAX: usize = 10_000;
 pub(super) struct Host {
     pub(super) info: HostInfo,
     pub(super) labels: Arc<Labels>,
+    pub(super) sated: Arc<[TenantName]>,
     pub(super) heartbeat: Option<Heartbeat>,
     /// Its lease lasts.
     pub(super) joined: bool,
@@ -63,6 +64,7 @@ impl Host {
         Self {
             labels: Arc::new(info.labels.clone()),
             info,
+            sated: Arc::default(),
             heartbeat: None,
             joined: true,
             drained: false,
@@ -113,6 +115,7 @@ impl Host {
             attempts: count(attempts),
             slots: beat.map_or(0, |beat| beat.slots),
             memory_bytes: beat.map_or(self.info.memory_bytes, |beat| beat.memory_bytes),
+            sated: Arc::clone(&self.sated),
             labels: Arc::clone(&self.labels),
             load_millicores: beat.map_or(0, |beat| beat.load_millicores),
         }
@@ -128,6 +131,7 @@ impl Host {
             modules_cached: said.map_or(0, |said| said.modules_cached),
             state: self.standing(now, config).as_str(),
             attempts: u32::try_from(self.flights.len()).unwrap_or(u32::MAX),
+            unready: said.map_or(0, |said| said.unready),
             last_seen: self.last_seen,
         }
     }

@@ -13,6 +13,8 @@ pub enum Misfit {
     Label(String, String),
     /// It has less memory than one task may use.
     Memory(u64),
+    /// It has as many attempts of the tenant that wait for their module to be compiled as it keeps.
+    Sated,
     /// It has as many attempts as it takes.
     Full,
 }
@@ -36,6 +38,9 @@ pub fn fits(shape: &ShapeView, host: &HostRoom) -> Result<(), Misfit> {
     if shape.memory_bytes > host.memory_bytes {
         return Err(Misfit::Memory(shape.memory_bytes));
     }
+    if host.sated.contains(&shape.tenant) {
+        return Err(Misfit::Sated);
+    }
     if host.free == 0 {
         return Err(Misfit::Full);
     }
@@ -49,6 +54,9 @@ impl fmt::Display for Misfit {
             Self::Standing(_) => f.write_str("no host is ready"),
             Self::Label(label, value) => write!(f, "no host has label {label}={value}"),
             Self::Memory(bytes) => write!(f, "no host has {} of memory", Bytes(*bytes)),
+            Self::Sated => {
+                f.write_str("every host has enough of the tenant's attempts that wait for their module to be compiled")
+            }
             Self::Full => f.write_str("every host is full"),
         }
     }

@@ -32,6 +32,7 @@ fn host(id: &str, free: u32, attempts: u32) -> HostRoom {
         attempts,
         slots: 4,
         memory_bytes: 1_000,
+        sated: Arc::default(),
         labels: Arc::new([("zone".to_owned(), id.to_owned())].into()),
         load_millicores: 0,
     }
@@ -97,6 +98,8 @@ fn what_does_not_fit_says_why() {
         (ShapeView { memory_bytes: 3 << 29, ..shape(1) }, host("a", 1, 0)),
         (ShapeView { require: gpu, ..shape(1) }, host("a", 1, 0)),
         (shape(1), host("a", 0, 9)),
+        (shape(1), HostRoom { sated: [TenantName::default()].into(), ..host("a", 1, 0) }),
+        (shape(1), HostRoom { sated: ["other".parse().unwrap()].into(), ..host("a", 1, 0) }),
         (shape(1), HostRoom { standing: Standing::Draining, ..host("a", 1, 0) }),
     ];
     let said =
@@ -108,6 +111,8 @@ fn what_does_not_fit_says_why() {
         no host has 1536 MiB of memory
         no host has label gpu=1
         every host is full
+        every host has enough of the tenant's attempts that wait for their module to be compiled
+        fits
         no host is ready"#]]
     .assert_eq(&said.join("\n"));
 }

@@ -244,6 +244,12 @@ impl Scenario {
         beat.credit = small("credit", beat.credit.max(beat.slots));
         beat.memory_bytes = line.number("memory_mib").map_or(beat.memory_bytes.max(1 << 32), |mib| mib << 20);
         beat.draining = line.has("draining");
+        beat.unready = small("unready", beat.unready);
+        match line.text_of("sated") {
+            Some("none") => beat.sated = Vec::new(),
+            Some(listed) => beat.sated = listed.split(',').map(|name| name.parse().unwrap()).collect(),
+            None => {}
+        }
         if let Some(labels) = line.labels("labels") {
             beat.labels = labels;
         }
@@ -405,6 +411,7 @@ fn quotas(line: &Line<'_>) -> Quotas {
         memory_bytes: line.number("memory_mib").map(|mib| mib << 20),
         modules: line.number("modules"),
         module_bytes: line.number("module_bytes"),
+        compile_ms_per_s: line.number("compile_ms_per_s"),
     }
 }
 

@@ -73,6 +73,8 @@ pub enum Happening {
     HostTick(usize, u64),
     /// A guest ends by itself.
     GuestEnds(usize, u64, AttemptId),
+    /// The module of an unready attempt is compiled.
+    GuestReadied(usize, u64, AttemptId),
     /// A guest saves a checkpoint.
     GuestCheckpoint(usize, u64, AttemptId),
     /// A guest that was stopped is gone.
@@ -197,6 +199,7 @@ impl World {
             Happening::BatchTimeout(address) => self.batch_timeout(address),
             Happening::HostTick(host, life) => self.host_tick(host, life),
             Happening::GuestEnds(host, life, id) => self.guest_ends(host, life, id),
+            Happening::GuestReadied(host, life, id) => self.guest_readied(host, life, id),
             Happening::GuestCheckpoint(host, life, id) => self.guest_checkpoint(host, life, id),
             Happening::GuestStopped(host, life, id) => self.guest_stopped(host, life, id),
             Happening::Leases => self.leases(),

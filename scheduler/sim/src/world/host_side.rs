@@ -8,6 +8,7 @@ use wasmill_protocol::message::{Assignment, ToHost};
 use wasmill_protocol::{AttemptId, OutcomeKind, Payload, Term, Timestamp};
 
 use super::{Fault, Happening, Sender, World};
+use crate::guest::Plan;
 use crate::hosts::BatchAddress;
 use crate::marks::Mark;
 use crate::network::{self, Place};
@@ -50,6 +51,10 @@ impl World {
         for assignment in &ready.start {
             self.start_guest(index, assignment)?;
         }
+        for id in ready.give_up {
+            self.marks.hit(Mark::UnreadyGivenUp);
+            self.hosts[index].readying.remove(&id);
+        }
         for (id, _) in ready.stop {
             let delay = self.rng.below(TICK_US);
             self.at(delay, Happening::GuestStopped(index, life, id));
@@ -82,6 +87,9 @@ impl World {
     }
 
     fn start_guest(&mut self, index: usize, assignment: &Assignment) -> Checked {
+        if self.is_unready(index, assignment) {
+            return Ok(());
+        }
         let host = &mut self.hosts[index];
         let (life, id) = (host.life, assignment.id);
         host.run(assignment)?;
@@ -93,6 +101,34 @@ impl World {
             self.at(checkpoint_us, Happening::GuestCheckpoint(index, life, id));
         }
         Ok(())
+    }
+
+    /// Whether the module of an attempt must be compiled first; then that begins.
+    fn is_unready(&mut self, index: usize, assignment: &Assignment) -> bool {
+        let host = &mut self.hosts[index];
+        let (life, id) = (host.life, assignment.id);
+        let Some(unready_us) = Plan::of(id, &assignment.spec).unready_us else { return false };
+        if host.readied.contains(&id) || host.ran.contains_key(&id) {
+            return false;
+        }
+        host.readying.insert(id);
+        self.marks.hit(Mark::AttemptUnready);
+        self.step_host(index, life, Input::Unready(Box::new(assignment.clone())));
+        self.at(unready_us, Happening::GuestReadied(index, life, id));
+        // A shell that forgets that it has said so.
+        self.plant != Some(Plant::UnreadyStarted)
+    }
+
+    pub(super) fn guest_readied(&mut self, index: usize, life: u64, id: AttemptId) {
+        if let Some(later) = self.deferred(index) {
+            self.at_time(later, Happening::GuestReadied(index, life, id));
+            return;
+        }
+        let host = &mut self.hosts[index];
+        if host.life == life && host.readying.remove(&id) {
+            host.readied.insert(id);
+            self.step_host(index, life, Input::Readied { id, compile_us: 1 });
+        }
     }
 
     fn arm_host(&mut self, index: usize) {

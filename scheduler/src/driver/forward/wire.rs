@@ -85,6 +85,7 @@ fn leader_overview(overview: Overview) -> LeaderOverview {
         modules_cached: view.modules_cached,
         state: view.state.to_owned(),
         attempts: view.attempts,
+        unready: view.unready,
         last_seen: view.last_seen,
     });
     LeaderOverview {
@@ -124,6 +125,7 @@ pub(super) fn overview(overview: LeaderOverview) -> Overview {
             _ => "lost",
         },
         attempts: seen.attempts,
+        unready: seen.unready,
         last_seen: seen.last_seen,
     });
     Overview {

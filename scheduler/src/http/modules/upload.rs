@@ -128,7 +128,11 @@ async fn keep(
     alias: Option<String>,
 ) -> Handled<(Digest, StatusCode)> {
     let digest = received.digest;
-    let known = app.handle.shared().directory.read().module(tenant, digest).is_some();
+    let (known, compile_ms_per_s) = {
+        let directory = app.handle.shared().directory.read();
+        let quotas = directory.tenants.get(tenant).map(|(tenant, _)| tenant.quotas);
+        (directory.module(tenant, digest).is_some(), quotas.and_then(|quotas| quotas.compile_ms_per_s))
+    };
     if known {
         if let Some(name) = alias {
             app.handle.command(Command::SetAlias { tenant: tenant.clone(), name, digest }).await?;
@@ -141,7 +145,8 @@ async fn keep(
         (None, Some(path)) => UploadBytes::File(path),
         (None, None) => return Err(Fault::new(Code::Internal, "the uploaded bytes are gone")),
     };
-    let info = inspect(app, tenant, Upload { digest, byte_count: received.byte_count, bytes }).await?;
+    let info =
+        inspect(app, tenant, Upload { digest, byte_count: received.byte_count, compile_ms_per_s, bytes }).await?;
     match received.writer.finish(Box::new(move |stat| stat.digest == digest)).await {
         Ok(_) => {}
         Err(error @ BlobError::Unwanted(_)) => return Err(Fault::internal("store the bytes as they came", &error)),
@@ -162,6 +167,11 @@ async fn inspect(app: &App, tenant: &TenantName, upload: Upload<'_>) -> Handled<
         Ok(info) => Ok(ModuleInfo { digest, bytes, ..info }),
         Err(GateError::Rejected(rejection)) => Err(Fault::new(Code::ModuleInvalid, rejection.message)),
         Err(GateError::Busy { retry_ms }) => Err(Fault::plain(Code::CompilerBusy).retry_ms(retry_ms)),
+        Err(GateError::OverBudget { retry_ms, ms_per_s }) => {
+            let detail =
+                format!("the tenant may compile modules for {ms_per_s} ms of each second and has compiled for longer");
+            Err(Fault::new(Code::QuotaExceeded, detail).field("compile_ms_per_s").limit(ms_per_s).retry_ms(retry_ms))
+        }
         Err(GateError::Fault(reason)) => {
             tracing::error!(%digest, reason, "cannot check a module");
             Err(Fault::new(Code::Internal, "the module could not be checked"))

@@ -120,7 +120,7 @@ pub(super) fn bounds(caps: &Caps) -> Vec<(&'static str, &'static str, u64)> {
         ("SubmitTask", "seed", u64::MAX),
         ("TaskDoc", "seed", u64::MAX),
     ];
-    let quotas = ["tasks_queued", "tasks_running", "memory_bytes", "modules", "module_bytes"];
+    let quotas = ["tasks_queued", "tasks_running", "memory_bytes", "modules", "module_bytes", "compile_ms_per_s"];
     bounds.extend(quotas.map(|quota| ("QuotasChange", quota, QUOTA_MAX)));
     bounds
 }

@@ -46,6 +46,9 @@ impl ModuleGate for FakeGate {
             bytes if bytes.starts_with(COMMAND) => Ok(info(ModuleKind::Command)),
             bytes if bytes.starts_with(TASK) => Ok(info(ModuleKind::Task)),
             b"busy" => Err(GateError::Busy { retry_ms: 3_000 }),
+            b"laborious" => {
+                Err(GateError::OverBudget { retry_ms: 7_000, ms_per_s: upload.compile_ms_per_s.unwrap_or(100) })
+            }
             b"fault" => Err(GateError::Fault("the compiler is not to be found in /secret/path".to_owned())),
             b"panic" => panic!("a bug of ours with a secret"),
             _ => Err(rejected("found nothing that can be run")),

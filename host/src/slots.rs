@@ -1,4 +1,5 @@
-//! Who compiles when: a bounded number at the same time, shared fairly.
+//! Whose turn it is: a bounded number at the same time, shared fairly by tenants. Children that compile take turns so, and what is stored for
+//! guests.
 //!
 //! The decision is [`Line`], a plain data structure; [`Slots`] lets futures wait for it.
 
@@ -8,21 +9,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use wasmill_protocol::TenantName;
 
-/// For whom something is compiled.
+/// For whom something is done.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
-    /// A tenant that uploads.
+    /// A tenant.
     Tenant(TenantName),
-    /// This host, for an attempt whose module it has not compiled yet.
+    /// Nobody in particular.
     Host,
 }
 
-/// How many compile at the same time and how many wait.
+/// How many have their turn at the same time and how many wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotLimits {
-    /// Children at the same time.
+    /// At the same time.
     pub running: usize,
-    /// Children of one tenant at the same time: fewer than all, where there are several.
+    /// Of one tenant at the same time: fewer than all, where there are several.
     pub running_per_tenant: usize,
     /// Requests that wait, of all tenants together.
     pub waiting: usize,
@@ -40,6 +41,11 @@ impl SlotLimits {
     /// has a connection open.
     pub fn of(running: usize) -> Self {
         Self { running, running_per_tenant: (running / 2).max(1), waiting: 1_024, waiting_per_tenant: 32 }
+    }
+
+    /// Without a bound on those that wait, for what has a bound of its own.
+    pub(crate) fn endless_lines(running: usize, running_per_tenant: usize) -> Self {
+        Self { running, running_per_tenant, waiting: usize::MAX, waiting_per_tenant: usize::MAX }
     }
 }
 
