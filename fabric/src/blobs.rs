@@ -1,7 +1,7 @@
 //! Blobs: bytes named by their SHA-256.
 
 use std::io;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -9,6 +9,11 @@ use futures::stream::BoxStream;
 use thiserror::Error;
 use tokio::io::AsyncRead;
 use wasmill_protocol::Digest;
+
+/// The age at which [`Blobs::delete_unneeded`] removes what was stored once.
+pub const UNNEEDED_ONCE_AGE_MIN: Duration = Duration::from_secs(1);
+/// The age at which it removes what was stored again and again: far more than from the store to the record that refers to it.
+pub const UNNEEDED_AGAIN_AGE_MIN: Duration = Duration::from_secs(60);
 
 /// Bytes named by their digest, durable once written, verified when read.
 pub trait Blobs: Send + Sync {
@@ -45,6 +50,15 @@ pub trait Blobs: Send + Sync {
                 Err(error) => Err(error),
             }
         })
+    }
+
+    /// Removes a blob that nothing refers to, if nobody can be about to refer to it; whether it was removed. Bytes that were stored once are
+    /// those of whoever has let go of them, and go when they are [`UNNEEDED_ONCE_AGE_MIN`] old; of bytes that were stored again and again one
+    /// reference may be on its way, and they go when the last time is [`UNNEEDED_AGAIN_AGE_MIN`] ago.
+    ///
+    /// The caller has made sure that nothing refers to it that is known.
+    fn delete_unneeded(&self, digest: Digest, now: SystemTime) -> BoxFuture<'_, Result<bool, BlobError>> {
+        self.delete_older(digest, now - UNNEEDED_AGAIN_AGE_MIN)
     }
 
     /// All blobs, in no order: what the sweep of unused ones walks over.

@@ -146,6 +146,16 @@ impl Blobs for ClusterBlobs {
         .boxed()
     }
 
+    fn delete_unneeded(&self, digest: Digest, now: SystemTime) -> BoxFuture<'_, Result<bool, BlobError>> {
+        async move {
+            match self.parts.store.unneeded_age_min(digest).await? {
+                Some(age_min) => self.delete_older(digest, now - age_min).await,
+                None => Ok(false),
+            }
+        }
+        .boxed()
+    }
+
     fn list(&self) -> BoxStream<'_, Result<BlobStat, BlobError>> {
         self.parts.store.list().flatten_stream().boxed()
     }

@@ -3,11 +3,12 @@
 mod reader;
 mod writer;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -18,7 +19,7 @@ use wasmill_protocol::Digest;
 
 use super::lock::DirLock;
 use super::{OpenError, files};
-use crate::blobs::BlobReader;
+use crate::blobs::{BlobReader, UNNEEDED_AGAIN_AGE_MIN, UNNEEDED_ONCE_AGE_MIN};
 use crate::{BlobError, BlobStat, BlobWriter, Blobs};
 
 /// Files are read and written in pieces of this size, each on a thread that may block.
@@ -38,7 +39,7 @@ struct Files {
     dir: PathBuf,
     /// Held while a blob appears and while one is looked at and removed: a sweep must not remove what has just been stored
     /// anew.
-    sweep: Mutex<()>,
+    sweep: Mutex<StoredAgain>,
     _lock: Option<Arc<DirLock>>,
 }
 
@@ -62,7 +63,7 @@ impl FileBlobs {
             _ => {}
         }
         files::create_dir_private(&tmp)?;
-        Ok(Self { files: Arc::new(Files { dir: dir.to_owned(), sweep: Mutex::new(()), _lock: lock }) })
+        Ok(Self { files: Arc::new(Files { dir: dir.to_owned(), sweep: Mutex::default(), _lock: lock }) })
     }
 
     /// Runs `work` on a thread that may block.
@@ -123,6 +124,22 @@ impl Blobs for FileBlobs {
         })
     }
 
+    fn delete_unneeded(&self, digest: Digest, now: SystemTime) -> BoxFuture<'_, Result<bool, BlobError>> {
+        self.blocking(move |files| {
+            let mut held = files.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+            let age_min = if held.contains(digest) { UNNEEDED_AGAIN_AGE_MIN } else { UNNEEDED_ONCE_AGE_MIN };
+            match files.stat(digest) {
+                Ok(stat) if stat.modified < now - age_min => {
+                    files.delete(digest)?;
+                    held.forget(digest);
+                    Ok(true)
+                }
+                Ok(_) | Err(BlobError::Unknown(_)) => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
     fn list(&self) -> BoxStream<'_, Result<BlobStat, BlobError>> {
         stream::iter(0..SHARDS)
             .then(move |shard| {
@@ -136,6 +153,33 @@ impl Blobs for FileBlobs {
     fn local_path(&self, digest: Digest) -> Option<PathBuf> {
         let path = self.files.path(digest);
         path.is_file().then_some(path)
+    }
+}
+
+/// Blobs that were stored while they were there already: for as long as the record of one of these times may be on its way. What an earlier
+/// process has stored has no record on its way.
+#[derive(Default)]
+struct StoredAgain {
+    last: HashMap<Digest, Instant>,
+}
+
+/// More than this many are gone through for those that are over.
+const STORED_AGAIN_MAX: usize = 16 * 1024;
+
+impl StoredAgain {
+    fn note(&mut self, digest: Digest) {
+        if self.last.len() >= STORED_AGAIN_MAX {
+            self.last.retain(|_, last| last.elapsed() <= UNNEEDED_AGAIN_AGE_MIN);
+        }
+        self.last.insert(digest, Instant::now());
+    }
+
+    fn contains(&self, digest: Digest) -> bool {
+        self.last.contains_key(&digest)
+    }
+
+    fn forget(&mut self, digest: Digest) {
+        self.last.remove(&digest);
     }
 }
 

@@ -127,6 +127,21 @@ pub(crate) async fn a_young_blob_survives_the_sweep(fixture: &Fixture) {
     assert!(matches!(fixture.blobs.stat(stat.digest).await, Err(BlobError::Unknown(_))));
 }
 
+pub(crate) async fn b39_what_is_not_needed_goes_at_once_unless_it_was_stored_again(fixture: &Fixture) {
+    let seconds = |seconds| Duration::from_secs(seconds);
+    let once = fixture.blobs.put(content(60)).await.unwrap();
+    assert!(!fixture.blobs.delete_unneeded(once.digest, once.modified).await.unwrap());
+    assert!(fixture.blobs.delete_unneeded(once.digest, once.modified + seconds(10)).await.unwrap());
+    assert!(!fixture.blobs.delete_unneeded(once.digest, once.modified + seconds(10)).await.unwrap());
+    // The record of one of the two may be on its way.
+    fixture.blobs.put(content(70)).await.unwrap();
+    let again = fixture.blobs.put(content(70)).await.unwrap();
+    assert!(!fixture.blobs.delete_unneeded(again.digest, again.modified + seconds(50)).await.unwrap());
+    assert!(fixture.blobs.stat(again.digest).await.is_ok());
+    assert!(fixture.blobs.delete_unneeded(again.digest, again.modified + seconds(70)).await.unwrap());
+    assert!(matches!(fixture.blobs.stat(again.digest).await, Err(BlobError::Unknown(_))));
+}
+
 pub(crate) async fn every_blob_is_listed(fixture: &Fixture) {
     let mut expected = BTreeSet::new();
     for bytes in 0..40 {

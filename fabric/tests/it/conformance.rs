@@ -92,6 +92,7 @@ macro_rules! blobs_conformance {
             a_dropped_writer_leaves_nothing,
             storing_twice_is_fine_and_deleting_twice_too,
             a_young_blob_survives_the_sweep,
+            b39_what_is_not_needed_goes_at_once_unless_it_was_stored_again,
             every_blob_is_listed,
             two_writers_of_the_same_bytes_both_succeed,
             a_blob_being_written_can_be_inspected,

@@ -52,6 +52,10 @@ impl Blobs for Served {
         self.behind.delete_older(digest, than)
     }
 
+    fn delete_unneeded(&self, digest: Digest, now: SystemTime) -> BoxFuture<'_, Result<bool, BlobError>> {
+        self.behind.delete_unneeded(digest, now)
+    }
+
     fn list(&self) -> BoxStream<'_, Result<BlobStat, BlobError>> {
         self.behind.list()
     }

@@ -47,6 +47,21 @@ pub(super) fn describe(bucket: &str, stat: &BlobStat, upload: &str, chunks: usiz
     }
 }
 
+/// Marks a description of bytes that were stored while they were there already.
+const AGAIN: &str = "wasmill-stored-again";
+
+/// The description of a blob that is stored once more.
+pub(super) fn stored_again(info: &ObjectInfo, modified: SystemTime) -> ObjectInfo {
+    let mut young = ObjectInfo { modified: Some(modified.into()), ..info.clone() };
+    young.metadata.insert(AGAIN.to_owned(), String::new());
+    young
+}
+
+/// Whether a blob was stored more than once.
+pub(super) fn was_stored_again(info: &ObjectInfo) -> bool {
+    info.metadata.contains_key(AGAIN)
+}
+
 /// What a description says; `None` for what is no blob, or is one no more.
 pub(super) fn stat(info: &ObjectInfo) -> Option<BlobStat> {
     let digest = format!("sha256:{}", info.name).parse().ok()?;

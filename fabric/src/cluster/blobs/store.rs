@@ -19,9 +19,11 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 use wasmill_protocol::Digest;
 
-use super::objects::{chunks_subject, describe, meta_subject, stat, stream_name, subjects};
+use super::objects::{
+    chunks_subject, describe, meta_subject, stat, stored_again, stream_name, subjects, was_stored_again,
+};
 use super::upload::Upload;
-use crate::blobs::BlobReader;
+use crate::blobs::{BlobReader, UNNEEDED_AGAIN_AGE_MIN};
 use crate::cluster::error::{ConnectError, chain, refusal};
 use crate::cluster::nats::Nats;
 use crate::{BlobError, BlobStat};
@@ -30,6 +32,8 @@ use crate::{BlobError, BlobStat};
 const CHUNK_BYTES: usize = 256 * 1024;
 /// How long the next part of a blob may take to come.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// What was stored once must be this old before it may go for want of references: the clocks of control nodes differ a little.
+const ONCE_AGE_MIN: Duration = Duration::from_secs(5);
 /// How often a description is written while others write the same one.
 const TRIES: u32 = 8;
 
@@ -132,7 +136,7 @@ impl Store {
             if let Some(meta) = &found
                 && self.is_whole(meta, bytes).await?
             {
-                let young = ObjectInfo { modified: Some(stat.modified.into()), ..meta.info.clone() };
+                let young = stored_again(&meta.info, stat.modified);
                 if self.describe(digest, &young, meta.seq).await?.is_some() {
                     // Another upload was faster than ours.
                     self.purge_upload(upload).await?;
@@ -155,6 +159,13 @@ impl Store {
         }
         self.purge_upload(upload).await?;
         Err(written_all_the_time(format!("store blob {digest}")))
+    }
+
+    /// How old a blob that nothing refers to must be before it may go, when it is there.
+    pub(super) async fn unneeded_age_min(&self, digest: Digest) -> Result<Option<Duration>, BlobError> {
+        let meta = self.meta(digest).await?;
+        let age_min = |meta: Meta| if was_stored_again(&meta.info) { UNNEEDED_AGAIN_AGE_MIN } else { ONCE_AGE_MIN };
+        Ok(meta.filter(|meta| !meta.info.deleted).map(age_min))
     }
 
     /// Removes a blob, if it was last written before `than`; whether it was removed.

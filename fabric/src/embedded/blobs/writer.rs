@@ -140,7 +140,10 @@ fn persist(files: &Files, temporary: NamedTempFile, digest: Digest) -> io::Resul
         create_dir_private(shard)?;
     }
     let file = {
-        let _held = files.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = files.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        if path.exists() {
+            held.note(digest);
+        }
         temporary.persist(&path).map_err(|error| error.error)?
     };
     sync_parent(&path)?;
