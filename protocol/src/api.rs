@@ -27,7 +27,9 @@ pub use system::{BenchedDoc, HostDoc, QueueDoc, StatusDoc};
 pub use task::{
     CancelTask, OutcomeDoc, PatchTask, ProgressDoc, SubmittedDoc, TaskDoc, TaskEventDoc, TaskEventsDoc, UsageDoc,
 };
-pub use tenant::{ChangeTenant, CreateTenant, CreateToken, QuotasChange, TenantDoc, TokenCreated, TokenDoc};
+pub use tenant::{
+    ChangeTenant, CreateTenant, CreateToken, QuotasChange, TenantDoc, TenantUsage, TokenCreated, TokenDoc,
+};
 
 /// The media type of [`Problem`].
 pub const PROBLEM_JSON: &str = "application/problem+json";

@@ -1,6 +1,7 @@
 //! Tenants, their tokens and their quotas.
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::ids::{Digest, TenantName};
 
@@ -21,9 +22,9 @@ pub enum Role {
 }
 
 /// What one tenant may have at most; `None` is unlimited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Quotas {
     /// Tasks that are not final and not running.
     pub tasks_queued: Option<u64>,
@@ -38,6 +39,33 @@ pub struct Quotas {
     /// CPU time for compiling its modules, in milliseconds for each second, on each server that compiles; a minute of it at once. `None` is what
     /// the installation gives to everybody.
     pub compile_ms_per_s: Option<u64>,
+    /// Sum of what its tasks take: payloads, results, logs, checkpoints, and the tasks themselves.
+    pub stored_bytes: Option<u64>,
+}
+
+/// People are shown every quota. In the log those that the first version did not know are left out while they are unlimited: its readers refuse
+/// what they do not know.
+impl Serialize for Quotas {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let added = [("compile_ms_per_s", self.compile_ms_per_s), ("stored_bytes", self.stored_bytes)];
+        let all = serializer.is_human_readable();
+        let written = |quota: Option<u64>| all || quota.is_some();
+        let count = added.iter().filter(|(_, quota)| written(*quota)).count();
+        let mut fields = serializer.serialize_struct("Quotas", 5 + count)?;
+        fields.serialize_field("tasks_queued", &self.tasks_queued)?;
+        fields.serialize_field("tasks_running", &self.tasks_running)?;
+        fields.serialize_field("memory_bytes", &self.memory_bytes)?;
+        fields.serialize_field("modules", &self.modules)?;
+        fields.serialize_field("module_bytes", &self.module_bytes)?;
+        for (name, quota) in added {
+            if written(quota) {
+                fields.serialize_field(name, &quota)?;
+            } else {
+                fields.skip_field(name)?;
+            }
+        }
+        fields.end()
+    }
 }
 
 /// A tenant as the log knows it.

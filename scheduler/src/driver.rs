@@ -13,6 +13,7 @@ mod log_watch;
 
 mod dispatch;
 mod specs;
+mod stored;
 mod trace;
 mod waits;
 

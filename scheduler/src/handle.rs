@@ -96,6 +96,8 @@ pub(crate) enum Request {
     Commands(Vec<Command>, oneshot::Sender<Vec<Answer>>),
     /// Decide this one.
     Command(Box<Command>, oneshot::Sender<Answer>),
+    /// Would this be refused as things are?
+    Check(Box<Command>, oneshot::Sender<Option<Refusal>>),
     /// Why do these not run? Unknown ones are left out.
     Explain(Vec<TaskId>, oneshot::Sender<Vec<Waiting>>),
     /// What is going on?
@@ -175,6 +177,21 @@ impl Handle {
     fn too_large(&self, command: &Command) -> Option<Refusal> {
         let (bytes, bytes_max) = (size::at_most(command), self.shared.command_bytes_max);
         (bytes > bytes_max).then_some(Refusal::TooLarge { bytes: bytes as u64, bytes_max: bytes_max as u64 })
+    }
+
+    /// Asks the leader whether it would refuse a command as things are, so that nothing need be stored for one that is refused. Nothing is done, and
+    /// what is not refused here can be refused afterwards.
+    ///
+    /// # Errors
+    ///
+    /// What it would be refused with; [`Refusal::NotLeader`] when nobody leads.
+    pub async fn check(&self, command: Command) -> Result<(), Refusal> {
+        match self.ask(|answer| Request::Check(Box::new(command), answer)).await {
+            Some(refusal) => refusal.map_or(Ok(()), Err),
+            // A leader of the version before does not understand the question: the command itself tells.
+            None if self.shared.standing.borrow().leader.is_some() => Ok(()),
+            None => Err(Refusal::NotLeader),
+        }
     }
 
     /// Why tasks do not run. Those that are final or unknown are left out.

@@ -12,9 +12,11 @@ mod bulk;
 mod floods;
 mod front;
 pub mod gate;
+mod held;
 mod ids;
 mod json;
 mod look;
+mod memory;
 mod metrics;
 mod modules;
 mod openapi;
@@ -23,6 +25,7 @@ mod patience;
 pub mod problem;
 mod query;
 mod refusal;
+mod room;
 mod run;
 mod server;
 mod submit;
@@ -55,9 +58,9 @@ pub use openapi::document as openapi_document;
 pub use server::listen;
 pub use tls::{Tls, TlsError};
 
-use body::BodyMemory;
 use floods::Floods;
 use ids::TaskIds;
+use memory::Memory;
 use metrics::{Metrics, OperatorPage};
 
 /// Settings of the HTTP interface.
@@ -88,6 +91,8 @@ pub struct HttpConfig {
     pub waits_per_tenant: usize,
     /// Memory of all large request bodies together.
     pub body_memory_bytes: u64,
+    /// Memory of all large answers that their clients have not read yet.
+    pub answer_memory_bytes: u64,
     /// How long connections may finish what they do after `shutdown`.
     pub drain: Duration,
 }
@@ -107,6 +112,7 @@ impl Default for HttpConfig {
             requests_per_tenant: 512,
             waits_per_tenant: 1024,
             body_memory_bytes: 1024 * MIB,
+            answer_memory_bytes: 512 * MIB,
             drain: Duration::from_secs(10),
         }
     }
@@ -123,7 +129,8 @@ pub(crate) struct AppParts {
     gate: Arc<dyn ModuleGate>,
     ids: TaskIds,
     floods: Floods,
-    body_memory: Arc<BodyMemory>,
+    body_memory: Arc<Memory>,
+    answer_memory: Arc<Memory>,
     metrics: Metrics,
     started: Instant,
     /// Cancelled when no new work is taken: waiting requests answer at once.
@@ -169,7 +176,8 @@ pub async fn serve(
     let app = App(Arc::new(AppParts {
         ids: TaskIds::new().map_err(io::Error::other)?,
         floods: Floods::new(config.requests_per_tenant, config.waits_per_tenant),
-        body_memory: BodyMemory::new(config.body_memory_bytes),
+        body_memory: Memory::new(config.body_memory_bytes, "large bodies"),
+        answer_memory: Memory::new(config.answer_memory_bytes, "answers that wait for their readers"),
         metrics: Metrics::new(handle.shared().metrics.registry()),
         started: Instant::now(),
         stopping: stopping.clone(),

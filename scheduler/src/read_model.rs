@@ -14,11 +14,13 @@ mod listing;
 mod pending;
 mod read;
 mod readers;
+mod reserved;
 mod row;
 mod store;
+mod stored;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,10 +37,14 @@ pub use self::copy::CopyError;
 pub use self::filter::{Cursor, Page, ParseCursorError, TaskFilter};
 use self::flush::{Gathered, Pipeline, Sweep};
 use self::fold::Standing;
+use self::listing::Budget;
 use self::pending::PendingEvent;
 use self::read::Stored;
-use self::readers::Readers;
+use self::readers::{Kind, Readers};
+use self::reserved::Reserved;
+pub use self::reserved::{OverQuota, Reservation};
 pub use self::row::{BeganWith, HISTORY_ENTRIES_MAX, History, HistoryEntry, HistoryEvent, TaskRow};
+pub use self::stored::submission_bytes;
 
 /// The file in the data directory.
 const FILE: &str = "read-model.sqlite";
@@ -51,6 +57,7 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 pub struct ReadModel {
     pipeline: Arc<Pipeline>,
     readers: Readers,
+    reserved: Reserved,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -104,13 +111,14 @@ impl ReadModel {
         copy::clear(&path).map_err(|error| failed(error.into()))?;
         let (connection, position) = store::open_writer(&path)?;
         let sink = write::Sink::new(connection).map_err(|error| failed(error.into()))?;
-        let pipeline = Arc::new(Pipeline::new(position));
+        let stored = sink.stored().map_err(|error| failed(error.into()))?;
+        let pipeline = Arc::new(Pipeline::new(position, stored));
         let worker = Arc::clone(&pipeline);
         let thread = thread::Builder::new()
             .name("read-model".to_owned())
             .spawn(move || worker.run(sink))
             .map_err(|error| failed(error.into()))?;
-        Ok(Self { pipeline, readers: Readers::new(&path), thread: Some(thread) })
+        Ok(Self { pipeline, readers: Readers::new(&path), reserved: Reserved::default(), thread: Some(thread) })
     }
 
     /// Takes in a durable record. Cheap; never waits for the file. Every reader sees it from here on.
@@ -201,11 +209,15 @@ impl ReadModel {
             return Ok(of_tenant(merge(id, None, &events), tenant));
         }
         let name = tenant.clone();
-        let stored = self.readers.read("look up a task", move |file| read::task(file, &name, id)).await?;
+        let stored = self
+            .readers
+            .read(Kind::LookUp, Some(tenant.clone()), "look up a task", move |file| read::task(file, &name, id))
+            .await?;
         Ok(of_tenant(merge(id, stored, &events), tenant))
     }
 
-    /// A tenant's tasks, newest first: those that match `filter`, at most `limit` (and [`PAGE_TASKS_MAX`]), from `cursor` on.
+    /// A tenant's tasks, newest first: those that match `filter`, at most `limit` (and [`PAGE_TASKS_MAX`]), from `cursor` on. A page of large tasks ends earlier, after
+    /// about 4 MiB of what a listing shows. It is read in short steps, each from the state of its own moment, between which others read.
     ///
     /// # Errors
     ///
@@ -219,7 +231,20 @@ impl ReadModel {
     ) -> Result<Page, ReadError> {
         self.flush().await?;
         let (tenant, filter, limit) = (tenant.clone(), filter.clone(), limit.clamp(1, PAGE_TASKS_MAX));
-        self.readers.read("list tasks", move |file| listing::page(file, &tenant, &filter, limit, cursor)).await
+        let (mut page, mut next, mut budget) = (Page::default(), cursor, Budget::new(limit));
+        loop {
+            let (name, filter) = (tenant.clone(), filter.clone());
+            let step = move |file: &rusqlite::Connection| {
+                let found = listing::step(file, &name, &filter, &mut budget, next)?;
+                Ok((found, budget))
+            };
+            let (found, left) = self.readers.read(Kind::Listing, Some(tenant.clone()), "list tasks", step).await?;
+            page.tasks.extend(found.tasks);
+            (page.next, next, budget) = (found.next, found.next, left);
+            if next.is_none() || budget.is_spent() {
+                return Ok(page);
+            }
+        }
     }
 
     /// The task that an idempotency key names with the fingerprint of its submission, and the last record that was
@@ -238,7 +263,10 @@ impl ReadModel {
             return Ok((None, checked_to));
         }
         let (tenant, key) = (tenant.clone(), key.to_owned());
-        let found = self.readers.read("look up a key", move |file| read::key(file, &tenant, &key)).await?;
+        let found = self
+            .readers
+            .read(Kind::LookUp, Some(tenant.clone()), "look up a key", move |file| read::key(file, &tenant, &key))
+            .await?;
         Ok((found, checked_to))
     }
 
@@ -259,7 +287,7 @@ impl ReadModel {
         }
         let read = self
             .readers
-            .read("look up specs", move |file| {
+            .read(Kind::LookUp, None, "look up specs", move |file| {
                 let look_up =
                     |(id, events): (TaskId, Vec<PendingEvent>)| Ok(merge(id, read::task_of_any(file, id)?, &events));
                 in_file.into_iter().map(look_up).collect::<rusqlite::Result<Vec<_>>>()
@@ -285,8 +313,57 @@ impl ReadModel {
     ///
     /// When the file cannot be read, or does not catch up within ten seconds.
     pub async fn is_referenced(&self, digest: Digest) -> Result<bool, ReadError> {
+        Ok(self.unreferenced(vec![digest]).await?.is_empty())
+    }
+
+    /// Those of some blobs that no task refers to.
+    ///
+    /// # Errors
+    ///
+    /// As [`ReadModel::is_referenced`].
+    pub async fn unreferenced(&self, mut blobs: Vec<Digest>) -> Result<Vec<Digest>, ReadError> {
         self.flush().await?;
-        self.readers.read("look for a blob", move |file| read::is_referenced(file, digest)).await
+        let look = move |file: &rusqlite::Connection| {
+            let mut unreferenced = Vec::new();
+            for digest in blobs.drain(..) {
+                if !read::is_referenced(file, digest)? {
+                    unreferenced.push(digest);
+                }
+            }
+            Ok(unreferenced)
+        };
+        self.readers.read(Kind::LookUp, None, "look for a blob", look).await
+    }
+
+    /// Blobs that tasks referred to and do not any more, and those of [`ReadModel::note_unneeded`]; waits until there are some. They may be needed again, and
+    /// by others. When there are too many the rest is left to whoever looks at all blobs.
+    pub async fn unneeded(&self) -> Vec<Digest> {
+        self.pipeline.unneeded().await
+    }
+
+    /// Notes blobs that were stored for what was refused afterwards.
+    pub fn note_unneeded(&self, blobs: impl IntoIterator<Item = Digest>) {
+        self.pipeline.note_unneeded(blobs);
+    }
+
+    /// Bytes that a tenant's tasks take, as they count towards its quota. What was submitted is in it as soon as it was applied; what came of attempts since as soon as
+    /// it is in the file: [`ReadModel::flush`] waits for that.
+    pub fn stored_bytes(&self, tenant: &TenantName) -> u64 {
+        self.pipeline.stored(tenant)
+    }
+
+    /// The tenants for which [`ReadModel::stored_bytes`] has changed by what came of attempts, or by what was removed, since this was last asked.
+    pub fn stored_changed(&self) -> BTreeSet<TenantName> {
+        self.pipeline.stored_changed()
+    }
+
+    /// Takes `bytes` of a tenant's quota until the answer is dropped: for a task that is on its way.
+    ///
+    /// # Errors
+    ///
+    /// When that would be over `bytes_max`.
+    pub fn reserve(&self, tenant: &TenantName, bytes: u64, bytes_max: u64) -> Result<Reservation, OverQuota> {
+        self.reserved.take(tenant, bytes, bytes_max, || self.stored_bytes(tenant))
     }
 
     /// Removes tasks that became final more than `retention` before `now`, with their labels and keys. Answers how many.

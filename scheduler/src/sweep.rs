@@ -1,11 +1,14 @@
 //! Removes what nobody needs any more: final tasks after their retention, and blobs that nothing refers to.
 
+mod unneeded;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::{BlobError, BlobStat};
+use wasmill_protocol::Digest;
 
 use crate::handle::{Handle, Shared};
 
@@ -14,14 +17,19 @@ const INTERVAL: Duration = Duration::from_secs(600);
 /// Younger blobs are left alone: the record that refers to them may be on its way.
 const BLOB_AGE_MIN: Duration = Duration::from_secs(3600);
 
-/// Sweeps at once and every ten minutes, until `shutdown`. At once, because a read model that was filled again shows what had been removed before.
+/// Sweeps at once and every ten minutes, and removes all the time what has just become unneeded, until `shutdown`. At once, because a read model that was filled again
+/// shows what had been removed before.
 pub async fn run(handle: Handle, retention: Duration, shutdown: CancellationToken) {
-    loop {
-        once(&handle, retention, SystemTime::now()).await;
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(INTERVAL) => {}
+    let sweeping = async {
+        loop {
+            once(&handle, retention, SystemTime::now()).await;
+            tokio::time::sleep(INTERVAL).await;
         }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = sweeping => {}
+        () = unneeded::run(&handle) => {}
     }
 }
 
@@ -68,11 +76,12 @@ fn is_old(blob: &BlobStat, now: SystemTime) -> bool {
 }
 
 async fn is_referenced(shared: &Shared, blob: &BlobStat) -> bool {
-    let in_directory = {
-        let directory = shared.directory.read();
-        directory.current.contains(&blob.digest)
-            || directory.modules.values().any(|modules| modules.contains_key(&blob.digest))
-    };
     // When in doubt the blob stays.
-    in_directory || shared.read_model.is_referenced(blob.digest).await.unwrap_or(true)
+    is_in_directory(shared, blob.digest) || shared.read_model.is_referenced(blob.digest).await.unwrap_or(true)
+}
+
+/// Whether a blob is a module, a snapshot or a copy of the read model.
+fn is_in_directory(shared: &Shared, digest: Digest) -> bool {
+    let directory = shared.directory.read();
+    directory.current.contains(&digest) || directory.modules.values().any(|modules| modules.contains_key(&digest))
 }

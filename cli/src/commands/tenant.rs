@@ -62,6 +62,9 @@ struct QuotaArgs {
     /// Most CPU time for compiling its modules, in milliseconds for each second; `none` is the default
     #[arg(long, value_name = "N|none", value_parser = parse_count, help_heading = "Quotas")]
     compile_ms_per_s: Option<Bound>,
+    /// Most bytes of payloads, results, logs and checkpoints, like 10GiB
+    #[arg(long, value_name = "SIZE|none", value_parser = parse_size, help_heading = "Quotas")]
+    stored_bytes: Option<Bound>,
 }
 
 /// A quota, or that there is none.
@@ -92,6 +95,7 @@ impl QuotaArgs {
             modules: bound(self.modules),
             module_bytes: bound(self.module_bytes),
             compile_ms_per_s: bound(self.compile_ms_per_s),
+            stored_bytes: bound(self.stored_bytes),
         };
         Some(change).filter(|change| *change != QuotasChange::default())
     }
@@ -133,8 +137,18 @@ fn show(json: bool, answer: &Answer) -> Result<(), Failure> {
 fn print_table(tenants: &[TenantDoc]) -> Result<(), Failure> {
     let count = |bound: Option<u64>| bound.map_or_else(|| "-".to_owned(), |bound| bound.to_string());
     let size = |bound: Option<u64>| bound.map_or_else(|| "-".to_owned(), show_bytes);
-    let mut table =
-        Table::new(["NAME", "WEIGHT", "QUEUED", "RUNNING", "MEMORY", "MODULES", "MODULE SIZE", "COMPILE MS/S"]);
+    let mut table = Table::new([
+        "NAME",
+        "WEIGHT",
+        "QUEUED",
+        "RUNNING",
+        "MEMORY",
+        "MODULES",
+        "MODULE SIZE",
+        "COMPILE MS/S",
+        "STORED",
+        "STORED MAX",
+    ]);
     for tenant in tenants {
         table.row([
             tenant.name.to_string(),
@@ -145,6 +159,8 @@ fn print_table(tenants: &[TenantDoc]) -> Result<(), Failure> {
             count(tenant.quotas.modules),
             size(tenant.quotas.module_bytes),
             count(tenant.quotas.compile_ms_per_s),
+            show_bytes(tenant.usage.stored_bytes),
+            size(tenant.quotas.stored_bytes),
         ]);
     }
     table.print()

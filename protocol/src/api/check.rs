@@ -192,7 +192,8 @@ impl QuotasChange {
         within("quotas.memory_bytes", self.memory_bytes.flatten(), 0, QUOTA_MAX)?;
         within("quotas.modules", self.modules.flatten(), 0, QUOTA_MAX)?;
         within("quotas.module_bytes", self.module_bytes.flatten(), 0, QUOTA_MAX)?;
-        within("quotas.compile_ms_per_s", self.compile_ms_per_s.flatten(), 0, QUOTA_MAX)
+        within("quotas.compile_ms_per_s", self.compile_ms_per_s.flatten(), 0, QUOTA_MAX)?;
+        within("quotas.stored_bytes", self.stored_bytes.flatten(), 0, QUOTA_MAX)
     }
 }
 

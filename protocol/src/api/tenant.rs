@@ -17,8 +17,24 @@ pub struct TenantDoc {
     pub weight: u32,
     /// What it may have; `null` is unlimited.
     pub quotas: Quotas,
+    /// What it has.
+    #[serde(default)]
+    pub usage: TenantUsage,
     /// When it was created.
     pub created_at: Time,
+}
+
+/// What a tenant has, of what there are quotas for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct TenantUsage {
+    /// Modules.
+    pub modules: u64,
+    /// Sum of the modules' sizes.
+    pub module_bytes: u64,
+    /// Sum of what its tasks take: payloads, results, logs, checkpoints, and the tasks themselves.
+    pub stored_bytes: u64,
 }
 
 /// A tenant to create.
@@ -81,6 +97,10 @@ pub struct QuotasChange {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
     #[serde(default, deserialize_with = "number::nullable", skip_serializing_if = "Option::is_none")]
     pub compile_ms_per_s: Option<Option<u64>>,
+    /// Sum of what its tasks take: payloads, results, logs, checkpoints, and the tasks themselves.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
+    #[serde(default, deserialize_with = "number::nullable", skip_serializing_if = "Option::is_none")]
+    pub stored_bytes: Option<Option<u64>>,
 }
 
 impl QuotasChange {
@@ -93,6 +113,7 @@ impl QuotasChange {
             modules: self.modules.unwrap_or(quotas.modules),
             module_bytes: self.module_bytes.unwrap_or(quotas.module_bytes),
             compile_ms_per_s: self.compile_ms_per_s.unwrap_or(quotas.compile_ms_per_s),
+            stored_bytes: self.stored_bytes.unwrap_or(quotas.stored_bytes),
         }
     }
 }

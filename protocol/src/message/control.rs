@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::HostInfo;
-use crate::command::{Command, Reply};
+use crate::command::{Command, Refusal, Reply};
 use crate::ids::{HostId, LogSeq, TaskId, TenantName, Term};
 use crate::snapshot::BenchedRow;
 use crate::time::Timestamp;
@@ -29,6 +29,8 @@ pub struct ControlCall {
 pub enum ControlRequest {
     /// Decide these. Answered with [`ControlAnswer::Replies`].
     Commands(Vec<Command>),
+    /// Would this be refused as things are? Nothing is done. Answered with [`ControlAnswer::Checked`].
+    Check(Box<Command>),
     /// Why do these not run? Answered with [`ControlAnswer::Explained`].
     Explain(Vec<TaskId>),
     /// What is going on? Answered with [`ControlAnswer::Overview`].
@@ -42,6 +44,8 @@ pub enum ControlRequest {
 pub enum ControlAnswer {
     /// To each command in order, durable.
     Replies(Vec<Reply>),
+    /// What a command would be refused with.
+    Checked(Option<Refusal>),
     /// Tasks that are final or unknown are left out.
     Explained(Vec<Explained>),
     /// What is going on.

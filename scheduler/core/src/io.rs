@@ -45,6 +45,14 @@ pub enum Input {
         /// Which attempts.
         attempts: Vec<AttemptId>,
     },
+    /// A tenant has used up its quota of stored bytes, or has not any more: what is in its queue waits. Known to whoever counts them, so a leader is told
+    /// anew.
+    Stored {
+        /// Which tenant.
+        tenant: TenantName,
+        /// Whether nothing of it starts.
+        used_up: bool,
+    },
     /// The read model holds every record up to this one: idempotency keys of these records can be forgotten.
     ReadModelAt(LogSeq),
     /// The events of the last [`Ready`] went into this record. Called by the driver for every record that it appends, before it is durable.

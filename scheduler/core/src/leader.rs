@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::snapshot::{ReadModelCopy, SnapshotRef};
-use wasmill_protocol::{HostId, Incarnation, TaskId, Term, Timestamp};
+use wasmill_protocol::{HostId, Incarnation, TaskId, TenantName, Term, Timestamp};
 
 use crate::config::CoreConfig;
 use crate::io::{Counters, HostView, Input, QueueDepth, Ready, ReplyTo, Waiting};
@@ -54,6 +54,8 @@ pub struct Core {
     awaited: BTreeMap<(HostId, Incarnation), Timestamp>,
     /// Removed tenants that have tasks left.
     removed_tenants: BTreeSet<u32>,
+    /// Tenants that have used up their quota of stored bytes.
+    stored_out: BTreeSet<TenantName>,
     shares: Shares,
     dispatcher: Dispatcher,
     outbox: Outbox,
@@ -82,6 +84,7 @@ impl Core {
             hosts: BTreeMap::new(),
             awaited: BTreeMap::new(),
             removed_tenants: BTreeSet::new(),
+            stored_out: BTreeSet::new(),
             shares: Shares::default(),
             dispatcher,
             outbox: Outbox::default(),
@@ -117,7 +120,20 @@ impl Core {
             Input::AssignRefused { host, attempts } => self.assign_refused(&host, &attempts),
             Input::SnapshotStored(snapshot) => self.snapshot_stored(snapshot),
             Input::ReadModelStored(copy) => self.read_model_stored(copy),
+            Input::Stored { tenant, used_up } => self.note_stored(tenant, used_up),
             Input::Tick => {}
+        }
+    }
+
+    /// What a command that stores something beforehand would be refused with as things are; nothing is done. Whatever else is asked is not refused here.
+    pub fn refusal(&self, command: &Command) -> Option<Refusal> {
+        if !self.leading {
+            return Some(Refusal::NotLeader);
+        }
+        match command {
+            Command::Submit { module, spec, .. } => self.refuses(module, spec).err(),
+            Command::AddModule { tenant, module, alias } => self.refuses_module(tenant, module, alias.as_deref()).err(),
+            _ => None,
         }
     }
 

@@ -85,6 +85,11 @@ impl Forwarder {
                 let _ = answer.send(answers.pop().unwrap_or(Err(Refusal::NotLeader)));
             }
             Request::Commands(commands, answer) => drop(answer.send(self.commands(commands).await)),
+            Request::Check(command, answer) => {
+                if let Some(ControlAnswer::Checked(refusal)) = self.ask(ControlRequest::Check(command)).await {
+                    let _ = answer.send(refusal);
+                }
+            }
             Request::Explain(tasks, answer) => {
                 if let Some(ControlAnswer::Explained(explained)) = self.ask(ControlRequest::Explain(tasks)).await {
                     let _ = answer.send(explained.into_iter().map(wire::waiting).collect());
@@ -275,6 +280,7 @@ pub(super) fn refuse(request: Request, refusal: &Refusal) {
     match request {
         Request::Command(_, answer) => drop(answer.send(Err(refusal.clone()))),
         Request::Commands(commands, answer) => drop(answer.send(vec![Err(refusal.clone()); commands.len()])),
+        Request::Check(_, answer) => drop(answer.send(Some(refusal.clone()))),
         Request::Explain(..) | Request::Overview(_) | Request::Load(_) => {}
     }
 }

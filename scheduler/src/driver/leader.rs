@@ -15,7 +15,7 @@ use wasmill_fabric::{AppendError, HostEvent, Leadership, LogWriter, Message, Res
 use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::message::{FromHost, Heartbeat, ReportAck, control, subjects};
 use wasmill_protocol::record::Record;
-use wasmill_protocol::{LogSeq, Term};
+use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_scheduler_core::Core;
 use wasmill_scheduler_core::io::{Counters, Input, Ready, ReplyTo};
 
@@ -25,6 +25,7 @@ use super::forward;
 use super::keeper::Keeper;
 use super::log_watch::{LogNews, LogWatch};
 use super::specs::SpecCache;
+use super::stored::{self, StoredQuotas};
 use super::trace::Traced;
 use super::waits::Waits;
 use super::{DriverConfig, DriverError, Ground, LeadershipEnd};
@@ -63,6 +64,9 @@ pub(super) struct Leader<'a> {
     responders: HashMap<ReplyTo, Responder>,
     heard: forward::HeardBefore,
     specs: SpecCache,
+    stored: StoredQuotas,
+    /// Blobs that hosts have named since the last append.
+    blobs_named: Vec<Digest>,
     dispatched: mpsc::Sender<DispatchResult>,
     /// Who asked what is going on.
     overviews: Vec<oneshot::Sender<Overview>>,
@@ -77,6 +81,8 @@ struct Effects {
     overviews: Vec<(oneshot::Sender<Overview>, Overview)>,
     /// When the record was handed to the log, and its bytes.
     sent: Option<(Instant, usize)>,
+    /// Blobs that may be named by nothing that is durable: those of reports that change nothing.
+    blobs: Vec<Digest>,
 }
 
 /// What a leader hears over the bus. A subscription that ends has lost messages and is made anew: whoever sent them sends again.
@@ -118,6 +124,8 @@ impl<'a> Leader<'a> {
             responders: HashMap::new(),
             heard: forward::HeardBefore::default(),
             specs: SpecCache::default(),
+            stored: StoredQuotas::default(),
+            blobs_named: Vec::new(),
             dispatched,
             overviews: Vec::new(),
         })
@@ -195,7 +203,10 @@ impl<'a> Leader<'a> {
                     }
                     DispatchResult::TermSeen(_) => {}
                 },
-                () = tokio::time::sleep(timeout) => self.step(Input::Tick),
+                () = tokio::time::sleep(timeout) => {
+                    self.tell_stored();
+                    self.step(Input::Tick);
+                }
             }
         }
     }
@@ -219,6 +230,13 @@ impl<'a> Leader<'a> {
 
     fn step(&mut self, input: Input) {
         self.core.step(self.shared.clock.now(), input);
+    }
+
+    /// Tells the core which tenants have used up their quota of stored bytes.
+    fn tell_stored(&mut self) {
+        for input in self.stored.news(self.shared) {
+            self.step(input);
+        }
     }
 
     /// Whether more work may be taken in: the log must keep up, or what has gathered would grow without bound.
@@ -249,6 +267,7 @@ impl<'a> Leader<'a> {
                     self.step(Input::Command { reply_to, command });
                 }
             }
+            Request::Check(command, answer) => drop(answer.send(self.core.refusal(&command))),
             Request::Explain(tasks, answer) => {
                 let now = self.shared.clock.now();
                 let _ = answer.send(tasks.into_iter().filter_map(|task| self.core.explain(task, now)).collect());
@@ -280,6 +299,8 @@ impl<'a> Leader<'a> {
         if message.payload.len() > bytes_max {
             drop_too_large(&mut decoded, bytes_max);
         }
+        self.blobs_named.extend(stored::drop_over_quota(&mut decoded, self.core.state(), &self.specs, self.shared));
+        self.blobs_named.extend(stored::blobs(&decoded));
         let reply_to = self.waits.number();
         if let Some(responder) = message.responder {
             self.responders.insert(reply_to, responder);
@@ -316,13 +337,14 @@ impl<'a> Leader<'a> {
                 return;
             }
             let events = std::mem::take(&mut ready.events);
+            let blobs = std::mem::take(&mut self.blobs_named);
             let traced = Traced::of(&events, &self.specs);
             events.iter().for_each(|event| self.specs.apply(event));
             if events.is_empty() {
                 // Nothing to write, but what was written before may not be durable yet.
-                self.append_nothing(Effects { ready, ..Effects::default() });
+                self.append_nothing(Effects { ready, blobs, ..Effects::default() });
             } else {
-                self.append(events, Effects { ready, traced, ..Effects::default() });
+                self.append(events, Effects { ready, traced, blobs, ..Effects::default() });
                 if self.keeper.wants_snapshot(&self.chain) {
                     self.keeper.hold(self.core.freeze(), self.chain);
                 }
@@ -398,9 +420,14 @@ impl<'a> Leader<'a> {
                 self.shared.metrics.appended(sent.elapsed(), bytes, &record.events);
             }
             self.keeper.durable(seq, &self.chain);
+            self.stored.durable(&record.events);
+            self.tell_stored();
             warn_of_benched(&record.events);
             self.step(Input::ReadModelAt(keys_are_in_read_model_to(seq)));
             self.announce_leadership(seq);
+        }
+        if !effects.blobs.is_empty() {
+            self.shared.read_model.note_unneeded(effects.blobs);
         }
         effects.traced.durable(self.shared.clock.now());
         for (answer, overview) in effects.overviews {

@@ -19,6 +19,7 @@ use wasmill_protocol::{Digest, TenantName};
 use super::App;
 use super::body::header_text;
 use super::floods::Place;
+use super::held::Asker;
 use super::look;
 use super::problem::{Code, Fault, Handled};
 use super::trace;
@@ -69,6 +70,9 @@ impl FromRequestParts<App> for Caller {
         let directory = &app.handle.shared().directory;
         let (tenant, role) = look::twice(app, || identify(&parts.headers, directory)).await?;
         trace::identified(parts, &tenant);
+        if let Some(asker) = parts.extensions.get::<Asker>() {
+            asker.is(&tenant);
+        }
         let place = app.floods.request(&tenant)?;
         Ok(Self { tenant, role, place: Some(place) })
     }

@@ -1,8 +1,6 @@
 //! Reading request bodies: bounded in size, in time and in memory.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,16 +12,20 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use tokio::time::Instant;
 
+use super::memory::MemoryTaken;
 use super::problem::{Code, Fault, Handled};
 
 /// How slowly a body may come.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// The longest time without a byte.
+    /// The longest time without a byte, and by how much a body may fall behind its rate.
     pub idle: Duration,
-    /// After `idle`, the whole must have come at least this fast.
+    /// How fast it must come at least; faster when much of it is held already, see [`HELD_PER_RATE`].
     pub bytes_per_second: u64,
 }
+
+/// A body of which so many bytes are held must go on coming by at least one byte a second: what is large must not be held for hours by a trickle.
+const HELD_PER_RATE: u64 = 1024;
 
 /// Reads one body chunk by chunk.
 pub(super) struct BodyReader {
@@ -31,16 +33,19 @@ pub(super) struct BodyReader {
     bytes_max: u64,
     too_large: Code,
     received: u64,
+    announced: Option<u64>,
     pace: Pace,
-    started: Instant,
+    /// What has come has paid for the time up to here.
+    deadline: Instant,
 }
 
 impl BodyReader {
     /// A reader that fails with `too_large` beyond `bytes_max`: at once if the length is announced.
     pub(super) fn new(headers: &HeaderMap, body: Body, bytes_max: u64, too_large: Code, pace: Pace) -> Handled<Self> {
         identity_only(headers)?;
-        let reader = Self { body, bytes_max, too_large, received: 0, pace, started: Instant::now() };
         let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let deadline = Instant::now() + pace.idle;
+        let reader = Self { body, bytes_max, too_large, received: 0, announced, pace, deadline };
         if announced.is_some_and(|announced| announced > bytes_max) {
             return Err(reader.too_large());
         }
@@ -50,8 +55,7 @@ impl BodyReader {
     /// The next chunk, never empty; `None` at the end.
     pub(super) async fn next(&mut self) -> Handled<Option<Bytes>> {
         loop {
-            let deadline = self.deadline();
-            let frame = match tokio::time::timeout_at(deadline, self.body.frame()).await {
+            let frame = match tokio::time::timeout_at(self.deadline, self.body.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(error))) => {
                     tracing::debug!(%error, "a request body was not finished");
@@ -67,6 +71,7 @@ impl BodyReader {
                 return Err(self.too_large());
             }
             if !chunk.is_empty() {
+                self.earn(chunk.len() as u64);
                 return Ok(Some(chunk));
             }
         }
@@ -74,23 +79,28 @@ impl BodyReader {
 
     /// Measures the pace anew from here, as if `received` bytes had just come: what is awaited now is another part.
     pub(super) fn pace_from_here(&mut self, received: usize, idle: Duration) {
-        self.started = Instant::now();
         self.received = received as u64;
         self.pace.idle = idle;
+        self.deadline = Instant::now() + idle;
     }
 
-    fn deadline(&self) -> Instant {
-        let earned = Duration::from_secs(self.received / self.pace.bytes_per_second.max(1));
-        let by_rate = self.started + self.pace.idle + earned;
-        by_rate.min(Instant::now() + self.pace.idle)
+    /// A chunk pays for as much time as it takes at the least rate, and never for more than the longest pause.
+    fn earn(&mut self, bytes: u64) {
+        let now = Instant::now();
+        let earned = Duration::from_micros(bytes.saturating_mul(1_000_000) / self.rate_min());
+        self.deadline = (self.deadline.max(now) + earned).min(now + self.pace.idle);
+    }
+
+    fn rate_min(&self) -> u64 {
+        self.pace.bytes_per_second.max(self.received / HELD_PER_RATE).max(1)
     }
 
     fn too_slow(&self) -> Fault {
-        let Pace { idle, bytes_per_second } = self.pace;
         let detail = format!(
-            "{} bytes came, then too little: after {} s at least {bytes_per_second} bytes/s are expected",
+            "{} bytes came, then too little: at least {} bytes/s are expected, and no pause over {} s",
             self.received,
-            idle.as_secs_f32()
+            self.rate_min(),
+            self.pace.idle.as_secs_f32()
         );
         Fault::new(Code::BodyTooSlow, detail)
     }
@@ -101,75 +111,33 @@ impl BodyReader {
     }
 }
 
-/// Memory that request bodies may take, all of them together.
-#[derive(Debug)]
-pub(super) struct BodyMemory {
-    taken: AtomicU64,
-    bytes_max: u64,
-}
-
-/// Bodies up to this size are not counted: connections are bounded already.
-const UNCOUNTED_BYTES: u64 = 64 * 1024;
-
-/// Memory that a body takes; given back when dropped.
-#[derive(Debug)]
-pub(super) struct MemoryTaken {
-    memory: Arc<BodyMemory>,
-    bytes: u64,
-}
-
-impl BodyMemory {
-    /// Memory for bodies, `bytes_max` in all.
-    pub(super) fn new(bytes_max: u64) -> Arc<Self> {
-        Arc::new(Self { taken: AtomicU64::new(0), bytes_max })
-    }
-
-    /// Nothing of it, to begin with.
-    pub(super) fn nothing(self: &Arc<Self>) -> MemoryTaken {
-        MemoryTaken { memory: Arc::clone(self), bytes: 0 }
-    }
-}
-
-impl MemoryTaken {
-    /// Takes what is missing up to `bytes`.
-    pub(super) fn grow(&mut self, bytes: u64) -> Handled<()> {
-        if bytes <= UNCOUNTED_BYTES || bytes <= self.bytes {
-            return Ok(());
-        }
-        let more = bytes - self.bytes;
-        let before = self.memory.taken.fetch_add(more, Ordering::Relaxed);
-        if before + more > self.memory.bytes_max {
-            self.memory.taken.fetch_sub(more, Ordering::Relaxed);
-            return Err(Fault::new(Code::Overloaded, "too many large bodies are being received"));
-        }
-        self.bytes = bytes;
-        Ok(())
-    }
-}
-
-impl Drop for MemoryTaken {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.memory.taken.fetch_sub(self.bytes, Ordering::Relaxed);
-        }
-    }
-}
-
 /// The whole body. The memory is given back when the second value is dropped.
-pub(super) async fn collect(mut reader: BodyReader, memory: &Arc<BodyMemory>) -> Handled<(Bytes, MemoryTaken)> {
-    let mut taken = memory.nothing();
-    let Some(first) = reader.next().await? else { return Ok((Bytes::new(), taken)) };
-    let Some(second) = reader.next().await? else { return Ok((first, taken)) };
-    let mut all = BytesMut::with_capacity(first.len() + second.len());
+pub(super) async fn collect(reader: BodyReader, mut taken: MemoryTaken) -> Handled<(Bytes, MemoryTaken)> {
+    let bytes = gather(reader, |bytes| taken.grow(bytes)).await?;
+    Ok((bytes, taken))
+}
+
+/// The whole of a body whose bound is so small that its memory is not counted.
+pub(super) async fn collect_small(reader: BodyReader) -> Handled<Bytes> {
+    gather(reader, |_| Ok(())).await
+}
+
+async fn gather(mut reader: BodyReader, mut grow: impl FnMut(u64) -> Handled<()>) -> Handled<Bytes> {
+    let Some(first) = reader.next().await? else { return Ok(Bytes::new()) };
+    let Some(second) = reader.next().await? else { return Ok(first) };
+    // Where the length is announced the buffer has it from the beginning, and takes memory only as it fills.
+    let announced = usize::try_from(reader.announced.unwrap_or(0)).unwrap_or(0);
+    let mut all = BytesMut::with_capacity(announced.max(first.len() + second.len()));
     all.extend_from_slice(&first);
     let mut next = Some(second);
     while let Some(chunk) = next {
-        // A buffer that grows by doubling holds at most the old and the new half at once.
-        taken.grow((all.len() + chunk.len()) as u64 * 2)?;
+        let bytes = all.len() + chunk.len();
+        // One that grows by doubling holds at most the old and the new half at once.
+        grow(if bytes <= announced { bytes } else { bytes * 2 } as u64)?;
         all.extend_from_slice(&chunk);
         next = reader.next().await?;
     }
-    Ok((all.freeze(), taken))
+    Ok(all.freeze())
 }
 
 /// Refuses encoded bodies: what they inflate to is unknown.
@@ -265,10 +233,16 @@ async fn throw_away(mut body: Incoming) {
 mod tests {
     use futures::StreamExt;
     use futures::stream;
+    use wasmill_protocol::TenantName;
 
+    use super::super::memory::Memory;
     use super::*;
 
     const PACE: Pace = Pace { idle: Duration::from_secs(10), bytes_per_second: 1_000 };
+
+    fn unbounded() -> MemoryTaken {
+        Memory::new(u64::MAX, "large bodies").of(&TenantName::default())
+    }
 
     fn reader(body: Body, bytes_max: u64) -> BodyReader {
         BodyReader::new(&HeaderMap::new(), body, bytes_max, Code::BodyTooLarge, PACE).unwrap()
@@ -280,10 +254,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_may_have_as_many_bytes_as_the_limit() {
-        let memory = BodyMemory::new(u64::MAX);
-        let (bytes, _) = collect(reader(chunked(&[b"ab", b"", b"cd", b"e"]), 5), &memory).await.unwrap();
+        let (bytes, _) = collect(reader(chunked(&[b"ab", b"", b"cd", b"e"]), 5), unbounded()).await.unwrap();
         assert_eq!(bytes, "abcde");
-        let fault = collect(reader(chunked(&[b"ab", b"cd", b"ef"]), 5), &memory).await.unwrap_err();
+        let fault = collect(reader(chunked(&[b"ab", b"cd", b"ef"]), 5), unbounded()).await.unwrap_err();
         assert_eq!(fault.code(), Code::BodyTooLarge);
     }
 
@@ -294,24 +267,48 @@ mod tests {
             Some((Ok::<_, std::io::Error>(&b"x"[..]), ()))
         });
         let started = Instant::now();
-        let fault =
-            collect(reader(Body::from_stream(trickle), 1_000_000), &BodyMemory::new(u64::MAX)).await.unwrap_err();
+        let fault = collect(reader(Body::from_stream(trickle), 1_000_000), unbounded()).await.unwrap_err();
         assert_eq!(fault.code(), Code::BodyTooSlow);
         assert!(started.elapsed() < Duration::from_secs(12));
+    }
+
+    /// What the bytes per second of a client must be, and how long it lasts when they are fewer.
+    #[tokio::test(start_paused = true)]
+    async fn c31_a_large_body_that_trickles_is_given_up_within_seconds() {
+        let large = stream::once(async { Ok::<_, std::io::Error>(vec![0; 40_000_000]) });
+        let trickle = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            Some((Ok::<_, std::io::Error>(vec![0; 1_000]), ()))
+        });
+        let started = Instant::now();
+        let body = Body::from_stream(large.chain(trickle));
+        let fault = collect(reader(body, 100_000_000), unbounded()).await.unwrap_err();
+        assert_eq!(fault.code(), Code::BodyTooSlow);
+        assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_body_that_comes_steadily_may_take_its_time() {
+        let steady = stream::unfold(0, |count| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            (count < 600).then(|| (Ok::<_, std::io::Error>(vec![0; 100_000]), count + 1))
+        });
+        let (bytes, _) = collect(reader(Body::from_stream(steady), 100_000_000), unbounded()).await.unwrap();
+        assert_eq!(bytes.len(), 60_000_000);
     }
 
     #[tokio::test]
     async fn large_bodies_share_a_bounded_memory() {
         let large = vec![0_u8; 100_000];
-        let memory = BodyMemory::new(500_000);
+        let (memory, tenant) = (Memory::new(800_000, "large bodies"), TenantName::default());
         let body = |large: &[u8]| {
             let halves: Vec<_> = large.chunks(50_000).map(|half| Ok::<_, std::io::Error>(half.to_vec())).collect();
             reader(Body::from_stream(stream::iter(halves)), 1_000_000)
         };
-        let (_, first) = collect(body(&large), &memory).await.unwrap();
-        let (_, _second) = collect(body(&large), &memory).await.unwrap();
-        assert_eq!(collect(body(&large), &memory).await.unwrap_err().code(), Code::Overloaded);
+        let (_, first) = collect(body(&large), memory.of(&tenant)).await.unwrap();
+        let (_, _second) = collect(body(&large), memory.of(&tenant)).await.unwrap();
+        assert_eq!(collect(body(&large), memory.of(&tenant)).await.unwrap_err().code(), Code::TooManyRequests);
         drop(first);
-        assert!(collect(body(&large), &memory).await.is_ok());
+        assert!(collect(body(&large), memory.of(&tenant)).await.is_ok());
     }
 }

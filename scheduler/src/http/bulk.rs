@@ -24,6 +24,7 @@ use super::body::BodyReader;
 use super::json;
 use super::modules::Resolved;
 use super::problem::{Code, Fault, Handled};
+use super::room::{Room, quota, refused, reserve};
 use super::submit::{
     Accepted, Draft, KEY_HEADER, KeyLookup, check_and_resolve, check_for_kind, document_bytes_max, lookup, submission,
 };
@@ -51,9 +52,9 @@ pub(super) fn submit(app: App, caller: Caller, headers: &HeaderMap, body: Body) 
     }
     let mut reader = BodyReader::new(headers, body, u64::MAX, Code::BodyTooLarge, app.config.body_pace)?;
     reader.pace_from_here(0, LINE_IDLE);
-    let (writer, answers) = answer_pipe(ANSWER_BYTES_MAX);
+    let (writer, answers) = answer_pipe(ANSWER_BYTES_MAX, app.answer_memory.of(&caller.tenant));
     let bulk = Bulk {
-        lines: Lines::new(document_bytes_max(&app.config.caps), app.body_memory.nothing()),
+        lines: Lines::new(document_bytes_max(&app.config.caps), app.body_memory.of(&caller.tenant)),
         recent: None,
         in_flight: FuturesOrdered::new(),
         traced: trace::Bulk::here(),
@@ -210,11 +211,12 @@ impl Bulk {
 
 /// Submits a batch and gives back its answers, a line each, in order.
 async fn submit_batch(app: App, tenant: TenantName, prepared: Vec<Prepared>) -> Vec<u8> {
+    let quota = quota(&app, &tenant);
     let prepared = if prepared.iter().any(|line| matches!(line.step, Step::Slow(_))) {
-        let slow = stream::iter(prepared).map(|line| look_up(&app, line));
+        let slow = stream::iter(prepared).map(|line| look_up(&app, quota, line));
         slow.buffered(LOOKUPS_AT_ONCE).collect().await
     } else {
-        prepared.into_iter().map(Looked::from).collect::<Vec<_>>()
+        prepared.into_iter().map(|line| Looked::of(&app, quota, line)).collect::<Vec<_>>()
     };
     let mut commands = Vec::with_capacity(prepared.len());
     for line in &prepared {
@@ -229,10 +231,20 @@ async fn submit_batch(app: App, tenant: TenantName, prepared: Vec<Prepared>) -> 
         let answer = match line.step {
             LookedStep::Failed(fault) => Err(fault),
             LookedStep::Repeated(task) => Ok(task),
-            LookedStep::Ready { spec, fingerprint, .. } => match answers.next() {
-                Some(Ok((_, Done::Accepted { task } | Done::Repeated { task }))) => Ok(task),
-                Some(Err(Refusal::KeyCheckStale)) => again(&app, &spec, fingerprint).await,
-                Some(Err(refusal)) => Err(refusal.into()),
+            LookedStep::Ready { spec, fingerprint, room, .. } => match answers.next() {
+                Some(Ok((_, Done::Accepted { task }))) => Ok(task),
+                Some(Ok((_, Done::Repeated { task }))) => {
+                    app.handle.shared().read_model.note_unneeded(spec.input.blob());
+                    Ok(task)
+                }
+                Some(Err(Refusal::KeyCheckStale)) => {
+                    drop(room);
+                    again(&app, &spec, fingerprint).await
+                }
+                Some(Err(refusal)) => {
+                    refused(&app, &spec, &refusal);
+                    Err(refusal.into())
+                }
                 Some(Ok(_)) | None => Err(Fault::new(Code::Internal, "the submission was not answered")),
             },
         };
@@ -255,35 +267,40 @@ enum LookedStep {
         spec: Arc<TaskSpec>,
         key: Option<wasmill_protocol::command::KeyCheck>,
         fingerprint: Option<Digest>,
+        room: Room,
     },
 }
 
-impl From<Prepared> for Looked {
-    fn from(prepared: Prepared) -> Self {
+impl Looked {
+    /// A line for which nothing is to be looked up.
+    fn of(app: &App, quota: Option<u64>, prepared: Prepared) -> Self {
         let step = match prepared.step {
             Step::Failed(fault) => LookedStep::Failed(fault),
-            Step::Ready(task, spec) => LookedStep::Ready { task, spec, key: None, fingerprint: None },
+            Step::Ready(task, spec) => match reserve(app, quota, &spec, 0) {
+                Ok(room) => LookedStep::Ready { task, spec, key: None, fingerprint: None, room },
+                Err(fault) => LookedStep::Failed(fault),
+            },
             Step::Slow(_) => LookedStep::Failed(Fault::new(Code::Internal, "the line was not looked up")),
         };
         Self { number: prepared.number, step }
     }
 }
 
-async fn look_up(app: &App, prepared: Prepared) -> Looked {
-    let Step::Slow(mut draft) = prepared.step else { return prepared.into() };
-    let step = match draft.store_payload(app).await {
-        Ok(()) => match lookup(app, &draft.spec, draft.fingerprint).await {
-            Ok(KeyLookup::Repeated(task)) => LookedStep::Repeated(task),
-            Ok(found) => {
-                let key = if let KeyLookup::Fresh(check) = found { Some(check) } else { None };
-                let task = app.ids.draw(app.handle.shared().clock.now());
-                LookedStep::Ready { task, spec: Arc::new(draft.spec), key, fingerprint: draft.fingerprint }
-            }
-            Err(fault) => LookedStep::Failed(fault),
-        },
-        Err(fault) => LookedStep::Failed(fault),
+async fn look_up(app: &App, quota: Option<u64>, prepared: Prepared) -> Looked {
+    let Step::Slow(draft) = prepared.step else { return Looked::of(app, quota, prepared) };
+    Looked { number: prepared.number, step: ready(app, *draft).await.unwrap_or_else(LookedStep::Failed) }
+}
+
+/// First the key: a repeat and a conflict need nothing to be stored.
+async fn ready(app: &App, mut draft: Draft) -> Handled<LookedStep> {
+    let key = match lookup(app, &draft.spec, draft.fingerprint).await? {
+        KeyLookup::Repeated(task) => return Ok(LookedStep::Repeated(task)),
+        KeyLookup::Fresh(check) => Some(check),
+        KeyLookup::None => None,
     };
-    Looked { number: prepared.number, step }
+    let room = draft.take_room(app).await?;
+    let task = app.ids.draw(app.handle.shared().clock.now());
+    Ok(LookedStep::Ready { task, spec: Arc::new(draft.spec), key, fingerprint: draft.fingerprint, room })
 }
 
 /// Submits one line by itself.

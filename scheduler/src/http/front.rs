@@ -17,6 +17,7 @@ use wasmill_protocol::LogSeq;
 
 use super::App;
 use super::body::LingeringBody;
+use super::held::{Asker, hold};
 use super::metrics::Counted;
 use super::problem::{Code, Fault, Handled};
 use super::trace;
@@ -39,7 +40,9 @@ pub(super) async fn answer(app: &App, router: Router, request: Request<Incoming>
     let _busy = app.metrics.request();
     let span = if is_about_health(&request) { Span::none() } else { trace::request(&request) };
     let uri_bytes = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
-    let request = request.map(|body| Body::new(LingeringBody::new(body)));
+    let asker = Asker::default();
+    let mut request = request.map(|body| Body::new(LingeringBody::new(body)));
+    request.extensions_mut().insert(asker.clone());
     let mut response = if uri_bytes > URI_BYTES_MAX {
         Fault::new(
             Code::UriTooLong,
@@ -49,7 +52,7 @@ pub(super) async fn answer(app: &App, router: Router, request: Request<Incoming>
         .into_response()
     } else {
         match reach(app, request.headers()).await {
-            Ok(()) => route(app, router, request).instrument(span.clone()).await,
+            Ok(()) => hold(app, &asker, route(app, router, request).instrument(span.clone()).await),
             Err(fault) => fault.into_response(),
         }
     };
@@ -84,6 +87,7 @@ async fn route(app: &App, router: Router, request: Request<Body>) -> Response<Bo
         return call(router, request).await;
     }
     let (method, uri, headers) = (request.method().clone(), request.uri().clone(), request.headers().clone());
+    let extensions = request.extensions().clone();
     let since = app.handle.position();
     let response = call(router.clone(), request).await;
     if response.status() != StatusCode::NOT_FOUND || !app.handle.catch_up(since).await {
@@ -91,6 +95,7 @@ async fn route(app: &App, router: Router, request: Request<Body>) -> Response<Bo
     }
     let mut again = Request::new(Body::empty());
     (*again.method_mut(), *again.uri_mut(), *again.headers_mut()) = (method, uri, headers);
+    *again.extensions_mut() = extensions;
     call(router, again).await
 }
 

@@ -10,6 +10,8 @@ use axum::extract::State;
 use axum::response::Response;
 use hyper::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{StatusCode, Uri};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio_util::io::ReaderStream;
 use wasmill_fabric::BlobError;
 use wasmill_protocol::api::{ModuleDoc, Page};
@@ -32,6 +34,9 @@ pub(super) use upload::{__path_upload, upload};
 pub(super) const PAGE_DEFAULT: u64 = 100;
 /// The largest `limit`.
 pub(super) const PAGE_MAX: u64 = 1000;
+
+/// Bytes of a page: one of large entries ends earlier.
+const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Chunks in which stored bytes are sent.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -82,18 +87,29 @@ pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Ha
     Ok(json::answer(StatusCode::OK, &page))
 }
 
-/// The first `limit` of `entries`, and where to go on if there are more.
-pub(super) fn page<E: Copy, T>(
+/// The first of `entries`, at most `limit` and [`PAGE_BYTES_MAX`], and where to go on if there are more. There is at least one if there is any.
+pub(super) fn page<E: Copy, T: Serialize>(
     entries: impl Iterator<Item = E>,
     limit: u64,
     document: impl Fn(E) -> T,
     cursor: impl Fn(E) -> String,
-) -> Page<T> {
+) -> Page<Box<RawValue>> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut entries = entries.peekable();
-    let shown: Vec<E> = entries.by_ref().take(limit).collect();
-    let next = if entries.peek().is_some() { shown.last().map(|last| cursor(*last)) } else { None };
-    Page { items: shown.into_iter().map(document).collect(), next }
+    let (mut items, mut bytes, mut last): (Vec<Box<RawValue>>, usize, Option<E>) = (Vec::new(), 0, None);
+    while items.len() < limit
+        && let Some(&entry) = entries.peek()
+    {
+        let item = to_raw_value(&document(entry)).expect("documents have text keys only");
+        bytes += item.get().len();
+        if bytes > PAGE_BYTES_MAX && !items.is_empty() {
+            break;
+        }
+        items.push(item);
+        last = entries.next();
+    }
+    let next = if entries.peek().is_some() { last.map(cursor) } else { None };
+    Page { items, next }
 }
 
 /// Describe a module.
@@ -158,4 +174,28 @@ pub(super) async fn stored(app: &App, digest: Digest, bytes: u64) -> Handled {
     headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c27_a_page_is_bounded_in_bytes_and_goes_on() {
+        let lengths = [10, PAGE_BYTES_MAX - 100, 50, 200, PAGE_BYTES_MAX * 2, 7];
+        let all = || lengths.iter().copied();
+        let (mut pages, mut from) = (Vec::new(), 0);
+        loop {
+            let rest = all().enumerate().skip(from);
+            let page = page(rest, 1000, |(_, length)| "x".repeat(length), |(at, _)| at.to_string());
+            pages.push(page.items.len());
+            match page.next {
+                Some(last) => from = last.parse::<usize>().unwrap() + 1,
+                None => break,
+            }
+        }
+        assert_eq!(pages, [3, 1, 1, 1], "one that is too large by itself comes alone");
+        let two = page(all(), 2, |length| length, |length| length.to_string());
+        assert_eq!((two.items.len(), two.next.as_deref()), (2, Some((PAGE_BYTES_MAX - 100).to_string().as_str())));
+    }
 }

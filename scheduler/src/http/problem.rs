@@ -76,7 +76,7 @@ catalogue! {
     DigestMismatch 422 "digest_mismatch" "The bytes do not have the digest that was claimed: they were changed on the way."
     ModuleInvalid 422 "module_invalid" "The module cannot be run here: the detail says what was found and what is needed."
     ModuleQuota 422 "module_quota_exceeded" "The tenant's quota of modules is used up: delete some, or ask for a higher quota."
-    QuotaExceeded 429 "quota_exceeded" "The tenant has as many tasks as it may have: try again when some are done."
+    QuotaExceeded 429 "quota_exceeded" "The tenant has as much in the queue or stored as it may have: try again when some of it is done or its retention over."
     TooManyRequests 429 "too_many_requests" "The tenant has too many requests under way: send fewer at once."
     TooManyWaits 429 "too_many_waits" "The tenant has too many waiting requests: wait for fewer tasks at once."
     QueueFull 429 "queue_full" "The scheduler is busy: try again after the time in `Retry-After`."

@@ -25,7 +25,8 @@ use super::modules::{Resolved, resolve, stored};
 use super::path::Named;
 use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
-use super::submit::{check_for_kind, limits, name_task, split_payload, submission};
+use super::room::{Room, refused};
+use super::submit::{Draft, check_for_kind, limits, name_task, split_payload, submission};
 use super::trace;
 use crate::finals::FinalNotice;
 
@@ -57,12 +58,14 @@ pub(super) async fn run(
     let config = &app.config;
     let payload_max = config.caps.payload_bytes;
     let reader = BodyReader::new(&headers, body, payload_max, Code::PayloadTooLarge, config.body_pace)?;
-    let (bytes, memory) = collect(reader, &app.body_memory).await?;
-    let input = store(&app, bytes).await?;
-    drop(memory);
-    let spec = spec(&caller.tenant, asked, resolved, limits, input);
+    let (bytes, memory) = collect(reader, app.body_memory.of(&caller.tenant)).await?;
     let _waiting = caller.wait(&app)?;
-    run_to_end(&app, spec).await
+    let (input, large) = split_payload(bytes);
+    let spec = spec(&caller.tenant, asked, resolved, limits, input);
+    let mut draft = Draft { spec, large, fingerprint: None };
+    let room = draft.take_room(&app).await?;
+    drop(memory);
+    run_to_end(&app, draft.spec, room).await
 }
 
 /// The query as the fields of a submission.
@@ -89,16 +92,6 @@ fn asked(app: &App, uri: &Uri) -> Handled<SubmitTask> {
     Ok(SubmitTask { limits: Some(limits), priority: asked_priority, args, ..SubmitTask::default() })
 }
 
-async fn store(app: &App, bytes: Bytes) -> Handled<Payload> {
-    match split_payload(bytes) {
-        (payload, None) => Ok(payload),
-        (_, Some(large)) => {
-            let stat = app.handle.shared().blobs.put(large).await?;
-            Ok(Payload::Blob { digest: stat.digest, bytes: stat.bytes })
-        }
-    }
-}
-
 fn spec(
     tenant: &TenantName,
     asked: SubmitTask,
@@ -121,7 +114,7 @@ fn spec(
     }
 }
 
-async fn run_to_end(app: &App, mut spec: TaskSpec) -> Handled {
+async fn run_to_end(app: &App, mut spec: TaskSpec, room: Room) -> Handled {
     let shared = app.handle.shared();
     let task = app.ids.draw(shared.clock.now());
     // Before the submission, or the end could come before anybody listens for it.
@@ -129,7 +122,12 @@ async fn run_to_end(app: &App, mut spec: TaskSpec) -> Handled {
     let mut interest = Interest { app: app.clone(), tenant: spec.tenant.clone(), task, accepted: false, ended: false };
     let span = trace::submission(task, None);
     spec.trace = wasmill_trace::place_of(&span);
-    app.handle.command(submission(task, &Arc::new(spec), None)).instrument(span).await?;
+    let spec = Arc::new(spec);
+    if let Err(refusal) = app.handle.command(submission(task, &spec, None)).instrument(span).await {
+        refused(app, &spec, &refusal);
+        return Err(refusal.into());
+    }
+    drop(room);
     interest.accepted = true;
     let notice = wait.ended().await;
     // Also when we cannot tell how: it goes on, and its id is in the answer.

@@ -26,7 +26,7 @@ use wasmill_protocol::{Digest, Limits, Payload, TaskId, TaskSpec, TenantName, Ti
 
 use super::App;
 use super::auth::Caller;
-use super::body::{BodyReader, collect, header_text, media_type};
+use super::body::{BodyReader, collect, collect_small, header_text, media_type};
 use super::bulk;
 use super::front::TASK_HEADER;
 use super::json;
@@ -34,6 +34,7 @@ use super::modules::{Resolved, resolve};
 use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
 use super::refusal::key_conflict;
+use super::room::refused;
 use super::task_doc::{Shown, document};
 use super::tasks::find;
 use super::trace;
@@ -84,7 +85,7 @@ pub(super) async fn submit(
     let bytes_max = document_bytes_max(caps);
     json_only(&headers)?;
     let reader = BodyReader::new(&headers, body, bytes_max, Code::BodyTooLarge, app.config.body_pace)?;
-    let (bytes, _memory) = collect(reader, &app.body_memory).await?;
+    let (bytes, _memory) = collect(reader, app.body_memory.of(&caller.tenant)).await?;
     let mut asked: SubmitTask = json::parse(&bytes, caps)?;
     drop(bytes);
     take_key_of_header(&mut asked, &headers)?;
@@ -137,7 +138,7 @@ pub(super) fn document_bytes_max(caps: &Caps) -> u64 {
 /// Reads a small document.
 pub(super) async fn read_json<T: DeserializeOwned>(app: &App, headers: &HeaderMap, body: Body) -> Handled<T> {
     let reader = BodyReader::new(headers, body, DOCUMENT_BYTES_MAX, Code::BodyTooLarge, app.config.body_pace)?;
-    let (bytes, _) = collect(reader, &app.body_memory).await?;
+    let bytes = collect_small(reader).await?;
     json_only(headers)?;
     json::parse(&bytes, &app.config.caps)
 }
@@ -149,7 +150,7 @@ pub(super) async fn read_optional_json<T: DeserializeOwned + Default>(
     body: Body,
 ) -> Handled<T> {
     let reader = BodyReader::new(headers, body, DOCUMENT_BYTES_MAX, Code::BodyTooLarge, app.config.body_pace)?;
-    let (bytes, _) = collect(reader, &app.body_memory).await?;
+    let bytes = collect_small(reader).await?;
     if bytes.is_empty() {
         return Ok(T::default());
     }
@@ -255,40 +256,54 @@ impl Draft {
         Ok(Self { spec, large, fingerprint })
     }
 
-    /// Makes a payload that is not inline a blob.
-    pub(super) async fn store_payload(&mut self, app: &App) -> Handled<()> {
-        let Some(bytes) = self.large.take() else { return Ok(()) };
-        let stat = app.handle.shared().blobs.put(bytes).await?;
-        self.spec.input = Payload::Blob { digest: stat.digest, bytes: stat.bytes };
-        Ok(())
-    }
-
     /// Submits and waits until it is durable.
     pub(super) async fn submit(mut self, app: &App) -> Handled<Accepted> {
-        self.store_payload(app).await?;
         let task = app.ids.draw(app.handle.shared().clock.now());
         let span = trace::submission(task, self.spec.trace);
         self.spec.trace = wasmill_trace::place_of(&span);
-        submit_as(app, task, &Arc::new(self.spec), self.fingerprint).instrument(span).await
+        self.submit_as(app, task).instrument(span).await
     }
-}
 
-/// Asks the core for a task until what was looked up of its key is recent enough.
-async fn submit_as(app: &App, task: TaskId, spec: &Arc<TaskSpec>, fingerprint: Option<Digest>) -> Handled<Accepted> {
-    for _ in 0..KEY_TRIES {
-        let key = match lookup(app, spec, fingerprint).await? {
-            KeyLookup::None => None,
-            KeyLookup::Fresh(check) => Some(check),
-            KeyLookup::Repeated(task) => return Ok(Accepted { task, repeated: true }),
-        };
-        match app.handle.command(submission(task, spec, key)).await {
-            Ok((_, Done::Repeated { task })) => return Ok(Accepted { task, repeated: true }),
-            Ok(_) => return Ok(Accepted { task, repeated: false }),
-            Err(Refusal::KeyCheckStale) => {}
-            Err(refusal) => return Err(refusal.into()),
+    /// Asks the core for a task until what was looked up of its key is recent enough. Nothing is stored before the key was looked up once: a repeat and a
+    /// conflict need nothing.
+    async fn submit_as(mut self, app: &App, task: TaskId) -> Handled<Accepted> {
+        let mut room = None;
+        for _ in 0..KEY_TRIES {
+            let key = match lookup(app, &self.spec, self.fingerprint).await {
+                Ok(KeyLookup::None) => None,
+                Ok(KeyLookup::Fresh(check)) => Some(check),
+                Ok(KeyLookup::Repeated(task)) => return Ok(self.repeated(app, task)),
+                Err(fault) => {
+                    self.not_needed(app);
+                    return Err(fault);
+                }
+            };
+            if room.is_none() {
+                room = Some(self.take_room(app).await?);
+            }
+            match app.handle.command(submission(task, &Arc::new(self.spec.clone()), key)).await {
+                Ok((_, Done::Repeated { task })) => return Ok(self.repeated(app, task)),
+                Ok(_) => return Ok(Accepted { task, repeated: false }),
+                Err(Refusal::KeyCheckStale) => {}
+                Err(refusal) => {
+                    refused(app, &self.spec, &refusal);
+                    return Err(refusal.into());
+                }
+            }
         }
+        self.not_needed(app);
+        Err(Refusal::KeyCheckStale.into())
     }
-    Err(Refusal::KeyCheckStale.into())
+
+    fn repeated(&self, app: &App, task: TaskId) -> Accepted {
+        self.not_needed(app);
+        Accepted { task, repeated: true }
+    }
+
+    /// What was stored meanwhile is not needed, unless the task that was there before has the same.
+    fn not_needed(&self, app: &App) {
+        app.handle.shared().read_model.note_unneeded(self.spec.input.blob());
+    }
 }
 
 /// What asks the core for a task.

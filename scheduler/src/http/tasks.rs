@@ -45,7 +45,7 @@ pub(super) async fn find_to_change(app: &App, tenant: &TenantName, task: TaskId)
     }
 }
 
-fn unreadable(error: ReadError) -> Fault {
+pub(super) fn unreadable(error: ReadError) -> Fault {
     match error {
         ReadError::Behind { .. } => Fault::new(Code::Overloaded, error.to_string()),
         ReadError::Storage { .. } => Fault::internal("read tasks", &error),

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use axum::body::Body;
 use axum::extract::State;
 use hyper::{HeaderMap, StatusCode, Uri};
-use wasmill_protocol::api::{ChangeTenant, CreateTenant, Page, TenantDoc, Time};
+use wasmill_protocol::api::{ChangeTenant, CreateTenant, Page, TenantDoc, TenantUsage, Time};
 use wasmill_protocol::command::Command;
 use wasmill_protocol::tenant::{Quotas, Role, Tenant};
 use wasmill_protocol::{TenantName, Timestamp};
@@ -18,6 +18,8 @@ use super::path::Named;
 use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
 use super::submit::read_json;
+use super::tasks::unreadable;
+use crate::directory::Contents;
 
 /// List tenants.
 ///
@@ -34,7 +36,8 @@ pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Ha
     let contents = app.handle.shared().directory.read();
     let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
     let rest = contents.tenants.range::<str, _>((start, Bound::Unbounded));
-    let page = page(rest, limit, |(_, (tenant, at))| document(tenant, *at), |(name, _)| name.to_string());
+    let page =
+        page(rest, limit, |(_, (tenant, at))| document(&app, &contents, tenant, *at), |(name, _)| name.to_string());
     drop(contents);
     Ok(json::answer(StatusCode::OK, &page))
 }
@@ -72,6 +75,8 @@ pub(super) async fn create(
 pub(super) async fn describe(State(app): State<App>, caller: Caller, Named(name): Named<String>, uri: Uri) -> Handled {
     caller.at_least(Role::Admin)?;
     Parameters::of(&uri)?.finish()?;
+    // What came of attempts counts as soon as it is written.
+    app.handle.shared().read_model.flush().await.map_err(unreadable)?;
     shown(&app, &named(&name)?, StatusCode::OK)
 }
 
@@ -133,11 +138,23 @@ fn weight(asked: Option<u64>) -> Option<u32> {
 fn shown(app: &App, name: &TenantName, status: StatusCode) -> Handled {
     let contents = app.handle.shared().directory.read();
     let (tenant, at) = contents.tenants.get(name).ok_or_else(|| Fault::plain(Code::TenantUnknown))?;
-    let document = document(tenant, *at);
+    let document = document(app, &contents, tenant, *at);
     drop(contents);
     Ok(json::answer(status, &document))
 }
 
-fn document(tenant: &Tenant, created_at: Timestamp) -> TenantDoc {
-    TenantDoc { name: tenant.name.clone(), weight: tenant.weight, quotas: tenant.quotas, created_at: Time(created_at) }
+fn document(app: &App, contents: &Contents, tenant: &Tenant, created_at: Timestamp) -> TenantDoc {
+    let modules = contents.modules.get(&tenant.name);
+    let usage = TenantUsage {
+        modules: modules.map_or(0, |modules| modules.len() as u64),
+        module_bytes: modules.into_iter().flatten().map(|(_, (module, _))| module.bytes).sum(),
+        stored_bytes: app.handle.shared().read_model.stored_bytes(&tenant.name),
+    };
+    TenantDoc {
+        name: tenant.name.clone(),
+        weight: tenant.weight,
+        quotas: tenant.quotas,
+        usage,
+        created_at: Time(created_at),
+    }
 }

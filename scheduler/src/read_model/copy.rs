@@ -13,6 +13,7 @@ use wasmill_protocol::LogSeq;
 use wasmill_protocol::snapshot::ReadModelCopy;
 
 use super::flush::Replacement;
+use super::readers::Kind;
 use super::{ReadModel, store};
 
 /// The file that a copy is made in, and the one that a copy is fetched into, beside the read model's own.
@@ -126,7 +127,7 @@ impl ReadModel {
     ///
     /// When the file cannot be read.
     pub async fn bytes(&self) -> Result<u64, super::ReadError> {
-        self.readers.read("measure the file", store::bytes).await
+        self.readers.read(Kind::LookUp, None, "measure the file", store::bytes).await
     }
 }
 

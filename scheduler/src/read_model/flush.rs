@@ -3,20 +3,20 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use wasmill_protocol::record::Record;
-use wasmill_protocol::{LogSeq, TaskId, TenantName, Timestamp};
+use wasmill_protocol::{Digest, LogSeq, TaskId, TenantName, Timestamp};
 
 use super::copy::CopyError;
 use super::pending::{Generation, PendingEvent, PendingKey, Place};
 use super::store;
-use super::write::Sink;
+use super::write::{Sink, Written};
 
 /// Pending records are written when they take this much memory. Large transactions pay: a task that was submitted and has ended in the
 /// meantime is written once, and pages are written once for many tasks.
@@ -30,6 +30,9 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Tasks that one transaction erases or sweeps: flushes come in between.
 const REMOVED_ROWS_MAX: u32 = 1000;
 
+/// Blobs that are noted as not needed at most; what is over it is left to the sweep.
+const UNNEEDED_MAX: usize = 64 * 1024;
+
 /// What the flush thread shares with everybody else.
 pub(super) struct Pipeline {
     state: Mutex<State>,
@@ -38,6 +41,8 @@ pub(super) struct Pipeline {
     lagging: watch::Sender<bool>,
     /// The same as a plain flag, asked for every submission.
     lagging_now: AtomicBool,
+    /// There are blobs that may not be needed.
+    unneeded: Notify,
 }
 
 struct State {
@@ -50,6 +55,12 @@ struct State {
     since: Option<Instant>,
     /// Somebody waits for everything up to here to be in the file.
     wanted: LogSeq,
+    /// What tenants have stored, as the file says.
+    stored: HashMap<TenantName, u64>,
+    /// Tenants for which that has changed.
+    stored_changed: BTreeSet<TenantName>,
+    /// Blobs that no task refers to any more, as the file says; see [`super::ReadModel::unneeded`].
+    unneeded: Vec<Digest>,
     sweeps: VecDeque<Sweep>,
     replacement: Option<Replacement>,
     failure: Option<String>,
@@ -94,7 +105,7 @@ enum Work {
 
 impl Pipeline {
     /// Nothing is pending; the file holds the log up to `position`.
-    pub(super) fn new(position: LogSeq) -> Self {
+    pub(super) fn new(position: LogSeq, stored: Vec<(TenantName, u64)>) -> Self {
         Self {
             state: Mutex::new(State {
                 gathering: Generation::default(),
@@ -102,6 +113,9 @@ impl Pipeline {
                 applied: position,
                 since: None,
                 wanted: LogSeq(0),
+                stored: stored.into_iter().collect(),
+                stored_changed: BTreeSet::new(),
+                unneeded: Vec::new(),
                 sweeps: VecDeque::new(),
                 replacement: None,
                 failure: None,
@@ -112,6 +126,7 @@ impl Pipeline {
             flushed: watch::Sender::new(position),
             lagging: watch::Sender::new(false),
             lagging_now: AtomicBool::new(false),
+            unneeded: Notify::new(),
         }
     }
 
@@ -218,6 +233,63 @@ impl Pipeline {
         state.gathering.bytes() + state.writing.as_ref().map_or(0, |writing| writing.bytes())
     }
 
+    /// What a tenant has stored; of what runs as it was when it was last written.
+    pub(super) fn stored(&self, tenant: &TenantName) -> u64 {
+        let state = self.state();
+        let mut submitted = 0;
+        for generation in [Some(&state.gathering), state.writing.as_deref()].into_iter().flatten() {
+            submitted += generation.submitted(tenant);
+            if generation.erased(tenant).is_some() {
+                return submitted;
+            }
+        }
+        submitted + state.stored.get(tenant).copied().unwrap_or(0)
+    }
+
+    /// The tenants that have more or less stored than when this was last asked.
+    pub(super) fn stored_changed(&self) -> BTreeSet<TenantName> {
+        std::mem::take(&mut self.state().stored_changed)
+    }
+
+    /// Notes blobs that may not be needed.
+    pub(super) fn note_unneeded(&self, blobs: impl IntoIterator<Item = Digest>) {
+        let mut state = self.state();
+        let room = UNNEEDED_MAX - state.unneeded.len();
+        state.unneeded.extend(blobs.into_iter().take(room));
+        if !state.unneeded.is_empty() {
+            self.unneeded.notify_one();
+        }
+    }
+
+    /// Takes all that were noted; waits until there are some.
+    pub(super) async fn unneeded(&self) -> Vec<Digest> {
+        loop {
+            let blobs = std::mem::take(&mut self.state().unneeded);
+            if !blobs.is_empty() {
+                return blobs;
+            }
+            self.unneeded.notified().await;
+        }
+    }
+
+    fn take_written(&self, state: &mut State, written: Written) {
+        for (tenant, bytes) in written.stored {
+            if !state.stored_changed.contains(&tenant) {
+                state.stored_changed.insert(tenant.clone());
+            }
+            if bytes == 0 {
+                state.stored.remove(&tenant);
+            } else {
+                state.stored.insert(tenant, bytes);
+            }
+        }
+        let room = UNNEEDED_MAX - state.unneeded.len();
+        state.unneeded.extend(written.unneeded.into_iter().take(room));
+        if !state.unneeded.is_empty() {
+            self.unneeded.notify_one();
+        }
+    }
+
     /// Queues a sweep.
     pub(super) fn sweep(&self, sweep: Sweep) {
         self.state().sweeps.push_back(sweep);
@@ -253,10 +325,7 @@ impl Pipeline {
                     erasing = true;
                 }
                 Work::Erase => {
-                    erasing = sink.erase_some(REMOVED_ROWS_MAX).unwrap_or_else(|error| {
-                        tracing::warn!(%error, "cannot erase tasks of removed tenants; it is tried again later");
-                        false
-                    });
+                    erasing = self.erase_some(&mut sink);
                 }
                 Work::Stop => return,
             }
@@ -296,7 +365,11 @@ impl Pipeline {
 
     /// Writes a generation, again and again until it works or the process stops. Whether a tenant was removed.
     fn write(&self, sink: &mut Sink, generation: Arc<Generation>, position: LogSeq) -> bool {
-        while let Err(error) = sink.write(&generation, position) {
+        let written = loop {
+            let error = match sink.write(&generation, position) {
+                Ok(written) => break written,
+                Err(error) => error,
+            };
             tracing::error!(%error, %position, "cannot write the read model; it is tried again");
             let mut state = self.state();
             state.failure = Some(error.to_string());
@@ -305,9 +378,10 @@ impl Pipeline {
                 // What is not written is read from the log at the next start.
                 return false;
             }
-        }
+        };
         let mut state = self.state();
         state.writing = None;
+        self.take_written(&mut state, written);
         state.failure = None;
         self.tell_lag(&state);
         drop(state);
@@ -322,8 +396,12 @@ impl Pipeline {
     fn replaced(&self, sink: Sink, replacement: Replacement) -> Option<Sink> {
         let Replacement { path, with, position, answer } = replacement;
         drop(sink);
-        let replaced = store::replace(&path, &with).and_then(|connection| Ok(Sink::new(connection)?));
-        let sink = match replaced {
+        let replaced = store::replace(&path, &with).and_then(|connection| {
+            let sink = Sink::new(connection)?;
+            let stored = sink.stored()?;
+            Ok((sink, stored))
+        });
+        let (sink, stored) = match replaced {
             Ok(sink) => sink,
             Err(error) => {
                 self.state().ended = true;
@@ -336,6 +414,7 @@ impl Pipeline {
         state.gathering = Generation::default();
         state.since = None;
         state.applied = position;
+        state.stored = stored.into_iter().collect();
         drop(state);
         self.flushed.send_replace(position);
         drop(answer.send(Ok(())));
@@ -344,12 +423,28 @@ impl Pipeline {
 
     fn sweep_some(&self, sink: &mut Sink, mut sweep: Sweep) {
         match sink.sweep_some(sweep.before, REMOVED_ROWS_MAX) {
-            Ok(0) => drop(sweep.answer.send(Ok(sweep.removed))),
-            Ok(removed) => {
+            Ok((0, _)) => drop(sweep.answer.send(Ok(sweep.removed))),
+            Ok((removed, written)) => {
                 sweep.removed += removed;
-                self.state().sweeps.push_front(sweep);
+                let mut state = self.state();
+                self.take_written(&mut state, written);
+                state.sweeps.push_front(sweep);
             }
             Err(error) => drop(sweep.answer.send(Err(error))),
+        }
+    }
+
+    /// Whether more is to be erased.
+    fn erase_some(&self, sink: &mut Sink) -> bool {
+        match sink.erase_some(REMOVED_ROWS_MAX) {
+            Ok((more, written)) => {
+                self.take_written(&mut self.state(), written);
+                more
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot erase tasks of removed tenants; it is tried again later");
+                false
+            }
         }
     }
 }

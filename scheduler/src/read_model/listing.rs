@@ -4,38 +4,96 @@
 //! answer until all agree. So a filter that matches little is quick whatever the others match, and the work is bounded by
 //! the number of questions, never by the size of the table.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, Statement, ToSql};
-use wasmill_protocol::{TaskState, TenantName};
+use wasmill_protocol::{TaskSpec, TaskState, TenantName};
 
 use super::codec::time_number;
 use super::filter::{Cursor, Page, TaskFilter};
-use super::read;
+use super::read::{self, Stored};
 use super::store::{STATES, state_number};
+use super::stored::{spec_bytes, view_bytes};
 
 /// Questions to indexes that one page asks at most, about 50 ms of work. Then it ends early, with a cursor.
 const QUESTIONS_MAX: u32 = 20_000;
+/// Questions that one step asks at most, about 5 ms of work: others read between two steps.
+const QUESTIONS_PER_STEP: u32 = 2_000;
+/// Tasks that one step reads at most.
+const TASKS_PER_STEP: usize = 100;
+/// Bytes that the tasks of a page take as JSON, about: then it ends early, but never without any.
+const SHOWN_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes that they take in memory with payloads and results.
+const HELD_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// A page of a tenant's tasks.
-pub(super) fn page(
+/// What is left of one page.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    tasks: usize,
+    questions: u32,
+    shown_bytes: u64,
+    held_bytes: u64,
+}
+
+impl Budget {
+    /// A page of at most `tasks` tasks.
+    pub(super) fn new(tasks: usize) -> Self {
+        Self { tasks, questions: QUESTIONS_MAX, shown_bytes: SHOWN_BYTES_MAX, held_bytes: HELD_BYTES_MAX }
+    }
+
+    /// Whether nothing more belongs on the page.
+    pub(super) fn is_spent(&self) -> bool {
+        self.tasks == 0 || self.questions == 0 || self.shown_bytes == 0 || self.held_bytes == 0
+    }
+
+    fn spend(&mut self, stored: &Stored) {
+        self.tasks -= 1;
+        self.shown_bytes = self.shown_bytes.saturating_sub(shown_bytes(&stored.spec));
+        self.held_bytes = self.held_bytes.saturating_sub(spec_bytes(&stored.spec) + view_bytes(&stored.standing.view));
+    }
+}
+
+/// A step of a listing: some tasks of a tenant. The budget tells whether more belong on the same page.
+pub(super) fn step(
     connection: &Connection,
     tenant: &TenantName,
     filter: &TaskFilter,
-    limit: usize,
+    budget: &mut Budget,
     cursor: Option<Cursor>,
 ) -> rusqlite::Result<Page> {
     // One transaction, so that all questions are answered from the same state.
     let snapshot = connection.unchecked_transaction()?;
-    let walk = Walk::begin(&snapshot, tenant, filter, cursor)?;
+    let walk = Walk::begin(&snapshot, tenant, filter, cursor, budget.questions.min(QUESTIONS_PER_STEP))?;
     let Some(mut walk) = walk else { return Ok(Page::default()) };
     let mut tasks = Vec::new();
-    while tasks.len() < limit
+    while tasks.len() < TASKS_PER_STEP
+        && !budget.is_spent()
         && let Some(row) = walk.next()?
     {
         if let Some(stored) = read::task_in(&snapshot, row)? {
+            budget.spend(&stored);
             tasks.push(stored.standing.into_row(stored.id, stored.spec));
         }
     }
-    Ok(Page { tasks, next: walk.rest()? })
+    let questions = walk.questions;
+    let next = walk.rest()?;
+    budget.questions = budget.questions.saturating_sub(questions);
+    Ok(Page { tasks, next })
+}
+
+/// What a task takes in a listing, about: its texts as JSON writes them, and the rest of the document.
+fn shown_bytes(spec: &TaskSpec) -> u64 {
+    const DOCUMENT_BYTES: usize = 1024;
+    let escaped = |byte: u8| match byte {
+        b'"' | b'\\' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    let text = |text: &String| text.bytes().map(escaped).sum::<usize>() + 3;
+    let map = |map: &BTreeMap<String, String>| map.iter().map(|(key, value)| text(key) + text(value)).sum::<usize>();
+    let single = [&spec.name, &spec.description, &spec.idempotency_key];
+    let texts = single.into_iter().flatten().map(text).sum::<usize>() + spec.args.iter().map(text).sum::<usize>();
+    (DOCUMENT_BYTES + texts + map(&spec.env) + map(&spec.labels) + map(&spec.require)) as u64
 }
 
 struct Walk<'c> {
@@ -45,6 +103,7 @@ struct Walk<'c> {
     /// No row at or below this one matches.
     below: i64,
     questions: u32,
+    questions_max: u32,
 }
 
 /// A filter as a descending sequence of rows: the union of what its questions find.
@@ -74,6 +133,7 @@ impl<'c> Walk<'c> {
         tenant: &TenantName,
         filter: &TaskFilter,
         cursor: Option<Cursor>,
+        questions_max: u32,
     ) -> rusqlite::Result<Option<Self>> {
         let tenant: Option<i64> = connection
             .prepare_cached("SELECT no FROM tenant WHERE name = ?1")?
@@ -89,14 +149,14 @@ impl<'c> Walk<'c> {
             Some(after) => first_row_from(connection, time_number(after).saturating_add(1))? - 1,
             None => 0,
         };
-        Ok(Some(Self { streams, candidate, below, questions: 0 }))
+        Ok(Some(Self { streams, candidate, below, questions: 0, questions_max }))
     }
 
     /// The next row that matches all filters.
     fn next(&mut self) -> rusqlite::Result<Option<i64>> {
         let mut agreed = 0;
         let mut index = 0;
-        while self.candidate > self.below && self.questions < QUESTIONS_MAX {
+        while self.candidate > self.below && self.questions < self.questions_max {
             match self.streams[index].next_at_or_below(self.candidate, &mut self.questions)? {
                 None => {
                     self.candidate = self.below;
@@ -123,7 +183,7 @@ impl<'c> Walk<'c> {
 
     /// Where the next page begins, if anything may be left.
     fn rest(mut self) -> rusqlite::Result<Option<Cursor>> {
-        if self.questions >= QUESTIONS_MAX {
+        if self.questions >= self.questions_max {
             return Ok((self.candidate > self.below).then_some(Cursor(self.candidate)));
         }
         // A page that happens to end with the last task should say so.

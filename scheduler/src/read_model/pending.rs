@@ -8,6 +8,8 @@ use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::record::Record;
 use wasmill_protocol::{Digest, LogSeq, Payload, TaskId, TenantName};
 
+use super::stored::submission_bytes;
+
 /// What an event takes in memory beside its payloads, roughly.
 const EVENT_BYTES: u64 = 512;
 
@@ -20,6 +22,8 @@ pub(super) struct Generation {
     last_link: HashMap<TaskId, u32, BuildHasherDefault<TaskIdHasher>>,
     keys: HashMap<TenantName, HashMap<String, PendingKey>>,
     erased: Vec<(TenantName, Place)>,
+    /// What tenants have submitted, in bytes that count towards their quota; of one that was removed, since then.
+    submitted: HashMap<TenantName, u64>,
     bytes: u64,
 }
 
@@ -84,6 +88,11 @@ impl Generation {
         match event {
             EventBody::TaskSubmitted { task, spec, fingerprint } => {
                 self.bytes += inline_bytes(&spec.input);
+                let bytes = submission_bytes(spec);
+                match self.submitted.get_mut(&spec.tenant) {
+                    Some(submitted) => *submitted += bytes,
+                    None => drop(self.submitted.insert(spec.tenant.clone(), bytes)),
+                }
                 if let (Some(key), Some(fingerprint)) = (&spec.idempotency_key, fingerprint) {
                     let pending = PendingKey { task: *task, fingerprint: *fingerprint, place };
                     self.keys.entry(spec.tenant.clone()).or_default().insert(key.clone(), pending);
@@ -93,7 +102,10 @@ impl Generation {
                 self.bytes += inline_bytes(output) + inline_bytes(captured);
             }
             EventBody::CheckpointSaved { data, .. } => self.bytes += inline_bytes(data),
-            EventBody::TenantRemoved { tenant } => self.erased.push((tenant.clone(), place)),
+            EventBody::TenantRemoved { tenant } => {
+                self.submitted.remove(tenant);
+                self.erased.push((tenant.clone(), place));
+            }
             _ => {}
         }
     }
@@ -129,6 +141,11 @@ impl Generation {
     /// The newest task under an idempotency key.
     pub(super) fn key(&self, tenant: &TenantName, key: &str) -> Option<PendingKey> {
         self.keys.get(tenant)?.get(key).copied()
+    }
+
+    /// What a tenant has submitted, in bytes that count towards its quota; since it was last removed, if it was.
+    pub(super) fn submitted(&self, tenant: &TenantName) -> u64 {
+        self.submitted.get(tenant).copied().unwrap_or(0)
     }
 
     /// Whether any tenant was removed.

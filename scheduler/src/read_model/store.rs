@@ -8,8 +8,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use wasmill_protocol::{LogSeq, TaskState};
 
-use super::OpenReadModelError;
 use super::copy::CopyError;
+use super::{OpenReadModelError, stored};
 
 /// Marks the file as a Wasmill read model ("WmRm").
 const APPLICATION_ID: i64 = 0x576d_526d;
@@ -97,6 +97,7 @@ pub(super) fn open_writer(path: &Path) -> Result<(Connection, LogSeq), OpenReadM
     let connection = connect_writer(path).map_err(failed)?;
     let layout = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {LAYOUT};");
     connection.execute_batch(&format!("BEGIN; {TABLES} {layout} COMMIT;")).map_err(failed)?;
+    stored::prepare(&connection).map_err(failed)?;
     Ok((connection, LogSeq(0)))
 }
 
@@ -106,7 +107,13 @@ fn open_existing(path: &Path) -> rusqlite::Result<Found> {
     }
     let connection = connect_writer(path)?;
     match layout(&connection)? {
-        LAYOUT => Ok(position(&connection)?.map_or(Found::Nothing, |position| Found::Usable(connection, position))),
+        LAYOUT => match position(&connection)? {
+            Some(position) => {
+                stored::prepare(&connection)?;
+                Ok(Found::Usable(connection, position))
+            }
+            None => Ok(Found::Nothing),
+        },
         other => Ok(Found::OtherLayout(other)),
     }
 }

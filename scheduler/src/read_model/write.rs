@@ -12,6 +12,7 @@ use super::codec::{STANDING_COLUMNS, decode, encode, id_bytes, standing, time_nu
 use super::fold::{RESUMED_KEPT, Standing, View};
 use super::pending::{Generation, TaskIdHasher};
 use super::store::state_number;
+use super::stored::{self, spec_bytes, view_bytes};
 
 /// A spec of at least this many bytes has a table of its own.
 const SPEC_LONG_BYTES_MIN: usize = 1024;
@@ -39,6 +40,27 @@ pub(super) struct Sink {
     tenants: BTreeMap<TenantName, i64>,
     modules: BTreeMap<(i64, Digest), i64>,
     scratch: Vec<u8>,
+    changed: Changed,
+}
+
+/// What a transaction changes beside the tasks.
+#[derive(Default)]
+struct Changed {
+    /// By how much what tenants have stored has grown.
+    stored: BTreeMap<i64, i64>,
+    /// Tenants that have nothing any more.
+    removed: Vec<TenantName>,
+    /// Blobs that something referred to and does not any more.
+    released: Vec<Digest>,
+}
+
+/// What has changed beside the tasks, for those who hold it in memory.
+#[derive(Default)]
+pub(super) struct Written {
+    /// What tenants have stored now, in order: a later entry counts.
+    pub(super) stored: Vec<(TenantName, u64)>,
+    /// Blobs that no task refers to any more.
+    pub(super) unneeded: Vec<Digest>,
 }
 
 /// Tasks that a transaction changes, folded in memory and written once.
@@ -58,7 +80,7 @@ enum Origin {
     /// Submitted in this transaction.
     New { spec: Arc<TaskSpec>, fingerprint: Option<Digest> },
     /// Read from the file.
-    Stored { row: i64, blobs: Box<Parts> },
+    Stored { row: i64, tenant: i64, bytes: u64, blobs: Box<Parts> },
 }
 
 impl Sink {
@@ -70,11 +92,17 @@ impl Sink {
             tenants: BTreeMap::new(),
             modules: BTreeMap::new(),
             scratch: Vec::new(),
+            changed: Changed::default(),
         })
     }
 
+    /// What every tenant has stored.
+    pub(super) fn stored(&self) -> rusqlite::Result<Vec<(TenantName, u64)>> {
+        stored::totals(&self.connection)
+    }
+
     /// Writes all of a generation or nothing; the file then holds the log up to `position`.
-    pub(super) fn write(&mut self, generation: &Generation, position: LogSeq) -> rusqlite::Result<()> {
+    pub(super) fn write(&mut self, generation: &Generation, position: LogSeq) -> rusqlite::Result<Written> {
         let row_next = self.row_next;
         let result = self.transaction(|sink| {
             let mut changes = Changes::default();
@@ -90,13 +118,19 @@ impl Sink {
         if result.is_err() {
             self.row_next = row_next;
         }
-        result
+        result.map(|((), written)| written)
     }
 
-    fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<(T, Written)> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let result = work(self).and_then(|value| self.connection.execute_batch("COMMIT").map(|()| value));
+        let result = work(self)
+            .and_then(|value| Ok((value, self.settle()?)))
+            .and_then(|done| self.connection.execute_batch("COMMIT").map(|()| done));
         if result.is_err() {
+            self.changed = Changed::default();
             // Numbers that were given out in the transaction are not in the file.
             self.tenants.clear();
             self.modules.clear();
@@ -105,6 +139,30 @@ impl Sink {
             }
         }
         result
+    }
+
+    /// The end of a transaction: what tenants have stored, and which blobs nobody refers to any more.
+    fn settle(&mut self) -> rusqlite::Result<Written> {
+        let Changed { stored, removed, mut released } = std::mem::take(&mut self.changed);
+        let mut written = Written { stored: removed.into_iter().map(|name| (name, 0)).collect(), ..Written::default() };
+        for (tenant, more) in stored {
+            written.stored.extend(stored::change(&self.connection, tenant, more)?);
+        }
+        released.sort_unstable();
+        released.dedup();
+        let mut referenced = self.connection.prepare_cached("SELECT 1 FROM blob WHERE digest = ?1 LIMIT 1")?;
+        for digest in released {
+            if !referenced.exists([digest.0])? {
+                written.unneeded.push(digest);
+            }
+        }
+        Ok(written)
+    }
+
+    fn grow(&mut self, tenant: i64, after: u64, before: u64) {
+        if after != before {
+            *self.changed.stored.entry(tenant).or_default() += after.cast_signed() - before.cast_signed();
+        }
     }
 
     fn take(&mut self, changes: &mut Changes, seq: LogSeq, event: &Event) -> rusqlite::Result<()> {
@@ -130,7 +188,12 @@ impl Sink {
                         None => return Ok(()),
                     },
                 };
-                changes.tasks[index].standing.fold(seq, event);
+                let standing = &mut changes.tasks[index].standing;
+                let before = blobs_of_view(&standing.view);
+                standing.fold(seq, event);
+                // Also those that were never written: one checkpoint after the other in one transaction.
+                let after = blobs_of_view(&standing.view);
+                self.changed.released.extend(before.into_iter().flatten().filter(|blob| !after.contains(&Some(*blob))));
                 Ok(())
             }
         }
@@ -138,11 +201,12 @@ impl Sink {
 
     fn load(&self, id: TaskId) -> rusqlite::Result<Option<Change>> {
         self.connection
-            .prepare_cached(&format!("SELECT row, {STANDING_COLUMNS} FROM task WHERE id = ?1"))?
+            .prepare_cached(&format!("SELECT row, tenant, {STANDING_COLUMNS} FROM task WHERE id = ?1"))?
             .query_row([id_bytes(&id)], |row| {
-                let standing = standing(row, 1)?;
-                let blobs = Box::new(blobs_of_view(&standing.view));
-                Ok(Change { id, standing, origin: Origin::Stored { row: row.get(0)?, blobs } })
+                let standing = standing(row, 2)?;
+                let (bytes, blobs) = (view_bytes(&standing.view), Box::new(blobs_of_view(&standing.view)));
+                let origin = Origin::Stored { row: row.get(0)?, tenant: row.get(1)?, bytes, blobs };
+                Ok(Change { id, standing, origin })
             })
             .optional()
     }
@@ -151,7 +215,10 @@ impl Sink {
         for change in changes.tasks {
             match change.origin {
                 Origin::New { spec, fingerprint } => self.insert(change.id, &change.standing, &spec, fingerprint)?,
-                Origin::Stored { row, blobs } => self.update(row, &change.standing, *blobs)?,
+                Origin::Stored { row, tenant, bytes, blobs } => {
+                    self.grow(tenant, view_bytes(&change.standing.view), bytes);
+                    self.update(row, &change.standing, *blobs)?;
+                }
             }
         }
         Ok(())
@@ -168,6 +235,7 @@ impl Sink {
         self.row_next += 1;
         let tenant = self.tenant(&spec.tenant)?;
         let module = self.module(tenant, spec.module)?;
+        self.grow(tenant, spec_bytes(spec) + view_bytes(&standing.view), 0);
         let mut spec_bytes = std::mem::take(&mut self.scratch);
         encode(spec, &mut spec_bytes);
         let long = spec_bytes.len() >= SPEC_LONG_BYTES_MIN;
@@ -232,7 +300,7 @@ impl Sink {
         self.change_blobs(row, blobs, blobs_of_view(&standing.view))
     }
 
-    fn change_blobs(&self, row: i64, before: Parts, after: Parts) -> rusqlite::Result<()> {
+    fn change_blobs(&mut self, row: i64, before: Parts, after: Parts) -> rusqlite::Result<()> {
         for (part, (before, after)) in (0..).zip(before.into_iter().zip(after)) {
             if before == after {
                 continue;
@@ -241,6 +309,7 @@ impl Sink {
                 self.connection
                     .prepare_cached("DELETE FROM blob WHERE digest = ?1 AND row = ?2 AND part = ?3")?
                     .execute(params![digest.0, row, part])?;
+                self.changed.released.push(digest);
             }
             if let Some(digest) = after {
                 self.connection
@@ -288,6 +357,7 @@ impl Sink {
     /// From here on nothing of the tenant is found; its rows are erased bit by bit.
     fn forget_tenant(&mut self, tenant: &TenantName) -> rusqlite::Result<()> {
         self.tenants.remove(tenant);
+        self.changed.removed.push(tenant.clone());
         self.connection
             .prepare_cached("UPDATE tenant SET name = NULL WHERE name = ?1")?
             .execute([tenant.as_str()])
@@ -295,7 +365,7 @@ impl Sink {
     }
 
     /// Erases up to `rows_max` tasks of removed tenants. Whether more are left.
-    pub(super) fn erase_some(&mut self, rows_max: u32) -> rusqlite::Result<bool> {
+    pub(super) fn erase_some(&mut self, rows_max: u32) -> rusqlite::Result<(bool, Written)> {
         self.transaction(|sink| {
             let removed: Option<i64> = sink
                 .connection
@@ -310,6 +380,7 @@ impl Sink {
             if rows.is_empty() {
                 sink.connection.prepare_cached("DELETE FROM module WHERE tenant = ?1")?.execute([tenant])?;
                 sink.connection.prepare_cached("DELETE FROM tenant WHERE no = ?1")?.execute([tenant])?;
+                sink.connection.prepare_cached("DELETE FROM stored WHERE tenant = ?1")?.execute([tenant])?;
                 sink.modules.clear();
             }
             rows.into_iter().try_for_each(|row| sink.delete(row))?;
@@ -318,7 +389,7 @@ impl Sink {
     }
 
     /// Removes up to `rows_max` tasks that became final before `before`. How many.
-    pub(super) fn sweep_some(&mut self, before: Timestamp, rows_max: u32) -> rusqlite::Result<u64> {
+    pub(super) fn sweep_some(&mut self, before: Timestamp, rows_max: u32) -> rusqlite::Result<(u64, Written)> {
         self.transaction(|sink| {
             let rows = sink.rows(
                 "SELECT row FROM task INDEXED BY task_finished WHERE finished < ?1 ORDER BY finished LIMIT ?2",
@@ -335,7 +406,7 @@ impl Sink {
     }
 
     /// Removes a task with all that points at it.
-    fn delete(&self, row: i64) -> rusqlite::Result<()> {
+    fn delete(&mut self, row: i64) -> rusqlite::Result<()> {
         let (tenant, spec, view) = self
             .connection
             .prepare_cached(
@@ -356,6 +427,7 @@ impl Sink {
                 .prepare_cached("DELETE FROM key WHERE tenant = ?1 AND key = ?2 AND row = ?3")?
                 .execute(params![tenant, key, row])?;
         }
+        self.grow(tenant, 0, spec_bytes(&spec) + view_bytes(&view));
         let mut blobs = blobs_of_view(&view);
         blobs[Part::Input as usize] = spec.input.blob();
         self.change_blobs(row, blobs, Parts::default())?;

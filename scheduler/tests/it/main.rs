@@ -13,6 +13,7 @@ mod modules;
 mod restart;
 mod run;
 mod snapshots;
+mod storage;
 mod submission;
 mod system;
 mod tasks;

@@ -7,7 +7,7 @@ async fn tenants_are_created_changed_and_deleted() {
     let server = Server::start().await;
     let made = server.admin.post("/v1/tenants", &json!({"name": "acme", "weight": 3, "quotas": {"modules": 2}})).await;
     assert_eq!(made.status, 201, "{made:?}");
-    let quotas = |queued: Option<u64>, modules: Option<u64>| json!({"tasks_queued": queued, "tasks_running": null, "memory_bytes": null, "modules": modules, "module_bytes": null, "compile_ms_per_s": null});
+    let quotas = |queued: Option<u64>, modules: Option<u64>| json!({"tasks_queued": queued, "tasks_running": null, "memory_bytes": null, "modules": modules, "module_bytes": null, "compile_ms_per_s": null, "stored_bytes": null});
     assert_eq!(made.json()["weight"], 3);
     assert_eq!(made.json()["quotas"], quotas(None, Some(2)));
     assert_eq!(server.admin.get("/v1/tenants/acme").await.json(), made.json());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use wasmill_protocol::{TaskSpec, TaskState};
+use wasmill_protocol::{Payload, TaskSpec, TaskState};
 use wasmill_scheduler::read_model::{PAGE_TASKS_MAX, TaskFilter, TaskRow};
 
 use crate::support::{Fed, id, module, spec, started, submitted, succeeded, tenant};
@@ -104,4 +104,21 @@ async fn a_page_examines_a_bounded_number_of_tasks() {
     assert!(page.next.is_some(), "the walk ended early");
     // Going on ends some time, and finds nothing twice.
     assert_eq!(ids(&fed.list("a", &wanted, 10).await), [id(TASKS + 1)]);
+}
+
+#[tokio::test]
+async fn c27_a_page_of_large_tasks_ends_early_and_goes_on() {
+    let mut fed = Fed::new();
+    let large = || TaskSpec { args: vec!["\u{1}".repeat(30_000)], ..spec("a") };
+    fed.feed((1..=60).map(|number| submitted(number, large())));
+    let page = fed.page("a", &TaskFilter::default(), 1_000).await;
+    // Each takes 180 KB as JSON.
+    assert!((20..=30).contains(&page.tasks.len()), "{}", page.tasks.len());
+    assert_eq!(fed.list("a", &TaskFilter::default(), 1_000).await.len(), 60);
+
+    let held = || TaskSpec { input: Payload::inline(vec![7; 32_000].into()), ..spec("b") };
+    fed.feed((101..=800).map(|number| submitted(number, held())));
+    let page = fed.page("b", &TaskFilter::default(), 1_000).await;
+    assert!((400..=600).contains(&page.tasks.len()), "{}", page.tasks.len());
+    assert_eq!(fed.list("b", &TaskFilter::default(), 1_000).await.len(), 700);
 }

@@ -9,4 +9,5 @@ mod lifecycle;
 mod listing;
 mod reference;
 mod restart;
+mod stored;
 mod support;

@@ -71,6 +71,12 @@ struct Expected {
     outcome: Option<OutcomeKind>,
     checkpoint: Payload,
     cancel: bool,
+    /// What attempts began with.
+    resumed: Vec<Payload>,
+    /// Bytes of its log, of its result, and of the message of its outcome.
+    texts: [usize; 3],
+    /// Bytes of the text of each entry of its history; nothing for a checkpoint, which a further one takes the place of.
+    history: Vec<Option<usize>>,
 }
 
 /// Oldest first.
@@ -207,6 +213,9 @@ impl Reference {
             outcome: None,
             checkpoint: Payload::Empty,
             cancel: false,
+            resumed: Vec::new(),
+            texts: [0; 3],
+            history: vec![Some(0)],
         });
         body
     }
@@ -217,10 +226,16 @@ impl Reference {
         let known = self.tasks.iter_mut().find(|task| task.id == id(number));
         let task = match known {
             Some(task) if !task.state.is_final() => task,
-            Some(task) => unknown.insert(task.clone()),
+            Some(task) => {
+                if matches!(change, Change::Late) {
+                    task.history.push(Some(0));
+                }
+                unknown.insert(task.clone())
+            }
             None => unknown.insert(Expected::gone(number)),
         };
         task.updated = now;
+        task.note(change);
         let finish = |task: &mut Expected, state: FinalState| {
             task.state = state.into();
             task.finished = Some(now);
@@ -295,6 +310,11 @@ impl Reference {
         self.tasks.iter().rev().find(newest).map(|task| (task.id, task.fingerprint.unwrap()))
     }
 
+    /// What the tasks of a tenant take of its quota.
+    fn stored_bytes(&self, name: &TenantName) -> u64 {
+        self.tasks.iter().filter(|task| task.spec.tenant == *name).map(Expected::stored_bytes).sum()
+    }
+
     fn is_referenced(&self, digest: Digest) -> bool {
         self.tasks
             .iter()
@@ -322,7 +342,48 @@ impl Expected {
             outcome: None,
             checkpoint: Payload::Empty,
             cancel: false,
+            resumed: Vec::new(),
+            texts: [0; 3],
+            history: Vec::new(),
         }
+    }
+
+    /// What a change leaves in the history, and what it does to what is stored. To be called before the change is made.
+    fn note(&mut self, change: Change) {
+        let message = format!("attempt {}", self.attempt).len();
+        match change {
+            Change::Start => {
+                (self.texts[0], self.texts[2]) = (0, 0);
+                if *self.resumed.last().unwrap_or(&Payload::Empty) != self.checkpoint {
+                    self.resumed.push(self.checkpoint.clone());
+                }
+            }
+            Change::Succeed | Change::Retry | Change::Requeue => {
+                self.texts[0] = format!("log of {}", self.attempt).len();
+                self.texts[2] = message;
+                if let Change::Succeed = change {
+                    self.texts[1] = "result".len();
+                }
+            }
+            _ => {}
+        }
+        match change {
+            Change::Checkpoint(_) if self.history.last() == Some(&None) => {}
+            Change::Checkpoint(_) => self.history.push(None),
+            Change::Succeed | Change::Retry | Change::Requeue => self.history.push(Some(message)),
+            _ => self.history.push(Some(0)),
+        }
+    }
+
+    fn stored_bytes(&self) -> u64 {
+        let spec = &self.spec;
+        let labels = spec.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        let names = [&spec.name, &spec.idempotency_key].into_iter().flatten().map(String::len).sum::<usize>();
+        let history = self.history.iter().map(|text| 64 + text.unwrap_or(0)).sum::<usize>();
+        let texts = 512 + labels + names + history + self.texts.iter().sum::<usize>();
+        let kept = self.resumed.iter().rev().take(4);
+        let payloads = kept.chain([&spec.input, &self.checkpoint]).map(Payload::byte_count).sum::<u64>();
+        texts as u64 + payloads
     }
 }
 
@@ -360,6 +421,14 @@ async fn assert_tasks(fed: &Fed, reference: &Reference) {
     }
 }
 
+/// What tenants have stored, as soon as it is written.
+async fn assert_stored(fed: &Fed, reference: &Reference) {
+    fed.model.flush().await.unwrap();
+    for name in TENANTS {
+        assert_eq!(fed.model.stored_bytes(&tenant(name)), reference.stored_bytes(&tenant(name)), "{name}");
+    }
+}
+
 async fn assert_lists(fed: &Fed, reference: &Reference, filters: &[(TaskFilter, usize)]) {
     for name in TENANTS {
         for (filter, limit) in filters {
@@ -380,7 +449,7 @@ async fn run(steps: Vec<Step>, filters: Vec<(TaskFilter, usize)>) {
             fed.feed([body]);
         }
         match step {
-            Step::Flush => fed.model.flush().await.unwrap(),
+            Step::Flush => assert_stored(&fed, &reference).await,
             Step::Reopen => fed = fed.reopen(),
             Step::Crash => fed = fed.crash(),
             Step::Move => fed = fed.moved().await,
@@ -398,6 +467,7 @@ async fn run(steps: Vec<Step>, filters: Vec<(TaskFilter, usize)>) {
         assert_tasks(&fed, &reference).await;
     }
     assert_lists(&fed, &reference, &filters).await;
+    assert_stored(&fed, &reference).await;
     for number in 0..4 {
         let digest = Digest([number; 32]);
         let all_live = fed.model.is_referenced(digest).await.unwrap();
@@ -406,7 +476,9 @@ async fn run(steps: Vec<Step>, filters: Vec<(TaskFilter, usize)>) {
     }
     if !swept {
         // The log does not know of sweeps: what it gives back is swept again.
-        assert_eq!(fed.rebuild().everything(&TENANTS).await, fed.everything(&TENANTS).await);
+        let rebuilt = fed.rebuild();
+        assert_eq!(rebuilt.everything(&TENANTS).await, fed.everything(&TENANTS).await);
+        assert_stored(&rebuilt, &reference).await;
     }
 }
 

@@ -128,6 +128,14 @@ impl Fed {
         Self { model: ReadModel::open(dir.path()).unwrap(), dir, records }
     }
 
+    /// Stops, lets something be done to the file, and starts again.
+    pub(crate) fn reopen_after(self, change: impl FnOnce(&rusqlite::Connection)) -> Self {
+        let Self { model, dir, records } = self;
+        drop(model);
+        change(&rusqlite::Connection::open(dir.path().join("read-model.sqlite")).unwrap());
+        Self { model: ReadModel::open(dir.path()).unwrap(), dir, records }
+    }
+
     /// What starts after a crash at this moment: the file as it is, then fed with the log from where it ends.
     pub(crate) fn crash(&self) -> Self {
         let dir = tempfile::tempdir().unwrap();

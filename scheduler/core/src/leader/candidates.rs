@@ -1,9 +1,9 @@
 //! Shapes of which something could start now, and how many tasks of each are to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use wasmill_protocol::Timestamp;
+use wasmill_protocol::{TenantName, Timestamp};
 
 use super::seats::Seat;
 use super::shares::Shares;
@@ -49,14 +49,20 @@ pub(super) type Counts = Vec<(usize, u32)>;
 
 impl Candidates {
     /// Every shape with a task in the queue that fits a host with a free place and whose tenant is below its quotas.
-    pub(super) fn of(state: &State, shares: &mut Shares, hosts: &[HostRoom]) -> Self {
+    pub(super) fn of(
+        state: &State,
+        stored_out: &BTreeSet<TenantName>,
+        shares: &mut Shares,
+        hosts: &[HostRoom],
+    ) -> Self {
         // Many shapes need the same of a host, and many belong to the same tenant.
         let mut reaches: BTreeMap<(u64, Arc<Labels>, Option<TenantNumber>), u32> = BTreeMap::new();
         let mut rooms: BTreeMap<TenantNumber, usize> = BTreeMap::new();
         let mut found = Self::default();
         for &shape in &state.shapes.with_queued {
             let tenant = state.shapes.shape(shape).key.tenant;
-            if state.tenants.entry(tenant).removed {
+            let owner = state.tenants.entry(tenant);
+            if owner.removed || stored_out.contains(&owner.name) {
                 continue;
             }
             let view = view(state, shape);

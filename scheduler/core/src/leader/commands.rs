@@ -128,9 +128,29 @@ impl Core {
         module: Arc<ModuleInfo>,
         alias: Option<String>,
     ) -> Result<Done, Refusal> {
+        self.refuses_module(&tenant, &module, alias.as_deref())?;
         let entry = self.tenant(&tenant)?;
         let digest = module.digest;
         let known = entry.belongings.modules.contains_key(&digest);
+        let aliased = alias.as_ref().is_none_or(|alias| entry.belongings.aliases.get(alias) == Some(&digest));
+        if !known {
+            self.emit(EventBody::ModuleAdded { tenant: tenant.clone(), module });
+        }
+        if let (false, Some(name)) = (aliased, alias) {
+            self.emit(EventBody::AliasSet { tenant, name, digest });
+        }
+        Ok(if known { Done::Changed } else { Done::Created })
+    }
+
+    /// What a module would be refused with as things are. Only its digest and its size matter.
+    pub(super) fn refuses_module(
+        &self,
+        tenant: &TenantName,
+        module: &ModuleInfo,
+        alias: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let entry = self.tenant(tenant)?;
+        let known = entry.belongings.modules.contains_key(&module.digest);
         let quotas = entry.quotas;
         if let (false, Some(limit)) = (known, quotas.modules)
             && entry.belongings.modules.len() as u64 >= limit
@@ -142,17 +162,7 @@ impl Core {
         {
             return Err(Refusal::Quota { quota: QuotaKind::ModuleBytes, limit });
         }
-        if let Some(alias) = &alias {
-            alias_has_room(entry, alias)?;
-        }
-        let aliased = alias.as_ref().is_none_or(|alias| entry.belongings.aliases.get(alias) == Some(&digest));
-        if !known {
-            self.emit(EventBody::ModuleAdded { tenant: tenant.clone(), module });
-        }
-        if let (false, Some(name)) = (aliased, alias) {
-            self.emit(EventBody::AliasSet { tenant, name, digest });
-        }
-        Ok(if known { Done::Changed } else { Done::Created })
+        alias.map_or(Ok(()), |alias| alias_has_room(entry, alias))
     }
 
     fn remove_module(&mut self, tenant: TenantName, digest: Digest) -> Result<Done, Refusal> {

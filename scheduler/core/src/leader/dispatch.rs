@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use wasmill_protocol::event::{EventBody, PolicyHook};
-use wasmill_protocol::{AttemptId, HostId, Nonce, Timestamp};
+use wasmill_protocol::{AttemptId, HostId, Nonce, TenantName, Timestamp};
 
 use super::Core;
 use super::candidates::Candidates;
@@ -78,6 +78,15 @@ impl Core {
         self.dispatcher.wake();
     }
 
+    /// Lets what is in a tenant's queue wait, or start again.
+    pub(super) fn note_stored(&mut self, tenant: TenantName, used_up: bool) {
+        if used_up {
+            self.stored_out.insert(tenant);
+        } else if self.stored_out.remove(&tenant) {
+            self.dispatcher.wake();
+        }
+    }
+
     /// Starts as many attempts as may start now, up to [`CoreConfig::dispatch_max`].
     pub(super) fn dispatch(&mut self) {
         if !std::mem::take(&mut self.dispatcher.awake) {
@@ -112,7 +121,7 @@ impl Core {
         if capacity == 0 {
             return 0;
         }
-        let mut candidates = Candidates::of(&self.state, &mut self.shares, &hosts);
+        let mut candidates = Candidates::of(&self.state, &self.stored_out, &mut self.shares, &hosts);
         let guarded = self.place_overdue(&mut candidates, &mut hosts, capacity);
         let counts = {
             let Self { dispatcher, shares, tally, now, .. } = self;

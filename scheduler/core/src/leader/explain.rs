@@ -48,6 +48,9 @@ fn queued(core: &Core, task: &Task, now: Timestamp) -> String {
 /// The quota of its tenant that is used up.
 fn quota(core: &Core, task: &Task) -> Option<String> {
     let tenant = core.state().owner(task);
+    if core.stored_out.contains(&tenant.name) {
+        return Some("quota: tenant has used up `stored_bytes`".to_owned());
+    }
     let memory_bytes = core.state().shapes.shape(task.shape).key.memory_bytes;
     if let Some(limit) = tenant.quotas.tasks_running
         && tenant.tasks_running >= limit

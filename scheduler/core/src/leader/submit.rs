@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use wasmill_protocol::command::{Done, KeyCheck, ModuleRef, Overload, QuotaKind, Refusal};
 use wasmill_protocol::event::{EndReason, EventBody};
+use wasmill_protocol::module::ModuleKind;
 use wasmill_protocol::{Digest, FinalState, TaskId, TaskSpec, TenantName};
 
 use super::Core;
@@ -23,7 +24,7 @@ impl Core {
         mut spec: Arc<TaskSpec>,
         key: Option<KeyCheck>,
     ) -> Result<Done, Refusal> {
-        let tenant = self.state.tenants.number(&spec.tenant).ok_or(Refusal::TenantUnknown)?;
+        let tenant = self.tenant_of(&spec)?;
         if let Some(key) = &key
             && let Some(repeated) = self.repeated(tenant, key)?
         {
@@ -36,14 +37,7 @@ impl Core {
                 None => Err(Refusal::TaskUnknown),
             };
         }
-        let entry = self.state.tenants.entry(tenant);
-        let digest = resolve(entry, module)?;
-        let kind = entry.belongings.modules.get(&digest).ok_or(Refusal::ModuleUnknown)?.kind;
-        if let Some(limit) = entry.quotas.tasks_queued
-            && entry.tasks_queued >= limit
-        {
-            return Err(Refusal::Quota { quota: QuotaKind::TasksQueued, limit });
-        }
+        let (digest, kind) = self.has_room_for_one(tenant, module)?;
         let differs = spec.module != digest || spec.kind != kind;
         let unkeyed = key.as_ref().is_some_and(|key| spec.idempotency_key.as_ref() != Some(&key.key));
         if differs || unkeyed {
@@ -53,13 +47,37 @@ impl Core {
                 spec.idempotency_key = Some(key.key.clone());
             }
         }
-        if self.state.by_id.len() as u64 >= self.config.tasks_max {
-            return Err(overloaded(Overload::Tasks));
-        }
         self.has_room(&self.state.shapes.key(tenant, &spec))?;
         self.emit(EventBody::TaskSubmitted { task, spec, fingerprint: key.map(|key| key.fingerprint) });
         self.tally.tasks_submitted += 1;
         Ok(Done::Accepted { task })
+    }
+
+    /// What a submission would be refused with as things are, whatever its key: so that nothing is stored for it.
+    pub(super) fn refuses(&self, module: &ModuleRef, spec: &TaskSpec) -> Result<(), Refusal> {
+        let tenant = self.tenant_of(spec)?;
+        self.has_room_for_one(tenant, module)?;
+        self.has_room(&self.state.shapes.key(tenant, spec))
+    }
+
+    fn tenant_of(&self, spec: &TaskSpec) -> Result<TenantNumber, Refusal> {
+        self.state.tenants.number(&spec.tenant).ok_or(Refusal::TenantUnknown)
+    }
+
+    /// Whether a tenant may have one task more, of a module that it has.
+    fn has_room_for_one(&self, tenant: TenantNumber, module: &ModuleRef) -> Result<(Digest, ModuleKind), Refusal> {
+        let entry = self.state.tenants.entry(tenant);
+        let digest = resolve(entry, module)?;
+        let kind = entry.belongings.modules.get(&digest).ok_or(Refusal::ModuleUnknown)?.kind;
+        if let Some(limit) = entry.quotas.tasks_queued
+            && entry.tasks_queued >= limit
+        {
+            return Err(Refusal::Quota { quota: QuotaKind::TasksQueued, limit });
+        }
+        if self.state.by_id.len() as u64 >= self.config.tasks_max {
+            return Err(overloaded(Overload::Tasks));
+        }
+        Ok((digest, kind))
     }
 
     /// The task that was submitted under this key before, as far as the core must know it.

@@ -175,6 +175,10 @@ impl Scenario {
                 self.world.step(Input::Tick);
             }
             "read-model" => self.world.step(Input::ReadModelAt(LogSeq(line.number("at").unwrap()))),
+            "stored" => {
+                let used_up = line.word(2) == "used-up";
+                self.world.step(Input::Stored { tenant: line.word(1).parse().unwrap(), used_up });
+            }
             "join" | "leave" | "beat" | "drain" | "undrain" => self.host_changes(line),
             "ended" | "checkpoint" | "returned" | "refused" => self.host_reports(line),
             "explain" | "hosts" | "depth" | "count" | "timeout" | "benched" => self.ask(line),
@@ -412,6 +416,7 @@ fn quotas(line: &Line<'_>) -> Quotas {
         modules: line.number("modules"),
         module_bytes: line.number("module_bytes"),
         compile_ms_per_s: line.number("compile_ms_per_s"),
+        ..Quotas::default()
     }
 }
 

@@ -24,6 +24,11 @@ pub(super) fn receive(
             let answered = answered.map(move |answers| answers.ok().map(replies).map(ControlAnswer::Replies));
             (Request::Commands(commands, answer), answered.boxed())
         }
+        ControlRequest::Check(command) => {
+            let (answer, answered) = oneshot::channel();
+            let answered = answered.map(|refusal| refusal.ok().map(ControlAnswer::Checked));
+            (Request::Check(command, answer), answered.boxed())
+        }
         ControlRequest::Explain(tasks) => {
             let (answer, answered) = oneshot::channel();
             let explained = |waiting: Vec<Waiting>| waiting.into_iter().map(explained).collect();

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use wasmill_protocol::api::lines::{self, Cut, LineTooLong};
 
-use crate::http::body::MemoryTaken;
+use crate::http::memory::MemoryTaken;
 use crate::http::problem::{Code, Fault, Handled};
 
 /// Cuts chunks into lines.

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use wasmill_fabric::{BlobError, BlobWriter};
 use wasmill_protocol::api::catalog::is_alias;
 use wasmill_protocol::api::{FieldError, ModuleDoc};
-use wasmill_protocol::command::{Command, Done};
+use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{Digest, TenantName};
@@ -139,6 +139,11 @@ async fn keep(
         }
         return Ok((digest, StatusCode::OK));
     }
+    // Before it is compiled and before it is stored: what is refused leaves nothing.
+    let sized = ModuleInfo { digest, bytes: received.byte_count, ..ModuleInfo::default() };
+    let command =
+        |module| Command::AddModule { tenant: tenant.clone(), module: Arc::new(module), alias: alias.clone() };
+    app.handle.check(command(sized)).await?;
     let path = received.writer.local_path().map(Path::to_owned);
     let bytes = match (&received.in_memory, &path) {
         (Some(bytes), _) => UploadBytes::Memory(bytes.clone()),
@@ -152,13 +157,17 @@ async fn keep(
         Err(error @ BlobError::Unwanted(_)) => return Err(Fault::internal("store the bytes as they came", &error)),
         Err(error) => return Err(error.into()),
     }
-    let command = Command::AddModule { tenant: tenant.clone(), module: Arc::new(info), alias };
-    let status = match app.handle.command(command).await? {
-        (_, Done::Created) => StatusCode::CREATED,
+    match app.handle.command(command(info)).await {
+        Ok((_, Done::Created)) => Ok((digest, StatusCode::CREATED)),
         // The same bytes were uploaded at the same moment.
-        _ => StatusCode::OK,
-    };
-    Ok((digest, status))
+        Ok(_) => Ok((digest, StatusCode::OK)),
+        Err(refusal) => {
+            if refusal != Refusal::OutcomeUnknown {
+                app.handle.shared().read_model.note_unneeded([digest]);
+            }
+            Err(refusal.into())
+        }
+    }
 }
 
 async fn inspect(app: &App, tenant: &TenantName, upload: Upload<'_>) -> Handled<ModuleInfo> {

@@ -120,7 +120,15 @@ pub(super) fn bounds(caps: &Caps) -> Vec<(&'static str, &'static str, u64)> {
         ("SubmitTask", "seed", u64::MAX),
         ("TaskDoc", "seed", u64::MAX),
     ];
-    let quotas = ["tasks_queued", "tasks_running", "memory_bytes", "modules", "module_bytes", "compile_ms_per_s"];
+    let quotas = [
+        "tasks_queued",
+        "tasks_running",
+        "memory_bytes",
+        "modules",
+        "module_bytes",
+        "compile_ms_per_s",
+        "stored_bytes",
+    ];
     bounds.extend(quotas.map(|quota| ("QuotasChange", quota, QUOTA_MAX)));
     bounds
 }

@@ -22,7 +22,7 @@ async fn f26_what_cannot_be_written_is_kept_and_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("read-model.sqlite");
     let (connection, position) = store::open_writer(&path).unwrap();
-    let pipeline = Arc::new(Pipeline::new(position));
+    let pipeline = Arc::new(Pipeline::new(position, Vec::new()));
     let worker = Arc::clone(&pipeline);
     let sink = Sink::new(connection).unwrap();
     let worker = thread::spawn(move || worker.run(sink));
@@ -55,7 +55,7 @@ async fn f26_what_cannot_be_written_is_kept_and_tried_again() {
 async fn f36_too_much_pending_is_told_until_it_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let (connection, position) = store::open_writer(&dir.path().join("read-model.sqlite")).unwrap();
-    let pipeline = Arc::new(Pipeline::new(position));
+    let pipeline = Arc::new(Pipeline::new(position, Vec::new()));
     // Nobody writes yet. An event about a task that nobody knows is as large as any other.
     let event = Event { at: Timestamp(1), body: EventBody::TaskQueued { task: TaskId::default() } };
     let large = Arc::new(Record { events: vec![event; 10_000], ..Record::default() });

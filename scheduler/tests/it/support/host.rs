@@ -20,7 +20,7 @@ use wasmill_scheduler::driver::Ground;
 const MEMORY_BYTES: u64 = 1 << 40;
 const SLOTS: u32 = 64;
 
-/// The payload decides: `hang` runs until it is cancelled, `deaf` runs on even then, `fail` errs, `reject` rejects, `trap`
+/// The payload decides: `hang` runs until it is cancelled, `save N` saves as many states before,  `deaf` runs on even then, `fail` errs, `reject` rejects, `trap`
 /// traps, `say` ends with progress, `resume` saves a state, fails, and gives that state when it is tried again, `html`, `big`
 /// and `log` give what they say, everything else is given back.
 pub(crate) struct FakeHost {
@@ -150,6 +150,11 @@ impl Running {
         let input = if input.is_empty() { Bytes::from(assignment.spec.args.join(" ")) } else { input };
         let text = String::from_utf8_lossy(&input).trim_matches('"').to_owned();
         let id = assignment.id;
+        if let Some(count) = text.strip_prefix("save ") {
+            self.save(id, count.parse().unwrap()).await;
+            self.hanging.insert(id, true);
+            return;
+        }
         let of = |kind| Outcome::new(kind, "as the payload said");
         let fine = || of(OutcomeKind::Succeeded);
         let (outcome, output, captured) = match text.as_str() {
@@ -175,6 +180,17 @@ impl Running {
         };
         let output = self.payload(output).await;
         let _ = self.ended.send(ended(id, outcome, output, Payload::inline(captured)));
+    }
+
+    /// Saves as many states, each of 100 KB and unlike all others.
+    async fn save(&self, id: AttemptId, count: u32) {
+        for number in 1..=count {
+            let mut state = format!("{id:?} {number} ").into_bytes().repeat(2_000);
+            state.truncate(100_000);
+            let data = self.payload(Bytes::from(state)).await;
+            let _ = self.ended.send(Report::Checkpoint { id, number, data });
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Saves a state and fails, or gives what the attempt before has saved.
