@@ -34,7 +34,17 @@ pub fn nullable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Opt
     optional(deserializer).map(Some)
 }
 
+/// Reads an optional number from 0 to 2^64 - 1, or its digits as text: what holds numbers as doubles cannot write every such number.
+///
+/// # Errors
+///
+/// As [`optional`].
+pub fn optional_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Ok(Option::<WholeOrText>::deserialize(deserializer)?.map(|whole| whole.0))
+}
+
 struct Whole(u64);
+struct WholeOrText(u64);
 struct Signed(i64);
 
 /// 2^53: up to here every whole number is a float of its own.
@@ -66,6 +76,41 @@ impl<'de> Deserialize<'de> for Whole {
             }
         }
         deserializer.deserialize_u64(WholeVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for WholeOrText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WholeOrTextVisitor;
+        impl Visitor<'_> for WholeOrTextVisitor {
+            type Value = WholeOrText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number that is not negative and fits 64 bits, or its digits as text")
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<WholeOrText, E> {
+                Ok(WholeOrText(value))
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<WholeOrText, E> {
+                u64::try_from(value).map(WholeOrText).map_err(|_| E::invalid_value(Unexpected::Signed(value), &self))
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<WholeOrText, E> {
+                match whole_float(value) {
+                    Some(whole) if whole >= 0 => self.visit_i64(whole),
+                    _ => Err(E::invalid_value(Unexpected::Float(value), &self)),
+                }
+            }
+
+            fn visit_str<E: Error>(self, value: &str) -> Result<WholeOrText, E> {
+                let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+                let number = value.parse().ok().filter(|_| digits);
+                number.map(WholeOrText).ok_or_else(|| E::invalid_value(Unexpected::Str(value), &self))
+            }
+        }
+        deserializer.deserialize_any(WholeOrTextVisitor)
     }
 }
 

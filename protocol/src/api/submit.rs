@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::api::{Time, number, object};
+use crate::api::{Time, number, object, texts};
 
 /// A task as it is submitted; only `module` is required.
 ///
@@ -37,14 +37,14 @@ pub struct SubmitTask {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// For people and filters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "texts::optional", skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
     /// Arguments of a command, without the program name.
     #[cfg_attr(feature = "openapi", schema(max_items = 256))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub args: Option<Vec<String>>,
     /// Environment of a command.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "texts::optional", skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, String>>,
     /// What each attempt may use.
     #[serde(default, deserialize_with = "object::optional", skip_serializing_if = "Option::is_none")]
@@ -79,13 +79,14 @@ pub struct SubmitTask {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
     /// Only hosts that carry all these labels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "texts::optional", skip_serializing_if = "Option::is_none")]
     pub require: Option<BTreeMap<String, String>>,
     /// Seeded randomness, a frozen clock, canonical NaNs: the same bytes come out every time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deterministic: Option<bool>,
-    /// Seed of `deterministic`; derived from the task's id when absent.
-    #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
+    /// Seed of `deterministic`, as a number or as its digits in text; derived from the task's id when absent. What holds numbers as
+    /// doubles, as JavaScript does, writes seeds above 2^53 as text.
+    #[serde(default, deserialize_with = "number::optional_or_text", skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
 }
 

@@ -15,11 +15,17 @@ use super::problem::{Code, Fault, Handled};
 
 /// Reads a document. Only what fails is read a second time, to find out where.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], caps: &Caps) -> Handled<T> {
+    let bytes = without_mark(bytes);
     // An array of the fields in their order would do for serde too, which nobody means.
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         return Err(Fault::new(Code::FieldInvalid, "the body is an array: an object is expected"));
     }
     serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error, caps))
+}
+
+/// A document without the byte order mark that some editors begin files with. RFC 8259 lets a reader pass over it.
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes)
 }
 
 /// An answer with a JSON body.
@@ -113,6 +119,9 @@ mod tests {
             r#"{"module":"m","limits":{"cpu_ms":"10"}}"#,
             r#"{"module":"m","limits":[]}"#,
             r#"{"module":"m","module":"n"}"#,
+            r#"{"module":"m","labels":{"a":"1","b":"2","a":"1"}}"#,
+            r#"{"module":"m","env":{"A":"","\u0041":"x"}}"#,
+            r#"{"module":"m","require":{"a.b":"1","a.b":"2"}}"#,
             r#"{"module":"m","args":["a",1]}"#,
             r#"{"module":"m","labels":{"a":1}}"#,
             r#"{"module":"m","not_before":"soon"}"#,
@@ -143,6 +152,9 @@ mod tests {
             field_invalid limits.cpu_ms limit 3600000: `limits.cpu_ms`: invalid type: string "10", expected a whole number that is not negative and fits 64 bits
             field_invalid limits: `limits`: invalid type: sequence, expected an object
             field_invalid module: `module`: duplicate field `module`
+            field_invalid labels.a: `labels.a`: duplicate field `a`
+            field_invalid env.A: `env.A`: duplicate field `A`
+            field_invalid require.a.b: `require.a.b`: duplicate field `a.b`
             field_invalid args[1]: `args[1]`: invalid type: integer `1`, expected a string
             field_invalid labels.a: `labels.a`: invalid type: integer `1`, expected a string
             field_invalid not_before: `not_before`: `soon` is not a time: RFC 3339 like `2026-03-01T12:00:00.000Z` is expected
@@ -153,6 +165,16 @@ mod tests {
             malformed_json -: trailing characters at line 1 column 15
             malformed_json -: the body is empty: a JSON document is expected
         "#]].assert_eq(&found);
+    }
+
+    #[test]
+    fn c30_a_byte_order_mark_is_passed_over() {
+        let task: SubmitTask = parse("\u{feff}{\"module\":\"m\"}".as_bytes(), &Caps::default()).unwrap();
+        assert_eq!(task.module, "m");
+        let twice = "\u{feff}\u{feff}{\"module\":\"m\"}";
+        assert_eq!(parse::<SubmitTask>(twice.as_bytes(), &Caps::default()).unwrap_err().code(), Code::MalformedJson);
+        let array = "\u{feff}[\"m\"]";
+        assert_eq!(parse::<SubmitTask>(array.as_bytes(), &Caps::default()).unwrap_err().code(), Code::FieldInvalid);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Query parameters, with errors that name the parameter.
 
-use axum::extract::Query as Pairs;
+use std::borrow::Cow;
+
 use hyper::Uri;
+use wasmill_protocol::Timestamp;
 use wasmill_protocol::api::FieldError;
 
 use super::problem::{Code, Fault, Handled};
@@ -21,9 +23,8 @@ impl Parameters {
         if uri.query().is_none_or(str::is_empty) {
             return Ok(Self::default());
         }
-        let Ok(Pairs(pairs)) = Pairs::<Vec<(String, String)>>::try_from_uri(uri) else {
-            return Err(Fault::new(Code::MalformedRequest, "the query is not of the form `name=value&name=value`"));
-        };
+        let query = uri.query().unwrap_or_default();
+        let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect::<Handled<Vec<_>>>()?;
         if pairs.len() > PARAMETERS_MAX {
             let detail = format!("the query has {} parameters, over the limit of {PARAMETERS_MAX}", pairs.len());
             return Err(Fault::new(Code::LimitExceeded, detail).limit(PARAMETERS_MAX as u64));
@@ -60,10 +61,27 @@ impl Parameters {
         }
     }
 
+    /// `true` or `false`; absent is `false`.
+    pub(super) fn flag(&mut self, name: &str) -> Handled<bool> {
+        match self.text(name)?.as_deref() {
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1") => Ok(true),
+            Some(other) => {
+                Err(FieldError::invalid(name, format!("`{}` is neither `true` nor `false`", shown(other))).into())
+            }
+        }
+    }
+
     /// Anything that is written as one word.
     pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, name: &str) -> Handled<Option<T>> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         text.parse().map(Some).map_err(|error: T::Err| FieldError::invalid(name, error.to_string()).into())
+    }
+
+    /// A bound between times that can have happened.
+    pub(super) fn time(&mut self, name: &str) -> Handled<Option<Timestamp>> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        Timestamp::parse_bound(&text).map(Some).map_err(|error| FieldError::invalid(name, error.to_string()).into())
     }
 
     /// Where the page before ended; for listings whose cursor is a name.
@@ -89,6 +107,41 @@ impl Parameters {
     }
 }
 
+/// A parameter as `application/x-www-form-urlencoded` writes it: `+` is a blank, `%XX` a byte of UTF-8.
+fn pair(pair: &str) -> Handled<(String, String)> {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let malformed = |what: &str, name: &str| {
+        let detail = format!("{what} is not UTF-8 in percent-encoding");
+        Fault::new(Code::MalformedRequest, detail).field(shown(name))
+    };
+    let decoded = decode(name).ok_or_else(|| malformed("the name of a parameter", name))?;
+    let value = decode(value).ok_or_else(|| malformed(&format!("the parameter `{}`", shown(&decoded)), &decoded))?;
+    Ok((decoded, value))
+}
+
+/// `None` when the bytes are not UTF-8. A `%` that no two digits follow stands for itself, as browsers have it.
+fn decode(text: &str) -> Option<String> {
+    let text = if text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
+    if !text.contains('%') {
+        return Some(text.into_owned());
+    }
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let (bytes, mut decoded, mut at) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
+    while let Some(&byte) = bytes.get(at) {
+        match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(decoded).ok()
+}
+
 fn shown(text: &str) -> String {
     text.chars().take(80).collect()
 }
@@ -105,10 +158,37 @@ mod tests {
     fn numbers_are_never_clamped() {
         assert_eq!(of("n=7").number("n", 1, 9).unwrap(), Some(7));
         assert_eq!(of("").number("n", 1, 9).unwrap(), None);
-        for wrong in ["n=0", "n=10", "n=-1", "n=", "n=1e3", "n=+5", "n=99999999999999999999999", "n=1&n=2", "n=%FF"] {
+        for wrong in ["n=0", "n=10", "n=-1", "n=", "n=1e3", "n=+5", "n=99999999999999999999999", "n=1&n=2"] {
             let fault = of(wrong).number("n", 1, 9).unwrap_err();
             assert_eq!(fault.document().field.as_deref(), Some("n"), "{wrong}");
             assert_eq!(fault.code().status(), 422, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_decoded_as_forms_are() {
+        for (query, expected) in [
+            ("n=a%20b+c%2Bd", "a b c+d"),
+            ("n=%C3%BC%e2%82%AC", "ü€"),
+            ("n", ""),
+            ("n=", ""),
+            ("&n=x=y&", "x=y"),
+            ("%6E=100%", "100%"),
+            ("n=%zz%4", "%zz%4"),
+            ("n=%00", "\u{0}"),
+        ] {
+            assert_eq!(of(query).text("n").unwrap().as_deref(), Some(expected), "{query}");
+        }
+    }
+
+    #[test]
+    fn c30_what_is_not_utf8_is_refused_by_name() {
+        for (query, field) in
+            [("n=%FF", "n"), ("a=1&n=x%C3", "n"), ("n=%ED%A0%80", "n"), ("n=%C0%80", "n"), ("n%FF=1", "n%FF")]
+        {
+            let fault = Parameters::of(&format!("/x?{query}").parse().unwrap()).unwrap_err();
+            assert_eq!(fault.document().field.as_deref(), Some(field), "{query}");
+            assert_eq!(fault.code().status(), 400, "{query}");
         }
     }
 
