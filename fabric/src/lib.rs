@@ -13,7 +13,7 @@ pub mod remote_blobs;
 
 mod hosts;
 
-pub use blobs::{BlobError, BlobStat, BlobWriter, Blobs, UNNEEDED_AGAIN_AGE_MIN, UNNEEDED_ONCE_AGE_MIN};
+pub use blobs::{BlobError, BlobReader, BlobStat, BlobWriter, Blobs, UNNEEDED_AGAIN_AGE_MIN, UNNEEDED_ONCE_AGE_MIN};
 pub use bus::{Bus, BusError, Message, Responder, Subscription};
 pub use log::{AppendError, Log, LogError, LogTail, LogWriter};
 pub use membership::{HostEvent, HostRegistration, Leadership, Lease, Membership, MembershipError};

@@ -34,7 +34,7 @@ use wasmill_protocol::record::Record;
 use wasmill_protocol::{Attempt, Digest, LogSeq, Payload, TaskId, TaskSpec, TenantName, Timestamp};
 
 pub use self::copy::CopyError;
-pub use self::filter::{Cursor, Page, ParseCursorError, TaskFilter};
+pub use self::filter::{Cursor, Page, ParseCursorError, Scan, ScanPage, TaskFilter};
 use self::flush::{Gathered, Pipeline, Sweep};
 use self::fold::Standing;
 use self::listing::Budget;
@@ -245,6 +245,27 @@ impl ReadModel {
                 return Ok(page);
             }
         }
+    }
+
+    /// Begins a listing of all that is there now, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// As [`ReadModel::tasks`].
+    pub async fn scan(&self) -> Result<Scan, ReadError> {
+        self.flush().await?;
+        self.readers.read(Kind::LookUp, None, "begin to list tasks", listing::scan).await
+    }
+
+    /// The next page of a scan: a tenant's tasks that match `filter`, in bounded bytes. Tasks that were removed meanwhile are left out.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read.
+    pub async fn scan_page(&self, tenant: &TenantName, filter: &TaskFilter, scan: Scan) -> Result<ScanPage, ReadError> {
+        let (asker, tenant, filter) = (Some(tenant.clone()), tenant.clone(), filter.clone());
+        let page = move |file: &rusqlite::Connection| listing::scan_page(file, &tenant, &filter, scan);
+        self.readers.read(Kind::Listing, asker, "list tasks", page).await
     }
 
     /// The task that an idempotency key names with the fingerprint of its submission, and the last record that was

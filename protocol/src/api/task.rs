@@ -39,7 +39,8 @@ pub struct TaskDoc {
     pub description: Option<String>,
     /// As submitted.
     pub labels: BTreeMap<String, String>,
-    /// As submitted, when it was JSON of at most 32 KiB and 64 levels and a single task was asked for.
+    /// As submitted, when it was JSON of at most 32 KiB and 64 levels that every reader can read, and a single task was asked for;
+    /// whatever it is, `/input` has it.
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<Box<RawValue>>,
@@ -73,8 +74,10 @@ pub struct TaskDoc {
     pub require: BTreeMap<String, String>,
     /// As submitted.
     pub deterministic: bool,
-    /// As submitted.
+    /// The seed of a task that is `deterministic`, also one that was not submitted but derived from the task's id.
     pub seed: Option<u64>,
+    /// The digits of `seed`, for readers that hold numbers as doubles, as JavaScript does: from 2^53 on they do not tell one from the next.
+    pub seed_text: Option<String>,
     /// The task of which this is a retry.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = "uuid"))]
     pub retry_of: Option<TaskId>,
@@ -94,9 +97,6 @@ pub struct TaskDoc {
     pub usage: Option<UsageDoc>,
     /// Whether that attempt ran nothing, because the result of the same computation was there already: then `usage` is what it once took.
     pub cached: bool,
-    /// The result, when it is JSON of at most 32 KiB and 64 levels and a single task was asked for; whatever it is, `/output` has it.
-    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
-    pub output: Option<Box<RawValue>>,
     /// When it was submitted.
     pub created_at: Time,
     /// When it last changed.
@@ -105,6 +105,16 @@ pub struct TaskDoc {
     pub started_at: Option<Time>,
     /// When it became final.
     pub finished_at: Option<Time>,
+    /// The result, when it is JSON that every reader can read, of at most 32 KiB and 64 levels, and a single task was asked for; whatever it
+    /// is, `/output` has it. In lines with `output=true` of any size; what is not such JSON is in one of the other two there.
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
+    pub output: Option<Box<RawValue>>,
+    /// The result, when it is other text, in lines with `output=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_text: Option<String>,
+    /// The result, when it is not text, in lines with `output=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_base64: Option<String>,
 }
 
 /// How far a task says it is.

@@ -10,6 +10,7 @@ use wasmill_protocol::task::InputForm;
 use wasmill_protocol::{OutcomeKind, Payload, TaskState, Timestamp};
 
 use super::App;
+use super::readable::is_readable;
 use crate::read_model::{HistoryEntry, HistoryEvent, TaskRow};
 
 /// How much of a task is shown.
@@ -51,6 +52,7 @@ pub(super) fn document(app: &App, row: &TaskRow, shown: Shown) -> TaskDoc {
 
 fn described(row: &TaskRow) -> TaskDoc {
     let spec = &*row.spec;
+    let seed = spec.seed_of(row.id);
     TaskDoc {
         id: row.id,
         tenant: spec.tenant.clone(),
@@ -74,7 +76,8 @@ fn described(row: &TaskRow) -> TaskDoc {
         idempotency_key: spec.idempotency_key.clone(),
         require: spec.require.clone(),
         deterministic: spec.deterministic,
-        seed: spec.seed,
+        seed,
+        seed_text: seed.map(|seed| seed.to_string()),
         retry_of: spec.retry_of,
         waiting_for: waiting_for(row),
         attempt: row.attempt,
@@ -127,7 +130,7 @@ fn shown_outcome(row: &TaskRow) -> Option<OutcomeDoc> {
     }
 }
 
-/// Shows the payload as it was submitted; one that is a blob, or nested too deeply, is not shown.
+/// Shows the payload as it was submitted; one that is a blob, or that some client could not read, is not shown.
 fn show_input(row: &TaskRow, document: &mut TaskDoc) {
     let bytes = match &row.spec.input {
         Payload::Inline(bytes) => bytes.clone(),
@@ -143,31 +146,8 @@ fn show_input(row: &TaskRow, document: &mut TaskDoc) {
 }
 
 /// A payload or result as a JSON value, if it is one that every client can read.
-fn json_value(bytes: &[u8]) -> Option<Box<RawValue>> {
-    let value: Box<RawValue> = serde_json::from_slice(bytes).ok()?;
-    (depth(value.get()) <= DEPTH_MAX).then_some(value)
-}
-
-/// Deeper values would make the parsers of some clients give up on the whole answer.
-const DEPTH_MAX: usize = 64;
-
-/// How deep the brackets of a valid JSON text are nested.
-fn depth(text: &str) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
+pub(super) fn json_value(bytes: &[u8]) -> Option<Box<RawValue>> {
+    if is_readable(bytes) { serde_json::from_slice(bytes).ok() } else { None }
 }
 
 /// One entry of a history as it is shown.
@@ -222,30 +202,5 @@ pub(super) fn event(entry: &HistoryEntry) -> TaskEventDoc {
         HistoryEvent::ReportLate { attempt, host } => {
             TaskEventDoc { attempt: Some(attempt.0), host: Some(host.to_string()), ..base("report_late") }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_json_that_clients_can_read_is_shown_as_json() {
-        for (bytes, shown) in [
-            (&b"{\"a\": [1, 2]}"[..], true),
-            (b"null", true),
-            (b" 7 ", true),
-            (b"hello", false),
-            (b"", false),
-            (b"{\"a\":}", false),
-            (b"\"\xff\"", false),
-            (b"1 2", false),
-        ] {
-            assert_eq!(json_value(bytes).is_some(), shown, "{bytes:?}");
-        }
-        let nested = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();
-        assert!(json_value(&nested(DEPTH_MAX)).is_some());
-        assert!(json_value(&nested(DEPTH_MAX + 1)).is_none());
-        assert_eq!(depth(r#"{"a\"[[[": "{{", "b": [{}]}"#), 3);
     }
 }

@@ -1,13 +1,16 @@
 //! Looking at tasks: one, many, their output, their logs, their history.
 
+mod lines;
+mod result;
+
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{StatusCode, Uri};
-use wasmill_protocol::api::{FieldError, Page, TaskDoc, TaskEventsDoc, Time};
+use hyper::{HeaderMap, StatusCode, Uri};
+use wasmill_protocol::api::{FieldError, Page, TaskDoc, TaskEventsDoc};
 use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{Attempt, Payload, TaskId, TaskState, TenantName};
 
@@ -110,22 +113,40 @@ impl Drop for End {
 
 /// List tasks.
 ///
-/// Newest first, without their payloads and results. A page may have fewer entries than asked for although there
+/// As `application/json`: a page, newest first, without payloads and results. A page may have fewer entries than asked for although there
 /// are more: only `next` tells.
+///
+/// As `application/x-ndjson`, if `Accept` names it: every task that the filter matches and that was there when the answer began, oldest
+/// first, a line for each; there are no pages. With `output=true` each line has the task's result: JSON in `output`, other text in
+/// `output_text`, other bytes in `output_base64`, of any size. A task that has not succeeded has none of them. An answer that
+/// cannot be finished ends with a problem as its last line.
 #[utoipa::path(get, path = "/v1/tasks", tag = "tasks", operation_id = "list_tasks",
     params(super::openapi::PageParams, super::openapi::TaskCursor, super::openapi::TaskFilterParams),
-    responses((status = 200, description = "One page", body = Page<TaskDoc>), super::openapi::Unknown))]
-pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
+    responses((status = 200, description = "One page, or a line for each task",
+        content((Page<TaskDoc> = "application/json"), (String = "application/x-ndjson"))), super::openapi::Unknown))]
+pub(super) async fn list(State(app): State<App>, caller: Caller, headers: HeaderMap, uri: Uri) -> Handled {
     caller.at_least(Role::Read)?;
     let mut parameters = Parameters::of(&uri)?;
-    let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
+    let limit = parameters.number("limit", 1, PAGE_MAX)?;
     let cursor: Option<Cursor> = parameters.parsed("cursor")?;
+    let with_results = parameters.flag("output")?;
     let wanted = filter(&app, &caller.tenant, &mut parameters)?;
     parameters.finish()?;
+    if lines::are_asked_for(&headers) {
+        if let Some(name) = [limit.map(|_| "limit"), cursor.map(|_| "cursor")].into_iter().flatten().next() {
+            let detail = "goes with pages: `application/x-ndjson` is every task that the filter matches";
+            return Err(FieldError::invalid(name, detail).into());
+        }
+        return lines::answer(app, caller, wanted, with_results).await;
+    }
+    if with_results {
+        let detail = "goes with `Accept: application/x-ndjson`: pages show no results";
+        return Err(FieldError::invalid("output", detail).into());
+    }
     let Some(filter) = wanted else {
         return Ok(json::answer(StatusCode::OK, &Page::<TaskDoc> { items: Vec::new(), next: None }));
     };
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let limit = usize::try_from(limit.unwrap_or(PAGE_DEFAULT)).unwrap_or(usize::MAX);
     let page = app.handle.shared().read_model.tasks(&caller.tenant, &filter, limit, cursor).await;
     let page = page.map_err(unreadable)?;
     let mut items: Vec<_> = page.tasks.iter().map(|row| document(&app, row, Shown::Brief)).collect();
@@ -146,8 +167,8 @@ fn filter(app: &App, tenant: &TenantName, parameters: &mut Parameters) -> Handle
         };
         filter.labels.push((key.to_owned(), value.to_owned()));
     }
-    filter.created_after = parameters.parsed::<Time>("created_after")?.map(|time| time.0);
-    filter.created_before = parameters.parsed::<Time>("created_before")?.map(|time| time.0);
+    filter.created_after = parameters.time("created_after")?;
+    filter.created_before = parameters.time("created_before")?;
     let job = parameters.text("job")?;
     if let Some(module) = parameters.text("module")? {
         wasmill_protocol::api::check::module_name(&module)?;

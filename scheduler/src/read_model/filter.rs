@@ -30,6 +30,22 @@ pub struct TaskFilter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor(pub(super) i64);
 
+/// What is left of a listing of all tasks that were there when it began, oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scan {
+    pub(super) next: i64,
+    pub(super) last: i64,
+}
+
+/// One page of a [`Scan`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ScanPage {
+    /// Oldest first; can be empty although there are more, as a page examines a bounded number of tasks.
+    pub tasks: Vec<TaskRow>,
+    /// What is left, if anything may be.
+    pub rest: Option<Scan>,
+}
+
 /// A text that no listing has given out.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{text}` is not a cursor: use the `next` of a listing unchanged")]

@@ -1,16 +1,17 @@
-//! Listings: the intersection of ordered indexes, walked from the newest task down.
+//! Listings: the intersection of ordered indexes, walked from the newest task down or from the oldest up.
 //!
-//! Every filter has an index that can say "your next task at or below this row". The walk asks them in turn and leaps to the lowest
+//! Every filter has an index that can say "your next task from this row on". The walk asks them in turn and leaps to the farthest
 //! answer until all agree. So a filter that matches little is quick whatever the others match, and the work is bounded by
 //! the number of questions, never by the size of the table.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use rusqlite::{Connection, OptionalExtension, Statement, ToSql};
 use wasmill_protocol::{TaskSpec, TaskState, TenantName};
 
 use super::codec::time_number;
-use super::filter::{Cursor, Page, TaskFilter};
+use super::filter::{Cursor, Page, Scan, ScanPage, TaskFilter};
 use super::read::{self, Stored};
 use super::store::{STATES, state_number};
 use super::stored::{spec_bytes, view_bytes};
@@ -25,6 +26,17 @@ const TASKS_PER_STEP: usize = 100;
 const SHOWN_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Bytes that they take in memory with payloads and results.
 const HELD_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// What a small task takes in memory, about.
+const TASK_BYTES: u64 = 1024;
+/// Bytes of tasks after which a page of a scan ends; one more task may go over it.
+const SCAN_BYTES_MAX: u64 = 256 * 1024;
+
+/// Which way a walk goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    NewestFirst,
+    OldestFirst,
+}
 
 /// What is left of one page.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +75,10 @@ pub(super) fn step(
 ) -> rusqlite::Result<Page> {
     // One transaction, so that all questions are answered from the same state.
     let snapshot = connection.unchecked_transaction()?;
-    let walk = Walk::begin(&snapshot, tenant, filter, cursor, budget.questions.min(QUESTIONS_PER_STEP))?;
+    let bounds = bounds(&snapshot, filter)?;
+    let begin = cursor.map_or(bounds.newest, |cursor| bounds.newest.min(cursor.0));
+    let questions_max = budget.questions.min(QUESTIONS_PER_STEP);
+    let walk = Walk::begin(&snapshot, tenant, filter, Order::NewestFirst, begin..bounds.oldest - 1, questions_max)?;
     let Some(mut walk) = walk else { return Ok(Page::default()) };
     let mut tasks = Vec::new();
     while tasks.len() < TASKS_PER_STEP
@@ -96,18 +111,71 @@ fn shown_bytes(spec: &TaskSpec) -> u64 {
     (DOCUMENT_BYTES + texts + map(&spec.env) + map(&spec.labels) + map(&spec.require)) as u64
 }
 
+/// What a scan of a tenant's tasks goes over: those that are there now.
+pub(super) fn scan(connection: &Connection) -> rusqlite::Result<Scan> {
+    let newest =
+        connection.prepare_cached("SELECT coalesce(max(row), 0) FROM task")?.query_row([], |row| row.get(0))?;
+    Ok(Scan { next: 0, last: newest })
+}
+
+/// The next page of a scan.
+pub(super) fn scan_page(
+    connection: &Connection,
+    tenant: &TenantName,
+    filter: &TaskFilter,
+    scan: Scan,
+) -> rusqlite::Result<ScanPage> {
+    let snapshot = connection.unchecked_transaction()?;
+    let bounds = bounds(&snapshot, filter)?;
+    let (begin, last) = (scan.next.max(bounds.oldest), scan.last.min(bounds.newest));
+    let rows = begin..last.saturating_add(1);
+    let walk = Walk::begin(&snapshot, tenant, filter, Order::OldestFirst, rows, QUESTIONS_PER_STEP)?;
+    let Some(mut walk) = walk else { return Ok(ScanPage::default()) };
+    let (mut tasks, mut bytes) = (Vec::new(), 0);
+    while bytes < SCAN_BYTES_MAX
+        && let Some(row) = walk.next()?
+    {
+        if let Some(stored) = read::task_in(&snapshot, row)? {
+            bytes += TASK_BYTES + spec_bytes(&stored.spec) + view_bytes(&stored.standing.view);
+            tasks.push(stored.standing.into_row(stored.id, stored.spec));
+        }
+    }
+    let rest = (!walk.is_over()).then_some(Scan { next: walk.candidate, last: scan.last });
+    Ok(ScanPage { tasks, rest })
+}
+
+/// The rows between which a filter's times are.
+struct Bounds {
+    oldest: i64,
+    newest: i64,
+}
+
+fn bounds(connection: &Connection, filter: &TaskFilter) -> rusqlite::Result<Bounds> {
+    let newest = match filter.created_before {
+        Some(before) => first_row_from(connection, time_number(before))? - 1,
+        None => i64::MAX,
+    };
+    let oldest = match filter.created_after {
+        Some(after) => first_row_from(connection, time_number(after).saturating_add(1))?,
+        None => 1,
+    };
+    Ok(Bounds { oldest, newest })
+}
+
 struct Walk<'c> {
+    order: Order,
     streams: Vec<Stream<'c>>,
     /// The next row that may match.
     candidate: i64,
-    /// No row at or below this one matches.
-    below: i64,
+    /// Neither this row nor any behind it matches.
+    end: i64,
     questions: u32,
     questions_max: u32,
 }
 
-/// A filter as a descending sequence of rows: the union of what its questions find.
+/// A filter as a sequence of rows in the order of the walk: the union of what its questions find.
 struct Stream<'c> {
+    order: Order,
     sources: Vec<Source<'c>>,
 }
 
@@ -126,13 +194,40 @@ enum Answer {
     Nothing,
 }
 
+impl Order {
+    /// Whether `row` comes before `other`.
+    fn is_before(self, row: i64, other: i64) -> bool {
+        match self {
+            Self::NewestFirst => row > other,
+            Self::OldestFirst => row < other,
+        }
+    }
+
+    /// The row after `row`.
+    fn after(self, row: i64) -> i64 {
+        match self {
+            Self::NewestFirst => row - 1,
+            Self::OldestFirst => row + 1,
+        }
+    }
+
+    /// What ends a question for the first row from parameter `number` on.
+    fn from_row(self, number: usize) -> String {
+        match self {
+            Self::NewestFirst => format!("row <= ?{number} ORDER BY row DESC LIMIT 1"),
+            Self::OldestFirst => format!("row >= ?{number} ORDER BY row LIMIT 1"),
+        }
+    }
+}
+
 impl<'c> Walk<'c> {
-    /// `None` when nothing can match.
+    /// From the first of `rows` on to before the last one. `None` when nothing can match.
     fn begin(
         connection: &'c Connection,
         tenant: &TenantName,
         filter: &TaskFilter,
-        cursor: Option<Cursor>,
+        order: Order,
+        rows: Range<i64>,
         questions_max: u32,
     ) -> rusqlite::Result<Option<Self>> {
         let tenant: Option<i64> = connection
@@ -140,26 +235,23 @@ impl<'c> Walk<'c> {
             .query_row([tenant.as_str()], |row| row.get(0))
             .optional()?;
         let Some(tenant) = tenant else { return Ok(None) };
-        let Some(streams) = streams(connection, tenant, filter)? else { return Ok(None) };
-        let mut candidate = cursor.map_or(i64::MAX, |cursor| cursor.0);
-        if let Some(before) = filter.created_before {
-            candidate = candidate.min(first_row_from(connection, time_number(before))? - 1);
-        }
-        let below = match filter.created_after {
-            Some(after) => first_row_from(connection, time_number(after).saturating_add(1))? - 1,
-            None => 0,
-        };
-        Ok(Some(Self { streams, candidate, below, questions: 0, questions_max }))
+        let Some(streams) = streams(connection, tenant, filter, order)? else { return Ok(None) };
+        Ok(Some(Self { order, streams, candidate: rows.start, end: rows.end, questions: 0, questions_max }))
+    }
+
+    /// Whether no row is left.
+    fn is_over(&self) -> bool {
+        !self.order.is_before(self.candidate, self.end)
     }
 
     /// The next row that matches all filters.
     fn next(&mut self) -> rusqlite::Result<Option<i64>> {
         let mut agreed = 0;
         let mut index = 0;
-        while self.candidate > self.below && self.questions < self.questions_max {
-            match self.streams[index].next_at_or_below(self.candidate, &mut self.questions)? {
+        while !self.is_over() && self.questions < self.questions_max {
+            match self.streams[index].next_from(self.candidate, &mut self.questions)? {
                 None => {
-                    self.candidate = self.below;
+                    self.candidate = self.end;
                     return Ok(None);
                 }
                 Some(row) if row == self.candidate => agreed += 1,
@@ -168,12 +260,12 @@ impl<'c> Walk<'c> {
                     agreed = 1;
                 }
             }
-            if self.candidate <= self.below {
+            if self.is_over() {
                 return Ok(None);
             }
             if agreed == self.streams.len() {
                 let row = self.candidate;
-                self.candidate -= 1;
+                self.candidate = self.order.after(row);
                 return Ok(Some(row));
             }
             index = (index + 1) % self.streams.len();
@@ -184,43 +276,48 @@ impl<'c> Walk<'c> {
     /// Where the next page begins, if anything may be left.
     fn rest(mut self) -> rusqlite::Result<Option<Cursor>> {
         if self.questions >= self.questions_max {
-            return Ok((self.candidate > self.below).then_some(Cursor(self.candidate)));
+            return Ok((!self.is_over()).then_some(Cursor(self.candidate)));
         }
         // A page that happens to end with the last task should say so.
         Ok(match self.next()? {
             Some(row) => Some(Cursor(row)),
-            None => (self.candidate > self.below).then_some(Cursor(self.candidate)),
+            None => (!self.is_over()).then_some(Cursor(self.candidate)),
         })
     }
 }
 
 impl<'c> Stream<'c> {
-    fn next_at_or_below(&mut self, row: i64, questions: &mut u32) -> rusqlite::Result<Option<i64>> {
-        let mut highest = None;
+    fn next_from(&mut self, row: i64, questions: &mut u32) -> rusqlite::Result<Option<i64>> {
+        let mut first: Option<i64> = None;
         for source in &mut self.sources {
-            highest = highest.max(source.next_at_or_below(row, questions)?);
+            if let Some(found) = source.next_from(row, self.order, questions)?
+                && first.is_none_or(|first| self.order.is_before(found, first))
+            {
+                first = Some(found);
+            }
         }
-        Ok(highest)
+        Ok(first)
     }
 
-    fn new(connection: &'c Connection, sql: &str, values: &[&[&dyn ToSql]]) -> rusqlite::Result<Self> {
+    fn new(connection: &'c Connection, order: Order, sql: &str, values: &[&[&dyn ToSql]]) -> rusqlite::Result<Self> {
         let mut sources = Vec::with_capacity(values.len());
         for values in values {
-            let mut statement = connection.prepare(sql)?;
+            let row_parameter = values.len() + 1;
+            let mut statement = connection.prepare(&format!("{sql} AND {}", order.from_row(row_parameter)))?;
             for (value, parameter) in values.iter().zip(1..) {
                 statement.raw_bind_parameter(parameter, value)?;
             }
-            sources.push(Source { statement, row_parameter: values.len() + 1, answer: Answer::Unasked });
+            sources.push(Source { statement, row_parameter, answer: Answer::Unasked });
         }
-        Ok(Self { sources })
+        Ok(Self { order, sources })
     }
 }
 
 impl Source<'_> {
-    fn next_at_or_below(&mut self, row: i64, questions: &mut u32) -> rusqlite::Result<Option<i64>> {
+    fn next_from(&mut self, row: i64, order: Order, questions: &mut u32) -> rusqlite::Result<Option<i64>> {
         match self.answer {
             Answer::Nothing => return Ok(None),
-            Answer::Row(answer) if answer <= row => return Ok(Some(answer)),
+            Answer::Row(answer) if !order.is_before(answer, row) => return Ok(Some(answer)),
             Answer::Row(_) | Answer::Unasked => {}
         }
         *questions += 1;
@@ -240,6 +337,7 @@ fn streams<'c>(
     connection: &'c Connection,
     tenant: i64,
     filter: &TaskFilter,
+    order: Order,
 ) -> rusqlite::Result<Option<Vec<Stream<'c>>>> {
     let mut streams = Vec::new();
     if let Some(digest) = filter.module {
@@ -248,17 +346,16 @@ fn streams<'c>(
             .query_row(rusqlite::params![tenant, digest.0], |row| row.get(0))
             .optional()?;
         let Some(module) = module else { return Ok(None) };
-        let sql =
-            "SELECT row FROM task INDEXED BY task_module WHERE module = ?1 AND row <= ?2 ORDER BY row DESC LIMIT 1";
-        streams.push(Stream::new(connection, sql, &[&[&module]])?);
+        let sql = "SELECT row FROM task INDEXED BY task_module WHERE module = ?1";
+        streams.push(Stream::new(connection, order, sql, &[&[&module]])?);
     }
     if let Some(name) = &filter.name {
-        let sql = "SELECT row FROM task INDEXED BY task_name WHERE tenant = ?1 AND name = ?2 AND row <= ?3 ORDER BY row DESC LIMIT 1";
-        streams.push(Stream::new(connection, sql, &[&[&tenant, name]])?);
+        let sql = "SELECT row FROM task INDEXED BY task_name WHERE tenant = ?1 AND name = ?2";
+        streams.push(Stream::new(connection, order, sql, &[&[&tenant, name]])?);
     }
     for (key, value) in &filter.labels {
-        let sql = "SELECT row FROM label WHERE tenant = ?1 AND key = ?2 AND value = ?3 AND row <= ?4 ORDER BY row DESC LIMIT 1";
-        streams.push(Stream::new(connection, sql, &[&[&tenant, key, value]])?);
+        let sql = "SELECT row FROM label WHERE tenant = ?1 AND key = ?2 AND value = ?3";
+        streams.push(Stream::new(connection, order, sql, &[&[&tenant, key, value]])?);
     }
     // Without any filter the states together are all tasks of the tenant.
     if streams.is_empty() || !filter.states.is_empty() {
@@ -266,8 +363,8 @@ fn streams<'c>(
         let numbers: Vec<i64> = STATES.iter().filter(wanted).map(|state| state_number(*state)).collect();
         let values: Vec<[&dyn ToSql; 2]> = numbers.iter().map(|number| [&tenant as _, number as _]).collect();
         let values: Vec<&[&dyn ToSql]> = values.iter().map(|values| &values[..]).collect();
-        let sql = "SELECT row FROM task INDEXED BY task_state WHERE tenant = ?1 AND state = ?2 AND row <= ?3 ORDER BY row DESC LIMIT 1";
-        streams.push(Stream::new(connection, sql, &values)?);
+        let sql = "SELECT row FROM task INDEXED BY task_state WHERE tenant = ?1 AND state = ?2";
+        streams.push(Stream::new(connection, order, sql, &values)?);
     }
     Ok(Some(streams))
 }

@@ -11,6 +11,7 @@ mod connections;
 mod crowds;
 mod modules;
 mod restart;
+mod results;
 mod run;
 mod snapshots;
 mod storage;

@@ -56,6 +56,35 @@ async fn tasks_that_come_while_pages_are_read_move_nothing() {
 }
 
 #[tokio::test]
+async fn a_scan_ends_with_the_tasks_that_were_there_when_it_began() {
+    let mut fed = Fed::new();
+    fed.feed((1..=1_000).map(|number| submitted(number, spec("a"))));
+    let scan = fed.model.scan().await.unwrap();
+    fed.feed((1_001..=1_010).map(|number| submitted(number, spec("a"))));
+    fed.model.flush().await.unwrap();
+    let (mut rest, mut seen, mut pages) = (Some(scan), Vec::new(), 0);
+    while let Some(scan) = rest {
+        let page = fed.model.scan_page(&tenant("a"), &TaskFilter::default(), scan).await.unwrap();
+        assert!(page.tasks.len() <= 256, "a page is bounded in bytes");
+        seen.extend(ids(&page.tasks));
+        (rest, pages) = (page.rest, pages + 1);
+    }
+    assert_eq!(seen, (1..=1_000).map(id).collect::<Vec<_>>());
+    assert!(pages >= 4);
+}
+
+#[tokio::test]
+async fn large_tasks_make_small_pages_of_a_scan() {
+    let mut fed = Fed::new();
+    let large = TaskSpec { input: Payload::Inline(vec![b'x'; 32 * 1024].into()), ..spec("a") };
+    fed.feed((1..=50).map(|number| submitted(number, large.clone())));
+    let scan = fed.model.scan().await.unwrap();
+    let page = fed.model.scan_page(&tenant("a"), &TaskFilter::default(), scan).await.unwrap();
+    assert_eq!(ids(&page.tasks), (1..=8).map(id).collect::<Vec<_>>());
+    assert_eq!(fed.scan("a", &TaskFilter::default()).await.len(), 50);
+}
+
+#[tokio::test]
 async fn a_listing_sees_what_was_applied_before_it() {
     let mut fed = Fed::new();
     let running = TaskFilter { states: BTreeSet::from([TaskState::Running]), ..TaskFilter::default() };

@@ -436,6 +436,8 @@ async fn assert_lists(fed: &Fed, reference: &Reference, filters: &[(TaskFilter, 
             let expected = reference.list(&tenant(name), filter);
             assert_eq!(listed.len(), expected.len(), "{name} {filter:?}");
             listed.iter().zip(expected).for_each(|(row, expected)| assert_same(row, expected));
+            let scanned = fed.scan(name, filter).await;
+            assert!(scanned.iter().rev().eq(&listed), "oldest first: {name} {filter:?}");
         }
     }
 }

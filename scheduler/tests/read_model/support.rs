@@ -214,6 +214,18 @@ impl Fed {
         }
     }
 
+    /// All pages of a scan together.
+    pub(crate) async fn scan(&self, tenant_name: &str, filter: &TaskFilter) -> Vec<TaskRow> {
+        let mut tasks = Vec::new();
+        let mut rest = Some(self.model.scan().await.unwrap());
+        while let Some(scan) = rest {
+            let page = self.model.scan_page(&tenant(tenant_name), filter, scan).await.unwrap();
+            tasks.extend(page.tasks);
+            rest = page.rest;
+        }
+        tasks
+    }
+
     /// Everything that readers can see of these tenants.
     pub(crate) async fn everything(&self, tenants: &[&str]) -> BTreeMap<(String, TaskId), (TaskRow, History)> {
         let mut all = BTreeMap::new();

@@ -31,6 +31,10 @@ pub(super) fn refine(api: &mut Value, caps: &Caps) {
     property(api, "SubmitTask", "env")["additionalProperties"]["pattern"] = NO_ZERO.into();
     property(api, "SubmitTask", "args")["items"]["pattern"] = NO_ZERO.into();
     property(api, "SubmitTask", "module")["pattern"] = MODULE.into();
+    let seed = property(api, "SubmitTask", "seed");
+    seed["type"] = json!(["integer", "string", "null"]);
+    // All that fits, but for some of twenty digits.
+    seed["pattern"] = "^[0-9]{1,19}$".into();
     property(api, "SubmitTask", "input_base64")["pattern"] = BASE64.into();
     property(api, "SubmitTask", "idempotency_key")["pattern"] = NO_CONTROL.into();
     api["components"]["schemas"]["SubmitTask"]["allOf"] = rules();
@@ -40,7 +44,7 @@ pub(super) fn refine(api: &mut Value, caps: &Caps) {
 
 /// Fields of answers that are absent when they do not apply; every other field is always there.
 const ABSENT_AT_TIMES: [(&str, &[&str]); 11] = [
-    ("TaskDoc", &["input", "input_text", "input_base64"]),
+    ("TaskDoc", &["input", "input_text", "input_base64", "output_text", "output_base64"]),
     (
         "TaskEventDoc",
         &[
@@ -148,6 +152,7 @@ fn refine_parameters(api: &mut Value, caps: &Caps) {
         ("/v1/tasks", "get", "label", "maxItems", json!(32)),
         ("/v1/tasks", "get", "state", "maxItems", json!(16)),
         ("/v1/tasks", "post", "Idempotency-Key", "pattern", json!(NO_CONTROL)),
+        ("/v1/run/{module}", "post", "Idempotency-Key", "pattern", json!(NO_CONTROL)),
         ("/v1/tasks/{id}/retry", "post", "Idempotency-Key", "pattern", json!(NO_CONTROL)),
         ("/v1/modules", "post", "Wasmill-Digest", "pattern", json!("^sha256:[0-9a-f]{64}$")),
         (

@@ -139,6 +139,8 @@ pub(in crate::http) struct TaskFilterParams {
     /// Created earlier than this.
     #[param(format = DateTime)]
     created_before: Option<String>,
+    /// With their results; only as `application/x-ndjson`.
+    output: Option<bool>,
 }
 
 macro_rules! problems {
