@@ -5,16 +5,16 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use hyper::{HeaderMap, StatusCode, Uri};
-use sha2::{Digest as _, Sha256};
 use wasmill_protocol::api::check::{REASON_CHARS_MAX, idempotency_key, priority, text};
 use wasmill_protocol::api::{CancelTask, FieldError, FieldErrorKind, PatchTask, TaskDoc};
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::tenant::Role;
-use wasmill_protocol::{Digest, TaskId, TaskSpec, TaskState, TenantName, Timestamp};
+use wasmill_protocol::{TaskId, TaskSpec, TaskState, TenantName, Timestamp};
 
 use super::App;
 use super::auth::Caller;
 use super::body::header_text;
+use super::fingerprint::Fingerprint;
 use super::json;
 use super::path::{self, Named};
 use super::problem::{Code, Fault, Handled};
@@ -128,7 +128,7 @@ pub(super) async fn retry(
         }
         _ => return Err(Fault::plain(Code::NotFinal).task(old.id)),
     }
-    let fingerprint = key.is_some().then(|| Digest(Sha256::digest(format!("retry {}", old.id)).into()));
+    let fingerprint = key.is_some().then(|| Fingerprint::of_retry(old.id));
     let spec = TaskSpec {
         idempotency_key: key,
         retry_of: Some(old.id),

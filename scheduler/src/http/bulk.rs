@@ -16,11 +16,12 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use wasmill_protocol::api::{FieldError, NDJSON, SubmitTask};
 use wasmill_protocol::command::{Done, Refusal};
-use wasmill_protocol::{Digest, TaskId, TaskSpec, TenantName};
+use wasmill_protocol::{TaskId, TaskSpec, TenantName};
 
 use super::App;
 use super::auth::Caller;
 use super::body::BodyReader;
+use super::fingerprint::Fingerprint;
 use super::json;
 use super::modules::Resolved;
 use super::problem::{Code, Fault, Handled};
@@ -266,7 +267,7 @@ enum LookedStep {
         task: TaskId,
         spec: Arc<TaskSpec>,
         key: Option<wasmill_protocol::command::KeyCheck>,
-        fingerprint: Option<Digest>,
+        fingerprint: Option<Fingerprint>,
         room: Room,
     },
 }
@@ -304,7 +305,7 @@ async fn ready(app: &App, mut draft: Draft) -> Handled<LookedStep> {
 }
 
 /// Submits one line by itself.
-async fn again(app: &App, spec: &Arc<TaskSpec>, fingerprint: Option<Digest>) -> Handled<TaskId> {
+async fn again(app: &App, spec: &Arc<TaskSpec>, fingerprint: Option<Fingerprint>) -> Handled<TaskId> {
     let draft = Draft { spec: TaskSpec::clone(spec), large: None, fingerprint };
     draft.submit(app).await.map(|Accepted { task, .. }| task)
 }

@@ -16,17 +16,21 @@ use wasmill_protocol::command::Command;
 use wasmill_protocol::event::{AfterAttempt, EndReason, EventBody};
 use wasmill_protocol::task::{InputForm, RetryPolicy};
 use wasmill_protocol::tenant::Role;
-use wasmill_protocol::{FinalState, OutcomeKind, Payload, TaskId, TaskSpec, TenantName};
+use wasmill_protocol::{FinalState, Outcome, OutcomeKind, Payload, TaskId, TaskSpec, TaskState, TenantName};
 
 use super::App;
 use super::auth::Caller;
 use super::body::{BodyReader, collect};
+use super::fingerprint::Fingerprint;
 use super::modules::{Resolved, resolve, stored};
 use super::path::Named;
 use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
 use super::room::{Room, refused};
-use super::submit::{Draft, check_for_kind, limits, name_task, split_payload, submission};
+use super::submit::{
+    Accepted, Draft, check_for_kind, limits, name_task, split_payload, submission, take_key_of_header,
+};
+use super::tasks::{End, WAIT_MS_MAX, find_to_change};
 use super::trace;
 use crate::finals::FinalNotice;
 
@@ -34,13 +38,18 @@ use crate::finals::FinalNotice;
 ///
 /// One attempt. A client that goes away before the answer cancels the task. The header `Wasmill-Task` names the task,
 /// which can be looked at like any other.
+///
+/// With an `Idempotency-Key` the same request, sent again, is the same task: its answer is waited for and given again. Such a task is not
+/// cancelled when its client goes away, as the client can come back for the answer.
 #[utoipa::path(post, path = "/v1/run/{module}", tag = "tasks", operation_id = "run",
-    params(super::openapi::ModulePath, super::openapi::RunParams),
+    params(super::openapi::ModulePath, super::openapi::RunParams,
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128,
+            description = "The same module, query and body with the same key are the same task")),
     request_body(content = super::openapi::Bytes, content_type = "application/octet-stream"),
     responses(
         (status = 200, description = "The output", body = super::openapi::Bytes, content_type = "application/octet-stream",
             headers(("Wasmill-Task" = String, description = "The task"))),
-        super::openapi::Unknown, super::openapi::BodyProblems))]
+        super::openapi::Unknown, super::openapi::Conflict, super::openapi::BodyProblems))]
 pub(super) async fn run(
     State(app): State<App>,
     mut caller: Caller,
@@ -50,7 +59,8 @@ pub(super) async fn run(
     body: Body,
 ) -> Handled {
     caller.at_least(Role::Submit)?;
-    let asked = asked(&app, &uri)?;
+    let mut asked = asked(&app, &uri)?;
+    take_key_of_header(&mut asked, &headers)?;
     module_name(&module)?;
     let resolved = resolve(&app, &caller.tenant, &module).await?;
     let limits = limits(&app, &caller.tenant, &asked.limits.unwrap_or_default())?;
@@ -60,9 +70,16 @@ pub(super) async fn run(
     let reader = BodyReader::new(&headers, body, payload_max, Code::PayloadTooLarge, config.body_pace)?;
     let (bytes, memory) = collect(reader, app.body_memory.of(&caller.tenant)).await?;
     let _waiting = caller.wait(&app)?;
+    let fingerprint = asked.idempotency_key.is_some().then(|| Fingerprint::of_run(&module, &asked, &bytes));
     let (input, large) = split_payload(bytes);
     let spec = spec(&caller.tenant, asked, resolved, limits, input);
-    let mut draft = Draft { spec, large, fingerprint: None };
+    let mut draft = Draft { spec, large, fingerprint };
+    if fingerprint.is_some() {
+        let tenant = draft.spec.tenant.clone();
+        let Accepted { task, .. } = draft.submit(&app).await?;
+        drop(memory);
+        return answer_of(&app, &tenant, task).await;
+    }
     let room = draft.take_room(&app).await?;
     drop(memory);
     run_to_end(&app, draft.spec, room).await
@@ -110,6 +127,7 @@ fn spec(
         limits,
         priority: asked.priority.and_then(|priority| i8::try_from(priority).ok()).unwrap_or(0),
         retry: RetryPolicy { attempts_max: 1, ..RetryPolicy::default() },
+        idempotency_key: asked.idempotency_key,
         ..TaskSpec::default()
     }
 }
@@ -148,22 +166,50 @@ async fn answer(app: &App, task: TaskId, notice: &FinalNotice) -> Handled {
         EventBody::AttemptEnded { output, next: AfterAttempt::Final { state: FinalState::Succeeded }, .. } => {
             raw(app, output).await
         }
-        EventBody::AttemptEnded { outcome, .. } => {
-            let detail =
-                if outcome.message.is_empty() { Code::Outcome(outcome.kind).title() } else { &outcome.message };
-            Err(Fault::new(Code::Outcome(outcome.kind), detail).task(task))
-        }
-        EventBody::TaskEnded { reason, .. } => {
-            let detail = match reason {
-                EndReason::Cancelled { reason: Some(reason) } => reason.clone(),
-                EndReason::Cancelled { reason: None } => "the task was cancelled before it ran".to_owned(),
-                EndReason::Expired => "the task waited too long".to_owned(),
-                EndReason::TenantRemoved => "the tenant was deleted".to_owned(),
-            };
-            Err(Fault::new(Code::Outcome(OutcomeKind::Cancelled), detail).task(task))
-        }
+        EventBody::AttemptEnded { outcome, .. } => Err(failed(task, outcome)),
+        EventBody::TaskEnded { reason, .. } => Err(ended(task, reason)),
         _ => Err(Fault::new(Code::Internal, "the task ended in an unknown way").task(task)),
     }
+}
+
+fn failed(task: TaskId, outcome: &Outcome) -> Fault {
+    let detail = if outcome.message.is_empty() { Code::Outcome(outcome.kind).title() } else { &outcome.message };
+    Fault::new(Code::Outcome(outcome.kind), detail).task(task)
+}
+
+/// No attempt has decided how the task ended.
+fn ended(task: TaskId, reason: &EndReason) -> Fault {
+    let detail = match reason {
+        EndReason::Cancelled { reason: Some(reason) } => reason.clone(),
+        EndReason::Cancelled { reason: None } => "the task was cancelled before it ran".to_owned(),
+        EndReason::Expired => "the task waited too long".to_owned(),
+        EndReason::TenantRemoved => "the tenant was deleted".to_owned(),
+    };
+    Fault::new(Code::Outcome(OutcomeKind::Cancelled), detail).task(task)
+}
+
+/// The answer of a task that has an idempotency key. The client can ask again, so its going away says nothing.
+async fn answer_of(app: &App, tenant: &TenantName, task: TaskId) -> Handled {
+    let row = loop {
+        let end = End::of(app, task);
+        let row = find_to_change(app, tenant, task).await?;
+        if row.state.is_final() {
+            break row;
+        }
+        if app.stopping.is_cancelled() {
+            return Err(Fault::plain(Code::ShuttingDown).task(task));
+        }
+        end.within(WAIT_MS_MAX).await;
+    };
+    let answer = match (&row.end_reason, &row.outcome) {
+        _ if row.state == TaskState::Succeeded => raw(app, &row.output).await,
+        (Some(reason), _) => Err(ended(task, reason)),
+        (None, Some(outcome)) => Err(failed(task, outcome)),
+        (None, None) => Err(Fault::new(Code::Internal, "the task ended in an unknown way").task(task)),
+    };
+    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
+    name_task(&mut response, task);
+    Ok(response)
 }
 
 /// The bytes of a result.

@@ -13,7 +13,6 @@ use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use hyper::{HeaderMap, StatusCode, Uri};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use sha2::{Digest as _, Sha256};
 use tracing::Instrument;
 use wasmill_protocol::api::check::idempotency_key;
 use wasmill_protocol::api::{FieldError, LimitsAsked, NDJSON, SubmitTask, TaskDoc};
@@ -22,12 +21,13 @@ use wasmill_protocol::limits::{Caps, INLINE_BYTES_MAX};
 use wasmill_protocol::module::ModuleKind;
 use wasmill_protocol::task::{InputForm, RetryOn, RetryPolicy};
 use wasmill_protocol::tenant::Role;
-use wasmill_protocol::{Digest, Limits, Payload, TaskId, TaskSpec, TenantName, Timestamp};
+use wasmill_protocol::{Limits, Payload, TaskId, TaskSpec, TenantName, Timestamp};
 
 use super::App;
 use super::auth::Caller;
 use super::body::{BodyReader, collect, collect_small, header_text, media_type};
 use super::bulk;
+use super::fingerprint::Fingerprint;
 use super::front::TASK_HEADER;
 use super::json;
 use super::modules::{Resolved, resolve};
@@ -169,7 +169,7 @@ fn json_only(headers: &HeaderMap) -> Handled<()> {
     }
 }
 
-fn take_key_of_header(asked: &mut SubmitTask, headers: &HeaderMap) -> Handled<()> {
+pub(super) fn take_key_of_header(asked: &mut SubmitTask, headers: &HeaderMap) -> Handled<()> {
     let Some(key) = header_text(headers, &KEY_HEADER)? else { return Ok(()) };
     if asked.idempotency_key.as_ref().is_some_and(|field| *field != key) {
         let detail = "differs from the header `Idempotency-Key`: give one of the two";
@@ -210,16 +210,14 @@ pub(super) struct Draft {
     pub(super) spec: TaskSpec,
     /// A payload that must become a blob.
     pub(super) large: Option<Bytes>,
-    /// SHA-256 of the submission, when there is an idempotency key.
-    pub(super) fingerprint: Option<Digest>,
+    /// Of the submission, when there is an idempotency key.
+    pub(super) fingerprint: Option<Fingerprint>,
 }
 
 impl Draft {
     /// A draft of a submission that [`check_and_resolve`] has passed.
-    pub(super) fn new(app: &App, tenant: &TenantName, asked: SubmitTask, module: Resolved) -> Handled<Self> {
-        // Over the submission as it was written: an alias that has moved since, or the time that has passed since a
-        // `delay_ms`, does not make a repeat another task.
-        let fingerprint = asked.idempotency_key.is_some().then(|| fingerprint(&asked));
+    pub(super) fn new(app: &App, tenant: &TenantName, mut asked: SubmitTask, module: Resolved) -> Handled<Self> {
+        let fingerprint = asked.idempotency_key.is_some().then(|| Fingerprint::of_submission(&mut asked));
         let limits = limits(app, tenant, &asked.limits.unwrap_or_default())?;
         let retry = retry_policy(&asked);
         let not_before = match (asked.not_before, asked.delay_ms) {
@@ -322,7 +320,7 @@ pub(super) enum KeyLookup {
 }
 
 /// Looks a key up.
-pub(super) async fn lookup(app: &App, spec: &TaskSpec, fingerprint: Option<Digest>) -> Handled<KeyLookup> {
+pub(super) async fn lookup(app: &App, spec: &TaskSpec, fingerprint: Option<Fingerprint>) -> Handled<KeyLookup> {
     let (Some(key), Some(fingerprint)) = (&spec.idempotency_key, fingerprint) else { return Ok(KeyLookup::None) };
     let read_model = &app.handle.shared().read_model;
     let (found, checked_to) = read_model
@@ -330,16 +328,10 @@ pub(super) async fn lookup(app: &App, spec: &TaskSpec, fingerprint: Option<Diges
         .await
         .map_err(|error| Fault::internal("look up an idempotency key", &error))?;
     match found {
-        Some((task, same)) if same == fingerprint => Ok(KeyLookup::Repeated(task)),
+        Some((task, kept)) if fingerprint.is_of(kept) => Ok(KeyLookup::Repeated(task)),
         Some((task, _)) => Err(key_conflict(task)),
-        None => Ok(KeyLookup::Fresh(KeyCheck { key: key.clone(), fingerprint, checked_to })),
+        None => Ok(KeyLookup::Fresh(KeyCheck { key: key.clone(), fingerprint: fingerprint.digest(), checked_to })),
     }
-}
-
-/// SHA-256 of a submission in one spelling: fields in order, maps sorted, no white space but within `input`.
-fn fingerprint(asked: &SubmitTask) -> Digest {
-    let bytes = serde_json::to_vec(asked).expect("a submission has text keys only");
-    Digest(Sha256::digest(&bytes).into())
 }
 
 fn payload_of(input: Option<Box<RawValue>>, text: Option<String>, base64: Option<&str>) -> Handled<(InputForm, Bytes)> {
@@ -417,15 +409,6 @@ mod tests {
         assert_eq!(asked, RetryPolicy { on: RetryOn::AnyFailure, ..RetryPolicy::default() });
         assert_eq!(policy(r#"{"module":"m","backoff_ms":90000}"#).backoff_ms_max, 90_000);
         assert_eq!(policy(r#"{"module":"m","backoff_ms_max":10}"#).backoff_ms, 10);
-    }
-
-    #[test]
-    fn a_repeat_is_recognised_however_it_is_spelt() {
-        let print = |text: &str| fingerprint(&serde_json::from_str::<SubmitTask>(text).unwrap());
-        let one = print(r#"{"module":"m","input":{"a":1},"labels":{"x":"1","y":"2"},"priority":0}"#);
-        assert_eq!(one, print(r#"{ "priority":0, "labels":{"y":"2","x":"1"}, "input":{"a":1}, "module":"m" }"#));
-        assert_ne!(one, print(r#"{"module":"m","input":{"a":2},"labels":{"x":"1","y":"2"},"priority":0}"#));
-        assert_ne!(print(r#"{"module":"m","input":null}"#), print(r#"{"module":"m"}"#));
     }
 
     #[test]

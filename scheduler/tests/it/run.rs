@@ -1,3 +1,6 @@
+use std::time::Duration;
+
+use reqwest::Method;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -73,4 +76,83 @@ async fn a_client_that_goes_away_cancels_its_task() {
     drop(stream);
     until("the task is cancelled", async || state().await == "cancelled").await;
     assert_eq!(server.admin.get("/v1/tasks").await.json()["items"][0]["cancel_reason"], "the client went away");
+}
+
+#[tokio::test]
+async fn c14_a_run_with_a_key_is_one_task_whose_answer_is_given_again() {
+    let server = Server::start().await;
+    let digest = server.upload(&server.admin, TASK).await;
+    let run = async |key: &str, query: &str, body: &str| {
+        let request = server.admin.request(Method::POST, &format!("/v1/run/{digest}{query}"));
+        server.admin.send(request.header("idempotency-key", key).body(body.to_owned())).await
+    };
+    let first = run("k", "", "echo").await;
+    assert_eq!((first.status, first.text()), (200, "echo".to_owned()));
+    for query in ["", "?priority=0"] {
+        let again = run("k", query, "echo").await;
+        assert_eq!((again.status, again.text()), (200, "echo".to_owned()));
+        assert_eq!(again.header("wasmill-task"), first.header("wasmill-task"));
+    }
+    for (query, body) in [("", "other"), ("?cpu_ms=1", "echo"), ("?priority=1", "echo")] {
+        assert_eq!(
+            run("k", query, body).await.problem(),
+            "409 idempotency_conflict idempotency_key",
+            "c15: {query} {body}"
+        );
+    }
+    let failed = run("f", "", "reject").await;
+    assert_eq!((failed.status, failed.code()), (422, "rejected".to_owned()));
+    let again = run("f", "", "reject").await;
+    assert_eq!((again.status, &again.body), (422, &failed.body));
+    assert_eq!(again.header("wasmill-task"), failed.header("wasmill-task"));
+    let big = run("big", "", "big").await;
+    assert_eq!(run("big", "", "big").await.body, big.body);
+    let task = json!({"module": digest, "input_text": "echo", "idempotency_key": "k"});
+    assert_eq!(server.admin.post("/v1/tasks", &task).await.problem(), "409 idempotency_conflict idempotency_key");
+    assert_eq!(server.admin.get("/v1/tasks").await.json()["items"].as_array().unwrap().len(), 3);
+    for key in ["", "a\u{1}b"] {
+        let request = server.admin.request(Method::POST, &format!("/v1/run/{digest}"));
+        let Ok(value) = reqwest::header::HeaderValue::from_str(key) else { continue };
+        let answer = server.admin.send(request.header("idempotency-key", value)).await;
+        assert_eq!(answer.problem(), "422 field_invalid idempotency_key");
+    }
+}
+
+#[tokio::test]
+async fn c29_a_run_with_a_key_goes_on_when_its_client_goes_away() {
+    let server = Server::start_with(|config| config.doubt = Duration::from_millis(20)).await;
+    let digest = server.upload(&server.admin, TASK).await;
+    let request = format!(
+        "POST /v1/run/{digest} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nIdempotency-Key: k\r\nContent-Length: 4\r\n\r\nhang",
+        server.admin.token
+    );
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let item = async || server.admin.get("/v1/tasks").await.json()["items"][0].clone();
+    until("the task runs", async || item().await["state"] == "running").await;
+    stream.set_zero_linger().unwrap();
+    drop(stream);
+    until("nobody waits", async || server.admin.get("/metrics").await.text().contains("wasmill_http_requests_now 1"))
+        .await;
+    let id = item().await["id"].as_str().unwrap().to_owned();
+    let again = {
+        let request = server.admin.request(Method::POST, &format!("/v1/run/{digest}"));
+        let (client, request) = (server.admin.clone(), request.header("idempotency-key", "k").body("hang"));
+        tokio::spawn(async move { client.send(request).await })
+    };
+    until("it waits", async || server.admin.get("/metrics").await.text().contains("wasmill_http_requests_now 2")).await;
+    assert_eq!(item().await["state"], "running", "it was not cancelled");
+    server.admin.post(&format!("/v1/tasks/{id}/cancel"), &json!({"reason": "enough"})).await;
+    let answer = again.await.unwrap();
+    assert_eq!((answer.status, answer.code()), (422, "cancelled".to_owned()));
+    assert_eq!(answer.header("wasmill-task"), id);
+}
+
+#[tokio::test]
+async fn c30_what_is_not_utf8_in_a_query_is_refused_by_name() {
+    let server = Server::start().await;
+    let digest = server.upload(&server.admin, TASK).await;
+    let answer = server.admin.post_bytes(&format!("/v1/run/{digest}?arg=%FF"), b"").await;
+    assert_eq!(answer.problem(), "400 malformed_request arg");
+    assert_eq!(server.admin.get("/v1/tasks?label=a%3D%C3").await.problem(), "400 malformed_request label");
 }
