@@ -9,6 +9,8 @@ mod aliases;
 mod auth;
 mod body;
 mod bulk;
+mod canonical;
+mod fingerprint;
 mod floods;
 mod front;
 pub mod gate;
@@ -21,9 +23,9 @@ mod metrics;
 mod modules;
 mod openapi;
 mod path;
-mod patience;
 pub mod problem;
 mod query;
+mod readable;
 mod refusal;
 mod room;
 mod run;
@@ -78,9 +80,14 @@ pub struct HttpConfig {
     pub tls: Option<Tls>,
     /// Connections at once; `None` derives it from the limit on open files.
     pub connections_max: Option<usize>,
-    /// From the first byte of a request to the end of its headers, the longest idle time between two requests, and the whole handshake of
-    /// TLS.
+    /// Connections of one address at once, of IPv6 of one network of 64 bits; `None` is half of all.
+    pub connections_per_address: Option<usize>,
+    /// From the first byte of a request to the end of its headers, and the whole handshake of TLS.
     pub header_timeout: Duration,
+    /// The longest idle time between two requests of one connection, as clients are told.
+    pub idle_timeout: Duration,
+    /// How long a client that sends no more may leave in doubt whether it waits for its answer.
+    pub doubt: Duration,
     /// How slowly a body may come.
     pub body_pace: Pace,
     /// The longest time in which a client takes nothing of an answer.
@@ -93,6 +100,8 @@ pub struct HttpConfig {
     pub body_memory_bytes: u64,
     /// Memory of all large answers that their clients have not read yet.
     pub answer_memory_bytes: u64,
+    /// Cancelled when the process will stop soon: `/readyz` says so, and everything is still served.
+    pub leaving: CancellationToken,
     /// How long connections may finish what they do after `shutdown`.
     pub drain: Duration,
 }
@@ -106,13 +115,18 @@ impl Default for HttpConfig {
             limits: Limits::default(),
             tls: None,
             connections_max: None,
+            connections_per_address: None,
             header_timeout: Duration::from_secs(30),
+            // Longer than the pools of usual clients and proxies keep what is idle.
+            idle_timeout: Duration::from_secs(120),
+            doubt: Duration::from_secs(5),
             body_pace: Pace { idle: Duration::from_secs(20), bytes_per_second: 1024 },
             write_stall: Duration::from_secs(60),
             requests_per_tenant: 512,
             waits_per_tenant: 1024,
             body_memory_bytes: 1024 * MIB,
             answer_memory_bytes: 512 * MIB,
+            leaving: CancellationToken::new(),
             drain: Duration::from_secs(10),
         }
     }

@@ -1,21 +1,27 @@
 //! Accepting connections: how many, how long, and how they end.
 
+mod activity;
+mod frames;
+mod patience;
+mod places;
+mod tcp;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant as Monotonic};
 
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -28,7 +34,10 @@ use tokio_util::task::TaskTracker;
 
 use super::App;
 use super::front;
-use super::patience::PatientStream;
+use activity::{Activity, Busy};
+use patience::PatientStream;
+use places::Places;
+use tcp::SharedTcp;
 
 /// Connections beyond the limit that are still answered, one request each, so that health can be asked for.
 const RESERVE_CONNECTIONS: usize = 64;
@@ -48,6 +57,10 @@ const STREAMS_MAX: u32 = 128;
 const HEADER_BYTES_MAX: u32 = 32 * 1024;
 /// Headers of one request.
 const HEADERS_MAX: usize = 100;
+/// Connections last a little longer when they are idle than clients are told, so that a request that is on its way still comes.
+const IDLE_SLACK: Duration = Duration::from_secs(5);
+/// Tells clients of HTTP/1.1 how long a connection may be idle.
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Bytes that are read ahead on an HTTP/1 connection.
 const READ_BUFFER_BYTES: usize = 128 * 1024;
 
@@ -67,17 +80,18 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves until `app.stopping`, then until every connection has ended or the time to drain is over.
 pub(super) async fn serve(listener: TcpListener, app: App, router: Router) -> io::Result<()> {
     let limit = app.config.connections_max.unwrap_or_else(|| connections_allowed(open_files_max()));
-    let regular = Arc::new(Semaphore::new(limit));
+    let per_address = app.config.connections_per_address.unwrap_or(limit.div_ceil(2)).clamp(1, limit);
+    let (places, begun) = (Places::new(limit, per_address), Monotonic::now());
     let mut reserve = Reserve::new(RESERVE_CONNECTIONS);
     let connections = TaskTracker::new();
-    tracing::debug!(limit, "accepting connections");
+    tracing::debug!(limit, per_address, "accepting connections");
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = app.stopping.cancelled() => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match accepted {
+            Ok((stream, address)) => (stream, address.ip()),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -86,9 +100,10 @@ pub(super) async fn serve(listener: TcpListener, app: App, router: Router) -> io
         };
         // Answers are small and complete: there is nothing to gather them with.
         let _ = stream.set_nodelay(true);
-        if let Ok(permit) = Arc::clone(&regular).try_acquire_owned() {
-            let connection = serve_regular(stream, app.clone(), router.clone());
-            connections.spawn(holding(permit, connection));
+        let activity = Activity::new(begun);
+        if let Some(place) = places.take(address, &activity) {
+            let connection = serve_regular(stream, activity, app.clone(), router.clone());
+            connections.spawn(holding(place, connection));
         } else {
             let permit = reserve.place().await;
             let connection = serve_reserve(stream, app.clone(), router.clone());
@@ -103,9 +118,9 @@ pub(super) async fn serve(listener: TcpListener, app: App, router: Router) -> io
     Ok(())
 }
 
-async fn holding(permit: OwnedSemaphorePermit, connection: impl Future<Output = ()>) {
+async fn holding<P>(place: P, connection: impl Future<Output = ()>) {
     connection.await;
-    drop(permit);
+    drop(place);
 }
 
 /// The connections beyond the limit. When all places are taken the oldest makes room: who asks for health says so at once, and whoever
@@ -140,35 +155,6 @@ impl Reserve {
     }
 }
 
-/// What one connection does, to notice when it does nothing.
-#[derive(Default)]
-struct Activity {
-    asked: AtomicUsize,
-    under_way: AtomicUsize,
-}
-
-impl Activity {
-    /// Counts a request as under way until what is given back is dropped.
-    fn begin(self: &Arc<Self>) -> Busy {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(self))
-    }
-
-    fn is_idle(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed) == 0
-    }
-}
-
-/// A request that is under way.
-struct Busy(Arc<Activity>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// The body of an answer: the request is under way until all of it is sent.
 struct AnswerBody {
     inner: Body,
@@ -192,14 +178,17 @@ impl HttpBody for AnswerBody {
     }
 }
 
-async fn serve_regular(stream: TcpStream, app: App, router: Router) {
+async fn serve_regular(stream: TcpStream, activity: Arc<Activity>, app: App, router: Router) {
     let _open = app.metrics.connection();
-    match &app.config.tls {
-        None => converse(stream, &app, router).await,
-        Some(tls) => match tls.accept(stream, app.config.header_timeout).await {
-            Ok(stream) => converse(stream, &app, router).await,
-            Err(error) => tracing::debug!(%error, "a handshake failed"),
-        },
+    let tcp = SharedTcp::new(stream);
+    let Some(tls) = &app.config.tls else { return converse(tcp.clone(), &tcp, &activity, &app, router).await };
+    let accepted = tokio::select! {
+        accepted = tls.accept(tcp.clone(), app.config.header_timeout) => accepted,
+        () = activity.is_unwanted() => return,
+    };
+    match accepted {
+        Ok(stream) => converse(stream, &tcp, &activity, &app, router).await,
+        Err(error) => tracing::debug!(%error, "a handshake failed"),
     }
 }
 
@@ -208,24 +197,52 @@ trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for S {}
 
-async fn converse(stream: impl Transport, app: &App, router: Router) {
+async fn converse(stream: impl Transport, tcp: &SharedTcp, activity: &Arc<Activity>, app: &App, router: Router) {
     let config = &app.config;
-    let stream = PatientStream::new(stream, config.header_timeout, config.write_stall);
-    let activity = Arc::new(Activity::default());
+    let stream = PatientStream::new(stream, Arc::clone(activity), config.header_timeout, config.write_stall);
+    let keep_alive = HeaderValue::try_from(format!("timeout={}", config.idle_timeout.as_secs()));
+    let keep_alive = keep_alive.expect("digits are a header's value");
     let service = {
-        let (app, activity) = (app.clone(), Arc::clone(&activity));
+        let (app, activity, tcp) = (app.clone(), Arc::clone(activity), tcp.clone());
         service_fn(move |request: Request<Incoming>| {
-            let (app, router, activity) = (app.clone(), router.clone(), Arc::clone(&activity));
+            let (app, router, activity, tcp) = (app.clone(), router.clone(), Arc::clone(&activity), tcp.clone());
+            let keep_alive = (request.version() == Version::HTTP_11).then(|| keep_alive.clone());
             async move {
                 let busy = activity.begin();
-                let response = front::answer(&app, router, request).await;
+                let doubt = keep_alive.is_some().then_some(app.config.doubt);
+                let mut response = watching(&tcp, &activity, doubt, front::answer(&app, router, request)).await;
+                if let Some(keep_alive) = keep_alive {
+                    response.headers_mut().insert(KEEP_ALIVE, keep_alive);
+                }
                 Ok::<_, Infallible>(response.map(|inner| AnswerBody { inner, _busy: Some(busy) }))
             }
         })
     };
-    let builder = builder(config.header_timeout);
+    let builder = builder(config.idle_timeout + IDLE_SLACK);
     let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    drive(connection, &app.stopping, Some((&activity, config.header_timeout))).await;
+    tokio::select! {
+        () = drive(connection, &app.stopping, Some((activity.as_ref(), config.idle_timeout))) => {}
+        // Whoever works on its requests hears of it by being dropped.
+        () = tcp.is_broken() => {}
+    }
+}
+
+/// Answers, and doubts meanwhile that a client waits that has closed its half and may have closed all of it.
+async fn watching<T>(
+    tcp: &SharedTcp,
+    activity: &Activity,
+    doubt: Option<Duration>,
+    answering: impl Future<Output = T>,
+) -> T {
+    let mut answering = pin!(answering);
+    let Some(doubt) = doubt else { return answering.await };
+    loop {
+        match tokio::time::timeout(doubt, answering.as_mut()).await {
+            Ok(answer) => return answer,
+            Err(_) if tcp.is_half_closed() => activity.doubt(),
+            Err(_) => {}
+        }
+    }
 }
 
 /// Serves one request, which can only be about health.
@@ -240,7 +257,8 @@ async fn serve_reserve(stream: TcpStream, app: App, router: Router) {
 }
 
 async fn converse_in_short(stream: impl Transport, app: &App, router: Router) {
-    let stream = PatientStream::new(stream, RESERVE_LIFETIME, RESERVE_LIFETIME);
+    let activity = Activity::new(Monotonic::now());
+    let stream = PatientStream::new(stream, activity, RESERVE_LIFETIME, RESERVE_LIFETIME);
     let stopping = app.stopping.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (app, router) = (app.clone(), router.clone());
@@ -255,12 +273,15 @@ async fn converse_in_short(stream: impl Transport, app: &App, router: Router) {
     let _ = tokio::time::timeout(RESERVE_LIFETIME, drive(connection, &stopping, None)).await;
 }
 
-fn builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
+/// `idle` is from one request to the end of the next one's headers.
+fn builder(idle: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
+        .header_read_timeout(idle)
+        // A client that has sent its request may say that it sends no more, and still waits for the answer.
+        .half_close(true)
         .max_headers(HEADERS_MAX)
         .max_buf_size(READ_BUFFER_BYTES);
     builder
@@ -299,11 +320,19 @@ where
                 connection.as_mut().end_gracefully();
                 ending = true;
             }
+            () = unwanted(idle.map(|(activity, _)| activity)), if !ending => {
+                if idle.is_some_and(|(activity, _)| activity.is_idle()) {
+                    return;
+                }
+                // A request has come in between.
+                connection.as_mut().end_gracefully();
+                ending = true;
+            }
             () = check.as_mut() => {
                 check.as_mut().reset(Instant::now() + pause);
                 // HTTP/1 has a timeout of its own for this; for HTTP/2 a client that asks nothing would stay for ever.
                 let Some((activity, _)) = idle else { continue };
-                let asked = activity.asked.load(Ordering::Relaxed);
+                let asked = activity.asked();
                 if activity.is_idle() && asked == seen {
                     if ending {
                         // It does not even answer that we want to end.
@@ -315,6 +344,13 @@ where
                 seen = asked;
             }
         }
+    }
+}
+
+async fn unwanted(activity: Option<&Activity>) {
+    match activity {
+        Some(activity) => activity.is_unwanted().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -151,7 +151,7 @@ pub(super) async fn readyz(State(app): State<App>) -> Handled {
 
 /// Whether requests are served, or why not.
 pub(super) fn ready(app: &App) -> Handled<()> {
-    if app.stopping.is_cancelled() {
+    if app.config.leaving.is_cancelled() || app.stopping.is_cancelled() {
         return Err(Fault::plain(Code::ShuttingDown));
     }
     let standing = app.handle.standing();

@@ -14,6 +14,7 @@ const QUICK: Duration = Duration::from_millis(500);
 
 fn impatient(config: &mut HttpConfig) {
     config.header_timeout = QUICK;
+    config.idle_timeout = QUICK;
     config.body_pace = Pace { idle: QUICK, bytes_per_second: 100_000 };
 }
 
@@ -83,7 +84,9 @@ async fn c08_idle_connections_are_closed() {
     let server = Server::start_with(impatient).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-    assert!(closed(&mut stream).await.starts_with("HTTP/1.1 200"));
+    let answer = closed(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200"));
+    assert!(!answer.contains("408"), "politely: {answer}");
     // The same for HTTP/2: a client that asks nothing.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
@@ -104,6 +107,9 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PRIORITY: u8 = 2;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 /// `GET /livez`, from HPACK's static table.
@@ -152,6 +158,132 @@ async fn c10_a_flood_of_continuations_ends_the_connection() {
     let field = [&[0x10, 1][..], b"a", &[100], &[b'b'; 100]].concat();
     let more = (0..100_000).map(move |_| frame(CONTINUATION, 0, 1, &field));
     flood(&server, begin.chain(more)).await;
+}
+
+#[tokio::test]
+async fn c28_frames_that_ask_for_nothing_end_the_connection() {
+    let server = Server::start().await;
+    for (kind, payload) in [
+        (PING, &[0; 8][..]),
+        (SETTINGS, &[]),
+        (WINDOW_UPDATE, &[0, 0, 0, 1]),
+        (PRIORITY, &[0, 0, 0, 0, 1]),
+        (0xfa, b"?"),
+    ] {
+        let stream = u32::from(kind == PRIORITY);
+        flood(&server, (0..1_000_000).map(|_| frame(kind, 0, stream, payload))).await;
+    }
+}
+
+#[tokio::test]
+async fn c28_half_sent_headers_of_one_address_leave_room() {
+    let server = Server::start_with(|config| config.connections_max = Some(64)).await;
+    let mut half_sent = Vec::new();
+    for _ in 0..300 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+        half_sent.push(stream);
+        if half_sent.len() % 20 == 0 {
+            // A new connection each time, from the same address.
+            let client = Client::new(server.address, &server.admin.token);
+            assert_eq!(client.get("/v1/status").await.status, 200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn clients_are_told_how_long_a_connection_may_be_idle() {
+    let server = Server::start().await;
+    assert_eq!(server.admin.get("/livez").await.header("keep-alive"), "timeout=120");
+    let http = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let client = Client { http, ..server.admin.clone() };
+    assert_eq!(client.get("/livez").await.header("keep-alive"), "", "HTTP/2 has no such header");
+}
+
+/// A request as bytes, with the token of the administrator.
+fn request(server: &Server, method: &str, path: &str, body: &str) -> String {
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        server.admin.token,
+        body.len()
+    )
+}
+
+async fn half_closed(server: &Server, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn c29_a_client_that_half_closes_gets_its_answer() {
+    let server = Server::start().await;
+    let digest = server.upload(&server.admin, TASK).await;
+    let task = json!({"module": digest, "input_text": "x"}).to_string();
+    for (method, path, body, status) in [
+        ("GET", "/livez", "", "200"),
+        ("GET", "/v1/tasks", "", "200"),
+        ("POST", "/v1/tasks", &task, "201"),
+        ("POST", &format!("/v1/run/{digest}"), "echo", "200"),
+    ] {
+        for _ in 0..20 {
+            let mut stream = half_closed(&server, &request(&server, method, path, body)).await;
+            let answer = closed(&mut stream).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{method} {path}: {answer}");
+        }
+    }
+}
+
+async fn first_state(server: &Server) -> serde_json::Value {
+    server.admin.get("/v1/tasks").await.json()["items"][0]["state"].clone()
+}
+
+#[tokio::test]
+async fn c29_a_client_that_half_closes_is_waited_for_however_long_it_takes() {
+    let server = Server::start_with(|config| config.doubt = Duration::from_millis(20)).await;
+    let digest = server.upload(&server.admin, TASK).await;
+    let run = format!("/v1/run/{digest}");
+    let mut stream = half_closed(&server, &request(&server, "POST", &run, "hang")).await;
+    until("the task runs", async || first_state(&server).await == "running").await;
+    // Asked whether it is there, more than once.
+    let mut seen = [0; 50];
+    stream.read_exact(&mut seen).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&seen), "HTTP/1.1 100 Continue\r\n\r\n".repeat(2));
+    let id = server.admin.get("/v1/tasks").await.json()["items"][0]["id"].as_str().unwrap().to_owned();
+    server.admin.post(&format!("/v1/tasks/{id}/cancel"), &json!({})).await;
+    let answer = closed(&mut stream).await;
+    assert!(answer.contains("HTTP/1.1 422") && answer.contains(&id), "{answer}");
+}
+
+#[tokio::test]
+async fn c29_a_client_that_resets_cancels_its_run() {
+    let server = Server::start_with(|config| config.doubt = Duration::from_secs(3600)).await;
+    let digest = server.upload(&server.admin, TASK).await;
+    let run = format!("/v1/run/{digest}");
+    for half_close in [false, true] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(request(&server, "POST", &run, "hang").as_bytes()).await.unwrap();
+        until("the task runs", async || first_state(&server).await == "running").await;
+        if half_close {
+            stream.shutdown().await.unwrap();
+        }
+        stream.set_zero_linger().unwrap();
+        drop(stream);
+        until("the task is cancelled", async || first_state(&server).await == "cancelled").await;
+    }
+}
+
+#[tokio::test]
+async fn c29_a_client_that_resets_in_http_2_cancels_its_run() {
+    let server = Server::start().await;
+    let digest = server.upload(&server.admin, TASK).await;
+    let http = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let client = Client { http, ..server.admin.clone() };
+    let running = tokio::spawn(async move { client.post_bytes(&format!("/v1/run/{digest}"), b"hang").await });
+    until("the task runs", async || first_state(&server).await == "running").await;
+    running.abort();
+    until("the task is cancelled", async || first_state(&server).await == "cancelled").await;
 }
 
 #[tokio::test]
@@ -242,6 +374,22 @@ async fn c17_a_flood_of_one_tenant_is_told_to_wait() {
     assert_eq!(quiet.get("/v1/status").await.status, 200);
     drop(held);
     until("the tenant is served again", async || noisy.get("/v1/status").await.status == 200).await;
+}
+
+#[tokio::test]
+async fn a_server_that_leaves_is_not_ready_and_still_serves() {
+    let leaving = tokio_util::sync::CancellationToken::new();
+    let told = leaving.clone();
+    let server = Server::start_with(|config| config.leaving = told).await;
+    assert_eq!(server.admin.get("/readyz").await.status, 200);
+    leaving.cancel();
+    assert_eq!(server.admin.get("/readyz").await.problem(), "503 shutting_down");
+    let digest = server.upload(&server.admin, TASK).await;
+    let task = server.admin.submit(json!({"module": digest, "input_text": "hang"})).await;
+    let path = format!("/v1/tasks/{}/cancel?wait_ms=20000", task["id"].as_str().unwrap());
+    assert_eq!(Client::new(server.address, &server.admin.token).post(&path, &json!({})).await.status, 200);
+    assert_eq!(server.admin.get("/livez").await.status, 200);
+    server.stop().await;
 }
 
 #[tokio::test]

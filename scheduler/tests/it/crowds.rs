@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use wasmill_scheduler::http::HttpConfig;
 
@@ -13,12 +14,29 @@ fn request(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 }
 
+/// A request that waits for the end of a task, and holds its connection.
+async fn waiting(server: &Server, task: &Value) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n",
+        path(task, "?wait_ms=60000"),
+        server.admin.token
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
 #[tokio::test]
-async fn c08_idle_connections_are_bounded_and_health_still_answers() {
-    let server = Server::start_with(|config| config.connections_max = Some(16)).await;
-    let mut idle = Vec::new();
+async fn c08_busy_connections_are_bounded_and_health_still_answers() {
+    let server = Server::start_with(|config| {
+        config.connections_max = Some(16);
+        config.connections_per_address = Some(16);
+    })
+    .await;
+    let hanging = hanging_task(&server).await;
+    let mut busy = Vec::new();
     for _ in 0..16 {
-        idle.push(TcpStream::connect(server.address).await.unwrap());
+        busy.push(waiting(&server, &hanging).await);
     }
     until("all places are taken", async || {
         raw(server.address, request("/v1/status").as_bytes()).await.contains("connections_exhausted")
@@ -27,11 +45,44 @@ async fn c08_idle_connections_are_bounded_and_health_still_answers() {
     assert!(raw(server.address, request("/livez").as_bytes()).await.starts_with("HTTP/1.1 200"));
     assert!(raw(server.address, request("/readyz").as_bytes()).await.starts_with("HTTP/1.1 200"));
     // Far more than there are places for, the reserve included: they are closed, and nothing else suffers.
+    let mut idle = Vec::new();
     for _ in 0..500 {
         idle.push(TcpStream::connect(server.address).await.unwrap());
     }
-    drop(idle);
+    assert!(busy.iter().all(is_open), "whoever waits keeps its place");
+    drop((busy, idle));
     until("places are free again", async || server.admin.get("/v1/status").await.status == 200).await;
+}
+
+#[tokio::test]
+async fn c28_connections_of_one_address_are_bounded() {
+    let server = Server::start_with(|config| config.connections_per_address = Some(8)).await;
+    let hanging = hanging_task(&server).await;
+    let mut busy = Vec::new();
+    for _ in 0..8 {
+        busy.push(waiting(&server, &hanging).await);
+    }
+    until("the address has its share", async || {
+        raw(server.address, request("/v1/status").as_bytes()).await.contains("connections_exhausted")
+    })
+    .await;
+    let mut other = connect(Ipv4Addr::new(127, 0, 0, 9), server.address).await;
+    other.write_all(request("/v1/status").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    other.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401"), "others are let in: {answer}");
+}
+
+#[tokio::test]
+async fn c08_the_connection_that_is_idle_for_longest_makes_room() {
+    let server = Server::start_with(|config| config.connections_max = Some(16)).await;
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        idle.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    assert_eq!(server.admin.get("/v1/status").await.status, 200, "it is let in at once");
+    until("the oldest have made room", async || idle.iter().filter(|stream| is_open(stream)).count() < 16).await;
+    assert!(!is_open(&idle[0]) && is_open(&idle[99]));
 }
 
 /// Connections of the flood.
@@ -72,7 +123,10 @@ async fn c08_fifty_thousand_idle_connections_leave_room_for_health() {
         idle.iter().filter(|stream| is_open(stream)).count() <= CONNECTIONS_MAX + RESERVE
     })
     .await;
-    assert!(idle.iter().filter(|stream| is_open(stream)).count() >= CONNECTIONS_MAX, "those who came first stay");
+    assert!(
+        idle.iter().filter(|stream| is_open(stream)).count() >= CONNECTIONS_MAX / 2,
+        "no more than needed make room"
+    );
     drop(idle);
     until("places are free again", async || server.admin.get("/v1/status").await.status == 200).await;
 }
