@@ -15,7 +15,7 @@ use crate::server::cluster::{ClusterArgs, connect};
 use crate::server::config::Config;
 use crate::server::front::{Front, FrontArgs};
 use crate::server::hosting::open_compiler;
-use crate::server::scheduling::Scheduling;
+use crate::server::scheduling::{HttpStop, Scheduling};
 use crate::server::{self, Identity, ServerArgs};
 
 /// Runs a control node of a cluster: HTTP and the scheduler, which one of them leads
@@ -75,8 +75,9 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config, identity: Iden
         server::write_line(&data.join(SERVER_ADDR_FILE), &url)?;
     }
 
-    let http_stop = CancellationToken::new();
-    let http = scheduling.serve_http(front, &config, "cluster", compiler, http_stop.clone())?;
+    let (http_leaving, http_stop) = (CancellationToken::new(), CancellationToken::new());
+    let stopping = HttpStop { leaving: http_leaving.clone(), stop: http_stop.clone() };
+    let http = scheduling.serve_http(front, &config, "cluster", compiler, stopping)?;
     if !stop_asked.is_cancelled() {
         server::announce(&format!("listening on {url}"))?;
     }
@@ -84,6 +85,10 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config, identity: Iden
         () = stop_asked.cancelled() => Ok(()),
         ended = scheduling.failed() => ended,
     };
+    if ended.is_ok() {
+        tracing::info!("stopping: this node is not ready any more");
+        stop_asked.announce(&http_leaving, &config).await;
+    }
     http_stop.cancel();
     blobs_stop.send_replace(true);
     scheduling.stop().await;

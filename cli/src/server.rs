@@ -9,6 +9,7 @@ pub(crate) mod scheduling;
 
 mod data;
 mod gate;
+mod private;
 
 use std::future::Future;
 use std::io::Write;
@@ -124,9 +125,11 @@ pub(crate) fn run<F: Future<Output = anyhow::Result<()>>>(
     let data = std::path::absolute(&data).map_err(|error| Failure::file("use the data directory", &data, &error))?;
     let unusable = |error: anyhow::Error| Failure::usage("cannot start").because(error.as_ref());
     let config = settings(args, guests, change).map_err(unusable)?;
+    let opened = private::take(&data).map_err(unusable)?;
     let identity =
         identify(&data).map_err(|error| Failure::new(Exit::Server, "cannot start").because(error.as_ref()))?;
     let telemetry = telemetry::start(args.log_json, &config.telemetry, &identity.id).map_err(unusable)?;
+    opened.report();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("control")
@@ -174,17 +177,44 @@ pub(crate) fn write_line(path: &Path, line: &str) -> anyhow::Result<()> {
     std::fs::write(path, format!("{line}\n")).with_context(|| format!("cannot write `{}`", path.display()))
 }
 
+/// The wish of somebody that this process stops.
+#[derive(Debug)]
+pub(crate) struct StopSignal {
+    asked: CancellationToken,
+    /// By SIGINT: somebody sits before it and waits.
+    interrupted: CancellationToken,
+}
+
+impl std::ops::Deref for StopSignal {
+    type Target = CancellationToken;
+
+    fn deref(&self) -> &CancellationToken {
+        &self.asked
+    }
+}
+
+impl StopSignal {
+    /// Says that this process is not ready any more, and leaves those who ask the time to hear of it while everything is still served.
+    /// Nobody sends requests to a server that runs in a terminal by what it says there.
+    pub(crate) async fn announce(&self, leaving: &CancellationToken, config: &Config) {
+        leaving.cancel();
+        if !self.interrupted.is_cancelled() {
+            tokio::time::sleep(Duration::from_millis(config.drain_ms)).await;
+        }
+    }
+}
+
 /// Ends with the first SIGTERM or SIGINT; a second one ends the process at once.
-pub(crate) fn stop_signal() -> anyhow::Result<CancellationToken> {
+pub(crate) fn stop_signal() -> anyhow::Result<StopSignal> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let asked = CancellationToken::new();
-    let answer = asked.clone();
+    let (asked, interrupted) = (CancellationToken::new(), CancellationToken::new());
+    let answer = StopSignal { asked: asked.clone(), interrupted: interrupted.clone() };
     tokio::spawn(async move {
         for patience in 0..2 {
             tokio::select! {
                 _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                _ = interrupt.recv() => interrupted.cancel(),
             }
             if patience > 0 {
                 std::process::exit(130);

@@ -1,8 +1,12 @@
 //! Sizes, times and pairs: as users write them, and as tables show them.
 
+use std::collections::BTreeMap;
+
 use wasmill_protocol::api::Time;
 use wasmill_protocol::module::ModuleKind;
 use wasmill_protocol::{Digest, Timestamp};
+
+use crate::failure::Failure;
 
 const UNITS: [(&str, u64); 9] = [
     ("kib", 1 << 10),
@@ -33,6 +37,25 @@ pub(crate) fn parse_pair(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(format!("`{text}` is not a pair: `key=value` is expected")),
     }
+}
+
+/// Pairs as a map; `None` when there are none.
+///
+/// # Errors
+///
+/// A key is there twice: which of its values is meant nobody knows.
+pub(crate) fn map_of_pairs(
+    option: &str,
+    pairs: Vec<(String, String)>,
+) -> Result<Option<BTreeMap<String, String>>, Failure> {
+    let mut map = BTreeMap::new();
+    for (key, value) in pairs {
+        if map.contains_key(&key) {
+            return Err(Failure::usage(format!("`{option}` names `{key}` twice")));
+        }
+        map.insert(key, value);
+    }
+    Ok((!map.is_empty()).then_some(map))
 }
 
 /// `812 B`, `1.5 KiB`, `64.0 MiB`.
@@ -122,6 +145,15 @@ mod tests {
         for text in ["", "a", "=b"] {
             assert!(parse_pair(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn c30_a_key_that_is_there_twice_is_refused() {
+        let pairs = |keys: &[&str]| keys.iter().map(|key| ((*key).to_owned(), String::new())).collect::<Vec<_>>();
+        assert!(map_of_pairs("--label", pairs(&[])).unwrap().is_none());
+        assert_eq!(map_of_pairs("--label", pairs(&["a", "b"])).unwrap().unwrap().len(), 2);
+        let error = map_of_pairs("--label", pairs(&["a", "b", "a"])).unwrap_err();
+        assert!(error.to_string().contains("`--label` names `a` twice"), "{error}");
     }
 
     #[test]

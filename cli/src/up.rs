@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::server::config::Config;
 use crate::server::front::{Front, FrontArgs};
 use crate::server::hosting::{HostGround, Hosting, Patience, open_compiler};
-use crate::server::scheduling::Scheduling;
+use crate::server::scheduling::{HttpStop, Scheduling};
 use crate::server::{self, GuestArgs, Identity, ServerArgs};
 
 /// Runs everything in one process: HTTP, the scheduler and a host
@@ -54,8 +54,9 @@ async fn serve(data: PathBuf, config: Config, identity: Identity) -> anyhow::Res
     wasmill_scheduler::http::bootstrap_admin(scheduling.handle(), &data.join(ADMIN_TOKEN_FILE)).await?;
     server::write_line(&data.join(SERVER_ADDR_FILE), &url)?;
 
-    let http_stop = CancellationToken::new();
-    let http = scheduling.serve_http(front, &config, "standalone", compiler, http_stop.clone())?;
+    let (http_leaving, http_stop) = (CancellationToken::new(), CancellationToken::new());
+    let stopping = HttpStop { leaving: http_leaving.clone(), stop: http_stop.clone() };
+    let http = scheduling.serve_http(front, &config, "standalone", compiler, stopping)?;
     server::announce(&format!("listening on {url}"))?;
     let ended = tokio::select! {
         () = stop_asked.cancelled() => Ok(()),
@@ -64,10 +65,11 @@ async fn serve(data: PathBuf, config: Config, identity: Identity) -> anyhow::Res
     };
     if ended.is_ok() {
         tracing::info!("stopping: running attempts are finished or handed back");
+        stop_asked.announce(&http_leaving, &config).await;
     }
-    http_stop.cancel();
-    // The host first: the leader must still be there to record what it hands back.
+    // The host first: the leader must still be there to record what it hands back. Meanwhile results can be fetched and tasks cancelled.
     hosting.stop().await;
+    http_stop.cancel();
     scheduling.stop().await;
     let _ = std::fs::remove_file(data.join(SERVER_ADDR_FILE));
     http.await??;

@@ -69,7 +69,7 @@ async fn submit(client: &Client, args: RunArgs) -> Result<TaskDoc, Failure> {
     } else {
         args.module.clone()
     };
-    let task = args.task.task(module, input, args.args);
+    let task = args.task.task(module, input, args.args)?;
     match client.send_json(Method::POST, &Path::new("/v1/tasks"), &task).await {
         Ok(answer) => Ok(answer.json()?),
         Err(error) if !named_file && FilePath::new(&args.module).is_file() => {

@@ -66,7 +66,7 @@ pub(crate) async fn run(client: &Client, json: bool, args: SubmitArgs) -> Outcom
     if push::is_file_name(&module) {
         module = push::ensure(client, push::read_module(FilePath::new(&module))?).await?;
     }
-    let mut task = args.task.task(module, input, args.args);
+    let mut task = args.task.task(module, input, args.args)?;
     task.delay_ms = args.later.delay;
     task.not_before = args.later.not_before;
     task.expires_ms = args.later.expires;

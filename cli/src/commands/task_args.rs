@@ -1,6 +1,5 @@
 //! What `run` and `submit` say about a task.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use base64::Engine as _;
@@ -8,7 +7,7 @@ use serde_json::value::RawValue;
 use wasmill_protocol::api::{LimitsAsked, SubmitTask};
 
 use crate::failure::Failure;
-use crate::units::{parse_bytes, parse_pair};
+use crate::units::{map_of_pairs, parse_bytes, parse_pair};
 
 /// The payload, at most one of them.
 #[derive(Debug, Default, clap::Args)]
@@ -74,7 +73,11 @@ pub(crate) struct TaskArgs {
 
 impl TaskArgs {
     /// The task as the server wants it.
-    pub(crate) fn task(self, module: String, input: Input, args: Vec<String>) -> SubmitTask {
+    ///
+    /// # Errors
+    ///
+    /// A label, a variable or a requirement is there twice.
+    pub(crate) fn task(self, module: String, input: Input, args: Vec<String>) -> Result<SubmitTask, Failure> {
         let limits = LimitsAsked {
             cpu_ms: self.cpu_ms,
             fuel: self.fuel,
@@ -82,30 +85,25 @@ impl TaskArgs {
             wall_ms: self.wall_ms,
             output_bytes: self.output_bytes,
         };
-        SubmitTask {
+        Ok(SubmitTask {
             module,
             input: input.json,
             input_text: input.text,
             input_base64: input.base64,
             name: self.name,
             description: self.description,
-            labels: map(self.labels),
+            labels: map_of_pairs("--label", self.labels)?,
             args: Some(args).filter(|args| !args.is_empty()),
-            env: map(self.env),
+            env: map_of_pairs("--env", self.env)?,
             limits: Some(limits).filter(|limits| *limits != LimitsAsked::default()),
             priority: self.priority,
             attempts_max: self.attempts,
-            require: map(self.require),
+            require: map_of_pairs("--require", self.require)?,
             deterministic: self.deterministic.then_some(true),
             seed: self.seed,
             ..SubmitTask::default()
-        }
+        })
     }
-}
-
-/// What is not sent at all when there is none of it.
-fn map(pairs: Vec<(String, String)>) -> Option<BTreeMap<String, String>> {
-    (!pairs.is_empty()).then(|| pairs.into_iter().collect())
 }
 
 /// A payload in one of the forms in which it can be sent.
@@ -144,6 +142,8 @@ fn read_file(file: &std::path::Path) -> std::io::Result<Vec<u8>> {
 }
 
 fn parse_json(text: &str) -> Result<Box<RawValue>, String> {
+    // What some editors begin files with; a reader of JSON may pass over it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     RawValue::from_string(text.to_owned())
         .map_err(|error| format!("not JSON: {error}; for plain text use --input-text"))
 }
@@ -164,7 +164,7 @@ mod tests {
 
     fn request(line: &[&str]) -> String {
         let line = Line::try_parse_from([&["x"], line].concat()).unwrap();
-        let task = line.task.task("m".into(), line.input.read().unwrap(), vec![]);
+        let task = line.task.task("m".into(), line.input.read().unwrap(), vec![]).unwrap();
         serde_json::to_string(&task).unwrap()
     }
 

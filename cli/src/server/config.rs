@@ -24,8 +24,10 @@ pub(crate) struct Config {
     /// Where metrics and health are served without a token.
     pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) tls: Option<TlsFiles>,
+    pub(crate) connections_per_address: Option<usize>,
     pub(crate) retention_s: u64,
     pub(crate) snapshots: SnapshotConfig,
+    pub(crate) drain_ms: u64,
     pub(crate) shutdown_grace_ms: u64,
     pub(crate) slots: u32,
     pub(crate) cores: u32,
@@ -110,8 +112,10 @@ impl Config {
             listen: file.listen,
             metrics_listen: file.metrics.listen()?,
             tls: file.tls.resolve()?,
+            connections_per_address: Some(file.connections_per_address as usize).filter(|connections| *connections > 0),
             retention_s: file.retention_s,
             snapshots: file.snapshot.into(),
+            drain_ms: file.drain_ms,
             shutdown_grace_ms: file.shutdown_grace_ms,
             slots,
             cores,
@@ -145,7 +149,9 @@ fn override_with(base: &mut toml::Table, with: toml::Table) {
 #[serde(deny_unknown_fields)]
 struct File {
     listen: SocketAddr,
+    connections_per_address: u32,
     retention_s: u64,
+    drain_ms: u64,
     shutdown_grace_ms: u64,
     tls: TlsFile,
     metrics: MetricsFile,

@@ -22,12 +22,21 @@ pub(crate) struct FrontArgs {
     /// Private key of the certificate in PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Connections of one address at the same time [default: half of all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    connections_per_address: Option<u32>,
+    /// How long everything is still served after SIGTERM, while /readyz says that it ends [default: 2000]
+    #[arg(long, value_name = "MS")]
+    drain_ms: Option<u64>,
 }
 
 impl FrontArgs {
     /// Overrides the settings by what was said on the command line.
     pub(crate) fn override_settings(&self, config: &mut Config) {
         config.listen = self.listen.unwrap_or(config.listen);
+        config.drain_ms = self.drain_ms.unwrap_or(config.drain_ms);
+        config.connections_per_address =
+            self.connections_per_address.map(|connections| connections as usize).or(config.connections_per_address);
         if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
             config.tls = Some(TlsFiles { cert: cert.clone(), key: key.clone() });
         }

@@ -26,6 +26,14 @@ const READY_TIMEOUT: Duration = Duration::from_secs(600);
 /// What is waited for when stopping: the log ends within one append.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How HTTP is asked to end.
+pub(crate) struct HttpStop {
+    /// It is not ready any more, and serves.
+    pub(crate) leaving: CancellationToken,
+    /// It ends.
+    pub(crate) stop: CancellationToken,
+}
+
 /// See the module.
 pub(crate) struct Scheduling {
     handle: Handle,
@@ -70,25 +78,27 @@ impl Scheduling {
         Ok(())
     }
 
-    /// Serves HTTP until `stop`.
+    /// Serves HTTP until it is stopped.
     pub(crate) fn serve_http(
         &self,
         front: Front,
         config: &Config,
         mode: &str,
         compiler: Arc<Compiler>,
-        stop: CancellationToken,
+        stopping: HttpStop,
     ) -> anyhow::Result<JoinHandle<std::io::Result<()>>> {
         let http_config = HttpConfig {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mode: mode.to_owned(),
             caps: config.caps.clone(),
             tls: front.tls,
+            connections_per_address: config.connections_per_address,
+            leaving: stopping.leaving,
             ..HttpConfig::default()
         };
         let gate = Arc::new(CompilerGate(compiler));
         let listeners = Listeners { http: front.listener, metrics: super::metrics_listener(config)? };
-        let serving = http::serve(listeners, http_config, self.handle.clone(), gate, stop.cancelled_owned());
+        let serving = http::serve(listeners, http_config, self.handle.clone(), gate, stopping.stop.cancelled_owned());
         Ok(tokio::spawn(serving))
     }
 

@@ -11,13 +11,26 @@ use crate::PATIENCE;
 ///
 /// There is no answer.
 pub(crate) fn post(url: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+    send(url, "POST", path, headers, body)
+}
+
+/// Asks for `path`; gives status and body of the answer.
+///
+/// # Panics
+///
+/// There is no answer.
+pub(crate) fn get(url: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    send(url, "GET", path, headers, "")
+}
+
+fn send(url: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
     let host = url.strip_prefix("http://").expect("the server speaks HTTP without TLS");
     let mut connection = TcpStream::connect(host).expect("the server listens");
     connection.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = body.len();
     let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
     );
     connection.write_all(request.as_bytes()).expect("the request is taken");
     let mut answer = String::new();

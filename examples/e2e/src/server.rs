@@ -1,12 +1,14 @@
 //! A server of a test's own.
 
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::request::post;
+use crate::request::{get, post};
 use crate::{Ended, binary, guest, run, until};
 
 /// `wasmill up` on an empty directory. Killed when dropped, and its data removed.
@@ -49,6 +51,19 @@ impl Server {
         Self { process: Process::start(data.path(), &options), data, options }
     }
 
+    /// One on a directory of mode `mode`, by a shell whose umask hides nothing.
+    ///
+    /// # Panics
+    ///
+    /// It does not get ready.
+    pub fn start_in_the_open(mode: u32) -> Self {
+        let data = tempfile::tempdir().expect("a directory can be made");
+        std::fs::set_permissions(data.path(), Permissions::from_mode(mode)).expect("the mode can be set");
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 000; exec \"$@\"", "sh"]).arg(binary());
+        Self { process: Process::start_by(command, data.path(), &[]), data, options: Vec::new() }
+    }
+
     /// One with settings of its own, as a file in its data directory.
     ///
     /// # Panics
@@ -86,9 +101,32 @@ impl Server {
     ///
     /// It does not end with 0.
     pub fn stop(&mut self) {
-        signal(&self.process.child, "TERM");
+        self.ask_to_stop();
         let status = self.process.child.wait().expect("a child can be waited for");
         assert!(status.success(), "the server ended with {status}");
+    }
+
+    /// Asks it to end, and does not wait.
+    pub fn ask_to_stop(&self) {
+        signal(&self.process.child, "TERM");
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Panics
+    ///
+    /// The system cannot tell.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.child.try_wait().expect("a child can be waited for").is_some()
+    }
+
+    /// Asks for `path` as the administrator; gives status and body.
+    ///
+    /// # Panics
+    ///
+    /// The server does not answer.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        get(self.url(), path, &[("authorization", &format!("Bearer {}", self.token()))])
     }
 
     /// Its URL.
@@ -202,7 +240,10 @@ impl Server {
 
 impl Process {
     fn start(data: &Path, options: &[String]) -> Self {
-        let mut command = Command::new(binary());
+        Self::start_by(Command::new(binary()), data, options)
+    }
+
+    fn start_by(mut command: Command, data: &Path, options: &[String]) -> Self {
         command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(options);
         let settings = data.join(SETTINGS_FILE);
         if settings.exists() {
