@@ -4,6 +4,7 @@
 //! memory or freedom from panics. Whatever happens here costs this process only.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fs;
 use std::io::{self, BufRead, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -103,10 +104,14 @@ fn work(request: &Request) -> Result<ReplyResult, Failure> {
         return Err(Failure::Fault(text));
     }
     let form = sniff(&bytes)?;
-    let cut = cut_long_instructions(&bytes, profile.cutting())?;
-    let code = precompile(&engine, form, &cut)?;
-    drop(cut);
-    drop(bytes);
+    let cut = match cut_long_instructions(&bytes, profile.cutting())? {
+        Cow::Owned(cut) => Some(cut),
+        Cow::Borrowed(_) => None,
+    };
+    // Only one of them is needed while code is generated, which takes memory enough.
+    let module = cut.unwrap_or(bytes);
+    let code = precompile(&engine, form, &module)?;
+    drop(module);
     let artifact = write_artifact(&request.artifact, &code)?;
     drop(code);
     link(&engine, form, &request.artifact)?;

@@ -1,6 +1,7 @@
 //! Instructions that take seconds: limits, stops and neighbours count inside them too.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use wasmill_host::channel::{Ended, FromSandbox, Work};
 use wasmill_host::sandbox::{Artifacts, Sandbox};
@@ -92,6 +93,7 @@ async fn b37_a_stop_and_a_neighbour_do_not_wait_for_one_instruction() {
         for _ in 0..5 {
             let work = sandbox.again(&neighbour);
             let id = work.id;
+            let started = Instant::now();
             sandbox.start_work(work).await;
             // Whatever ends first is the neighbour.
             let ended = sandbox
@@ -102,10 +104,13 @@ async fn b37_a_stop_and_a_neighbour_do_not_wait_for_one_instruction() {
                 .await;
             assert_eq!(ended.id, id);
             assert_kind(&ended, OutcomeKind::Succeeded);
+            println!("a neighbour took {:?}", started.elapsed());
         }
         for id in ids {
+            let asked = Instant::now();
             sandbox.stop(id).await;
             assert_kind(&sandbox.ended(id).await, OutcomeKind::Cancelled);
+            println!("gone {:?} after the stop", asked.elapsed());
         }
     }
 }
