@@ -213,7 +213,7 @@ impl Clients {
 
     fn change_tenant(&mut self) -> Command {
         let quotas = self.quotas();
-        Command::ChangeTenant { name: self.tenant(), weight: Some(1), quotas: Some(quotas) }
+        Command::ChangeTenant { name: self.tenant(), weight: Some(1), class: Some(self.class()), quotas: Some(quotas) }
     }
 
     fn create_or_remove_tenant(&mut self) -> Command {
@@ -223,7 +223,13 @@ impl Clients {
 
     fn create_tenant(&mut self, name: TenantName) -> Command {
         let quotas = self.quotas();
-        Command::CreateTenant { name, weight: u32::try_from(self.rng.between(1, 10)).unwrap_or(1), quotas }
+        let weight = u32::try_from(self.rng.between(1, 10)).unwrap_or(1);
+        Command::CreateTenant { name, weight, class: self.class(), quotas }
+    }
+
+    /// Mostly the one that everybody has.
+    fn class(&mut self) -> i8 {
+        if self.rng.chance(200) { *self.rng.pick(&[-1, 1, 100]) } else { 0 }
     }
 
     fn quotas(&mut self) -> Quotas {

@@ -71,6 +71,8 @@ pub struct SimHost {
     pub readied: BTreeSet<AttemptId>,
     /// Attempts that this life has run.
     pub ran: BTreeMap<AttemptId, u32>,
+    /// Attempts whose cancel has reached this life.
+    pub cancelled: BTreeSet<AttemptId>,
     /// The time for which the next tick is on the agenda.
     pub tick_at: Option<Timestamp>,
     slots: u32,
@@ -139,6 +141,7 @@ impl SimHost {
             readying: BTreeSet::new(),
             readied: BTreeSet::new(),
             ran: BTreeMap::new(),
+            cancelled: BTreeSet::new(),
             tick_at: None,
             slots: u32::try_from(slots).unwrap_or(1).max(1),
             memory_bytes: 4 << 30,
@@ -156,6 +159,7 @@ impl SimHost {
         self.readying.clear();
         self.readied.clear();
         self.ran.clear();
+        self.cancelled.clear();
         self.batches.clear();
         self.senders.clear();
         self.draining = false;
@@ -201,6 +205,7 @@ impl SimHost {
     /// Begins to run a guest.
     pub fn run(&mut self, assignment: &Assignment) -> Checked {
         let id = assignment.id;
+        hold!(!self.cancelled.contains(&id), "{id:?} starts on {} after its cancel has come", self.id);
         let runs = self.ran.entry(id).or_default();
         *runs += 1;
         hold!(*runs == 1, "{id:?} runs for the {runs}. time in one life of {}", self.id);

@@ -39,6 +39,7 @@ pub struct Leader {
     prev_hash: Digest,
     next_reply: u64,
     keeper: Keeper,
+    removals_cut: bool,
 }
 
 /// When the next snapshot is due, and the one that waits for its last record to be durable.
@@ -97,7 +98,13 @@ impl Leader {
             prev_hash: fold.prev_hash,
             next_reply: 0,
             keeper,
+            removals_cut: false,
         }
+    }
+
+    /// The same, cutting each removal of a tenant from what follows from it, as if both were too large for one record.
+    pub fn cutting_removals(self, removals_cut: bool) -> Self {
+        Self { removals_cut, ..self }
     }
 
     /// A number for an answer.
@@ -170,9 +177,17 @@ impl Leader {
             prev_hash: self.prev_hash,
             events,
         });
-        if entry.bytes.len() > bytes_max && count > 1 {
+        // Only the first half has the removal then.
+        let removal = |event: &Event| matches!(event.body, EventBody::TenantRemoved { .. });
+        let removal_at = entry.record.events.iter().position(removal).filter(|_| self.removals_cut);
+        let cut_at = match removal_at {
+            Some(at) if at + 1 < count => at + 1,
+            _ if entry.bytes.len() > bytes_max => count / 2,
+            _ => 0,
+        };
+        if cut_at > 0 && count > 1 {
             events = Arc::unwrap_or_clone(entry.record).events;
-            let second_half = events.split_off(count / 2);
+            let second_half = events.split_off(cut_at);
             self.append(now, bytes_max, events, Ready::default());
             self.append(now, bytes_max, second_half, ready);
             return;
@@ -199,6 +214,11 @@ fn spoil(plant: Plant, events: &mut Vec<Event>) {
                 |event: &&Event| matches!(event.body, EventBody::AttemptEnded { next: AfterAttempt::Final { .. }, .. });
             if let Some(twice) = events.iter().find(is_final).cloned() {
                 events.push(twice);
+            }
+        }
+        Plant::RemovalNotTakenUp => {
+            if matches!(events.first(), Some(Event { body: EventBody::TermStarted { .. }, .. })) {
+                events.retain(|event| !matches!(event.body, EventBody::CancelRequested { .. }));
             }
         }
         _ => {}

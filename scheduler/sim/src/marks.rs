@@ -36,6 +36,7 @@ pub enum Mark {
     MessageLost,
     MessageDoubled,
     AppendSlow,
+    CancelOvertook,
     // Of clusters.
     ElectionWon,
     ElectionOvertaken,
@@ -90,10 +91,12 @@ pub enum Mark {
     HoleHalted,
     TermRegressedHalted,
     HaltedStarted,
+    ReadModelBehind,
+    RemovalTakenUp,
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 83] = [
+pub const ALL: [Mark; 86] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -124,6 +127,7 @@ pub const ALL: [Mark; 83] = [
     Mark::MessageLost,
     Mark::MessageDoubled,
     Mark::AppendSlow,
+    Mark::CancelOvertook,
     Mark::ElectionWon,
     Mark::ElectionOvertaken,
     Mark::CampaignPhantom,
@@ -177,6 +181,8 @@ pub const ALL: [Mark; 83] = [
     Mark::HoleHalted,
     Mark::TermRegressedHalted,
     Mark::HaltedStarted,
+    Mark::ReadModelBehind,
+    Mark::RemovalTakenUp,
 ];
 
 /// Counts by mark.

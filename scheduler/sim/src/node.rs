@@ -39,6 +39,10 @@ pub struct Process {
     pub fold: Fold,
     /// The last record that it knows to be durable; its readers see everything up to here.
     pub published: LogSeq,
+    /// Until then its read model is behind, and it takes in nothing.
+    pub behind_until: Timestamp,
+    /// A planted bug: a record that is in the fold, and waits to be shown.
+    pub unshown: Option<LogSeq>,
     /// Whether it knows where to begin to read.
     pub begun: bool,
     /// The snapshots that the log names.
@@ -94,6 +98,8 @@ impl Process {
             ahead_us,
             fold: Fold::default(),
             published: LogSeq(0),
+            behind_until: Timestamp(0),
+            unshown: None,
             begun: false,
             current: Current::default(),
             trimmed: LogSeq(0),

@@ -60,7 +60,7 @@ impl Options {
         let (deadly_tasks, read_model_lag) = (sometimes(30), sometimes(64));
         Self {
             hosts: rng.between(1, 5),
-            slots: rng.skewed(8),
+            slots: rng.skewed(16),
             tenants: rng.below(5),
             fault_s: rng.between(20, 90),
             actions: rng.between(20, 400),

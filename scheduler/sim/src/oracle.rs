@@ -84,9 +84,14 @@ impl Oracle {
     }
 
     fn event(&mut self, seq: LogSeq, event: &Event, marks: &mut Marks) -> Checked {
+        let term = self.terms.last();
         match &event.body {
             // What must hold of terms was checked with the record.
-            EventBody::TermStarted { .. } => {}
+            EventBody::TermStarted { .. } => {
+                if self.unasked().next().is_some() {
+                    marks.hit(Mark::RemovalTakenUp);
+                }
+            }
             EventBody::TenantPut { tenant } => {
                 self.quotas.insert(tenant.name.clone(), tenant.quotas);
             }
@@ -95,10 +100,11 @@ impl Oracle {
                 self.quotas.remove(tenant);
                 // The keys go with the tenant: one of the same name begins anew.
                 self.keys.retain(|(owner, _), _| owner != tenant);
-                self.tasks
-                    .values_mut()
-                    .filter(|life| life.spec.tenant == *tenant)
-                    .for_each(|life| life.orphaned = true);
+                self.tasks.values_mut().filter(|life| life.spec.tenant == *tenant).for_each(|life| {
+                    if !std::mem::replace(&mut life.orphaned, true) {
+                        life.orphaned_in = term;
+                    }
+                });
             }
             EventBody::TaskSubmitted { task, spec, fingerprint } => {
                 self.submitted(seq, event.at, *task, spec, *fingerprint)?;
@@ -145,6 +151,9 @@ impl Oracle {
     }
 
     fn started(&mut self, id: AttemptId, host: &HostId, incarnation: Incarnation) -> Checked {
+        let term = self.terms.last();
+        let forgotten = self.unasked().find(|(_, life)| life.orphaned_in < term).map(|(id, _)| id);
+        hold!(forgotten.is_none(), "{forgotten:?} of a removed tenant runs on, and nobody has asked it to stop");
         let Some(life) = self.tasks.get_mut(&id.task) else {
             return Err(Violation(format!("an attempt of the unknown task {}", id.task)));
         };
@@ -171,6 +180,11 @@ impl Oracle {
         let fits = quotas.memory_bytes.is_none_or(|quota| memory_bytes <= quota);
         hold!(fits, "tenant {tenant} runs tasks of {memory_bytes} bytes: {quotas:?}");
         Ok(())
+    }
+
+    /// What runs of removed tenants and was not asked to stop.
+    fn unasked(&self) -> impl Iterator<Item = (AttemptId, &Life)> {
+        self.running().filter(|(_, life)| life.orphaned && !life.cancel_asked)
     }
 
     fn running(&self) -> impl Iterator<Item = (AttemptId, &Life)> {

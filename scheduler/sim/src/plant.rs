@@ -65,6 +65,12 @@ pub enum Plant {
     HostTrustsStaleLeader,
     /// A host takes the acknowledgement of a leader that was replaced.
     StaleAckTrusted,
+    /// A host forgets the cancel of an attempt that it does not know yet.
+    HostForgetsCancels,
+    /// A follower takes a record into its state, and waits for its read model before it shows the record: given up, it never does.
+    ReadBeforeWait,
+    /// A new leader does not ask what runs of removed tenants to stop.
+    RemovalNotTakenUp,
 }
 
 impl Plant {
@@ -83,10 +89,11 @@ impl Plant {
         Self::IncarnationIgnored,
         Self::KeyLookupOld,
         Self::CancelAnsweredEarly,
+        Self::HostForgetsCancels,
     ];
 
     /// Those that need several control nodes to do harm.
-    pub const OF_CLUSTERS: [Self; 18] = [
+    pub const OF_CLUSTERS: [Self; 20] = [
         Self::CampaignTrusted,
         Self::DeadlineFromReceipt,
         Self::NodeDeadlineIgnored,
@@ -105,5 +112,7 @@ impl Plant {
         Self::WatchGapIgnored,
         Self::HostTrustsStaleLeader,
         Self::StaleAckTrusted,
+        Self::ReadBeforeWait,
+        Self::RemovalNotTakenUp,
     ];
 }

@@ -11,6 +11,10 @@ pub struct ClusterOptions {
     pub replicated: bool,
     /// The largest record in bytes.
     pub record_bytes_max: usize,
+    /// A removal is cut from what follows from it, as it is when that is too large for one record.
+    pub removals_cut: bool,
+    /// Of 1000 records that a follower reads, after how many its read model is behind for a while.
+    pub read_model_stalls: u64,
     /// Records after which a snapshot is taken; 0 for never.
     pub snapshot_records: u64,
     /// Records that are kept though nobody needs them who starts.
@@ -111,6 +115,8 @@ impl ClusterOptions {
         Self {
             nodes: rng.between(1, 5),
             replicated: rng.chance(500),
+            read_model_stalls: if rng.chance(300) { 50 } else { 0 },
+            removals_cut: rng.chance(300),
             record_bytes_max: if rng.chance(200) { 2_000 } else { 1_000_000 },
             snapshot_records: if rng.chance(500) { rng.between(3, 40) } else { 0 },
             records_kept: rng.skewed(20),
@@ -141,6 +147,7 @@ impl ClusterOptions {
     /// The same cluster with nothing going wrong any more.
     pub fn heal(&mut self) {
         self.wire_loss = 0;
+        self.read_model_stalls = 0;
         self.wire_delay_us = 0;
         self.acks_lost = 0;
         self.acks_doubled = 0;

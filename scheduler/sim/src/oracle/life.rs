@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmill_protocol::event::{AfterAttempt, EndReason, Event, EventBody};
 use wasmill_protocol::task::RetryOn;
-use wasmill_protocol::{Attempt, AttemptId, FinalState, OutcomeKind, Payload, TaskSpec, Timestamp};
+use wasmill_protocol::{Attempt, AttemptId, FinalState, OutcomeKind, Payload, TaskSpec, Term, Timestamp};
 
 use super::{Checked, Oracle, Violation, hold};
 use crate::marks::{Mark, Marks};
@@ -33,6 +33,8 @@ pub struct Life {
     pub cancel_asked: bool,
     /// Its tenant was removed: nobody may have its result.
     pub orphaned: bool,
+    /// The term in which that was.
+    pub orphaned_in: Term,
     attempts: u32,
     own_failures: u32,
     hosts_lost: u32,
@@ -48,6 +50,7 @@ impl Life {
             phase,
             cancel_asked: false,
             orphaned: false,
+            orphaned_in: Term(0),
             attempts: 0,
             own_failures: 0,
             hosts_lost: 0,

@@ -16,6 +16,8 @@ use crate::servers::{EtcdAsk, LogAsk, STREAM};
 const READ_MAX: usize = 64;
 /// The time between two looks at the log without news, in microseconds.
 const POLL_US: u64 = 1_000_000;
+/// How long a read model is behind at most, in microseconds.
+const BEHIND_US_MAX: u64 = 8_000_000;
 /// How often it is asked where the log ends before it is believed that records are gone.
 const LOOKS: u32 = 8;
 /// Between two looks, in microseconds.
@@ -79,6 +81,15 @@ impl World {
             if process.leader.is_some() || !process.begun {
                 return Ok(());
             }
+            if process.behind_until > now {
+                let until = process.behind_until;
+                if self.plant != Some(Plant::ReadBeforeWait) || process.unshown.is_some() {
+                    self.at_time(until, Happening::Log(LogHappening::News(sender)));
+                    return self.is_read(sender);
+                }
+            } else if let Some(seq) = process.unshown.take() {
+                process.published = process.published.max(seq);
+            }
             let next = process.fold.last.next();
             let servers = self.servers.as_deref().expect("only a cluster is followed");
             if let Ok(Some((first, _))) = servers.log_ends()
@@ -97,7 +108,18 @@ impl World {
             };
             match read {
                 Ok(entry) => {
-                    process.published = process.published.max(seq);
+                    let published = process.published;
+                    hold!(seq <= published.next(), "node-{node} shows record {seq} after record {published}");
+                    if process.behind_until > now && seq > published {
+                        process.unshown = Some(seq);
+                        continue;
+                    }
+                    process.published = published.max(seq);
+                    let stalls = self.options.cluster.as_ref().map_or(0, |cluster| cluster.read_model_stalls);
+                    if self.rng.chance(stalls) {
+                        self.marks.hit(Mark::ReadModelBehind);
+                        process.behind_until = now.plus_us(self.rng.skewed(BEHIND_US_MAX));
+                    }
                     let seen = entry.record.events.last().map_or(Timestamp(0), |event| event.at);
                     process.not_before(now, seen);
                     note_current(&mut process.current, &entry);
@@ -267,9 +289,11 @@ impl World {
         let clock = process.clock(now);
         // Nonces are drawn from it: no two leaderships may draw the same ones.
         let (seed, snapshot_records) = (self.rng.draw(), self.cluster().snapshot_records);
+        let removals_cut = self.cluster().removals_cut;
         let name = self.nodes[node].name.clone();
         if let Some(process) = &mut self.nodes[node].process {
-            process.leader = Some(Leader::new(seed, clock, term, &name, fold, snapshot_records));
+            let leader = Leader::new(seed, clock, term, &name, fold, snapshot_records);
+            process.leader = Some(leader.cutting_removals(removals_cut));
         }
         if self.listening().len() > 1 {
             self.marks.hit(Mark::TwoBelievedToLead);
@@ -288,6 +312,8 @@ impl World {
         self.give_seat_back(node);
         let Some(process) = &mut self.nodes[node].process else { return };
         let leader = process.leader.take();
+        // Whoever was elected reads on anew.
+        process.unshown = None;
         let known = process.fold.state.term();
         // A core that led ran ahead of the log: what it had decided is gone with it.
         if leader.is_some() {
