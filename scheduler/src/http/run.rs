@@ -7,12 +7,13 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
 use hyper::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Uri};
 use tracing::Instrument;
 use wasmill_protocol::api::check::{self, FUEL_MAX, module_name, priority};
 use wasmill_protocol::api::{FieldError, LimitsAsked, SubmitTask};
-use wasmill_protocol::command::Command;
+use wasmill_protocol::command::{Command, Refusal};
 use wasmill_protocol::event::{AfterAttempt, EndReason, EventBody};
 use wasmill_protocol::task::{InputForm, RetryPolicy};
 use wasmill_protocol::tenant::Role;
@@ -33,6 +34,7 @@ use super::submit::{
 use super::tasks::{End, WAIT_MS_MAX, find_to_change};
 use super::trace;
 use crate::finals::FinalNotice;
+use crate::handle::Answer;
 
 /// Run a module once.
 ///
@@ -137,19 +139,27 @@ async fn run_to_end(app: &App, mut spec: TaskSpec, room: Room) -> Handled {
     let task = app.ids.draw(shared.clock.now());
     // Before the submission, or the end could come before anybody listens for it.
     let wait = shared.finals.wait(task);
-    let mut interest = Interest { app: app.clone(), tenant: spec.tenant.clone(), task, accepted: false, ended: false };
-    let span = trace::submission(task, None);
+    let (span, tenant) = (trace::submission(task, None), spec.tenant.clone());
     spec.trace = wasmill_trace::place_of(&span);
-    let spec = Arc::new(spec);
-    if let Err(refusal) = app.handle.command(submission(task, &spec, None)).instrument(span).await {
-        refused(app, &spec, &refusal);
+    let (of, spec) = (app.clone(), Arc::new(spec));
+    let submitted = async move {
+        let answer = of.handle.command(submission(task, &spec, None)).await;
+        if let Err(refusal) = &answer {
+            refused(&of, &spec, refusal);
+        }
+        // From here on what is stored is counted with the task.
+        drop(room);
+        answer
+    };
+    let stage = Stage::Submitted(submitted.instrument(span).boxed());
+    let mut interest = Interest { app: app.clone(), tenant, task, stage };
+    if let Err(refusal) = interest.accepted().await {
+        interest.stage = Stage::Over;
         return Err(refusal.into());
     }
-    drop(room);
-    interest.accepted = true;
     let notice = wait.ended().await;
     // Also when we cannot tell how: it goes on, and its id is in the answer.
-    interest.ended = true;
+    interest.stage = Stage::Over;
     let Some(notice) = notice else {
         return Err(Fault::plain(Code::ShuttingDown).task(task));
     };
@@ -231,26 +241,51 @@ struct Interest {
     app: App,
     tenant: TenantName,
     task: TaskId,
-    accepted: bool,
-    ended: bool,
+    stage: Stage,
+}
+
+/// How far a run is.
+enum Stage {
+    /// Nobody has said yet whether the task is accepted; it may be already.
+    Submitted(BoxFuture<'static, Answer>),
+    Accepted,
+    /// There is nothing to cancel.
+    Over,
+}
+
+impl Interest {
+    /// Waits until the task is accepted.
+    async fn accepted(&mut self) -> Result<(), Refusal> {
+        if let Stage::Submitted(submitted) = &mut self.stage {
+            submitted.await?;
+            self.stage = Stage::Accepted;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Interest {
     fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
         self.app.handle.shared().finals.forget(self.task);
         // When we stop ourselves, the task goes on elsewhere or after the restart.
-        if !self.accepted || self.app.stopping.is_cancelled() {
+        if matches!(stage, Stage::Over) || self.app.stopping.is_cancelled() {
             return;
         }
-        let (app, tenant, task) = (self.app.clone(), self.tenant.clone(), self.task);
+        let (handle, tenant, task) = (self.app.handle.clone(), self.tenant.clone(), self.task);
         let reason = Some("the client went away".to_owned());
+        let cancel = Command::Cancel { tenant, task, reason };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                // It may have ended in this moment, which is fine.
-                let _ = app.handle.command(Command::Cancel { tenant, task, reason }).await;
+                // It may have ended in this moment, which is fine. A submission that is on its way is in front of us in the queue of a leader; through another
+                // node it may come after us, and is cancelled once it is answered.
+                let asked = handle.commands(vec![cancel.clone()]).await;
+                if let Stage::Submitted(submitted) = stage
+                    && !matches!(asked.first(), Some(Ok(_)))
+                    && !matches!(submitted.await, Err(refusal) if refusal != Refusal::OutcomeUnknown)
+                {
+                    handle.commands(vec![cancel]).await;
+                }
             });
         }
     }

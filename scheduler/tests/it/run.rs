@@ -156,3 +156,30 @@ async fn c30_what_is_not_utf8_in_a_query_is_refused_by_name() {
     assert_eq!(answer.problem(), "400 malformed_request arg");
     assert_eq!(server.admin.get("/v1/tasks?label=a%3D%C3").await.problem(), "400 malformed_request label");
 }
+
+/// The request is dropped while nobody has said yet whether the task is accepted.
+#[tokio::test]
+async fn a_client_that_goes_away_before_its_task_is_accepted_cancels_it_too() {
+    let server = Server::start().await;
+    let digest = server.upload(&server.admin, TASK).await;
+    let request = format!(
+        "POST /v1/run/{digest} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: 4\r\n\r\nhang",
+        server.admin.token
+    );
+    let states = async || -> Vec<String> {
+        let items = server.admin.get("/v1/tasks?limit=1000").await.json()["items"].as_array().unwrap().clone();
+        items.iter().map(|item| item["state"].as_str().unwrap().to_owned()).collect()
+    };
+    // Some are gone before the request is read: then there is no task.
+    for _ in 0..500 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.set_zero_linger().unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        drop(stream);
+        if states().await.len() >= 10 {
+            break;
+        }
+    }
+    assert!(!states().await.is_empty());
+    until("all are cancelled", async || states().await.iter().all(|state| state == "cancelled")).await;
+}
