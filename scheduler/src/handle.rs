@@ -145,13 +145,16 @@ impl Handle {
         if let Some(refusal) = self.too_large(&command) {
             return Err(refusal);
         }
+        if adds_a_task(&command) && self.shared.read_model.lagging() {
+            return Err(Refusal::Overloaded { what: Overload::ReadModel, retry_ms: RETRY_MS });
+        }
         let (answer, answered) = oneshot::channel();
         self.send(Request::Command(Box::new(command), answer))?;
         answered.await.unwrap_or(Err(Refusal::OutcomeUnknown))
     }
 
-    /// Asks many things at once, at most [`BATCH_COMMANDS_MAX`]; the answers come in the same order. Waits for room in the driver's queue and for
-    /// the read model to catch up, which is how a bulk submission is slowed down.
+    /// Asks many things at once, at most [`BATCH_COMMANDS_MAX`]; the answers come in the same order. Waits for room in the driver's queue, and with
+    /// submissions for the read model to catch up, which is how a bulk submission is slowed down.
     pub async fn commands(&self, commands: Vec<Command>) -> Vec<Answer> {
         assert!(commands.len() <= BATCH_COMMANDS_MAX, "a batch has at most {BATCH_COMMANDS_MAX} commands");
         let refused: Vec<_> = commands.iter().map(|command| self.too_large(command)).collect();
@@ -166,7 +169,9 @@ impl Handle {
 
     async fn decided(&self, commands: Vec<Command>) -> Vec<Answer> {
         let count = commands.len();
-        self.shared.read_model.caught_up().await;
+        if commands.iter().any(adds_a_task) {
+            self.shared.read_model.caught_up().await;
+        }
         let (answer, answered) = oneshot::channel();
         if self.requests.send(Request::Commands(commands, answer)).await.is_err() {
             return vec![Err(Refusal::NotLeader); count];
@@ -251,9 +256,6 @@ impl Handle {
     }
 
     fn send(&self, request: Request) -> Result<(), Refusal> {
-        if self.shared.read_model.lagging() {
-            return Err(Refusal::Overloaded { what: Overload::ReadModel, retry_ms: RETRY_MS });
-        }
         self.requests.try_send(request).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refusal::Overloaded { what: Overload::Commands, retry_ms: RETRY_MS },
             mpsc::error::TrySendError::Closed(_) => Refusal::NotLeader,
@@ -265,4 +267,10 @@ impl Handle {
         self.requests.try_send(request(answer)).ok()?;
         tokio::time::timeout(ANSWER_TIMEOUT, answered).await.ok()?.ok()
     }
+}
+
+/// Whether a command may give the read model more to write: such ones wait while it is behind. To stop something, and to administer, must be possible all the
+/// same.
+fn adds_a_task(command: &Command) -> bool {
+    matches!(command, Command::Submit { .. })
 }

@@ -81,6 +81,8 @@ impl Fold {
     }
 
     /// Takes in the next record: checks that it follows, and publishes it unless `shared` has seen it before.
+    ///
+    /// Whoever waits for this may give up at any time: all waiting comes first, and what is taken in then is taken in by all.
     pub(super) async fn take(
         &mut self,
         seq: LogSeq,
@@ -96,6 +98,9 @@ impl Fold {
             return Err(DriverError::Chain { seq });
         }
         check_term(seq, &record, self.state.term())?;
+        if seq > *published {
+            shared.read_model.caught_up().await;
+        }
         self.state.apply_record(seq, &record.events);
         self.chain = self.chain.then(hash(bytes), bytes.len());
         if let Some(event) = record.events.last() {
@@ -106,7 +111,7 @@ impl Fold {
                 note_leader(shared, *term, seq, node);
             }
         }
-        publish(shared, published, seq, &Arc::new(record)).await;
+        publish_now(shared, published, seq, &Arc::new(record));
         self.state.read_model_at(keys_are_in_read_model_to(seq));
         self.note_progress(shared);
         Ok(())
@@ -151,16 +156,8 @@ fn note_leader(shared: &Shared, term: Term, began: LogSeq, node: &str) {
     });
 }
 
-/// Makes a durable record visible to readers and wakes those who wait for what it holds, once.
-async fn publish(shared: &Shared, published: &mut LogSeq, seq: LogSeq, record: &Arc<Record>) {
-    if seq <= *published {
-        return;
-    }
-    shared.read_model.caught_up().await;
-    publish_now(shared, published, seq, record);
-}
-
-/// [`publish`] for the leader, who must not wait: it slows down those who submit instead.
+/// Makes a durable record visible to readers and wakes those who wait for what it holds, once. It does not wait for the read model: who
+/// follows has done that before, and a leader slows down those who submit instead.
 pub(super) fn publish_now(shared: &Shared, published: &mut LogSeq, seq: LogSeq, record: &Arc<Record>) {
     if seq <= *published {
         return;

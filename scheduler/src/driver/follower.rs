@@ -59,6 +59,8 @@ impl<'a> Follower<'a> {
         tokio::pin!(campaign);
         loop {
             // Who cannot read the log cannot lead, and would only keep others from it.
+            let read_model = &self.shared.read_model;
+            let behind = read_model.lagging();
             let may_stand = self.fold.is_caught_up() && !self.shared.standing.borrow().log_silent;
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(None),
@@ -71,7 +73,9 @@ impl<'a> Follower<'a> {
                     campaign.set(self.campaign());
                     tail = self.ground.log.tail(self.fold.chain.last.next());
                 }
-                next = tail.next() => match next {
+                // Meanwhile its clients can be answered by the leader.
+                () = read_model.caught_up(), if behind => {}
+                next = tail.next(), if !behind => match next {
                     Some(Ok((seq, bytes))) => {
                         self.fold.take(seq, &bytes, self.shared, published).await?;
                         log_watch.heard();
