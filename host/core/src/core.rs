@@ -10,7 +10,7 @@ use wasmill_protocol::message::{Heartbeat, HostAck, Progress};
 use wasmill_protocol::{AttemptId, Incarnation, Term, Timestamp};
 
 use crate::admission::{Admission, Place};
-use crate::bounds::{BATCH_BYTES_MAX, MESSAGE_BYTES_MIN, RECENT_MAX};
+use crate::bounds::{BATCH_BYTES_MAX, CANCELLED_EARLY_MAX, MESSAGE_BYTES_MIN, RECENT_MAX};
 use crate::heartbeat::{Load, Pulse, Turns};
 use crate::io::{Config, Input, Ready, ReplyTo, StopReason};
 use crate::outbox::Outbox;
@@ -34,6 +34,8 @@ pub struct HostCore {
     /// Attempts that the leader has given to others and that the sandbox has not ended yet: they occupy their place still.
     abandoned: BTreeMap<AttemptId, Place>,
     recent: Recent,
+    /// Attempts that were cancelled and have not come.
+    cancelled_early: Recent,
     admission: Admission,
     unready: Unready,
     prefetch: Prefetch,
@@ -132,6 +134,7 @@ impl HostCore {
             held: BTreeMap::new(),
             abandoned: BTreeMap::new(),
             recent: Recent::new(RECENT_MAX),
+            cancelled_early: Recent::new(CANCELLED_EARLY_MAX),
             admission: Admission::new(config.slots, config.memory_bytes),
             unready: Unready::default(),
             prefetch: Prefetch::new(config.slots),

@@ -31,6 +31,14 @@ pub(super) struct Dispatch {
     at_hand: Vec<Option<(Arc<TaskSpec>, Payload)>>,
 }
 
+/// A message with its payloads.
+pub(super) struct Attached {
+    host: HostId,
+    message: ToHost,
+    /// Attempts whose tasks nobody knows.
+    unknown: Vec<AttemptId>,
+}
+
 impl Dispatch {
     /// Looks the tasks up in the cache.
     pub(super) fn new(message: MessageOut, specs: &SpecCache) -> Self {
@@ -38,40 +46,21 @@ impl Dispatch {
         Self { message, at_hand }
     }
 
-    /// Attaches the payloads, sends, and reports what the host did not take.
-    pub(super) async fn send(self, bus: Arc<dyn Bus>, shared: Arc<Shared>, results: mpsc::Sender<DispatchResult>) {
-        let host = self.message.host.clone();
-        let (message, unknown) = self.attach(&shared).await;
-        if !unknown.is_empty() {
-            tracing::error!(%host, tasks = unknown.len(), "the read model does not know tasks that are to be dispatched");
-            let _ = results.send(DispatchResult::Refused(host.clone(), unknown)).await;
-        }
-        let spans = trace::dispatch(&host, &message);
-        // One after the other: what is to be stopped may be in an earlier one.
-        for payload in split(message, bus.payload_bytes_max()) {
-            let answer = match bus.request(&subjects::host(&host), payload, ACK_TIMEOUT).await {
-                Ok(answer) => answer,
-                Err(error) => {
-                    tracing::debug!(%host, %error, "a message to a host was not acknowledged");
-                    trace::unanswered(&spans);
-                    continue;
-                }
-            };
-            let Ok(ack) = rmp_serde::from_slice::<HostAck>(&answer) else {
-                tracing::warn!(%host, "a host's acknowledgement is not readable");
-                continue;
-            };
-            if let Some(term) = ack.term_seen {
-                let _ = results.send(DispatchResult::TermSeen(term)).await;
-            }
-            if !ack.refused.is_empty() {
-                let _ = results.send(DispatchResult::Refused(host.clone(), ack.refused)).await;
-            }
-        }
+    /// To whom.
+    pub(super) fn host(&self) -> &HostId {
+        &self.message.host
     }
 
-    /// The message with payloads, and the attempts whose tasks nobody knows.
-    async fn attach(self, shared: &Shared) -> (ToHost, Vec<AttemptId>) {
+    /// What is to be stopped, as a message of its own, if anything is.
+    pub(super) fn take_cancels(&mut self) -> Option<Attached> {
+        let cancel = std::mem::take(&mut self.message.cancel);
+        let MessageOut { term, incarnation, .. } = self.message;
+        let message = ToHost { term, incarnation, assign: Vec::new(), cancel };
+        (!message.cancel.is_empty()).then(|| Attached { host: self.message.host.clone(), message, unknown: Vec::new() })
+    }
+
+    /// Attaches the payloads.
+    pub(super) async fn attach(self, shared: &Shared) -> Attached {
         let Self { message, mut at_hand } = self;
         let missing: Vec<_> = message
             .assign
@@ -100,14 +89,71 @@ impl Dispatch {
             match found {
                 Some((spec, checkpoint)) => {
                     let owner = directory.tenants.get(&spec.tenant);
-                    let tenant_since = owner.map_or(Timestamp(0), |(_, since)| *since);
+                    let (tenant_since, class) = owner.map_or((Timestamp(0), 0), |(tenant, since)| (*since, tenant.class));
                     let compile_ms_per_s = owner.and_then(|(tenant, _)| tenant.quotas.compile_ms_per_s);
-                    to_host.assign.push(Assignment { id, spec, checkpoint, queue_us, tenant_since, compile_ms_per_s });
+                    to_host.assign.push(Assignment {
+                        id,
+                        spec,
+                        checkpoint,
+                        queue_us,
+                        tenant_since,
+                        compile_ms_per_s,
+                        class,
+                    });
                 }
                 None => unknown.push(id),
             }
         }
-        (to_host, unknown)
+        Attached { host: message.host, message: to_host, unknown }
+    }
+}
+
+impl Attached {
+    /// The pieces that the bus needs, each of which is sent when it is first polled and ends when the host has acknowledged it. What the host did not
+    /// take is reported.
+    pub(super) fn send(
+        self,
+        bus: &dyn Bus,
+        results: mpsc::Sender<DispatchResult>,
+    ) -> Vec<impl Future<Output = ()> + Send + use<>> {
+        let Self { host, message, unknown } = self;
+        if !unknown.is_empty() {
+            tracing::error!(%host, tasks = unknown.len(), "the read model does not know tasks that are to be dispatched");
+        }
+        let spans: Arc<[_]> = trace::dispatch(&host, &message).into();
+        let mut unknown = Some(unknown).filter(|unknown| !unknown.is_empty());
+        let mut pieces = Vec::new();
+        for payload in split(message, bus.payload_bytes_max()) {
+            let request = bus.request(&subjects::host(&host), payload, ACK_TIMEOUT);
+            let (host, results, spans, unknown) = (host.clone(), results.clone(), Arc::clone(&spans), unknown.take());
+            pieces.push(async move {
+                let answer = request.await;
+                if let Some(unknown) = unknown {
+                    let _ = results.send(DispatchResult::Refused(host.clone(), unknown)).await;
+                }
+                match answer {
+                    Ok(answer) => acknowledged(host, &answer, &results).await,
+                    Err(error) => {
+                        tracing::debug!(%host, %error, "a message to a host was not acknowledged");
+                        trace::unanswered(&spans);
+                    }
+                }
+            });
+        }
+        pieces
+    }
+}
+
+async fn acknowledged(host: HostId, answer: &[u8], results: &mpsc::Sender<DispatchResult>) {
+    let Ok(ack) = rmp_serde::from_slice::<HostAck>(answer) else {
+        tracing::warn!(%host, "a host's acknowledgement is not readable");
+        return;
+    };
+    if let Some(term) = ack.term_seen {
+        let _ = results.send(DispatchResult::TermSeen(term)).await;
+    }
+    if !ack.refused.is_empty() {
+        let _ = results.send(DispatchResult::Refused(host, ack.refused)).await;
     }
 }
 

@@ -24,6 +24,7 @@ use super::fold::{Fold, hash, keys_are_in_read_model_to, publish_now};
 use super::forward;
 use super::keeper::Keeper;
 use super::log_watch::{LogNews, LogWatch};
+use super::post::Posts;
 use super::specs::SpecCache;
 use super::stored::{self, StoredQuotas};
 use super::trace::Traced;
@@ -67,7 +68,7 @@ pub(super) struct Leader<'a> {
     stored: StoredQuotas,
     /// Blobs that hosts have named since the last append.
     blobs_named: Vec<Digest>,
-    dispatched: mpsc::Sender<DispatchResult>,
+    posts: Posts,
     /// Who asked what is going on.
     overviews: Vec<oneshot::Sender<Overview>>,
 }
@@ -108,7 +109,7 @@ impl<'a> Leader<'a> {
         // Nonces are drawn from it: two leaderships of one process must not draw the same ones.
         let seed = config.seed.wrapping_add(term.0);
         // Replaced by `lead`, which holds the other end.
-        let (dispatched, _) = mpsc::channel(1);
+        let posts = Posts::new(Arc::clone(&ground.bus), Arc::clone(shared), mpsc::channel(1).0);
         let keeper = Keeper::new(&config.snapshots, ground, shared, fold.state.current(), fold.unusable);
         Ok(Self {
             core: Core::new(seed, config.core.clone(), fold.state),
@@ -126,7 +127,7 @@ impl<'a> Leader<'a> {
             specs: SpecCache::default(),
             stored: StoredQuotas::default(),
             blobs_named: Vec::new(),
-            dispatched,
+            posts,
             overviews: Vec::new(),
         })
     }
@@ -155,7 +156,7 @@ impl<'a> Leader<'a> {
         let mut ears = listen(self.ground, self.term).await?;
         let mut hosts = self.ground.membership.hosts();
         let (sender, mut dispatched) = mpsc::channel(DISPATCH_RESULTS_WAITING_MAX);
-        self.dispatched = sender;
+        self.posts = Posts::new(Arc::clone(&self.ground.bus), Arc::clone(self.shared), sender);
         let mut lost = leadership.lost.clone();
         let mut log_watch = LogWatch::new(&*self.ground.log);
         let (mut asked, mut forwarded, mut reported) = (Vec::new(), Vec::new(), Vec::new());
@@ -323,6 +324,7 @@ impl<'a> Leader<'a> {
             HostEvent::Joined(info) => self.step(Input::HostJoined(info)),
             HostEvent::Left(host, incarnation) => {
                 self.shared.progress.left(&host);
+                self.posts.forget(&host);
                 self.step(Input::HostLeft(host, incarnation));
             }
         }
@@ -442,9 +444,7 @@ impl<'a> Leader<'a> {
             }
         }
         for message in effects.ready.messages {
-            let dispatch = Dispatch::new(message, &self.specs);
-            let (bus, shared) = (Arc::clone(&self.ground.bus), Arc::clone(self.shared));
-            tokio::spawn(dispatch.send(bus, shared, self.dispatched.clone()));
+            self.posts.send(Dispatch::new(message, &self.specs));
         }
         Ok(None)
     }

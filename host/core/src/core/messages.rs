@@ -67,6 +67,10 @@ impl HostCore {
         self.counters.taken += 1;
         self.held.insert(id, Held::Waiting);
         self.admission.push(Waiting { assignment, taken_at: self.now, compile_us: 0 });
+        if self.cancelled_early.contains(id) {
+            // Its cancel has overtaken it.
+            self.cancel(id);
+        }
         None
     }
 
@@ -91,8 +95,11 @@ impl HostCore {
                     self.stops.push((id, StopReason::Cancelled));
                 }
             }
-            // It has ended, or was never here: the leader learns it from the report or from the next heartbeat.
-            Some(Held::Ended) | None => {}
+            // The leader learns it from the report.
+            Some(Held::Ended) => {}
+            // It was here, or will come: names of attempts are never used again, so to remember it for too long is harmless.
+            None if self.recent.contains(id) => {}
+            None => self.cancelled_early.insert(id),
         }
     }
 

@@ -221,3 +221,27 @@ fn credit_that_changes_much_is_told_at_once() {
     "#]]);
     assert_eq!(world.next_timeout_ms(), Some(1050));
 }
+
+/// F55
+#[test]
+fn a_cancel_that_comes_before_its_attempt_is_remembered() {
+    let mut world = World::settled(2);
+    world.message(vec![], &[1, 3]).check(expect![[r#"
+        ack 0
+    "#]]);
+    world.assign(&[1, 2]).check(expect![[r#"
+        ack 0
+        start #2
+        batch 0 of incarnation 1
+          ended #1 cancelled after 1000 us in queues
+    "#]]);
+    // A copy of it is known, and so is one that comes after the end is acknowledged.
+    world.assign(&[1]).check(expect![[r#"
+        ack 0
+    "#]]);
+    world.acknowledge(0).assign(&[1]).check(expect![[r#"
+        ack 0
+    "#]]);
+    world.assign(&[3, 4]);
+    assert!(world.core.holds(id(3)) && world.core.running() == 1);
+}

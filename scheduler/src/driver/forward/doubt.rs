@@ -92,8 +92,8 @@ mod tests {
         let directory = Directory::new();
         let name = || "acme".parse::<TenantName>().unwrap();
         let token = |id: &str| Token { id: id.to_owned(), hash: Digest([7; 32]), ..Token::default() };
-        let create = Command::CreateTenant { name: name(), weight: 2, quotas: Quotas::default() };
-        let change = Command::ChangeTenant { name: name(), weight: Some(3), quotas: None };
+        let create = Command::CreateTenant { name: name(), weight: 2, class: 0, quotas: Quotas::default() };
+        let change = Command::ChangeTenant { name: name(), weight: Some(3), class: None, quotas: None };
         let remove = Command::RemoveTenant { name: name() };
         let add = |id| Command::AddToken { token: token(id) };
         let look = |command: &Command| in_directory(&directory.read(), command);
