@@ -226,6 +226,9 @@ impl Core {
         self.awaited = running.map(|placed| ((placed.host.clone(), placed.incarnation), given_up)).collect();
         let removed = self.state.tenants.entries().filter(|(_, entry)| entry.removed);
         self.removed_tenants = removed.map(|(number, _)| number).collect();
+        if !self.removed_tenants.is_empty() {
+            self.cancel_running_of_removed();
+        }
         self.dispatcher.wake();
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wasmill_protocol::command::{Command, ModuleRef};
-use wasmill_protocol::event::PolicyHook;
+use wasmill_protocol::event::{Event, EventBody, PolicyHook};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::{Digest, HostId, Incarnation, TaskId, TaskSpec, TenantName, Term, Timestamp};
@@ -166,6 +166,47 @@ fn the_default_decides_for_a_policy_that_traps_and_then_replaces_it() {
     }
     assert_eq!(core.tally.policies_benched, 2, "one for the order, one for the place");
     assert!(core.tally.policy_faults <= 10);
+}
+
+/// The record with the removal is durable, and what asked the running task to stop was in the next one, which was lost with the leader.
+#[test]
+fn a_new_leader_asks_what_runs_of_removed_tenants_to_stop() {
+    let tenant: TenantName = "gone".parse().unwrap();
+    let host = HostInfo { id: "h1".into(), ..HostInfo::default() };
+    let mut first = Core::new(1, CoreConfig::default(), State::default());
+    let ask = |core: &mut Core, command| core.step(START, Input::Command { reply_to: ReplyTo(0), command });
+    first.step(START, Input::Lead { term: Term(1), node: "n1".into() });
+    let quotas = Default::default();
+    ask(&mut first, Command::CreateTenant { name: tenant.clone(), weight: 1, class: 0, quotas });
+    let module = Arc::new(ModuleInfo { digest: MODULE, ..ModuleInfo::default() });
+    ask(&mut first, Command::AddModule { tenant: tenant.clone(), module, alias: None });
+    let spec = Arc::new(TaskSpec { tenant: tenant.clone(), module: MODULE, ..TaskSpec::default() });
+    ask(&mut first, Command::Submit { task: task(1), module: ModuleRef::Digest(MODULE), spec, key: None });
+    first.step(START, Input::HostJoined(host.clone()));
+    first.step(START, Input::HostJoined(HostInfo { id: "h2".into(), ..HostInfo::default() }));
+    beat(&mut first, START, 1);
+    let mut log = first.take_ready().events;
+    assert_eq!(first.queue_depth().running, 1);
+    ask(&mut first, Command::RemoveTenant { name: tenant });
+    let removal = first.take_ready().events;
+    assert!(matches!(
+        removal[..],
+        [Event { body: EventBody::TenantRemoved { .. }, .. }, Event { body: EventBody::CancelRequested { .. }, .. }]
+    ));
+    log.push(removal[0].clone());
+
+    let mut state = State::default();
+    log.iter().for_each(|event| state.apply(event));
+    let mut next = Core::new(2, CoreConfig::default(), state);
+    next.step(START, Input::Lead { term: Term(2), node: "n2".into() });
+    let asked = next.take_ready().events;
+    let is_asked =
+        |event: &&Event| matches!(event.body, EventBody::CancelRequested { task: asked, .. } if asked == task(1));
+    assert_eq!(asked.iter().filter(is_asked).count(), 1, "{asked:?}");
+    next.step(START, Input::HostJoined(host));
+    let sent: Vec<_> = next.take_ready().messages.into_iter().flat_map(|message| message.cancel).collect();
+    assert_eq!(sent.iter().map(|id| id.task).collect::<Vec<_>>(), [task(1)]);
+    next.assert_consistent();
 }
 
 /// Answers with one key too few.
