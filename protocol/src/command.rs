@@ -57,6 +57,9 @@ pub enum Command {
         name: TenantName,
         /// Its weight, 1 to 1000.
         weight: u32,
+        /// Its class, -100 to 100.
+        #[serde(default)]
+        class: i8,
         /// Its quotas.
         quotas: Quotas,
     },
@@ -66,6 +69,9 @@ pub enum Command {
         name: TenantName,
         /// Its weight, 1 to 1000.
         weight: Option<u32>,
+        /// Its class, -100 to 100.
+        #[serde(default)]
+        class: Option<i8>,
         /// Its quotas, all of them.
         quotas: Option<Quotas>,
     },

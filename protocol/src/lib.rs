@@ -9,6 +9,7 @@ pub mod api;
 pub mod command;
 pub mod event;
 pub mod ids;
+pub mod kept;
 pub mod limits;
 pub mod message;
 pub mod module;

@@ -44,6 +44,8 @@ pub struct Assignment {
     /// What compiling may cost its tenant: [`Quotas::compile_ms_per_s`](crate::tenant::Quotas::compile_ms_per_s).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compile_ms_per_s: Option<u64>,
+    /// The class of its tenant: a higher one goes first on the host, too.
+    pub class: i8,
 }
 
 /// What a host answers to [`ToHost`].

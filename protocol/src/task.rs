@@ -37,7 +37,7 @@ pub struct TaskSpec {
     pub env: BTreeMap<String, String>,
     /// What each attempt may use.
     pub limits: Limits,
-    /// -100 to 100, higher first.
+    /// -100 to 100, higher first among the tasks of its tenant.
     pub priority: i8,
     /// When and how often it is tried again.
     pub retry: RetryPolicy,

@@ -74,15 +74,17 @@ impl Serialize for Quotas {
 pub struct Tenant {
     /// Its name.
     pub name: TenantName,
-    /// Its share against other tenants of the same priority, 1 to 1000.
+    /// Its share against other tenants of its class, 1 to 1000.
     pub weight: u32,
+    /// -100 to 100: tenants of a higher class are served strictly first.
+    pub class: i8,
     /// What it may have.
     pub quotas: Quotas,
 }
 
 impl Default for Tenant {
     fn default() -> Self {
-        Self { name: TenantName::default(), weight: 1, quotas: Quotas::default() }
+        Self { name: TenantName::default(), weight: 1, class: 0, quotas: Quotas::default() }
     }
 }
 

@@ -12,6 +12,7 @@ mod leader;
 mod log_watch;
 
 mod dispatch;
+mod post;
 mod specs;
 mod stored;
 mod trace;

@@ -54,7 +54,7 @@ pub(crate) struct TaskArgs {
     /// Size of the result, like 1MiB
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Limits")]
     output_bytes: Option<u64>,
-    /// -100 to 100, higher first
+    /// -100 to 100, higher first among the tasks of your tenant
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     priority: Option<i64>,
     /// Attempts in all

@@ -35,9 +35,12 @@ enum Action {
 struct Settings {
     /// The tenant
     name: String,
-    /// Share against other tenants, 1 to 1000
+    /// Share against other tenants of its class, 1 to 1000
     #[arg(long, value_name = "N")]
     weight: Option<u64>,
+    /// -100 to 100: tenants of a higher class are served strictly first
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    class: Option<i64>,
     #[command(flatten)]
     quotas: QuotaArgs,
 }
@@ -105,12 +108,12 @@ impl QuotaArgs {
 pub(crate) async fn run(client: &Client, json: bool, args: &TenantArgs) -> Outcome {
     let tenants = Path::new("/v1/tenants");
     match &args.action {
-        Action::Create(Settings { name, weight, quotas }) => {
-            let body = CreateTenant { name: name.clone(), weight: *weight, quotas: quotas.change() };
+        Action::Create(Settings { name, weight, class, quotas }) => {
+            let body = CreateTenant { name: name.clone(), weight: *weight, class: *class, quotas: quotas.change() };
             show(json, &client.send_json(Method::POST, &tenants, &body).await?)?;
         }
-        Action::Set(Settings { name, weight, quotas }) => {
-            let body = ChangeTenant { weight: *weight, quotas: quotas.change() };
+        Action::Set(Settings { name, weight, class, quotas }) => {
+            let body = ChangeTenant { weight: *weight, class: *class, quotas: quotas.change() };
             show(json, &client.send_json(Method::PATCH, &tenants.segment(name), &body).await?)?;
         }
         Action::Rm { name } => {
@@ -140,6 +143,7 @@ fn print_table(tenants: &[TenantDoc]) -> Result<(), Failure> {
     let mut table = Table::new([
         "NAME",
         "WEIGHT",
+        "CLASS",
         "QUEUED",
         "RUNNING",
         "MEMORY",
@@ -153,6 +157,7 @@ fn print_table(tenants: &[TenantDoc]) -> Result<(), Failure> {
         table.row([
             tenant.name.to_string(),
             tenant.weight.to_string(),
+            tenant.class.to_string(),
             count(tenant.quotas.tasks_queued),
             count(tenant.quotas.tasks_running),
             size(tenant.quotas.memory_bytes),

@@ -1,16 +1,22 @@
-//! Which waiting attempt starts next: slots, memory, and a rule that starves nobody.
+//! Which waiting attempt starts next: slots, memory, and rules that starve nobody.
 //!
-//! Attempts start in the order in which they came. When the first needs more memory than is free, memory is *reserved* for it:
+//! Attempts start in their [order](line). The last slots and the last memory are kept for tenants that run nothing or little here ([`kept`]): one
+//! tenant alone never takes all of a host, however long its guests run.
+//!
+//! When the first attempt needs more memory than is free, memory is *reserved* for it:
 //! those behind it may still start, but only as far as all that have started past it fit *beside* it. So the first
 //! waits only for attempts that ran before it became the first, never for one that overtook it, and the smaller ones keep flowing
-//! in the memory that it does not need.
+//! in the memory that it does not need. And who came first is passed by [`PASSED_MAX`] others at most.
+
+mod line;
 
 use std::collections::VecDeque;
 
 use wasmill_protocol::message::Assignment;
-use wasmill_protocol::{AttemptId, Timestamp};
+use wasmill_protocol::{AttemptId, TenantName, Timestamp, kept};
 
-use crate::bounds::ADMISSION_SCAN_MAX;
+use crate::bounds::{ADMISSION_SCAN_MAX, ADMISSION_SCAN_OF_TENANT_MAX, PASSED_MAX};
+use line::{Line, TenantHere};
 
 /// An attempt that has not started.
 #[derive(Debug)]
@@ -33,8 +39,9 @@ impl Waiting {
 }
 
 /// What a started attempt occupies; to be given back with [`Admission::release`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Place {
+    tenant: TenantName,
     memory_bytes: u64,
     /// The reservation that it started past.
     beside: Option<u64>,
@@ -58,9 +65,20 @@ pub(crate) struct Admission {
     memory_bytes: u64,
     slots_used: u32,
     memory_used: u64,
-    waiting: VecDeque<Waiting>,
+    line: Line,
+    /// Attempts that have started past the one that came first.
+    passed: u32,
     reservation: Option<Reservation>,
     reservation_number: u64,
+}
+
+/// What a look along the line has found.
+#[derive(Debug, Default)]
+struct Found {
+    /// The attempt in front that lacks memory.
+    first: Option<AttemptId>,
+    /// Whose attempt starts, and which of them.
+    start: Option<(TenantName, usize)>,
 }
 
 impl Admission {
@@ -70,7 +88,8 @@ impl Admission {
             memory_bytes,
             slots_used: 0,
             memory_used: 0,
-            waiting: VecDeque::new(),
+            line: Line::default(),
+            passed: 0,
             reservation: None,
             reservation_number: 0,
         }
@@ -88,7 +107,7 @@ impl Admission {
 
     /// Attempts that have not started.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.line.len()
     }
 
     /// Whether a guest could run right now if there were one.
@@ -104,71 +123,128 @@ impl Admission {
     /// Queues an attempt that [fits](Self::fits_at_all).
     pub(crate) fn push(&mut self, waiting: Waiting) {
         assert!(self.fits_at_all(waiting.memory_bytes()), "an attempt larger than the host was taken");
-        self.waiting.push_back(waiting);
+        self.line.push(waiting);
     }
 
     /// Puts an attempt that had its turn before back where it was: in front of those that came later.
     pub(crate) fn push_again(&mut self, waiting: Waiting) {
-        let before = self.waiting.iter().take_while(|other| other.taken_at < waiting.taken_at).count();
-        self.waiting.insert(before, waiting);
+        self.line.push(waiting);
     }
 
     /// Takes an attempt out that has not started.
     pub(crate) fn remove(&mut self, id: AttemptId) -> Option<Waiting> {
-        let index = self.waiting.iter().position(|waiting| waiting.assignment.id == id)?;
-        self.waiting.remove(index)
+        self.line.remove(id)
     }
 
-    /// Takes all attempts out that have not started, in their order.
+    /// Takes all attempts out that have not started, in the order in which they came.
     pub(crate) fn remove_all(&mut self) -> VecDeque<Waiting> {
         self.reservation = None;
-        std::mem::take(&mut self.waiting)
+        self.line.remove_all()
     }
 
     /// The next attempt that starts now, if any.
     pub(crate) fn start_next(&mut self) -> Option<(Waiting, Place)> {
-        if !self.has_free_slot() {
+        if !self.has_free_slot() || self.line.len() == 0 {
             return None;
         }
-        let first = self.waiting.front()?;
-        let free_bytes = self.memory_bytes - self.memory_used;
-        if first.memory_bytes() <= free_bytes {
-            self.reservation = None;
-            return self.start(0, None);
-        }
-
-        let first_id = first.assignment.id;
-        let beside_bytes_max = self.memory_bytes - first.memory_bytes();
-        let reservation = match &mut self.reservation {
-            Some(reservation) if reservation.first == first_id => reservation,
-            other => {
-                self.reservation_number += 1;
-                other.insert(Reservation { number: self.reservation_number, first: first_id, beside_bytes: 0 })
-            }
+        let found = if self.passed < PASSED_MAX {
+            self.look(self.line.by_turn())
+        } else {
+            self.look(self.line.by_arrival().map(|(_, tenant)| tenant))
         };
-        let index = self.waiting.iter().take(ADMISSION_SCAN_MAX).position(|waiting| {
-            let memory_bytes = waiting.memory_bytes();
-            memory_bytes <= free_bytes && reservation.beside_bytes + memory_bytes <= beside_bytes_max
-        })?;
-        reservation.beside_bytes += self.waiting[index].memory_bytes();
-        let number = reservation.number;
-        self.start(index, Some(number))
+        let beside = self.reserve(found.first);
+        let (tenant, index) = found.start?;
+        Some(self.start(&tenant, index, beside))
     }
 
-    fn start(&mut self, index: usize, beside: Option<u64>) -> Option<(Waiting, Place)> {
-        let waiting = self.waiting.remove(index)?;
-        let place = Place { memory_bytes: waiting.memory_bytes(), beside };
+    /// Looks for the attempt that starts, past those that cannot.
+    fn look<'a>(&'a self, order: impl Iterator<Item = &'a TenantName>) -> Found {
+        let free_bytes = self.memory_bytes - self.memory_used;
+        let (mut found, mut beside_bytes_max) = (Found::default(), u64::MAX);
+        let mut looks = ADMISSION_SCAN_MAX;
+        for tenant in order {
+            let here = self.line.of(tenant);
+            let may_start = self.may_have_slot(here);
+            for (index, waiting) in here.waiting().take(ADMISSION_SCAN_OF_TENANT_MAX).enumerate() {
+                if looks == 0 {
+                    return found;
+                }
+                looks -= 1;
+                if !may_start {
+                    break;
+                }
+                let needed_bytes = self.needed_bytes(here, waiting);
+                if needed_bytes <= free_bytes && waiting.memory_bytes() <= beside_bytes_max {
+                    found.start = Some((tenant.clone(), index));
+                    return found;
+                }
+                if found.first.is_none() {
+                    let first = waiting.assignment.id;
+                    let reserved = self.reservation.as_ref().filter(|reservation| reservation.first == first);
+                    let beside_bytes = reserved.map_or(0, |reservation| reservation.beside_bytes);
+                    beside_bytes_max = (self.memory_bytes - needed_bytes).saturating_sub(beside_bytes);
+                    found.first = Some(first);
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether the tenant may have one more slot of those that are free.
+    fn may_have_slot(&self, tenant: &TenantHere) -> bool {
+        let free = self.slots - self.slots_used;
+        free > kept::slots(self.slots) || kept::may_take(u64::from(tenant.running), u64::from(free))
+    }
+
+    /// The memory that must be free for an attempt to start: with what is kept, unless its tenant may take of that, or the attempt is so large that it
+    /// leaves nothing to keep.
+    fn needed_bytes(&self, tenant: &TenantHere, waiting: &Waiting) -> u64 {
+        let (needed_bytes, kept_bytes) = (waiting.memory_bytes(), kept::memory_bytes(self.slots, self.memory_bytes));
+        let free_bytes = self.memory_bytes - self.memory_used;
+        let too_large = needed_bytes > self.memory_bytes - kept_bytes;
+        if too_large || kept::may_take(tenant.memory_bytes, free_bytes) {
+            needed_bytes
+        } else {
+            needed_bytes + kept_bytes
+        }
+    }
+
+    /// Reserves memory for the first that lacks some. Returns the number of the reservation, which what starts now starts past.
+    fn reserve(&mut self, first: Option<AttemptId>) -> Option<u64> {
+        let first = first?;
+        if self.reservation.as_ref().is_none_or(|reservation| reservation.first != first) {
+            self.reservation_number += 1;
+            self.reservation = Some(Reservation { number: self.reservation_number, first, beside_bytes: 0 });
+        }
+        Some(self.reservation_number)
+    }
+
+    fn start(&mut self, tenant: &TenantName, index: usize, beside: Option<u64>) -> (Waiting, Place) {
+        let may_start = self.line.by_arrival().take(ADMISSION_SCAN_MAX);
+        let oldest = { may_start }.find(|(_, tenant)| self.may_have_slot(self.line.of(tenant))).map(|(at, _)| at);
+        let (arrival, waiting) = self.line.start(tenant, index);
+        self.passed = if oldest.is_some_and(|oldest| oldest < arrival) { self.passed.saturating_add(1) } else { 0 };
+        if self.reservation.as_ref().is_some_and(|reservation| reservation.first == waiting.assignment.id) {
+            self.reservation = None;
+        }
+        let place = Place { tenant: tenant.clone(), memory_bytes: waiting.memory_bytes(), beside };
+        if beside.is_some()
+            && let Some(reservation) = &mut self.reservation
+        {
+            reservation.beside_bytes += place.memory_bytes;
+        }
         self.slots_used += 1;
         self.memory_used += place.memory_bytes;
         assert!(self.slots_used <= self.slots, "more guests than slots");
         assert!(self.memory_used <= self.memory_bytes, "more memory promised than there is");
-        Some((waiting, place))
+        (waiting, place)
     }
 
     /// Gives back what an ended attempt occupied.
-    pub(crate) fn release(&mut self, place: Place) {
+    pub(crate) fn release(&mut self, place: &Place) {
         self.slots_used -= 1;
         self.memory_used -= place.memory_bytes;
+        self.line.ended(&place.tenant, place.memory_bytes);
         if let Some(reservation) = &mut self.reservation
             && place.beside == Some(reservation.number)
         {
@@ -178,131 +254,4 @@ impl Admission {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use wasmill_protocol::{Limits, Nonce, TaskSpec};
-
-    use super::*;
-
-    /// A host with 100 bytes; attempts are named by their nonce.
-    struct Host {
-        admission: Admission,
-        places: Vec<(u64, Place)>,
-    }
-
-    impl Host {
-        fn new(slots: u32) -> Self {
-            Self { admission: Admission::new(slots, 100), places: Vec::new() }
-        }
-
-        fn push(&mut self, nonce: u64, memory_bytes: u64) {
-            let limits = Limits { memory_bytes, ..Limits::default() };
-            let assignment = Assignment {
-                id: AttemptId { nonce: Nonce(nonce), ..AttemptId::default() },
-                spec: Arc::new(TaskSpec { limits, ..TaskSpec::default() }),
-                ..Assignment::default()
-            };
-            self.admission.push(Waiting { assignment, taken_at: Timestamp(nonce), compile_us: 0 });
-        }
-
-        fn started(&mut self) -> Vec<u64> {
-            let mut started = Vec::new();
-            while let Some((waiting, place)) = self.admission.start_next() {
-                let nonce = waiting.assignment.id.nonce.0;
-                self.places.push((nonce, place));
-                started.push(nonce);
-            }
-            started
-        }
-
-        fn end(&mut self, nonce: u64) -> Vec<u64> {
-            let index = self.places.iter().position(|(running, _)| *running == nonce).unwrap();
-            self.admission.release(self.places.remove(index).1);
-            self.started()
-        }
-    }
-
-    #[test]
-    fn first_come_first_served_within_slots() {
-        let mut host = Host::new(2);
-        for nonce in 1..=4 {
-            host.push(nonce, 10);
-        }
-        assert_eq!(host.started(), [1, 2]);
-        assert_eq!(host.end(2), [3]);
-        assert_eq!(host.end(1), [4]);
-        assert_eq!((host.admission.running(), host.admission.memory_used()), (2, 20));
-    }
-
-    #[test]
-    fn one_that_was_not_ready_comes_before_those_that_came_later() {
-        let mut host = Host::new(1);
-        host.push(1, 10);
-        host.push(2, 10);
-        let (first, place) = host.admission.start_next().unwrap();
-        host.admission.release(place);
-        assert_eq!(host.started(), [2]);
-        host.push(3, 10);
-        host.admission.push_again(first);
-        assert_eq!(host.end(2), [1]);
-        assert_eq!(host.end(1), [3]);
-    }
-
-    #[test]
-    fn small_ones_pass_a_large_one_only_beside_it() {
-        let mut host = Host::new(10);
-        host.push(1, 50);
-        host.push(2, 80);
-        for nonce in 3..=6 {
-            host.push(nonce, 10);
-        }
-        // 50 bytes are free, but only 20 of them will not be needed by the second.
-        assert_eq!(host.started(), [1, 3, 4]);
-        assert_eq!(host.end(3), [5]);
-        // As soon as the one that was there before ends, the large one starts, whatever passed it.
-        assert_eq!(host.end(1), [2]);
-        assert_eq!(host.end(2), [6]);
-    }
-
-    #[test]
-    fn one_as_large_as_the_host_starts_though_small_ones_keep_coming() {
-        let mut host = Host::new(4);
-        host.push(0, 25);
-        assert_eq!(host.started(), [0]);
-        host.push(1, 100);
-        for nonce in 2..50 {
-            host.push(nonce, 25);
-        }
-        assert_eq!(host.started(), [] as [u64; 0]);
-        assert_eq!(host.end(0), [1]);
-        assert_eq!(host.end(1), [2, 3, 4, 5]);
-    }
-
-    #[test]
-    fn a_reservation_ends_with_the_one_it_was_for() {
-        let mut host = Host::new(10);
-        host.push(1, 60);
-        host.push(2, 90);
-        host.push(3, 10);
-        host.push(4, 40);
-        assert_eq!(host.started(), [1, 3]);
-        assert!(host.admission.remove(AttemptId { nonce: Nonce(2), ..AttemptId::default() }).is_some());
-        // What passed the second still runs when the fourth reserves; giving it back concerns no reservation.
-        host.push(5, 10);
-        assert_eq!(host.started(), [5]);
-        assert_eq!(host.end(3), [] as [u64; 0]);
-        assert_eq!(host.end(1), [4]);
-    }
-
-    #[test]
-    fn slots_alone_never_let_a_passed_one_wait_again() {
-        let mut host = Host::new(2);
-        host.push(1, 60);
-        host.push(2, 90);
-        host.push(3, 10);
-        host.push(4, 10);
-        assert_eq!(host.started(), [1, 3]);
-        assert_eq!(host.end(1), [2]);
-    }
-}
+mod tests;

@@ -25,6 +25,12 @@ pub const UNREADY_MS_MAX: u64 = 600_000;
 /// How many waiting attempts are looked at behind one that is too large for the memory that is free.
 pub const ADMISSION_SCAN_MAX: usize = 128;
 
+/// How many of those are of one tenant, so that the others are looked at, too.
+pub const ADMISSION_SCAN_OF_TENANT_MAX: usize = 32;
+
+/// How many attempts may start past the one that came first, before it goes before all others.
+pub const PASSED_MAX: u32 = 8;
+
 /// Batches of reports that are sent and not acknowledged at any time, those that wait for being sent again included.
 pub const BATCHES_IN_FLIGHT_MAX: usize = 4;
 
@@ -49,6 +55,10 @@ pub const OUTBOX_BYTES_MAX: u64 = 64 * MIB;
 /// Attempts over and done with whose ids are remembered, so that a delayed copy of their assignment is recognised. A copy that is
 /// later still runs once more for nothing: the leader knows that the attempt is over and drops what it hears.
 pub const RECENT_MAX: usize = 65_536;
+
+/// Cancels of attempts that have not come that are remembered: twice as many attempts as a leader has on one host at most. An attempt that comes after
+/// its cancel is not started.
+pub const CANCELLED_EARLY_MAX: usize = 8_192;
 
 /// The wait before a failed batch is sent again is drawn from the half to the whole of this, in milliseconds; doubles with each failure.
 pub const RESEND_MS: u64 = 50;

@@ -32,6 +32,8 @@ pub const KEY_CHARS_MAX: usize = 128;
 pub const REASON_CHARS_MAX: usize = 1024;
 /// The lowest and the highest priority.
 pub const PRIORITY_MAX: i64 = 100;
+/// The highest class of a tenant; the lowest is its negative.
+pub const CLASS_MAX: i64 = 100;
 /// The highest weight of a tenant.
 pub const WEIGHT_MAX: u64 = 1000;
 /// `delay_ms` and `expires_ms`: ten years.
@@ -152,6 +154,7 @@ pub fn limit_of(field: &str, caps: &Caps) -> Option<i64> {
         "backoff_ms" | "backoff_ms_max" => caps.backoff_ms,
         "delay_ms" | "expires_ms" => DELAY_MS_MAX,
         "priority" => PRIORITY_MAX.unsigned_abs(),
+        "class" => CLASS_MAX.unsigned_abs(),
         "weight" => WEIGHT_MAX,
         _ => return None,
     };
@@ -159,7 +162,7 @@ pub fn limit_of(field: &str, caps: &Caps) -> Option<i64> {
 }
 
 impl CreateTenant {
-    /// Checks name and weight.
+    /// Checks name, weight, class and quotas.
     ///
     /// # Errors
     ///
@@ -169,18 +172,20 @@ impl CreateTenant {
             return Err(FieldError::invalid("name", NAME_RULE));
         }
         within("weight", self.weight, 1, WEIGHT_MAX)?;
+        within_signed("class", self.class, CLASS_MAX)?;
         self.quotas.unwrap_or_default().check()
     }
 }
 
 impl ChangeTenant {
-    /// Checks weight and quotas.
+    /// Checks weight, class and quotas.
     ///
     /// # Errors
     ///
     /// The first field that is wrong.
     pub fn check(&self) -> Checked {
         within("weight", self.weight, 1, WEIGHT_MAX)?;
+        within_signed("class", self.class, CLASS_MAX)?;
         self.quotas.unwrap_or_default().check()
     }
 }
@@ -238,16 +243,17 @@ pub fn module_name(text: &str) -> Checked {
 ///
 /// When it is beyond -100 to 100.
 pub fn priority(priority: Option<i64>) -> Checked {
-    let Some(priority) = priority else { return Ok(()) };
-    if priority.unsigned_abs() <= PRIORITY_MAX.unsigned_abs() {
-        return Ok(());
-    }
-    let limit = PRIORITY_MAX * priority.signum();
+    within_signed("priority", priority, PRIORITY_MAX)
+}
+
+/// Whether a number that may be negative is at most `max` either way.
+fn within_signed(field: &str, value: Option<i64>, max: i64) -> Checked {
+    let Some(value) = value.filter(|value| value.unsigned_abs() > max.unsigned_abs()) else { return Ok(()) };
     Err(FieldError {
         kind: FieldErrorKind::OverLimit,
-        field: "priority".to_owned(),
-        detail: format!("{priority} is not within -{PRIORITY_MAX} to {PRIORITY_MAX}"),
-        limit: Some(limit),
+        field: field.to_owned(),
+        detail: format!("{value} is not within -{max} to {max}"),
+        limit: Some(max * value.signum()),
     })
 }
 

@@ -49,7 +49,7 @@ pub struct SubmitTask {
     /// What each attempt may use.
     #[serde(default, deserialize_with = "object::optional", skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsAsked>,
-    /// Higher first.
+    /// Higher first, among the tasks of its tenant.
     #[cfg_attr(feature = "openapi", schema(minimum = -100, maximum = 100))]
     #[serde(default, deserialize_with = "number::optional_signed", skip_serializing_if = "Option::is_none")]
     pub priority: Option<i64>,

@@ -56,7 +56,7 @@ pub struct TaskDoc {
     pub env: BTreeMap<String, String>,
     /// With all defaults filled in; `fuel` is `null` when unlimited.
     pub limits: Limits,
-    /// -100 to 100, higher first.
+    /// -100 to 100, higher first among the tasks of its tenant.
     pub priority: i8,
     /// Attempts in all.
     pub attempts_max: u32,
@@ -288,7 +288,7 @@ pub struct CancelTask {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PatchTask {
-    /// The new priority, higher first.
+    /// The new priority, higher first among the tasks of its tenant.
     #[cfg_attr(feature = "openapi", schema(minimum = -100, maximum = 100, required = true, nullable = false))]
     #[serde(default, deserialize_with = "number::optional_signed")]
     pub priority: Option<i64>,

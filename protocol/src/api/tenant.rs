@@ -13,8 +13,12 @@ pub struct TenantDoc {
     /// Its name.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub name: TenantName,
-    /// Its share against other tenants of the same priority.
+    /// Its share against other tenants of its class.
     pub weight: u32,
+    /// Tenants of a higher class are served strictly first.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(minimum = -100, maximum = 100))]
+    pub class: i8,
     /// What it may have; `null` is unlimited.
     pub quotas: Quotas,
     /// What it has.
@@ -45,10 +49,14 @@ pub struct CreateTenant {
     /// 1 to 63 of `a-z`, `0-9`, `-`, `_`, `.`, beginning with a letter or digit.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$"))]
     pub name: String,
-    /// Its share against other tenants of the same priority; 1 when absent.
+    /// Its share against other tenants of its class; 1 when absent.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000))]
     #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
     pub weight: Option<u64>,
+    /// Tenants of a higher class are served strictly first; 0 when absent.
+    #[cfg_attr(feature = "openapi", schema(minimum = -100, maximum = 100))]
+    #[serde(default, deserialize_with = "number::optional_signed", skip_serializing_if = "Option::is_none")]
+    pub class: Option<i64>,
     /// What it may have; what is absent or `null` is unlimited.
     #[serde(default, deserialize_with = "object::optional", skip_serializing_if = "Option::is_none")]
     pub quotas: Option<QuotasChange>,
@@ -59,10 +67,14 @@ pub struct CreateTenant {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ChangeTenant {
-    /// Its share against other tenants of the same priority.
+    /// Its share against other tenants of its class.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000))]
     #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
     pub weight: Option<u64>,
+    /// Tenants of a higher class are served strictly first.
+    #[cfg_attr(feature = "openapi", schema(minimum = -100, maximum = 100))]
+    #[serde(default, deserialize_with = "number::optional_signed", skip_serializing_if = "Option::is_none")]
+    pub class: Option<i64>,
     /// What it may have; what is absent stays, `null` is unlimited.
     #[serde(default, deserialize_with = "object::optional", skip_serializing_if = "Option::is_none")]
     pub quotas: Option<QuotasChange>,

@@ -148,6 +148,8 @@ pub struct TenantRow {
     pub name: TenantName,
     /// Its share.
     pub weight: u32,
+    /// Higher ones are served strictly first.
+    pub class: i8,
     /// What it may have.
     pub quotas: Quotas,
     /// Removed, but some of its tasks have not ended.

@@ -98,7 +98,14 @@ fn snapshots_survive_one_version_in_both_directions() {
     });
     check(&Places { of: PlacesOf::Shapes, count: 3, vacant: vec![2, 1] });
     check(&TenantModule { bytes: 2, ..TenantModule::default() });
-    check(&TenantRow { number: 3, weight: 2, aliases: named.clone(), tokens: named, ..TenantRow::default() });
+    check(&TenantRow {
+        number: 3,
+        weight: 2,
+        class: -4,
+        aliases: named.clone(),
+        tokens: named,
+        ..TenantRow::default()
+    });
     check(&PatienceRow { slot: 1, attempts_max: 2, expires_ms: Some(3), ..PatienceRow::default() });
     check(&ShapeRow { slot: 1, priority: -3, require: labels, queued: 2, ..ShapeRow::default() });
     check(&PlacementRow { slot: 1, host: HostId::from("h"), incarnation: Incarnation(2), running: 3 });

@@ -47,8 +47,8 @@ pub trait Policy: Debug + Send {
     /// What it is called. Another version of a policy has another name: what was benched stays so under its name.
     fn name(&self) -> &str;
 
-    /// One key for each shape, in the same order; the smallest is served first. Shapes with equal keys are served by the age of
-    /// their oldest task. Called again after every slice of what can be dispatched, with what has changed by it.
+    /// One key for each shape, in the same order; the smallest is served first. Of equal keys the tenant whose oldest task has waited
+    /// longest goes first, and of shapes of one tenant with equal keys the one of the highest priority. Called again after every slice of what can be dispatched, with what has changed by it.
     ///
     /// # Errors
     ///
@@ -85,7 +85,9 @@ pub struct ShapeView {
     pub tenant: TenantName,
     /// The tenant's weight, at least 1.
     pub weight: u32,
-    /// -100 to 100, higher is more urgent.
+    /// The tenant's class, -100 to 100: higher ones go strictly first.
+    pub class: i8,
+    /// -100 to 100, higher is more urgent among the tasks of its tenant.
     pub priority: i8,
     /// The module.
     pub module: Digest,
@@ -133,6 +135,8 @@ pub struct HostRoom {
     pub standing: Standing,
     /// Attempts that it can take now.
     pub free: u32,
+    /// Attempts that it can take beyond those, of tenants that run nothing or little: see [`kept`](wasmill_protocol::kept).
+    pub kept: u32,
     /// Attempts that it has.
     pub attempts: u32,
     /// Guests that can run at the same time; what is above waits on the host.
@@ -158,6 +162,19 @@ pub enum Standing {
     Lost,
 }
 
+impl HostRoom {
+    /// The same host as tenants see it that may take what is kept.
+    pub(crate) fn opened(&self) -> Self {
+        Self { free: self.free.saturating_add(self.kept), kept: 0, ..self.clone() }
+    }
+
+    /// What is left of a host that was opened and has `free` places now. Those that are kept are the last.
+    pub(crate) fn close(&mut self, opened: &Self) {
+        self.attempts = opened.attempts;
+        (self.free, self.kept) = (opened.free.saturating_sub(self.kept), opened.free.min(self.kept));
+    }
+}
+
 impl Standing {
     /// The stable name, as HTTP answers carry it.
     pub fn as_str(self) -> &'static str {
@@ -175,6 +192,15 @@ impl Standing {
 pub struct PolicyFault {
     /// In a few words; the rest of a long text is dropped.
     pub reason: String,
+}
+
+/// Which of some shapes is served first, by a key for each. A priority decides between those of one tenant that the policy does not tell apart, and never between
+/// two tenants.
+pub(crate) fn first(keys: &[Key], views: &[ShapeView]) -> usize {
+    let keyed = || keys.iter().zip(views).enumerate();
+    let Some((_, (best, of))) = keyed().min_by_key(|(_, (key, view))| (**key, view.oldest, view.id)) else { return 0 };
+    let alike = keyed().filter(|(_, (key, view))| *key == best && view.tenant == of.tenant);
+    alike.min_by_key(|(_, (_, view))| (-i16::from(view.priority), view.oldest, view.id)).map_or(0, |(at, _)| at)
 }
 
 /// What is right among `choices`, and how many tasks the wrong ones were about. Every answer goes through this.

@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn a_directory_comes_back_as_it_was() {
         let name: TenantName = "acme".parse().unwrap();
-        let tenant = Tenant { name: name.clone(), weight: 3, ..Tenant::default() };
+        let tenant = Tenant { name: name.clone(), weight: 3, class: -2, ..Tenant::default() };
         let mut bodies = vec![EventBody::TenantPut { tenant }];
         for tenant in [name, TenantName::default()] {
             let (id, hash) = (format!("of-{tenant}"), digest(bodies.len() as u64));

@@ -64,7 +64,8 @@ pub(super) async fn create(
     })?;
     let quotas = asked.quotas.unwrap_or_default().applied_to(Quotas::default());
     let weight = weight(asked.weight).unwrap_or(1);
-    app.handle.command(Command::CreateTenant { name: name.clone(), weight, quotas }).await?;
+    let class = class(asked.class).unwrap_or(0);
+    app.handle.command(Command::CreateTenant { name: name.clone(), weight, class, quotas }).await?;
     shown(&app, &name, StatusCode::CREATED)
 }
 
@@ -108,7 +109,8 @@ pub(super) async fn change(
         let (tenant, _) = contents.tenants.get(&name).ok_or_else(|| Fault::plain(Code::TenantUnknown))?;
         asked.quotas.map(|quotas| quotas.applied_to(tenant.quotas))
     };
-    app.handle.command(Command::ChangeTenant { name: name.clone(), weight: weight(asked.weight), quotas }).await?;
+    let (weight, class) = (weight(asked.weight), class(asked.class));
+    app.handle.command(Command::ChangeTenant { name: name.clone(), weight, class, quotas }).await?;
     shown(&app, &name, StatusCode::OK)
 }
 
@@ -135,6 +137,11 @@ fn weight(asked: Option<u64>) -> Option<u32> {
     asked.and_then(|weight| u32::try_from(weight).ok())
 }
 
+/// The class was checked to be at most [`CLASS_MAX`](wasmill_protocol::api::check::CLASS_MAX) either way.
+fn class(asked: Option<i64>) -> Option<i8> {
+    asked.and_then(|class| i8::try_from(class).ok())
+}
+
 fn shown(app: &App, name: &TenantName, status: StatusCode) -> Handled {
     let contents = app.handle.shared().directory.read();
     let (tenant, at) = contents.tenants.get(name).ok_or_else(|| Fault::plain(Code::TenantUnknown))?;
@@ -153,6 +160,7 @@ fn document(app: &App, contents: &Contents, tenant: &Tenant, created_at: Timesta
     TenantDoc {
         name: tenant.name.clone(),
         weight: tenant.weight,
+        class: tenant.class,
         quotas: tenant.quotas,
         usage,
         created_at: Time(created_at),

@@ -20,6 +20,18 @@ async fn tenants_are_created_changed_and_deleted() {
         server.admin.patch("/v1/tenants/acme", &json!({"weight": 5, "quotas": {"modules": null}})).await.json();
     assert_eq!((&changed["weight"], &changed["quotas"]), (&json!(5), &quotas(Some(9), None)));
 
+    // The class is the operator's, and stays what it is until it is named.
+    assert_eq!((&changed["class"], &made.json()["class"]), (&json!(0), &json!(0)));
+    let changed = server.admin.patch("/v1/tenants/acme", &json!({"class": -100})).await.json();
+    assert_eq!((&changed["class"], &changed["weight"]), (&json!(-100), &json!(5)));
+    let changed = server.admin.patch("/v1/tenants/acme", &json!({"weight": 6})).await.json();
+    assert_eq!((&changed["class"], &changed["weight"]), (&json!(-100), &json!(6)));
+    let vip = server.admin.post("/v1/tenants", &json!({"name": "vip", "class": 7})).await;
+    assert_eq!((vip.status, &vip.json()["class"]), (201, &json!(7)));
+    assert_eq!(server.admin.delete("/v1/tenants/vip").await.status, 204);
+    let own = server.tenant("acme", "tenant_admin").await;
+    assert_eq!(own.patch("/v1/tenants/acme", &json!({"class": 100})).await.status, 403, "no tenant raises itself");
+
     let names: Vec<_> = server.admin.get("/v1/tenants").await.json()["items"]
         .as_array()
         .unwrap()
@@ -41,6 +53,10 @@ async fn mistakes_about_tenants_and_tokens_name_their_field() {
         (json!({"name": "No Name"}), "422 field_invalid name"),
         (json!({"name": "a", "weight": 0}), "422 field_invalid weight"),
         (json!({"name": "a", "weight": 1001}), "422 limit_exceeded weight"),
+        (json!({"name": "a", "class": 101}), "422 limit_exceeded class"),
+        (json!({"name": "a", "class": -101}), "422 limit_exceeded class"),
+        (json!({"name": "a", "class": 0.5}), "422 field_invalid class"),
+        (json!({"name": "a", "class": "high"}), "422 field_invalid class"),
         (json!({"name": "a", "quotas": {"disk": 1}}), "422 field_unknown quotas.disk"),
         (json!({"name": "a", "quotas": {"modules": -1}}), "422 field_invalid quotas.modules"),
         (json!({"name": "a", "quotas": []}), "422 field_invalid quotas"),

@@ -35,7 +35,7 @@ impl HostCore {
     pub(super) fn handle_ended(&mut self, ended: Ended) {
         let id = ended.id;
         if let Some(place) = self.abandoned.remove(&id) {
-            self.admission.release(place);
+            self.admission.release(&place);
             self.load.note_ended(self.now, &ended.usage.spent());
             return;
         }
@@ -44,7 +44,7 @@ impl HostCore {
             Some(Held::Unready) => return self.handle_never_ready(ended),
             Some(Held::Waiting | Held::Ended) | None => return,
         };
-        self.admission.release(running.place);
+        self.admission.release(&running.place);
         let Ended { outcome, mut usage, output, captured, .. } = ended;
         self.prefetch.note_ended();
         self.load.note_ended(self.now, &usage.spent());

@@ -13,10 +13,10 @@ impl HostCore {
         let id = assignment.id;
         if let Some(place) = self.abandoned.remove(&id) {
             self.give_up.push(id);
-            return self.admission.release(place);
+            return self.admission.release(&place);
         }
         let Some(Held::Running(running)) = self.held.get(&id) else { return self.give_up.push(id) };
-        let &Running { place, taken: (taken_at, queue_us), compile_us, .. } = running;
+        let &Running { ref place, taken: (taken_at, queue_us), compile_us, .. } = running;
         self.admission.release(place);
         self.counters.unready += 1;
         if self.is_draining() || self.unready.is_full() {

@@ -1,16 +1,16 @@
 //! Random inputs against a leader that is told everything twice, late, or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use wasmill_host_core::bounds::{BATCHES_IN_FLIGHT_MAX, PREFETCH_MAX};
 use wasmill_host_core::{Batch, Input, Ready, StopReason};
-use wasmill_protocol::message::Report;
-use wasmill_protocol::{AttemptId, Incarnation, OutcomeKind};
+use wasmill_protocol::message::{Assignment, Report};
+use wasmill_protocol::{AttemptId, Incarnation, OutcomeKind, TaskSpec};
 
 use crate::world::{World, assignment, ended, id};
 
-const SLOTS: u32 = 3;
 const MEMORY_BYTES: u64 = 100;
 
 /// One thing that happens. Numbers choose among what there is at that moment.
@@ -76,11 +76,14 @@ fn op() -> impl Strategy<Value = Op> {
 /// A host, its sandbox, and what its leader has heard.
 struct Model {
     world: World,
+    slots: u32,
     leased: bool,
     memory_bytes: BTreeMap<AttemptId, u64>,
     /// Taken and neither refused nor abandoned.
     accepted: BTreeSet<AttemptId>,
     started: BTreeSet<AttemptId>,
+    /// Their cancel has come before they did.
+    cancelled_early: BTreeSet<AttemptId>,
     in_sandbox: BTreeMap<AttemptId, u32>,
     /// What the shell compiles for.
     unready: BTreeSet<AttemptId>,
@@ -93,13 +96,15 @@ struct Model {
 }
 
 impl Model {
-    fn new() -> Self {
+    fn new(slots: u32) -> Self {
         Self {
-            world: World::new(SLOTS),
+            world: World::new(slots),
+            slots,
             leased: true,
             memory_bytes: BTreeMap::new(),
             accepted: BTreeSet::new(),
             started: BTreeSet::new(),
+            cancelled_early: BTreeSet::new(),
             in_sandbox: BTreeMap::new(),
             unready: BTreeSet::new(),
             in_flight: Vec::new(),
@@ -114,10 +119,16 @@ impl Model {
             Op::Assign { number, memory_bytes } => {
                 // An attempt is the same one however often it is assigned.
                 let memory_bytes = *self.memory_bytes.entry(id(*number)).or_insert(*memory_bytes);
-                self.world.message(vec![assignment(*number, memory_bytes)], &[]);
+                self.world.message(vec![of_tenant(*number, memory_bytes)], &[]);
                 return self.settle(Some(id(*number)));
             }
-            Op::Cancel(number) => drop(self.world.message(vec![], &[*number])),
+            Op::Cancel(number) => {
+                let known = self.accepted.contains(&id(*number)) || self.abandoned.contains(&id(*number));
+                if self.leased && !known {
+                    self.cancelled_early.insert(id(*number));
+                }
+                self.world.message(vec![], &[*number]);
+            }
             Op::End { which, kind } => {
                 let Some(id) = nth(self.in_sandbox.keys(), *which) else { return };
                 self.in_sandbox.remove(&id);
@@ -227,6 +238,7 @@ impl Model {
         for assignment in start {
             assert!(self.accepted.contains(&assignment.id), "started without having been taken");
             assert!(self.started.insert(assignment.id), "started twice");
+            assert!(!self.cancelled_early.contains(&assignment.id), "started after its cancel");
             self.in_sandbox.insert(assignment.id, 0);
         }
         for id in give_up {
@@ -248,10 +260,10 @@ impl Model {
     fn check_bounds(&self) {
         let core = &self.world.core;
         let memory_used: u64 = self.in_sandbox.keys().map(|id| self.memory_bytes[id]).sum();
-        assert!(self.in_sandbox.len() <= SLOTS as usize, "above the slots");
+        assert!(self.in_sandbox.len() <= self.slots as usize, "above the slots");
         assert!(memory_used <= MEMORY_BYTES, "above the memory");
         assert_eq!((core.running(), core.memory_used()), (self.in_sandbox.len(), memory_used));
-        assert!(core.credit() <= SLOTS + PREFETCH_MAX);
+        assert!(core.credit() <= self.slots + PREFETCH_MAX);
         let numbers: BTreeSet<_> = self.in_flight.iter().map(|batch| batch.number).collect();
         assert!(numbers.len() <= BATCHES_IN_FLIGHT_MAX);
         for id in &self.accepted {
@@ -297,6 +309,15 @@ impl Model {
     }
 }
 
+/// Of one of three tenants, the last of which has a class of its own.
+fn of_tenant(number: u64, memory_bytes: u64) -> Assignment {
+    let of = number % 3;
+    let mut assignment = assignment(number, memory_bytes);
+    let spec = TaskSpec { tenant: format!("tenant-{of}").parse().unwrap(), ..TaskSpec::clone(&assignment.spec) };
+    (assignment.spec, assignment.class) = (Arc::new(spec), i8::from(of == 2));
+    assignment
+}
+
 fn nth<'a>(mut ids: impl ExactSizeIterator<Item = &'a AttemptId>, which: usize) -> Option<AttemptId> {
     let count = ids.len();
     (count > 0).then(|| ids.nth(which % count).copied()).flatten()
@@ -306,8 +327,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens(ops in prop::collection::vec(op(), 1..300)) {
-        let mut model = Model::new();
+    fn whatever_happens(slots in prop_oneof![Just(3), Just(1), Just(9)], ops in prop::collection::vec(op(), 1..300)) {
+        let mut model = Model::new(slots);
         model.settle(None);
         for op in &ops {
             model.apply(op);

@@ -1,14 +1,15 @@
 //! Shapes of which something could start now, and how many tasks of each are to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
-use wasmill_protocol::{TenantName, Timestamp};
+use wasmill_protocol::{TenantName, Timestamp, kept};
 
 use super::seats::Seat;
 use super::shares::Shares;
 use super::tally::Tally;
-use crate::policy::{HostRoom, ShapeView, fits};
+use crate::policy::{self, HostRoom, Misfit, ShapeView, fits};
 use crate::state::tenants::TenantNumber;
 use crate::state::{Labels, Slot, State};
 
@@ -28,8 +29,10 @@ pub(super) struct Candidates {
 /// What the core knows of a candidate and no policy needs.
 #[derive(Debug, Clone, Copy)]
 struct Facts {
-    /// Free places on hosts where it fits.
+    /// Free places on hosts where it fits, those included that are kept and that its tenant may take.
     reach: u32,
+    /// Its tenant may take some that are kept.
+    few: bool,
     /// Index of its tenant's room.
     room: usize,
     /// Tasks that are chosen already.
@@ -56,7 +59,7 @@ impl Candidates {
         hosts: &[HostRoom],
     ) -> Self {
         // Many shapes need the same of a host, and many belong to the same tenant.
-        let mut reaches: BTreeMap<(u64, Arc<Labels>, Option<TenantNumber>), u32> = BTreeMap::new();
+        let mut reaches: BTreeMap<(u64, Arc<Labels>, Option<TenantNumber>), (u32, u32)> = BTreeMap::new();
         let mut rooms: BTreeMap<TenantNumber, usize> = BTreeMap::new();
         let mut found = Self::default();
         for &shape in &state.shapes.with_queued {
@@ -68,16 +71,21 @@ impl Candidates {
             let view = view(state, shape);
             let sated = hosts.iter().any(|host| host.sated.contains(&view.tenant));
             let needs = (view.memory_bytes, Arc::clone(&view.require), sated.then_some(tenant));
-            let reach = *reaches.entry(needs).or_insert_with(|| {
-                let fitting = hosts.iter().filter(|host| fits(&view, host).is_ok());
-                fitting.map(|host| host.free).fold(0, u32::saturating_add)
+            let (free, kept) = *reaches.entry(needs).or_insert_with(|| {
+                let fitting = hosts.iter().filter(|host| matches!(fits(&view, host), Ok(()) | Err(Misfit::Full)));
+                fitting.fold((0, 0), |(free, kept): (u32, u32), host| {
+                    (free.saturating_add(host.free), kept.saturating_add(host.kept))
+                })
             });
+            // What is free is taken first.
+            let kept = kept::allowance(view.tenant_running + u64::from(free), kept);
+            let (reach, few) = (free.saturating_add(kept), kept > 0);
             let room = *rooms.entry(tenant).or_insert_with(|| {
                 found.rooms.push(tenant_room(state, tenant));
                 found.rooms.len() - 1
             });
             found.views.push(view);
-            found.facts.push(Facts { reach, room, taken: 0 });
+            found.facts.push(Facts { reach, few, room, taken: 0 });
             if found.limit(found.views.len() - 1) == 0 {
                 found.views.pop();
                 found.facts.pop();
@@ -90,14 +98,40 @@ impl Candidates {
         found
     }
 
-    /// The candidate whose oldest task has waited longest, if it became queued at `since` or before.
-    pub(super) fn overdue(&self, since: Timestamp) -> Option<usize> {
-        let open = (0..self.views.len()).filter(|&index| self.limit(index) > 0);
-        open.min_by_key(|&index| self.views[index].oldest).filter(|&index| self.views[index].oldest <= since)
+    /// Whether the tenant of a candidate may take places that are kept.
+    pub(super) fn is_of_few(&self, index: usize) -> bool {
+        self.facts[index].few
+    }
+
+    /// Chooses `turns` tasks that became queued at `since` or before, or fewer. Tenants take turns, beginning with the one after `last`,
+    /// whatever their tasks are and however long each has waited; a tenant's turn is for its task that waits longest.
+    pub(super) fn choose_overdue(&mut self, turns: u32, since: Timestamp, last: &mut Option<TenantNumber>) -> Counts {
+        let mut overdue: BTreeMap<TenantNumber, usize> = BTreeMap::new();
+        for (index, view) in self.views.iter().enumerate().filter(|(_, view)| view.oldest <= since) {
+            let first = overdue.entry(self.rooms[self.facts[index].room].tenant).or_insert(index);
+            if view.oldest < self.views[*first].oldest {
+                *first = index;
+            }
+        }
+        let mut counts: BTreeMap<usize, u32> = BTreeMap::new();
+        let mut left = turns;
+        while left > 0
+            && let Some((tenant, index)) = next_after(&overdue, *last)
+        {
+            *last = Some(tenant);
+            let count = self.take(index, 1);
+            if count == 0 {
+                overdue.remove(&tenant);
+                continue;
+            }
+            *counts.entry(index).or_default() += count;
+            left -= count;
+        }
+        counts.into_iter().collect()
     }
 
     /// Chooses up to `count` tasks of one candidate, and says how many it could be.
-    pub(super) fn take(&mut self, index: usize, count: u32) -> u32 {
+    fn take(&mut self, index: usize, count: u32) -> u32 {
         let count = count.min(self.limit(index));
         let memory_bytes = self.views[index].memory_bytes.saturating_mul(u64::from(count));
         let room = &mut self.rooms[self.facts[index].room];
@@ -114,7 +148,7 @@ impl Candidates {
         capacity: u32,
         shares: &Shares,
         now: Timestamp,
-        policy: &mut Seat,
+        seat: &mut Seat,
         tally: &mut Tally,
     ) -> Counts {
         let slices = u32::try_from(SHAPES_ORDERED_MAX / self.views.len().max(1)).unwrap_or(u32::MAX);
@@ -132,10 +166,8 @@ impl Candidates {
                 [] => break,
                 [only] => (0, self.limit(only).min(left)),
                 _ => {
-                    let keys = policy.order(&views, now, tally);
-                    let keyed = keys.iter().zip(&views).enumerate();
-                    let first = keyed.min_by_key(|(_, (key, view))| (**key, view.oldest, view.id));
-                    (first.map_or(0, |(at, _)| at), slice.min(left))
+                    let keys = seat.order(&views, now, tally);
+                    (policy::first(&keys, &views), slice.min(left))
                 }
             };
             let index = open[best];
@@ -146,7 +178,7 @@ impl Candidates {
             counts[index] += count;
             left -= count;
             let room = self.facts[index].room;
-            let charge = shares.charge(self.rooms[room].tenant, self.views[index].weight, count);
+            let charge = shares.charge(self.rooms[room].tenant, self.views[index].weight).times(count);
             views[best].queued -= count;
             for (view, &other) in views.iter_mut().zip(&open) {
                 if self.facts[other].room == room {
@@ -168,6 +200,16 @@ impl Candidates {
     }
 }
 
+/// The tenant that comes after another one in a circle.
+pub(super) fn next_after<T: Copy>(
+    tenants: &BTreeMap<TenantNumber, T>,
+    last: Option<TenantNumber>,
+) -> Option<(TenantNumber, T)> {
+    let after = last.map_or(Bound::Unbounded, Bound::Excluded);
+    let next = tenants.range((after, Bound::Unbounded)).next().or_else(|| tenants.first_key_value());
+    next.map(|(tenant, value)| (*tenant, *value))
+}
+
 /// What a policy sees of a shape that has a task in the queue, but for the tenant's virtual time.
 pub(super) fn view(state: &State, shape: Slot) -> ShapeView {
     let (key, queued) = (&state.shapes.shape(shape).key, state.shapes.shape(shape).queued);
@@ -176,6 +218,7 @@ pub(super) fn view(state: &State, shape: Slot) -> ShapeView {
         id: shape,
         tenant: tenant.name.clone(),
         weight: tenant.weight.max(1),
+        class: tenant.class,
         priority: key.priority,
         module: key.module,
         memory_bytes: key.memory_bytes,

@@ -9,7 +9,8 @@ use wasmill_protocol::tenant::{Quotas, Tenant, Token};
 use wasmill_protocol::{Digest, TaskId, TenantName};
 
 use super::Core;
-use crate::state::tenants::{TenantEntry, TenantNumber};
+use crate::state::tenants::TenantEntry;
+use crate::state::{Slot, State};
 
 /// Tokens of one tenant; there is no quota for them.
 const TOKENS_PER_TENANT_MAX: usize = 10_000;
@@ -22,8 +23,10 @@ impl Core {
     /// Every command but those about single tasks.
     pub(super) fn administer(&mut self, command: Command) -> Result<Done, Refusal> {
         match command {
-            Command::CreateTenant { name, weight, quotas } => self.create_tenant(Tenant { name, weight, quotas }),
-            Command::ChangeTenant { name, weight, quotas } => self.change_tenant(name, weight, quotas),
+            Command::CreateTenant { name, weight, class, quotas } => {
+                self.create_tenant(Tenant { name, weight, class, quotas })
+            }
+            Command::ChangeTenant { name, weight, class, quotas } => self.change_tenant(name, weight, class, quotas),
             Command::RemoveTenant { name } => self.remove_tenant(name),
             Command::AddToken { token } => self.add_token(token),
             Command::AddFirstToken { token } => self.add_first_token(token),
@@ -58,12 +61,15 @@ impl Core {
         &mut self,
         name: TenantName,
         weight: Option<u32>,
+        class: Option<i8>,
         quotas: Option<Quotas>,
     ) -> Result<Done, Refusal> {
         let entry = self.tenant(&name)?;
-        let (weight, quotas) = (weight.unwrap_or(entry.weight), quotas.unwrap_or(entry.quotas));
-        if (weight, quotas) != (entry.weight, entry.quotas) {
-            self.emit(EventBody::TenantPut { tenant: Tenant { name, weight, quotas } });
+        let before = (entry.weight, entry.class, entry.quotas);
+        let (weight, class) = (weight.unwrap_or(entry.weight), class.unwrap_or(entry.class));
+        let quotas = quotas.unwrap_or(entry.quotas);
+        if (weight, class, quotas) != before {
+            self.emit(EventBody::TenantPut { tenant: Tenant { name, weight, class, quotas } });
         }
         Ok(Done::Changed)
     }
@@ -78,19 +84,17 @@ impl Core {
         self.shares.remove(number);
         if self.state.tenants.find(number).is_some() {
             self.removed_tenants.insert(number);
-            self.cancel_running_of(number);
+            self.cancel_running_of_removed();
         }
         Ok(Done::Removed)
     }
 
-    fn cancel_running_of(&mut self, tenant: TenantNumber) {
-        let tasks = &self.state.tasks;
-        let running = self.state.placements.iter().flat_map(|placed| placed.tasks.slots(tasks));
-        let asked: Vec<_> = running
-            .filter(|&slot| {
-                !tasks[slot].cancel_requested && self.state.shapes.shape(tasks[slot].shape).key.tenant == tenant
-            })
-            .collect();
+    /// Asks what runs of removed tenants to stop. A new leader asks as well: the removal may be recorded, and the asking lost with the leader before.
+    pub(super) fn cancel_running_of_removed(&mut self) {
+        let State { tasks, tenants, shapes, placements, .. } = &self.state;
+        let of_removed = |slot: &Slot| tenants.entry(shapes.shape(tasks[*slot].shape).key.tenant).removed;
+        let running = placements.iter().flat_map(|placed| placed.tasks.slots(tasks));
+        let asked: Vec<_> = running.filter(|slot| !tasks[*slot].cancel_requested && of_removed(slot)).collect();
         for slot in asked {
             let task = self.state.tasks[slot].id;
             self.emit(EventBody::CancelRequested { task, reason: Some("the tenant was removed".into()) });

@@ -2,20 +2,24 @@
 //!
 //! A round goes over shapes, never over tasks: the policy orders them, what fits is handed out in slices so that the order can
 //! change in between, the policy places it, and the answer is checked.
-//! No wait is endless: a task that has waited for [`CoreConfig::longest_wait_ms`] is overdue, and of every [`GUARD_EVERY`] attempts that
-//! the policy starts one more is started for the task that is overdue longest, whatever its priority.
+//! No wait is endless: a task that has waited for [`CoreConfig::longest_wait_ms`] is overdue, and for every [`GUARD_EVERY`] attempts that
+//! the policy starts one more is started for a task that is overdue, whatever its priority and the class of its tenant. Tenants take turns at
+//! that, so that one whose own flood is overdue does not keep the others from it.
+//! No tenant takes all places: the last ones of each host are kept for tenants that run nothing or little ([`kept`](wasmill_protocol::kept)).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wasmill_protocol::event::{EventBody, PolicyHook};
 use wasmill_protocol::{AttemptId, HostId, Nonce, TenantName, Timestamp};
 
 use super::Core;
-use super::candidates::Candidates;
+use super::candidates::{Candidates, next_after};
 use super::hosts::Flight;
 use super::seats::Seat;
+use super::shares::Charge;
 use crate::config::CoreConfig;
 use crate::policy::{self, Choice, HostRoom, LeastLoaded, Policy, Wanted, checked, fits};
+use crate::state::tenants::TenantNumber;
 use crate::state::{Slot, State};
 
 /// Rounds of one dispatch: a later one uses what an earlier one could not place where it wanted.
@@ -32,6 +36,8 @@ pub(super) struct Dispatcher {
     awake: bool,
     /// Attempts that the policy has started since the guard had its turn.
     since_guard: u32,
+    /// The tenant that had the guard's last turn.
+    guarded_last: Option<TenantNumber>,
     /// Shapes that the policy left in the queue although they fit somewhere.
     declined: BTreeSet<Slot>,
 }
@@ -47,6 +53,7 @@ impl Dispatcher {
             place: seat(PolicyHook::Place, &config.place),
             awake: false,
             since_guard: 0,
+            guarded_last: None,
             declined: BTreeSet::new(),
         }
     }
@@ -116,55 +123,85 @@ impl Core {
     /// One round. Returns how many attempts were started, at most `budget`.
     fn round(&mut self, budget: u32) -> u32 {
         let mut hosts: Vec<HostRoom> = self.hosts.values().map(|host| host.room(self.now, &self.config)).collect();
-        let free: u32 = hosts.iter().map(|host| host.free).fold(0, u32::saturating_add);
-        let capacity = free.min(budget);
+        let sum = |of: fn(&HostRoom) -> u32| hosts.iter().map(of).fold(0, u32::saturating_add);
+        let (free, kept) = (sum(|host| host.free), sum(|host| host.kept));
+        let capacity = free.saturating_add(kept).min(budget);
         if capacity == 0 {
             return 0;
         }
         let mut candidates = Candidates::of(&self.state, &self.stored_out, &mut self.shares, &hosts);
-        let guarded = self.place_overdue(&mut candidates, &mut hosts, capacity);
+        let guarded = self.place_overdue(&mut candidates, &mut hosts, free.min(budget));
         let counts = {
             let Self { dispatcher, shares, tally, now, .. } = self;
             candidates.choose(capacity - guarded, shares, *now, &mut dispatcher.order, tally)
         };
-        let wanted: Vec<Wanted<'_>> =
-            counts.iter().map(|&(index, count)| Wanted { shape: &candidates.views[index], count }).collect();
-        if wanted.is_empty() {
-            return guarded;
-        }
-        let choices = self.dispatcher.place.place(&wanted, &hosts, &mut self.tally);
-        let placed = self.start(&choices, &wanted, &mut hosts);
-        self.note_declined(&choices, &wanted, &hosts);
+        let of_few = |index: usize| kept > 0 && candidates.is_of_few(index);
+        let wanted = |few: bool| -> Vec<Wanted<'_>> {
+            let chosen = counts.iter().filter(|(index, _)| of_few(*index) == few);
+            chosen.map(|&(index, count)| Wanted { shape: &candidates.views[index], count }).collect()
+        };
+        let (few, rest) = (wanted(true), wanted(false));
+        let placed = self.place_few(&few, &mut hosts) + self.place(&rest, &mut hosts);
         self.dispatcher.since_guard += placed;
-        if placed + guarded > 0 { placed + guarded } else { self.place_one_overdue(&wanted, &mut hosts) }
+        if placed + guarded > 0 {
+            return placed + guarded;
+        }
+        self.place_one_overdue(&[few, rest].concat(), &mut hosts)
+    }
+
+    /// Asks the policy for places, and starts what is right. Returns how many attempts were started.
+    fn place(&mut self, wanted: &[Wanted<'_>], hosts: &mut [HostRoom]) -> u32 {
+        if wanted.is_empty() {
+            return 0;
+        }
+        let choices = self.dispatcher.place.place(wanted, hosts, &mut self.tally);
+        let placed = self.start(&choices, wanted, hosts);
+        self.note_declined(&choices, wanted, hosts);
+        placed
+    }
+
+    /// The same for tenants that may take what is kept.
+    fn place_few(&mut self, wanted: &[Wanted<'_>], hosts: &mut [HostRoom]) -> u32 {
+        if wanted.is_empty() {
+            return 0;
+        }
+        let mut opened: Vec<HostRoom> = hosts.iter().map(HostRoom::opened).collect();
+        let placed = self.place(wanted, &mut opened);
+        hosts.iter_mut().zip(&opened).for_each(|(host, opened)| host.close(opened));
+        placed
     }
 
     /// The turn of tasks that are overdue, in proportion to what the policy has started. Returns how many attempts were started.
     fn place_overdue(&mut self, candidates: &mut Candidates, hosts: &mut [HostRoom], capacity: u32) -> u32 {
         let since = self.overdue_since();
-        let mut turns = (self.dispatcher.since_guard / GUARD_EVERY).min(capacity);
-        let mut placed = 0;
-        while turns > 0
-            && let Some(index) = candidates.overdue(since)
-        {
-            let count = candidates.take(index, turns);
-            turns -= count;
-            placed += self.place_by_default(&[Wanted { shape: &candidates.views[index], count }], hosts);
+        let turns = (self.dispatcher.since_guard / GUARD_EVERY).min(capacity);
+        if turns == 0 {
+            return 0;
         }
+        let counts = candidates.choose_overdue(turns, since, &mut self.dispatcher.guarded_last);
+        let wanted: Vec<Wanted<'_>> =
+            counts.iter().map(|&(index, count)| Wanted { shape: &candidates.views[index], count }).collect();
+        let placed = self.place_by_default(&wanted, hosts);
         // What is not used is not saved up: one turn is kept for the next task that becomes overdue.
         let left = self.dispatcher.since_guard - placed * GUARD_EVERY;
-        self.dispatcher.since_guard = if turns > 0 { left.min(GUARD_EVERY) } else { left };
+        let all_used = counts.iter().map(|(_, count)| count).sum::<u32>() == turns;
+        self.dispatcher.since_guard = if all_used { left } else { left.min(GUARD_EVERY) };
         placed
     }
 
-    /// When the policy places nothing of what it was asked to, the task that is overdue longest is started all the same.
+    /// When the policy places nothing of what it was asked to, a task that is overdue is started all the same. Tenants take turns here too.
     fn place_one_overdue(&mut self, wanted: &[Wanted<'_>], hosts: &mut [HostRoom]) -> u32 {
         let since = self.overdue_since();
-        let overdue = wanted.iter().filter(|wish| wish.shape.oldest <= since);
-        match overdue.min_by_key(|wish| wish.shape.oldest) {
-            Some(wish) => self.place_by_default(&[Wanted { count: 1, ..*wish }], hosts),
-            None => 0,
+        let mut overdue: BTreeMap<TenantNumber, Wanted<'_>> = BTreeMap::new();
+        for wish in wanted.iter().filter(|wish| wish.shape.oldest <= since) {
+            let first = overdue.entry(self.state.shapes.shape(wish.shape.id).key.tenant).or_insert(*wish);
+            if wish.shape.oldest < first.shape.oldest {
+                *first = *wish;
+            }
         }
+        let Some((tenant, wish)) = next_after(&overdue, self.dispatcher.guarded_last) else { return 0 };
+        self.dispatcher.guarded_last = Some(tenant);
+        self.place_by_default(&[Wanted { count: 1, ..wish }], hosts)
     }
 
     /// What became queued at this time or before is overdue.
@@ -199,10 +236,11 @@ impl Core {
             let (shape, host) = (wanted[choice.wanted].shape, &mut hosts[choice.host]);
             assert!(choice.count <= host.free, "no host gets more than it takes");
             let tenant = self.state.shapes.shape(shape.id).key.tenant;
+            let charge = self.shares.charge(tenant, shape.weight);
             for _ in 0..choice.count {
-                self.start_first_of(shape.id, &host.id);
+                self.start_first_of(shape.id, &host.id, charge);
             }
-            self.shares.placed(tenant, shape.weight, choice.count);
+            self.shares.placed(tenant, charge, choice.count);
             (host.free, host.attempts) = (host.free - choice.count, host.attempts + choice.count);
             placed += choice.count;
         }
@@ -211,13 +249,13 @@ impl Core {
     }
 
     /// Starts the task in front of a shape's queue.
-    fn start_first_of(&mut self, shape: Slot, host_id: &HostId) {
+    fn start_first_of(&mut self, shape: Slot, host_id: &HostId, charge: Charge) {
         let task = &self.state.tasks[self.state.shapes.shape(shape).queued.head];
         let id = AttemptId { task: task.id, attempt: task.attempt.next(), nonce: Nonce(self.random.draw()) };
         let queue_us = self.now.us_since(task.queued_at);
         let host = self.hosts.get_mut(host_id).expect("a choice names a host that is known");
         let incarnation = host.incarnation();
-        host.flights.insert(id, Flight::new(self.now));
+        host.flights.insert(id, Flight::new(self.now, charge));
         self.outbox.assign(host_id, incarnation, id, queue_us);
         self.emit(EventBody::AttemptStarted { id, host: host_id.clone(), incarnation });
     }

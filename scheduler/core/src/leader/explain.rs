@@ -86,12 +86,15 @@ enum Ahead {
 
 fn ahead(core: &Core, task: &Task) -> Ahead {
     let state = core.state();
-    let priority = state.shapes.shape(task.shape).key.priority;
-    let other = |shape: &&Slot| {
+    let own = &state.shapes.shape(task.shape).key;
+    let class = state.tenants.entry(own.tenant).class;
+    let before = |shape: &&Slot| {
         let key = &state.shapes.shape(**shape).key;
-        key.priority > priority && !state.tenants.entry(key.tenant).removed
+        let tenant = state.tenants.entry(key.tenant);
+        let higher_class = tenant.class > class && !tenant.removed;
+        higher_class || key.tenant == own.tenant && key.priority > own.priority
     };
-    let higher = state.shapes.with_queued.iter().filter(other);
+    let higher = state.shapes.with_queued.iter().filter(before);
     let mut count: u64 = higher.map(|&shape| u64::from(state.shapes.shape(shape).queued.count)).sum();
     let mut prev = task.prev;
     for _ in 0..AHEAD_COUNTED_MAX {

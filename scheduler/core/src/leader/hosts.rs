@@ -6,9 +6,10 @@ use std::sync::Arc;
 use wasmill_protocol::command::{Counted, Done, Refusal};
 use wasmill_protocol::event::EventBody;
 use wasmill_protocol::message::{Heartbeat, HostInfo};
-use wasmill_protocol::{AttemptId, HostId, Incarnation, TenantName, Timestamp};
+use wasmill_protocol::{AttemptId, HostId, Incarnation, TenantName, Timestamp, kept};
 
 use super::Core;
+use super::shares::Charge;
 use crate::config::CoreConfig;
 use crate::io::HostView;
 use crate::policy::{HostRoom, Standing};
@@ -51,11 +52,13 @@ pub(super) struct Flight {
     pub(super) missing: u32,
     /// When the host was last told to stop it.
     pub(super) cancel_sent_at: Option<Timestamp>,
+    /// What its tenant was charged for it by this leader.
+    pub(super) charge: Charge,
 }
 
 impl Flight {
-    pub(super) fn new(now: Timestamp) -> Self {
-        Self { sent_at: now, heard_at: now, confirmed: false, missing: 0, cancel_sent_at: None }
+    pub(super) fn new(now: Timestamp, charge: Charge) -> Self {
+        Self { sent_at: now, heard_at: now, confirmed: false, missing: 0, cancel_sent_at: None, charge }
     }
 }
 
@@ -85,9 +88,9 @@ impl Host {
         self.flights.get(&id).is_some_and(|flight| flight.confirmed)
     }
 
-    /// The attempt has ended.
-    pub(super) fn ended(&mut self, id: AttemptId) {
-        self.flights.remove(&id);
+    /// The attempt has ended. Returns what its tenant was charged for it.
+    pub(super) fn ended(&mut self, id: AttemptId) -> Charge {
+        self.flights.remove(&id).map_or_else(Charge::default, |flight| flight.charge)
     }
 
     fn standing(&self, now: Timestamp, config: &CoreConfig) -> Standing {
@@ -105,15 +108,19 @@ impl Host {
         let standing = self.standing(now, config);
         let attempts = self.flights.len();
         let beat = self.heartbeat.as_ref();
-        let credit = beat.map_or(0, |beat| beat.credit.min(config.host_credit_max)) as usize;
+        let credit = beat.map_or(0, |beat| beat.credit.min(config.host_credit_max));
+        let slots = beat.map_or(0, |beat| beat.slots);
         let open = standing == Standing::Ready && !self.credit_stale && now >= self.distrusted_until;
-        let count = |attempts: usize| u32::try_from(attempts).unwrap_or(u32::MAX);
+        let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
+        let left = if open { credit.saturating_sub(attempts) } else { 0 };
+        let kept = kept::credit(slots, credit).min(left);
         HostRoom {
             id: self.info.id.clone(),
             standing,
-            free: if open { count(credit.saturating_sub(attempts)) } else { 0 },
-            attempts: count(attempts),
-            slots: beat.map_or(0, |beat| beat.slots),
+            free: left - kept,
+            kept,
+            attempts,
+            slots,
             memory_bytes: beat.map_or(self.info.memory_bytes, |beat| beat.memory_bytes),
             sated: Arc::clone(&self.sated),
             labels: Arc::clone(&self.labels),
@@ -178,7 +185,7 @@ impl Core {
         let slots: Vec<_> = placed.slots(&self.state.tasks).collect();
         let host = self.hosts.get_mut(id).expect("it has just joined");
         for &slot in &slots {
-            host.flights.insert(self.state.tasks[slot].attempt_id(), Flight::new(self.now));
+            host.flights.insert(self.state.tasks[slot].attempt_id(), Flight::new(self.now, Charge::default()));
         }
         for slot in slots {
             if self.state.tasks[slot].cancel_requested {

@@ -3,11 +3,16 @@
 //! A task that kills its hosts must be given up, and a task that was merely near must not. So a loss counts against a task only when
 //! this leader has heard that life of the host (a restart of the whole process, leader included, counts against nobody),
 //! and only for as many attempts as the host has slots, those placed first: the host starts attempts in that
-//! order, so the others were waiting on it. What does not count ends as `returned`, what counts as `host_lost`.
+//! order, so the others were waiting on it. The first attempts of each tenant count as well, which the host lets pass, as many as one tenant can have
+//! in what is kept. What does not count ends as `returned`, what counts as `host_lost`.
 
-use wasmill_protocol::{HostId, Incarnation, OutcomeKind};
+use std::collections::BTreeMap;
+
+use wasmill_protocol::{HostId, Incarnation, OutcomeKind, kept};
 
 use super::Core;
+use crate::state::Slot;
+use crate::state::tenants::TenantNumber;
 
 /// A host that has left is shown as lost for this many milliseconds: an hour.
 const LEFT_SHOWN_MS: u64 = 3_600_000;
@@ -40,20 +45,27 @@ impl Core {
     /// One life of a host is over, and everything that ran there with it.
     fn lose(&mut self, id: &HostId, incarnation: Incarnation) {
         self.awaited.remove(&(id.clone(), incarnation));
-        let mut suspects = 0;
+        let mut slots = 0;
         if let Some(host) = self.hosts.get_mut(id)
             && host.incarnation() == incarnation
             && host.joined
         {
             host.joined = false;
-            suspects = host.heartbeat.as_ref().map_or(0, |heartbeat| heartbeat.slots as usize);
+            slots = host.heartbeat.as_ref().map_or(0, |heartbeat| heartbeat.slots);
             self.tally.hosts_lost += 1;
         }
         let placed = self.state.placements.of(id, incarnation);
-        let slots: Vec<_> = placed.slots(&self.state.tasks).enumerate().collect();
+        let mut of_tenant: BTreeMap<TenantNumber, u32> = BTreeMap::new();
+        let mut may_have_run = |(index, slot): (u32, Slot)| {
+            let before = of_tenant.entry(self.state.shapes.shape(self.state.tasks[slot].shape).key.tenant).or_default();
+            let passes = *before < kept::allowance(0, kept::slots(slots).max(1)).min(slots);
+            *before += 1;
+            (slot, index < slots || passes)
+        };
+        let attempts: Vec<_> = (0..).zip(placed.slots(&self.state.tasks)).map(&mut may_have_run).collect();
         // Each goes to the front of its queue: the last one first, so that they keep their order.
-        for (index, slot) in slots.into_iter().rev() {
-            let kind = if index < suspects { OutcomeKind::HostLost } else { OutcomeKind::Returned };
+        for (slot, may_have_run) in attempts.into_iter().rev() {
+            let kind = if may_have_run { OutcomeKind::HostLost } else { OutcomeKind::Returned };
             self.end_without_result(slot, kind, format!("host {id} was lost"));
         }
     }

@@ -119,9 +119,7 @@ impl Core {
             tenant_removed,
         };
         let host = &self.state.placements.placement(task.placement).host;
-        if let Some(host) = self.hosts.get_mut(host) {
-            host.ended(id);
-        }
+        let charge = self.hosts.get_mut(host).map(|host| host.ended(id)).unwrap_or_default();
         let bounds =
             Bounds { hosts_lost_max: self.config.hosts_lost_max, host_faults_max: self.config.host_faults_max };
         let Ending { outcome, usage, mut output, mut captured } = ending;
@@ -129,7 +127,7 @@ impl Core {
         if tenant_removed {
             (output, captured) = (Payload::Empty, Payload::Empty);
         } else {
-            self.shares.ended(tenant, weight, usage.spent().run_us.min(RUN_US_MAX));
+            self.shares.ended(tenant, weight, usage.spent().run_us.min(RUN_US_MAX), charge);
         }
         self.tally.attempt_ended(outcome.kind, next);
         self.emit(EventBody::AttemptEnded { id, outcome, usage, output, captured, next });

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use expect_test::{Expect, expect};
 use wasmill_protocol::{Digest, TenantName, Timestamp};
 
-use super::{HostRoom, ShapeView, Standing, Wanted, by_name, checked, fits};
+use super::{HostRoom, ShapeView, Standing, Wanted, by_name, checked, first, fits};
 
 fn shape(id: u32) -> ShapeView {
     ShapeView {
         id,
         tenant: TenantName::default(),
         weight: 1,
+        class: 0,
         priority: 0,
         module: Digest::default(),
         memory_bytes: 100,
@@ -29,6 +30,7 @@ fn host(id: &str, free: u32, attempts: u32) -> HostRoom {
         id: id.into(),
         standing: Standing::Ready,
         free,
+        kept: 0,
         attempts,
         slots: 4,
         memory_bytes: 1_000,
@@ -39,10 +41,12 @@ fn host(id: &str, free: u32, attempts: u32) -> HostRoom {
 }
 
 fn check_order(name: &str, shapes: &[ShapeView], expected: Expect) {
-    let keys = by_name(name).unwrap().order(shapes, Timestamp(0)).unwrap();
-    let mut order: Vec<_> = keys.into_iter().zip(shapes).collect();
-    order.sort_by_key(|(key, shape)| (*key, shape.oldest, shape.id));
-    expected.assert_eq(&order.iter().map(|(_, shape)| shape.id.to_string()).collect::<Vec<_>>().join(" "));
+    let (mut shapes, mut order) = (shapes.to_vec(), Vec::new());
+    while !shapes.is_empty() {
+        let keys = by_name(name).unwrap().order(&shapes, Timestamp(0)).unwrap();
+        order.push(shapes.remove(first(&keys, &shapes)).id.to_string());
+    }
+    expected.assert_eq(&order.join(" "));
 }
 
 fn check_place(name: &str, wanted: &[(ShapeView, u32)], hosts: &[HostRoom], expected: Expect) {
@@ -60,15 +64,24 @@ fn check_place(name: &str, wanted: &[(ShapeView, u32)], hosts: &[HostRoom], expe
 
 #[test]
 fn orders() {
+    let of = |tenant: &str, tenant_time, id, oldest| ShapeView {
+        tenant: tenant.parse().unwrap(),
+        tenant_time,
+        oldest: Timestamp(oldest),
+        ..shape(id)
+    };
     let shapes = [
-        ShapeView { tenant_time: 50, oldest: Timestamp(1), ..shape(1) },
-        ShapeView { tenant_time: 20, oldest: Timestamp(9), ..shape(2) },
-        ShapeView { tenant_time: 20, oldest: Timestamp(5), ..shape(3) },
-        ShapeView { tenant_time: 99, oldest: Timestamp(8), priority: 1, ..shape(4) },
-        ShapeView { tenant_time: 0, oldest: Timestamp(0), priority: -1, ..shape(5) },
+        of("a", 50, 1, 1),
+        of("b", 20, 2, 9),
+        of("c", 20, 3, 5),
+        // The priorities of a tenant move nobody else.
+        ShapeView { priority: 100, ..of("a", 50, 4, 8) },
+        ShapeView { priority: -1, ..of("b", 20, 5, 0) },
+        ShapeView { class: 1, ..of("d", 99, 6, 10) },
+        ShapeView { class: -1, priority: 100, ..of("e", 0, 7, 0) },
     ];
-    check_order("fair", &shapes, expect!["4 3 2 1 5"]);
-    check_order("fifo", &shapes, expect!["4 1 3 2 5"]);
+    check_order("fair", &shapes, expect!["6 2 5 3 4 1 7"]);
+    check_order("fifo", &shapes, expect!["6 3 4 1 2 5 7"]);
 }
 
 #[test]

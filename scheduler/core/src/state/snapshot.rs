@@ -58,6 +58,7 @@ struct FrozenTenant {
     number: TenantNumber,
     name: TenantName,
     weight: u32,
+    class: i8,
     quotas: Quotas,
     removed: bool,
     belongings: Arc<Belongings>,
@@ -111,6 +112,7 @@ fn freeze_tenant(number: TenantNumber, entry: &TenantEntry) -> FrozenTenant {
         number,
         name: entry.name.clone(),
         weight: entry.weight,
+        class: entry.class,
         quotas: entry.quotas,
         removed: entry.removed,
         belongings: Arc::clone(&entry.belongings),
@@ -180,12 +182,13 @@ fn rows<T, R>(
 }
 
 fn tenant_row(tenant: FrozenTenant) -> TenantRow {
-    let FrozenTenant { number, name, weight, quotas, removed, belongings } = tenant;
+    let FrozenTenant { number, name, weight, class, quotas, removed, belongings } = tenant;
     let modules = belongings.modules.iter();
     TenantRow {
         number,
         name,
         weight,
+        class,
         quotas,
         removed,
         modules: modules

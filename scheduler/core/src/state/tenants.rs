@@ -17,6 +17,8 @@ pub(crate) type TenantNumber = u32;
 pub(crate) struct TenantEntry {
     pub(crate) name: TenantName,
     pub(crate) weight: u32,
+    /// Tenants of a higher one are served strictly first.
+    pub(crate) class: i8,
     pub(crate) quotas: Quotas,
     /// Removed, but some of its tasks have not ended yet.
     pub(crate) removed: bool,
@@ -142,7 +144,7 @@ impl Tenants {
     pub(crate) fn put(&mut self, tenant: &Tenant) {
         if self.by_name.contains_key(&tenant.name) {
             let entry = self.named_mut(&tenant.name);
-            (entry.weight, entry.quotas) = (tenant.weight, tenant.quotas);
+            (entry.weight, entry.class, entry.quotas) = (tenant.weight, tenant.class, tenant.quotas);
             return;
         }
         let number = self.next;
@@ -151,6 +153,7 @@ impl Tenants {
         let entry = TenantEntry {
             name: tenant.name.clone(),
             weight: tenant.weight,
+            class: tenant.class,
             quotas: tenant.quotas,
             removed: false,
             tasks_queued: 0,

@@ -123,5 +123,5 @@ impl State {
 }
 
 fn tenant(entry: &TenantEntry) -> Tenant {
-    Tenant { name: entry.name.clone(), weight: entry.weight, quotas: entry.quotas }
+    Tenant { name: entry.name.clone(), weight: entry.weight, class: entry.class, quotas: entry.quotas }
 }

@@ -32,7 +32,7 @@ fn shares(slots: u32, tenants: &[(u32, u64)]) -> Vec<u64> {
         let tenant: TenantName = format!("t{number}").parse().unwrap();
         let first = number * 1_000_000;
         floods.push(Flood { tenant: tenant.clone(), run_ms, had_ms: 0, tasks: first..first });
-        let create = Command::CreateTenant { name: tenant.clone(), weight, quotas: Quotas::default() };
+        let create = Command::CreateTenant { name: tenant.clone(), weight, class: 0, quotas: Quotas::default() };
         world.step(Input::Command { reply_to: ReplyTo(0), command: create });
         let module = Arc::new(ModuleInfo { digest: digest("m"), ..ModuleInfo::default() });
         let command = Command::AddModule { tenant, module, alias: None };

@@ -348,11 +348,13 @@ impl Scenario {
             }
             "tenant" => {
                 let weight = line.number("weight").map_or(1, |weight| u32::try_from(weight).unwrap());
-                Command::CreateTenant { name: named().parse().unwrap(), weight, quotas: quotas(line) }
+                let class = class(line).unwrap_or(0);
+                Command::CreateTenant { name: named().parse().unwrap(), weight, class, quotas: quotas(line) }
             }
             "change-tenant" => {
                 let weight = line.number("weight").map(|weight| u32::try_from(weight).unwrap());
-                Command::ChangeTenant { name: named().parse().unwrap(), weight, quotas: Some(quotas(line)) }
+                let (name, class) = (named().parse().unwrap(), class(line));
+                Command::ChangeTenant { name, weight, class, quotas: Some(quotas(line)) }
             }
             "remove-tenant" => Command::RemoveTenant { name: named().parse().unwrap() },
             "module" => {
@@ -406,6 +408,10 @@ impl Scenario {
         });
         Command::Submit { task: self.names.task(line.word(1)), module, spec: Arc::new(spec), key }
     }
+}
+
+fn class(line: &Line<'_>) -> Option<i8> {
+    line.text_of("class").map(|class| class.parse().unwrap())
 }
 
 fn quotas(line: &Line<'_>) -> Quotas {

@@ -17,7 +17,10 @@ pub(crate) fn event(names: &Names, body: &EventBody) -> String {
     let task = |id: &_| names.task_name(*id).to_owned();
     match body {
         EventBody::TermStarted { term, node } => format!("term {term} of {node} started"),
-        EventBody::TenantPut { tenant } => format!("tenant {} has weight {}", tenant.name, tenant.weight),
+        EventBody::TenantPut { tenant } => {
+            let class = if tenant.class == 0 { String::new() } else { format!(", class {}", tenant.class) };
+            format!("tenant {} has weight {}{class}", tenant.name, tenant.weight)
+        }
         EventBody::TenantRemoved { tenant } => format!("tenant {tenant} removed"),
         EventBody::TokenAdded { token } => format!("token {} of {} added", token.id, token.tenant),
         EventBody::TokenRemoved { tenant, id } => format!("token {id} of {tenant} removed"),

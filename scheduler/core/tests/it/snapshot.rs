@@ -23,7 +23,7 @@ fn parts() -> Vec<Part> {
     world.step(Input::Lead { term: Term(1), node: "n1".into() });
     let tenant: wasmill_protocol::TenantName = "acme".parse().unwrap();
     let quotas = Quotas { tasks_queued: Some(100), ..Quotas::default() };
-    command(&mut world, Command::CreateTenant { name: tenant.clone(), weight: 2, quotas });
+    command(&mut world, Command::CreateTenant { name: tenant.clone(), weight: 2, class: -7, quotas });
     let module = Arc::new(ModuleInfo { digest: digest("m"), bytes: 7, ..ModuleInfo::default() });
     command(&mut world, Command::AddModule { tenant: tenant.clone(), module, alias: Some("app".into()) });
     let token = Token { id: "t".into(), tenant: tenant.clone(), hash: digest("t"), ..Token::default() };

@@ -93,7 +93,12 @@ impl Story {
 
     fn create_tenant(&mut self, number: u8) {
         let (name, weight) = (tenant(number), u32::from(number) + 1);
-        self.command(Command::CreateTenant { name: name.clone(), weight, quotas: Quotas::default() });
+        self.command(Command::CreateTenant {
+            name: name.clone(),
+            weight,
+            class: i8::from(number == 2),
+            quotas: Quotas::default(),
+        });
         let module = ModuleInfo { digest: digest("m"), ..ModuleInfo::default() };
         self.command(Command::AddModule { tenant: name, module: Arc::new(module), alias: None });
     }
@@ -242,7 +247,12 @@ impl Story {
                 self.take_ready();
                 let quotas = Quotas { tasks_running, ..Quotas::default() };
                 self.quotas.insert(tenant(of), running + 2);
-                self.command(Command::ChangeTenant { name: tenant(of), weight: None, quotas: Some(quotas) });
+                self.command(Command::ChangeTenant {
+                    name: tenant(of),
+                    weight: None,
+                    class: None,
+                    quotas: Some(quotas),
+                });
             }
             other => unreachable!("{other:?}"),
         }

@@ -108,7 +108,7 @@ pub(in crate::http) struct RunParams {
     /// The largest output in bytes.
     #[param(minimum = 0)]
     output_bytes: Option<u64>,
-    /// Higher first.
+    /// Higher first, among the tasks of its tenant.
     #[param(minimum = -100, maximum = 100)]
     priority: Option<i64>,
     /// Arguments of a command, one each.

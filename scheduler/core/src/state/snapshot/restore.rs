@@ -241,6 +241,7 @@ fn tenant_entry(row: TenantRow) -> (TenantNumber, TenantEntry) {
     let entry = TenantEntry {
         name: row.name,
         weight: row.weight,
+        class: row.class,
         quotas: row.quotas,
         removed: row.removed,
         tasks_queued: 0,
