@@ -89,7 +89,8 @@ impl Dispatch {
             match found {
                 Some((spec, checkpoint)) => {
                     let owner = directory.tenants.get(&spec.tenant);
-                    let (tenant_since, class) = owner.map_or((Timestamp(0), 0), |(tenant, since)| (*since, tenant.class));
+                    let (tenant_since, class) =
+                        owner.map_or((Timestamp(0), 0), |(tenant, since)| (*since, tenant.class));
                     let compile_ms_per_s = owner.and_then(|(tenant, _)| tenant.quotas.compile_ms_per_s);
                     to_host.assign.push(Assignment {
                         id,

@@ -232,14 +232,14 @@ fn a_cancel_that_comes_before_its_attempt_is_remembered() {
     world.assign(&[1, 2]).check(expect![[r#"
         ack 0
         start #2
-        batch 0 of incarnation 1
+        batch 1 of incarnation 1
           ended #1 cancelled after 1000 us in queues
     "#]]);
     // A copy of it is known, and so is one that comes after the end is acknowledged.
     world.assign(&[1]).check(expect![[r#"
         ack 0
     "#]]);
-    world.acknowledge(0).assign(&[1]).check(expect![[r#"
+    world.acknowledge(1).assign(&[1]).check(expect![[r#"
         ack 0
     "#]]);
     world.assign(&[3, 4]);
