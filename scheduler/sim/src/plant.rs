@@ -75,7 +75,7 @@ pub enum Plant {
 
 impl Plant {
     /// All that can be caught on a single machine.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ReplyBeforeDurable,
         Self::SendBeforeDurable,
         Self::AckBeforeDurable,

@@ -116,7 +116,7 @@ impl ClusterOptions {
             nodes: rng.between(1, 5),
             replicated: rng.chance(500),
             read_model_stalls: if rng.chance(300) { 50 } else { 0 },
-            removals_cut: rng.chance(300),
+            removals_cut: rng.chance(400),
             record_bytes_max: if rng.chance(200) { 2_000 } else { 1_000_000 },
             snapshot_records: if rng.chance(500) { rng.between(3, 40) } else { 0 },
             records_kept: rng.skewed(20),

@@ -6,7 +6,7 @@ use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostIn
 use wasmill_protocol::{HostId, Incarnation, LogSeq, Term};
 use wasmill_scheduler_core::{Input, MessageOut, Ready};
 
-use super::{Happening, Sender, World};
+use super::{Fault, Happening, Sender, World};
 use crate::hosts::BatchAddress;
 use crate::leader::{APPENDS_IN_FLIGHT_MAX, AnswerTo};
 use crate::marks::Mark;
@@ -47,6 +47,7 @@ impl World {
             }
             if count > 1 {
                 self.marks.hit(Mark::RecordCut);
+                self.kill_in_between(node);
             }
             if let Some(plant) = plant {
                 self.act_early(node, plant)?;
@@ -56,6 +57,15 @@ impl World {
             } else {
                 self.append_to_disk(count);
             }
+        }
+    }
+
+    /// A removal was cut from what follows from it: only a leader that is gone in between leaves the one without the other.
+    fn kill_in_between(&mut self, node: usize) {
+        let cuts = self.options.cluster.as_ref().is_some_and(|cluster| cluster.removals_cut);
+        if cuts && !self.healed {
+            let delay = self.rng.below(2 * self.options.append_us + 1_000);
+            self.at(delay, Happening::Fault(Fault::NodeDies(node)));
         }
     }
 
