@@ -8,6 +8,7 @@
 //! subject wasmill.CLUSTER.*                     everything else of the bus
 //! key     /wasmill/CLUSTER/leader/LEASE         who leads, and who waits to
 //! key     /wasmill/CLUSTER/hosts/HOST           a host that lives
+//! key     /wasmill/CLUSTER/nodes/NODE           a control node that lives
 //! key     /wasmill/CLUSTER/log                  which stream is the log, and how far it went
 //! ```
 
@@ -17,12 +18,14 @@ mod clock;
 mod config;
 mod error;
 mod etcd;
+mod link;
 mod log;
 mod mark;
 mod membership;
 mod nats;
 mod warnings;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,11 +35,12 @@ use wasmill_protocol::LogSeq;
 
 pub use config::{ClusterConfig, ConfigError, ControlConfig, EtcdConfig, Name, NatsAuth, NatsConfig, TlsConfig};
 pub use error::ConnectError;
+pub use link::Link;
 
 use self::blobs::{Cache, ClusterBlobs, Store, StoreOptions};
 use self::bus::ClusterBus;
-use self::etcd::EtcdThread;
 use self::etcd::mark::LogMark;
+use self::etcd::{EtcdThread, HeldName};
 use self::log::{ClusterLog, Floor, LogStream, StreamOptions};
 use self::mark::Mark;
 use self::membership::ClusterMembership;
@@ -48,6 +52,10 @@ use crate::{Blobs, Bus, Log, Membership};
 const ACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(2);
 /// Acknowledgements that are waited for at any time.
 const ACKNOWLEDGEMENTS_MAX: usize = 1_024;
+/// How often what has been there is looked for before it is gone.
+const LOOKS: u32 = 4;
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);
 /// How many servers keep everything, where there are as many.
 const REPLICAS: usize = 3;
 
@@ -59,6 +67,7 @@ pub struct Cluster {
     bus: Arc<ClusterBus>,
     membership: Arc<ClusterMembership>,
     warnings: Arc<[String]>,
+    name: Arc<HeldName>,
 }
 
 impl Cluster {
@@ -69,12 +78,22 @@ impl Cluster {
     /// [`ConnectError::Unreachable`] when trying again may help. A cluster whose log is gone is
     /// [`ConnectError::Vanished`]: nothing is ever begun anew by itself.
     pub async fn connect(config: &ClusterConfig, control: &ControlConfig) -> Result<Self, ConnectError> {
-        config.check()?;
-        let nats = Nats::connect(config).await?;
-        let etcd = EtcdThread::start(config).await?;
+        Link::new(config)?.control_node(control).await
+    }
+
+    async fn open(
+        nats: Nats,
+        etcd: EtcdThread,
+        config: &ClusterConfig,
+        control: &ControlConfig,
+    ) -> Result<Self, ConnectError> {
         let cache = Cache::open(&control.cache_dir, control.cache_bytes_max)?;
-        let Storage { stream, store, mark } = open_storage(&nats, &etcd, config, control).await?;
-        let warnings = warnings::find(&nats, &stream, control).await;
+        let Storage { stream, store, mark, is_new } = open_storage(&nats, &etcd, config, control).await?;
+        let mut warnings = warnings::find(&nats, &stream, control).await;
+        if is_new {
+            warnings.push(warnings::of_new_cluster(config));
+        }
+        let name = HeldName::begin(&etcd, config, random()?).await;
         let floor = Floor::new(Mark::new(etcd.clone(), mark.stream), mark.last_seq);
         Ok(Self {
             log: Arc::new(ClusterLog::new(nats.clone(), stream, floor, WriterId(random()?))),
@@ -82,7 +101,13 @@ impl Cluster {
             bus: Arc::new(ClusterBus::new(nats)),
             membership: Arc::new(ClusterMembership::new(etcd, random()?)),
             warnings: warnings.into(),
+            name: Arc::new(name),
         })
+    }
+
+    /// Ends when another control node has the name of this one and keeps it: then this one is to end. A process that has died keeps its name for its lease.
+    pub fn name_taken(&self) -> impl Future<Output = ConnectError> + use<> {
+        self.name.taken()
     }
 
     /// The log.
@@ -126,9 +151,10 @@ impl HostCluster {
     ///
     /// [`ConnectError::Unreachable`] when trying again may help.
     pub async fn connect(config: &ClusterConfig) -> Result<Self, ConnectError> {
-        config.check()?;
-        let nats = Nats::connect(config).await?;
-        let etcd = EtcdThread::start(config).await?;
+        Link::new(config)?.host().await
+    }
+
+    fn open(nats: Nats, etcd: EtcdThread, config: &ClusterConfig) -> Result<Self, ConnectError> {
         let bus = Arc::new(ClusterBus::new(nats));
         let blobs = Arc::new(RemoteBlobs::new(Arc::clone(&bus) as _, config.member.as_str()));
         let membership = Arc::new(ClusterMembership::new(etcd, random()?));
@@ -156,6 +182,8 @@ struct Storage {
     stream: LogStream,
     store: Store,
     mark: LogMark,
+    /// Nothing had ever been there.
+    is_new: bool,
 }
 
 /// Finds log and blobs, or makes them when etcd has never heard of a log of this cluster. The mark in etcd comes last, so that whatever is missing
@@ -176,26 +204,50 @@ async fn open_storage(
     let (is_new, replicas) = (mark.is_none(), control.replicas.unwrap_or_else(|| replicas(nats, config)));
     let context = context(nats);
 
-    let options = StoreOptions { bucket: format!("wasmill-{}-blobs", config.cluster), replicas };
-    let store = blobs::open_or_create(nats.clone(), context.clone(), options, is_new).await?;
-    let store = store.ok_or_else(|| vanished("blobs", "there is no such bucket".to_owned()))?;
+    let urls = &config.nats.urls;
+    let store = looked_for(|| {
+        let bucket = format!("wasmill-{}-blobs", config.cluster);
+        let options = StoreOptions { bucket, replicas, urls: urls.clone() };
+        blobs::open_or_create(nats.clone(), context.clone(), options, is_new)
+    });
+    let store = store.await?.ok_or_else(|| vanished("blobs", "there is no such bucket".to_owned()))?;
 
-    let options = StreamOptions {
-        name: format!("wasmill-{}-log", config.cluster),
-        subject: nats.subject("log"),
-        replicas,
-        bytes_max: control.log_bytes_max,
-        id: format!("{:016x}", random()?),
-    };
-    let stream = log::open_or_create(context, options, is_new).await?;
-    let stream = stream.ok_or_else(|| vanished("log", "there is no such stream".to_owned()))?;
+    let id = format!("{:016x}", random()?);
+    let stream = looked_for(|| {
+        let options = StreamOptions {
+            name: format!("wasmill-{}-log", config.cluster),
+            subject: nats.subject("log"),
+            replicas,
+            bytes_max: control.log_bytes_max,
+            id: id.clone(),
+            urls: urls.clone(),
+        };
+        log::open_or_create(context.clone(), options, is_new)
+    });
+    let stream = stream.await?.ok_or_else(|| vanished("log", "there is no such stream".to_owned()))?;
 
     let ours = LogMark { stream: stream.id().to_owned(), last_seq: LogSeq(0) };
     let mark = etcd.raise_log_mark(ours).await.map_err(unreachable)?;
     if mark.stream != stream.id() {
         return Err(vanished("log", format!("stream `{}` stands in the place of `{}`", stream.id(), mark.stream)));
     }
-    Ok(Storage { stream, store, mark })
+    // Of several nodes that have begun together, one has made it.
+    let is_new = is_new && stream.id() == id;
+    Ok(Storage { stream, store, mark, is_new })
+}
+
+/// What has been there is looked for again before it is said to be gone: servers that have only just started may not know yet.
+async fn looked_for<T, F>(find: impl Fn() -> F) -> Result<Option<T>, ConnectError>
+where
+    F: Future<Output = Result<Option<T>, ConnectError>>,
+{
+    for _ in 1..LOOKS {
+        if let Some(found) = find().await? {
+            return Ok(Some(found));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    find().await
 }
 
 fn context(nats: &Nats) -> Context {

@@ -1,5 +1,7 @@
 //! Who leads, and which hosts live.
 
+use std::sync::{Arc, OnceLock};
+
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use thiserror::Error;
@@ -14,8 +16,22 @@ pub trait Membership: Send + Sync {
     /// To be elected is only the permission to try: the log decides who leads.
     fn campaign(&self, node: &str) -> BoxFuture<'_, Result<Leadership, MembershipError>>;
 
-    /// Makes a host known until the registration is dropped or its lease ends.
+    /// Makes a host known until the registration is dropped or its lease ends. It takes the id from another process that has it, in a later life than that
+    /// one has.
+    ///
+    /// # Errors
+    ///
+    /// [`MembershipError::Taken`] when another process has the id in the same life or a later one.
     fn register(&self, host: HostInfo) -> BoxFuture<'_, Result<HostRegistration, MembershipError>>;
+
+    /// As [`Membership::register`], but leaves the id to another process that has it, whatever life that is in.
+    ///
+    /// # Errors
+    ///
+    /// [`MembershipError::Taken`] when another process has the id.
+    fn register_if_free(&self, host: HostInfo) -> BoxFuture<'_, Result<HostRegistration, MembershipError>> {
+        self.register(host)
+    }
 
     /// The hosts that live now, each as [`HostEvent::Joined`], and then every change, for ever.
     fn hosts(&self) -> BoxStream<'static, HostEvent>;
@@ -35,9 +51,14 @@ pub struct Leadership {
 pub struct HostRegistration {
     /// Becomes `true` when the lease has ended without our doing: the host stops its attempts.
     pub lost: watch::Receiver<bool>,
+    /// Who has the id now: known before `lost` becomes true, when that is why.
+    pub replaced_by: ReplacedBy,
     /// The registration itself.
     pub lease: Box<dyn Lease>,
 }
+
+/// The life of a host that has taken the place of another one, if one has.
+pub type ReplacedBy = Arc<OnceLock<HostInfo>>;
 
 /// What is held until it is released, dropped, or lost.
 pub trait Lease: Send + Sync {
@@ -65,5 +86,11 @@ pub enum MembershipError {
         action: &'static str,
         /// Why.
         reason: String,
+    },
+    /// Another process has the id of the host.
+    #[error("another process is host `{}`, life {} at `{}`", by.id, by.incarnation, by.address)]
+    Taken {
+        /// What it is registered with.
+        by: Box<HostInfo>,
     },
 }

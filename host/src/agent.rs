@@ -5,6 +5,7 @@
 //! blobs fetched and stored, reports sent, heartbeats published. Nothing that can take long is waited for inside the
 //! loop (`agent/run.rs`); it runs beside it and comes back as an event.
 
+mod contact;
 mod identity;
 mod join;
 mod known;
@@ -108,6 +109,15 @@ pub enum AgentError {
     Random {
         /// What the system said.
         reason: String,
+    },
+    /// Another process has become this host.
+    #[error(
+        "another process has become host `{}`, in its life {} at `{}`: give one of the two another `--id` and an empty data directory",
+        by.id, by.incarnation, by.address
+    )]
+    Replaced {
+        /// What it is registered with.
+        by: Box<HostInfo>,
     },
     /// The sandbox is gone, and with it all that ran.
     #[error("the sandbox has ended")]

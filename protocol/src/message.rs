@@ -188,6 +188,18 @@ pub struct HostInfo {
     pub labels: BTreeMap<String, String>,
     /// Version of the program.
     pub version: String,
+    /// Drawn by each process for itself: two processes with one id are told apart by it. 0 from those that draw none.
+    pub process: u64,
+    /// The process that has used this host's directory before, when that has certainly ended; else 0.
+    pub predecessor: u64,
+}
+
+impl HostInfo {
+    /// Whether another process has this host's id now, and is not known to have ended.
+    pub fn is_rivalled_by(&self, other: &Self) -> bool {
+        let differ = self.process != 0 && other.process != 0 && self.process != other.process;
+        differ && other.predecessor != self.process && self.predecessor != other.process
+    }
 }
 
 /// Where messages go on the bus. All of them are MessagePack with named fields. What a host sends has its id in the subject, so that a server can

@@ -4,6 +4,7 @@
 //! path that can be mapped.
 
 mod cache;
+mod chunks;
 mod objects;
 mod orphans;
 mod store;

@@ -40,6 +40,27 @@ pub enum ConnectError {
         /// What they said.
         reason: String,
     },
+    /// No server that can be reached keeps anything.
+    #[error(
+        "JetStream is not enabled on NATS at {}: give each server a `jetstream` section with a `store_dir`, as in `deploy/nats.conf`",
+        urls.join(", ")
+    )]
+    NoJetStream {
+        /// The servers.
+        urls: Vec<String>,
+    },
+    /// Another control node has the name of this one.
+    #[error(
+        "another control node of cluster `{cluster}` is named `{node}` and runs at `{address}`: give this one another `--id` and an empty data directory"
+    )]
+    NameTaken {
+        /// Of which cluster.
+        cluster: String,
+        /// The name.
+        node: String,
+        /// The machine of the other one.
+        address: String,
+    },
     /// The cluster has had a log, and it is gone, or another one is in its place.
     #[error(
         "the {what} of cluster `{cluster}` is not the one it was: {found}; restore it, or see `docs/operating.md` for how to begin anew without it"
@@ -77,6 +98,32 @@ pub enum ConnectError {
         source: io::Error,
     },
 }
+
+/// What it means that something could not be opened. Whatever a server says that is only starting, or whose fellows are, passes; what is wrong with the
+/// configuration does not.
+pub(super) fn cannot_open(action: &'static str, urls: &[String], error: &dyn std::error::Error) -> ConnectError {
+    let reason = chain(error);
+    match refusal(error) {
+        Some(ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT) => {
+            let reason = format!("JetStream is not enabled for this account: {reason}");
+            ConnectError::Refused { action, reason }
+        }
+        Some(code) if CONFIGURATION.contains(&code) => ConnectError::Refused { action, reason },
+        None if reason.contains(NOBODY_KEEPS) => ConnectError::NoJetStream { urls: urls.to_vec() },
+        _ => ConnectError::Unreachable { action, urls: urls.to_vec(), reason },
+    }
+}
+
+/// What JetStream says to what it will never do, however long it is asked.
+const CONFIGURATION: [ErrorCode; 5] = [
+    ErrorCode::STREAM_INVALID_CONFIG,
+    ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED,
+    ErrorCode::STREAM_SUBJECT_OVERLAP,
+    ErrorCode::MAXIMUM_STREAMS_LIMIT,
+    ErrorCode::CLUSTER_REQUIRED,
+];
+/// What the client says when nobody answers for JetStream.
+const NOBODY_KEEPS: &str = "requested JetStream resource does not exist";
 
 /// An error and what caused it, on one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
@@ -117,5 +164,26 @@ mod tests {
         assert_eq!(refusal(&as_kind), Some(ErrorCode::STREAM_NOT_FOUND));
         assert_eq!(refusal(&as_source), Some(ErrorCode::STREAM_NOT_FOUND));
         assert_eq!(refusal(&PublishError::new(PublishErrorKind::TimedOut)), None);
+    }
+    /// What a server says while it or its fellows start, and what it says to a wrong configuration.
+    #[test]
+    fn f56_only_what_is_wrong_with_the_configuration_is_final() {
+        let said = |code: u16, status: u16| {
+            let text = format!(r#"{{"code": {status}, "err_code": {code}, "description": "…"}}"#);
+            let refused: async_nats::jetstream::Error = serde_json::from_str(&text).unwrap();
+            let error = CreateStreamError::new(CreateStreamErrorKind::JetStream(refused));
+            cannot_open("open the log", &["nats://n1".to_owned()], &error)
+        };
+        for (passing, status) in
+            [(10_008, 503), (10_009, 500), (10_005, 400), (10_059, 404), (10_023, 503), (10_047, 500)]
+        {
+            assert!(matches!(said(passing, status), ConnectError::Unreachable { .. }), "{passing}");
+        }
+        for (wrong, status) in [(10_052, 500), (10_074, 500), (10_065, 400), (10_039, 503), (10_076, 503)] {
+            assert!(matches!(said(wrong, status), ConnectError::Refused { .. }), "{wrong}");
+        }
+        assert!(said(10_039, 503).to_string().contains("JetStream is not enabled"));
+        let late = CreateStreamError::new(CreateStreamErrorKind::TimedOut);
+        assert!(matches!(cannot_open("open the log", &[], &late), ConnectError::Unreachable { .. }));
     }
 }

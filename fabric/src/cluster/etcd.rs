@@ -3,6 +3,7 @@
 mod hosts;
 mod keep_alive;
 pub(super) mod mark;
+mod name;
 mod register;
 mod seat;
 
@@ -20,6 +21,8 @@ use tokio::time::timeout;
 use wasmill_fabric_core::candidacy::LeaseId;
 
 pub(super) use self::hosts::Living;
+pub(super) use self::name::HeldName;
+pub(super) use self::register::{Claim, Registered};
 use super::config::{ClusterConfig, EtcdConfig};
 use super::error::ConnectError;
 
@@ -50,6 +53,8 @@ struct Etcd {
     /// up an election that is waited for.
     waiting: Client,
     prefix: String,
+    /// Who we are for etcd, if it was told.
+    user: Option<String>,
     /// The time to live of a lease, in seconds.
     ttl_s: i64,
 }
@@ -146,6 +151,24 @@ impl Etcd {
     }
 }
 
+impl Etcd {
+    /// What went wrong with a key; and who was refused, where that is why.
+    fn told_of(&self, key: &str, error: &etcd_client::Error) -> String {
+        told_of(self.user.as_deref(), key, error)
+    }
+}
+
+fn told_of(user: Option<&str>, key: &str, error: &etcd_client::Error) -> String {
+    let reason = told(error);
+    if !reason.contains("permission denied") {
+        return reason;
+    }
+    match user {
+        Some(user) => format!("etcd does not let user `{user}` read or write `{key}`: {reason}"),
+        None => format!("etcd lets nobody without a user read or write `{key}`: {reason}"),
+    }
+}
+
 /// Seconds, as etcd says them; what is gone has none or less.
 fn ttl_us(seconds: i64) -> u64 {
     u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000)
@@ -162,6 +185,7 @@ fn told(error: &etcd_client::Error) -> String {
 /// The configuration, with its files read.
 struct Options {
     urls: Vec<String>,
+    user: Option<String>,
     options: ConnectOptions,
 }
 
@@ -180,7 +204,8 @@ impl Options {
         if config.tls.is_wanted() || config.urls.iter().any(|url| url.starts_with("https://")) {
             options = options.with_tls(tls(&config.tls.ca_file, &config.tls.client)?);
         }
-        Ok(Self { urls: config.urls.clone(), options })
+        let user = config.user.as_ref().map(|(user, _)| user.clone());
+        Ok(Self { urls: config.urls.clone(), user, options })
     }
 
     async fn connect(self, prefix: String, ttl_s: i64, member_key: &str) -> Result<Etcd, String> {
@@ -190,10 +215,12 @@ impl Options {
                 asking: Client::connect(&self.urls, Some(asking)).await.map_err(|error| told(&error))?,
                 waiting: Client::connect(&self.urls, Some(self.options)).await.map_err(|error| told(&error))?,
                 prefix,
+                user: self.user.clone(),
                 ttl_s,
             };
             // Connections are made when they are needed; so something is asked that every member may ask.
-            etcd.asking.kv_client().get(member_key, None).await.map_err(|error| told(&error))?;
+            let asked = etcd.asking.kv_client().get(member_key, None).await;
+            asked.map_err(|error| etcd.told_of(member_key, &error))?;
             Ok(etcd)
         };
         timeout(CONNECT_TIMEOUT, Box::pin(connecting))

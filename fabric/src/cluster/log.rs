@@ -114,6 +114,10 @@ impl Log for ClusterLog {
         async { Ok(self.ends("read the end of").await?.last) }.boxed()
     }
 
+    fn glance_last_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
+        async { Ok(self.floor.checked_ends(&self.stream, "read the end of").await?.last) }.boxed()
+    }
+
     fn first_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
         async { Ok(self.ends("read the beginning of").await?.first) }.boxed()
     }

@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use wasmill_protocol::message::HostInfo;
 
-use super::etcd::{EtcdThread, Living};
+use super::etcd::{Claim, EtcdThread, Living, Registered};
 use crate::hosts::differences;
 use crate::{HostEvent, HostRegistration, Leadership, Lease, Membership, MembershipError};
 
@@ -33,6 +33,14 @@ impl ClusterMembership {
     }
 }
 
+impl ClusterMembership {
+    async fn register_as(&self, host: HostInfo, claim: Claim) -> Result<HostRegistration, MembershipError> {
+        let Registered { lost, replaced_by, leave } = self.etcd.register(host, claim).await?;
+        let lease = Box::new(Held { end: leave, _etcd: self.etcd.clone() });
+        Ok(HostRegistration { lost, replaced_by, lease })
+    }
+}
+
 impl Membership for ClusterMembership {
     fn campaign(&self, node: &str) -> BoxFuture<'_, Result<Leadership, MembershipError>> {
         let node = node.to_owned();
@@ -47,14 +55,11 @@ impl Membership for ClusterMembership {
     }
 
     fn register(&self, host: HostInfo) -> BoxFuture<'_, Result<HostRegistration, MembershipError>> {
-        async move {
-            let registered = self.etcd.register(host).await;
-            let registered =
-                registered.map_err(|reason| MembershipError::Unreachable { action: "register the host", reason })?;
-            let lease = Box::new(Held { end: registered.leave, _etcd: self.etcd.clone() });
-            Ok(HostRegistration { lost: registered.lost, lease })
-        }
-        .boxed()
+        self.register_as(host, Claim::First).boxed()
+    }
+
+    fn register_if_free(&self, host: HostInfo) -> BoxFuture<'_, Result<HostRegistration, MembershipError>> {
+        self.register_as(host, Claim::IfFree).boxed()
     }
 
     fn hosts(&self) -> BoxStream<'static, HostEvent> {

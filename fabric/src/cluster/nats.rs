@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event};
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::config::{ClusterConfig, NatsAuth};
 use super::error::{ConnectError, chain};
+use crate::Reminder;
 
 /// A server that does not answer for three of these is gone.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -38,6 +39,8 @@ impl Nats {
     pub(super) async fn connect(config: &ClusterConfig) -> Result<Self, ConnectError> {
         let prefix = format!("wasmill.{}", config.cluster);
         let (cut, cuts) = watch::channel(0);
+        let who = who(&config.nats.auth);
+        let ears = Ears { cuts: cut, who: who.clone(), reminder: Mutex::default() };
         let options = authenticated(&config.nats.auth)?
             .name(format!("wasmill {}", config.member))
             // Each its own, so that the server can keep others from listening to the answers.
@@ -49,7 +52,7 @@ impl Nats {
             .subscription_capacity(MESSAGES_WAITING_MAX)
             .client_capacity(COMMANDS_WAITING_MAX)
             .event_callback(move |event| {
-                hear(&event, &cut);
+                ears.hear(&event);
                 std::future::ready(())
             });
         let options = protected(options, config);
@@ -57,7 +60,7 @@ impl Nats {
         let client = options.connect(urls).await.map_err(|error| ConnectError::Unreachable {
             action: "connect to NATS",
             urls: urls.clone(),
-            reason: chain(&error),
+            reason: format!("{} ({who})", chain(&error)),
         })?;
         Ok(Self { client, prefix: prefix.into(), cuts })
     }
@@ -90,22 +93,56 @@ impl Nats {
     }
 }
 
-fn hear(event: &Event, cuts: &watch::Sender<u64>) {
-    match event {
-        Event::Disconnected => {
-            tracing::warn!("the connection to NATS is lost, connecting again");
-            cuts.send_modify(|cuts| *cuts += 1);
+/// What is made of what the client tells.
+struct Ears {
+    cuts: watch::Sender<u64>,
+    who: String,
+    /// Of what keeps it from connecting again.
+    reminder: Mutex<Reminder>,
+}
+
+impl Ears {
+    fn hear(&self, event: &Event) {
+        match event {
+            Event::Disconnected => {
+                tracing::warn!("the connection to NATS is lost, connecting again");
+                self.cuts.send_modify(|cuts| *cuts += 1);
+            }
+            Event::SlowConsumer(_) => {
+                tracing::warn!("messages of NATS were dropped: this process does not keep up");
+                self.cuts.send_modify(|cuts| *cuts += 1);
+            }
+            Event::Connected => {
+                self.reminder().is_over();
+                tracing::info!("connected to NATS");
+            }
+            // We connect again for ever, so this is our own doing.
+            Event::Closed => tracing::debug!("the connection to NATS is closed"),
+            Event::ServerError(error) => tracing::warn!("NATS says: {error}"),
+            Event::ClientError(error) => {
+                let problem = error.to_string();
+                if self.reminder().is_due(Instant::now(), &problem) {
+                    tracing::warn!("cannot connect to NATS again ({}), trying until it succeeds: {problem}", self.who);
+                }
+            }
+            Event::LameDuckMode | Event::Draining => tracing::info!("the NATS server is about to stop"),
         }
-        Event::SlowConsumer(_) => {
-            tracing::warn!("messages of NATS were dropped: this process does not keep up");
-            cuts.send_modify(|cuts| *cuts += 1);
-        }
-        Event::Connected => tracing::info!("connected to NATS"),
-        // We connect again for ever, so this is our own doing.
-        Event::Closed => tracing::debug!("the connection to NATS is closed"),
-        Event::ServerError(error) => tracing::warn!("NATS says: {error}"),
-        Event::ClientError(error) => tracing::debug!("{error}"),
-        Event::LameDuckMode | Event::Draining => tracing::info!("the NATS server is about to stop"),
+    }
+
+    fn reminder(&self) -> MutexGuard<'_, Reminder> {
+        // Nothing panics while it holds this lock.
+        self.reminder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who a process is for NATS, without anything that is secret.
+fn who(auth: &NatsAuth) -> String {
+    match auth {
+        NatsAuth::None => "as nobody".to_owned(),
+        NatsAuth::CredentialsFile(path) => format!("with the credentials in `{}`", path.display()),
+        NatsAuth::NkeyFile(path) => format!("with the nkey in `{}`", path.display()),
+        NatsAuth::Password { user, .. } => format!("as user `{user}`"),
+        NatsAuth::Token(_) => "with a token".to_owned(),
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::REPLICAS;
-use super::config::ControlConfig;
+use super::config::{ClusterConfig, ControlConfig};
 use super::log::LogStream;
 use super::nats::Nats;
 
@@ -55,6 +55,14 @@ pub(super) async fn find(nats: &Nats, stream: &LogStream, control: &ControlConfi
         }
     }
     found
+}
+
+/// A cluster that nobody has heard of is one too many when its name is a mistake.
+pub(super) fn of_new_cluster(config: &ClusterConfig) -> String {
+    let cluster = &config.cluster;
+    format!(
+        "cluster `{cluster}` is new and empty: stream `wasmill-{cluster}-log` on NATS and the keys below `/wasmill/{cluster}/` in etcd were made just now; if it was to be there already, check `--cluster`, `--nats` and `--etcd`"
+    )
 }
 
 /// The part of `/jsz` that matters here.

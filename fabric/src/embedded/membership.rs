@@ -77,7 +77,7 @@ impl Membership for EmbeddedMembership {
             let (lost, receiver) = watch::channel(false);
             let number = self.hosts.insert(host, lost)?;
             let guard = Guard { hosts: Arc::clone(&self.hosts), id, number };
-            Ok(HostRegistration { lost: receiver, lease: Box::new(guard) })
+            Ok(HostRegistration { lost: receiver, replaced_by: Default::default(), lease: Box::new(guard) })
         }
         .boxed()
     }

@@ -19,6 +19,8 @@ pub struct NatsOptions {
     pub sync: SyncInterval,
     /// The largest message.
     pub max_payload_bytes: usize,
+    /// Whether it keeps anything.
+    pub has_jetstream: bool,
     /// More lines of its configuration.
     pub more: String,
 }
@@ -39,7 +41,7 @@ impl NatsOptions {
             NatsVersion::V2_9 => SyncInterval::Default,
             NatsVersion::V2_15 => SyncInterval::Always,
         };
-        Self { version, sync, max_payload_bytes: 1024 * 1024, more: String::new() }
+        Self { version, sync, max_payload_bytes: 1024 * 1024, has_jetstream: true, more: String::new() }
     }
 }
 
@@ -142,6 +144,14 @@ pub struct NatsCluster {
 impl NatsCluster {
     /// Starts them, and waits until they have found each other.
     pub fn start(options: &NatsOptions) -> Self {
+        let mut cluster = Self::prepare(options);
+        cluster.servers.iter_mut().for_each(NatsServer::restart);
+        cluster.wait_until_whole();
+        cluster
+    }
+
+    /// Three that were never started.
+    pub fn prepare(options: &NatsOptions) -> Self {
         let mut servers: Vec<NatsServer> = (0..3).map(|_| NatsServer::new(options.version)).collect();
         let routes = servers.iter().fold(String::new(), |mut routes, server| {
             let _ = write!(routes, "nats://127.0.0.1:{}, ", server.layout.route_port);
@@ -151,11 +161,8 @@ impl NatsCluster {
             let name = format!("n{number}");
             server.clustered = true;
             server.configure(&options_text(options, &server.layout, &name, &routes));
-            server.restart();
         }
-        let cluster = Self { servers };
-        cluster.wait_until_whole();
-        cluster
+        Self { servers }
     }
 
     /// Starts three with a configuration of the caller's: `write` puts files into the directory of one of them, and says how it is started. It
@@ -218,16 +225,22 @@ fn options_text(options: &NatsOptions, layout: &NatsLayout, name: &str, routes: 
         "" => String::new(),
         routes => format!("cluster {{ name: test, listen: \"127.0.0.1:{route_port}\", routes: [{routes}] }}"),
     };
+    let jetstream = if options.has_jetstream {
+        format!(
+            "jetstream {{ store_dir: \"{}\", max_file_store: 8GB, max_memory_store: 64MB, {sync} }}",
+            dir.join("data").display()
+        )
+    } else {
+        String::new()
+    };
     format!(
         "server_name: {name}\n\
          listen: \"127.0.0.1:{port}\"\n\
          http: \"127.0.0.1:{http_port}\"\n\
          max_payload: {}\n\
-         jetstream {{ store_dir: \"{}\", max_file_store: 8GB, max_memory_store: 64MB, {sync} }}\n\
+         {jetstream}\n\
          {cluster}\n\
          {}\n",
-        options.max_payload_bytes,
-        dir.join("data").display(),
-        options.more
+        options.max_payload_bytes, options.more
     )
 }

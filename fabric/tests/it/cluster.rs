@@ -5,8 +5,10 @@ mod append;
 mod credentials;
 mod fence;
 mod leases;
+mod rivals;
 mod security;
 pub(crate) mod servers;
+mod start;
 mod wires;
 
 use crate::conformance::{Fixture, conformance};

@@ -18,6 +18,7 @@ use wasmill_host_core::{BatchNumber, Config, HostCore, Input};
 use wasmill_protocol::message::{HostInfo, ReportAck};
 use wasmill_protocol::{AttemptId, Incarnation, Timestamp};
 
+use super::contact::Contact;
 use super::identity::Identity;
 use super::known::Known;
 use super::modules::ModuleFiles;
@@ -25,8 +26,8 @@ use super::readiness::{Made, Readiness};
 use super::results::{Results, Stored};
 use super::work::Preparation;
 use super::{
-    AgentConfig, AgentError, EVENTS_AT_ONCE_MAX, IdentityError, MODULE_COPIES_BYTES_MAX, STORES_MAX,
-    STORES_PER_TENANT_MAX, join, random,
+    AgentConfig, AgentError, EVENTS_AT_ONCE_MAX, MODULE_COPIES_BYTES_MAX, STORES_MAX, STORES_PER_TENANT_MAX, join,
+    random,
 };
 use crate::channel::{FromSandbox, ToSandbox, Work};
 use crate::metrics::Metrics;
@@ -45,6 +46,9 @@ pub struct Agent {
     subscription: Option<Subscription>,
     /// How many subscriptions have ended since the last message.
     ended: u32,
+    /// How often another life has taken the place of this one of which it is not known whose it is.
+    replaced: u32,
+    contact: Contact,
     preparation: Preparation,
     known: Known,
     results: Results,
@@ -88,10 +92,12 @@ enum Done {
     Stored(AttemptId, Stored),
     /// A heartbeat is out.
     Published,
+    /// Whether any control node is there.
+    Asked(Result<(), String>),
     /// Messages of the leader come in again.
     Subscribed(Subscription),
     /// The host is known again, as a new incarnation.
-    Registered(Result<(HostInfo, HostRegistration), IdentityError>),
+    Registered(Result<(HostInfo, HostRegistration), AgentError>),
 }
 
 impl Agent {
@@ -117,7 +123,7 @@ impl Agent {
         if bytes_max < MESSAGE_BYTES_MIN {
             return Err(AgentError::MessagesTooSmall { bytes_max, bytes_min: MESSAGE_BYTES_MIN });
         }
-        let identity = Arc::new(Identity::open(&config.data, random()?)?);
+        let identity = Arc::new(Identity::open(&config.data, random()?, random()?)?);
         let copies_dir = config.data.join("modules");
         let modules =
             ModuleFiles::open(Arc::clone(&blobs), copies_dir, config.caps.module_bytes, MODULE_COPIES_BYTES_MAX)?;
@@ -129,14 +135,11 @@ impl Agent {
             memory_bytes: config.memory_bytes,
             labels: config.labels.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            process: identity.process(),
+            predecessor: identity.predecessor(),
         };
 
-        // Subscribed first: the leader sends as soon as it knows of the host.
-        let joining = async {
-            let subscription = join::subscribe(Arc::clone(&bus), info.id.clone(), 0).await;
-            let registered = join::register(Arc::clone(&membership), Arc::clone(&identity), info.clone()).await;
-            registered.map(|(info, registration)| (subscription, info, registration))
-        };
+        let joining = join::join(&membership, &bus, &identity, &info, random);
         let (subscription, info, registration) = tokio::select! {
             joined = joining => joined?,
             _ = shutdown.wait_for(|asked| *asked) => return Ok(()),
@@ -168,6 +171,8 @@ impl Agent {
             registration: Some(registration),
             subscription: Some(subscription),
             ended: 0,
+            replaced: 0,
+            contact: Contact::new(std::time::Instant::now()),
             known: Known::new(config.known, &config.caps),
             results: Results::default(),
             stores: Slots::new(SlotLimits::endless_lines(STORES_MAX, STORES_PER_TENANT_MAX)),
@@ -214,9 +219,9 @@ impl Agent {
                     false => return Err(AgentError::SandboxGone),
                 },
                 Some(done) = self.doing.join_next() => self.hear_done(done)?,
-                () = lease_lost(&mut self.registration) => self.rejoin(),
+                () = lease_lost(&mut self.registration) => self.rejoin()?,
                 _ = shutdown.wait_for(|asked| *asked), if !self.draining => self.drain(),
-                () = &mut timeout => {}
+                () = &mut timeout => self.look_for_control_nodes(),
             }
         }
         tracing::info!(host = %self.info.id, "the host is drained");
@@ -233,11 +238,9 @@ impl Agent {
     }
 
     fn deadline(&self) -> Instant {
-        match self.core.next_timeout() {
-            Some(at) => self.started + Duration::from_micros(at.0),
-            // Nothing to wait for but events.
-            None => Instant::now() + Duration::from_hours(1),
-        }
+        let next = self.core.next_timeout().map(|at| self.started + Duration::from_micros(at.0));
+        let look_at = Instant::from_std(self.contact.look_at());
+        next.map_or(look_at, |next| next.min(look_at))
     }
 
     fn step(&mut self, input: Input) {

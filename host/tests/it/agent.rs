@@ -6,6 +6,7 @@ mod blobs;
 mod known;
 mod lease;
 mod life;
+mod rivals;
 mod shutdown;
 mod unready;
 mod world;

@@ -57,18 +57,21 @@ pub struct StatusDoc {
     pub mode: String,
     /// The control node that answers.
     pub node: String,
-    /// The control node that leads, if one is known.
+    /// The control node that leads; `null` while none answers this node.
     pub leader: Option<String>,
     /// The leader's term.
     pub term: u64,
     /// The last durable record.
     pub log_seq: u64,
-    /// Tasks by state.
-    pub queue: QueueDoc,
-    /// Hosts that are ready or draining.
-    pub hosts: u64,
-    /// Policies that failed too often in a row, in whose place the built-in default decides.
-    pub policies_benched: Vec<BenchedDoc>,
+    /// Tasks by state. Absent while no leader answers this node, who alone counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueDoc>,
+    /// Hosts that are ready or draining. Absent as the queue is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<u64>,
+    /// Policies that failed too often in a row, in whose place the built-in default decides. Absent as the queue is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policies_benched: Option<Vec<BenchedDoc>>,
     /// The time that events would carry now.
     pub now: Time,
     /// How long this node has run.

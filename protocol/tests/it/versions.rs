@@ -75,7 +75,7 @@ fn what_is_stored_and_sent_survives_one_version_in_both_directions() {
     check(&FromHost { host: HostId::from("a"), incarnation: Incarnation(1), reports: vec![ended] });
     check(&Heartbeat { host: HostId::from("a"), number: 9, partial: true, ..Heartbeat::default() });
     check(&Heartbeat { unready: 3, sated: vec![TenantName::default()], ..Heartbeat::default() });
-    check(&HostInfo { cores: 2, ..HostInfo::default() });
+    check(&HostInfo { cores: 2, process: u64::MAX, predecessor: 7, ..HostInfo::default() });
 }
 
 /// A snapshot's parts consist of these.

@@ -45,7 +45,7 @@ mod tests {
         };
         let nats = Nats::connect(&config).await.unwrap();
         let context = jetstream::new(nats.client().clone());
-        let options = StoreOptions { bucket: "b".to_owned(), replicas: 1 };
+        let options = StoreOptions { bucket: "b".to_owned(), replicas: 1, urls: Vec::new() };
         let store = open_or_create(nats, context.clone(), options, true).await.unwrap().unwrap();
         let bytes = b"a blob".as_slice();
         let digest = super::super::digest_of(bytes);

@@ -19,12 +19,13 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 use wasmill_protocol::Digest;
 
+use super::chunks;
 use super::objects::{
     chunks_subject, describe, meta_subject, stat, stored_again, stream_name, subjects, was_stored_again,
 };
 use super::upload::Upload;
 use crate::blobs::{BlobReader, UNNEEDED_AGAIN_AGE_MIN};
-use crate::cluster::error::{ConnectError, chain, refusal};
+use crate::cluster::error::{ConnectError, cannot_open, chain, refusal};
 use crate::cluster::nats::Nats;
 use crate::{BlobError, BlobStat};
 
@@ -34,6 +35,8 @@ const CHUNK_BYTES: usize = 256 * 1024;
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// What was stored once must be this old before it may go for want of references: the clocks of control nodes differ a little.
 const ONCE_AGE_MIN: Duration = Duration::from_secs(5);
+/// A blob of as many chunks is asked for chunk by chunk. A larger one is read by a consumer, which is faster and stays on the servers for a while.
+const CHUNKS_ASKED_FOR_MAX: usize = 16;
 /// How often a description is written while others write the same one.
 const TRIES: u32 = 8;
 
@@ -52,6 +55,8 @@ pub(in crate::cluster) struct StoreOptions {
     pub(in crate::cluster) bucket: String,
     /// How many servers keep it.
     pub(in crate::cluster) replicas: usize,
+    /// The servers, for people.
+    pub(in crate::cluster) urls: Vec<String>,
 }
 
 /// A description, and where it stands.
@@ -67,11 +72,8 @@ pub(in crate::cluster) async fn open_or_create(
     options: StoreOptions,
     may_create: bool,
 ) -> Result<Option<Store>, ConnectError> {
-    let failed = |error: &dyn std::error::Error| ConnectError::Refused {
-        action: "open the object store of the blobs",
-        reason: chain(error),
-    };
-    let StoreOptions { bucket, replicas } = options;
+    let StoreOptions { bucket, replicas, urls } = options;
+    let failed = |error: &dyn std::error::Error| cannot_open("open the object store of the blobs", &urls, error);
     let stream = match context.get_stream(stream_name(&bucket)).await {
         Ok(stream) => stream,
         Err(error) if refusal(&error) != Some(ErrorCode::STREAM_NOT_FOUND) => return Err(failed(&error)),
@@ -115,6 +117,10 @@ impl Store {
 
     /// The bytes as they come; whoever reads them verifies them.
     pub(super) async fn open(&self, digest: Digest) -> Result<BlobReader, BlobError> {
+        let meta = self.meta(digest).await?.filter(|meta| !meta.info.deleted).ok_or(BlobError::Unknown(digest))?;
+        if meta.info.chunks <= CHUNKS_ASKED_FOR_MAX {
+            return Ok(chunks::reader(&self.stream, digest, &self.bucket, &meta.info));
+        }
         match self.objects.get(digest.hex()).await {
             Ok(object) => Ok(Box::new(object)),
             Err(error) if error.kind() == GetErrorKind::NotFound => Err(BlobError::Unknown(digest)),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_client::{EventType, GetOptions, ResponseHeader, WatchOptions};
 use tokio::sync::watch;
@@ -12,6 +12,7 @@ use wasmill_protocol::message::HostInfo;
 
 use super::register::decode;
 use super::{Etcd, EtcdThread, told};
+use crate::Reminder;
 
 /// The wait before the second try to watch; doubles with each.
 const RETRY: Duration = Duration::from_millis(100);
@@ -37,10 +38,14 @@ impl EtcdThread {
 /// Lists the hosts, watches them, and lists them anew whenever the watch ends: because the connection was lost, etcd was restarted, or what we
 /// have not seen yet was compacted.
 async fn follow(etcd: Rc<Etcd>, living: &watch::Sender<Living>) {
-    let mut failures = 0;
+    let (mut failures, mut reminder) = (0, Reminder::default());
     loop {
         let Err(reason) = list_and_watch(&etcd, living, &mut failures).await;
-        if failures == 1 {
+        if failures == 0 {
+            reminder.is_over();
+        }
+        // A watch that ends once is nothing: it is begun anew.
+        if failures > 0 && reminder.is_due(Instant::now(), &reason) {
             tracing::warn!("the hosts cannot be watched, trying again until it succeeds: {reason}");
         } else {
             tracing::debug!(failures, "the watch of the hosts has ended: {reason}");
@@ -57,7 +62,7 @@ async fn list_and_watch(
 ) -> Result<std::convert::Infallible, String> {
     let prefix = etcd.hosts_prefix();
     let listed = etcd.asking.kv_client().get(prefix.clone(), Some(GetOptions::new().with_prefix())).await;
-    let listed = listed.map_err(|error| told(&error))?;
+    let listed = listed.map_err(|error| etcd.told_of(&prefix, &error))?;
     let mut hosts: BTreeMap<HostId, HostInfo> =
         listed.kvs().iter().filter_map(decode).map(|info| (info.id.clone(), info)).collect();
     living.send_replace(Some(Arc::new(hosts.clone())));

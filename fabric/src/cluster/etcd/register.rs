@@ -1,6 +1,7 @@
-//! A host's key, under a lease. A later life of a host is never replaced by an earlier one.
+//! A host's key, under a lease. A later life of a host is never replaced by an earlier one, and whose key it is tells the process in it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, EventType, KeyValue, PutOptions, ResponseHeader, Txn, TxnOp, WatchOptions};
@@ -11,8 +12,9 @@ use wasmill_protocol::HostId;
 use wasmill_protocol::message::HostInfo;
 
 use super::keep_alive::{KeepAlives, Kept};
-use super::{Etcd, EtcdThread, told, ttl_us};
+use super::{Etcd, EtcdThread, ttl_us};
 use crate::cluster::clock::{now_us, until_us};
+use crate::{MembershipError, ReplacedBy};
 
 /// How often a registration is tried while others change the same key.
 const TRIES: u32 = 5;
@@ -23,32 +25,68 @@ const WATCH_AGAIN: Duration = Duration::from_millis(500);
 pub(in crate::cluster) struct Registered {
     /// Becomes true when it is known no longer.
     pub(in crate::cluster) lost: watch::Receiver<bool>,
+    /// By whom, when another life has its key.
+    pub(in crate::cluster) replaced_by: ReplacedBy,
     /// Dropped or used to leave; the answer comes when others can know.
     pub(in crate::cluster) leave: oneshot::Sender<oneshot::Sender<()>>,
 }
 
+/// What is done about another process that has the id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cluster) enum Claim {
+    /// A later life takes its place.
+    First,
+    /// It keeps it.
+    IfFree,
+}
+
 impl EtcdThread {
     /// Makes a host known.
-    pub(in crate::cluster) async fn register(&self, host: HostInfo) -> Result<Registered, String> {
+    pub(in crate::cluster) async fn register(
+        &self,
+        host: HostInfo,
+        claim: Claim,
+    ) -> Result<Registered, MembershipError> {
         let (answer, answered) = oneshot::channel();
         self.begin(move |etcd| async move {
-            let registration = match etcd.register(&host).await {
+            let key = format!("{}{}", etcd.hosts_prefix(), host.id);
+            let registration = match etcd.register(&key, "the host", &host, claim).await {
                 Ok(registration) => registration,
-                Err(reason) => return drop(answer.send(Err(reason))),
+                Err(error) => return drop(answer.send(Err(error))),
             };
             let (lost, receiver) = watch::channel(false);
             let (leave, leaving) = oneshot::channel();
+            let replaced_by = ReplacedBy::default();
             // When nobody waits any more, `leave` is dropped with it, and that leaves.
-            drop(answer.send(Ok(Registered { lost: receiver, leave })));
-            registration.hold(lost, leaving).await;
+            drop(answer.send(Ok(Registered { lost: receiver, replaced_by: Arc::clone(&replaced_by), leave })));
+            registration.hold(lost, &replaced_by, leaving).await;
         })
         .await;
-        answered.await.unwrap_or_else(|_| Err("the thread for leases has ended".to_owned()))
+        answered.await.unwrap_or_else(|_| Err(unreachable("the thread for leases has ended".to_owned())))
     }
 }
 
-struct Registration {
+fn unreachable(reason: String) -> MembershipError {
+    MembershipError::Unreachable { action: "register the host", reason }
+}
+
+/// Why a key is not ours any more.
+struct Replaced {
+    reason: &'static str,
+    by: Option<HostInfo>,
+}
+
+impl Replaced {
+    const GONE: Self = Self { reason: "the registration is gone", by: None };
+
+    fn by(key: &KeyValue) -> Self {
+        Self { reason: "another life of the host is registered", by: decode(key) }
+    }
+}
+
+pub(super) struct Registration {
     etcd: Rc<Etcd>,
+    what: &'static str,
     key: String,
     id: LeaseId,
     lease: Lease,
@@ -61,56 +99,62 @@ impl Etcd {
         format!("{}/hosts/", self.prefix)
     }
 
-    async fn register(self: Rc<Self>, host: &HostInfo) -> Result<Registration, String> {
+    /// Writes who lives under a key, with a lease. `what` is for people.
+    pub(super) async fn register(
+        self: Rc<Self>,
+        key: &str,
+        what: &'static str,
+        host: &HostInfo,
+        claim: Claim,
+    ) -> Result<Registration, MembershipError> {
         let asked_at_us = now_us();
-        let (id, granted_us) = self.grant().await?;
-        let key = format!("{}{}", self.hosts_prefix(), host.id);
-        match self.put_host(&key, host, id).await {
+        let (id, granted_us) = self.grant().await.map_err(unreachable)?;
+        match self.put_host(key, host, id, claim).await {
             Ok(revision) => {
                 let margin_us = Config::for_leases(ttl_us(self.ttl_s), 0).margin_us;
                 let lease = Lease::new(asked_at_us, granted_us, margin_us);
-                Ok(Registration { etcd: self, key, id, lease, revision })
+                Ok(Registration { etcd: self, what, key: key.to_owned(), id, lease, revision })
             }
-            Err(reason) => {
+            Err(error) => {
                 self.revoke(id).await;
-                Err(reason)
+                Err(error)
             }
         }
     }
 
-    /// Writes the key unless a later life of the host is there; gives the revision.
-    async fn put_host(&self, key: &str, host: &HostInfo, lease: LeaseId) -> Result<i64, String> {
-        let value = serde_json::to_vec(host).map_err(|error| error.to_string())?;
+    /// Writes the key unless a later life of the host is there, or one that keeps it; gives the revision.
+    async fn put_host(&self, key: &str, host: &HostInfo, lease: LeaseId, claim: Claim) -> Result<i64, MembershipError> {
+        let value = serde_json::to_vec(host).map_err(|error| unreachable(error.to_string()))?;
+        let failed = |error: etcd_client::Error| unreachable(self.told_of(key, &error));
         let mut kv = self.asking.kv_client();
         for _ in 0..TRIES {
-            let found = kv.get(key, None).await.map_err(|error| told(&error))?;
+            let found = kv.get(key, None).await.map_err(failed)?;
             let found = found.kvs().first();
-            if let Some(later) = found.and_then(decode).filter(|found| found.incarnation > host.incarnation) {
-                return Err(format!("a later life of host `{}` is registered, {}", host.id, later.incarnation));
+            if let Some(there) = found.and_then(decode) {
+                may_replace(there, host, claim)?;
             }
             let unchanged = Compare::mod_revision(key, CompareOp::Equal, found.map_or(0, KeyValue::mod_revision));
             let put = TxnOp::put(key, value.clone(), Some(PutOptions::new().with_lease(lease.0)));
-            let txn = kv.txn(Txn::new().when([unchanged]).and_then([put])).await.map_err(|error| told(&error))?;
+            let txn = kv.txn(Txn::new().when([unchanged]).and_then([put])).await.map_err(failed)?;
             if txn.succeeded() {
                 return Ok(txn.header().map_or(0, ResponseHeader::revision));
             }
         }
-        Err(format!("somebody else writes `{key}` all the time"))
+        Err(unreachable(format!("somebody else writes `{key}` all the time")))
     }
 
     /// Ends when the key is not the one that was written with this lease.
-    async fn until_replaced(&self, key: &str, lease: LeaseId, mut revision: i64) -> String {
+    async fn until_replaced(&self, key: &str, lease: LeaseId, mut revision: i64) -> Replaced {
         loop {
-            let watched = self.watch_own(key, lease, revision).await;
-            if let Ok(reason) = watched {
-                return reason;
+            if let Ok(replaced) = self.watch_own(key, lease, revision).await {
+                return replaced;
             }
             tokio::time::sleep(WATCH_AGAIN).await;
             if let Ok(found) = self.asking.kv_client().get(key, None).await {
                 match found.kvs().first() {
                     Some(found) if found.lease() == lease.0 => {}
-                    Some(_) => return "another life of the host is registered".to_owned(),
-                    None => return "the registration is gone".to_owned(),
+                    Some(found) => return Replaced::by(found),
+                    None => return Replaced::GONE,
                 }
                 revision = found.header().map_or(revision, ResponseHeader::revision);
             }
@@ -118,7 +162,7 @@ impl Etcd {
     }
 
     /// Why the key was replaced; an error when the watch has ended.
-    async fn watch_own(&self, key: &str, lease: LeaseId, revision: i64) -> Result<String, etcd_client::Error> {
+    async fn watch_own(&self, key: &str, lease: LeaseId, revision: i64) -> Result<Replaced, etcd_client::Error> {
         let options = WatchOptions::new().with_start_revision(revision + 1);
         let mut watch = self.waiting.watch_client().watch(key, Some(options)).await?;
         while let Some(changes) = watch.message().await? {
@@ -127,10 +171,8 @@ impl Etcd {
             }
             for event in changes.events() {
                 match (event.event_type(), event.kv()) {
-                    (EventType::Delete, _) => return Ok("the registration is gone".to_owned()),
-                    (EventType::Put, Some(put)) if put.lease() != lease.0 => {
-                        return Ok("another life of the host is registered".to_owned());
-                    }
+                    (EventType::Delete, _) => return Ok(Replaced::GONE),
+                    (EventType::Put, Some(put)) if put.lease() != lease.0 => return Ok(Replaced::by(put)),
                     (EventType::Put, _) => {}
                 }
             }
@@ -141,7 +183,12 @@ impl Etcd {
 
 impl Registration {
     /// Keeps the lease alive until it is lost or given back.
-    async fn hold(mut self, lost: watch::Sender<bool>, mut leaving: oneshot::Receiver<oneshot::Sender<()>>) {
+    pub(super) async fn hold(
+        mut self,
+        lost: watch::Sender<bool>,
+        replaced_by: &ReplacedBy,
+        mut leaving: oneshot::Receiver<oneshot::Sender<()>>,
+    ) {
         let mut keep_alives = KeepAlives::default();
         let etcd = Rc::clone(&self.etcd);
         let key = self.key.clone();
@@ -162,7 +209,13 @@ impl Registration {
                     None => LeaseInput::Failed(number),
                 },
                 () = until_us(self.lease.next_timeout_us()) => LeaseInput::Tick,
-                reason = &mut replaced => break reason,
+                Replaced { reason, by } = &mut replaced => {
+                    if let Some(by) = by {
+                        let _ = replaced_by.set(by);
+                        self.etcd.revoke(self.id).await;
+                    }
+                    break reason.to_owned();
+                }
                 told = &mut leaving => {
                     self.etcd.revoke(self.id).await;
                     if let Ok(told) = told {
@@ -173,9 +226,21 @@ impl Registration {
                 }
             };
         };
-        tracing::warn!(key = self.key, "the host is not registered any more: {reason}");
+        tracing::warn!(key = self.key, "{} is not registered any more: {reason}", self.what);
         lost.send_replace(true);
     }
+}
+
+/// Whether a life that is registered can be replaced.
+fn may_replace(there: HostInfo, host: &HostInfo, claim: Claim) -> Result<(), MembershipError> {
+    let is_another = there.process != 0 && host.process != 0 && there.process != host.process;
+    if is_another && (claim == Claim::IfFree || there.incarnation >= host.incarnation) {
+        return Err(MembershipError::Taken { by: Box::new(there) });
+    }
+    if there.incarnation > host.incarnation {
+        return Err(unreachable(format!("a later life of host `{}` is registered, {}", host.id, there.incarnation)));
+    }
+    Ok(())
 }
 
 /// The host that a key names. What cannot be read is nobody.

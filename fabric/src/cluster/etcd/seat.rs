@@ -1,6 +1,8 @@
 //! Standing for election, and holding the seat: what [`Candidacy`] decides is done here.
 
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Instant;
 
 use etcd_client::{Compare, CompareOp, Txn, TxnOp};
 use futures::StreamExt;
@@ -13,6 +15,7 @@ use wasmill_protocol::Term;
 
 use super::keep_alive::{KeepAlives, Kept};
 use super::{Etcd, EtcdThread, told, ttl_us};
+use crate::Reminder;
 use crate::cluster::clock::{now_us, until_us};
 
 /// A seat that was won.
@@ -45,6 +48,8 @@ struct Candidate {
     keep_alives: KeepAlives,
     /// What was asked in this round.
     calls: FuturesUnordered<LocalBoxFuture<'static, Input>>,
+    /// Of what keeps it from being elected.
+    reminder: Rc<RefCell<Reminder>>,
     /// Who waits for the election.
     waiting: Option<oneshot::Sender<Elected>>,
     lost: watch::Sender<bool>,
@@ -59,6 +64,7 @@ impl Candidate {
             candidacy: Candidacy::new(config),
             keep_alives: KeepAlives::default(),
             calls: FuturesUnordered::new(),
+            reminder: Rc::default(),
             waiting: Some(waiting),
             lost: watch::Sender::new(false),
             resigning: None,
@@ -95,7 +101,7 @@ impl Candidate {
 
     /// Does what was decided; whether nothing follows any more.
     async fn carry_out(&mut self, action: Action, round: Round) -> bool {
-        let etcd = Rc::clone(&self.etcd);
+        let (etcd, reminder) = (Rc::clone(&self.etcd), Rc::clone(&self.reminder));
         match action {
             Action::Grant { round } => {
                 // Nothing of the round before matters any more.
@@ -104,7 +110,7 @@ impl Candidate {
                 self.calls.push(Box::pin(async move {
                     match etcd.grant().await {
                         Ok((lease, ttl_us)) => Input::Granted { round, lease, ttl_us },
-                        Err(reason) => failed(round, "a lease was not granted", &reason),
+                        Err(reason) => failed(&reminder, round, "a lease was not granted", &reason),
                     }
                 }));
             }
@@ -116,7 +122,7 @@ impl Candidate {
                 self.calls.push(Box::pin(async move {
                     match etcd.campaign(node, lease).await {
                         Ok(term) => Input::Won { round, term },
-                        Err(reason) => failed(round, "the election has failed", &reason),
+                        Err(reason) => failed(&reminder, round, "the election has failed", &reason),
                     }
                 }));
             }
@@ -125,7 +131,7 @@ impl Candidate {
                 self.calls.push(Box::pin(async move {
                     match etcd.guard(node, lease, term).await {
                         Ok(holds) => Input::Guarded { round, holds },
-                        Err(reason) => failed(round, "the won election could not be checked", &reason),
+                        Err(reason) => failed(&reminder, round, "the won election could not be checked", &reason),
                     }
                 }));
             }
@@ -203,8 +209,14 @@ async fn resigned(resigning: &mut Option<oneshot::Receiver<oneshot::Sender<()>>>
     }
 }
 
-fn failed(round: Round, what: &str, reason: &str) -> Input {
-    tracing::warn!(round = round.0, "{what}, trying again: {reason}");
+/// The same problem is said at once, and then every minute: an etcd that is away would fill the log.
+fn failed(reminder: &RefCell<Reminder>, round: Round, what: &str, reason: &str) -> Input {
+    let problem = format!("{what}, trying again: {reason}");
+    if reminder.borrow_mut().is_due(Instant::now(), &problem) {
+        tracing::warn!(round = round.0, "{problem}");
+    } else {
+        tracing::debug!(round = round.0, "{problem}");
+    }
     Input::Failed { round }
 }
 

@@ -13,7 +13,7 @@ use wasmill_fabric_core::append::{Found, MessageId};
 use wasmill_protocol::LogSeq;
 
 use crate::LogError;
-use crate::cluster::error::{ConnectError, chain, refusal};
+use crate::cluster::error::{ConnectError, cannot_open, chain, refusal};
 
 /// How long the servers remember the ids of appends: longer than an append is tried. What is older is read back.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(20);
@@ -52,6 +52,8 @@ pub(in crate::cluster) struct StreamOptions {
     pub(in crate::cluster) bytes_max: Option<u64>,
     /// The id of a new one.
     pub(in crate::cluster) id: String,
+    /// The servers, for people.
+    pub(in crate::cluster) urls: Vec<String>,
 }
 
 /// Finds the stream, or makes it where `may_create`.
@@ -60,10 +62,8 @@ pub(in crate::cluster) async fn open_or_create(
     options: StreamOptions,
     may_create: bool,
 ) -> Result<Option<LogStream>, ConnectError> {
-    let failed = |error: &dyn std::error::Error| ConnectError::Refused {
-        action: "open the stream of the log",
-        reason: chain(error),
-    };
+    let urls = options.urls.clone();
+    let failed = |error: &dyn std::error::Error| cannot_open("open the stream of the log", &urls, error);
     let (name, subject) = (options.name.clone(), options.subject.clone());
     let stream = match context.get_stream(&name).await {
         Ok(stream) => stream,

@@ -89,7 +89,7 @@ impl Membership for ModelMembership {
             let (leave, leaving) = oneshot::channel();
             let lease = lease::Lease::new(asked_at_us, 5_000_000, 500_000);
             tokio::spawn(hold(shared, id, lease, lost, leaving));
-            Ok(HostRegistration { lost: receiver, lease: Box::new(Held(leave)) })
+            Ok(HostRegistration { lost: receiver, replaced_by: Default::default(), lease: Box::new(Held(leave)) })
         }
         .boxed()
     }

@@ -1,17 +1,19 @@
 //! What happens, told to the core.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinError;
-use wasmill_fabric::Message;
+use wasmill_fabric::{BlobError, Message};
 use wasmill_host_core::{Input, ReplyTo};
-use wasmill_protocol::message::{ReportAck, ToHost};
-use wasmill_protocol::{AttemptId, Outcome, OutcomeKind};
+use wasmill_protocol::message::{HostInfo, ReportAck, ToHost};
+use wasmill_protocol::{AttemptId, Digest, Outcome, OutcomeKind};
 
 use super::{Agent, Done};
+use crate::agent::join::Rival;
 use crate::agent::readiness::Made;
 use crate::agent::results::{Next, Stored, store};
-use crate::agent::{AgentError, GIVE_UP_MS, join};
+use crate::agent::{AgentError, GIVE_UP_MS, chain, join, random};
 use crate::channel::{FromSandbox, ToSandbox};
 use crate::sandbox::LoadError;
 use crate::slots::Lane;
@@ -19,6 +21,7 @@ use crate::slots::Lane;
 impl Agent {
     pub(super) fn hear_leader(&mut self, message: Message) {
         self.ended = 0;
+        self.contact.heard(Instant::now());
         match rmp_serde::from_slice::<ToHost>(&message.payload) {
             Ok(decoded) => {
                 let reply_to = ReplyTo(self.responders.len() as u64);
@@ -88,10 +91,14 @@ impl Agent {
                 }
                 self.results.stored(id).into_iter().for_each(|next| self.go_on(next));
             }
+            Ok(Done::Asked(answer)) => self.contact.answered(Instant::now(), answer),
             Ok(Done::Published) => self.publishing = false,
             Ok(Done::Subscribed(subscription)) => self.subscription = Some(subscription),
             Ok(Done::Registered(registered)) => {
-                let (info, registration) = registered?;
+                let (info, registration) = match registered {
+                    Err(AgentError::Replaced { by }) => return Err(self.replaced_by(by)),
+                    registered => registered?,
+                };
                 tracing::info!(host = %info.id, incarnation = %info.incarnation, "the host is registered again");
                 self.metrics.registered();
                 self.step(Input::LeaseRegained(info.incarnation));
@@ -131,17 +138,56 @@ impl Agent {
         self.doing.spawn(async move { Done::Subscribed(subscribe.await) });
     }
 
-    /// The lease is lost: everything is stopped, and a new life begins.
-    pub(super) fn rejoin(&mut self) {
+    /// The lease is lost: everything is stopped, and a new life begins, unless another process has this one's place.
+    pub(super) fn rejoin(&mut self) -> Result<(), AgentError> {
+        let replaced_by = self.registration.take().and_then(|registration| registration.replaced_by.get().cloned());
         tracing::warn!(host = %self.info.id, "the lease is lost: stopping everything");
-        self.registration = None;
         self.metrics.lease_lost();
         self.step(Input::LeaseLost);
+        let wait = match replaced_by {
+            Some(by) if by.process != 0 && by.process != self.info.process => {
+                return Err(self.replaced_by(Box::new(by)));
+            }
+            // Of an older version: it may be this host's own key, written late.
+            Some(_) => {
+                self.replaced = self.replaced.saturating_add(1);
+                join::rival_wait(self.replaced - 1, random()?)
+            }
+            None => Duration::ZERO,
+        };
         if !self.draining {
             let (membership, identity) = (Arc::clone(&self.membership), Arc::clone(&self.identity));
-            let register = join::register(membership, identity, self.info.clone());
-            self.doing.spawn(async move { Done::Registered(register.await) });
+            let register = join::register(membership, identity, self.info.clone(), Rival::Stays);
+            self.doing.spawn(async move {
+                tokio::time::sleep(wait).await;
+                Done::Registered(register.await)
+            });
         }
+        Ok(())
+    }
+
+    /// Another process is this host now. This one ends, and remembers that it is not to take the id back.
+    fn replaced_by(&self, by: Box<HostInfo>) -> AgentError {
+        match self.identity.note_replaced(&by) {
+            Ok(()) => AgentError::Replaced { by },
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Asks whether there is any control node, when that is due: any blob will do, also one that is not there.
+    pub(super) fn look_for_control_nodes(&mut self) {
+        let now = Instant::now();
+        if now < self.contact.look_at() {
+            return;
+        }
+        self.contact.looks(now);
+        let blobs = Arc::clone(&self.blobs);
+        self.doing.spawn(async move {
+            Done::Asked(match blobs.stat(Digest::default()).await {
+                Ok(_) | Err(BlobError::Unknown(_)) => Ok(()),
+                Err(error) => Err(chain(&error)),
+            })
+        });
     }
 
     pub(super) fn drain(&mut self) {

@@ -9,6 +9,7 @@ use wasmill_protocol::message::{Heartbeat, HostInfo};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, TenantName, Timestamp, kept};
 
 use super::Core;
+use super::losses::Loss;
 use super::shares::Charge;
 use crate::config::CoreConfig;
 use crate::io::HostView;
@@ -168,7 +169,8 @@ impl Core {
             host.info = info;
             return;
         }
-        self.lose_before(&id, incarnation);
+        let rivalled = self.hosts.get(&id).is_some_and(|host| host.joined && host.info.is_rivalled_by(&info));
+        self.lose_before(&id, incarnation, if rivalled { Loss::Rivalled } else { Loss::Ended });
         let mut host = Host::new(info, self.now);
         host.drained = self.state.drained.contains(&id);
         self.hosts.insert(id.clone(), host);

@@ -5,6 +5,7 @@
 //! and only for as many attempts as the host has slots, those placed first: the host starts attempts in that
 //! order, so the others were waiting on it. The first attempts of each tenant count as well, which the host lets pass, as many as one tenant can have
 //! in what is kept. What does not count ends as `returned`, what counts as `host_lost`.
+//! Nor does a loss count that another process with the host's id has brought about: no task is to blame for it.
 
 use std::collections::BTreeMap;
 
@@ -17,18 +18,27 @@ use crate::state::tenants::TenantNumber;
 /// A host that has left is shown as lost for this many milliseconds: an hour.
 const LEFT_SHOWN_MS: u64 = 3_600_000;
 
+/// How a life of a host came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// By itself, as far as is known.
+    Ended,
+    /// Another process, which is not its successor, has taken the host's id.
+    Rivalled,
+}
+
 impl Core {
     /// The lease of this life of a host has ended.
     pub(super) fn host_left(&mut self, id: &HostId, incarnation: Incarnation) {
         if self.hosts.get(id).is_some_and(|host| host.incarnation() < incarnation) {
             // It came and went before we heard of it: whatever it was before is over too.
-            self.lose_before(id, incarnation);
+            self.lose_before(id, incarnation, Loss::Ended);
         }
-        self.lose(id, incarnation);
+        self.lose(id, incarnation, Loss::Ended);
     }
 
     /// Every life of the host before `incarnation` is over.
-    pub(super) fn lose_before(&mut self, id: &HostId, incarnation: Incarnation) {
+    pub(super) fn lose_before(&mut self, id: &HostId, incarnation: Incarnation, loss: Loss) {
         let placed = self.state.placements.iter();
         let mut earlier: Vec<_> = placed
             .filter(|placed| placed.host == *id && placed.incarnation < incarnation)
@@ -38,12 +48,12 @@ impl Core {
         earlier.sort();
         earlier.dedup();
         for earlier in earlier {
-            self.lose(id, earlier);
+            self.lose(id, earlier, loss);
         }
     }
 
     /// One life of a host is over, and everything that ran there with it.
-    fn lose(&mut self, id: &HostId, incarnation: Incarnation) {
+    fn lose(&mut self, id: &HostId, incarnation: Incarnation, loss: Loss) {
         self.awaited.remove(&(id.clone(), incarnation));
         let mut slots = 0;
         if let Some(host) = self.hosts.get_mut(id)
@@ -51,7 +61,9 @@ impl Core {
             && host.joined
         {
             host.joined = false;
-            slots = host.heartbeat.as_ref().map_or(0, |heartbeat| heartbeat.slots);
+            if loss == Loss::Ended {
+                slots = host.heartbeat.as_ref().map_or(0, |heartbeat| heartbeat.slots);
+            }
             self.tally.hosts_lost += 1;
         }
         let placed = self.state.placements.of(id, incarnation);
@@ -66,7 +78,11 @@ impl Core {
         // Each goes to the front of its queue: the last one first, so that they keep their order.
         for (slot, may_have_run) in attempts.into_iter().rev() {
             let kind = if may_have_run { OutcomeKind::HostLost } else { OutcomeKind::Returned };
-            self.end_without_result(slot, kind, format!("host {id} was lost"));
+            let message = match loss {
+                Loss::Ended => format!("host {id} was lost"),
+                Loss::Rivalled => format!("another process has become host {id}"),
+            };
+            self.end_without_result(slot, kind, message);
         }
     }
 
@@ -76,7 +92,7 @@ impl Core {
         let now = self.now;
         let over: Vec<_> = self.awaited.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
         for (id, incarnation) in over {
-            self.lose(&id, incarnation);
+            self.lose(&id, incarnation, Loss::Ended);
         }
         self.hosts.retain(|_, host| host.joined || now <= host.last_seen.plus_ms(LEFT_SHOWN_MS));
     }

@@ -215,7 +215,16 @@ impl Scenario {
         match line.words[0] {
             "join" => {
                 let labels = line.labels("labels").unwrap_or_default();
-                let info = HostInfo { id: host.clone(), incarnation, labels: labels.clone(), ..HostInfo::default() };
+                let number = |name| line.number(name).unwrap_or(0);
+                let (process, predecessor) = (number("process"), number("predecessor"));
+                let info = HostInfo {
+                    id: host.clone(),
+                    incarnation,
+                    labels: labels.clone(),
+                    process,
+                    predecessor,
+                    ..HostInfo::default()
+                };
                 let beat = Heartbeat { host: host.clone(), incarnation, labels, ..Heartbeat::default() };
                 if self.beats.get(&host).is_none_or(|known| known.incarnation < incarnation) {
                     self.beats.insert(host.clone(), beat);

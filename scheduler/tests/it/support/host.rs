@@ -50,6 +50,7 @@ impl FakeHost {
             memory_bytes: MEMORY_BYTES,
             labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
             version: "0".to_owned(),
+            ..HostInfo::default()
         };
         let stop = CancellationToken::new();
         let messages = ground.bus.subscribe(&subjects::host(&info.id), 1024).await.unwrap();
