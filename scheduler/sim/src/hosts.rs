@@ -13,6 +13,7 @@ use wasmill_protocol::{
 
 use crate::guest::{self, Plan};
 use crate::oracle::{Checked, hold};
+use crate::servers::{Claim, HostEntry};
 use crate::world::Sender;
 
 /// Names one sending of one batch across hosts and their lives.
@@ -25,6 +26,9 @@ pub struct BatchAddress {
     /// Which sending.
     pub number: BatchNumber,
 }
+
+/// Lives that other processes may have had unseen, as in the real host.
+const LIVES_UNSEEN: u64 = 1_000;
 
 /// One host process, dead or alive.
 #[derive(Debug)]
@@ -39,6 +43,10 @@ pub struct SimHost {
     pub life: u64,
     /// Counts registrations, as the file in the data directory does.
     pub incarnation: Incarnation,
+    /// In a cluster: whether this process was known once.
+    pub was_known: bool,
+    /// In a cluster: another process had taken the id when the last one ended, as a mark in the data directory says.
+    pub replaced: bool,
     /// Stopped until then: what arrives waits.
     pub paused_until: Timestamp,
     /// On a single machine: when the lease ends unless it is renewed.
@@ -90,6 +98,8 @@ pub struct HostLease {
     pub registered: bool,
     /// Whether the host will hear that its key is gone, or is another's.
     pub missed: bool,
+    /// Who has the key instead, if anybody.
+    pub replaced_by: Option<HostEntry>,
 }
 
 /// What an answer of etcd is for.
@@ -125,6 +135,8 @@ impl SimHost {
             core: None,
             life: 0,
             incarnation: Incarnation(0),
+            was_known: false,
+            replaced: false,
             paused_until: Timestamp(0),
             lease_until: Timestamp(0),
             lease: None,
@@ -152,6 +164,7 @@ impl SimHost {
     pub fn boot(&mut self) {
         self.life += 1;
         self.alive = true;
+        self.was_known = false;
         // It was the process that was stopped.
         self.paused_until = Timestamp(0);
         self.core = None;
@@ -166,6 +179,22 @@ impl SimHost {
         self.lease_lost = false;
         self.tick_at = None;
         self.term_seen = Term(0);
+    }
+
+    /// What it is to be known as.
+    pub fn entry(&self) -> HostEntry {
+        HostEntry { incarnation: self.incarnation, process: self.life }
+    }
+
+    /// Another process has its id: what its data directory remembers.
+    pub fn replaced_by(&mut self, by: HostEntry) {
+        self.replaced = true;
+        self.incarnation = self.incarnation.max(Incarnation(by.incarnation.0 + LIVES_UNSEEN));
+    }
+
+    /// What it does about another process that has its id: only one that was just started takes it.
+    pub fn claim(&self) -> Claim {
+        if self.replaced || self.was_known { Claim::IfFree } else { Claim::First }
     }
 
     /// Begins to take work, once it is known.

@@ -1,9 +1,10 @@
 //! A leadership of a simulated control node: the same thin shell as in the real driver.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use wasmill_fabric_core::append::AppendNumber;
+use wasmill_protocol::command::{Done, Refusal};
 use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
 use wasmill_protocol::message::FromHost;
 use wasmill_protocol::record::Record;
@@ -31,8 +32,8 @@ pub struct Leader {
     pub appends: VecDeque<Append>,
     /// Who gets which answer.
     pub answers: BTreeMap<ReplyTo, AnswerTo>,
-    /// Commands of other nodes that were heard, each try of them.
-    pub forwards_heard: BTreeSet<(ForwardAddress, u32)>,
+    /// Commands of other nodes that were heard, each try of them, and their answers once there are any.
+    pub forwards_heard: BTreeMap<(ForwardAddress, u32), Option<ForwardAnswer>>,
     /// The time for which the next tick is on the agenda.
     pub tick_at: Option<Timestamp>,
     last: LogSeq,
@@ -69,13 +70,16 @@ pub struct Append {
     pub ready: Ready,
 }
 
+/// What another node is answered, and up to which record that is durable.
+pub type ForwardAnswer = (LogSeq, Result<Done, Refusal>);
+
 /// Who gets an answer.
 #[derive(Debug, Clone)]
 pub enum AnswerTo {
     /// A client of this node.
     Client(RequestId),
-    /// Another control node, for a client of its own.
-    Node(ForwardAddress),
+    /// Another control node, for a client of its own, and which of its tries.
+    Node(ForwardAddress, u32),
     /// A host, about one batch; the reports are kept to check the acknowledgement.
     Host(BatchAddress, Arc<FromHost>),
 }
@@ -92,7 +96,7 @@ impl Leader {
             term,
             appends: VecDeque::new(),
             answers: BTreeMap::new(),
-            forwards_heard: BTreeSet::new(),
+            forwards_heard: BTreeMap::new(),
             tick_at: None,
             last: fold.last,
             prev_hash: fold.prev_hash,

@@ -76,11 +76,16 @@ pub enum Mark {
     HostLeaseExpired,
     HostKeyDeleted,
     HostKeyMissed,
+    HostRivalled,
+    HostReplaced,
+    HostWaitedForRival,
     CommandForwarded,
     CommandNobodyLed,
     CommandRetried,
     CommandRetriedInNextTerm,
     CommandHeardTwice,
+    CommandAskedAgain,
+    CommandAnsweredTwice,
     CommandUnanswered,
     AnswerWaitedForRead,
     StaleLeaderRefused,
@@ -96,7 +101,7 @@ pub enum Mark {
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 86] = [
+pub const ALL: [Mark; 91] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -166,11 +171,16 @@ pub const ALL: [Mark; 86] = [
     Mark::HostLeaseExpired,
     Mark::HostKeyDeleted,
     Mark::HostKeyMissed,
+    Mark::HostRivalled,
+    Mark::HostReplaced,
+    Mark::HostWaitedForRival,
     Mark::CommandForwarded,
     Mark::CommandNobodyLed,
     Mark::CommandRetried,
     Mark::CommandRetriedInNextTerm,
     Mark::CommandHeardTwice,
+    Mark::CommandAskedAgain,
+    Mark::CommandAnsweredTwice,
     Mark::CommandUnanswered,
     Mark::AnswerWaitedForRead,
     Mark::StaleLeaderRefused,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{
-    AttemptId, Digest, HostId, Incarnation, LogSeq, Payload, TaskId, TaskSpec, TenantName, Term, Timestamp,
+    AttemptId, Digest, HostId, Incarnation, LogSeq, OutcomeKind, Payload, TaskId, TaskSpec, TenantName, Term, Timestamp,
 };
 
 use crate::guest;
@@ -51,6 +51,8 @@ pub struct Oracle {
     pub keys: BTreeMap<(TenantName, String), (TaskId, Digest, LogSeq)>,
     /// The highest credit that a life of a host has announced.
     pub credits: BTreeMap<(HostId, Incarnation), u32>,
+    /// Lives of hosts that another process has ended, as the leader of a term was told.
+    pub rivalled: BTreeSet<(Term, HostId, Incarnation)>,
     /// Something beyond all promises has happened: whoever notices may stop.
     pub disaster: bool,
     /// The log has lost records that were durable: nothing is promised any more but that whoever knows them stops.
@@ -78,8 +80,20 @@ impl Oracle {
         for event in &entry.record.events {
             hold!(event.at >= self.at, "an event of {:?} after one of {:?}", event.at, self.at);
             self.at = event.at;
+            self.check_loss(entry.record.term, event)?;
             self.event(seq, event, marks)?;
         }
+        Ok(())
+    }
+
+    /// No task pays for another process that has taken a host's id.
+    fn check_loss(&self, term: Term, event: &Event) -> Checked {
+        let EventBody::AttemptEnded { id, outcome, .. } = &event.body else { return Ok(()) };
+        let Some((host, life)) = self.attempts.get(id) else { return Ok(()) };
+        hold!(
+            outcome.kind != OutcomeKind::HostLost || !self.rivalled.contains(&(term, host.clone(), *life)),
+            "{id:?} pays for another process that has become {host}"
+        );
         Ok(())
     }
 

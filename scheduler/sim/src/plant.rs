@@ -61,6 +61,8 @@ pub enum Plant {
     ForwardTakenTwice,
     /// A watch that broke goes on from now, without a look at what was missed.
     WatchGapIgnored,
+    /// A leader does not look whose a later life of a host is.
+    RivalUnseen,
     /// A host takes messages of a leader that was replaced.
     HostTrustsStaleLeader,
     /// A host takes the acknowledgement of a leader that was replaced.
@@ -93,7 +95,7 @@ impl Plant {
     ];
 
     /// Those that need several control nodes to do harm.
-    pub const OF_CLUSTERS: [Self; 20] = [
+    pub const OF_CLUSTERS: [Self; 21] = [
         Self::CampaignTrusted,
         Self::DeadlineFromReceipt,
         Self::NodeDeadlineIgnored,
@@ -110,6 +112,7 @@ impl Plant {
         Self::RepeatWithoutIdentity,
         Self::ForwardTakenTwice,
         Self::WatchGapIgnored,
+        Self::RivalUnseen,
         Self::HostTrustsStaleLeader,
         Self::StaleAckTrusted,
         Self::ReadBeforeWait,

@@ -139,8 +139,8 @@ pub enum EtcdAsk {
     Revoke(LeaseId),
     /// To remove the leader key if it has this create revision, and end the lease.
     Release(LeaseId, Term),
-    /// To put a host under a lease.
-    PutHost(LeaseId, Incarnation),
+    /// To put a host under a lease; and whether that leaves the key to another process that has it.
+    PutHost(LeaseId, HostEntry, Claim),
     /// Which hosts there are.
     Hosts,
     /// To be told of hosts from a revision on, for this watch of the node.
@@ -165,7 +165,9 @@ pub enum EtcdAnswer {
     /// Done.
     Done,
     /// Hosts by their index, and the revision at which they were read.
-    Hosts(Vec<(usize, Incarnation)>, u64),
+    Hosts(Vec<(usize, HostEntry)>, u64),
+    /// Another process has the host's key.
+    Taken(HostEntry),
     /// The watch has begun, at this revision.
     Watching(u64),
     /// How far the log was seen to go.
@@ -270,13 +272,39 @@ pub fn host_of(key: &str) -> Option<usize> {
 }
 
 /// What is written down of a host.
-pub fn host_value(incarnation: Incarnation) -> Bytes {
-    incarnation.0.to_be_bytes().to_vec().into()
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostEntry {
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// In which process.
+    pub process: u64,
 }
 
-/// The life of a host that is written down.
-pub fn incarnation_of(value: &[u8]) -> Incarnation {
-    Incarnation(value.try_into().map_or(0, u64::from_be_bytes))
+/// What is done about another process that has a host's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// A later life takes its place.
+    First,
+    /// It keeps it.
+    IfFree,
+}
+
+/// Processes from here on are no host's own: they have taken its id.
+pub const RIVALS: u64 = 1 << 32;
+
+impl HostEntry {
+    /// As bytes.
+    pub fn encode(self) -> Bytes {
+        [self.incarnation.0.to_be_bytes(), self.process.to_be_bytes()].concat().into()
+    }
+
+    /// From what [`HostEntry::encode`] has made.
+    pub fn decode(value: &[u8]) -> Self {
+        let number = |range: std::ops::Range<usize>| {
+            value.get(range).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+        };
+        Self { incarnation: Incarnation(number(0..8)), process: number(8..16) }
+    }
 }
 
 /// The name of the election.

@@ -7,9 +7,10 @@ use wasmill_fabric_core::candidacy::{self, Candidacy, Round};
 use wasmill_fabric_core::lease::KeepAliveNumber;
 use wasmill_fabric_models::etcd::LeaseId;
 use wasmill_protocol::command::{Command, Done, Refusal};
-use wasmill_protocol::{Incarnation, LogSeq, Term, Timestamp};
+use wasmill_protocol::{LogSeq, Term, Timestamp};
 
 use crate::clients::RequestId;
+use crate::servers::HostEntry;
 
 /// The shells around the machines of the fabric, and what is under way.
 #[derive(Debug)]
@@ -98,7 +99,7 @@ pub struct HostWatch {
     /// Grows whenever watching begins anew, so that what comes from an earlier time is recognised; 0 while nobody watches.
     pub epoch: u64,
     /// The hosts that are known, by their index.
-    pub known: BTreeMap<usize, Incarnation>,
+    pub known: BTreeMap<usize, HostEntry>,
 }
 
 /// Names a command that was forwarded.

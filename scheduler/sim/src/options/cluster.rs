@@ -57,6 +57,8 @@ pub struct ClusterOptions {
     pub etcd_compactions: u64,
     /// How often somebody deletes the key of a candidate, of the leader, or of a host.
     pub key_deletions: u64,
+    /// How often another process takes the id of a host.
+    pub host_rivals: u64,
     /// How often a waiting campaign fails at the server and leaves its key.
     pub campaign_failures: u64,
     /// What happens beyond everything that is promised.
@@ -109,6 +111,7 @@ impl ClusterOptions {
         let (nats_kills, nats_power_losses, nats_disk_full) = (sometimes(4), sometimes(3), sometimes(2));
         let (etcd_leader_changes, etcd_outages, etcd_restarts) = (sometimes(4), sometimes(3), sometimes(3));
         let (etcd_compactions, campaign_failures, key_deletions) = (sometimes(8), sometimes(4), sometimes(4));
+        let host_rivals = sometimes(4);
         let skew_us_max = sometimes(60_000_000);
         let nats_skew_us_max = if rng.chance(400) { 60_000_000 } else { 0 };
         let wire_delay_us = if rng.chance(300) { rng.between(1, 2_500_000) } else { 0 };
@@ -139,6 +142,7 @@ impl ClusterOptions {
             etcd_restarts,
             etcd_compactions,
             key_deletions,
+            host_rivals,
             campaign_failures,
             disaster,
         }

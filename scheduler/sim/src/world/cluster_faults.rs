@@ -8,7 +8,7 @@ use crate::marks::Mark;
 use crate::network::Place;
 use crate::options::Disaster;
 use crate::oracle::Checked;
-use crate::servers::{ELECTION, HOSTS};
+use crate::servers::{ELECTION, HOSTS, HostEntry, RIVALS, host_key};
 
 /// Something that goes wrong in a cluster, or is repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub enum ClusterFault {
     EtcdCompacts,
     /// Somebody deletes the key of a candidate, or of the leader.
     KeyDeleted,
+    /// Another process takes the id of a host, and falls silent.
+    HostRivalled,
     /// A campaign that waits fails at the server.
     CampaignFails,
     /// etcd is saved.
@@ -79,6 +81,7 @@ impl World {
             (cluster.etcd_restarts, ClusterFault::EtcdRestarts),
             (cluster.etcd_compactions, ClusterFault::EtcdCompacts),
             (cluster.key_deletions, ClusterFault::KeyDeleted),
+            (cluster.host_rivals, ClusterFault::HostRivalled),
             (cluster.campaign_failures, ClusterFault::CampaignFails),
         ];
         for (count, fault) in etcd {
@@ -161,6 +164,7 @@ impl World {
                 }
             }
             ClusterFault::KeyDeleted => self.delete_key(),
+            ClusterFault::HostRivalled => self.rival_host(),
             ClusterFault::CampaignFails => {
                 let waiting = self.servers().etcd.campaigns_waiting();
                 if !waiting.is_empty() {
@@ -187,6 +191,23 @@ impl World {
             let _ = self.servers().etcd.delete(&Range::Key(key));
             self.etcd_changed();
         }
+    }
+
+    /// A copy of a host's directory is started, which takes the host's id in a later life. It is never heard of again, and its lease ends.
+    fn rival_host(&mut self) {
+        let index = usize::try_from(self.rng.below(self.hosts.len() as u64)).unwrap_or(0);
+        let (ttl_s, now) = (self.cluster().lease_ttl_s, self.etcd_now());
+        let process = RIVALS + self.now.0;
+        let known = self.hosts[index].incarnation;
+        let servers = self.servers();
+        // Later than who is there, if anybody is; else as the copied directory says.
+        let there = servers.etcd.get(&Range::Key(host_key(index))).ok();
+        let there = there.and_then(|(found, _)| found.first().map(|found| HostEntry::decode(&found.value)));
+        let incarnation = there.map_or(known, |there| there.incarnation.next());
+        // Without a quorum nothing can be put.
+        let Ok((lease, _)) = servers.etcd.grant(now, ttl_s, None) else { return };
+        let _ = servers.etcd.put(&host_key(index), HostEntry { incarnation, process }.encode(), Some(lease));
+        self.etcd_changed();
     }
 
     pub(super) fn etcd_now(&mut self) -> wasmill_protocol::Timestamp {

@@ -8,7 +8,7 @@ use crate::network::Place;
 use crate::node::EtcdWait;
 use crate::oracle::{Checked, hold};
 use crate::servers::{
-    Caller, ELECTION, EtcdAnswer, EtcdAsk, HOSTS, MARK, host_key, host_of, host_value, incarnation_of, leader_key,
+    Caller, Claim, ELECTION, EtcdAnswer, EtcdAsk, HOSTS, HostEntry, MARK, host_key, host_of, leader_key,
 };
 
 /// How long a process waits for an answer of etcd, or until it notices that a stream is dead, in microseconds.
@@ -101,19 +101,26 @@ impl World {
                 servers.etcd.revoke(lease)?;
                 EtcdAnswer::Done
             }
-            EtcdAsk::PutHost(lease, incarnation) => {
+            EtcdAsk::PutHost(lease, entry, claim) => {
                 let Place::Host(host) = caller.place else { return Ok(None) };
-                // A later life of a host is never replaced by an earlier one.
                 let (found, _) = servers.etcd.get(&Range::Key(host_key(host)))?;
-                if found.first().is_some_and(|found| incarnation_of(&found.value) > incarnation) {
-                    return Ok(Some(EtcdAnswer::Failed(EtcdError::NotLeader)));
+                if let Some(there) = found.first().map(|found| HostEntry::decode(&found.value)) {
+                    let is_another = there.process != entry.process;
+                    if is_another && (claim == Claim::IfFree || there.incarnation >= entry.incarnation) {
+                        return Ok(Some(EtcdAnswer::Taken(there)));
+                    }
+                    // A later life of a host is never replaced by an earlier one.
+                    if there.incarnation > entry.incarnation {
+                        return Ok(Some(EtcdAnswer::Failed(EtcdError::NotLeader)));
+                    }
                 }
-                servers.etcd.put(&host_key(host), host_value(incarnation), Some(lease))?;
+                servers.etcd.put(&host_key(host), entry.encode(), Some(lease))?;
                 EtcdAnswer::Done
             }
             EtcdAsk::Hosts => {
                 let (found, revision) = servers.etcd.get(&Range::Prefix(HOSTS.into()))?;
-                let hosts = found.iter().filter_map(|found| Some((host_of(&found.key)?, incarnation_of(&found.value))));
+                let hosts =
+                    found.iter().filter_map(|found| Some((host_of(&found.key)?, HostEntry::decode(&found.value))));
                 EtcdAnswer::Hosts(hosts.collect(), revision)
             }
             EtcdAsk::Watch(from, epoch) => self.open_watch(caller, from, epoch)?,

@@ -1,6 +1,7 @@
 //! Commands that reach a node that does not lead: it sends them to the leader, and answers when it has read what the answer rests on.
 //!
-//! Only what nobody has heard is sent again: a command without an answer may have been carried out.
+//! What nobody has heard is sent again. A command whose answer was lost may have been carried out: it is asked for again under the same name, which is
+//! decided once and answered as often as it is asked.
 
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::{LogSeq, Term};
@@ -8,7 +9,7 @@ use wasmill_scheduler_core::Input;
 
 use super::{Happening, Sender, World};
 use crate::clients::{PATIENCE_US, RequestId};
-use crate::leader::AnswerTo;
+use crate::leader::{AnswerTo, ForwardAnswer};
 use crate::marks::Mark;
 use crate::network::Place;
 use crate::node::{Forward, ForwardAddress, Forwarded};
@@ -19,6 +20,8 @@ use crate::plant::Plant;
 const LEADER_PATIENCE_US: u64 = 5_000_000;
 /// Between two looks for a leader, in microseconds.
 const LEADER_RETRY_US: u64 = 200_000;
+/// After how long an answer counts as lost, in microseconds: a connection is known to be cut by then.
+const LOST_US: u64 = 1_000_000;
 /// How long the leader may take, in microseconds: longer than clients wait here.
 const ANSWER_US: u64 = PATIENCE_US + 5_000_000;
 
@@ -66,7 +69,36 @@ impl World {
         for arrival in self.arrivals(Place::Node(from.node), Place::Node(to)) {
             self.at_time(arrival, Happening::Forwarded(to, Box::new(forwarded.clone())));
         }
+        self.at(LOST_US, Happening::ForwardUnanswered(from, tries));
         self.at(ANSWER_US, Happening::ForwardTimeout(from, tries));
+    }
+
+    /// No answer has come yet: the same leader is asked for it again, for as long as it leads and the client waits.
+    pub(super) fn forward_unanswered(&mut self, from: ForwardAddress, tries: u32) {
+        let Some(process) = self.nodes[from.node].alive(from.life) else { return };
+        let Some(cluster) = &process.cluster else { return };
+        let Some(forward) = cluster.forwards.get(&from.number).filter(|forward| forward.tries == tries) else { return };
+        let forwarded = Forwarded { from, tries, term: forward.term, command: forward.command.clone() };
+        let Some(to) = self.leader_of(forwarded.term) else { return };
+        self.marks.hit(Mark::CommandAskedAgain);
+        for arrival in self.arrivals(Place::Node(from.node), Place::Node(to)) {
+            self.at_time(arrival, Happening::Forwarded(to, Box::new(forwarded.clone())));
+        }
+        self.at(LOST_US, Happening::ForwardUnanswered(from, tries));
+    }
+
+    /// Answers another node, and remembers what.
+    pub(super) fn answer_forwarded(&mut self, node: usize, to: ForwardAddress, tries: u32, answer: ForwardAnswer) {
+        if let Some(leader) = self.nodes[node].leader() {
+            leader.forwards_heard.insert((to, tries), Some(answer.clone()));
+        }
+        self.send_answer(node, to, answer);
+    }
+
+    fn send_answer(&mut self, node: usize, to: ForwardAddress, (seq, answer): ForwardAnswer) {
+        for arrival in self.arrivals(Place::Node(node), Place::Node(to.node)) {
+            self.at_time(arrival, Happening::ForwardAnswered(to, seq, answer.clone()));
+        }
     }
 
     fn leader_of(&self, term: Term) -> Option<usize> {
@@ -85,11 +117,18 @@ impl World {
         let Some(process) = &mut self.nodes[node].process else { return };
         let clock = process.clock(now);
         let Some(leader) = process.leader.as_mut().filter(|leader| leader.term == term) else { return };
-        if !leader.forwards_heard.insert((from, tries)) && !twice {
+        if let Some(before) = leader.forwards_heard.get(&(from, tries)).cloned()
+            && !twice
+        {
             self.marks.hit(Mark::CommandHeardTwice);
+            if let Some(answer) = before {
+                self.marks.hit(Mark::CommandAnsweredTwice);
+                self.send_answer(node, from, answer);
+            }
             return;
         }
-        let reply_to = leader.reply_to(AnswerTo::Node(from));
+        leader.forwards_heard.insert((from, tries), None);
+        let reply_to = leader.reply_to(AnswerTo::Node(from, tries));
         leader.core.step(clock, Input::Command { reply_to, command });
         self.touch_node(node);
     }

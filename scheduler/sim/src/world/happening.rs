@@ -45,6 +45,8 @@ pub enum Happening {
     ForwardUnheard(ForwardAddress, u32),
     /// A node looks for a leader again.
     ForwardAgain(ForwardAddress, u32),
+    /// A forwarded command has no answer yet.
+    ForwardUnanswered(ForwardAddress, u32),
     /// The leader's answer, and the record that holds it, reach the node that had forwarded a command.
     ForwardAnswered(ForwardAddress, LogSeq, Result<Done, Refusal>),
     /// A node stops waiting for the answer to a try of a forwarded command.
@@ -160,6 +162,7 @@ impl Happening {
             Self::ForwardAnswered(address, ..)
             | Self::ForwardUnheard(address, _)
             | Self::ForwardAgain(address, _)
+            | Self::ForwardUnanswered(address, _)
             | Self::ForwardTimeout(address, _) => Some(address.node),
             Self::Log(LogHappening::Answer(caller, _) | LogHappening::Timeout(caller))
             | Self::Etcd(EtcdHappening::Answer(caller, _) | EtcdHappening::Timeout(caller)) => match caller.place {
@@ -183,6 +186,7 @@ impl World {
             Happening::Forwarded(node, forwarded) => self.hear_forwarded(node, *forwarded),
             Happening::ForwardUnheard(address, tries) => return self.forward_unheard(address, tries),
             Happening::ForwardAgain(address, tries) => self.forward_again(address, tries),
+            Happening::ForwardUnanswered(address, tries) => self.forward_unanswered(address, tries),
             Happening::ForwardAnswered(address, seq, answer) => return self.forward_answered(address, seq, answer),
             Happening::ForwardTimeout(address, tries) => self.forward_timeout(address, tries),
             Happening::Durable(seq, life) => return self.durable_on_disk(seq, life),

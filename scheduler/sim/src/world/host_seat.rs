@@ -6,13 +6,13 @@ use wasmill_host_core::Input;
 use wasmill_protocol::Timestamp;
 
 use super::etcd_side::ETCD_PATIENCE_US;
-use super::{EtcdHappening, Happening, World};
+use super::{EtcdHappening, Fault, Happening, World};
 use crate::hosts::{HostLease, HostWait};
 use crate::marks::Mark;
 use crate::network::Place;
 use crate::oracle::{Checked, hold};
 use crate::plant::Plant;
-use crate::servers::{Caller, EtcdAnswer, EtcdAsk, host_key};
+use crate::servers::{Caller, Claim, EtcdAnswer, EtcdAsk, HostEntry, host_key};
 
 /// How long a host waits before it tries again to become known, in microseconds.
 const REGISTER_AGAIN_US: u64 = 500_000;
@@ -65,10 +65,10 @@ impl World {
         match (wait, answer) {
             (HostWait::Grant(asked_at), Some(EtcdAnswer::Granted(id, ttl_s))) => {
                 let lease = Lease::new(asked_at.0, us(ttl_s), us(ttl_s) / 10);
-                host.lease = Some(HostLease { id, lease, registered: false, missed: false });
-                let incarnation = host.incarnation;
+                host.lease = Some(HostLease { id, lease, registered: false, missed: false, replaced_by: None });
+                let (entry, claim) = (host.entry(), host.claim());
                 self.step_host_lease(index, LeaseInput::Tick);
-                self.host_asks(index, EtcdAsk::PutHost(id, incarnation), HostWait::Put(id));
+                self.host_asks(index, EtcdAsk::PutHost(id, entry, claim), HostWait::Put(id));
             }
             (HostWait::Put(id), Some(EtcdAnswer::Done)) => self.host_known(index, id),
             (HostWait::KeepAlive(id, number), Some(EtcdAnswer::KeptAlive(ttl_s))) => {
@@ -82,6 +82,7 @@ impl World {
                 }
             }
             (HostWait::Grant(_), _) => self.host_registers_again(index),
+            (HostWait::Put(id), Some(EtcdAnswer::Taken(by))) => self.host_is_taken(index, id, by),
             (HostWait::Put(id), _) => {
                 if host.lease.as_ref().is_some_and(|lease| lease.id == id) {
                     // Whether it was put is not known: the lease goes, and with it the key.
@@ -106,7 +107,7 @@ impl World {
         let host = &mut self.hosts[index];
         let Some(lease) = host.lease.as_mut().filter(|lease| lease.id == id) else { return };
         lease.registered = true;
-        host.lease_lost = false;
+        (host.was_known, host.replaced, host.lease_lost) = (true, false, false);
         match &mut host.core {
             Some(core) => core.step(now, Input::LeaseRegained(host.incarnation)),
             None => host.begin_core(),
@@ -191,8 +192,9 @@ impl World {
             if found.first().is_some_and(|found| found.lease == Some(id)) {
                 continue;
             }
+            let replaced_by = found.first().map(|found| HostEntry::decode(&found.value));
             if let Some(lease) = &mut self.hosts[index].lease {
-                lease.missed = true;
+                (lease.missed, lease.replaced_by) = (true, replaced_by);
             }
             let arrival = self.wire(Place::Etcd, Place::Host(index));
             let at = arrival.unwrap_or(self.now.plus_us(ETCD_PATIENCE_US));
@@ -209,8 +211,40 @@ impl World {
         let host = &self.hosts[index];
         if host.life == life && host.alive && host.lease.as_ref().is_some_and(|lease| lease.id == id) {
             self.marks.hit(Mark::HostKeyMissed);
-            self.host_lease_lost(index);
+            let replaced_by = host.lease.as_ref().and_then(|lease| lease.replaced_by);
+            match replaced_by.filter(|by| by.process != host.life) {
+                Some(by) => self.host_is_replaced(index, by),
+                None => self.host_lease_lost(index),
+            }
         }
+    }
+
+    /// Another process has the id, and this one was refused.
+    fn host_is_taken(&mut self, index: usize, id: LeaseId, by: HostEntry) {
+        let host = &mut self.hosts[index];
+        if host.lease.as_ref().is_none_or(|lease| lease.id != id) {
+            return;
+        }
+        host.lease = None;
+        match host.claim() {
+            Claim::First => host.incarnation = host.incarnation.max(by.incarnation).next(),
+            Claim::IfFree if host.was_known => return self.host_is_replaced(index, by),
+            Claim::IfFree => {
+                host.replaced_by(by);
+                self.marks.hit(Mark::HostWaitedForRival);
+            }
+        }
+        self.host_asks(index, EtcdAsk::Revoke(id), HostWait::Nothing);
+        self.host_registers_again(index);
+    }
+
+    /// Another process is this host: this one ends, and is started again by whoever keeps it running.
+    fn host_is_replaced(&mut self, index: usize, by: HostEntry) {
+        self.marks.hit(Mark::HostReplaced);
+        let host = &mut self.hosts[index];
+        host.kill();
+        host.replaced_by(by);
+        self.at(REGISTER_AGAIN_US, Happening::Fault(Fault::HostStarts(index)));
     }
 
     /// A drained host takes its leave.

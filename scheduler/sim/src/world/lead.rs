@@ -134,11 +134,7 @@ impl World {
         for (reply_to, answer) in ready.replies {
             match self.nodes[node].leader().and_then(|leader| leader.answers.remove(&reply_to)) {
                 Some(AnswerTo::Client(request)) => self.answer(node, request, answer)?,
-                Some(AnswerTo::Node(address)) => {
-                    for arrival in self.arrivals(Place::Node(node), Place::Node(address.node)) {
-                        self.at_time(arrival, Happening::ForwardAnswered(address, seq, answer.clone()));
-                    }
-                }
+                Some(AnswerTo::Node(address, tries)) => self.answer_forwarded(node, address, tries, (seq, answer)),
                 Some(AnswerTo::Host(..)) | None => {}
             }
         }

@@ -10,7 +10,7 @@ use crate::marks::Mark;
 use crate::network::Place;
 use crate::node::{EtcdWait, HostWatch};
 use crate::plant::Plant;
-use crate::servers::{Caller, EtcdAnswer, EtcdAsk, HOSTS, WatchNews, Watcher, host_of, incarnation_of};
+use crate::servers::{Caller, EtcdAnswer, EtcdAsk, HOSTS, HostEntry, RIVALS, WatchNews, Watcher, host_of};
 
 impl World {
     /// A leader begins to hear of hosts.
@@ -37,14 +37,14 @@ impl World {
         };
         let known = std::mem::take(&mut watch.known);
         watch.known = hosts.iter().copied().collect();
-        for (host, incarnation) in &known {
+        for (host, entry) in &known {
             if hosts.iter().all(|(listed, _)| listed != host) {
-                self.tell_left(sender, *host, *incarnation);
+                self.tell_left(sender, *host, entry.incarnation);
             }
         }
-        for (host, incarnation) in hosts {
-            if known.get(&host) != Some(&incarnation) {
-                self.tell_joined(sender, host, incarnation);
+        for (host, entry) in hosts {
+            if known.get(&host) != Some(&entry) {
+                self.tell_joined(sender, host, known.get(&host).copied(), entry);
             }
         }
         self.ask_watch(sender, revision + 1, epoch);
@@ -54,9 +54,27 @@ impl World {
         self.ask_etcd(sender.node, EtcdAsk::Watch(from, epoch), EtcdWait::Watch(epoch, from));
     }
 
-    fn tell_joined(&mut self, sender: Sender, host: usize, incarnation: Incarnation) {
-        let info = HostInfo { incarnation, ..self.hosts[host].info() };
+    /// A host lives, or another life of it where one was known.
+    fn tell_joined(&mut self, sender: Sender, host: usize, before: Option<HostEntry>, entry: HostEntry) {
+        let HostEntry { incarnation, process } = entry;
+        // A process knows which one had its directory before it. Another one's directory is a copy.
+        let predecessor = if process < RIVALS { process.saturating_sub(1) } else { 0 };
+        let mut info = HostInfo { incarnation, process, predecessor, ..self.hosts[host].info() };
+        if let Some(before) = before.filter(|before| process >= RIVALS && before.process < RIVALS) {
+            self.note_rivalled(sender, host, before.incarnation);
+        }
+        if self.plant == Some(Plant::RivalUnseen) {
+            info.process = 0;
+        }
         self.host_joined(sender, info);
+    }
+
+    /// A leader hears that another process has become a host: what ran there in the life that it knew pays nothing for it.
+    fn note_rivalled(&mut self, sender: Sender, host: usize, life: Incarnation) {
+        let Some(process) = self.nodes[sender.node].alive(sender.life) else { return };
+        let Some(leader) = &process.leader else { return };
+        self.marks.hit(Mark::HostRivalled);
+        self.oracle.rivalled.insert((leader.term, self.hosts[host].id.clone(), life));
     }
 
     fn tell_left(&mut self, sender: Sender, host: usize, incarnation: Incarnation) {
@@ -143,13 +161,13 @@ impl World {
             let Some(host) = host_of(&event.key) else { continue };
             match event.kind {
                 EventKind::Put(put) => {
-                    let incarnation = incarnation_of(&put.value);
-                    watch.known.insert(host, incarnation);
-                    self.tell_joined(sender, host, incarnation);
+                    let entry = HostEntry::decode(&put.value);
+                    let before = watch.known.insert(host, entry);
+                    self.tell_joined(sender, host, before, entry);
                 }
                 EventKind::Delete => {
-                    if let Some(incarnation) = watch.known.remove(&host) {
-                        self.tell_left(sender, host, incarnation);
+                    if let Some(entry) = watch.known.remove(&host) {
+                        self.tell_left(sender, host, entry.incarnation);
                     }
                 }
             }
