@@ -1,12 +1,15 @@
 //! `wasmill control`: a control node of a cluster.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use wasmill_fabric::cluster::{Cluster, ControlConfig};
+use wasmill_fabric::Reminder;
+use wasmill_fabric::cluster::{ControlConfig, Link};
 use wasmill_fabric::remote_blobs::serve_blobs;
 use wasmill_scheduler::driver::Ground;
+use wasmill_scheduler::handle::Standing;
 use wasmill_scheduler::http::{adopt_admin, bootstrap_first_admin};
 
 use crate::data_dir::{ADMIN_TOKEN_FILE, SERVER_ADDR_FILE};
@@ -14,9 +17,12 @@ use crate::failure::Failure;
 use crate::server::cluster::{ClusterArgs, connect};
 use crate::server::config::Config;
 use crate::server::front::{Front, FrontArgs};
-use crate::server::hosting::open_compiler;
+use crate::server::hosting::{Patience, open_compiler};
 use crate::server::scheduling::{HttpStop, Scheduling};
 use crate::server::{self, Identity, ServerArgs};
+
+/// The wait before the admin token is tried again when nobody leads.
+const ADMIN_TOKEN_RETRY: Duration = Duration::from_millis(500);
 
 /// Runs a control node of a cluster: HTTP and the scheduler, which one of them leads
 #[derive(Debug, clap::Args)]
@@ -57,7 +63,8 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config, identity: Iden
     let front = Front::open(&config)?;
     let url = front.url.clone();
     let (member, control) = (args.cluster.config(&node)?, control_config(args, &data));
-    let Some(cluster) = connect(&stop_asked, || Cluster::connect(&member, &control)).await? else { return Ok(()) };
+    let mut link = Link::new(&member)?;
+    let Some(cluster) = connect(&stop_asked, async || link.control_node(&control).await).await? else { return Ok(()) };
     cluster.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
 
     let ground =
@@ -66,12 +73,17 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config, identity: Iden
     let compiler = open_compiler(&data.join("cache"), &config)?;
     let (blobs_stop, blobs_stopped) = watch::channel(false);
     tokio::spawn(serve_blobs(cluster.bus(), cluster.blobs(), node, blobs_stopped));
+    let ready = |standing: &Standing| standing.leader.is_some() && standing.caught_up;
     tokio::select! {
-        started = scheduling.start(&config, |standing| standing.leader.is_some() && standing.caught_up) => started?,
+        started = scheduling.start(&config, Patience::Endless, ready) => started?,
+        taken = cluster.name_taken() => return Err(taken.into()),
         () = stop_asked.cancelled() => {}
     }
     if !stop_asked.is_cancelled() {
-        admin_token(args, &scheduling, &data).await?;
+        tokio::select! {
+            made = admin_token(args, &scheduling, &data) => made?,
+            () = stop_asked.cancelled() => {}
+        }
         server::write_line(&data.join(SERVER_ADDR_FILE), &url)?;
     }
 
@@ -84,6 +96,7 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config, identity: Iden
     let ended = tokio::select! {
         () = stop_asked.cancelled() => Ok(()),
         ended = scheduling.failed() => ended,
+        taken = cluster.name_taken() => Err(taken.into()),
     };
     if ended.is_ok() {
         tracing::info!("stopping: this node is not ready any more");
@@ -106,11 +119,23 @@ fn control_config(args: &ControlArgs, data: &Path) -> ControlConfig {
     }
 }
 
-/// Makes the token that is given valid, or makes one when the cluster has none.
+/// Makes the token that is given valid, or makes one when the cluster has none; as soon as somebody leads who takes it.
 async fn admin_token(args: &ControlArgs, scheduling: &Scheduling, data: &Path) -> anyhow::Result<()> {
-    match &args.admin_token_file {
-        Some(file) => adopt_admin(scheduling.handle(), file).await?,
-        None => bootstrap_first_admin(scheduling.handle(), &data.join(ADMIN_TOKEN_FILE)).await?,
+    let mut reminder = Reminder::default();
+    loop {
+        let made = match &args.admin_token_file {
+            Some(file) => adopt_admin(scheduling.handle(), file).await,
+            None => bootstrap_first_admin(scheduling.handle(), &data.join(ADMIN_TOKEN_FILE)).await,
+        };
+        match made {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_passing() => {
+                if reminder.is_due(Instant::now(), &error.to_string()) {
+                    tracing::warn!(%error, "trying again until it can");
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(ADMIN_TOKEN_RETRY).await;
     }
-    Ok(())
 }

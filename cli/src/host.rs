@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wasmill_fabric::cluster::HostCluster;
+use wasmill_fabric::cluster::Link;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -45,7 +45,8 @@ async fn serve(args: &HostArgs, data: PathBuf, config: Config, identity: Identit
     let Identity { id, lock: _lock } = identity;
     let host_dir = data.join("host");
     let member = args.cluster.config(&id)?;
-    let Some(cluster) = connect(&stop_asked, || HostCluster::connect(&member)).await? else { return Ok(()) };
+    let mut link = Link::new(&member)?;
+    let Some(cluster) = connect(&stop_asked, async || link.host().await).await? else { return Ok(()) };
     let compiler = open_compiler(&data.join("cache"), &config)?;
     let ground = HostGround { membership: cluster.membership(), bus: cluster.bus(), blobs: cluster.blobs() };
     let address = args.address.clone().unwrap_or_else(server::machine::name);

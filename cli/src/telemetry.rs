@@ -18,6 +18,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+/// What is logged when WASMILL_LOG does not say. How a connection to NATS fails is said by `fabric`, with who it is for and not each second.
+const FILTER: &str = "warn,wasmill=info,async_nats::connector=off";
 /// How long the last spans may take to get out when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -117,7 +119,7 @@ pub(crate) fn start(log_json: bool, config: &TelemetryConfig, instance: &str) ->
             .with_target(false)
             .with_filter(Targets::new().with_target(wasmill_trace::TARGET, Level::INFO))
     });
-    let filter = EnvFilter::try_from_env("WASMILL_LOG").unwrap_or_else(|_| EnvFilter::new("warn,wasmill=info"));
+    let filter = EnvFilter::try_from_env("WASMILL_LOG").unwrap_or_else(|_| EnvFilter::new(FILTER));
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let lines = if log_json { lines.json().boxed() } else { lines.with_target(false).boxed() };

@@ -46,7 +46,7 @@ async fn serve(data: PathBuf, config: Config, identity: Identity) -> anyhow::Res
     // Bound only now: a second process on this data directory has been refused already.
     let front = Front::open(&config)?;
     let url = front.url.clone();
-    scheduling.start(&config, |standing| standing.leading).await?;
+    scheduling.start(&config, Patience::Bounded, |standing| standing.leading).await?;
     let metrics = Metrics::new(scheduling.handle().shared().metrics.registry());
     let ground = HostGround { membership: fabric.membership(), bus: fabric.bus(), blobs: fabric.blobs() };
     let mut hosting = Hosting::start(ground, &data.join("host"), "local", &config, compiler.clone(), &metrics)?;

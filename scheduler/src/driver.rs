@@ -9,6 +9,7 @@ mod follower;
 mod forward;
 mod keeper;
 mod leader;
+mod leader_watch;
 mod log_watch;
 
 mod dispatch;
@@ -261,13 +262,14 @@ impl Driver {
             finals: Finals::new(),
             progress: ProgressBoard::default(),
             blobs: Arc::clone(&ground.blobs),
+            log: Arc::clone(&ground.log),
             clock: Clock::start(),
             metrics: Metrics::default(),
             standing,
             published: watch::Sender::new(LogSeq(0)),
             asked: AtomicU64::new(0),
             command_bytes_max: command_bytes_max(&ground),
-            leader_asked: Mutex::default(),
+            log_asked: Mutex::default(),
         });
         let handle = Handle { requests: sender, shared: Arc::clone(&shared) };
         (Self { config, ground, shared, requests, published: LogSeq(0) }, handle)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
-use wasmill_fabric::Blobs;
+use wasmill_fabric::{Blobs, Log};
 use wasmill_protocol::command::{Command, Done, Overload, Refusal};
 use wasmill_protocol::{LogSeq, TaskId, Term, Timestamp};
 use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth, Waiting};
@@ -30,6 +30,12 @@ pub const BATCH_COMMANDS_MAX: usize = 4096;
 
 /// How long a question to the leader may take, and a wait for a record.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the log may take to say where it ends.
+const LOG_END_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Between two questions where the log ends: whoever asks for what is nowhere, with whatever token, costs no more than these.
+const LOG_END_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long a client is told to wait when the driver's queue is full.
 const RETRY_MS: u64 = 500;
@@ -53,6 +59,8 @@ pub struct Shared {
     pub progress: ProgressBoard,
     /// Payloads, results and modules.
     pub blobs: Arc<dyn Blobs>,
+    /// Asked where it ends, and nothing else.
+    pub(crate) log: Arc<dyn Log>,
     /// The time that events carry.
     pub clock: Clock,
     /// What this process counts.
@@ -65,8 +73,8 @@ pub struct Shared {
     pub asked: AtomicU64,
     /// What a command may take.
     pub(crate) command_bytes_max: usize,
-    /// When a leader was last asked how far the log goes; locked while it is.
-    pub(crate) leader_asked: Mutex<Option<Instant>>,
+    /// When the log was last asked where it ends, and whether this node has read as far since; locked meanwhile.
+    pub(crate) log_asked: Mutex<Option<(Instant, Result<(), Unreached>)>>,
 }
 
 /// Where this node stands.
@@ -74,12 +82,14 @@ pub struct Shared {
 pub struct Standing {
     /// This node.
     pub node: String,
-    /// The leader, if one is known.
+    /// The leader, if one answers this node.
     pub leader: Option<String>,
     /// The leader's term.
     pub term: Term,
     /// The record that began it, or a later one.
     pub began: LogSeq,
+    /// The node that began it.
+    pub began_by: String,
     /// Whether this node leads and answers commands.
     pub leading: bool,
     /// Whether this node has once seen the log up to where it ended when the node began.
@@ -88,6 +98,15 @@ pub struct Standing {
     pub no_space: bool,
     /// Set while the log does not answer: what this node shows may be old.
     pub log_silent: bool,
+}
+
+/// This node cannot tell whether it shows everything that anybody has been answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreached {
+    /// The log does not say where it ends.
+    LogSilent,
+    /// The log goes on, and this node has not read it in time.
+    Behind,
 }
 
 /// What is asked of the driver.
@@ -127,6 +146,22 @@ pub struct Overview {
 }
 
 impl Shared {
+    /// The leader of a term has answered this node.
+    pub(crate) fn leader_answers(&self, term: Term) {
+        self.standing.send_if_modified(|standing| {
+            let news = standing.term == term && standing.leader.as_ref() != Some(&standing.began_by);
+            if news {
+                standing.leader = Some(standing.began_by.clone());
+            }
+            news
+        });
+    }
+
+    /// Nobody leads, as far as this node is answered.
+    pub(crate) fn nobody_leads(&self) {
+        self.standing.send_if_modified(|standing| standing.leader.take().is_some());
+    }
+
     /// Notes whether the log answers.
     pub(crate) fn note_log(&self, answers: bool) {
         let note = |standing: &mut Standing| std::mem::replace(&mut standing.log_silent, !answers) == answers;
@@ -204,9 +239,15 @@ impl Handle {
         self.ask(|answer| Request::Explain(tasks, answer)).await.unwrap_or_default()
     }
 
-    /// Hosts, queue depth and counters; `None` when this node does not lead or does not answer in time.
+    /// Hosts, queue depth and counters; `None` when the leader does not answer in time, and at once when none is known to answer.
     pub async fn overview(&self) -> Option<Overview> {
-        self.ask(Request::Overview).await
+        let mut standing = self.shared.standing.subscribe();
+        let nobody_leads = standing.wait_for(|standing| !standing.leading && standing.leader.is_none());
+        tokio::select! {
+            biased;
+            _ = nobody_leads => None,
+            overview = self.ask(Request::Overview) => overview,
+        }
     }
 
     /// What waits and runs; `None` when this node does not lead or does not answer in time.
@@ -227,22 +268,46 @@ impl Handle {
 
     /// Makes sure that this node shows everything that anybody has been answered so far. Whether it shows more than `since`.
     ///
-    /// Costs nothing on the leader, which shows everything before it answers. On another node whoever comes while the leader is asked waits for the next
-    /// answer, together with all others: a crowd asks no more than one.
-    pub async fn catch_up(&self, since: LogSeq) -> bool {
+    /// Costs nothing on the leader, which shows everything before it answers. Another node asks the log where it ends, never the leader. Whoever comes
+    /// while the log is asked waits for the next answer, together with all others: a crowd asks no more than one.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreached`] when that cannot be made sure of: what is not found may be there all the same.
+    pub async fn catch_up(&self, since: LogSeq) -> Result<bool, Unreached> {
         if self.shared.standing.borrow().leading {
-            return self.position() > since;
+            return Ok(self.position() > since);
         }
         let came = Instant::now();
-        let mut asked = self.shared.leader_asked.lock().await;
-        if asked.is_none_or(|at| at < came) {
-            let asks = Instant::now();
-            if let Some(overview) = self.overview().await {
-                self.reach(overview.log_seq).await;
+        let mut asked = self.shared.log_asked.lock().await;
+        let reached = match *asked {
+            Some((at, reached)) if at >= came => reached,
+            before => {
+                if let Some((at, _)) = before {
+                    tokio::time::sleep_until(at + LOG_END_INTERVAL).await;
+                }
+                let asks = Instant::now();
+                let reached = self.reach_log_end().await;
+                *asked = Some((asks, reached));
+                reached
             }
-            *asked = Some(asks);
+        };
+        reached.map(|()| self.position() > since)
+    }
+
+    async fn reach_log_end(&self) -> Result<(), Unreached> {
+        if self.shared.standing.borrow().log_silent {
+            return Err(Unreached::LogSilent);
         }
-        self.position() > since
+        let last = match tokio::time::timeout(LOG_END_TIMEOUT, self.shared.log.glance_last_seq()).await {
+            Ok(Ok(last)) => last,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "cannot catch up with the log");
+                return Err(Unreached::LogSilent);
+            }
+            Err(_) => return Err(Unreached::LogSilent),
+        };
+        if self.reach(last).await { Ok(()) } else { Err(Unreached::Behind) }
     }
 
     /// What the driver publishes.

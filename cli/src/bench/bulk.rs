@@ -73,6 +73,7 @@ async fn drain(connection: &mut Connection) -> Result<()> {
     let mut last = (QueueDoc::default(), Instant::now());
     loop {
         let queue = connection.get::<StatusDoc>("/v1/status").await?.queue;
+        let queue = queue.context("the server counts no tasks: it has no leader")?;
         if queue == QueueDoc::default() {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use wasmill_protocol::api::StatusDoc;
 
 use crate::bench::report::Report;
@@ -58,6 +58,7 @@ fn stuck(digest: &str) -> String {
 
 async fn check_queue(target: &Target, expected: u64) -> Result<()> {
     let queue = target.connect().await?.get::<StatusDoc>("/v1/status").await?.queue;
+    let queue = queue.context("the server counts no tasks: it has no leader")?;
     let unfinished = queue.waiting + queue.queued + queue.running;
     ensure!(unfinished == expected, "{unfinished} of {expected} tasks are unfinished");
     Ok(())

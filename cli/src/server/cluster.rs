@@ -1,11 +1,11 @@
 //! Where the cluster is, and who we are for it.
 
-use std::future::Future;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use tokio_util::sync::CancellationToken;
+use wasmill_fabric::Reminder;
 use wasmill_fabric::cluster::{ClusterConfig, ConnectError, EtcdConfig, NatsAuth, NatsConfig, TlsConfig};
 
 /// The wait before servers that cannot be reached are tried again.
@@ -108,12 +108,12 @@ fn tls(ca: &Option<PathBuf>, certificate: &Option<PathBuf>, key: &Option<PathBuf
     TlsConfig { ca_file: ca.clone(), client: certificate.clone().zip(key.clone()) }
 }
 
-/// Connects as soon as the servers can be reached; `None` when asked to stop before.
-pub(crate) async fn connect<T, F: Future<Output = Result<T, ConnectError>>>(
+/// Connects as soon as the servers can be reached; `None` when asked to stop before. Why they cannot is said at first, when that changes, and every minute.
+pub(crate) async fn connect<T>(
     stop: &CancellationToken,
-    connect: impl Fn() -> F,
+    mut connect: impl AsyncFnMut() -> Result<T, ConnectError>,
 ) -> anyhow::Result<Option<T>> {
-    let mut told = false;
+    let mut reminder = Reminder::default();
     loop {
         let connected = tokio::select! {
             connected = connect() => connected,
@@ -121,11 +121,13 @@ pub(crate) async fn connect<T, F: Future<Output = Result<T, ConnectError>>>(
         };
         match connected {
             Ok(connected) => return Ok(Some(connected)),
-            Err(error @ ConnectError::Unreachable { .. }) if !told => {
-                tracing::warn!(%error, "the cluster cannot be reached yet; trying again until it can");
-                told = true;
+            Err(error @ ConnectError::Unreachable { .. }) => {
+                if reminder.is_due(Instant::now(), &error.to_string()) {
+                    tracing::warn!(%error, "the cluster cannot be reached yet; trying again until it can");
+                } else {
+                    tracing::debug!(%error, "the cluster cannot be reached");
+                }
             }
-            Err(error @ ConnectError::Unreachable { .. }) => tracing::debug!(%error, "the cluster cannot be reached"),
             Err(error) => return Err(error.into()),
         }
         tokio::select! {

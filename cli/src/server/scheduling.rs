@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use wasmill_fabric::REMIND_AFTER;
 use wasmill_host::compile::Compiler;
 use wasmill_scheduler::driver::{Driver, DriverConfig, DriverError, Ground};
 use wasmill_scheduler::handle::Standing;
@@ -19,6 +21,7 @@ use wasmill_scheduler_core::CoreConfig;
 use super::config::Config;
 use super::front::Front;
 use super::gate::CompilerGate;
+use super::hosting::Patience;
 use super::{ended, report};
 
 /// How long it may take until requests can be served: the log is replayed.
@@ -63,15 +66,26 @@ impl Scheduling {
         &self.handle
     }
 
-    /// Starts the driver, and waits until it stands as `ready` says.
-    pub(crate) async fn start(&mut self, config: &Config, ready: fn(&Standing) -> bool) -> anyhow::Result<()> {
+    /// Starts the driver, and waits until it stands as `ready` says. What it waits for in a cluster is said every minute.
+    pub(crate) async fn start(
+        &mut self,
+        config: &Config,
+        patience: Patience,
+        ready: fn(&Standing) -> bool,
+    ) -> anyhow::Result<()> {
         let driver = self.driver.take().context("the driver was started before")?;
         let mut standing = self.handle.shared().standing.subscribe();
         self.running = Some(tokio::spawn(driver.run(self.stop.clone())));
+        let timeout = tokio::time::sleep(match patience {
+            Patience::Bounded => READY_TIMEOUT,
+            Patience::Endless => Duration::MAX / 4,
+        });
+        let seen = standing.clone();
         let is_ready = tokio::select! {
             is_ready = standing.wait_for(ready) => is_ready.is_ok(),
             ended = self.failed() => return ended.context("the scheduler did not start"),
-            () = tokio::time::sleep(READY_TIMEOUT) => false,
+            () = remind(seen) => false,
+            () = timeout => false,
         };
         anyhow::ensure!(is_ready, "the scheduler did not start in {} s", READY_TIMEOUT.as_secs());
         tokio::spawn(sweep::run(self.handle.clone(), Duration::from_secs(config.retention_s), self.stop.clone()));
@@ -120,5 +134,22 @@ impl Scheduling {
         if let Err(error) = self.read_model.flush().await {
             tracing::warn!(%error, "the read model was not written to its end; it is caught up at the next start");
         }
+    }
+}
+
+/// Says every minute what a start waits for, and never ends.
+async fn remind(standing: watch::Receiver<Standing>) {
+    loop {
+        tokio::time::sleep(REMIND_AFTER).await;
+        let (leader, caught_up, log_silent) = {
+            let standing = standing.borrow();
+            (standing.leader.clone(), standing.caught_up, standing.log_silent)
+        };
+        tracing::warn!(
+            leader,
+            caught_up,
+            log_silent,
+            "not ready yet: waiting until somebody leads and the log is read"
+        );
     }
 }

@@ -142,7 +142,7 @@ impl Cluster {
     /// What a node says of the whole.
     #[track_caller]
     pub fn status(&self, node: usize) -> Value {
-        self.run(node, &["status", "--json"]).done().json()
+        self.run_patiently(node, &["status", "--json"]).done().json()
     }
 
     /// The control nodes that run, as far as these say, agree on this leader; its index.

@@ -42,7 +42,7 @@ impl Fold {
         }
         shared.clock.not_before(state.time());
         if chain.last > LogSeq(0) {
-            note_leader(shared, state.term(), chain.last, state.leader());
+            note_term(shared, state.term(), chain.last, state.leader());
         }
         let fold = Self { state, chain, unusable, end };
         fold.note_progress(shared);
@@ -108,7 +108,11 @@ impl Fold {
         }
         for event in &record.events {
             if let EventBody::TermStarted { term, node } = &event.body {
-                note_leader(shared, *term, seq, node);
+                note_term(shared, *term, seq, node);
+                if seq > self.end {
+                    // It was written while this node has followed: just now.
+                    shared.leader_answers(*term);
+                }
             }
         }
         publish_now(shared, published, seq, &Arc::new(record));
@@ -142,17 +146,14 @@ pub(super) fn keys_are_in_read_model_to(seq: LogSeq) -> LogSeq {
     LogSeq(seq.0.saturating_sub(KEY_RECORDS_KEPT))
 }
 
-/// Whoever began a term last is the leader, as far as the log tells. A node that reads the log anew knows of later ones than it comes by first.
-fn note_leader(shared: &Shared, term: Term, began: LogSeq, node: &str) {
+/// Notes which term has begun. A node that reads the log anew knows of later ones than it comes by first. Whether its leader still leads the log does not tell.
+fn note_term(shared: &Shared, term: Term, began: LogSeq, by: &str) {
     shared.standing.send_if_modified(|standing| {
-        if term < standing.term {
-            return false;
+        let news = term > standing.term;
+        if news {
+            (standing.term, standing.began, standing.began_by) = (term, began, by.to_owned());
         }
-        if term > standing.term {
-            (standing.term, standing.began) = (term, began);
-        }
-        standing.leader = Some(node.to_owned());
-        true
+        news
     });
 }
 

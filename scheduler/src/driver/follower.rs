@@ -14,6 +14,7 @@ use wasmill_protocol::{LogSeq, Term};
 
 use super::fold::Fold;
 use super::forward::Forwarder;
+use super::leader_watch::{LeaderNews, LeaderWatch};
 use super::log_watch::{LogNews, LogWatch};
 use super::{DriverConfig, DriverError, Ground};
 use crate::handle::{Request, Shared};
@@ -54,6 +55,7 @@ impl<'a> Follower<'a> {
         let mut tail = self.ground.log.tail(self.fold.chain.last.next());
         let mut heartbeats = Heartbeats::listen(Arc::clone(&self.ground.bus)).await;
         let mut log_watch = LogWatch::new(&*self.ground.log);
+        let mut leader_watch = LeaderWatch::new(self.forwarder.clone(), self.fold.state.term());
         let mut stood_after = self.fold.state.term();
         let campaign = self.campaign();
         tokio::pin!(campaign);
@@ -65,6 +67,7 @@ impl<'a> Follower<'a> {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(None),
                 leadership = &mut campaign, if may_stand => {
+                    self.shared.nobody_leads();
                     if self.catch_up(&leadership, published).await? && self.may_lead(leadership.term, stood_after)? {
                         return Ok(Some((self.fold, leadership)));
                     }
@@ -79,6 +82,7 @@ impl<'a> Follower<'a> {
                     Some(Ok((seq, bytes))) => {
                         self.fold.take(seq, &bytes, self.shared, published).await?;
                         log_watch.heard();
+                        leader_watch.note_term(self.fold.state.term());
                         self.shared.note_log(true);
                     }
                     Some(Err(LogError::Unreachable { .. })) | None => tail = self.tail_later(),
@@ -92,6 +96,11 @@ impl<'a> Follower<'a> {
                         // Given up, it is withdrawn: nobody is to be elected who would not notice.
                         campaign.set(self.campaign());
                     }
+                },
+                news = leader_watch.news() => match news {
+                    LeaderNews::Answers(term) => self.shared.leader_answers(term),
+                    LeaderNews::Silent => {}
+                    LeaderNews::Gone => self.shared.nobody_leads(),
                 },
                 count = requests.recv_many(&mut asked, REQUESTS_AT_ONCE) => {
                     if count == 0 { return Ok(None); }

@@ -8,22 +8,24 @@ mod heard;
 mod wire;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use wasmill_fabric::{Bus, BusError, Responder};
-use wasmill_protocol::LogSeq;
 use wasmill_protocol::command::{Command, Overload, Refusal, Reply};
 use wasmill_protocol::message::control::{self, ControlAnswer, ControlCall, ControlRequest, LeaderOverview};
+use wasmill_protocol::{LogSeq, Term};
 
 use super::dispatch::encode;
 use crate::handle::{Answer, Overview, Request, Shared};
 
 use doubt::{Doubt, Effect};
+use heard::Before;
 
 pub(super) use heard::Heard as HeardBefore;
 
@@ -49,6 +51,26 @@ enum Heard<T> {
     Doubt(Doubt),
 }
 
+/// What is done when an answer of a leader was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// It is asked for again under the same name.
+    IsAskedAgain,
+    /// That is all: the question can be asked anew.
+    IsNotAnswered,
+}
+
+/// What is known of the leader of a term after it was asked for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It is there.
+    Leads,
+    /// It has not answered.
+    Silent,
+    /// Nobody leads in that term any more.
+    Gone,
+}
+
 /// See the module.
 #[derive(Clone)]
 pub(super) struct Forwarder {
@@ -57,12 +79,14 @@ pub(super) struct Forwarder {
     room: Arc<Semaphore>,
     /// Tells what this process asks from what others do.
     asker: u64,
+    /// How often it was asked whether a leader is there.
+    presences: Arc<AtomicU64>,
 }
 
 impl Forwarder {
     /// Asks over this bus. `asker` is drawn for this process.
     pub(super) fn new(bus: Arc<dyn Bus>, shared: Arc<Shared>, asker: u64) -> Self {
-        Self { bus, shared, room: Arc::new(Semaphore::new(FORWARDS_MAX)), asker }
+        Self { bus, shared, room: Arc::new(Semaphore::new(FORWARDS_MAX)), asker, presences: Arc::default() }
     }
 
     /// Carries one request to the leader and its answer back, without waiting for it.
@@ -152,7 +176,7 @@ impl Forwarder {
         let asked = pieces.into_iter().map(|(payload, count)| async move {
             let unheard = || vec![Heard::Answer(Err(Refusal::NotLeader)); count];
             let Some(payload) = payload else { return unheard() };
-            match self.ask_encoded(payload, deadline).await {
+            match self.ask_encoded(payload, deadline, Lost::IsAskedAgain).await {
                 Some(Heard::Answer(ControlAnswer::Replies(replies))) if replies.len() == count => {
                     replies.into_iter().map(|reply| Heard::Answer(wire::answer(reply))).collect()
                 }
@@ -196,15 +220,29 @@ impl Forwarder {
         }
     }
 
-    /// Asks what changes nothing, so that it can be asked again.
+    /// Asks what changes nothing, so that it can be asked again, under another name.
     async fn ask(&self, request: ControlRequest) -> Option<ControlAnswer> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         loop {
-            match self.ask_encoded(self.call(request.clone()), deadline).await? {
+            match self.ask_encoded(self.call(request.clone()), deadline, Lost::IsNotAnswered).await? {
                 Heard::Answer(answer) => return Some(answer),
-                Heard::Doubt(doubt) if self.shared.standing.borrow().term > doubt.term => {}
-                Heard::Doubt(_) => return None,
+                Heard::Doubt(_) if Instant::now() >= deadline => return None,
+                Heard::Doubt(_) => tokio::time::sleep(LEADER_RETRY).await,
             }
+        }
+    }
+
+    /// Whether the leader of a term is there. What it is asked costs it nothing.
+    pub(super) async fn presence(&self, term: Term, timeout: Duration) -> Presence {
+        let number = self.presences.fetch_add(1, Ordering::Relaxed);
+        // Its own numbers, so that what clients have asked for can be counted.
+        let call = ControlCall { asker: self.asker ^ 1, number, request: ControlRequest::Explain(Vec::new()) };
+        let answer = self.bus.request(&control::commands(term), encode(&call), timeout).await;
+        match answer.as_deref().map(rmp_serde::from_slice) {
+            Ok(Ok(ControlAnswer::LeadershipLost)) | Err(BusError::NoSubscriber(_)) => Presence::Gone,
+            // With more to do than it takes in, it is there all the same.
+            Ok(_) | Err(BusError::Full(_)) => Presence::Leads,
+            Err(_) => Presence::Silent,
         }
     }
 
@@ -215,13 +253,19 @@ impl Forwarder {
     }
 
     /// Asks the leader that this node knows of, or the next one, until one has heard it; none when nobody has. Waits for the answer no longer than that
-    /// leader leads, as far as this node knows.
-    async fn ask_encoded(&self, payload: Bytes, deadline: Instant) -> Option<Heard<ControlAnswer>> {
+    /// leader leads, as far as this node knows. An answer that was lost is asked for again under the same name, which is decided once.
+    async fn ask_encoded(&self, payload: Bytes, deadline: Instant, lost: Lost) -> Option<Heard<ControlAnswer>> {
         let patience = deadline.min(Instant::now() + LEADER_PATIENCE);
         let mut standing = self.shared.standing.subscribe();
+        // Since when a leader may have heard it.
+        let mut heard: Option<Doubt> = None;
         loop {
             let term = standing.borrow_and_update().term;
-            let doubt = Doubt { term, position: *self.shared.published.borrow() };
+            let now = Doubt { term, position: *self.shared.published.borrow() };
+            let doubt = heard.unwrap_or(now);
+            if term > doubt.term || (heard.is_some() && Instant::now() >= deadline) {
+                return Some(Heard::Doubt(doubt));
+            }
             let mut later = standing.clone();
             let timeout = deadline.saturating_duration_since(Instant::now());
             let answer = tokio::select! {
@@ -230,17 +274,27 @@ impl Forwarder {
             };
             match answer.as_deref().map(rmp_serde::from_slice) {
                 Ok(Ok(ControlAnswer::LeadershipLost)) => return Some(Heard::Doubt(doubt)),
-                Ok(Ok(answer)) => return Some(Heard::Answer(answer)),
+                Ok(Ok(answer)) => {
+                    self.shared.leader_answers(term);
+                    return Some(Heard::Answer(answer));
+                }
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "the leader's answer is not readable");
                     return Some(Heard::Doubt(doubt));
                 }
+                Err(BusError::TooLarge { .. }) => return None,
                 // Nobody has heard it.
-                Err(BusError::NoSubscriber(_) | BusError::Full(_)) if Instant::now() < patience => {}
-                Err(BusError::NoSubscriber(_) | BusError::Full(_) | BusError::TooLarge { .. }) => return None,
+                Err(BusError::NoSubscriber(_) | BusError::Full(_)) if heard.is_none() => {
+                    if Instant::now() >= patience {
+                        return None;
+                    }
+                }
                 Err(error) => {
                     tracing::debug!(%error, %term, "the leader has not answered");
-                    return Some(Heard::Doubt(doubt));
+                    if lost == Lost::IsNotAnswered {
+                        return Some(Heard::Doubt(doubt));
+                    }
+                    heard = Some(doubt);
                 }
             }
             let _ = tokio::time::timeout(LEADER_RETRY, standing.changed()).await;
@@ -285,27 +339,48 @@ pub(super) fn refuse(request: Request, refusal: &Refusal) {
     }
 }
 
-/// What a follower asks of this leader, as a request of our own; `respond` is to be spawned, and carries the answer back. Nothing when it was heard
-/// before.
+/// What a leader has to do about what a follower asks.
+pub(super) struct Received<F> {
+    /// To be decided, unless it was heard before.
+    pub(super) request: Option<Request>,
+    /// Carries the answer back; to be spawned.
+    pub(super) respond: F,
+}
+
+/// What a follower asks of this leader. Nothing when it cannot be read, or was heard so long ago that nobody waits for its answer.
 pub(super) fn received(
     payload: &[u8],
     responder: Responder,
     heard: &mut HeardBefore,
     bytes_max: usize,
-) -> Option<(Request, impl Future<Output = ()> + use<>)> {
+) -> Option<Received<impl Future<Output = ()> + use<>>> {
     let ControlCall { asker, number, request } = rmp_serde::from_slice(payload)
         .inspect_err(|error| tracing::warn!(%error, "another node's request is not readable"))
         .ok()?;
-    if !heard.is_new(asker, number) {
-        tracing::debug!(asker, number, "another node's request came twice");
-        return None;
-    }
-    let (request, answered) = wire::receive(request, bytes_max);
-    let respond = async move {
-        let answer = answered.await.unwrap_or(ControlAnswer::LeadershipLost);
-        responder.respond(encode(&answer));
+    let (request, answering) = match heard.before(asker, number) {
+        Before::New => {
+            let changes = matches!(request, ControlRequest::Commands(_));
+            let (request, answered) = wire::receive(request, bytes_max);
+            let answered = answered.map(|answer| encode(&answer.unwrap_or(ControlAnswer::LeadershipLost)));
+            let answering = heard::answering(answered);
+            heard.remember(
+                (asker, number),
+                payload.len(),
+                changes.then(|| answering.clone()),
+                std::time::Instant::now(),
+            );
+            (Some(request), answering)
+        }
+        Before::Answering(answering) => {
+            tracing::debug!(asker, number, "another node asks again: its answer was lost");
+            (None, answering)
+        }
+        Before::Forgotten => {
+            tracing::debug!(asker, number, "another node's request came twice");
+            return None;
+        }
     };
-    Some((request, respond))
+    Some(Received { request, respond: async move { responder.respond(answering.await) } })
 }
 
 /// A command's answer as it travels.

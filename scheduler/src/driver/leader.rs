@@ -282,9 +282,11 @@ impl<'a> Leader<'a> {
     fn forwarded(&mut self, message: Message) {
         let Some(responder) = message.responder else { return };
         let bytes_max = self.ground.bus.payload_bytes_max();
-        if let Some((request, respond)) = forward::received(&message.payload, responder, &mut self.heard, bytes_max) {
-            self.asked(request);
-            tokio::spawn(respond);
+        if let Some(received) = forward::received(&message.payload, responder, &mut self.heard, bytes_max) {
+            if let Some(request) = received.request {
+                self.asked(request);
+            }
+            tokio::spawn(received.respond);
         }
     }
 
@@ -321,7 +323,11 @@ impl<'a> Leader<'a> {
 
     fn host_changed(&mut self, event: HostEvent) {
         match event {
-            HostEvent::Joined(info) => self.step(Input::HostJoined(info)),
+            HostEvent::Joined(info) => {
+                // Of an earlier life, if there was one; what runs is told anew within a heartbeat.
+                self.shared.progress.left(&info.id);
+                self.step(Input::HostJoined(info));
+            }
             HostEvent::Left(host, incarnation) => {
                 self.shared.progress.left(&host);
                 self.posts.forget(&host);
@@ -455,7 +461,7 @@ impl<'a> Leader<'a> {
             let news = !standing.leading || standing.term != self.term;
             standing.leader = Some(self.node.to_owned());
             if standing.term != self.term {
-                (standing.term, standing.began) = (self.term, seq);
+                (standing.term, standing.began, standing.began_by) = (self.term, seq, self.node.to_owned());
             }
             standing.leading = true;
             standing.caught_up = true;

@@ -118,7 +118,7 @@ pub(super) async fn retry(
     idempotency_key(key.as_deref())?;
     let task = path::task(&id)?;
     let mut old = find_to_change(&app, &caller.tenant, task).await?;
-    if !old.state.is_final() && app.handle.catch_up(app.handle.position()).await {
+    if !old.state.is_final() && app.handle.catch_up(app.handle.position()).await? {
         old = find(&app, &caller.tenant, task).await?;
     }
     match old.state {
@@ -145,7 +145,7 @@ async fn change(app: &App, tenant: &TenantName, task: TaskId, command: Command) 
     match app.handle.command(command).await {
         Ok((_, done)) => Ok(done),
         Err(Refusal::TaskUnknown | Refusal::TaskFinal) => {
-            app.handle.catch_up(app.handle.position()).await;
+            app.handle.catch_up(app.handle.position()).await?;
             let row = find(app, tenant, task).await?;
             Err(Fault::new(Code::AlreadyFinal, format!("the task is {} already", row.state.as_str())).task(task))
         }

@@ -68,6 +68,8 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Handled<Self> {
         let directory = &app.handle.shared().directory;
+        // What is no token is not looked for.
+        bearer(&parts.headers)?;
         let (tenant, role) = look::twice(app, || identify(&parts.headers, directory)).await?;
         trace::identified(parts, &tenant);
         if let Some(asker) = parts.extensions.get::<Asker>() {
@@ -78,8 +80,8 @@ impl FromRequestParts<App> for Caller {
     }
 }
 
-/// The tenant and role of a request.
-fn identify(headers: &HeaderMap, directory: &Directory) -> Handled<(TenantName, Role)> {
+/// The hash of the token that a request presents.
+fn bearer(headers: &HeaderMap) -> Handled<Digest> {
     let unauthorized = || Fault::plain(Code::Unauthorized);
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Err(unauthorized()) };
@@ -87,7 +89,13 @@ fn identify(headers: &HeaderMap, directory: &Directory) -> Handled<(TenantName, 
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(unauthorized());
     }
-    let hash = token_hash(token.trim());
+    Ok(token_hash(token.trim()))
+}
+
+/// The tenant and role of a request.
+fn identify(headers: &HeaderMap, directory: &Directory) -> Handled<(TenantName, Role)> {
+    let unauthorized = || Fault::plain(Code::Unauthorized);
+    let hash = bearer(headers)?;
     let contents = directory.read();
     let (token, _) = contents.tokens.get(&hash).ok_or_else(unauthorized)?;
     if !same(&token.hash, &hash) {
@@ -159,6 +167,13 @@ pub enum BootstrapError {
     Refused(Refusal),
 }
 
+impl BootstrapError {
+    /// Whether the same can succeed a moment later, because a leader is missing or busy. Whatever was done already is found then.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Refused(Refusal::NotLeader | Refusal::OutcomeUnknown | Refusal::Overloaded { .. }))
+    }
+}
+
 /// Makes sure that `token_file` holds a valid admin token, mode 0600: keeps the one that is there, else makes a new one.
 ///
 /// The file is written before the token becomes valid: a crash in between leaves a file that the next start replaces.
@@ -195,7 +210,7 @@ pub async fn bootstrap_first_admin(handle: &Handle, token_file: &Path) -> Result
         let path = token_file.display().to_string();
         move |source| BootstrapError::File { action, path, source }
     };
-    handle.catch_up(handle.position()).await;
+    catch_up(handle).await?;
     let pending = token_file.with_extension("pending");
     if fs::read_to_string(&pending).is_ok_and(|text| is_admin(handle, text.trim())) {
         // This node was stopped in between.
@@ -213,7 +228,7 @@ pub async fn bootstrap_first_admin(handle: &Handle, token_file: &Path) -> Result
         Ok(_) => fs::rename(&pending, token_file).map_err(file_error("write")),
         Err(Refusal::AdminExists) => {
             // It may be ours: the first answer was lost on its way, and the command was asked again.
-            handle.catch_up(handle.position()).await;
+            catch_up(handle).await?;
             if is_admin(handle, &text) {
                 fs::rename(&pending, token_file).map_err(file_error("write"))
             } else {
@@ -237,7 +252,7 @@ pub async fn adopt_admin(handle: &Handle, token_file: &Path) -> Result<(), Boots
     if text.len() < TOKEN_CHARACTERS_MIN || text.contains(char::is_whitespace) {
         return Err(BootstrapError::NoToken { path: path() });
     }
-    handle.catch_up(handle.position()).await;
+    catch_up(handle).await?;
     if is_admin(handle, text) {
         return Ok(());
     }
@@ -246,6 +261,11 @@ pub async fn adopt_admin(handle: &Handle, token_file: &Path) -> Result<(), Boots
         Ok(_) | Err(Refusal::TokenExists) => Ok(()),
         Err(refusal) => Err(BootstrapError::Refused(refusal)),
     }
+}
+
+/// What this node does not know yet may be there.
+async fn catch_up(handle: &Handle) -> Result<(), BootstrapError> {
+    handle.catch_up(handle.position()).await.map(drop).map_err(|_| BootstrapError::Refused(Refusal::NotLeader))
 }
 
 fn admin_token(text: &str) -> Result<Token, getrandom::Error> {

@@ -90,8 +90,15 @@ async fn route(app: &App, router: Router, request: Request<Body>) -> Response<Bo
     let extensions = request.extensions().clone();
     let since = app.handle.position();
     let response = call(router.clone(), request).await;
-    if response.status() != StatusCode::NOT_FOUND || !app.handle.catch_up(since).await {
+    // A path that there is not will not be there later.
+    let may_be_late = |code: &Code| *code != Code::NotFound;
+    if response.status() != StatusCode::NOT_FOUND || !response.extensions().get().is_none_or(may_be_late) {
         return response;
+    }
+    match app.handle.catch_up(since).await {
+        Ok(true) => {}
+        Ok(false) => return response,
+        Err(unreached) => return Fault::from(unreached).into_response(),
     }
     let mut again = Request::new(Body::empty());
     (*again.method_mut(), *again.uri_mut(), *again.headers_mut()) = (method, uri, headers);

@@ -232,6 +232,7 @@ impl IntoResponse for Fault {
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = Response::new(Body::from(self.to_json()));
         *response.status_mut() = status;
+        response.extensions_mut().insert(code);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if matches!(code.status(), 429 | 503) {

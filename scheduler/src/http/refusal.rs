@@ -39,7 +39,7 @@ impl From<Refusal> for Fault {
             Refusal::NotLeader => Self::plain(Code::NotLeader),
             Refusal::OutcomeUnknown => Self::new(
                 Code::NotLeader,
-                "leadership has ended before the answer: this may have been done or not, look before asking again",
+                "the leader's answer has not come: this may have been done or not, look before asking again",
             ),
         }
     }

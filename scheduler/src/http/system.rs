@@ -9,7 +9,7 @@ use wasmill_protocol::HostId;
 use wasmill_protocol::api::{BenchedDoc, HostDoc, Page, QueueDoc, StatusDoc, Time};
 use wasmill_protocol::command::Command;
 use wasmill_protocol::tenant::Role;
-use wasmill_scheduler_core::io::{BenchedPolicy, HostView};
+use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth};
 
 use super::App;
 use super::auth::Caller;
@@ -89,12 +89,14 @@ async fn set_draining(app: &App, caller: &Caller, id: &str, uri: &Uri, draining:
 }
 
 /// Where the whole stands.
+///
+/// While no leader answers this node, `leader` is null and what only a leader can tell is absent.
 #[utoipa::path(get, path = "/v1/status", tag = "system", operation_id = "get_status",
     responses((status = 200, description = "Version, leadership, log and queue", body = StatusDoc)))]
 pub(super) async fn status(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
     caller.at_least(Role::Read)?;
     Parameters::of(&uri)?.finish()?;
-    let overview = app.handle.overview().await.unwrap_or_default();
+    let overview = app.handle.overview().await;
     let standing = app.handle.standing();
     let shared = app.handle.shared();
     let document = StatusDoc {
@@ -104,18 +106,19 @@ pub(super) async fn status(State(app): State<App>, caller: Caller, uri: Uri) -> 
         leader: standing.leader,
         term: standing.term.0,
         log_seq: shared.read_model.position().0,
-        queue: QueueDoc {
-            waiting: overview.queue.waiting,
-            queued: overview.queue.queued,
-            running: overview.queue.running,
-        },
-        hosts: overview.hosts.iter().filter(|host| host.state != "lost").count() as u64,
-        policies_benched: overview.policies_benched.iter().map(benched).collect(),
+        queue: overview.as_ref().map(queue),
+        hosts: overview.as_ref().map(|seen| seen.hosts.iter().filter(|host| host.state != "lost").count() as u64),
+        policies_benched: overview.map(|seen| seen.policies_benched.iter().map(benched).collect()),
         now: Time(shared.clock.now()),
         uptime_ms: u64::try_from(app.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         caps: app.config.caps.clone(),
     };
     Ok(json::answer(StatusCode::OK, &document))
+}
+
+fn queue(overview: &Overview) -> QueueDoc {
+    let QueueDepth { waiting, queued, running } = overview.queue;
+    QueueDoc { waiting, queued, running }
 }
 
 fn benched(benched: &BenchedPolicy) -> BenchedDoc {
@@ -159,7 +162,7 @@ pub(super) fn ready(app: &App) -> Handled<()> {
         return Err(Fault::new(Code::Overloaded, "the disk is full"));
     }
     if standing.leader.is_none() {
-        return Err(Fault::plain(Code::NotLeader));
+        return Err(Fault::new(Code::NotLeader, "no leader answers this node"));
     }
     if standing.log_silent {
         return Err(Fault::new(Code::Overloaded, "the log does not answer"));

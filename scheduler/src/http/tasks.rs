@@ -43,7 +43,7 @@ pub(super) async fn find(app: &App, tenant: &TenantName, task: TaskId) -> Handle
 pub(super) async fn find_to_change(app: &App, tenant: &TenantName, task: TaskId) -> Handled<TaskRow> {
     let since = app.handle.position();
     match find(app, tenant, task).await {
-        Err(fault) if is_unknown(fault.code()) && app.handle.catch_up(since).await => find(app, tenant, task).await,
+        Err(fault) if is_unknown(fault.code()) && app.handle.catch_up(since).await? => find(app, tenant, task).await,
         found => found,
     }
 }

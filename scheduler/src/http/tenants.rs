@@ -103,7 +103,7 @@ pub(super) async fn change(
     asked.check()?;
     let name = named(&name)?;
     // What stays as it is must be what it is now.
-    app.handle.catch_up(app.handle.position()).await;
+    app.handle.catch_up(app.handle.position()).await?;
     let quotas = {
         let contents = app.handle.shared().directory.read();
         let (tenant, _) = contents.tenants.get(&name).ok_or_else(|| Fault::plain(Code::TenantUnknown))?;

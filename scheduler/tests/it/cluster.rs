@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -140,6 +140,84 @@ async fn without_a_leader_writes_are_refused_and_reads_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f54_while_nobody_leads_every_node_says_so_and_what_is_known_is_told() {
+    let cluster = Cluster::start(3).await;
+    cluster.elect(0).await;
+    let clients: [&Client; 3] = cluster.clients();
+    for client in clients {
+        let status = client.get("/v1/status").await.json();
+        assert_eq!((client.get("/readyz").await.status, &status["queue"]["running"]), (200, &json!(0)), "{status}");
+    }
+    cluster.depose_all();
+    for client in clients {
+        until("it is not ready", async || client.get("/readyz").await.status == 503).await;
+        assert_eq!(client.get("/readyz").await.problem(), "503 not_leader");
+        let asked = Instant::now();
+        let status = client.get("/v1/status").await.json();
+        // A leader that might still come is waited for no less than five seconds.
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert_eq!(status["leader"], Value::Null, "{status}");
+        for only_a_leader_knows in ["queue", "hosts", "policies_benched"] {
+            assert_eq!(status.get(only_a_leader_knows), None, "{status}");
+        }
+        assert_eq!(client.get("/v1/hosts").await.problem(), "503 not_leader");
+        // The log is whole: what is not in it is nowhere.
+        let missing = client.get("/v1/tasks/018f0000-0000-7000-8000-000000000000").await;
+        assert_eq!(missing.problem(), "404 task_unknown");
+    }
+    cluster.elect(1).await;
+    for client in clients {
+        until("it is ready", async || client.get("/readyz").await.status == 200).await;
+        assert_eq!(client.get("/v1/status").await.json()["leader"], "node-1");
+    }
+    cluster.stop().await;
+}
+
+/// What a node cannot know it does not deny.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f54_a_node_that_cannot_ask_the_log_says_of_nothing_that_it_is_unknown() {
+    let cluster = Cluster::start(2).await;
+    cluster.elect(0).await;
+    let [leader, follower] = cluster.clients();
+    let digest = cluster.upload(leader, TASK).await;
+    assert_eq!(follower.get(&format!("/v1/modules/{digest}")).await.status, 200);
+    cluster.nodes[1].log.cut();
+    let made = leader.post("/v1/tenants/default/tokens", &json!({"name": "t", "role": "read"})).await;
+    let newcomer = Client { token: made.json()["token"].as_str().unwrap().to_owned(), ..follower.clone() };
+    let task = leader.submit(json!({"module": digest, "input_text": "echo"})).await;
+    let path = format!("/v1/tasks/{}", task["id"].as_str().unwrap());
+    for _ in 0..2 {
+        assert_eq!(newcomer.get("/v1/tasks").await.problem(), "503 overloaded", "its token is valid");
+        assert_eq!(follower.get(&path).await.problem(), "503 overloaded", "the task was accepted");
+        assert_eq!(follower.post(&format!("{path}/cancel"), &json!({})).await.problem(), "503 overloaded");
+        assert_eq!(follower.get("/v1/aliases/none").await.problem(), "503 overloaded");
+    }
+    assert_eq!(follower.get(&format!("/v1/modules/{digest}")).await.status, 200, "what is known is told");
+    cluster.nodes[1].log.heal();
+    until("its token is known", async || newcomer.get("/v1/tasks").await.status == 200).await;
+    assert_eq!(follower.get(&path).await.status, 200);
+    cluster.stop().await;
+}
+
+/// Strangers cost the leader nothing, and the log little.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_that_are_wrong_ask_the_leader_nothing() {
+    let cluster = Cluster::start(2).await;
+    cluster.elect(0).await;
+    let [_, follower] = cluster.clients();
+    let (asked, node) = (|| cluster.nodes[1].handle.shared().asked.load(Ordering::Relaxed), &cluster.nodes[1]);
+    let (before, glances) = (asked(), node.log.glances());
+    let strangers = (0..200).map(|number| Client { token: format!("wm_{number}"), ..follower.clone() });
+    let refused = stream::iter(strangers).map(async |stranger| stranger.get("/v1/tasks").await.status);
+    let refused: Vec<u16> = refused.buffer_unordered(50).collect().await;
+    assert_eq!(refused, [401; 200]);
+    assert_eq!(asked(), before);
+    let glances = node.log.glances() - glances;
+    assert!((1..100).contains(&glances), "{glances}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f07_an_idle_leader_that_is_cut_off_from_the_log_gives_its_seat_up() {
     let cluster = Cluster::start(2).await;
     cluster.elect(0).await;
@@ -256,12 +334,37 @@ async fn f04_what_a_leader_has_recorded_without_saying_so_is_found_and_not_done_
     hangs(LogFaults::lose_acknowledgements).await;
 }
 
-/// What a node that is held back answers: it may read on once it has asked the leader something.
+/// The leader leads on, and has done what it was asked: it is asked for the answer again, and does it once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f04_an_answer_that_was_lost_is_asked_for_again_of_the_same_leader() {
+    let cluster = Cluster::start(2).await;
+    cluster.elect(0).await;
+    let [leader, follower] = cluster.clients();
+    let digest = cluster.upload(leader, TASK).await;
+    let bus = &cluster.nodes[1].bus;
+    bus.lose_answers(3);
+    let made = follower.post("/v1/tasks", &json!({"module": digest, "input_text": "echo"})).await;
+    assert_eq!((made.status, bus.losing()), (201, 0), "{made:?}");
+    let lines = format!("{{\"module\":\"{digest}\"}}\n{{\"module\":\"{digest}\"}}\n");
+    bus.lose_answers(2);
+    let request = follower.request(reqwest::Method::POST, "/v1/tasks").header("content-type", "application/x-ndjson");
+    let bulk = follower.send(request.body(lines)).await;
+    assert_eq!(bulk.text().matches(r#"{"id""#).count(), 2, "{}", bulk.text());
+    bus.lose_answers(1);
+    let tenant = follower.post("/v1/tenants", &json!({"name": "acme"})).await;
+    assert_eq!(tenant.status, 201, "it was made once, and not found to be there: {tenant:?}");
+    let listed = leader.get("/v1/tasks").await.json();
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(3), "each was submitted once: {listed}");
+    assert_eq!(leader.get("/v1/status").await.json()["leader"], "node-0");
+    cluster.stop().await;
+}
+
+/// What a node that is held back answers: it may read on once it has asked the leader something, or the log where it ends.
 async fn answered_behind(node: &Node, request: impl Future<Output = Answer>) -> Answer {
-    let asked = || node.handle.shared().asked.load(Ordering::Relaxed);
+    let asked = || node.handle.shared().asked.load(Ordering::Relaxed) + node.log.glances();
     let before = asked();
     let reads_on = async {
-        until("the leader is asked", async || asked() > before).await;
+        until("the leader or the log is asked", async || asked() > before).await;
         node.log.heal();
     };
     tokio::join!(request, reads_on).0

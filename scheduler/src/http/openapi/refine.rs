@@ -65,7 +65,7 @@ const ABSENT_AT_TIMES: [(&str, &[&str]); 11] = [
     ("Problem", &["field", "task", "limit", "line"]),
     ("ModuleDoc", &[]),
     ("HostDoc", &[]),
-    ("StatusDoc", &[]),
+    ("StatusDoc", &["queue", "hosts", "policies_benched"]),
     ("Caps", &[]),
     ("BenchedDoc", &[]),
     ("TenantDoc", &[]),

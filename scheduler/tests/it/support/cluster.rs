@@ -42,6 +42,8 @@ pub(crate) struct Node {
     pub(crate) handle: Handle,
     /// Its way to the log.
     pub(crate) log: Arc<LogFaults>,
+    /// Its way to the others.
+    pub(crate) bus: Arc<SmallBus>,
     address: SocketAddr,
     client: tokio::sync::OnceCell<Client>,
     stop: CancellationToken,
@@ -191,8 +193,8 @@ impl Node {
             seed,
         };
         let log = Arc::new(LogFaults::new(Arc::clone(&ground.log)));
-        let bus = Arc::new(SmallBus(Arc::clone(&ground.bus)));
-        let ground = Ground { log: Arc::clone(&log) as _, bus, ..ground };
+        let bus = Arc::new(SmallBus::new(Arc::clone(&ground.bus)));
+        let ground = Ground { log: Arc::clone(&log) as _, bus: Arc::clone(&bus) as _, ..ground };
         let (driver, handle) = Driver::new(config, ground, read_model);
         election.handles.lock().unwrap().insert(name.clone(), handle.clone());
         let stop = CancellationToken::new();
@@ -203,7 +205,7 @@ impl Node {
         let gate = Arc::new(FakeGate::default());
         let serving = serve(listener, HttpConfig::default(), handle.clone(), gate as _, stop.clone().cancelled_owned());
         let http = tokio::spawn(async move { serving.await.unwrap() });
-        Self { name, handle, log, address, client: tokio::sync::OnceCell::new(), stop, driver, http, dir }
+        Self { name, handle, log, bus, address, client: tokio::sync::OnceCell::new(), stop, driver, http, dir }
     }
 }
 

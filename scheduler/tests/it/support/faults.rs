@@ -1,6 +1,7 @@
 //! A node's ways to the log and to others, with the limits of a usual NATS server, and with faults.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use tokio::sync::watch;
 use wasmill_fabric::log::Broken;
 use wasmill_fabric::{AppendError, Bus, BusError, Log, LogError, LogTail, LogWriter, Subscription};
 use wasmill_protocol::LogSeq;
+use wasmill_protocol::message::control::{ControlCall, ControlRequest};
 
 /// What a NATS server takes, when nothing else is said.
 const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
@@ -34,6 +36,8 @@ pub(crate) struct LogFaults {
     appends: watch::Sender<Appends>,
     /// How many appends were never answered.
     unanswered: watch::Sender<u64>,
+    /// How often it was asked where it ends, for somebody who looked for something.
+    glances: AtomicU64,
 }
 
 /// The appends of one leadership.
@@ -53,6 +57,7 @@ impl LogFaults {
             held: watch::Sender::new(None),
             appends: watch::Sender::new(Appends::Pass),
             unanswered: watch::Sender::new(0),
+            glances: AtomicU64::new(0),
         }
     }
 
@@ -79,6 +84,11 @@ impl LogFaults {
     /// Waits until an append was made that is never answered.
     pub(crate) async fn unanswered(&self) {
         self.unanswered.subscribe().wait_for(|count| *count > 0).await.unwrap();
+    }
+
+    /// How often it was asked where it ends, for somebody who looked for something.
+    pub(crate) fn glances(&self) -> u64 {
+        self.glances.load(Ordering::Relaxed)
     }
 
     /// Everything passes again, first of all what was held back.
@@ -131,6 +141,11 @@ impl Log for LogFaults {
         async { self.reachable("find the end of").and(self.log.last_seq().await) }.boxed()
     }
 
+    fn glance_last_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
+        self.glances.fetch_add(1, Ordering::Relaxed);
+        self.last_seq()
+    }
+
     fn first_seq(&self) -> BoxFuture<'_, Result<LogSeq, LogError>> {
         async { self.reachable("find the beginning of").and(self.log.first_seq().await) }.boxed()
     }
@@ -160,8 +175,34 @@ impl Log for LogFaults {
     }
 }
 
-/// A bus that carries no more in one message than a NATS server.
-pub(crate) struct SmallBus(pub(crate) Arc<dyn Bus>);
+/// A bus that carries no more in one message than a NATS server, and loses answers of leaders when it is told to.
+pub(crate) struct SmallBus {
+    bus: Arc<dyn Bus>,
+    /// So many of the next commands are heard, and their answers lost.
+    losing: Arc<AtomicU64>,
+}
+
+impl SmallBus {
+    pub(crate) fn new(bus: Arc<dyn Bus>) -> Self {
+        Self { bus, losing: Arc::default() }
+    }
+
+    /// The answers to the next commands are lost, as when the connection is cut between a request and its answer.
+    pub(crate) fn lose_answers(&self, count: u64) {
+        self.losing.store(count, Ordering::Relaxed);
+    }
+
+    /// How many are still to be lost.
+    pub(crate) fn losing(&self) -> u64 {
+        self.losing.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a leader is asked for something that changes something, or is only asked whether it is there.
+fn changes(subject: &str, payload: &Bytes) -> bool {
+    let call = || rmp_serde::from_slice::<ControlCall>(payload).ok();
+    subject.starts_with("commands.") && call().is_some_and(|call| matches!(call.request, ControlRequest::Commands(_)))
+}
 
 fn fits(subject: &str, payload: &Bytes) -> Result<(), BusError> {
     let (bytes, bytes_max) = (payload.len(), PAYLOAD_BYTES_MAX);
@@ -173,24 +214,34 @@ impl Bus for SmallBus {
         if let Err(error) = fits(subject, &payload) {
             return future::ready(Err(error)).boxed();
         }
-        let (answer, subject) = (self.0.request(subject, payload, timeout), subject.to_owned());
-        // An answer that is too large never comes.
-        async move { answer.await.and_then(|answer| fits(&subject, &answer).map(|()| answer)) }.boxed()
+        let one_less = |count: u64| count.checked_sub(1);
+        let is_lost = changes(subject, &payload)
+            && self.losing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok();
+        let (answer, subject) = (self.bus.request(subject, payload, timeout), subject.to_owned());
+        async move {
+            let answer = answer.await;
+            if is_lost {
+                return Err(BusError::NoAnswer(subject));
+            }
+            // An answer that is too large never comes.
+            answer.and_then(|answer| fits(&subject, &answer).map(|()| answer))
+        }
+        .boxed()
     }
 
     fn publish(&self, subject: &str, payload: Bytes) -> BoxFuture<'static, Result<(), BusError>> {
         match fits(subject, &payload) {
-            Ok(()) => self.0.publish(subject, payload),
+            Ok(()) => self.bus.publish(subject, payload),
             Err(error) => future::ready(Err(error)).boxed(),
         }
     }
 
     fn subscribe(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>> {
-        self.0.subscribe(subject, capacity)
+        self.bus.subscribe(subject, capacity)
     }
 
     fn subscribe_shared(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>> {
-        self.0.subscribe_shared(subject, capacity)
+        self.bus.subscribe_shared(subject, capacity)
     }
 
     fn payload_bytes_max(&self) -> usize {
