@@ -70,7 +70,9 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config, identity: Iden
     let ground =
         Ground { log: cluster.log(), blobs: cluster.blobs(), bus: cluster.bus(), membership: cluster.membership() };
     let mut scheduling = Scheduling::open(&node, ground, &data, &config)?;
-    let compiler = open_compiler(&data.join("cache"), &config)?;
+    let registry = scheduling.handle().shared().metrics.registry();
+    server::watch_process(registry, &config, Some(&args.cluster));
+    let compiler = open_compiler(&data.join("cache"), &config, registry)?;
     let (blobs_stop, blobs_stopped) = watch::channel(false);
     tokio::spawn(serve_blobs(cluster.bus(), cluster.blobs(), node, blobs_stopped));
     let ready = |standing: &Standing| standing.leader.is_some() && standing.caught_up;

@@ -47,10 +47,11 @@ async fn serve(args: &HostArgs, data: PathBuf, config: Config, identity: Identit
     let member = args.cluster.config(&id)?;
     let mut link = Link::new(&member)?;
     let Some(cluster) = connect(&stop_asked, async || link.host().await).await? else { return Ok(()) };
-    let compiler = open_compiler(&data.join("cache"), &config)?;
+    let registry = wasmill_metrics::registry(env!("CARGO_PKG_VERSION"));
+    server::watch_process(&registry, &config, Some(&args.cluster));
+    let compiler = open_compiler(&data.join("cache"), &config, &registry)?;
     let ground = HostGround { membership: cluster.membership(), bus: cluster.bus(), blobs: cluster.blobs() };
     let address = args.address.clone().unwrap_or_else(server::machine::name);
-    let registry = wasmill_metrics::registry(env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::new(&registry);
     let mut hosting = Hosting::start(ground, &host_dir, &address, &config, compiler, &metrics)?;
     if let Some(listener) = server::metrics_listener(&config)? {

@@ -1,5 +1,6 @@
 //! What the processes that serve have in common: `up`, `control` and `host`.
 
+pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod config;
 pub(crate) mod front;
@@ -23,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
+use wasmill_metrics::Registry;
 use wasmill_scheduler::http;
 
 use data::{DataLock, identity};
@@ -30,7 +32,9 @@ use data::{DataLock, identity};
 use crate::data_dir::default_data_dir;
 use crate::failure::{Exit, Failure};
 use crate::telemetry::{self, TelemetryArgs};
+use cluster::ClusterArgs;
 use config::Config;
+use front::TlsFiles;
 
 /// What every process that serves takes.
 #[derive(Debug, clap::Args)]
@@ -154,6 +158,14 @@ fn settings(args: &ServerArgs, guests: Option<&GuestArgs>, change: impl FnOnce(&
     config.telemetry.override_with(&args.telemetry)?;
     config.check()?;
     Ok(config)
+}
+
+/// What the process as a whole tells beside its parts: traces, and when its certificates end.
+pub(crate) fn watch_process(registry: &Registry, config: &Config, cluster: Option<&ClusterArgs>) {
+    telemetry::watch(registry);
+    let [nats, etcd] = cluster.map_or([None, None], ClusterArgs::certificates);
+    let https = config.tls.as_ref().map(TlsFiles::cert);
+    certificates::watch(registry, &[("https", https), ("nats", nats), ("etcd", etcd)]);
 }
 
 /// Listens for whoever asks for metrics, when an address is set.

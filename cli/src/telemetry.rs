@@ -17,6 +17,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
+use wasmill_metrics::{Registry, pulled_counter};
 
 /// What is logged when WASMILL_LOG does not say. How a connection to NATS fails is said by `fabric`, with who it is for and not each second.
 const FILTER: &str = "warn,wasmill=info,async_nats::connector=off";
@@ -139,6 +140,13 @@ impl Telemetry {
             tracing::warn!(%error, "the last spans were not exported");
         }
     }
+}
+
+/// Tells what became of traces.
+pub(crate) fn watch(registry: &Registry) {
+    let help = "Spans that no collector took.";
+    // Exact up to 2^53.
+    pulled_counter(registry, "wasmill_spans_dropped_total", help, || export::spans_dropped() as f64);
 }
 
 fn tracer_provider(endpoint: &Url, config: &TelemetryConfig, instance: &str) -> anyhow::Result<SdkTracerProvider> {

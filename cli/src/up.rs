@@ -42,12 +42,14 @@ async fn serve(data: PathBuf, config: Config, identity: Identity) -> anyhow::Res
     let ground =
         Ground { log: fabric.log(), blobs: fabric.blobs(), bus: fabric.bus(), membership: fabric.membership() };
     let mut scheduling = Scheduling::open(&identity.id, ground, &data, &config)?;
-    let compiler = open_compiler(&data.join("cache"), &config)?;
+    let registry = scheduling.handle().shared().metrics.registry().clone();
+    server::watch_process(&registry, &config, None);
+    let compiler = open_compiler(&data.join("cache"), &config, &registry)?;
     // Bound only now: a second process on this data directory has been refused already.
     let front = Front::open(&config)?;
     let url = front.url.clone();
     scheduling.start(&config, Patience::Bounded, |standing| standing.leading).await?;
-    let metrics = Metrics::new(scheduling.handle().shared().metrics.registry());
+    let metrics = Metrics::new(&registry);
     let ground = HostGround { membership: fabric.membership(), bus: fabric.bus(), blobs: fabric.blobs() };
     let mut hosting = Hosting::start(ground, &data.join("host"), "local", &config, compiler.clone(), &metrics)?;
     hosting.registered(Patience::Bounded).await?;

@@ -1,12 +1,57 @@
 //! What a host counts and measures of itself. In one process with a control node it is on the same page.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use wasmill_metrics::{
     Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TASK_BUCKETS_S, counter, counters, gauge, histogram,
+    pulled_counter, pulled_gauge,
 };
 use wasmill_protocol::message::Heartbeat;
 use wasmill_protocol::{OutcomeKind, Usage};
+
+use crate::compile::{Compiler, CompilerStats};
+
+/// Tells what the compiler of this process does.
+pub fn watch_compiler(registry: &Registry, compiler: &Arc<Compiler>) {
+    let told = |value: fn(&CompilerStats) -> u64| {
+        let compiler = Arc::clone(compiler);
+        // Exact up to 2^53.
+        move || value(&compiler.stats()) as f64
+    };
+    pulled_counter(
+        registry,
+        "wasmill_compilations_total",
+        "Modules that were compiled, for uploads and for attempts.",
+        told(|stats| stats.compiles),
+    );
+    pulled_counter(
+        registry,
+        "wasmill_compile_cpu_microseconds_total",
+        "CPU time of the children that compile.",
+        told(|stats| stats.compile_us),
+    );
+    pulled_counter(
+        registry,
+        "wasmill_compile_refusals_remembered_total",
+        "Modules that were refused without compiling, because they had been refused before.",
+        told(|stats| stats.remembered),
+    );
+    pulled_counter(
+        registry,
+        "wasmill_artifacts_found_total",
+        "Artifacts that were on disk when they were asked for.",
+        told(|stats| stats.found),
+    );
+    pulled_gauge(
+        registry,
+        "wasmill_compilations_waiting",
+        "Modules that wait to be compiled.",
+        told(|stats| stats.waiting),
+    );
+    pulled_gauge(registry, "wasmill_artifacts", "Artifacts on disk.", told(|stats| stats.artifacts));
+    pulled_gauge(registry, "wasmill_artifact_bytes", "Bytes of those artifacts.", told(|stats| stats.artifact_bytes));
+}
 
 /// See the module. Cheap to clone: clones count together.
 #[derive(Debug, Clone)]

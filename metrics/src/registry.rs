@@ -62,6 +62,6 @@ fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
     collector
 }
 
-fn register(registry: &Registry, collector: Box<dyn Collector>) {
+pub(crate) fn register(registry: &Registry, collector: Box<dyn Collector>) {
     registry.register(collector).expect("each part of a process registers what it measures once");
 }

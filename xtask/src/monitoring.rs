@@ -23,7 +23,8 @@ const DASHBOARD: &str = "deploy/grafana/wasmill.json";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Metrics that only appear once something has gone wrong, or only in a cluster.
-const SELDOM: [&str; 5] = [
+const SELDOM: [&str; 6] = [
+    "wasmill_certificate_expires_timestamp_seconds",
     "wasmill_leaderships_ended_total",
     "wasmill_upkeep_failures_total",
     "wasmill_upkeep_seconds",

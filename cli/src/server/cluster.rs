@@ -1,6 +1,6 @@
 //! Where the cluster is, and who we are for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -69,6 +69,11 @@ pub(crate) struct ClusterArgs {
 }
 
 impl ClusterArgs {
+    /// The files of our certificates for NATS and for etcd.
+    pub(crate) fn certificates(&self) -> [Option<&Path>; 2] {
+        [self.nats_cert.as_deref(), self.etcd_cert.as_deref()]
+    }
+
     /// The configuration of the member that is named so.
     pub(crate) fn config(&self, member: &str) -> anyhow::Result<ClusterConfig> {
         Ok(ClusterConfig {

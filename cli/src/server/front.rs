@@ -1,7 +1,7 @@
 //! Where HTTP is served, and with which certificate.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
@@ -48,6 +48,13 @@ impl FrontArgs {
 pub(crate) struct TlsFiles {
     cert: PathBuf,
     key: PathBuf,
+}
+
+impl TlsFiles {
+    /// The file of the certificate.
+    pub(crate) fn cert(&self) -> &Path {
+        &self.cert
+    }
 }
 
 /// `[tls]` in the settings.

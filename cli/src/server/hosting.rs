@@ -12,8 +12,9 @@ use wasmill_fabric::{Blobs, Bus, Membership};
 use wasmill_host::agent::{Agent, AgentConfig, AgentError, SandboxEnds};
 use wasmill_host::compile::{CompileProgram, Compiler, CompilerConfig, ModuleCache, ModuleCacheConfig, SlotLimits};
 use wasmill_host::engine::{Engines, Instances};
-use wasmill_host::metrics::Metrics;
+use wasmill_host::metrics::{Metrics, watch_compiler};
 use wasmill_host::sandbox::{Sandbox, SandboxConfig};
+use wasmill_metrics::Registry;
 use wasmill_protocol::message::HostInfo;
 
 use super::config::Config;
@@ -124,8 +125,8 @@ pub(crate) enum Patience {
     Endless,
 }
 
-/// The compiler of this process, with its artifacts in `cache`.
-pub(crate) fn open_compiler(cache: &Path, config: &Config) -> anyhow::Result<Arc<Compiler>> {
+/// The compiler of this process, with its artifacts in `cache`. It counts in `registry`.
+pub(crate) fn open_compiler(cache: &Path, config: &Config, registry: &Registry) -> anyhow::Result<Arc<Compiler>> {
     let mut compiler = CompilerConfig::new(cache, CompileProgram::this_one(["compile"]));
     compiler.limits.cpu_s = config.compile_cpu_s;
     compiler.limits.memory_bytes = config.compile_memory_bytes;
@@ -133,5 +134,7 @@ pub(crate) fn open_compiler(cache: &Path, config: &Config) -> anyhow::Result<Arc
     compiler.caps.module_bytes = config.caps.module_bytes;
     compiler.caps.memory_bytes = config.caps.memory_bytes;
     compiler.disk_bytes_max = config.cache_disk_bytes;
-    Ok(Arc::new(Compiler::open(compiler)?))
+    let compiler = Arc::new(Compiler::open(compiler)?);
+    watch_compiler(registry, &compiler);
+    Ok(compiler)
 }

@@ -1,6 +1,6 @@
 //! The way of spans to the collector: a bounded queue, and a thread that empties it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -52,6 +52,14 @@ pub(super) fn processor(endpoint: &Url) -> anyhow::Result<impl SpanProcessor + u
     Ok(BatchSpanProcessor::new(Outspoken { exporter, failing: AtomicBool::new(false) }, bounds))
 }
 
+/// Spans that no collector took.
+static SPANS_DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// How many spans no collector took. Those that found the queue full are not among them.
+pub(super) fn spans_dropped() -> u64 {
+    SPANS_DROPPED.load(Ordering::Relaxed)
+}
+
 /// Says when exporting begins to fail, and when it works again: once each, however long the collector is away.
 #[derive(Debug)]
 struct Outspoken<E> {
@@ -69,6 +77,9 @@ impl<E: SpanExporter> SpanExporter for Outspoken<E> {
                 tracing::warn!(%error, spans, "traces cannot be exported; they are dropped until the collector takes them");
             }
             Ok(()) | Err(_) => {}
+        }
+        if exported.is_err() {
+            SPANS_DROPPED.fetch_add(spans as u64, Ordering::Relaxed);
         }
         exported
     }

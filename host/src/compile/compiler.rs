@@ -126,6 +126,10 @@ pub enum InspectError {
 pub struct CompilerStats {
     /// Children that were run since the start of this process.
     pub compiles: u64,
+    /// CPU time in microseconds that they have used.
+    pub compile_us: u64,
+    /// Artifacts that were found on disk when they were asked for.
+    pub found: u64,
     /// Requests that were answered from what had been refused before.
     pub remembered: u64,
     /// Requests that wait for a slot now.
@@ -156,6 +160,8 @@ struct Inner {
     /// Compiles that are going on.
     flights: Flights<Which, Flown>,
     compiles: AtomicU64,
+    compile_us: AtomicU64,
+    found: AtomicU64,
     remembered: AtomicU64,
     /// A moving average of how long one compile takes, in milliseconds.
     compile_ms: AtomicU64,
@@ -185,6 +191,8 @@ impl Compiler {
             waits: Flights::new(),
             flights: Flights::new(),
             compiles: AtomicU64::new(0),
+            compile_us: AtomicU64::new(0),
+            found: AtomicU64::new(0),
             remembered: AtomicU64::new(0),
             compile_ms: AtomicU64::new(*RETRY_MS.start()),
             config,
@@ -236,6 +244,7 @@ impl Compiler {
         let order = Order { which, path: path.to_owned(), payer, spent_us };
         loop {
             if let Some(found) = self.shared.find(which).await {
+                self.shared.found.fetch_add(u64::from(compiled == 0), Ordering::Relaxed);
                 return Ok(found);
             }
             if let Some(refused) = self.shared.refusal(which, Instant::now()) {
@@ -278,6 +287,8 @@ impl Compiler {
         let shared = &self.shared;
         CompilerStats {
             compiles: shared.compiles.load(Ordering::Relaxed),
+            compile_us: shared.compile_us.load(Ordering::Relaxed),
+            found: shared.found.load(Ordering::Relaxed),
             remembered: shared.remembered.load(Ordering::Relaxed),
             waiting: (shared.slots.waiting() + shared.small_slots.waiting()) as u64,
             artifacts: shared.store.len() as u64,

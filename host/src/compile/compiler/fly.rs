@@ -114,6 +114,7 @@ impl Inner {
         let ended = spawn::run(&self.config.program, &self.request(which, &order.path, &unfinished.0, limits)).await;
         drop(permit);
         self.compiles.fetch_add(1, Ordering::Relaxed);
+        self.compile_us.fetch_add(ended.cpu_us, Ordering::Relaxed);
         self.learn_duration(began.elapsed());
         order.spent_us.fetch_add(ended.cpu_us, Ordering::Relaxed);
         let now = Instant::now();
