@@ -103,3 +103,43 @@ pub struct Token {
     /// SHA-256 of the token's text, which has 256 random bits, so that no salt and no slow hash are needed.
     pub hash: Digest,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The quotas of the first version, as it reads them.
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct First {
+        tasks_queued: Option<u64>,
+        tasks_running: Option<u64>,
+        memory_bytes: Option<u64>,
+        modules: Option<u64>,
+        module_bytes: Option<u64>,
+    }
+
+    #[test]
+    fn f48_a_quota_that_was_added_is_in_the_log_only_where_it_is_set() {
+        let old = Quotas { modules: Some(2), ..Quotas::default() };
+        let bytes = rmp_serde::to_vec_named(&old).unwrap();
+        assert_eq!(rmp_serde::from_slice::<First>(&bytes).unwrap(), First { modules: Some(2), ..First::default() });
+        assert_eq!(rmp_serde::from_slice::<Quotas>(&bytes).unwrap(), old);
+        for new in [
+            Quotas { stored_bytes: Some(3), ..old },
+            Quotas { compile_ms_per_s: Some(4), ..old },
+            Quotas { stored_bytes: Some(3), compile_ms_per_s: Some(4), ..old },
+        ] {
+            let bytes = rmp_serde::to_vec_named(&new).unwrap();
+            assert!(rmp_serde::from_slice::<First>(&bytes).is_err(), "it must not be passed over");
+            assert_eq!(rmp_serde::from_slice::<Quotas>(&bytes).unwrap(), new);
+        }
+    }
+
+    #[test]
+    fn people_are_shown_every_quota() {
+        let shown = serde_json::to_string(&Quotas { stored_bytes: Some(3), ..Quotas::default() }).unwrap();
+        let expected = r#"{"tasks_queued":null,"tasks_running":null,"memory_bytes":null,"modules":null,"module_bytes":null,"compile_ms_per_s":null,"stored_bytes":3}"#;
+        assert_eq!(shown, expected);
+    }
+}
