@@ -155,8 +155,8 @@ async fn measure_neighbours(global: &GlobalArgs, args: &BenchArgs, report: &mut 
         if crate::output::has_watcher() {
             eprintln!("attacking: {attack:?}");
         }
-        let target = Target::open(global, args.dir.as_deref()).await?;
-        neighbours::measure(&target, attack, args.seconds, report).await?;
+        let open = async || Target::open(global, args.dir.as_deref()).await;
+        neighbours::measure(open, attack, args.seconds, report).await?;
     }
     Ok(())
 }

@@ -69,7 +69,7 @@ pub(super) async fn submit(connection: &mut Connection, body: Bytes, count: u64)
 }
 
 /// Waits until nothing is left to do.
-async fn drain(connection: &mut Connection) -> Result<()> {
+pub(super) async fn drain(connection: &mut Connection) -> Result<()> {
     let mut last = (QueueDoc::default(), Instant::now());
     loop {
         let queue = connection.get::<StatusDoc>("/v1/status").await?.queue;

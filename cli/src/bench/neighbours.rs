@@ -11,7 +11,6 @@ mod wire;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use bytes::Bytes;
 use hyper::Method;
 use serde::Serialize;
 use wasmill_protocol::api::TokenCreated;
@@ -69,26 +68,42 @@ struct Seen {
     refused: usize,
 }
 
-/// Measures one attack, for `seconds` each time.
-pub(super) async fn measure(target: &Target, attack: Attack, seconds: u64, report: &mut Report) -> Result<()> {
-    let neighbours = Neighbours::settle(target).await?;
-    let run_path = http::run_path(&neighbours.victim.connect().await?.push(module::noop(0)?).await?);
-    let mut ignored = Seen::default();
-    let mut connection = neighbours.victim.connect().await?;
-    for _ in 0..WARM_UP {
-        run_once(&neighbours.victim, &mut connection, &run_path, &mut ignored).await?;
-    }
-    let prepared = attacks::prepare(attack, &neighbours.attacker).await.context("the attack cannot be prepared")?;
+/// Measures one attack, for `seconds` each time. `open` starts a server.
+pub(super) async fn measure<E: From<anyhow::Error>>(
+    open: impl AsyncFn() -> Result<Target, E>,
+    attack: Attack,
+    seconds: u64,
+    report: &mut Report,
+) -> Result<(), E> {
     let (mut idle, mut under_attack) = (Seen::default(), Seen::default());
     for _ in 0..ROUNDS {
-        watch(&neighbours.victim, &run_path, seconds, &mut idle).await?;
-        let attacking = attacks::Attacking::start(prepared.clone(), neighbours.attacker.clone())?;
-        tokio::time::sleep(LEAD).await;
-        watch(&neighbours.victim, &run_path, seconds, &mut under_attack).await?;
-        attacking.stop();
-        neighbours.clear().await?;
+        // A new one each time: one turn must not pay for what another left behind.
+        let target = open().await?;
+        turn(&target, attack, seconds, (&mut idle, &mut under_attack)).await?;
     }
     report.add_harm(Harm::of(attack, idle, under_attack));
+    Ok(())
+}
+
+/// Idle, then under attack.
+async fn turn(
+    target: &Target,
+    attack: Attack,
+    seconds: u64,
+    (idle, under_attack): (&mut Seen, &mut Seen),
+) -> Result<()> {
+    let Neighbours { victim, attacker } = Neighbours::settle(target).await?;
+    let run_path = http::run_path(&victim.connect().await?.push(module::noop(0)?).await?);
+    let mut connection = victim.connect().await?;
+    for _ in 0..WARM_UP {
+        connection.run(&run_path).await?;
+    }
+    watch(&victim, &run_path, seconds, idle).await?;
+    let prepared = attacks::prepare(attack, &attacker).await.context("the attack cannot be prepared")?;
+    let attacking = attacks::Attacking::start(prepared, attacker)?;
+    tokio::time::sleep(LEAD).await;
+    watch(&victim, &run_path, seconds, under_attack).await?;
+    attacking.stop();
     Ok(())
 }
 
@@ -106,24 +121,6 @@ impl Neighbours {
             victim: tenant("victim", VICTIM_ADDRESS).await?,
             attacker: tenant("attacker", ATTACKER_ADDRESS).await?,
         })
-    }
-
-    /// Cancels what the attacker has left, and waits until the victim is served again.
-    async fn clear(&self) -> Result<()> {
-        let mut connection = self.attacker.connect().await?;
-        for _ in 0..2_000 {
-            let path = "/v1/tasks?state=waiting&state=queued&state=running&limit=200";
-            let response = connection.call(Method::GET, path, "application/json", Bytes::new(), &[200, 422]).await?;
-            let ids = attacks::ids_of(&response);
-            if ids.is_empty() {
-                break;
-            }
-            for id in ids {
-                let path = format!("/v1/tasks/{id}/cancel");
-                connection.call(Method::POST, &path, "application/json", "{}".into(), &[200, 202, 409]).await?;
-            }
-        }
-        Ok(())
     }
 }
 

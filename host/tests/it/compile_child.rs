@@ -293,6 +293,9 @@ async fn an_aborted_upload_ends_its_child() {
         pid = std::fs::read_to_string(&pid_file).unwrap_or_default();
     }
     drop(upload);
+    // Its tenant pays all the same.
+    let usage = bench.compiler.usage();
+    assert!(usage.len() == 1 && usage[0].1.cpu_us > 0, "{usage:?}");
     // A zombie is dead too.
     let stat = format!("/proc/{}/stat", pid.trim());
     eventually("the child is gone", || std::fs::read_to_string(&stat).map_or(true, |text| text.contains(") Z "))).await;

@@ -8,11 +8,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use hyper::Method;
-use serde_json::Value;
 use wasmill_protocol::api::NDJSON;
 
 use super::{bodies, payloads, wire};
-use crate::bench::bulk::lines;
+use crate::bench::bulk::{drain, lines};
 use crate::bench::http::{Connection, Endpoint};
 use crate::bench::module;
 
@@ -143,6 +142,7 @@ pub(super) async fn prepare(attack: Attack, attacker: &Endpoint) -> Result<Prepa
         Attack::Listings => {
             let digest = connection.push(module::noop(1)?).await?;
             submit(&mut connection, lines(&format!(r#"{{"module":"{digest}"}}"#), 20_000)).await?;
+            drain(&mut connection).await?;
             Prepared::Listings { connections: 50 }
         }
         Attack::SlowReaders => {
@@ -239,11 +239,4 @@ async fn attack(prepared: Prepared, attacker: Endpoint) {
 /// Submits lines; how many were taken is the server's to say.
 async fn submit(connection: &mut Connection, lines: Bytes) -> Result<()> {
     connection.call(Method::POST, "/v1/tasks", NDJSON, lines, &[200, 201]).await.map(drop)
-}
-
-/// The ids of a page of tasks.
-pub(super) fn ids_of(page: &[u8]) -> Vec<String> {
-    let page: Value = serde_json::from_slice(page).unwrap_or_default();
-    let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-    items.iter().filter_map(|item| Some(item["id"].as_str()?.to_owned())).collect()
 }

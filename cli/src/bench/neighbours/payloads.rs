@@ -83,7 +83,7 @@ pub(super) fn checkpoints() -> Result<Bytes> {
         (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 65000000)))
       (core instance $libc (instantiate $libc))
       (core func $save (canon lower (func $host "checkpoint-save")
-        (memory $libc "memory") (realloc (func $libc "realloc"))))
+        (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
       (core module $module
         (import "libc" "memory" (memory 1))
         (import "host" "save" (func $save (param i32 i32 i32)))
@@ -97,7 +97,7 @@ pub(super) fn checkpoints() -> Result<Bytes> {
       (core instance $instance (instantiate $module
         (with "libc" (instance $libc)) (with "host" (instance $host-core))))
       (func $run (param "input" (list u8)) (result (result (list u8) (error $failure)))
-        (canon lift (core func $instance "run") (memory $libc "memory") (realloc (func $libc "realloc"))))
+        (canon lift (core func $instance "run") (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
       (export "run" (func $run)))"#;
     parse(text)
 }

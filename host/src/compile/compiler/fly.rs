@@ -111,6 +111,7 @@ impl Inner {
             Size::Small => CompileLimits { cpu_s: self.config.limits.cpu_s.min(SMALL_CPU_S), ..self.config.limits },
             Size::Any => self.config.limits,
         };
+        let mut bill = Bill { shared: &self, payer: order.payer.as_ref(), began, limits };
         let ended = spawn::run(&self.config.program, &self.request(which, &order.path, &unfinished.0, limits)).await;
         drop(permit);
         self.compiles.fetch_add(1, Ordering::Relaxed);
@@ -122,10 +123,8 @@ impl Inner {
             && limits.cpu_s < self.config.limits.cpu_s;
         let flown = (!given_up).then(|| self.land(&order, &unfinished.0, ended.result, now));
         trace::compile_ended(matches!(flown, Some(Ok(_))));
-        if let Some(payer) = &order.payer {
-            let rejected = matches!(flown, Some(Err(InspectError::Rejected(_))));
-            self.meter().charge(payer, ended.cpu_us, rejected, now);
-        }
+        let rejected = matches!(flown, Some(Err(InspectError::Rejected(_))));
+        bill.settle(ended.cpu_us, rejected);
         flown
     }
 
@@ -180,6 +179,30 @@ impl Inner {
         let before = self.compile_ms.load(Ordering::Relaxed);
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.compile_ms.store((before.saturating_mul(7).saturating_add(took_ms)) / 8, Ordering::Relaxed);
+    }
+}
+
+/// What a child costs its payer, also when nobody waits for the child's end.
+struct Bill<'a> {
+    shared: &'a Inner,
+    payer: Option<&'a Payer>,
+    began: Instant,
+    limits: CompileLimits,
+}
+
+impl Bill<'_> {
+    fn settle(&mut self, cpu_us: u64, rejected: bool) {
+        if let Some(payer) = self.payer.take() {
+            self.shared.meter().charge(payer, cpu_us, rejected, Instant::now());
+        }
+    }
+}
+
+impl Drop for Bill<'_> {
+    fn drop(&mut self) {
+        // Who is killed cannot say what it used; it was not more than this.
+        let elapsed_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.settle(elapsed_us.min(self.limits.cpu_s.saturating_mul(1_000_000)), false);
     }
 }
 
