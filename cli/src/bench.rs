@@ -120,7 +120,7 @@ async fn measure_all(global: &GlobalArgs, args: &BenchArgs, chosen: &[Measuremen
     let mut report = Report::new();
     for measurement in chosen {
         if crate::output::has_watcher() {
-            eprintln!("measuring: {measurement:?}");
+            crate::output::tell(&format!("measuring: {measurement:?}"));
         }
         measure(global, args, *measurement, &mut report).await?;
     }

@@ -93,7 +93,7 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config, identity: Iden
     let stopping = HttpStop { leaving: http_leaving.clone(), stop: http_stop.clone() };
     let http = scheduling.serve_http(front, &config, "cluster", compiler, stopping)?;
     if !stop_asked.is_cancelled() {
-        server::announce(&format!("listening on {url}"))?;
+        server::announce(&format!("listening on {url}"));
     }
     let ended = tokio::select! {
         () = stop_asked.cancelled() => Ok(()),

@@ -62,7 +62,7 @@ async fn serve(args: &HostArgs, data: PathBuf, config: Config, identity: Identit
         () = stop_asked.cancelled() => None,
     };
     if let Some(host) = registered {
-        server::announce(&format!("host {} ready", host.id))?;
+        server::announce(&format!("host {} ready", host.id));
     }
     let ended = tokio::select! {
         () = stop_asked.cancelled() => Ok(()),

@@ -1,5 +1,8 @@
 //! The `wasmill` binary: the server in one process, and the commands that talk to one over HTTP.
 
+// Printing panics when the reader has gone away: `output` does not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod args;
 mod bench;
 mod client;
@@ -26,7 +29,7 @@ fn main() -> ExitCode {
         Ok(exit) => exit,
         Err(failure) => {
             if !failure.is_silent() {
-                eprintln!("{failure}");
+                output::tell(&failure.to_string());
             }
             failure.exit.into()
         }

@@ -2,7 +2,11 @@
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 
+use wasmill_protocol::text::{printable_lines, steers};
+
 use crate::failure::Failure;
+
+pub(crate) use wasmill_protocol::text::printable;
 
 /// Buffered stdout. Every write can end the command quietly when the reader has gone away.
 pub(crate) fn stdout() -> BufWriter<io::StdoutLock<'static>> {
@@ -23,12 +27,30 @@ pub(crate) fn print_line(text: &str) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// Writes what the server answered, with a newline at the end.
+/// Writes what the server answered, with a newline at the end. For a terminal, characters that would steer it are escaped, which JSON reads as
+/// the same.
 pub(crate) fn print_json(body: &[u8]) -> Result<(), Failure> {
     let mut out = stdout();
-    out.write_all(body.trim_ascii_end())?;
+    match std::str::from_utf8(body) {
+        Ok(text) if io::stdout().is_terminal() => out.write_all(escaped(text.trim_end()).as_bytes())?,
+        _ => out.write_all(body.trim_ascii_end())?,
+    }
     out.write_all(b"\n")?;
     Ok(out.flush()?)
+}
+
+/// JSON in which no character steers a terminal: outside of strings there can be none but white space.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if steers(c) && !c.is_ascii_whitespace() {
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 /// Columns that are as wide as their widest cell; the last one is not padded.
@@ -84,20 +106,14 @@ pub(crate) fn print_fields(fields: &[(&str, Option<String>)]) -> Result<(), Fail
     Ok(out.flush()?)
 }
 
-/// Text that other people wrote (names, messages of guests) must not steer the terminal: control characters are shown as `?`,
-/// line breaks as blanks.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c.is_whitespace() {
-                ' '
-            } else if c.is_control() {
-                '?'
-            } else {
-                c
-            }
-        })
-        .collect()
+/// Says something to a person, on stderr, with a newline. A reader of stderr who has gone away is no reason to stop.
+pub(crate) fn tell(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", printable_lines(text));
+}
+
+/// Passes on what a guest wrote to stderr, as it is.
+pub(crate) fn pass_on(bytes: &[u8]) {
+    let _ = io::stderr().lock().write_all(bytes);
 }
 
 /// Whether a person watches stderr, so that a progress bar is welcome.
@@ -118,7 +134,18 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_do_not_reach_the_terminal() {
-        assert_eq!(printable("a\u{1b}[31mred\r\n\tb"), "a?[31mred   b");
+    fn c30_cells_do_not_steer_the_terminal() {
+        let mut table = Table::new(["NAME"]);
+        table.row(["evil\u{202e}gnp.exe\u{200b}".into()]);
+        assert_eq!(table.render(), "NAME\nevil?gnp.exe?\n");
+    }
+
+    #[test]
+    fn c30_json_for_a_terminal_is_the_same_json() {
+        let json = "{\n\t\"a\u{202e}\": \"\u{9b}31m \u{e0041} ü \\u0007\"\n}";
+        let shown = escaped(json);
+        assert_eq!(shown, "{\n\t\"a\\u202e\": \"\\u009b31m \\udb40\\udc41 ü \\u0007\"\n}");
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(json), value(&shown));
     }
 }

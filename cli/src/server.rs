@@ -31,6 +31,7 @@ use data::{DataLock, identity};
 
 use crate::data_dir::default_data_dir;
 use crate::failure::{Exit, Failure};
+use crate::output;
 use crate::telemetry::{self, TelemetryArgs};
 use cluster::ClusterArgs;
 use config::Config;
@@ -120,8 +121,7 @@ pub(crate) fn run<F: Future<Output = anyhow::Result<()>>>(
     serve: impl FnOnce(PathBuf, Config, Identity) -> F,
 ) -> Result<(), Failure> {
     if args.print_config {
-        print!("{}", config::DEFAULT_TOML);
-        return Ok(());
+        return output::print_bytes(config::DEFAULT_TOML.as_bytes());
     }
     let data = args.data.clone().or_else(default_data_dir);
     let data = data.ok_or_else(|| Failure::usage("neither `--data` nor `HOME` says where to keep the data"))?;
@@ -176,12 +176,12 @@ pub(crate) fn metrics_listener(config: &Config) -> anyhow::Result<Option<TcpList
     Ok(Some(listener))
 }
 
-/// The one line on stdout that scripts wait for.
-pub(crate) fn announce(line: &str) -> anyhow::Result<()> {
+/// The one line on stdout that scripts wait for. When nobody reads it, there is still something to serve.
+pub(crate) fn announce(line: &str) {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()?;
-    Ok(())
+    if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+        tracing::debug!(%error, "nobody reads stdout");
+    }
 }
 
 /// Writes a file of one line.

@@ -1,6 +1,7 @@
 //! What a server says of itself: log lines on stderr, and traces to an OpenTelemetry collector when one is configured.
 
 mod export;
+mod lines;
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -122,7 +123,9 @@ pub(crate) fn start(log_json: bool, config: &TelemetryConfig, instance: &str) ->
     });
     let filter = EnvFilter::try_from_env("WASMILL_LOG").unwrap_or_else(|_| EnvFilter::new(FILTER));
     let colours = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    // A line that cannot be written is lost: there is no other place to say so, and trying panics.
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(lines::stderr).with_ansi(colours).log_internal_errors(false);
     let lines = if log_json { lines.json().boxed() } else { lines.with_target(false).boxed() };
     tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).init();
     if let Some(provider) = &provider {

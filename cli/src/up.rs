@@ -59,7 +59,7 @@ async fn serve(data: PathBuf, config: Config, identity: Identity) -> anyhow::Res
     let (http_leaving, http_stop) = (CancellationToken::new(), CancellationToken::new());
     let stopping = HttpStop { leaving: http_leaving.clone(), stop: http_stop.clone() };
     let http = scheduling.serve_http(front, &config, "standalone", compiler, stopping)?;
-    server::announce(&format!("listening on {url}"))?;
+    server::announce(&format!("listening on {url}"));
     let ended = tokio::select! {
         () = stop_asked.cancelled() => Ok(()),
         ended = scheduling.failed() => ended,

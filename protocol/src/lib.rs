@@ -19,6 +19,7 @@ pub mod record;
 pub mod snapshot;
 pub mod task;
 pub mod tenant;
+pub mod text;
 pub mod time;
 pub mod trace;
 

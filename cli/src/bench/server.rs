@@ -47,10 +47,10 @@ impl Target {
         let data = tempfile::Builder::new().prefix("wasmill-bench-").tempdir_in(dir);
         let data = data.with_context(|| format!("cannot make a data directory in {}", dir.display()))?;
         if machine::file_system(data.path()).as_deref() == Some("tmpfs") {
-            eprintln!(
+            crate::output::tell(&format!(
                 "warning: {} is in memory, where durability costs nothing; name a disk with --dir",
                 dir.display()
-            );
+            ));
         }
         let (child, stdout, url) = start(data.path())?;
         let token =

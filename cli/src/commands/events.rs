@@ -29,7 +29,7 @@ pub(crate) async fn run(client: &Client, json: bool, args: &EventsArgs) -> Outco
     }
     table.print()?;
     if history.left_out > 0 {
-        eprintln!("{} events after the submission are left out", history.left_out);
+        output::tell(&format!("{} events after the submission are left out", history.left_out));
     }
     Ok(Exit::Done)
 }

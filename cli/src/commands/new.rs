@@ -31,14 +31,14 @@ pub(crate) fn run(args: &NewArgs) -> Outcome {
     write(&args.path, name)?;
     let dir = args.path.display();
     output::print_line(&dir.to_string())?;
-    eprintln!("wrote `{name}`; go on with:");
-    eprintln!("  cd {dir}");
-    eprintln!("  cargo test");
-    eprintln!("  cargo build --release --target wasm32-wasip2");
-    eprintln!(
+    output::tell(&format!("wrote `{name}`; go on with:"));
+    output::tell(&format!("  cd {dir}"));
+    output::tell("  cargo test");
+    output::tell("  cargo build --release --target wasm32-wasip2");
+    output::tell(&format!(
         "  wasmill run target/wasm32-wasip2/release/{}.wasm --input '{{\"name\": \"Ada\"}}'",
         files::module(name)
-    );
+    ));
     Ok(Exit::Done)
 }
 

@@ -81,7 +81,7 @@ pub(crate) async fn run(client: &Client, json: bool, tenant: Option<&str>, args:
                 output::print_json(&answer.body)?;
             } else {
                 output::print_line(&answer.json::<TokenCreated>()?.token)?;
-                eprintln!("keep it: it is not shown again");
+                output::tell("keep it: it is not shown again");
             }
         }
         Action::Rm { id } => {

@@ -41,7 +41,8 @@ pub fn child_main() -> ExitCode {
     let request = match read_request() {
         Ok(request) => request,
         Err(error) => {
-            eprintln!("no request to compile: {error}");
+            // Whoever has started it by hand reads this; nobody else does.
+            let _ = writeln!(std::io::stderr(), "no request to compile: {error}");
             return ExitCode::from(2);
         }
     };

@@ -1,6 +1,7 @@
 //! Putting a refusal into words.
 
 use wasmill_protocol::module::ModuleRejection;
+use wasmill_protocol::text::steers;
 
 use super::limits::{MESSAGE_BYTES_MAX, NAME_LISTED_BYTES_MAX, NAMES_IN_MESSAGE_MAX};
 
@@ -12,7 +13,7 @@ pub(crate) fn rejection(message: impl Into<String>) -> ModuleRejection {
     ModuleRejection { code: MODULE_INVALID.to_owned(), message: cut(&message.into(), MESSAGE_BYTES_MAX) }
 }
 
-/// `text` without control characters and with at most `bytes_max` bytes before the mark that something is missing.
+/// `text` without characters that would steer a terminal or hide, and with at most `bytes_max` bytes before the mark that something is missing.
 ///
 /// Names come from the upload, and what is made of them ends up on terminals and in logs.
 pub(crate) fn cut(text: &str, bytes_max: usize) -> String {
@@ -22,7 +23,7 @@ pub(crate) fn cut(text: &str, bytes_max: usize) -> String {
             kept.push('…');
             break;
         }
-        kept.push(if char.is_control() && char != '\n' { '\u{fffd}' } else { char });
+        kept.push(if steers(char) && char != '\n' { '\u{fffd}' } else { char });
     }
     kept
 }
@@ -55,7 +56,7 @@ mod tests {
 
     #[test]
     fn what_a_stranger_named_stays_short_and_printable() {
-        assert_eq!(cut("ab\u{1b}[2Jc", 100), "ab\u{fffd}[2Jc");
+        assert_eq!(cut("ab\u{1b}[2Jc\u{202e}", 100), "ab\u{fffd}[2Jc\u{fffd}");
         assert_eq!(cut("ääää", 5), "ää…");
         assert!(rejection("x".repeat(100_000)).message.len() <= MESSAGE_BYTES_MAX + '…'.len_utf8());
     }
