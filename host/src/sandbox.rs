@@ -29,6 +29,7 @@ mod linker;
 mod memory;
 mod output;
 mod preview1;
+mod random;
 mod seeded;
 mod task;
 mod verdict;
@@ -36,7 +37,7 @@ mod watchdog;
 
 pub use artifacts::{Artifacts, LoadError, LoadedModule};
 pub use clock::DETERMINISTIC_EPOCH_SECONDS;
-pub use guest::{Guest, PROGRAM_NAME};
+pub use guest::Guest;
 pub use linker::{LinkError, Linkers};
 pub use output::TRUNCATION_MARK;
 pub use watchdog::TICK;

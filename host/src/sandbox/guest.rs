@@ -14,13 +14,11 @@ use super::clock::Clock;
 use super::control::Control;
 use super::memory::MemoryMeter;
 use super::output::{InputPipe, Output, OutputPipe, Target};
+use super::preview1::Descriptors;
+use super::random;
 use super::seeded::{SeededRandom, Source};
 use crate::channel::{FromSandbox, Work};
 
-/// What a command finds as its own name.
-pub const PROGRAM_NAME: &str = "module";
-/// Random bytes in one call; a guest that asks for more at once is trapped.
-const RANDOM_BYTES_MAX: u64 = 64 * 1024;
 /// Handles that a guest holds at most, each with something of ours behind it.
 pub(super) const HANDLES_MAX: usize = 4096;
 /// Progress is passed on at most this often; only the newest matters.
@@ -34,6 +32,8 @@ pub struct Guest {
     pub(super) memory: MemoryMeter,
     pub(super) output: Output,
     pub(super) stdin: InputPipe,
+    /// Of a core module; components have none.
+    pub(super) descriptors: Descriptors,
     pub(super) clock: Clock,
     pub(super) reports: Reports,
     /// It has asked which task and attempt it is.
@@ -79,6 +79,7 @@ impl Guest {
             memory: MemoryMeter::new(work.limits.memory_bytes),
             output: Output::new(work.limits.output_bytes, work.captured_bytes_max),
             stdin: InputPipe::new(stdin),
+            descriptors: Descriptors::default(),
             clock: if work.seed.is_some() { Clock::frozen() } else { Clock::real() },
             reports: Reports {
                 sender: reports,
@@ -140,12 +141,12 @@ impl Guest {
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
-            .max_random_size(RANDOM_BYTES_MAX)
+            .max_random_size(random::PIECE_BYTES)
             .stdin(self.stdin.clone())
             .stdout(pipe(stdout))
             .stderr(pipe(Target::Captured))
             .monotonic_clock(self.clock.clone())
-            .arg(PROGRAM_NAME)
+            .arg(&*self.work.program)
             .args(&self.work.args);
         for (name, value) in self.work.env.iter() {
             builder.env(name, value);

@@ -10,7 +10,7 @@ use wasmtime_wasi::{WasiView, p1, p2};
 use super::artifacts::{Entry, LoadedModule};
 use super::clock::{MonotonicClock, MonotonicClockView};
 use super::guest::Guest;
-use super::{preview1, task};
+use super::{preview1, random, task};
 
 /// Everything that guests of one engine can import. Building one costs about a millisecond: keep it beside the engine.
 pub struct Linkers {
@@ -102,6 +102,7 @@ fn component_linker(engine: &Engine) -> wasmtime::Result<component::Linker<Guest
         let clock = guest.clock.clone();
         MonotonicClockView { clock, table: guest.ctx().table }
     })?;
+    random::add_to_linker(&mut linker)?;
     linker.allow_shadowing(false);
     task::add_to_linker(&mut linker)?;
     Ok(linker)

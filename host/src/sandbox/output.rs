@@ -14,9 +14,9 @@ use super::control::{Cause, Control, Stopped};
 pub const TRUNCATION_MARK: &str = "\n[output truncated]\n";
 
 /// Bytes that a guest can write or read in one go; more takes several calls, so that no copy is large.
-const CHUNK_BYTES_MAX: usize = 64 * 1024;
+pub(super) const CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// After this many bytes a stream lets others run, and lets a stop take effect, also inside one host call.
-const YIELD_BYTES: usize = 1024 * 1024;
+pub(super) const YIELD_BYTES: usize = 1024 * 1024;
 
 /// Text up to a cap.
 #[derive(Debug)]
@@ -31,16 +31,27 @@ impl Captured {
         Self { bytes: Vec::new(), bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX), truncated: false }
     }
 
+    /// Keeps what there is room for; when that is not all, up to the end of a character, and nothing from then on.
     fn write(&mut self, bytes: &[u8]) {
-        self.write_at_most(bytes, usize::MAX);
+        let left = self.bytes_max - self.bytes.len();
+        if bytes.len() <= left {
+            self.bytes.extend_from_slice(bytes);
+            return;
+        }
+        self.bytes.extend_from_slice(&bytes[..left]);
+        self.truncated = true;
+        self.drop_begun_character();
+        self.bytes_max = self.bytes.len();
     }
 
-    /// Keeps at most `bytes_max` of it. Gives how many were kept.
-    fn write_at_most(&mut self, bytes: &[u8], bytes_max: usize) -> usize {
-        let kept = bytes.len().min(self.bytes_max - self.bytes.len()).min(bytes_max);
-        self.bytes.extend_from_slice(&bytes[..kept]);
-        self.truncated |= kept < bytes.len();
-        kept
+    /// Takes away a character of which the last bytes are missing. What is no beginning of a character is the guest's and stays.
+    fn drop_begun_character(&mut self) {
+        const CHARACTER_BYTES_MAX: usize = 4;
+        let last = self.bytes.iter().rev().take(CHARACTER_BYTES_MAX - 1).position(|byte| byte & 0xc0 != 0x80);
+        let Some(start) = last.map(|back| self.bytes.len() - 1 - back) else { return };
+        if std::str::from_utf8(&self.bytes[start..]).is_err_and(|error| error.error_len().is_none()) {
+            self.bytes.truncate(start);
+        }
     }
 
     fn take(&mut self) -> Bytes {
@@ -67,6 +78,34 @@ struct Written {
     apart: Captured,
     /// How much more of a command's stdout `all` takes: half of it, so that stderr, where a program says why it failed, always has room.
     result_captured_left: usize,
+    /// Whether the last bytes of `all` are a command's stdout, so that a character that they begin is the one to go on with.
+    result_last: bool,
+}
+
+impl Written {
+    fn capture(&mut self, bytes: &[u8]) {
+        self.all.write(bytes);
+        self.apart.write(bytes);
+        self.result_last &= bytes.is_empty();
+    }
+
+    /// Adds as much of a command's stdout to the captured text as it has a share of.
+    fn capture_result(&mut self, bytes: &[u8]) {
+        let left = self.result_captured_left;
+        if bytes.len() <= left {
+            self.all.write(bytes);
+            self.result_captured_left -= bytes.len();
+            self.result_last |= !bytes.is_empty();
+            return;
+        }
+        self.all.write(&bytes[..left]);
+        if left > 0 || self.result_last {
+            self.all.drop_begun_character();
+        }
+        self.all.truncated = true;
+        self.result_captured_left = 0;
+        self.result_last = false;
+    }
 }
 
 impl Output {
@@ -78,6 +117,7 @@ impl Output {
             all: Captured::new(captured_bytes_max),
             apart: Captured::new(captured_bytes_max),
             result_captured_left: usize::try_from(captured_bytes_max / 2).unwrap_or(usize::MAX),
+            result_last: false,
         })))
     }
 
@@ -88,16 +128,13 @@ impl Output {
 
     /// Adds to the captured text.
     pub(super) fn capture(&self, bytes: &[u8]) {
-        let mut written = self.lock();
-        written.all.write(bytes);
-        written.apart.write(bytes);
+        self.lock().capture(bytes);
     }
 
     /// Adds to the result. `false`, and nothing is added, when that would be more than the cap.
     fn add_result(&self, bytes: &[u8]) -> bool {
         let mut written = self.lock();
-        let left = written.result_captured_left;
-        written.result_captured_left -= written.all.write_at_most(bytes, left);
+        written.capture_result(bytes);
         if (written.result.len() + bytes.len()) as u64 > written.result_bytes_max {
             return false;
         }
@@ -105,27 +142,46 @@ impl Output {
         true
     }
 
+    /// Adds to what `target` says. A guest whose result becomes too large is stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] then: nothing that the guest does later can make the result smaller.
+    pub(super) fn write(&self, target: Target, bytes: &[u8], control: &Control) -> Result<(), Stopped> {
+        match target {
+            Target::Captured => self.capture(bytes),
+            Target::Result if self.add_result(bytes) => {}
+            Target::Result => {
+                control.stop(Cause::Output);
+                return Err(Stopped);
+            }
+        }
+        Ok(())
+    }
+
     /// What a command wrote to stdout, to be taken once.
     pub(super) fn take_result(&self) -> Bytes {
         std::mem::take(&mut self.lock().result).into()
     }
 
-    /// The captured text, to be taken once. The stdout of a command that succeeded is its result and not repeated here; that of one
-    /// that failed is nowhere else.
-    pub(super) fn take_captured(&self, succeeded: Succeeded) -> Bytes {
+    /// The captured text, to be taken once. Stdout that is the result is not repeated here; that of a command which was stopped is nowhere
+    /// else.
+    pub(super) fn take_captured(&self, stdout: Stdout) -> Bytes {
         let mut written = self.lock();
-        match succeeded {
-            Succeeded::Yes => written.apart.take(),
-            Succeeded::No => written.all.take(),
+        match stdout {
+            Stdout::Result => written.apart.take(),
+            Stdout::Captured => written.all.take(),
         }
     }
 }
 
-/// Whether an attempt succeeded.
+/// What becomes of what a guest wrote to stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Succeeded {
-    Yes,
-    No,
+pub(super) enum Stdout {
+    /// It is the result.
+    Result,
+    /// It is shown with what the guest wrote to stderr.
+    Captured,
 }
 
 /// Where a stream's bytes go.
@@ -133,7 +189,7 @@ pub(super) enum Succeeded {
 pub(super) enum Target {
     /// Into the captured text.
     Captured,
-    /// Into the result, and for a failed attempt into the captured text too.
+    /// Into the result, or into the captured text when there is none.
     Result,
 }
 
@@ -186,16 +242,8 @@ impl OutputStream for OutputPipe {
             return Err(StreamError::trap("the guest wrote more than `check-write` allows"));
         }
         self.unyielded += bytes.len();
-        match self.target {
-            Target::Captured => self.output.capture(&bytes),
-            Target::Result if self.output.add_result(&bytes) => {}
-            // Nothing that it does later can make the result smaller.
-            Target::Result => {
-                self.control.stop(Cause::Output);
-                return Err(StreamError::Trap(Stopped.into()));
-            }
-        }
-        Ok(())
+        let written = self.output.write(self.target, &bytes, &self.control);
+        written.map_err(|stopped| StreamError::Trap(stopped.into()))
     }
 
     fn flush(&mut self) -> StreamResult<()> {
@@ -223,6 +271,13 @@ impl InputPipe {
     /// Bytes not read yet.
     pub(super) fn bytes_left(&self) -> usize {
         self.lock().len()
+    }
+
+    /// The next bytes, at most so many; none at the end.
+    pub(super) fn take(&self, bytes_max: usize) -> Bytes {
+        let mut rest = self.lock();
+        let end = bytes_max.min(rest.len());
+        rest.split_to(end)
     }
 
     fn lock(&self) -> MutexGuard<'_, Bytes> {
@@ -260,13 +315,11 @@ impl Pollable for InputPipe {
 #[async_trait]
 impl InputStream for InputPipe {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
-        let mut rest = self.lock();
-        if rest.is_empty() {
+        let bytes = self.take(size.min(CHUNK_BYTES_MAX));
+        // A read into nothing is no end: what comes is read later.
+        if bytes.is_empty() && self.bytes_left() == 0 {
             return Err(StreamError::Closed);
         }
-        let end = size.min(rest.len()).min(CHUNK_BYTES_MAX);
-        let bytes = rest.split_to(end);
-        drop(rest);
         self.unyielded += bytes.len();
         Ok(bytes)
     }
@@ -293,8 +346,8 @@ mod tests {
         output.capture(b"E");
         assert!(output.add_result(b"34"));
         assert!(!output.add_result(b"5"));
-        assert_eq!(output.take_captured(Succeeded::Yes), "E");
-        assert_eq!(output.take_captured(Succeeded::No), "12E345");
+        assert_eq!(output.take_captured(Stdout::Result), "E");
+        assert_eq!(output.take_captured(Stdout::Captured), "12E345");
         assert_eq!(output.take_result(), "1234");
     }
 
@@ -303,7 +356,66 @@ mod tests {
         let output = Output::new(1000, 10);
         assert!(output.add_result(b"123456789"));
         output.capture(b"panicked at main.rs");
-        assert_eq!(output.take_captured(Succeeded::No), format!("12345panic{TRUNCATION_MARK}"));
+        assert_eq!(output.take_captured(Stdout::Captured), format!("12345panic{TRUNCATION_MARK}"));
+    }
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        // 10 bytes: three euro signs of three bytes each, and one byte of the fourth.
+        for piece in [1, 2, 3, 5, 7, 100] {
+            let mut captured = Captured::new(10);
+            "€".repeat(9).as_bytes().chunks(piece).for_each(|bytes| captured.write(bytes));
+            assert_eq!(captured.take(), format!("€€€{TRUNCATION_MARK}"), "pieces of {piece}");
+        }
+        for (written, kept) in [
+            (&b"12345678\xf0\x9f\x98\x80"[..], &b"12345678"[..]),
+            (b"1234567\xf0\x9f\x98\x80", b"1234567"),
+            (b"123456\xf0\x9f\x98\x80", b"123456\xf0\x9f\x98\x80"),
+            // What was never a character stays as it is.
+            (b"12345678\x80\x80\x80", b"12345678\x80\x80"),
+            (b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80"),
+            (b"123456789\xffx", b"123456789\xff"),
+        ] {
+            let mut captured = Captured::new(10);
+            captured.write(written);
+            let truncated = captured.truncated;
+            assert_eq!(captured.take()[..kept.len()], *kept, "{written:?}");
+            assert_eq!(truncated, kept.len() < written.len(), "{written:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_follows_what_was_cut() {
+        let mut captured = Captured::new(10);
+        captured.write("123456789€".as_bytes());
+        captured.write(b"x");
+        assert_eq!(captured.take(), format!("123456789{TRUNCATION_MARK}"));
+    }
+
+    #[test]
+    fn the_share_of_stdout_ends_between_characters_too() {
+        for piece in [1, 2, 3, 100] {
+            let output = Output::new(1000, 20);
+            "€".repeat(9).as_bytes().chunks(piece).for_each(|bytes| assert!(output.add_result(bytes)));
+            output.capture(b"E");
+            assert!(output.add_result(b"more"));
+            assert_eq!(output.take_captured(Stdout::Captured), format!("€€€E{TRUNCATION_MARK}"), "pieces of {piece}");
+        }
+        // Half a character of stderr is not for stdout to take away.
+        let output = Output::new(1000, 8);
+        assert!(output.add_result(b"1234"));
+        output.capture(&"€".as_bytes()[..1]);
+        assert!(output.add_result(b"5"));
+        output.capture(&"€".as_bytes()[1..]);
+        assert_eq!(output.take_captured(Stdout::Captured), format!("1234€{TRUNCATION_MARK}"));
+    }
+
+    #[test]
+    fn a_read_into_nothing_is_neither_an_end_nor_an_interruption() {
+        let mut pipe = InputPipe::new(Bytes::from_static(b"ab"));
+        assert_eq!(pipe.read(0).unwrap(), "");
+        assert_eq!(pipe.read(9).unwrap(), "ab");
+        assert!(matches!(pipe.read(0), Err(StreamError::Closed)));
     }
 
     #[test]

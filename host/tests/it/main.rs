@@ -14,7 +14,9 @@ mod sandbox_deterministic;
 mod sandbox_hostile;
 mod sandbox_limits;
 mod sandbox_long;
+mod sandbox_random;
 mod sandbox_stop;
+mod sandbox_streams;
 mod sandbox_support;
 mod sandbox_task;
 
