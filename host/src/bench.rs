@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use thiserror::Error;
 use wasmill_protocol::module::ModuleKind;
-use wasmill_protocol::{AttemptId, Digest, Limits, OutcomeKind, TenantName};
+use wasmill_protocol::{AttemptId, Digest, Limits, OutcomeKind, TaskSpec, TenantName};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store};
 
@@ -178,8 +178,10 @@ fn work() -> Work {
         module_path: Path::new("").to_owned(),
         kind: ModuleKind::Task,
         input: Bytes::new(),
+        program: TaskSpec::PROGRAM_DEFAULT.into(),
         args: Arc::new([]),
         env: Arc::default(),
+        ok_exit: TaskSpec::OK_EXIT_DEFAULT.into(),
         limits: Limits::default(),
         captured_bytes_max: 0,
         checkpoint_bytes_max: 0,

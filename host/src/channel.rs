@@ -45,10 +45,14 @@ pub struct Work {
     pub kind: ModuleKind,
     /// The payload.
     pub input: Bytes,
+    /// What a command finds as its own name.
+    pub program: Arc<str>,
     /// Arguments of a command, without the program name.
     pub args: Arc<[String]>,
     /// Environment of a command.
     pub env: Arc<BTreeMap<String, String>>,
+    /// Exit codes of a command that are success.
+    pub ok_exit: Arc<[u8]>,
     /// What it may use.
     pub limits: Limits,
     /// Bytes of stdout and stderr together that are captured.
@@ -103,11 +107,11 @@ pub struct Ended {
     pub outcome: Outcome,
     /// What it used; `queue_us` is the agent's to fill in.
     pub usage: Usage,
-    /// The result, when it succeeded.
+    /// The result: of a guest that succeeded, and of a command that ended by itself, whatever its exit code.
     pub output: Bytes,
-    /// Captured stdout and stderr in the order of writing, with the truncation mark when there was more.
+    /// Captured stdout and stderr in the order of writing, with the truncation mark when there was more; without stdout where that is the result.
     pub captured: Bytes,
     /// The same work gives the same result again, whichever task and attempt it is for: the guest has succeeded, was deterministic, and
-    /// learnt nothing that is not in its module, payload, arguments, environment, limits and seed.
+    /// learnt nothing that is not in its module, payload, name, arguments, environment, limits and seed.
     pub repeatable: bool,
 }

@@ -13,6 +13,7 @@ mod count;
 mod entry;
 mod feature;
 mod grants;
+mod hints;
 mod limits;
 mod reject;
 mod sniff;

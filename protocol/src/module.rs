@@ -30,6 +30,10 @@ pub struct ModuleInfo {
     pub imports: Vec<String>,
     /// Names of what it exports, sorted.
     pub exports: Vec<String>,
+    /// What the file was called at its upload.
+    pub name: Option<String>,
+    /// What its owner may not have meant, for people: it is accepted all the same.
+    pub hints: Vec<String>,
 }
 
 /// Why an upload is refused. `code` is stable, `message` says what was found and what is needed.

@@ -13,7 +13,7 @@ pub enum OutcomeKind {
     Succeeded,
     /// The guest says: do not retry.
     Rejected,
-    /// The guest failed and says that retrying may help; also any exit code but 0.
+    /// The guest failed and says that retrying may help; also any exit code that is not success for the task.
     #[default]
     Errored,
     /// A WebAssembly trap; [`Outcome::trap`] has its code.

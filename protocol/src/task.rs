@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Digest, TaskId, TenantName};
 use crate::limits::Limits;
 use crate::module::ModuleKind;
+use crate::outcome::{Outcome, OutcomeKind};
 use crate::payload::Payload;
 use crate::time::Timestamp;
 use crate::trace::TraceParent;
@@ -56,11 +57,34 @@ pub struct TaskSpec {
     /// The task of which this is a manual retry.
     pub retry_of: Option<TaskId>,
     /// Where its spans belong, when its submission is recorded in a trace.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceParent>,
+    /// What a command finds as its own name; [`TaskSpec::PROGRAM_DEFAULT`] when there is none.
+    pub program: Option<String>,
+    /// Exit codes of a command that are success; 0 alone when there are none.
+    pub ok_exit: Vec<u8>,
 }
 
 impl TaskSpec {
+    /// The name of a command whose task has none.
+    pub const PROGRAM_DEFAULT: &str = "module";
+    /// Exit codes that are success unless the task says otherwise.
+    pub const OK_EXIT_DEFAULT: [u8; 1] = [0];
+
+    /// What a command finds as its own name.
+    pub fn program(&self) -> &str {
+        self.program.as_deref().unwrap_or(Self::PROGRAM_DEFAULT)
+    }
+
+    /// The exit codes that are success.
+    pub fn ok_exit(&self) -> &[u8] {
+        if self.ok_exit.is_empty() { &Self::OK_EXIT_DEFAULT } else { &self.ok_exit }
+    }
+
+    /// Whether a command has ended by itself, so that what it wrote to stdout is its result, whatever the exit code.
+    pub fn has_result(&self, outcome: &Outcome) -> bool {
+        outcome.kind == OutcomeKind::Succeeded || (self.kind == ModuleKind::Command && outcome.exit_code.is_some())
+    }
+
     /// The seed that attempts of a deterministic task are given, the same for all of them; `None` for ordinary randomness and clocks.
     pub fn seed_of(&self, task: TaskId) -> Option<u64> {
         let from_id = || {

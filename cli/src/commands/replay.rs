@@ -3,8 +3,6 @@
 mod compare;
 mod recorded;
 
-use std::io::Write as _;
-
 use base64::Engine as _;
 use bytes::Bytes;
 use serde_json::json;
@@ -12,7 +10,8 @@ use sha2::{Digest as _, Sha256};
 use wasmill_host::channel::Ended;
 use wasmill_host::compile::CompileProgram;
 use wasmill_protocol::api::{OutcomeDoc, UsageDoc};
-use wasmill_protocol::{Digest, OutcomeKind};
+use wasmill_protocol::module::ModuleKind;
+use wasmill_protocol::{Digest, TaskSpec};
 
 use crate::client::Client;
 use crate::commands::describe;
@@ -40,12 +39,12 @@ pub(crate) async fn run(client: &Client, json: bool, args: &ReplayArgs) -> Outco
     if given.version != env!("CARGO_PKG_VERSION") {
         notes.push(format!("the server has version {}, this program {}", given.version, env!("CARGO_PKG_VERSION")));
     }
-    eprintln!("replaying attempt {} of task {} on this machine", recorded.attempt, args.id);
+    output::tell(&format!("replaying attempt {} of task {} on this machine", recorded.attempt, args.id));
+    let kind = given.work.kind;
     let mut ended = run_here(given).await?;
     ended.outcome.clip();
-    // Nobody to read stderr is no reason to hide the result.
-    let _ = std::io::stderr().lock().write_all(&ended.captured);
-    let now = came(&ended);
+    output::pass_on(&ended.captured);
+    let now = came(kind, &ended);
     let differences = compare::differences(recorded.record, &recorded.came, &now);
     let same = differences.is_empty();
     notes.extend(compare::notes(recorded.is_deterministic(), recorded.came.outcome.kind, same));
@@ -72,22 +71,23 @@ async fn run_here(given: Given) -> Result<Ended, Failure> {
     ended.map_err(|error| Failure::new(Exit::Server, "cannot run the attempt here").because(&error))
 }
 
-fn came(ended: &Ended) -> Came {
-    let output = (ended.outcome.kind == OutcomeKind::Succeeded).then(|| ended.output.clone());
+fn came(kind: ModuleKind, ended: &Ended) -> Came {
+    let has_result = TaskSpec { kind, ..TaskSpec::default() }.has_result(&ended.outcome);
+    let output = has_result.then(|| ended.output.clone());
     Came { outcome: OutcomeDoc::from(&ended.outcome), fuel: ended.usage.fuel, output }
 }
 
 fn tell(recorded: &Recorded, now: &Came, differences: &[Difference], notes: &[String]) {
-    eprintln!("replayed: {}", describe::outcome(&now.outcome));
+    output::tell(&format!("replayed: {}", describe::outcome(&now.outcome)));
     if differences.is_empty() {
         let fuel = recorded.came.fuel.map(|fuel| format!(", fuel {fuel}")).unwrap_or_default();
-        eprintln!("same as recorded: {}{fuel}", recorded.came.outcome.kind.as_str());
+        output::tell(&format!("same as recorded: {}{fuel}", recorded.came.outcome.kind.as_str()));
     }
     for Difference { what, recorded, now } in differences {
-        eprintln!("{what} differs\n  recorded: {recorded}\n  now:      {now}");
+        output::tell(&format!("{what} differs\n  recorded: {recorded}\n  now:      {now}"));
     }
     for note in notes {
-        eprintln!("note: {note}");
+        output::tell(&format!("note: {note}"));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Results that are known already: what a deterministic computation gave is given again to whoever of the same tenant asks the same.
 //!
-//! The question is everything that the guest can see of the world: module, payload, arguments, environment, limits, seed, and the bounds of
+//! The question is everything that the guest can see of the world: module, payload, its own name, arguments, environment, limits, seed, and the bounds of
 //! what it may write. That is checked and not believed: the sandbox says of each result whether its guest has learnt anything
 //! beyond that ([`Ended::repeatable`]), and only those are kept. The engine is not part of the question because it is this process's own,
 //! like what is kept here.
@@ -61,8 +61,10 @@ struct Asked<'a> {
     module: Digest,
     kind: ModuleKind,
     input: Digest,
+    program: &'a str,
     args: &'a [String],
     env: &'a BTreeMap<String, String>,
+    ok_exit: &'a [u8],
     limits: Limits,
     seed: u64,
     captured_bytes_max: u64,
@@ -151,8 +153,10 @@ impl Known {
             module: spec.module,
             kind: spec.kind,
             input,
+            program: spec.program(),
             args: &spec.args,
             env: &spec.env,
+            ok_exit: spec.ok_exit(),
             limits: spec.limits,
             seed,
             captured_bytes_max: self.captured_bytes_max,
@@ -248,6 +252,8 @@ mod tests {
             ("payload", TaskSpec { input: Payload::Inline(Bytes::from_static(b"payloads")), ..spec() }),
             ("no payload", TaskSpec { input: Payload::Empty, ..spec() }),
             ("argument", TaskSpec { args: vec!["ab".into()], ..spec() }),
+            ("program", TaskSpec { program: Some("wc".into()), ..spec() }),
+            ("exit codes", TaskSpec { ok_exit: vec![0, 1], ..spec() }),
             ("two arguments", TaskSpec { args: vec!["a".into(), "b".into()], ..spec() }),
             ("environment", TaskSpec { env: BTreeMap::from([("ab".into(), String::new())]), ..spec() }),
             ("variable", TaskSpec { env: BTreeMap::from([("a".into(), "b".into())]), ..spec() }),

@@ -29,7 +29,9 @@ struct Inner {
     fetches: Arc<Slots>,
     captured_bytes_max: u64,
     checkpoint_bytes_max: u64,
-    // Most tasks have neither; they share one of each.
+    // Most tasks have none; they share one of each.
+    program_default: Arc<str>,
+    ok_exit_default: Arc<[u8]>,
     args_none: Arc<[String]>,
     env_none: Arc<BTreeMap<String, String>>,
 }
@@ -42,6 +44,8 @@ impl Preparation {
             fetches: Slots::new(SlotLimits::endless_lines(FETCHES_MAX, FETCHES_PER_TENANT_MAX)),
             captured_bytes_max: caps.captured_bytes,
             checkpoint_bytes_max: caps.checkpoint_bytes,
+            program_default: TaskSpec::PROGRAM_DEFAULT.into(),
+            ok_exit_default: TaskSpec::OK_EXIT_DEFAULT.into(),
             args_none: Arc::default(),
             env_none: Arc::default(),
         }))
@@ -118,6 +122,8 @@ impl Preparation {
     ) -> Box<Work> {
         let inner = &self.0;
         let args = if spec.args.is_empty() { Arc::clone(&inner.args_none) } else { Arc::from(spec.args.as_slice()) };
+        let program = spec.program.as_deref().map_or_else(|| Arc::clone(&inner.program_default), Arc::from);
+        let ok_exit = if spec.ok_exit.is_empty() { Arc::clone(&inner.ok_exit_default) } else { spec.ok_exit().into() };
         let env = if spec.env.is_empty() { Arc::clone(&inner.env_none) } else { Arc::new(spec.env.clone()) };
         Box::new(Work {
             id,
@@ -126,8 +132,10 @@ impl Preparation {
             module_path,
             kind: spec.kind,
             input,
+            program,
             args,
             env,
+            ok_exit,
             limits: spec.limits,
             captured_bytes_max: inner.captured_bytes_max,
             checkpoint_bytes_max: inner.checkpoint_bytes_max,

@@ -4,13 +4,14 @@
 //! more than the child.
 
 use wasmill_protocol::Digest;
-use wasmill_protocol::module::{ModuleInfo, ModuleRejection};
+use wasmill_protocol::module::{ModuleInfo, ModuleKind, ModuleRejection};
 use wasmparser::types::Types;
 use wasmparser::{FuncValidatorAllocations, Parser, Payload, ValidPayload, Validator, WasmFeatures};
 
 use super::count::{Counts, check_function};
 use super::entry::{self, Surface};
 use super::feature;
+use super::hints;
 use super::limits::{NAME_LISTED_BYTES_MAX, NAMES_LISTED_MAX};
 use super::reject::{cut, rejection};
 use super::sniff::{Form, sniff};
@@ -56,6 +57,12 @@ pub fn check(bytes: &[u8], digest: Digest, caps: &ModuleCaps) -> Result<ModuleIn
         kind,
         imports: listing(surface.imports),
         exports: listing(surface.exports),
+        name: None,
+        hints: if kind == ModuleKind::Command && form == Form::CoreModule {
+            hints::of_command(bytes)
+        } else {
+            Vec::new()
+        },
     })
 }
 

@@ -16,8 +16,8 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 use super::artifacts::{Artifacts, Entry, LoadError, LoadedModule, START_EXPORT};
 use super::control::{Control, Watched, panic_message, thread_cpu_ns};
 use super::fuel::{self, Overspent};
-use super::guest::{Guest, HANDLES_MAX};
-use super::output::Succeeded;
+use super::guest::{Guest, HANDLES_MAX, Stdio};
+use super::output::Stdout;
 use super::task;
 use super::verdict::{End, Finished, exit_of, fuel_exhausted, is_pool_exhausted, judge};
 use crate::channel::{Ended, FromSandbox, Work};
@@ -235,9 +235,13 @@ fn take_apart(store: Store<Guest>, end: End) -> Ended {
     };
     outcome.progress = guest.take_progress();
     let fuel = guest.work.limits.fuel.map(|limit| limit - fuel_left.ok().flatten().unwrap_or(0));
-    let succeeded = if outcome.kind == OutcomeKind::Succeeded { Succeeded::Yes } else { Succeeded::No };
+    let ended = outcome.kind == OutcomeKind::Succeeded || outcome.exit_code.is_some();
+    let stdout = match guest.stdio {
+        Stdio::Payload if ended => Stdout::Result,
+        Stdio::Payload | Stdio::Captured => Stdout::Captured,
+    };
     let usage = Usage { fuel, memory_peak_bytes: guest.memory.bytes_peak(), ..Usage::default() };
-    let repeatable = succeeded == Succeeded::Yes && guest.is_repeatable();
+    let repeatable = outcome.kind == OutcomeKind::Succeeded && guest.is_repeatable();
     let (id, tenant) = (guest.work.id, guest.work.tenant.clone());
-    Ended { id, tenant, outcome, usage, output, captured: guest.output.take_captured(succeeded), repeatable }
+    Ended { id, tenant, outcome, usage, output, captured: guest.output.take_captured(stdout), repeatable }
 }

@@ -28,12 +28,12 @@ pub(super) fn is_pool_exhausted(end: &End) -> bool {
     matches!(end, Watched::Finished(Err(error)) if error.downcast_ref::<PoolConcurrencyLimitError>().is_some())
 }
 
-/// The outcome, and the result when it succeeded.
+/// The outcome, and the result when there is one.
 pub(super) fn judge(end: End, guest: &Guest) -> (Outcome, Bytes) {
     let outcome = match end {
         Watched::Finished(Ok(Finished::Returned(Ok(result)))) => return judge_result(result, guest),
-        Watched::Finished(Ok(Finished::Exited(0))) if guest.stdio == Stdio::Payload => {
-            return (Outcome::new(OutcomeKind::Succeeded, ""), guest.output.take_result());
+        Watched::Finished(Ok(Finished::Exited(code))) if guest.stdio == Stdio::Payload => {
+            return (judge_command(code, guest), guest.output.take_result());
         }
         Watched::Finished(Ok(Finished::Returned(Err(failure)))) => judge_failure(failure, guest),
         Watched::Finished(Ok(Finished::Exited(code))) => judge_exit(code, guest),
@@ -68,8 +68,16 @@ fn judge_failure(failure: Failure, guest: &Guest) -> Outcome {
     }
 }
 
+/// A command says by its exit code what its output is worth.
+fn judge_command(code: i32, guest: &Guest) -> Outcome {
+    if guest.work.ok_exit.iter().any(|ok| i32::from(*ok) == code) {
+        return Outcome { exit_code: Some(code), ..Outcome::new(OutcomeKind::Succeeded, "") };
+    }
+    judge_exit(code, guest)
+}
+
+/// A task component that exits gives no result, whatever the code.
 fn judge_exit(code: i32, guest: &Guest) -> Outcome {
-    // A task component that exits gives no result, whatever the code.
     let message = format!("exited with code {code}");
     let outcome = for_want_of_memory(guest, &message).unwrap_or_else(|| Outcome::new(OutcomeKind::Errored, message));
     Outcome { exit_code: Some(code), ..outcome }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use wasmill_host::channel::Ended;
+use wasmill_protocol::OutcomeKind;
 use wasmill_protocol::limits::MIB;
-use wasmill_protocol::{OutcomeKind, TrapCode};
 
 use crate::sandbox_support::{TestSandbox, assert_kind, command};
 
@@ -29,7 +30,7 @@ async fn stdin_is_the_payload_and_stdout_the_result() {
         assert_kind(&ended, OutcomeKind::Succeeded);
         assert_eq!(ended.output, input);
         assert_eq!(ended.captured, "");
-        assert_eq!(ended.outcome.exit_code, None);
+        assert_eq!(ended.outcome.exit_code, Some(0));
     }
 }
 
@@ -40,16 +41,44 @@ const TWO_STREAMS: &str = r#"
 const TWO_STREAMS_DATA: &str = r#"(data (i32.const 100) "out") (data (i32.const 110) "err\n")"#;
 
 #[tokio::test]
-async fn a_command_that_succeeds_has_its_stderr_captured_and_one_that_fails_both() {
+async fn stdout_of_a_command_that_ends_by_itself_is_its_result_and_stderr_is_captured() {
     let mut sandbox = TestSandbox::start();
-    let work = sandbox.work(&command(TWO_STREAMS_DATA, TWO_STREAMS));
+    let both = |ended: &Ended| (ended.output.clone(), ended.captured.clone());
+    let result = (Bytes::from("outout"), Bytes::from("err\n"));
+    for end in ["", "(call $exit (i32.const 0))", "(call $exit (i32.const 3))", "(call $exit (i32.const -1))"] {
+        let work = sandbox.work(&command(TWO_STREAMS_DATA, &format!("{TWO_STREAMS} {end}")));
+        assert_eq!(both(&sandbox.run(work).await), result, "{end}");
+    }
+    // What is stopped has no result: how much it had written says nothing.
+    let work = sandbox.work(&command(TWO_STREAMS_DATA, &format!("{TWO_STREAMS} unreachable")));
     let ended = sandbox.run(work).await;
-    assert_eq!((&ended.output[..], &ended.captured[..]), (&b"outout"[..], &b"err\n"[..]));
+    assert_kind(&ended, OutcomeKind::Trapped);
+    assert_eq!(both(&ended), (Bytes::new(), Bytes::from("outerr\nout")));
+}
 
-    let work = sandbox.work(&command(TWO_STREAMS_DATA, &format!("{TWO_STREAMS} (call $exit (i32.const 3))")));
-    let ended = sandbox.run(work).await;
-    assert_kind(&ended, OutcomeKind::Errored);
-    assert_eq!((&ended.output[..], &ended.captured[..]), (&b""[..], &b"outerr\nout"[..]));
+#[tokio::test]
+async fn exit_codes_that_the_task_names_are_success() {
+    let mut sandbox = TestSandbox::start();
+    for (ok, code, kind) in [
+        (&[0][..], 0, OutcomeKind::Succeeded),
+        (&[0], 10, OutcomeKind::Errored),
+        (&[0, 10, 20], 10, OutcomeKind::Succeeded),
+        (&[0, 10, 20], 20, OutcomeKind::Succeeded),
+        (&[0, 10, 20], 11, OutcomeKind::Errored),
+        (&[10], 0, OutcomeKind::Errored),
+        (&[255], 255, OutcomeKind::Succeeded),
+        (&[255], -1, OutcomeKind::Errored),
+        (&[0], 256, OutcomeKind::Errored),
+    ] {
+        let mut work =
+            sandbox.work(&command(TWO_STREAMS_DATA, &format!("{TWO_STREAMS} (call $exit (i32.const {code}))")));
+        work.ok_exit = ok.into();
+        let ended = sandbox.run(work).await;
+        assert_kind(&ended, kind);
+        assert_eq!((ended.outcome.exit_code, &ended.output[..]), (Some(code), &b"outout"[..]), "{ok:?} {code}");
+        let message = if kind == OutcomeKind::Succeeded { String::new() } else { format!("exited with code {code}") };
+        assert_eq!(ended.outcome.message, message);
+    }
 }
 
 #[tokio::test]
@@ -98,6 +127,10 @@ async fn arguments_and_environment_are_the_tasks_and_nothing_of_the_hosts() {
 
     let work = sandbox.work(wat);
     assert_eq!(sandbox.run(work).await.output, "module\0");
+
+    let mut work = sandbox.work(wat);
+    (work.program, work.args) = ("größe".into(), Arc::new(["a".to_owned()]));
+    assert_eq!(sandbox.run(work).await.output, "größe\0a\0");
 }
 
 #[tokio::test]
@@ -218,7 +251,11 @@ async fn a_command_component_runs_and_its_result_is_its_exit_code() {
     let work = sandbox.work(&command_component("half", 0, 1));
     let ended = sandbox.run(work).await;
     assert_kind(&ended, OutcomeKind::Errored);
-    assert_eq!((ended.outcome.exit_code, &ended.captured[..]), (Some(1), &b"half"[..]));
+    assert_eq!((ended.outcome.exit_code, &ended.output[..]), (Some(1), &b"half"[..]));
+
+    let mut work = sandbox.work(&command_component("half", 0, 1));
+    work.ok_exit = Arc::new([1]);
+    assert_kind(&sandbox.run(work).await, OutcomeKind::Succeeded);
 }
 
 #[tokio::test]
@@ -308,19 +345,4 @@ async fn polling_nothing_or_outside_of_memory_is_an_error_of_the_guest() {
         let ended = sandbox.run(work).await;
         assert_eq!(ended.outcome.exit_code, Some(errno), "{arguments}: {ended:?}");
     }
-}
-
-#[tokio::test]
-async fn b19_randomness_is_bounded_in_one_call() {
-    let mut sandbox = TestSandbox::start();
-    let grow = "(drop (memory.grow (i32.const 200)))";
-    let get = |length: u32| format!("{grow} (drop (call $random_get (i32.const 0) (i32.const {length})))");
-    let work = sandbox.work(&command("", &get(65_536)));
-    assert_kind(&sandbox.run(work).await, OutcomeKind::Succeeded);
-    let work = sandbox.work(&command("", &get(65_537)));
-    let ended = sandbox.run(work).await;
-    assert_kind(&ended, OutcomeKind::Trapped);
-    assert_eq!(ended.outcome.trap, Some(TrapCode::Other));
-    assert_eq!(ended.outcome.message, "requested len 65537 exceeds limit 65536");
-    assert_eq!(ended.outcome.backtrace, ["main"]);
 }

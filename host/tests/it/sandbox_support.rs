@@ -117,8 +117,10 @@ impl TestSandbox {
             // The sandbox goes by what the module exports.
             kind: ModuleKind::default(),
             input: Bytes::new(),
+            program: "module".into(),
             args: Arc::new([]),
             env: Arc::default(),
+            ok_exit: Arc::new([0]),
             limits: Limits {
                 cpu_ms: 5_000,
                 wall_ms: 30_000,

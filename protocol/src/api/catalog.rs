@@ -23,6 +23,10 @@ pub struct ModuleDoc {
     pub imports: Vec<String>,
     /// What it exports.
     pub exports: Vec<String>,
+    /// What the file was called at its upload, as `name` said.
+    pub name: Option<String>,
+    /// What its owner may not have meant, for people; mostly nothing.
+    pub hints: Vec<String>,
     /// When this tenant uploaded it first.
     pub created_at: Time,
 }
@@ -36,6 +40,8 @@ impl ModuleDoc {
             kind: info.kind,
             imports: info.imports.clone(),
             exports: info.exports.clone(),
+            name: info.name.clone(),
+            hints: info.hints.clone(),
             created_at: Time(created_at),
         }
     }

@@ -1,5 +1,7 @@
 //! The rules for submissions that go beyond types.
 
+mod command;
+
 use std::collections::BTreeMap;
 
 use thiserror::Error;
@@ -9,6 +11,8 @@ use crate::api::submit::{LimitsAsked, SubmitTask};
 use crate::api::tenant::{ChangeTenant, CreateTenant, CreateToken, QuotasChange};
 use crate::ids::{Digest, is_name};
 use crate::limits::Caps;
+
+pub use command::{file_name, ok_exit, program};
 
 /// Characters of `name` of a task and of a token.
 pub const NAME_CHARS_MAX: usize = 256;
@@ -105,6 +109,8 @@ impl SubmitTask {
         labels("require", self.require.as_ref(), REQUIRE_MAX)?;
         args(self.args.as_deref())?;
         environment(self.env.as_ref())?;
+        program(self.program.as_deref())?;
+        ok_exit(self.ok_exit.as_deref())?;
         self.limits.unwrap_or_default().check(caps)?;
         priority(self.priority)?;
         self.check_retries(caps)?;

@@ -43,6 +43,16 @@ pub fn optional_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Op
     Ok(Option::<WholeOrText>::deserialize(deserializer)?.map(|whole| whole.0))
 }
 
+/// Reads an optional list of numbers as [`optional`] reads one; `null` is `None`.
+///
+/// # Errors
+///
+/// For everything else, in words that do not name Rust's types.
+pub fn optional_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u64>>, D::Error> {
+    let list = Option::<Vec<Whole>>::deserialize(deserializer)?;
+    Ok(list.map(|list| list.into_iter().map(|whole| whole.0).collect()))
+}
+
 struct Whole(u64);
 struct WholeOrText(u64);
 struct Signed(i64);

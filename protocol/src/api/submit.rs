@@ -46,6 +46,15 @@ pub struct SubmitTask {
     /// Environment of a command.
     #[serde(default, deserialize_with = "texts::optional", skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, String>>,
+    /// What a command finds as its own name (`argv[0]`). Without it: the alias that was used as `module`, else what the file was called at its
+    /// upload, else `module`.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+    /// Exit codes of a command that are success; `[0]` without it. Each at most once.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<u8>>, min_items = 1, max_items = 256))]
+    #[serde(default, deserialize_with = "number::optional_list", skip_serializing_if = "Option::is_none")]
+    pub ok_exit: Option<Vec<u64>>,
     /// What each attempt may use.
     #[serde(default, deserialize_with = "object::optional", skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsAsked>,

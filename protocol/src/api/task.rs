@@ -54,6 +54,10 @@ pub struct TaskDoc {
     pub args: Vec<String>,
     /// As submitted.
     pub env: BTreeMap<String, String>,
+    /// What the command finds as its own name; `null` when it is no command.
+    pub program: Option<String>,
+    /// Exit codes of the command that are success; `null` when it is no command.
+    pub ok_exit: Option<Vec<u8>>,
     /// With all defaults filled in; `fuel` is `null` when unlimited.
     pub limits: Limits,
     /// -100 to 100, higher first among the tasks of its tenant.
@@ -137,7 +141,7 @@ pub struct OutcomeDoc {
     pub kind: OutcomeKind,
     /// For people.
     pub message: String,
-    /// Of a command that exited by itself.
+    /// Of a command that ended by itself, also when that is success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// The trap, when `kind` is `trapped`.

@@ -49,6 +49,8 @@ fn spec() -> TaskSpec {
         labels: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
         idempotency_key: Some("key".to_owned()),
         not_before: Timestamp(5),
+        program: Some("wc".to_owned()),
+        ok_exit: vec![0, 1],
         trace: Some(TraceParent { trace_id: [1; 16], span_id: [2; 8], sampled: true }),
         ..TaskSpec::default()
     }
@@ -92,7 +94,15 @@ fn snapshots_survive_one_version_in_both_directions() {
     check(&DirectoryPart {
         created: Timestamp(1),
         tokens: vec![(Token { id: "t".to_owned(), ..Token::default() }, Timestamp(2))],
-        modules: vec![(ModuleInfo { bytes: 3, ..ModuleInfo::default() }, Timestamp(4))],
+        modules: vec![(
+            ModuleInfo {
+                bytes: 3,
+                name: Some("a.wasm".to_owned()),
+                hints: vec!["h".to_owned()],
+                ..ModuleInfo::default()
+            },
+            Timestamp(4),
+        )],
         aliases: named.clone(),
         ..DirectoryPart::default()
     });

@@ -17,7 +17,9 @@ pub(super) fn at_most(command: &Command) -> usize {
             let alias = if let ModuleRef::Alias(alias) = module { alias.len() } else { 0 };
             alias + key.as_ref().map_or(0, |key| key.key.len()) + of_task(spec)
         }
-        Command::AddModule { module, alias, .. } => texts(module.imports.iter().chain(&module.exports).chain(alias)),
+        Command::AddModule { module, alias, .. } => {
+            texts(module.imports.iter().chain(&module.exports).chain(alias).chain(&module.name).chain(&module.hints))
+        }
         Command::Cancel { reason, .. } => texts(reason),
         Command::AddToken { token } | Command::AddFirstToken { token } => token.name.len(),
         // Names, whose length is checked.
@@ -28,8 +30,13 @@ pub(super) fn at_most(command: &Command) -> usize {
 
 fn of_task(spec: &TaskSpec) -> usize {
     let input = if let Payload::Inline(bytes) = &spec.input { bytes.len() } else { 0 };
-    let alone = spec.name.iter().chain(&spec.description).chain(&spec.idempotency_key);
-    input + texts(alone.chain(&spec.args)) + pairs(&spec.labels) + pairs(&spec.env) + pairs(&spec.require)
+    let alone = spec.name.iter().chain(&spec.description).chain(&spec.idempotency_key).chain(&spec.program);
+    input
+        + spec.ok_exit.len() * 2
+        + texts(alone.chain(&spec.args))
+        + pairs(&spec.labels)
+        + pairs(&spec.env)
+        + pairs(&spec.require)
 }
 
 fn texts<'a>(texts: impl IntoIterator<Item = &'a String>) -> usize {
@@ -60,6 +67,8 @@ mod tests {
             description: Some(text(4096)),
             labels: map(64),
             args: vec![text(100); 256],
+            program: Some("€".repeat(256)),
+            ok_exit: (0..=255).collect(),
             env: map(256),
             idempotency_key: Some(text(128)),
             require: map(32),

@@ -189,11 +189,11 @@ impl Bulk {
             Some((name, module)) if *name == asked.module => {
                 asked.check(&self.app.config.caps)?;
                 check_for_kind(&asked, module.kind)?;
-                *module
+                module.clone()
             }
             _ => {
                 let module = check_and_resolve(&self.app, tenant, &asked).await?;
-                self.recent = Some((asked.module.clone(), module));
+                self.recent = Some((asked.module.clone(), module.clone()));
                 module
             }
         };

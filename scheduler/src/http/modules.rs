@@ -14,6 +14,8 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio_util::io::ReaderStream;
 use wasmill_fabric::BlobError;
+use wasmill_fabric::blobs::BlobReader;
+use wasmill_protocol::api::catalog::is_alias;
 use wasmill_protocol::api::{ModuleDoc, Page};
 use wasmill_protocol::command::Command;
 use wasmill_protocol::module::{ModuleInfo, ModuleKind};
@@ -42,12 +44,14 @@ const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The module that a submission names.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Resolved {
     /// Its digest.
     pub(super) digest: Digest,
     /// How it is run.
     pub(super) kind: ModuleKind,
+    /// What a command finds as its own name unless its task says otherwise: the alias that was used, or what the file was called.
+    pub(super) program: Option<String>,
 }
 
 /// What a tenant's digest or alias stands for right now. The text has been checked to be one of the two.
@@ -58,12 +62,13 @@ pub(super) async fn resolve(app: &App, tenant: &TenantName, text: &str) -> Handl
 fn resolve_here(app: &App, tenant: &TenantName, text: &str) -> Handled<Resolved> {
     let unknown = || Fault::new(Code::ModuleUnknown, format!("there is no module or alias `{text}`")).field("module");
     let contents = app.handle.shared().directory.read();
-    let digest = match text.parse() {
-        Ok(digest) => digest,
-        Err(_) => contents.alias(tenant, text).ok_or_else(unknown)?,
+    let (digest, alias) = match text.parse() {
+        Ok(digest) => (digest, None),
+        Err(_) => (contents.alias(tenant, text).ok_or_else(unknown)?, Some(text)),
     };
     let (info, _) = contents.module(tenant, digest).ok_or_else(unknown)?;
-    Ok(Resolved { digest, kind: info.kind })
+    let name = alias.or(info.name.as_deref()).filter(|_| info.kind == ModuleKind::Command);
+    Ok(Resolved { digest, kind: info.kind, program: name.map(str::to_owned) })
 }
 
 /// List modules.
@@ -113,8 +118,8 @@ pub(super) fn page<E: Copy, T: Serialize>(
 }
 
 /// Describe a module.
-#[utoipa::path(get, path = "/v1/modules/{digest}", tag = "modules", operation_id = "get_module",
-    params(super::openapi::DigestPath),
+#[utoipa::path(get, path = "/v1/modules/{module}", tag = "modules", operation_id = "get_module",
+    params(super::openapi::ModulePath),
     responses((status = 200, description = "The module", body = ModuleDoc), super::openapi::Unknown))]
 pub(super) async fn describe(State(app): State<App>, caller: Caller, Named(text): Named<String>, uri: Uri) -> Handled {
     caller.at_least(Role::Read)?;
@@ -124,8 +129,8 @@ pub(super) async fn describe(State(app): State<App>, caller: Caller, Named(text)
 }
 
 /// The bytes of a module.
-#[utoipa::path(get, path = "/v1/modules/{digest}/content", tag = "modules", operation_id = "get_module_content",
-    params(super::openapi::DigestPath),
+#[utoipa::path(get, path = "/v1/modules/{module}/content", tag = "modules", operation_id = "get_module_content",
+    params(super::openapi::ModulePath),
     responses(
         (status = 200, description = "The bytes", body = super::openapi::Bytes, content_type = "application/wasm"),
         super::openapi::Unknown))]
@@ -141,33 +146,47 @@ pub(super) async fn content(State(app): State<App>, caller: Caller, Named(text):
 /// Delete a module.
 ///
 /// Refused while a task that is not final uses it. Aliases that point at it go with it.
-#[utoipa::path(delete, path = "/v1/modules/{digest}", tag = "modules", operation_id = "delete_module",
-    params(super::openapi::DigestPath),
+#[utoipa::path(delete, path = "/v1/modules/{module}", tag = "modules", operation_id = "delete_module",
+    params(super::openapi::ModulePath),
     responses((status = 204, description = "It is gone"), super::openapi::Unknown, super::openapi::Conflict))]
 pub(super) async fn delete(State(app): State<App>, caller: Caller, Named(text): Named<String>, uri: Uri) -> Handled {
     caller.at_least(Role::Submit)?;
     Parameters::of(&uri)?.finish()?;
-    let digest = path::digest(&text)?;
+    let digest = named(&app, &caller.tenant, &text)?;
     app.handle.command(Command::RemoveModule { tenant: caller.tenant.clone(), digest }).await?;
     Ok(json::no_content())
 }
 
+/// The digest that the path names, itself or by an alias.
+fn named(app: &App, tenant: &TenantName, text: &str) -> Handled<Digest> {
+    if !is_alias(text) {
+        return path::digest(text);
+    }
+    let digest = app.handle.shared().directory.read().alias(tenant, text);
+    digest.ok_or_else(|| Fault::new(Code::ModuleUnknown, format!("there is no module or alias `{text}`")))
+}
+
 fn find(app: &App, tenant: &TenantName, text: &str) -> Handled<(Arc<ModuleInfo>, wasmill_protocol::Timestamp)> {
-    let digest = path::digest(text)?;
+    let digest = named(app, tenant, text)?;
     let contents = app.handle.shared().directory.read();
     let found = contents.module(tenant, digest).map(|(info, at)| (Arc::clone(info), *at));
     found.ok_or_else(|| Fault::plain(Code::ModuleUnknown))
 }
 
+/// A blob that must be there.
+pub(super) async fn opened(app: &App, digest: Digest) -> Handled<BlobReader> {
+    match app.handle.shared().blobs.open(digest).await {
+        Ok(reader) => Ok(reader),
+        Err(error @ (BlobError::Unknown(_) | BlobError::Damaged(_))) => {
+            Err(Fault::internal("find bytes that were stored", &error))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Streams a blob as an attachment of unknown type.
 pub(super) async fn stored(app: &App, digest: Digest, bytes: u64) -> Handled {
-    let reader = match app.handle.shared().blobs.open(digest).await {
-        Ok(reader) => reader,
-        Err(error @ (BlobError::Unknown(_) | BlobError::Damaged(_))) => {
-            return Err(Fault::internal("find bytes that were stored", &error));
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let reader = opened(app, digest).await?;
     let mut response = Response::new(Body::from_stream(ReaderStream::with_capacity(reader, CHUNK_BYTES)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));

@@ -25,9 +25,8 @@ use super::{App, actions, aliases, metrics, modules, run, submit, system, tasks,
 
 use shapes::problem_responses;
 pub(super) use shapes::{
-    AliasPath, AttemptParams, BodyProblems, Bytes, Conflict, DigestCursor, DigestPath, HostPath, ModulePath,
-    NameCursor, Nothing, PageParams, RunParams, TaskCursor, TaskFilterParams, TaskPath, TenantPath, TokenPath, Unknown,
-    WaitParams,
+    AliasPath, AttemptParams, BodyProblems, Bytes, Conflict, DigestCursor, HostPath, ModulePath, NameCursor, Nothing,
+    PageParams, RunParams, TaskCursor, TaskFilterParams, TaskPath, TenantPath, TokenPath, Unknown, WaitParams,
 };
 
 #[derive(utoipa::OpenApi)]

@@ -72,6 +72,20 @@ impl Parameters {
         }
     }
 
+    /// Whole numbers from `min` to `max` with commas between them; `None` when the parameter is not given.
+    pub(super) fn numbers(&mut self, name: &str, min: u64, max: u64) -> Handled<Option<Vec<u64>>> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let number = |part: &str| {
+            let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+            let number = if digits { part.parse().ok() } else { None };
+            number.filter(|number| (min..=max).contains(number)).ok_or_else(|| {
+                let detail = format!("`{}` is not a whole number from {min} to {max}", shown(part));
+                Fault::from(FieldError::invalid(name, detail)).limit(max)
+            })
+        };
+        text.split(',').map(number).collect::<Handled<Vec<u64>>>().map(Some)
+    }
+
     /// Anything that is written as one word.
     pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, name: &str) -> Handled<Option<T>> {
         let Some(text) = self.text(name)? else { return Ok(None) };
@@ -189,6 +203,16 @@ mod tests {
             let fault = Parameters::of(&format!("/x?{query}").parse().unwrap()).unwrap_err();
             assert_eq!(fault.document().field.as_deref(), Some(field), "{query}");
             assert_eq!(fault.code().status(), 400, "{query}");
+        }
+    }
+
+    #[test]
+    fn lists_of_numbers_have_commas() {
+        assert_eq!(of("n=0,10,255").numbers("n", 0, 255).unwrap(), Some(vec![0, 10, 255]));
+        assert_eq!(of("").numbers("n", 0, 255).unwrap(), None);
+        for wrong in ["n=", "n=1,", "n=1,,2", "n=256", "n=-1", "n=1;2", "n=1&n=2", "n=%2B1"] {
+            let fault = of(wrong).numbers("n", 0, 255).unwrap_err();
+            assert_eq!((fault.document().field.as_deref(), fault.code().status()), (Some("n"), 422), "{wrong}");
         }
     }
 

@@ -29,7 +29,7 @@ use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
 use super::room::{Room, refused};
 use super::submit::{
-    Accepted, Draft, check_for_kind, limits, name_task, split_payload, submission, take_key_of_header,
+    Accepted, Draft, check_for_kind, exit_codes, limits, name_task, split_payload, submission, take_key_of_header,
 };
 use super::tasks::{End, WAIT_MS_MAX, find_to_change};
 use super::trace;
@@ -105,10 +105,14 @@ fn asked(app: &App, uri: &Uri) -> Handled<SubmitTask> {
     let asked_priority = asked_priority.transpose()?;
     priority(asked_priority)?;
     let args = parameters.texts("arg");
+    let program = parameters.text("program")?;
+    let ok_exit = parameters.numbers("ok_exit", 0, u64::from(u8::MAX))?;
     parameters.finish()?;
     let args = (!args.is_empty()).then_some(args);
     check::args(args.as_deref())?;
-    Ok(SubmitTask { limits: Some(limits), priority: asked_priority, args, ..SubmitTask::default() })
+    check::program(program.as_deref())?;
+    check::ok_exit(ok_exit.as_deref())?;
+    Ok(SubmitTask { limits: Some(limits), priority: asked_priority, args, program, ok_exit, ..SubmitTask::default() })
 }
 
 fn spec(
@@ -126,6 +130,8 @@ fn spec(
         input_form: InputForm::Bytes,
         args: asked.args.unwrap_or_default(),
         env: BTreeMap::new(),
+        program: asked.program.or(module.program),
+        ok_exit: exit_codes(asked.ok_exit),
         limits,
         priority: asked.priority.and_then(|priority| i8::try_from(priority).ok()).unwrap_or(0),
         retry: RetryPolicy { attempts_max: 1, ..RetryPolicy::default() },

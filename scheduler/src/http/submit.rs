@@ -193,6 +193,8 @@ pub(super) fn check_for_kind(asked: &SubmitTask, kind: ModuleKind) -> Handled<()
     let given = [
         ("args", asked.args.as_ref().is_some_and(|args| !args.is_empty())),
         ("env", asked.env.as_ref().is_some_and(|env| !env.is_empty())),
+        ("program", asked.program.is_some()),
+        ("ok_exit", asked.ok_exit.is_some()),
     ];
     match given.into_iter().find(|(_, given)| *given) {
         Some((field, _)) if kind == ModuleKind::Task => {
@@ -250,6 +252,8 @@ impl Draft {
             seed: asked.seed,
             retry_of: None,
             trace: None,
+            program: asked.program.or(module.program),
+            ok_exit: exit_codes(asked.ok_exit),
         };
         Ok(Self { spec, large, fingerprint })
     }
@@ -382,6 +386,11 @@ pub(super) fn limits(app: &App, tenant: &TenantName, asked: &LimitsAsked) -> Han
         }
         _ => Ok(limits),
     }
+}
+
+/// The exit codes that are success, which have been checked to be bytes.
+pub(super) fn exit_codes(asked: Option<Vec<u64>>) -> Vec<u8> {
+    asked.unwrap_or_default().into_iter().filter_map(|code| u8::try_from(code).ok()).collect()
 }
 
 fn retry_policy(asked: &SubmitTask) -> RetryPolicy {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use wasmill_protocol::api::{OutcomeDoc, ProgressDoc, TaskDoc, TaskEventDoc, Time, UsageDoc};
 use wasmill_protocol::event::{AfterAttempt, EndReason};
+use wasmill_protocol::module::ModuleKind;
 use wasmill_protocol::task::InputForm;
 use wasmill_protocol::{OutcomeKind, Payload, TaskState, Timestamp};
 
@@ -53,6 +54,7 @@ pub(super) fn document(app: &App, row: &TaskRow, shown: Shown) -> TaskDoc {
 fn described(row: &TaskRow) -> TaskDoc {
     let spec = &*row.spec;
     let seed = spec.seed_of(row.id);
+    let command = spec.kind == ModuleKind::Command;
     TaskDoc {
         id: row.id,
         tenant: spec.tenant.clone(),
@@ -66,6 +68,8 @@ fn described(row: &TaskRow) -> TaskDoc {
         labels: spec.labels.clone(),
         args: spec.args.clone(),
         env: spec.env.clone(),
+        program: command.then(|| spec.program().to_owned()),
+        ok_exit: command.then(|| spec.ok_exit().to_vec()),
         limits: spec.limits,
         priority: spec.priority,
         attempts_max: spec.retry.attempts_max,

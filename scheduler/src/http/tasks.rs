@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::response::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, StatusCode, Uri};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use wasmill_protocol::api::{FieldError, Page, TaskDoc, TaskEventsDoc};
 use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{Attempt, Payload, TaskId, TaskState, TenantName};
@@ -18,7 +19,7 @@ use super::App;
 use super::auth::Caller;
 use super::json;
 use super::look::is_unknown;
-use super::modules::{PAGE_DEFAULT, PAGE_MAX, stored};
+use super::modules::{PAGE_DEFAULT, PAGE_MAX, opened, stored};
 use super::path::{self, Named};
 use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
@@ -29,6 +30,9 @@ use crate::read_model::{BeganWith, Cursor, ReadError, TaskFilter, TaskRow};
 
 /// The longest time that a request waits for a task.
 pub(super) const WAIT_MS_MAX: u64 = 60_000;
+
+/// Bytes of captured text that are looked at at once.
+const UTF8_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Tasks of one listing whose reason to wait is asked of the core.
 const EXPLAINED_MAX: usize = 1000;
@@ -212,7 +216,7 @@ async fn explain(app: &App, items: &mut [TaskDoc]) {
 
 /// The result of a task.
 ///
-/// The bytes as the guest gave them.
+/// The bytes as the guest gave them. A command that has ended by itself has one, whatever its exit code.
 #[utoipa::path(get, path = "/v1/tasks/{id}/output", tag = "tasks", operation_id = "get_task_output",
     params(super::openapi::TaskPath),
     responses(
@@ -223,10 +227,21 @@ pub(super) async fn output(State(app): State<App>, caller: Caller, Named(id): Na
     if !row.state.is_final() {
         return Err(Fault::plain(Code::NotFinal).task(row.id));
     }
-    if row.state != TaskState::Succeeded {
+    if !has_output(&row) {
         return Err(Fault::plain(Code::NoOutput).task(row.id));
     }
     raw(&app, &row.output).await
+}
+
+/// Whether a task has a result: it has succeeded, or it is a command that has ended by itself.
+pub(super) fn has_output(row: &TaskRow) -> bool {
+    match row.state {
+        TaskState::Succeeded => true,
+        TaskState::Failed => {
+            row.end_reason.is_none() && row.outcome.as_ref().is_some_and(|end| row.spec.has_result(end))
+        }
+        _ => false,
+    }
 }
 
 /// The payload of a task.
@@ -272,19 +287,41 @@ pub(super) async fn checkpoint(State(app): State<App>, caller: Caller, Named(id)
 
 /// What a task wrote to stdout and stderr.
 ///
-/// Of the latest attempt that ended, in the order of writing, as it was written: UTF-8 if the guest wrote UTF-8. Empty while nothing has ended.
+/// Of the latest attempt that ended, in the order of writing, as it was written; the stdout of a command that has ended by itself is its output and
+/// not repeated here. `charset=utf-8` is there when all of it is UTF-8; what is over the cap is cut between characters.
+/// Empty while nothing has ended.
 #[utoipa::path(get, path = "/v1/tasks/{id}/logs", tag = "tasks", operation_id = "get_task_logs",
     params(super::openapi::TaskPath),
     responses((status = 200, description = "The text", body = String, content_type = "text/plain"), super::openapi::Unknown))]
 pub(super) async fn logs(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
     let row = shown(&app, &caller, &id, &uri).await?;
-    let mut response = match &row.captured {
-        Payload::Empty => Response::new(Body::empty()),
-        Payload::Inline(bytes) => Response::new(Body::from(bytes.clone())),
-        Payload::Blob { digest, bytes } => stored(&app, *digest, *bytes).await?,
+    let (mut response, utf8) = match &row.captured {
+        Payload::Empty => (Response::new(Body::empty()), true),
+        Payload::Inline(bytes) => (Response::new(Body::from(bytes.clone())), std::str::from_utf8(bytes).is_ok()),
+        Payload::Blob { digest, bytes } => {
+            (stored(&app, *digest, *bytes).await?, is_utf8(opened(&app, *digest).await?).await?)
+        }
     };
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    let content_type = if utf8 { "text/plain; charset=utf-8" } else { "text/plain" };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(response)
+}
+
+/// Whether all that a reader gives is UTF-8, in constant memory.
+async fn is_utf8(mut reader: impl AsyncRead + Unpin) -> Handled<bool> {
+    const CHARACTER_BYTES_MAX: usize = 4;
+    let mut bytes = Vec::with_capacity(UTF8_CHUNK_BYTES + CHARACTER_BYTES_MAX);
+    loop {
+        let read = (&mut reader).take(UTF8_CHUNK_BYTES as u64).read_to_end(&mut bytes).await;
+        let read = read.map_err(|error| Fault::internal("read what a task wrote", &error))?;
+        match std::str::from_utf8(&bytes) {
+            Ok(_) if read == 0 => return Ok(true),
+            Ok(_) => bytes.clear(),
+            // The rest of the character may follow.
+            Err(error) if error.error_len().is_none() && read > 0 => drop(bytes.drain(..error.valid_up_to())),
+            Err(_) => return Ok(false),
+        }
+    }
 }
 
 /// What happened to a task.

@@ -196,6 +196,13 @@ mod tests {
     /// What was added to the first version.
     #[test]
     fn what_was_added_is_stored() {
+        let trace = wasmill_protocol::TraceParent { trace_id: [1; 16], span_id: [2; 8], sampled: true };
+        for trace in [None, Some(trace)] {
+            let written = TaskSpec { trace, program: Some("wc".into()), ok_exit: vec![0, 10], ..spec() };
+            let mut bytes = Vec::new();
+            encode(&written, &mut bytes);
+            assert_eq!(rmp_serde::from_slice::<TaskSpec>(&bytes).unwrap(), written);
+        }
         let ended = HistoryEvent::AttemptEnded {
             attempt: Attempt(2),
             kind: OutcomeKind::Succeeded,

@@ -186,7 +186,8 @@ impl Standing {
         match next {
             AfterAttempt::Final { state } => {
                 self.end(state, at);
-                if state == FinalState::Succeeded {
+                // Of a failed one too: a command that ends by itself has a result whatever its exit code.
+                if matches!(state, FinalState::Succeeded | FinalState::Failed) {
                     self.view.output = output.clone();
                 }
             }

@@ -7,6 +7,7 @@ mod support;
 mod auth;
 mod bulk;
 mod cluster;
+mod commands;
 mod connections;
 mod crowds;
 mod modules;

@@ -176,7 +176,7 @@ async fn a21_the_server_computes_digests_itself() {
     for wrong in [&digest.to_uppercase(), &digest[..70], &digest[7..], "sha256:../../etc/passwd"] {
         assert_eq!(claim(wrong).await.problem(), "400 malformed_digest wasmill-digest");
     }
-    for path in ["/v1/modules/sha256:00", "/v1/modules/resize", "/v1/modules/..%2F..%2Fetc"] {
+    for path in ["/v1/modules/sha256:00", "/v1/modules/Resize", "/v1/modules/..%2F..%2Fetc"] {
         assert_eq!(server.admin.get(path).await.problem(), "400 malformed_digest digest");
     }
     let upper = digest.to_uppercase().replace("SHA256", "sha256");

@@ -132,7 +132,25 @@ async fn logs_are_the_bytes_that_were_written() {
     server.admin.ended(&logged["id"]).await;
     let logs = server.admin.get(&path(&logged, "/logs")).await;
     assert_eq!(logs.body, b"one line\n\xff\n");
-    assert_eq!(logs.header("content-type"), "text/plain; charset=utf-8");
+    assert_eq!(logs.header("content-type"), "text/plain");
+}
+
+#[tokio::test]
+async fn logs_are_said_to_be_utf8_only_when_they_are() {
+    let server = Server::start().await;
+    // Kept inline and as blobs, of which characters lie across the pieces that are looked at.
+    for (input, content_type) in [
+        ("fine", "text/plain; charset=utf-8"),
+        ("log", "text/plain"),
+        ("logs", "text/plain; charset=utf-8"),
+        ("logs?", "text/plain"),
+    ] {
+        let logged = task(&server, input).await;
+        server.admin.ended(&logged["id"]).await;
+        let logs = server.admin.get(&path(&logged, "/logs")).await;
+        assert_eq!(logs.header("content-type"), content_type, "{input}");
+        assert_eq!(std::str::from_utf8(&logs.body).is_ok(), content_type.contains("utf-8"), "{input}");
+    }
 }
 
 #[tokio::test]

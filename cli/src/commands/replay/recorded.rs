@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use wasmill_protocol::api::{ModuleDoc, OutcomeDoc, StatusDoc, TaskDoc, TaskEventDoc, TaskEventsDoc};
 use wasmill_protocol::limits::Caps;
-use wasmill_protocol::{Attempt, AttemptId, Nonce, OutcomeKind, TaskSpec};
+use wasmill_protocol::{Attempt, AttemptId, Nonce, TaskSpec};
 
 use super::compare::{Came, Record};
 use crate::client::{Client, ClientError, Path};
@@ -64,10 +64,7 @@ impl Recorded {
         let record = if whole.is_some() { Record::Whole } else { Record::Brief };
         let brief = || OutcomeDoc { kind, message: ended.message.clone().unwrap_or_default(), ..OutcomeDoc::default() };
         let outcome = whole.unwrap_or_else(brief);
-        let output = match kind {
-            OutcomeKind::Succeeded => Some(client.get(&task_path(id).segment("output")).await?.body),
-            _ => None,
-        };
+        let output = recorded_output(client, id, record).await?;
         Ok(Self { attempt, record, came: Came { outcome, fuel: ended.fuel, output }, task })
     }
 
@@ -94,7 +91,14 @@ impl Recorded {
         let input = client.get(&task_path(&id).segment("input")).await?.body;
         let checkpoint = self.checkpoint(client).await?;
         let status: StatusDoc = client.get(&Path::new("/v1/status")).await?.json()?;
-        let spec = TaskSpec { deterministic: task.deterministic, seed: task.seed, ..TaskSpec::default() };
+        let spec = TaskSpec {
+            deterministic: task.deterministic,
+            seed: task.seed,
+            program: task.program.clone(),
+            ok_exit: task.ok_exit.clone().unwrap_or_default(),
+            kind: described.kind,
+            ..TaskSpec::default()
+        };
         let work = Work {
             // The nonce tells attempts of one leader from those of another; no guest sees it.
             id: AttemptId { task: task.id, attempt: Attempt(self.attempt), nonce: Nonce::default() },
@@ -103,8 +107,10 @@ impl Recorded {
             module_path: std::path::PathBuf::new(),
             kind: described.kind,
             input,
+            program: spec.program().into(),
             args: Arc::from(task.args.as_slice()),
             env: Arc::new(task.env.clone()),
+            ok_exit: spec.ok_exit().into(),
             limits: task.limits,
             captured_bytes_max: status.caps.captured_bytes,
             checkpoint_bytes_max: status.caps.checkpoint_bytes,
@@ -123,6 +129,18 @@ impl Recorded {
             Err(error) if error.code() == Some("no_checkpoint") => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// The result of the latest attempt, if it has one.
+async fn recorded_output(client: &Client, id: &str, record: Record) -> Result<Option<Bytes>, Failure> {
+    if record == Record::Brief {
+        return Ok(None);
+    }
+    match client.get(&task_path(id).segment("output")).await {
+        Ok(answer) => Ok(Some(answer.body)),
+        Err(error) if matches!(error.code(), Some("no_output" | "not_final")) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

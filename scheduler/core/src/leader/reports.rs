@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmill_protocol::event::EventBody;
+use wasmill_protocol::event::{AfterAttempt, EventBody};
 use wasmill_protocol::message::{FromHost, Report};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, Outcome, OutcomeKind, Payload, Usage};
 
@@ -128,6 +128,10 @@ impl Core {
             (output, captured) = (Payload::Empty, Payload::Empty);
         } else {
             self.shares.ended(tenant, weight, usage.spent().run_us.min(RUN_US_MAX), charge);
+        }
+        if !matches!(next, AfterAttempt::Final { .. }) {
+            // A failed attempt can have a result; that of one which is tried again is nobody's.
+            output = Payload::Empty;
         }
         self.tally.attempt_ended(outcome.kind, next);
         self.emit(EventBody::AttemptEnded { id, outcome, usage, output, captured, next });

@@ -11,7 +11,7 @@ use hyper::{HeaderMap, StatusCode, Uri};
 use sha2::{Digest as _, Sha256};
 use wasmill_fabric::{BlobError, BlobWriter};
 use wasmill_protocol::api::catalog::is_alias;
-use wasmill_protocol::api::{FieldError, ModuleDoc};
+use wasmill_protocol::api::{FieldError, ModuleDoc, check};
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::tenant::Role;
@@ -34,6 +34,8 @@ const DIGEST_HEADER: HeaderName = HeaderName::from_static("wasmill-digest");
 #[utoipa::path(post, path = "/v1/modules", tag = "modules", operation_id = "upload_module",
     params(
         ("alias" = Option<String>, Query, description = "Point this alias at the module"),
+        ("name" = Option<String>, Query, description = "What the file is called: what a command finds as its own name when its task \
+            names neither a program nor an alias", min_length = 1, max_length = 256),
         ("Wasmill-Digest" = Option<String>, Header, description = "Must be the digest of the body")),
     request_body(content(
         (crate::http::openapi::Bytes = "application/wasm"),
@@ -52,8 +54,10 @@ pub(in crate::http) async fn upload(
     caller.at_least(Role::Submit)?;
     let mut parameters = Parameters::of(&uri)?;
     let alias = parameters.text("alias")?;
+    let name = parameters.text("name")?;
     parameters.finish()?;
     check_alias(alias.as_deref())?;
+    check::file_name(name.as_deref())?;
     let claimed = claimed_digest(&headers)?;
     if media_type(&headers).is_some_and(|media_type| media_type.starts_with("multipart/")) {
         return Err(Fault::new(Code::UnsupportedMediaType, "send the bytes themselves as the body, not a form"));
@@ -65,7 +69,7 @@ pub(in crate::http) async fn upload(
         let detail = format!("the body has the digest {}, not {claimed}", received.digest);
         return Err(Fault::new(Code::DigestMismatch, detail).field(DIGEST_HEADER.as_str()));
     }
-    let created = keep(&app, &caller.tenant, received, alias).await?;
+    let created = keep(&app, &caller.tenant, received, Names { alias, name }).await?;
     let (digest, status) = created;
     let contents = app.handle.shared().directory.read();
     let Some((info, at)) = contents.module(&caller.tenant, digest) else {
@@ -119,13 +123,19 @@ async fn receive(app: &App, mut reader: BodyReader) -> Handled<Received> {
     Ok(Received { writer, digest, byte_count, in_memory: in_memory.map(BytesMut::freeze) })
 }
 
+/// What the upload says that the module is called.
+struct Names {
+    alias: Option<String>,
+    name: Option<String>,
+}
+
 /// Stores what was received unless this tenant has it. What other tenants have makes no difference: their modules must
 /// not be guessable by their digest or by the time that an upload takes.
 async fn keep(
     app: &App,
     tenant: &TenantName,
     received: Received,
-    alias: Option<String>,
+    Names { alias, name }: Names,
 ) -> Handled<(Digest, StatusCode)> {
     let digest = received.digest;
     let (known, compile_ms_per_s) = {
@@ -157,6 +167,7 @@ async fn keep(
         Err(error @ BlobError::Unwanted(_)) => return Err(Fault::internal("store the bytes as they came", &error)),
         Err(error) => return Err(error.into()),
     }
+    let info = ModuleInfo { name, ..info };
     match app.handle.command(command(info)).await {
         Ok((_, Done::Created)) => Ok((digest, StatusCode::CREATED)),
         // The same bytes were uploaded at the same moment.

@@ -32,7 +32,6 @@ macro_rules! path_parameter {
     };
 }
 
-path_parameter!(DigestPath, digest, "The digest of a module.", pattern = "^sha256:[0-9a-f]{64}$");
 path_parameter!(
     AliasPath,
     name,
@@ -114,6 +113,12 @@ pub(in crate::http) struct RunParams {
     /// Arguments of a command, one each.
     #[param(explode, style = Form)]
     arg: Option<Vec<String>>,
+    /// What a command finds as its own name; without it the alias of the path, else what the file was called at its upload, else `module`.
+    #[param(min_length = 1, max_length = 256)]
+    program: Option<String>,
+    /// Exit codes of a command that are success, with commas between them; `0` without it.
+    #[param(pattern = "^[0-9]{1,3}(,[0-9]{1,3})*$")]
+    ok_exit: Option<String>,
 }
 
 #[derive(IntoParams)]

@@ -149,7 +149,7 @@ impl Lines {
     }
 
     async fn begin_line(&mut self, line: Line, chunk: &mut BytesMut) -> Handled<()> {
-        let shown = self.with_results && line.row.state == TaskState::Succeeded;
+        let shown = self.with_results && has_output(&line.row);
         if !shown {
             chunk.put_slice(&line.head);
             chunk.put_slice(NO_RESULT);

@@ -177,10 +177,20 @@ impl Running {
             "html" => (fine(), Bytes::from_static(b"<script>alert(1)</script>"), Bytes::new()),
             "log" => (fine(), Bytes::new(), Bytes::from_static(b"one line\n\xff\n")),
             "big" => (fine(), Bytes::from(vec![b'x'; 100_000]), Bytes::new()),
+            "logs" => (fine(), Bytes::new(), Bytes::from("größe\n".repeat(20_000))),
+            "logs?" => (fine(), Bytes::new(), Bytes::from([b"x".repeat(100_000), vec![0xc3]].concat())),
+            // A command that exits so, and has written its own name.
+            text if text.starts_with("exit ") => {
+                let code = text["exit ".len()..].parse().unwrap();
+                let ok = assignment.spec.ok_exit().contains(&code);
+                let kind = if ok { OutcomeKind::Succeeded } else { OutcomeKind::Errored };
+                let name = Bytes::from(assignment.spec.program().to_owned());
+                (Outcome { exit_code: Some(code.into()), ..of(kind) }, name, Bytes::new())
+            }
             _ => (fine(), input, Bytes::new()),
         };
-        let output = self.payload(output).await;
-        let _ = self.ended.send(ended(id, outcome, output, Payload::inline(captured)));
+        let (output, captured) = (self.payload(output).await, self.payload(captured).await);
+        let _ = self.ended.send(ended(id, outcome, output, captured));
     }
 
     /// Saves as many states, each of 100 KB and unlike all others.
