@@ -1,5 +1,6 @@
 //! The command line, and how it becomes a client.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -24,20 +25,20 @@ pub(crate) struct Cli {
 /// What every client command takes.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct GlobalArgs {
-    /// URL of the server; else the one that runs on the local data directory
-    #[arg(long, global = true, env = "WASMILL_SERVER", value_name = "URL", help_heading = "Server")]
+    /// URL of the server; else the one that runs on the local data directory [env: WASMILL_SERVER]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Server")]
     server: Option<String>,
-    /// Token that says who asks; else the admin token in the local data directory
-    #[arg(long, global = true, env = "WASMILL_TOKEN", hide_env_values = true, help_heading = "Server")]
+    /// Token that says who asks; else the admin token in the local data directory [env: WASMILL_TOKEN]
+    #[arg(long, global = true, help_heading = "Server")]
     token: Option<String>,
-    /// Authority in PEM that has signed the server's certificate; else those that the system trusts
-    #[arg(long, global = true, env = "WASMILL_CA", value_name = "FILE", help_heading = "Server")]
+    /// Authority in PEM that has signed the server's certificate; else those that the system trusts [env: WASMILL_CA]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Server")]
     ca: Option<PathBuf>,
-    /// Tenant for which an admin token acts
-    #[arg(long, global = true, env = "WASMILL_TENANT", value_name = "NAME", help_heading = "Server")]
+    /// Tenant for which an admin token acts [env: WASMILL_TENANT]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Server")]
     pub(crate) tenant: Option<String>,
-    /// Data directory of the local server [default: ~/.local/share/wasmill]
-    #[arg(long, global = true, env = "WASMILL_DATA", value_name = "DIR", help_heading = "Server")]
+    /// Data directory of the local server [default: ~/.local/share/wasmill] [env: WASMILL_DATA]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Server")]
     pub(crate) data: Option<PathBuf>,
     /// Print what HTTP answers
     #[arg(long, global = true, help_heading = "Output")]
@@ -73,6 +74,8 @@ pub(crate) enum Command {
     Wait(commands::wait::WaitArgs),
     /// Stop tasks
     Cancel(commands::cancel::CancelArgs),
+    /// Print what tasks gave, by a filter
+    Results(commands::results::ResultsArgs),
     /// Submit a failed or cancelled task again
     Retry(commands::retry::RetryArgs),
     /// Run an attempt again on this machine, and compare
@@ -100,6 +103,21 @@ pub(crate) enum Command {
 }
 
 impl GlobalArgs {
+    /// With what the environment says for options that were not given.
+    ///
+    /// clap could look there by itself, and would then name the options in the usage of every error as if they had to be given.
+    #[must_use]
+    pub(crate) fn or_env(mut self, env: impl Fn(&str) -> Option<OsString>) -> Self {
+        let text = |given: Option<String>, name| given.or_else(|| env(name)?.into_string().ok());
+        let path = |given: Option<PathBuf>, name| given.or_else(|| env(name).map(PathBuf::from));
+        self.server = text(self.server, "WASMILL_SERVER");
+        self.token = text(self.token, "WASMILL_TOKEN");
+        self.ca = path(self.ca, "WASMILL_CA");
+        self.tenant = text(self.tenant, "WASMILL_TENANT");
+        self.data = path(self.data, "WASMILL_DATA");
+        self
+    }
+
     /// The data directory that is meant, if there is any.
     pub(crate) fn data_dir(&self) -> Option<PathBuf> {
         let named = self.data.clone().filter(|dir| !dir.as_os_str().is_empty());
@@ -171,13 +189,31 @@ mod tests {
     }
 
     #[test]
-    fn a_bulk_submission_has_its_tasks_in_the_file_alone() {
+    fn a_bulk_submission_takes_what_all_lines_can_have() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' '));
-        assert!(parse("wasmill --data d --json submit --ndjson -").is_ok());
-        for more in ["resize", "--input 1", "--name n", "--delay 5", "-- a"] {
+        for more in ["", " resize", " --label a=b --cpu-ms 5", " --name n", " --delay 5", " --ok-exit 0,1", " -- a"] {
+            assert!(parse(&format!("wasmill --data d --json submit --ndjson -{more}")).is_ok(), "{more}");
+        }
+        for more in ["--input 1", "--input-text a", "--input-file f", "--key k"] {
             assert!(parse(&format!("wasmill submit --ndjson - {more}")).is_err(), "{more}");
         }
         assert!(parse("wasmill submit").is_err());
+    }
+
+    #[test]
+    fn the_environment_stands_in_for_options_and_is_no_part_of_the_usage() {
+        let env = |name: &str| Some(OsString::from(format!("/{name}")));
+        let global = GlobalArgs { server: Some("http://given".into()), ..GlobalArgs::default() }.or_env(env);
+        assert_eq!(global.server.as_deref(), Some("http://given"));
+        assert_eq!(
+            (global.token.as_deref(), global.tenant.as_deref()),
+            (Some("/WASMILL_TOKEN"), Some("/WASMILL_TENANT"))
+        );
+        assert_eq!((global.ca, global.data), (Some("/WASMILL_CA".into()), Some("/WASMILL_DATA".into())));
+        // An option of clap's own environment would count as given, and be shown as needed.
+        for argument in Cli::command().get_arguments() {
+            assert!(argument.get_env().is_none(), "{argument}");
+        }
     }
 
     fn args(server: Option<&str>, token: Option<&str>, data: &std::path::Path) -> GlobalArgs {

@@ -1,9 +1,11 @@
 //! One file for each command.
 
 pub(crate) mod alias;
+mod bounded;
 pub(crate) mod cancel;
 mod describe;
 pub(crate) mod events;
+mod filter;
 pub(crate) mod get;
 pub(crate) mod hosts;
 pub(crate) mod logs;
@@ -12,6 +14,7 @@ pub(crate) mod new;
 pub(crate) mod ps;
 pub(crate) mod push;
 pub(crate) mod replay;
+pub(crate) mod results;
 pub(crate) mod retry;
 pub(crate) mod run;
 pub(crate) mod status;
@@ -33,6 +36,7 @@ use crate::{bench, control, host, output, up};
 /// Does what the command line says.
 pub(crate) fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let Cli { global, command } = cli;
+    let global = global.or_env(|name| std::env::var_os(name));
     match command {
         Command::Up(args) => up::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Control(args) => control::run(&args).map(|()| ExitCode::SUCCESS),
@@ -80,6 +84,7 @@ async fn client_command(global: &GlobalArgs, command: Command) -> Outcome {
             Command::Ps(args) => ps::run(&client, json, &args).await,
             Command::Wait(args) => wait::run(&client, json, &args).await,
             Command::Cancel(args) => cancel::run(&client, json, &args).await,
+            Command::Results(args) => results::run(&client, json, &args).await,
             Command::Retry(args) => retry::run(&client, json, &args).await,
             Command::Replay(args) => replay::run(&client, json, &args).await,
             Command::Logs(args) => logs::run(&client, &args).await,
@@ -122,7 +127,7 @@ impl PageArgs {
 /// Tells, on stderr, how to see the next page.
 fn tell_next(next: Option<&str>) {
     if let Some(cursor) = next {
-        eprintln!("more with --cursor {}", output::printable(cursor));
+        output::tell(&format!("more with --cursor {}", output::printable(cursor)));
     }
 }
 

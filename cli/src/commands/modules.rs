@@ -24,18 +24,18 @@ enum Action {
     Ls(PageArgs),
     /// Print all that is known of a module, as JSON
     Get {
-        /// `sha256:…`
-        digest: String,
+        /// Digest or alias
+        module: String,
     },
     /// Write the bytes of a module to stdout
     Content {
-        /// `sha256:…`
-        digest: String,
+        /// Digest or alias
+        module: String,
     },
     /// Remove a module that no unfinished task uses
     Rm {
-        /// `sha256:…`
-        digest: String,
+        /// Digest or alias
+        module: String,
     },
 }
 
@@ -45,12 +45,12 @@ pub(crate) async fn run(client: &Client, json: bool, args: &ModulesArgs) -> Outc
     match &args.action {
         None => list(client, json, &args.page).await?,
         Some(Action::Ls(page)) => list(client, json, page).await?,
-        Some(Action::Get { digest }) => output::print_json(&client.get(&modules.segment(digest)).await?.body)?,
-        Some(Action::Content { digest }) => {
-            output::print_bytes(&client.get(&modules.segment(digest).segment("content")).await?.body)?;
+        Some(Action::Get { module }) => output::print_json(&client.get(&modules.segment(module)).await?.body)?,
+        Some(Action::Content { module }) => {
+            output::print_bytes(&client.get(&modules.segment(module).segment("content")).await?.body)?;
         }
-        Some(Action::Rm { digest }) => {
-            client.delete(&modules.segment(digest)).await?;
+        Some(Action::Rm { module }) => {
+            client.delete(&modules.segment(module)).await?;
         }
     }
     Ok(Exit::Done)

@@ -4,51 +4,24 @@ use wasmill_protocol::OutcomeKind;
 use wasmill_protocol::api::{Page, TaskDoc};
 
 use crate::client::{Client, Path};
+use crate::commands::filter::FilterArgs;
 use crate::commands::{PageArgs, tell_next};
 use crate::failure::{Exit, Outcome};
 use crate::output::{self, Table};
-use crate::units::{parse_pair, short_digest, show_age, show_us, wall_clock};
+use crate::units::{short_digest, show_age, show_us, wall_clock};
 
 /// The options of `ps`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PsArgs {
-    /// Only in this state: waiting, queued, running, succeeded, failed, cancelled, skipped
-    #[arg(long)]
-    state: Option<String>,
-    /// Only of this module: digest or alias
-    #[arg(long)]
-    module: Option<String>,
-    /// Only of this name
-    #[arg(long)]
-    name: Option<String>,
-    /// Only with this label; can be repeated
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
-    labels: Vec<(String, String)>,
-    /// Only of this job
-    #[arg(long)]
-    job: Option<String>,
-    /// Only created after this time, like 2026-03-01T12:00:00Z
-    #[arg(long, value_name = "TIME")]
-    created_after: Option<String>,
-    /// Only created before this time
-    #[arg(long, value_name = "TIME")]
-    created_before: Option<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
     #[command(flatten)]
     page: PageArgs,
 }
 
 /// Prints one page.
 pub(crate) async fn run(client: &Client, json: bool, args: &PsArgs) -> Outcome {
-    let mut path = Path::new("/v1/tasks")
-        .query_if("state", args.state.as_deref())
-        .query_if("module", args.module.as_deref())
-        .query_if("name", args.name.as_deref())
-        .query_if("job", args.job.as_deref())
-        .query_if("created_after", args.created_after.as_deref())
-        .query_if("created_before", args.created_before.as_deref());
-    for (key, value) in &args.labels {
-        path = path.query("label", format_args!("{key}={value}"));
-    }
+    let path = args.filter.apply(Path::new("/v1/tasks"));
     let answer = client.get(&args.page.apply(path)).await?;
     if json {
         output::print_json(&answer.body)?;

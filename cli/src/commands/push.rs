@@ -10,6 +10,7 @@ use wasmill_protocol::Digest;
 use wasmill_protocol::api::ModuleDoc;
 
 use crate::client::{Answer, Client, ClientError, Path};
+use crate::commands::bounded::{self, Sent};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output;
 use crate::units::{show_bytes, show_kind};
@@ -26,28 +27,43 @@ pub(crate) struct PushArgs {
 
 /// Uploads and prints the digest.
 pub(crate) async fn run(client: &Client, json: bool, args: &PushArgs) -> Outcome {
-    let answer = upload(client, read_module(&args.file)?, args.alias.as_deref()).await?;
+    let names = Names { alias: args.alias.as_deref(), file: file_name(&args.file) };
+    let answer = upload(client, read_module(client, &args.file).await?, names).await?;
+    let module: ModuleDoc = answer.json()?;
     if json {
         output::print_json(&answer.body)?;
+        tell_hints(&module);
         return Ok(Exit::Done);
     }
-    let module: ModuleDoc = answer.json()?;
     output::print_line(&module.digest.to_string())?;
     let news = if answer.status == 201 { "uploaded" } else { "already there" };
     let alias = args.alias.as_ref().map(|alias| format!(", alias `{alias}`")).unwrap_or_default();
-    eprintln!("{news}: {} {}{alias}", show_bytes(module.bytes), show_kind(module.kind));
+    output::tell(&format!("{news}: {} {}{alias}", show_bytes(module.bytes), show_kind(module.kind)));
+    tell_hints(&module);
     Ok(Exit::Done)
 }
 
+/// What a module is called when it is uploaded.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Names<'a> {
+    alias: Option<&'a str>,
+    file: Option<&'a str>,
+}
+
+/// The last part of a path, when it is text and not stdin.
+pub(crate) fn file_name(file: &FilePath) -> Option<&str> {
+    file.file_name().and_then(|name| name.to_str()).filter(|name| *name != "-")
+}
+
+fn tell_hints(module: &ModuleDoc) {
+    for hint in &module.hints {
+        output::tell(&format!("hint: {hint}"));
+    }
+}
+
 /// Reads a file that ought to be a module.
-pub(crate) fn read_module(file: &FilePath) -> Result<Bytes, Failure> {
-    let bytes = if file == FilePath::new("-") {
-        let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes).map(|_| bytes)
-    } else {
-        std::fs::read(file)
-    };
-    let bytes = bytes.map_err(|source| Failure::file("read", file, &source))?;
+async fn read_module(client: &Client, file: &FilePath) -> Result<Bytes, Failure> {
+    let bytes = bounded::read(client, file, Sent::Module).await?;
     if !bytes.starts_with(b"\0asm") {
         return Err(Failure::usage(format!("`{}` is not a WebAssembly binary", file.display())).hint(
             "build one with `cargo build --target wasm32-wasip2`, or convert a text module with `wasm-tools parse`",
@@ -62,26 +78,29 @@ pub(crate) fn digest(bytes: &[u8]) -> Digest {
 }
 
 /// Uploads `bytes`.
-pub(crate) async fn upload(client: &Client, bytes: Bytes, alias: Option<&str>) -> Result<Answer, ClientError> {
+async fn upload(client: &Client, bytes: Bytes, names: Names<'_>) -> Result<Answer, ClientError> {
+    let path = Path::new("/v1/modules").query_if("alias", names.alias).query_if("name", names.file);
     let request = client
-        .request(Method::POST, &Path::new("/v1/modules").query_if("alias", alias))
+        .request(Method::POST, &path)
         .header(CONTENT_TYPE, "application/wasm")
         .header("wasmill-digest", digest(&bytes).to_string())
         .body(bytes);
     client.answer(request).await
 }
 
-/// Uploads `bytes` unless the tenant has them already; answers their digest.
-pub(crate) async fn ensure(client: &Client, bytes: Bytes) -> Result<String, ClientError> {
-    let digest = digest(&bytes).to_string();
-    match client.get(&Path::new("/v1/modules").segment(&digest)).await {
-        Ok(_) => {}
+/// Uploads the module in `file` unless the tenant has it already.
+pub(crate) async fn ensure(client: &Client, file: &FilePath) -> Result<ModuleDoc, Failure> {
+    let bytes = read_module(client, file).await?;
+    match client.get(&Path::new("/v1/modules").segment(&digest(&bytes).to_string())).await {
+        Ok(answer) => Ok(answer.json()?),
         Err(ClientError::Problem(problem)) if problem.status == 404 => {
-            upload(client, bytes, None).await?;
+            let names = Names { alias: None, file: file_name(file) };
+            let module = upload(client, bytes, names).await?.json()?;
+            tell_hints(&module);
+            Ok(module)
         }
-        Err(error) => return Err(error),
+        Err(error) => Err(error.into()),
     }
-    Ok(digest)
 }
 
 /// Whether `text` names a file and not a module: digests and aliases have neither a slash nor this ending.
@@ -92,6 +111,7 @@ pub(crate) fn is_file_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Trust;
 
     #[test]
     fn files_are_told_from_names() {
@@ -107,16 +127,25 @@ mod tests {
         }
     }
 
-    #[test]
-    fn text_modules_are_refused_before_they_are_sent() {
+    #[tokio::test]
+    async fn text_modules_are_refused_before_they_are_sent() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.wat");
+        let client = Client::new("http://127.0.0.1:1", "t", None, Trust::System).unwrap();
         std::fs::write(&file, "(module)").unwrap();
-        assert!(read_module(&file).unwrap_err().to_string().contains("is not a WebAssembly binary"));
+        let refused = read_module(&client, &file).await.unwrap_err();
+        assert!(refused.to_string().contains("is not a WebAssembly binary"));
         std::fs::write(&file, b"\0asm\x01\0\0\0").unwrap();
         assert_eq!(
-            digest(&read_module(&file).unwrap()).to_string(),
+            digest(&read_module(&client, &file).await.unwrap()).to_string(),
             "sha256:93a44bbb96c751218e4c00d479e4c14358122a389acca16205b1e4d0dc5f9476"
         );
+    }
+
+    #[test]
+    fn files_have_names() {
+        for (path, name) in [("a.wasm", Some("a.wasm")), ("./x/wc", Some("wc")), ("-", None), ("/", None)] {
+            assert_eq!(file_name(FilePath::new(path)), name, "{path}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use wasmill_protocol::api::{CancelTask, TaskDoc};
 use wasmill_protocol::{TaskId, TaskState};
 
 use crate::client::{Answer, Client, ClientError, Path};
-use crate::commands::task_args::{InputArgs, TaskArgs};
+use crate::commands::task_args::{InputArgs, Module, TaskArgs};
 use crate::commands::{describe, push, task_path, wait};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupts;
@@ -51,10 +51,10 @@ pub(crate) async fn run(client: &Client, json: bool, mut args: RunArgs) -> Outco
     tokio::select! {
         outcome = finish(client, json, task.id) => outcome,
         () = interrupts.next() => {
-            eprintln!("cancelling task {}; press Ctrl-C again to leave it", task.id);
+            output::tell(&format!("cancelling task {}; press Ctrl-C again to leave it", task.id));
             tokio::select! {
                 () = cancel(client, task.id) => {}
-                () = interrupts.next() => eprintln!("left task {}: stop it with `wasmill cancel`", task.id),
+                () = interrupts.next() => output::tell(&format!("left task {}: stop it with `wasmill cancel`", task.id)),
             }
             Ok(Exit::Interrupted)
         }
@@ -62,13 +62,9 @@ pub(crate) async fn run(client: &Client, json: bool, mut args: RunArgs) -> Outco
 }
 
 async fn submit(client: &Client, args: RunArgs) -> Result<TaskDoc, Failure> {
-    let input = args.input.read()?;
     let named_file = push::is_file_name(&args.module);
-    let module = if named_file {
-        push::ensure(client, push::read_module(FilePath::new(&args.module))?).await?
-    } else {
-        args.module.clone()
-    };
+    let module = Module::find(client, &args.module).await?;
+    let input = args.input.read(client).await?;
     let task = args.task.task(module, input, args.args)?;
     match client.send_json(Method::POST, &Path::new("/v1/tasks"), &task).await {
         Ok(answer) => Ok(answer.json()?),
@@ -91,9 +87,7 @@ async fn finish(client: &Client, json: bool, id: TaskId) -> Outcome {
     drop(progress);
     let (logs, output) = tokio::join!(fetch(client, id, "logs"), fetch(client, id, "output"));
     if let Some(logs) = logs? {
-        use std::io::Write as _;
-        // Nobody to read stderr is no reason to hide the result.
-        let _ = std::io::stderr().lock().write_all(&logs.body);
+        output::pass_on(&logs.body);
     }
     if json {
         output::print_json(&answer.body)?;
@@ -103,7 +97,7 @@ async fn finish(client: &Client, json: bool, id: TaskId) -> Outcome {
     if task.state == TaskState::Succeeded {
         return Ok(Exit::Done);
     }
-    eprintln!("{}", describe_failure(&task));
+    output::tell(&describe_failure(&task));
     Ok(Exit::TaskFailed)
 }
 
@@ -121,11 +115,13 @@ async fn cancel(client: &Client, id: TaskId) {
     let body = CancelTask { reason: Some("interrupted".into()) };
     let request = client.send_json(Method::POST, &path, &body);
     match tokio::time::timeout(CANCEL_TIMEOUT, request).await {
-        Ok(Ok(answer)) if answer.status == 200 => eprintln!("cancelled task {id}"),
-        Ok(Ok(_)) => eprintln!("task {id} will be cancelled"),
-        Ok(Err(error)) if error.code() == Some("already_final") => eprintln!("task {id} had ended already"),
-        Ok(Err(error)) => eprintln!("{}", Failure::from(error)),
-        Err(_) => eprintln!("error: the server did not say whether task {id} was cancelled"),
+        Ok(Ok(answer)) if answer.status == 200 => output::tell(&format!("cancelled task {id}")),
+        Ok(Ok(_)) => output::tell(&format!("task {id} will be cancelled")),
+        Ok(Err(error)) if error.code() == Some("already_final") => {
+            output::tell(&format!("task {id} had ended already"))
+        }
+        Ok(Err(error)) => output::tell(&Failure::from(error).to_string()),
+        Err(_) => output::tell(&format!("error: the server did not say whether task {id} was cancelled")),
     }
 }
 

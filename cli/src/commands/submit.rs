@@ -1,17 +1,18 @@
 //! `wasmill submit`: tasks that nobody waits for.
 
 mod bulk;
+mod defaults;
 
-use std::path::{Path as FilePath, PathBuf};
+use std::path::PathBuf;
 
 use reqwest::Method;
 use wasmill_protocol::api::{TaskDoc, Time};
 
 use crate::client::{Client, Path};
-use crate::commands::push;
-use crate::commands::task_args::{InputArgs, TaskArgs};
+use crate::commands::task_args::{InputArgs, Module, TaskArgs};
 use crate::failure::{Exit, Outcome};
 use crate::output;
+use defaults::Defaults;
 
 /// The options of `submit`.
 #[derive(Debug, clap::Args)]
@@ -25,8 +26,12 @@ pub(crate) struct SubmitArgs {
     task: TaskArgs,
     #[command(flatten)]
     later: LaterArgs,
-    /// Submit many: a file with one task in JSON on each line; `-` reads stdin
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["module", "InputArgs", "TaskArgs", "LaterArgs", "args"])]
+    /// Idempotency key: a task of the same key is submitted only once
+    #[arg(long)]
+    key: Option<String>,
+    /// Submit many: a file with one task in JSON on each line; `-` reads stdin. What else is said here is for all lines that do not say it
+    /// themselves
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["InputArgs", "key"])]
     ndjson: Option<PathBuf>,
     /// Arguments of a command, after `--`
     #[arg(last = true)]
@@ -51,28 +56,25 @@ struct LaterArgs {
     /// What that bound grows to, in milliseconds
     #[arg(long, value_name = "MS", help_heading = "Time")]
     backoff_max: Option<u64>,
-    /// Idempotency key: a task of the same key is submitted only once
-    #[arg(long)]
-    key: Option<String>,
 }
 
 /// Prints the id of each task.
 pub(crate) async fn run(client: &Client, json: bool, args: SubmitArgs) -> Outcome {
-    if let Some(file) = args.ndjson {
-        return bulk::submit(client, json, &file).await;
-    }
-    let input = args.input.read()?;
-    let mut module = args.module.unwrap_or_default();
-    if push::is_file_name(&module) {
-        module = push::ensure(client, push::read_module(FilePath::new(&module))?).await?;
-    }
+    let module = match args.module.as_deref() {
+        Some(module) => Module::find(client, module).await?,
+        None => Module::default(),
+    };
+    let input = args.input.read(client).await?;
     let mut task = args.task.task(module, input, args.args)?;
     task.delay_ms = args.later.delay;
     task.not_before = args.later.not_before;
     task.expires_ms = args.later.expires;
     task.backoff_ms = args.later.backoff;
     task.backoff_ms_max = args.later.backoff_max;
-    task.idempotency_key = args.later.key;
+    task.idempotency_key = args.key;
+    if let Some(file) = args.ndjson {
+        return bulk::submit(client, json, &file, Defaults::of(&task)).await;
+    }
     let answer = client.send_json(Method::POST, &Path::new("/v1/tasks"), &task).await?;
     if json {
         output::print_json(&answer.body)?;

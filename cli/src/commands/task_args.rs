@@ -1,11 +1,15 @@
 //! What `run` and `submit` say about a task.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use serde_json::value::RawValue;
 use wasmill_protocol::api::{LimitsAsked, SubmitTask};
+use wasmill_protocol::module::ModuleKind;
 
+use crate::client::Client;
+use crate::commands::bounded::{self, Sent};
+use crate::commands::push;
 use crate::failure::Failure;
 use crate::units::{map_of_pairs, parse_bytes, parse_pair};
 
@@ -39,6 +43,12 @@ pub(crate) struct TaskArgs {
     /// Environment variable of a command; can be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     env: Vec<(String, String)>,
+    /// What a command finds as its own name [default: the alias, or the name of the file]
+    #[arg(long, value_name = "NAME")]
+    program: Option<String>,
+    /// Exit codes of a command that are success, like 0,10,20
+    #[arg(long, value_name = "CODES", value_delimiter = ',')]
+    ok_exit: Vec<u64>,
     /// CPU time of one attempt in milliseconds
     #[arg(long, value_name = "N", help_heading = "Limits")]
     cpu_ms: Option<u64>,
@@ -77,7 +87,7 @@ impl TaskArgs {
     /// # Errors
     ///
     /// A label, a variable or a requirement is there twice.
-    pub(crate) fn task(self, module: String, input: Input, args: Vec<String>) -> Result<SubmitTask, Failure> {
+    pub(crate) fn task(self, module: Module, input: Input, args: Vec<String>) -> Result<SubmitTask, Failure> {
         let limits = LimitsAsked {
             cpu_ms: self.cpu_ms,
             fuel: self.fuel,
@@ -86,7 +96,7 @@ impl TaskArgs {
             output_bytes: self.output_bytes,
         };
         Ok(SubmitTask {
-            module,
+            module: module.name,
             input: input.json,
             input_text: input.text,
             input_base64: input.base64,
@@ -95,6 +105,8 @@ impl TaskArgs {
             labels: map_of_pairs("--label", self.labels)?,
             args: Some(args).filter(|args| !args.is_empty()),
             env: map_of_pairs("--env", self.env)?,
+            program: self.program.or(module.file_name),
+            ok_exit: Some(self.ok_exit).filter(|codes| !codes.is_empty()),
             limits: Some(limits).filter(|limits| *limits != LimitsAsked::default()),
             priority: self.priority,
             attempts_max: self.attempts,
@@ -103,6 +115,28 @@ impl TaskArgs {
             seed: self.seed,
             ..SubmitTask::default()
         })
+    }
+}
+
+/// A module as a command line names it.
+#[derive(Debug, Default)]
+pub(crate) struct Module {
+    /// Digest or alias.
+    pub(crate) name: String,
+    /// What a command is called that comes from a file.
+    pub(crate) file_name: Option<String>,
+}
+
+impl Module {
+    /// What `text` names; a file is uploaded first, unless the tenant has it.
+    pub(crate) async fn find(client: &Client, text: &str) -> Result<Self, Failure> {
+        if !push::is_file_name(text) {
+            return Ok(Self { name: text.to_owned(), file_name: None });
+        }
+        let file = Path::new(text);
+        let module = push::ensure(client, file).await?;
+        let file_name = push::file_name(file).filter(|_| module.kind == ModuleKind::Command);
+        Ok(Self { name: module.digest.to_string(), file_name: file_name.map(str::to_owned) })
     }
 }
 
@@ -116,29 +150,36 @@ pub(crate) struct Input {
 
 impl InputArgs {
     /// Reads the payload.
-    pub(crate) fn read(self) -> Result<Input, Failure> {
-        let mut input = Input { json: self.input, text: self.input_text, base64: None };
-        if let Some(file) = self.input_file {
-            let bytes = read_file(&file).map_err(|source| Failure::file("read the payload from", &file, &source))?;
-            // The guest gets the same bytes either way; text is smaller on the way and readable afterwards.
-            match String::from_utf8(bytes) {
-                Ok(text) => input.text = Some(text),
-                Err(error) => {
-                    input.base64 = Some(base64::engine::general_purpose::STANDARD.encode(error.as_bytes()));
-                }
-            }
-        }
-        Ok(input)
+    pub(crate) async fn read(self, client: &Client) -> Result<Input, Failure> {
+        let input = Input { json: self.input, text: self.input_text, base64: None };
+        let Some(file) = self.input_file else { return Ok(input) };
+        Ok(shortest(bounded::read(client, &file, Sent::Payload).await?))
     }
 }
 
-fn read_file(file: &std::path::Path) -> std::io::Result<Vec<u8>> {
-    if file == std::path::Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes)?;
-        return Ok(bytes);
+/// Bytes as text, which is readable afterwards, unless base64 is shorter on the way: the guest gets the same either way.
+fn shortest(bytes: Vec<u8>) -> Input {
+    match String::from_utf8(bytes) {
+        Ok(text) if escaped_bytes(&text) <= base64_bytes(text.len()) => Input { text: Some(text), ..Input::default() },
+        other => {
+            let bytes = other.map_or_else(std::string::FromUtf8Error::into_bytes, String::into_bytes);
+            Input { base64: Some(base64::engine::general_purpose::STANDARD.encode(bytes)), ..Input::default() }
+        }
     }
-    std::fs::read(file)
+}
+
+/// What a text takes between the quotes of JSON.
+fn escaped_bytes(text: &str) -> usize {
+    let escaped = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum()
+}
+
+fn base64_bytes(bytes: usize) -> usize {
+    bytes.div_ceil(3) * 4
 }
 
 fn parse_json(text: &str) -> Result<Box<RawValue>, String> {
@@ -153,6 +194,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::client::Trust;
+    use crate::commands::block_on;
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -162,9 +205,16 @@ mod tests {
         task: TaskArgs,
     }
 
+    /// Of files that are small enough to need no server.
+    fn read(input: InputArgs) -> Result<Input, Failure> {
+        let client = Client::new("http://127.0.0.1:1", "t", None, Trust::System).unwrap();
+        block_on(input.read(&client)).unwrap()
+    }
+
     fn request(line: &[&str]) -> String {
         let line = Line::try_parse_from([&["x"], line].concat()).unwrap();
-        let task = line.task.task("m".into(), line.input.read().unwrap(), vec![]).unwrap();
+        let module = Module { name: "m".into(), file_name: None };
+        let task = line.task.task(module, read(line.input).unwrap(), vec![]).unwrap();
         serde_json::to_string(&task).unwrap()
     }
 
@@ -199,6 +249,29 @@ mod tests {
         assert_eq!(request(&["--input-file", file_name]), "{\"module\":\"m\",\"input_text\":\"größe\\n\"}");
         std::fs::write(&file, [0xff, 0x00]).unwrap();
         assert_eq!(request(&["--input-file", file_name]), r#"{"module":"m","input_base64":"/wA="}"#);
+        // Text of which JSON would make more than base64 does.
+        std::fs::write(&file, "\0\0\0").unwrap();
+        assert_eq!(request(&["--input-file", file_name]), r#"{"module":"m","input_base64":"AAAA"}"#);
+    }
+
+    #[test]
+    fn what_is_sent_is_never_more_than_base64() {
+        for text in ["", "a", "größe", "\n", "a\"b\\c\n\r\t\u{8}\u{c}", "\0\u{1}\u{1f} \u{7f}", "\u{2028}😀"] {
+            let written = serde_json::to_string(text).unwrap();
+            assert_eq!(escaped_bytes(text), written.len() - 2, "{text:?}");
+        }
+        for bytes in 0..20 {
+            let encoded = base64::engine::general_purpose::STANDARD.encode(vec![0; bytes]);
+            assert_eq!(base64_bytes(bytes), encoded.len());
+        }
+    }
+
+    #[test]
+    fn a_program_and_exit_codes_are_sent_as_they_are_said() {
+        assert_eq!(
+            request(&["--program", "wc", "--ok-exit", "0,10,20", "--ok-exit", "30"]),
+            r#"{"module":"m","program":"wc","ok_exit":[0,10,20,30]}"#
+        );
     }
 
     #[test]
@@ -215,6 +288,6 @@ mod tests {
             assert!(Line::try_parse_from([&["x"], line].concat()).is_err(), "{line:?}");
         }
         let missing = Line::try_parse_from(["x", "--input-file", "/does/not/exist"]).unwrap();
-        assert_eq!(missing.input.read().unwrap_err().exit, crate::failure::Exit::Usage);
+        assert_eq!(read(missing.input).unwrap_err().exit, crate::failure::Exit::Usage);
     }
 }

@@ -57,6 +57,12 @@ fn exit(answers: Vec<Canned>, line: &str) -> Exit {
     exit_at(&serve(answers), line)
 }
 
+fn failure_at(server: &str, line: &str) -> Failure {
+    let words = ["wasmill", "--server", server, "--token", "t"].into_iter().chain(line.split(' '));
+    let cli = Cli::try_parse_from(words).unwrap();
+    block_on(client(&cli.global, cli.command)).unwrap().unwrap_err()
+}
+
 fn exit_at(server: &str, line: &str) -> Exit {
     let words = ["wasmill", "--server", server, "--token", "t"].into_iter().chain(line.split(' '));
     let cli = Cli::try_parse_from(words).unwrap();
@@ -124,4 +130,52 @@ fn one_refused_task_does_not_keep_the_others_running() {
     ];
     assert_eq!(exit(answers.clone(), "cancel a b"), Exit::Refused);
     assert_eq!(exit(answers, "cancel b"), Exit::Done);
+}
+
+#[test]
+fn tasks_are_waited_for_and_cancelled_by_a_filter() {
+    let other = ID.replace("8057", "8058");
+    let page = |next: &str, id: &str| format!(r#"{{"items": [{{"id": "{id}", "state": "running"}}], "next": {next}}}"#);
+    let answers = vec![
+        ("GET /v1/tasks?state=running&module=m&label=k%3Dv&limit=1000&cursor=c ", 200, page("null", &other)),
+        ("GET /v1/tasks?state=running&module=m&label=k%3Dv&limit=1000 ", 200, page("\"c\"", ID)),
+        ("GET /v1/tasks/01890a5d-ac96-774b-bcce-b302099a8057?wait_ms=", 200, task("succeeded", "succeeded")),
+        ("GET /v1/tasks/01890a5d-ac96-774b-bcce-b302099a8058?wait_ms=", 200, task("failed", "errored")),
+        ("GET /v1/tasks?label=a%3Db&limit=1000 ", 200, page("null", ID)),
+        ("GET /v1/tasks?state=waiting&state=queued&state=running&label=a%3Db&limit=1000 ", 200, page("null", &other)),
+        (
+            "POST /v1/tasks/01890a5d-ac96-774b-bcce-b302099a8058/cancel?wait_ms=10000 ",
+            409,
+            r#"{"code": "already_final"}"#.into(),
+        ),
+    ];
+    assert_eq!(exit(answers.clone(), "wait --state running --module m --label k=v"), Exit::TaskFailed);
+    assert_eq!(exit(answers.clone(), "wait --label a=b"), Exit::Done);
+    assert_eq!(exit(answers, "cancel --label a=b"), Exit::Done, "it has ended between the two requests");
+    for wrong in ["wait", "cancel", "wait a --label k=v", "cancel a --state running"] {
+        let words = ["wasmill"].into_iter().chain(wrong.split(' '));
+        assert!(Cli::try_parse_from(words).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_payload_over_the_cap_is_refused_in_the_words_of_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("large");
+    std::fs::write(&file, vec![b'x'; 300_000]).unwrap();
+    let status = r#"{"caps": {"payload_bytes": 299999, "module_bytes": 1000}}"#.to_owned();
+    let answers = vec![
+        ("GET /v1/status ", 200, status.replace("299999", "300000")),
+        ("POST /v1/tasks ", 201, task("queued", "errored")),
+    ];
+    let line = format!("submit m --input-file {}", file.display());
+    assert_eq!(exit(answers, &line), Exit::Done);
+    let answers = vec![("GET /v1/status ", 200, status)];
+    for (what, line) in [("payload", line), ("module", format!("push {}", file.display()))] {
+        let failure = failure_at(&serve(answers.clone()), &line);
+        assert_eq!(failure.exit, Exit::Refused);
+        let (cap, text) = (if what == "payload" { 299_999 } else { 1000 }, failure.to_string());
+        let said = format!("the {what} has 300000 bytes, over the limit of {cap} (HTTP 413, {what}_too_large)");
+        assert!(text.contains(&said), "{text}");
+    }
 }

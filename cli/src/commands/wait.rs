@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use wasmill_protocol::TaskState;
 use wasmill_protocol::api::TaskDoc;
 
 use crate::client::{Answer, Client, ClientError};
+use crate::commands::filter::FilterArgs;
 use crate::commands::task_path;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output;
@@ -17,19 +19,30 @@ const ABSENCE_MAX: Duration = Duration::from_secs(10);
 /// The pause between two tries while the server is away.
 const ABSENCE_PAUSE: Duration = Duration::from_millis(200);
 
+/// Tasks that are waited for at the same time: a server gives each tenant so many requests that wait.
+const AT_ONCE: usize = 16;
+
 /// The options of `wait`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WaitArgs {
     /// The tasks' ids
-    #[arg(required = true)]
+    #[arg(required_unless_present = "filter", conflicts_with = "filter")]
     ids: Vec<String>,
+    #[command(flatten)]
+    filter: Option<FilterArgs>,
 }
 
-/// Waits for every task; prints a line for each as it was named.
+/// Waits for every task, named or found by the filter at this moment; prints a line for each in their order, oldest first.
 pub(crate) async fn run(client: &Client, json: bool, args: &WaitArgs) -> Outcome {
+    let ids = match &args.filter {
+        Some(filter) => filter.tasks(client, &[]).await?.into_iter().map(|(id, _)| id).collect(),
+        None => args.ids.clone(),
+    };
     let mut exit = Exit::Done;
-    for id in &args.ids {
-        let (task, answer) = until_final(client, id, POLL_MS, |_| {}).await?;
+    let ended = |id: String| async move { until_final(client, &id, POLL_MS, |_| {}).await.map(|ended| (id, ended)) };
+    let mut waits = futures::stream::iter(ids.into_iter().map(ended)).buffered(AT_ONCE);
+    while let Some(ended) = waits.next().await {
+        let (id, (task, answer)) = ended?;
         if json {
             output::print_json(&answer.body)?;
         } else {
@@ -72,7 +85,7 @@ pub(crate) async fn until_final(
 
 fn may_wait(absent_since: &mut Option<Instant>, error: &ClientError) -> bool {
     if absent_since.is_none() {
-        eprintln!("waiting for the server: {error}");
+        output::tell(&format!("waiting for the server: {error}"));
     }
     absent_since.get_or_insert_with(Instant::now).elapsed() < ABSENCE_MAX
 }

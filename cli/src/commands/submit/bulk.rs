@@ -7,13 +7,15 @@ use futures::StreamExt as _;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Body, Method};
 use serde::Deserialize;
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, BufReader};
 use tokio_util::io::ReaderStream;
 use wasmill_protocol::api::NDJSON;
 
 use crate::client::{Client, ClientError, Path, Problem};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output;
+
+use super::defaults::Defaults;
 
 /// Bytes that are read from the file at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -33,18 +35,19 @@ struct Line {
 
 /// Submits every line of `file`. Ids go to stdout in the order of the lines, a line without a task is empty there and is described
 /// on stderr.
-pub(super) async fn submit(client: &Client, json: bool, file: &FilePath) -> Outcome {
+pub(super) async fn submit(client: &Client, json: bool, file: &FilePath, defaults: Option<Defaults>) -> Outcome {
     let reader: Box<dyn AsyncRead + Send + Unpin> = if file == FilePath::new("-") {
         Box::new(tokio::io::stdin())
     } else {
         let opened = tokio::fs::File::open(file).await;
         Box::new(opened.map_err(|source| Failure::file("read tasks from", file, &source))?)
     };
-    let request = client
-        .request(Method::POST, &Path::new("/v1/tasks"))
-        .header(CONTENT_TYPE, NDJSON)
-        .body(Body::wrap_stream(ReaderStream::with_capacity(reader, CHUNK_BYTES)));
-    let response = client.send(request).await?;
+    let body = match defaults {
+        None => Body::wrap_stream(ReaderStream::with_capacity(reader, CHUNK_BYTES)),
+        Some(defaults) => Body::wrap_stream(defaults.fill_all(BufReader::with_capacity(CHUNK_BYTES, reader))),
+    };
+    let request = client.request(Method::POST, &Path::new("/v1/tasks")).header(CONTENT_TYPE, NDJSON);
+    let response = client.send(request.body(body)).await?;
     let mut chunks = response.bytes_stream();
     let mut answers = Answers { json, line: Vec::new(), number: 0, refused: 0 };
     while let Some(chunk) = chunks.next().await {
@@ -85,7 +88,7 @@ impl Answers {
         if answer.id.is_none() {
             self.refused += 1;
             if self.refused <= REFUSALS_SHOWN_MAX {
-                eprintln!("line {}: {}", self.number, Problem::read(answer.status, line, None).text());
+                output::tell(&format!("line {}: {}", self.number, Problem::read(answer.status, line, None).text()));
             }
         }
         if self.json {

@@ -13,14 +13,14 @@ use futures::stream;
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use wasmill_protocol::api::NDJSON;
-use wasmill_protocol::{Payload, TaskId, TaskState, TenantName};
+use wasmill_protocol::{Payload, TaskId, TenantName};
 
 use super::super::App;
 use super::super::auth::Caller;
 use super::super::problem::{Code, Fault, Handled};
 use super::super::task_doc::{Shown, document};
 use super::result::{StoredResult, write_result};
-use super::{explain, unreadable};
+use super::{explain, has_output, unreadable};
 use crate::read_model::{Scan, TaskFilter, TaskRow};
 
 /// Bytes that are sent together.
