@@ -62,7 +62,8 @@ fn same_outcome(record: Record, recorded: &OutcomeDoc, now: &OutcomeDoc) -> bool
     match record {
         Record::Whole => {
             // Servers did not always record the code of a success.
-            let same_code = recorded.exit_code.is_none() || recorded.exit_code == now.exit_code;
+            let unrecorded = recorded.kind == OutcomeKind::Succeeded && recorded.exit_code.is_none();
+            let same_code = unrecorded || recorded.exit_code == now.exit_code;
             same_code && (recorded.kind, recorded.trap, &recorded.message) == (now.kind, now.trap, &now.message)
         }
         Record::Brief => recorded.kind == now.kind && now.message.starts_with(&recorded.message),
