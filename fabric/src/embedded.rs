@@ -5,7 +5,7 @@
 //! DIR/log.sqlite    the log, with its -wal and -shm
 //! DIR/blobs/ab/…    blobs, by the first two digits of their digest
 //! DIR/blobs/tmp/    blobs being written
-//! DIR/term          the last term
+//! DIR/term          the last term, with room for the next one beside it in `term.next`
 //! ```
 
 pub(crate) mod blobs;

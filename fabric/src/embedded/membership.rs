@@ -1,9 +1,8 @@
 //! Membership inside one process: it always leads, and its hosts are its own.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::{self, BoxFuture};
@@ -20,7 +19,7 @@ use crate::{HostEvent, HostRegistration, Leadership, Lease, Membership, Membersh
 
 /// Always leader; the term is a file and grows with every campaign.
 pub(super) struct EmbeddedMembership {
-    term_path: PathBuf,
+    term: Arc<files::Line>,
     leading: tokio::sync::Mutex<Leading>,
     hosts: Arc<Registry>,
     _lock: Arc<DirLock>,
@@ -34,16 +33,17 @@ struct Leading {
 
 impl EmbeddedMembership {
     pub(super) fn open(term_path: &Path, lock: Arc<DirLock>) -> Result<Self, OpenError> {
-        let term = match fs::read_to_string(term_path) {
-            Ok(text) => text.trim().parse().map(Term).map_err(|_| OpenError::Damaged {
+        let line = files::Line::open(term_path);
+        let term = match line.read() {
+            Ok(text) => text.parse().map(Term).map_err(|_| OpenError::Damaged {
                 path: term_path.to_owned(),
-                found: format!("`{}` is not a term", text.trim().chars().take(40).collect::<String>()),
+                found: format!("`{}` is not a term", text.chars().take(40).collect::<String>()),
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Term(0),
             Err(source) => return Err(OpenError::Directory { action: "read", path: term_path.to_owned(), source }),
         };
         Ok(Self {
-            term_path: term_path.to_owned(),
+            term: Arc::new(line),
             leading: tokio::sync::Mutex::new(Leading { term, lost: watch::Sender::new(false) }),
             hosts: Arc::default(),
             _lock: lock,
@@ -57,9 +57,9 @@ impl Membership for EmbeddedMembership {
             let failed = |reason| MembershipError::Unreachable { action: "persist the new term", reason };
             let mut leading = self.leading.lock().await;
             let term = leading.term.next();
-            let path = self.term_path.clone();
+            let line = Arc::clone(&self.term);
             // Durable before anybody hears of it: a term must never be granted twice.
-            tokio::task::spawn_blocking(move || files::replace(&path, format!("{term}\n").as_bytes()))
+            tokio::task::spawn_blocking(move || line.replace(&term.to_string()))
                 .await
                 .map_err(|error| failed(error.to_string()))?
                 .map_err(|error| failed(error.to_string()))?;
