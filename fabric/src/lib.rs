@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod log;
 pub mod membership;
 pub mod remote_blobs;
+pub mod uptime;
 
 mod hosts;
 mod reminder;

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use thiserror::Error;
 pub use wasmill_fabric_core::append::AppendError;
-use wasmill_protocol::LogSeq;
+use wasmill_protocol::{LogSeq, Timestamp};
 
 /// Durable, numbered records. Whoever appends says which sequence number it expects to be the last: that is the fence against a
 /// stale leader.
@@ -51,6 +51,17 @@ pub trait Log: Send + Sync {
 
     /// The largest record in bytes that [`Log::append`] takes.
     fn record_bytes_max(&self) -> usize;
+
+    /// What time it is for the servers that keep the log; `None` when they are too old to tell.
+    ///
+    /// No future where this process keeps the log itself: then nobody else knows the time, and nobody else can lead.
+    ///
+    /// # Errors
+    ///
+    /// While they cannot be asked.
+    fn servers_time(&self) -> Option<BoxFuture<'_, Result<Option<Timestamp>, LogError>>> {
+        None
+    }
 }
 
 /// The appends of one leadership. When it is dropped, what was sent may still become durable, and nothing is sent any more.

@@ -11,7 +11,7 @@ use crate::payload::Payload;
 use crate::snapshot::{ReadModelCopy, SnapshotRef};
 use crate::task::{FinalState, TaskSpec};
 use crate::tenant::{Tenant, Token};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, Uptime};
 
 /// One thing that happened, and when.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,12 @@ pub enum EventBody {
         term: Term,
         /// Which control node.
         node: String,
+        /// Microseconds that have certainly passed since the record before: that node has measured them by a clock that cannot be set.
+        #[serde(default)]
+        passed_us: u64,
+        /// The uptime of its machine.
+        #[serde(default)]
+        uptime: Uptime,
     },
     /// A tenant was created or changed.
     TenantPut {

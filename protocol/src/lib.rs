@@ -28,5 +28,5 @@ pub use limits::Limits;
 pub use outcome::{Outcome, OutcomeKind, TrapCode, Usage};
 pub use payload::Payload;
 pub use task::{FinalState, TaskSpec, TaskState};
-pub use time::Timestamp;
+pub use time::{Timestamp, Uptime};
 pub use trace::TraceParent;

@@ -6,10 +6,12 @@
 
 mod columns;
 mod current;
+mod led_time;
 mod part;
 
 pub use columns::{TaskColumns, TaskPhase, TaskRow};
 pub use current::{Current, ReadModelCopy, SNAPSHOTS_KEPT, SnapshotRef};
+pub use led_time::{Expired, LedTime};
 pub use part::{
     Begin, BenchedRow, Chain, DirectoryPart, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow,
     SupersededRow, TenantModule, TenantRow,

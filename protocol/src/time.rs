@@ -10,12 +10,21 @@ use thiserror::Error;
 
 /// Microseconds since 1970-01-01T00:00:00Z.
 ///
-/// A control node reads the wall clock once when it starts and counts on from there by a monotonic clock, and never
-/// starts below the last time in the log. So a clock that is set back or forth while it runs is not noticed,
-/// and times in the log never decrease.
+/// Within a term times in the log never decrease, and advance by a clock that cannot be set. A term may begin at any time: what the node that leads
+/// takes for the time then, which is earlier than that of the record before when a clock was ahead.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
+
+/// How long a machine has run, by a clock that nobody can set and that counts on while the machine sleeps.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Uptime {
+    /// Names the start of the machine; empty when it is not known.
+    pub boot: String,
+    /// Microseconds since then.
+    pub us: u64,
+}
 
 /// A text that is not a time, or one before 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

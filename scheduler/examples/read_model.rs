@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
 use wasmill_protocol::record::Record;
+use wasmill_protocol::snapshot::Expired;
 use wasmill_protocol::{
     Attempt, AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, OutcomeKind, Payload, TaskId,
     TaskSpec, TaskState, Timestamp, Usage,
@@ -36,8 +37,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     bench.reads(&ids).await?;
     let begun = Instant::now();
-    let now = Timestamp(u64::MAX / 4);
-    let swept = bench.model.sweep_retention(now, Duration::ZERO).await?;
+    let all =
+        Expired { since: Timestamp(0), from: LogSeq(0), until: LogSeq(u64::MAX), before: Timestamp(u64::MAX / 4) };
+    let swept = bench.model.sweep(all).await?;
     println!("sweep: {:.0} tasks/s", swept as f64 / begun.elapsed().as_secs_f64());
     Ok(())
 }

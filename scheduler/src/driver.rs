@@ -33,7 +33,7 @@ use wasmill_protocol::record::RecordError;
 use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_scheduler_core::CoreConfig;
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::directory::Directory;
 use crate::finals::Finals;
 use crate::handle::{Handle, REQUESTS_WAITING_MAX, Request, Shared, Standing};
@@ -263,7 +263,7 @@ impl Driver {
             progress: ProgressBoard::default(),
             blobs: Arc::clone(&ground.blobs),
             log: Arc::clone(&ground.log),
-            clock: Clock::start(),
+            clock: Clock::start(ground.log.servers_time().is_none()),
             metrics: Metrics::default(),
             standing,
             published: watch::Sender::new(LogSeq(0)),
@@ -280,11 +280,30 @@ impl Driver {
     /// # Errors
     ///
     /// When going on would be wrong: the storage failed, or the log is damaged.
-    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), DriverError> {
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), DriverError> {
+        let (shared, log) = (Arc::clone(&self.shared), Arc::clone(&self.ground.log));
+        tokio::select! {
+            ended = self.follow_and_lead(shutdown) => ended,
+            never = clock::keep(&shared.clock, &*log) => match never {},
+        }
+    }
+
+    async fn follow_and_lead(mut self, shutdown: CancellationToken) -> Result<(), DriverError> {
         let mut pause = NO_SPACE_PAUSE_MIN;
+        let mut log_found = false;
         loop {
             // Anew after every leadership: what the core had decided and the log does not hold is gone with it.
             let Some(fold) = self.begin(&shutdown).await? else { return Ok(()) };
+            if !std::mem::replace(&mut log_found, true) {
+                let (shared, log) = (Arc::clone(&self.shared), Arc::clone(&self.ground.log));
+                while !clock::ask_servers(&shared.clock, &*log).await {
+                    self.refuse_while(&Refusal::NotLeader, tokio::time::sleep(LOG_RETRY), &shutdown).await;
+                    if shutdown.is_cancelled() {
+                        return Ok(());
+                    }
+                }
+                self.shared.clock.log_found(fold.state.led());
+            }
             let follower = Follower::new(&self.config, &self.ground, &self.shared, fold);
             let followed = follower.follow(&mut self.requests, &mut self.published, &shutdown).await;
             let (fold, leadership) = match followed {
@@ -299,6 +318,7 @@ impl Driver {
             self.shared.metrics.elected();
             let leader = Leader::new(&self.config, &self.ground, &self.shared, fold, leadership.term)?;
             let led = leader.lead(&mut self.requests, &mut self.published, &leadership, &shutdown).await;
+            self.shared.clock.end_term();
             self.shared.standing.send_modify(|standing| {
                 standing.leading = false;
                 standing.leader = None;
@@ -396,4 +416,4 @@ const LOG_RETRY: Duration = Duration::from_millis(500);
 /// How long the first full disk is waited out.
 const NO_SPACE_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// How long a disk that stays full is waited out between two tries.
-const NO_SPACE_PAUSE_MAX: Duration = Duration::from_secs(30);
+const NO_SPACE_PAUSE_MAX: Duration = Duration::from_secs(5);

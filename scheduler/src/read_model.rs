@@ -31,7 +31,8 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use wasmill_protocol::event::EventBody;
 use wasmill_protocol::record::Record;
-use wasmill_protocol::{Attempt, Digest, LogSeq, Payload, TaskId, TaskSpec, TenantName, Timestamp};
+use wasmill_protocol::snapshot::Expired;
+use wasmill_protocol::{Attempt, Digest, LogSeq, Payload, TaskId, TaskSpec, TenantName};
 
 pub use self::copy::CopyError;
 pub use self::filter::{Cursor, Page, ParseCursorError, Scan, ScanPage, TaskFilter};
@@ -387,18 +388,16 @@ impl ReadModel {
         self.reserved.take(tenant, bytes, bytes_max, || self.stored_bytes(tenant))
     }
 
-    /// Removes tasks that became final more than `retention` before `now`, with their labels and keys. Answers how many.
+    /// Removes tasks whose retention is over, with their labels and keys. Answers how many.
     /// Done in small steps, between which the file goes on taking in what happens.
     ///
     /// # Errors
     ///
     /// When the file cannot be changed; what was removed until then stays removed.
-    pub async fn sweep_retention(&self, now: Timestamp, retention: Duration) -> Result<u64, ReadError> {
+    pub async fn sweep(&self, expired: Expired) -> Result<u64, ReadError> {
         let failed = |source| ReadError::Storage { action: "remove old tasks", source };
-        let retention_us = u64::try_from(retention.as_micros()).unwrap_or(u64::MAX);
-        let before = Timestamp(now.0.saturating_sub(retention_us));
         let (answer, answered) = oneshot::channel();
-        self.pipeline.sweep(Sweep { before, removed: 0, answer });
+        self.pipeline.sweep(Sweep { expired, removed: 0, answer });
         answered.await.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
     }
 

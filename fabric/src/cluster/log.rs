@@ -14,7 +14,7 @@ use futures::FutureExt;
 use futures::future::{self, BoxFuture};
 use tokio::sync::{mpsc, oneshot};
 use wasmill_fabric_core::append::WriterId;
-use wasmill_protocol::LogSeq;
+use wasmill_protocol::{LogSeq, Timestamp};
 
 pub(super) use self::floor::Floor;
 use self::stream::StreamEnds;
@@ -141,6 +141,10 @@ impl Log for ClusterLog {
 
     fn record_bytes_max(&self) -> usize {
         record_bytes_max(&self.nats)
+    }
+
+    fn servers_time(&self) -> Option<BoxFuture<'_, Result<Option<Timestamp>, LogError>>> {
+        Some(self.stream.servers_time().boxed())
     }
 }
 

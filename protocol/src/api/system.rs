@@ -74,6 +74,10 @@ pub struct StatusDoc {
     pub policies_benched: Option<Vec<BenchedDoc>>,
     /// The time that events would carry now.
     pub now: Time,
+    /// How far the clock of this node's machine is ahead of what others say, or of the time that was before it was set, in milliseconds.
+    pub clock_difference_ms: i64,
+    /// What is wrong with that clock, and what to do.
+    pub clock_warning: Option<String>,
     /// How long this node has run.
     pub uptime_ms: u64,
     /// What one task may ask for at most.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::columns::TaskColumns;
 use super::current::Current;
+use super::led_time::LedTime;
 use crate::event::PolicyHook;
 use crate::ids::{AttemptId, Digest, HostId, Incarnation, LogSeq, TenantName, Term};
 use crate::module::{ModuleInfo, ModuleKind};
@@ -84,6 +85,8 @@ pub struct Begin {
     pub time: Timestamp,
     /// The number that the next tenant gets.
     pub tenant_next: u32,
+    /// How long somebody has led.
+    pub led: LedTime,
 }
 
 /// See [`Part::Chain`].

@@ -10,13 +10,14 @@ use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostIn
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::record::{RECORD_VERSION, Record, RecordError};
 use wasmill_protocol::snapshot::{
-    Begin, Chain, Current, DirectoryPart, Part, PartError, PatienceRow, PlacementRow, Places, PlacesOf, ReadModelCopy,
-    SNAPSHOT_VERSION, ShapeRow, SnapshotRef, SupersededRow, TaskColumns, TaskPhase, TaskRow, TenantModule, TenantRow,
+    Begin, Chain, Current, DirectoryPart, LedTime, Part, PartError, PatienceRow, PlacementRow, Places, PlacesOf,
+    ReadModelCopy, SNAPSHOT_VERSION, ShapeRow, SnapshotRef, SupersededRow, TaskColumns, TaskPhase, TaskRow,
+    TenantModule, TenantRow,
 };
 use wasmill_protocol::tenant::Token;
 use wasmill_protocol::{
     Attempt, AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, OutcomeKind, Payload, TaskId,
-    TaskSpec, TenantName, Term, Timestamp, TraceParent, Usage,
+    TaskSpec, TenantName, Term, Timestamp, TraceParent, Uptime, Usage,
 };
 
 /// Something that a newer version might write: all fields of today, and one that today's reader has never heard of.
@@ -56,6 +57,11 @@ fn spec() -> TaskSpec {
     }
 }
 
+fn term_started() -> EventBody {
+    let uptime = Uptime { boot: "b".to_owned(), us: 7 };
+    EventBody::TermStarted { term: Term(1), node: "n1".to_owned(), passed_us: 5, uptime }
+}
+
 #[test]
 fn what_is_stored_and_sent_survives_one_version_in_both_directions() {
     let ended = Report::Ended {
@@ -77,6 +83,7 @@ fn what_is_stored_and_sent_survives_one_version_in_both_directions() {
     check(&FromHost { host: HostId::from("a"), incarnation: Incarnation(1), reports: vec![ended] });
     check(&Heartbeat { host: HostId::from("a"), number: 9, partial: true, ..Heartbeat::default() });
     check(&Heartbeat { unready: 3, sated: vec![TenantName::default()], ..Heartbeat::default() });
+    check(&Uptime { boot: "b".to_owned(), us: 7 });
     check(&HostInfo { cores: 2, process: u64::MAX, predecessor: 7, ..HostInfo::default() });
 }
 
@@ -89,7 +96,12 @@ fn snapshots_survive_one_version_in_both_directions() {
     let reference = SnapshotRef { seq: LogSeq(5), digest: Digest([2; 32]), bytes: 6, log_bytes: 7 };
     let copy = ReadModelCopy { seq: LogSeq(5), log_bytes: 8, at: Timestamp(9), ..ReadModelCopy::default() };
     let leader = "n1".to_owned();
-    check(&Begin { version: 1, seq: LogSeq(1), term: Term(2), leader, time: Timestamp(3), tenant_next: 4 });
+    let mut led = LedTime::default();
+    for (seq, at) in (1..).zip([Timestamp(3), Timestamp(900_000_000), Timestamp(4)]) {
+        led.apply(LogSeq(seq), &Event { at, body: term_started() });
+    }
+    check(&led);
+    check(&Begin { version: 1, seq: LogSeq(1), term: Term(2), leader, time: Timestamp(3), tenant_next: 4, led });
     check(&Chain { hash: Digest([3; 32]), log_bytes: 5 });
     check(&DirectoryPart {
         created: Timestamp(1),
@@ -160,6 +172,21 @@ fn record(version: u32) -> Record {
 fn a_record_is_read_as_it_was_written() {
     let written = record(RECORD_VERSION);
     assert_eq!(Record::decode(LogSeq(1), &written.encode()).unwrap(), written);
+}
+
+/// The beginning of a term has said more since, and neither side needs it.
+#[test]
+fn the_beginning_of_a_term_is_read_by_and_from_those_who_know_only_its_term() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Older {
+        TermStarted { term: Term, node: String },
+    }
+    let older = Older::TermStarted { term: Term(1), node: "n1".to_owned() };
+    let of_newer = rmp_serde::to_vec_named(&term_started()).unwrap();
+    assert_eq!(rmp_serde::from_slice::<Older>(&of_newer).unwrap(), older);
+    let read: EventBody = rmp_serde::from_slice(&rmp_serde::to_vec_named(&older).unwrap()).unwrap();
+    let uptime = Uptime::default();
+    assert_eq!(read, EventBody::TermStarted { term: Term(1), node: "n1".to_owned(), passed_us: 0, uptime });
 }
 
 #[test]

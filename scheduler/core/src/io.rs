@@ -6,7 +6,7 @@ use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::event::{Event, PolicyHook};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo};
 use wasmill_protocol::snapshot::{ReadModelCopy, SnapshotRef};
-use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, TaskId, TenantName, Term};
+use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, TaskId, TenantName, Term, Uptime};
 
 /// Everything that can happen to the leader.
 #[derive(Debug, Clone)]
@@ -17,6 +17,10 @@ pub enum Input {
         term: Term,
         /// This node.
         node: String,
+        /// Microseconds that have certainly passed since the last record, measured by a clock that cannot be set; 0 when nobody has.
+        passed_us: u64,
+        /// The uptime of this node's machine.
+        uptime: Uptime,
     },
     /// A client asks for something; it is answered through [`Ready::replies`].
     Command {

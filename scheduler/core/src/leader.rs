@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::snapshot::{ReadModelCopy, SnapshotRef};
-use wasmill_protocol::{HostId, Incarnation, TaskId, TenantName, Term, Timestamp};
+use wasmill_protocol::{HostId, Incarnation, TaskId, TenantName, Timestamp};
 
 use crate::config::CoreConfig;
 use crate::io::{Counters, HostView, Input, QueueDepth, Ready, ReplyTo, Waiting};
@@ -46,7 +46,7 @@ pub struct Core {
     config: CoreConfig,
     state: State,
     random: Random,
-    /// The time of the last step; never goes back.
+    /// The time of the last step; never goes back while this core leads.
     now: Timestamp,
     leading: bool,
     hosts: BTreeMap<HostId, Host>,
@@ -95,7 +95,7 @@ impl Core {
         }
     }
 
-    /// Takes in one thing that happened. A `now` before the last one counts as the last one.
+    /// Takes in one thing that happened. A `now` before the last one counts as the last one, but for that of [`Input::Lead`].
     ///
     /// # Panics
     ///
@@ -103,7 +103,12 @@ impl Core {
     pub fn step(&mut self, now: Timestamp, input: Input) {
         self.now = self.now.max(now);
         match input {
-            Input::Lead { term, node } => self.lead(term, node),
+            Input::Lead { term, node, passed_us, uptime } => {
+                // The times of the log may be ahead of the right one.
+                self.now = now;
+                assert!(term > self.state.term(), "term {term} is above term {} of the log", self.state.term());
+                self.lead(EventBody::TermStarted { term, node, passed_us, uptime });
+            }
             Input::ReadModelAt(seq) => self.state.read_model_at(seq),
             Input::Appended(seq) => self.state.appended(seq),
             Input::Command { reply_to, .. } if !self.leading => self.reply(reply_to, Err(Refusal::NotLeader)),
@@ -216,10 +221,9 @@ impl Core {
         }
     }
 
-    fn lead(&mut self, term: Term, node: String) {
+    fn lead(&mut self, began: EventBody) {
         assert!(!self.leading, "a core leads once");
-        assert!(term > self.state.term(), "term {term} is above term {} of the log", self.state.term());
-        self.emit(EventBody::TermStarted { term, node });
+        self.emit(began);
         self.leading = true;
         let given_up = self.now.plus_ms(self.config.lead_grace_ms);
         let running = self.state.placements.iter();

@@ -9,6 +9,7 @@ mod interner;
 mod keys;
 mod load;
 mod placements;
+mod set_back;
 pub(crate) mod shapes;
 mod slab;
 mod snapshot;
@@ -20,7 +21,7 @@ mod views;
 use std::collections::{BTreeMap, BTreeSet};
 
 use wasmill_protocol::event::PolicyHook;
-use wasmill_protocol::snapshot::Current;
+use wasmill_protocol::snapshot::{Current, LedTime};
 use wasmill_protocol::{HostId, LogSeq, TaskId, Term, Timestamp};
 
 use crate::io::{BenchedPolicy, QueueDepth};
@@ -50,6 +51,7 @@ pub struct State {
     /// Whose term it is.
     pub(crate) leader: String,
     pub(crate) time: Timestamp,
+    pub(crate) led: LedTime,
     pub(crate) last_seq: LogSeq,
     pub(crate) tenants: Tenants,
     pub(crate) tasks: Slab<Task>,

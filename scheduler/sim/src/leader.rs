@@ -86,11 +86,11 @@ pub enum AnswerTo {
 
 impl Leader {
     /// Leads on top of what was read. After every so many records a snapshot is taken, never with 0.
-    pub fn new(seed: u64, now: Timestamp, term: Term, node: &str, fold: Fold, snapshot_records: u64) -> Self {
+    pub fn new(seed: u64, now: Timestamp, lead: Input, term: Term, fold: Fold, snapshot_records: u64) -> Self {
         let newest = fold.state.current().newest().map_or(LogSeq(0), |newest| newest.seq);
         let keeper = Keeper { every: snapshot_records, newest, ..Keeper::default() };
         let mut core = Core::new(seed, CoreConfig::default(), fold.state);
-        core.step(now, Input::Lead { term, node: node.to_owned() });
+        core.step(now, lead);
         Self {
             core,
             term,

@@ -37,7 +37,10 @@ pub enum Mark {
     MessageDoubled,
     AppendSlow,
     CancelOvertook,
+    ClockSet,
+    ClockEndedLeadership,
     // Of clusters.
+    ClockNotBelieved,
     ElectionWon,
     ElectionOvertaken,
     CampaignPhantom,
@@ -101,7 +104,7 @@ pub enum Mark {
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 91] = [
+pub const ALL: [Mark; 94] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -133,6 +136,9 @@ pub const ALL: [Mark; 91] = [
     Mark::MessageDoubled,
     Mark::AppendSlow,
     Mark::CancelOvertook,
+    Mark::ClockSet,
+    Mark::ClockEndedLeadership,
+    Mark::ClockNotBelieved,
     Mark::ElectionWon,
     Mark::ElectionOvertaken,
     Mark::CampaignPhantom,

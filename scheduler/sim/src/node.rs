@@ -4,18 +4,29 @@ mod cluster;
 mod fold;
 
 use wasmill_protocol::snapshot::Current;
-use wasmill_protocol::{LogSeq, Timestamp};
+use wasmill_protocol::{LogSeq, Timestamp, Uptime};
+use wasmill_scheduler_core::clock::{Clock, Reading};
 
 use crate::leader::Leader;
 
 pub use cluster::{ClusterSide, EtcdWait, Forward, ForwardAddress, Forwarded, HostWatch, LogWait};
 pub use fold::{Fold, Halt};
 
+/// When every machine was started.
+const BOOTED: Timestamp = Timestamp(1_799_000_000_000_000);
+
+/// The uptime of every machine.
+pub fn uptime_us(now: Timestamp) -> u64 {
+    now.us_since(BOOTED)
+}
+
 /// One control node.
 #[derive(Debug)]
 pub struct SimNode {
     /// Its name.
     pub name: String,
+    /// How far the wall clock of its machine is ahead, in microseconds.
+    pub wall_ahead_us: i64,
     /// What runs; `None` while it is dead.
     pub process: Option<Process>,
     /// Counts the lives of the process, so that what belongs to an earlier one is recognised.
@@ -33,8 +44,16 @@ pub struct SimNode {
 /// One life of a control node.
 #[derive(Debug)]
 pub struct Process {
-    /// How far its clock is ahead, in microseconds.
-    pub ahead_us: u64,
+    /// What time it is for this process.
+    pub clock: Clock,
+    /// Whether the servers that keep the log have said what time it is, where there are any.
+    pub time_told: bool,
+    /// How far the time is ahead of the right one, where a planted bug takes that of the wall clock.
+    pub wall_trusted_us: Option<i64>,
+    /// The uptime when the last record was published.
+    pub heard_us: u64,
+    /// Where the log ended when it began to read.
+    pub end_found: LogSeq,
     /// What it has read of the log, while it does not lead.
     pub fold: Fold,
     /// The last record that it knows to be durable; its readers see everything up to here.
@@ -60,6 +79,7 @@ impl SimNode {
     pub fn new(index: usize) -> Self {
         Self {
             name: format!("node-{index}"),
+            wall_ahead_us: 0,
             process: None,
             life: 0,
             paused_until: Timestamp(0),
@@ -67,6 +87,16 @@ impl SimNode {
             halted: None,
             halts: 0,
         }
+    }
+
+    /// The clocks of its machine.
+    pub fn reading(&self, now: Timestamp) -> Reading {
+        Reading { wall: Timestamp(now.0.saturating_add_signed(self.wall_ahead_us)), uptime_us: uptime_us(now) }
+    }
+
+    /// The uptime of its machine, as a term begins with it.
+    pub fn uptime(&self, now: Timestamp) -> Uptime {
+        Uptime { boot: self.name.clone(), us: uptime_us(now) }
     }
 
     /// What it is while it leads.
@@ -93,9 +123,13 @@ impl SimNode {
 
 impl Process {
     /// A life that has read nothing.
-    pub fn new(ahead_us: u64, cluster: Option<ClusterSide>) -> Self {
+    pub fn new(reading: Reading, cluster: Option<ClusterSide>) -> Self {
         Self {
-            ahead_us,
+            clock: Clock::new(cluster.is_none(), reading),
+            time_told: cluster.is_none(),
+            wall_trusted_us: None,
+            heard_us: reading.uptime_us,
+            end_found: LogSeq(0),
             fold: Fold::default(),
             published: LogSeq(0),
             behind_until: Timestamp(0),
@@ -108,13 +142,22 @@ impl Process {
         }
     }
 
-    /// The time by its clock.
+    /// The time for this process.
     pub fn clock(&self, now: Timestamp) -> Timestamp {
-        now.plus_us(self.ahead_us)
+        match self.wall_trusted_us {
+            Some(ahead_us) => Timestamp(now.0.saturating_add_signed(ahead_us)),
+            None => self.clock.ticker().at(uptime_us(now)),
+        }
     }
 
-    /// Its clock is never behind what it has seen in the log.
-    pub fn not_before(&mut self, now: Timestamp, seen: Timestamp) {
-        self.ahead_us += seen.us_since(self.clock(now));
+    /// Whether it may lead with the clock that it has.
+    pub fn may_lead(&self) -> bool {
+        self.cluster.is_none() || self.wall_trusted_us.is_some() || (self.time_told && self.clock.verdict().believed)
+    }
+
+    /// Readers see everything up to this record.
+    pub fn publish(&mut self, seq: LogSeq, now: Timestamp) {
+        self.published = self.published.max(seq);
+        self.heard_us = uptime_us(now);
     }
 }

@@ -44,6 +44,10 @@ pub struct Options {
     pub host_drains: u64,
     /// Of 1000 tasks, how many kill the host that runs them.
     pub deadly_tasks: u64,
+    /// Of 1000 times that a wall clock is set, at a start or later, how often it is set wrong by much.
+    pub clocks_wrong: u64,
+    /// How often a wall clock is set later.
+    pub clock_sets: u64,
     /// Records that the read model lags behind the log at most.
     pub read_model_lag: u64,
     /// Several control nodes on servers of their own; `None` for everything in one process.
@@ -58,6 +62,7 @@ impl Options {
         let (slow_appends, control_kills, host_kills) = (sometimes(20), sometimes(6), sometimes(10));
         let (host_pauses, host_cuts, host_drains) = (sometimes(6), sometimes(6), sometimes(3));
         let (deadly_tasks, read_model_lag) = (sometimes(30), sometimes(64));
+        let (clocks_wrong, clock_sets) = (sometimes(500), sometimes(6));
         Self {
             hosts: rng.between(1, 5),
             slots: rng.skewed(16),
@@ -76,6 +81,8 @@ impl Options {
             host_cuts,
             host_drains,
             deadly_tasks,
+            clocks_wrong,
+            clock_sets,
             read_model_lag,
             cluster: None,
         }
@@ -98,6 +105,7 @@ impl Options {
         self.stragglers = 0;
         self.slow_appends = 0;
         self.deadly_tasks = 0;
+        self.clocks_wrong = 0;
         if let Some(cluster) = &mut self.cluster {
             cluster.heal();
         }

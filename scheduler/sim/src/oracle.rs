@@ -21,6 +21,9 @@ use terms::Terms;
 
 pub use life::{Life, Phase};
 
+/// How far clocks that count as right may differ, in microseconds.
+const DIFFERENCE_US_MAX: u64 = 60_000_000;
+
 /// An invariant that does not hold.
 #[derive(Debug, Clone)]
 pub struct Violation(pub String);
@@ -69,8 +72,8 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// A record became durable.
-    pub fn durable(&mut self, seq: LogSeq, entry: &Entry, marks: &mut Marks) -> Checked {
+    /// A record became durable, at `now` by a clock that is right.
+    pub fn durable(&mut self, now: Timestamp, seq: LogSeq, entry: &Entry, marks: &mut Marks) -> Checked {
         if self.shortened {
             return Ok(());
         }
@@ -78,10 +81,18 @@ impl Oracle {
         self.terms.record(seq, entry)?;
         self.seq = seq;
         for event in &entry.record.events {
-            hold!(event.at >= self.at, "an event of {:?} after one of {:?}", event.at, self.at);
+            let begins = matches!(event.body, EventBody::TermStarted { .. });
+            if begins && event.at < self.at {
+                // Clocks were ahead: what was to be tried again by their time does not wait for them.
+                self.tasks.values_mut().for_each(|life| life.set_back(event.at));
+            }
+            hold!(begins || event.at >= self.at, "an event of {:?} after one of {:?}", event.at, self.at);
             self.at = event.at;
             self.check_loss(entry.record.term, event)?;
+            let latest = now.plus_us(DIFFERENCE_US_MAX);
+            hold!(event.at <= latest || self.disaster, "an event of {:?} at {now:?}: a clock is ahead", event.at);
             self.event(seq, event, marks)?;
+            self.check_early(now, event)?;
         }
         Ok(())
     }
@@ -93,6 +104,21 @@ impl Oracle {
         hold!(
             outcome.kind != OutcomeKind::HostLost || !self.rivalled.contains(&(term, host.clone(), *life)),
             "{id:?} pays for another process that has become {host}"
+        );
+        Ok(())
+    }
+
+    /// Nothing is queued before the time that its client has given for it, by more than clocks may differ.
+    fn check_early(&self, now: Timestamp, event: &Event) -> Checked {
+        let (EventBody::TaskSubmitted { task, .. } | EventBody::TaskQueued { task }) = &event.body else {
+            return Ok(());
+        };
+        let Some(life) = self.tasks.get(task) else { return Ok(()) };
+        let early = life.phase == Phase::Queued && life.spec.not_before > now.plus_us(DIFFERENCE_US_MAX);
+        hold!(
+            !early || self.disaster,
+            "{task} was queued at {now:?}, and is not to start before {:?}",
+            life.spec.not_before
         );
         Ok(())
     }
@@ -296,6 +322,11 @@ impl Oracle {
     /// How many tasks were promised to clients.
     pub fn promised_count(&self) -> usize {
         self.promised.len()
+    }
+
+    /// How many terms have begun.
+    pub fn terms_begun(&self) -> u64 {
+        self.terms.begun()
     }
 
     /// The last durable record.

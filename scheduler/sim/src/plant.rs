@@ -29,6 +29,12 @@ pub enum Plant {
     KeyLookupOld,
     /// A client is told that its task is cancelled when it was only asked to stop.
     CancelAnsweredEarly,
+    /// The time is what the wall clock shows, whatever speaks against it.
+    WallClockTrusted,
+    /// The wall clock is looked at once, when a process starts.
+    ClockSetUnnoticed,
+    /// How much time has passed since the last record is measured by the wall clock.
+    PassedByWallClock,
     /// A candidate that is told that it was elected believes it without the guarded write.
     CampaignTrusted,
     /// A lease is counted from when the answer to a keepalive arrives, not from when it was asked.
@@ -77,7 +83,7 @@ pub enum Plant {
 
 impl Plant {
     /// All that can be caught on a single machine.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::ReplyBeforeDurable,
         Self::SendBeforeDurable,
         Self::AckBeforeDurable,
@@ -92,10 +98,13 @@ impl Plant {
         Self::KeyLookupOld,
         Self::CancelAnsweredEarly,
         Self::HostForgetsCancels,
+        Self::ClockSetUnnoticed,
+        Self::PassedByWallClock,
     ];
 
     /// Those that need several control nodes to do harm.
-    pub const OF_CLUSTERS: [Self; 21] = [
+    pub const OF_CLUSTERS: [Self; 22] = [
+        Self::WallClockTrusted,
         Self::CampaignTrusted,
         Self::DeadlineFromReceipt,
         Self::NodeDeadlineIgnored,

@@ -109,6 +109,8 @@ pub enum LogAsk {
     End,
     /// To remove everything up to a record.
     Trim(LogSeq),
+    /// What time it is.
+    Time,
 }
 
 /// What the log answers.
@@ -122,6 +124,8 @@ pub enum LogAnswer {
     End(Option<(LogSeq, LogSeq)>),
     /// Trimmed.
     Trimmed,
+    /// What time it is for the servers.
+    Time(Timestamp),
 }
 
 /// What is asked of etcd.

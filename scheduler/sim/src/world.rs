@@ -2,6 +2,7 @@
 
 mod append_side;
 mod client_side;
+mod clocks;
 mod cluster_faults;
 mod disasters;
 mod etcd_side;
@@ -41,7 +42,7 @@ pub use faults::Fault;
 pub use happening::{EtcdHappening, Happening, LogHappening, Sender};
 
 /// The virtual time at which every simulation begins.
-const BEGIN: Timestamp = Timestamp(1_000_000_000_000_000);
+const BEGIN: Timestamp = Timestamp(1_800_000_000_000_000);
 /// Lines of trace that are kept for a failure.
 const TRACE_LINES_MAX: usize = 400;
 
@@ -73,6 +74,8 @@ pub struct World {
     pub healed: bool,
     /// This node is killed in the middle of its next append.
     pub(crate) kill_armed: Option<usize>,
+    /// Led time when the first node led, and when that was.
+    pub(crate) led_since: Option<(i64, Timestamp)>,
     /// Found while nobody could return it.
     pub(crate) late_violation: Option<Violation>,
     /// Nodes and hosts that something has happened to, one bit for each.
@@ -109,6 +112,7 @@ impl World {
             rng,
             healed: false,
             kill_armed: None,
+            led_since: None,
             late_violation: None,
             touched: (0, 0),
             agenda: BTreeMap::new(),

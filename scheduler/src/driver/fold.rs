@@ -37,10 +37,10 @@ impl Fold {
             shared.directory.restore(directory);
             // Who waits for a task may wait for one that ended in records that this node never sees.
             shared.finals.interrupt();
+            shared.clock.restored(state.led());
             *published = chain.last;
             shared.published.send_replace(chain.last);
         }
-        shared.clock.not_before(state.time());
         if chain.last > LogSeq(0) {
             note_term(shared, state.term(), chain.last, state.leader());
         }
@@ -103,11 +103,8 @@ impl Fold {
         }
         self.state.apply_record(seq, &record.events);
         self.chain = self.chain.then(hash(bytes), bytes.len());
-        if let Some(event) = record.events.last() {
-            shared.clock.not_before(event.at);
-        }
         for event in &record.events {
-            if let EventBody::TermStarted { term, node } = &event.body {
+            if let EventBody::TermStarted { term, node, .. } = &event.body {
                 note_term(shared, *term, seq, node);
                 if seq > self.end {
                     // It was written while this node has followed: just now.
@@ -163,6 +160,7 @@ pub(super) fn publish_now(shared: &Shared, published: &mut LogSeq, seq: LogSeq, 
     if seq <= *published {
         return;
     }
+    shared.clock.published(seq, &record.events);
     shared.directory.apply(&record.events);
     // The read model may have been ahead of us on disk: it ignores what it holds already.
     shared.read_model.apply(seq, record);

@@ -9,11 +9,12 @@ use futures::stream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::{Bus, Leadership, LogError, LogTail, Subscription};
+use wasmill_protocol::command::Refusal;
 use wasmill_protocol::message::{Heartbeat, subjects};
 use wasmill_protocol::{LogSeq, Term};
 
 use super::fold::Fold;
-use super::forward::Forwarder;
+use super::forward::{self, Forwarder};
 use super::leader_watch::{LeaderNews, LeaderWatch};
 use super::log_watch::{LogNews, LogWatch};
 use super::{DriverConfig, DriverError, Ground};
@@ -57,18 +58,21 @@ impl<'a> Follower<'a> {
         let mut log_watch = LogWatch::new(&*self.ground.log);
         let mut leader_watch = LeaderWatch::new(self.forwarder.clone(), self.fold.state.term());
         let mut stood_after = self.fold.state.term();
+        let mut clock = self.shared.clock.verdicts();
         let campaign = self.campaign();
         tokio::pin!(campaign);
         loop {
-            // Who cannot read the log cannot lead, and would only keep others from it.
+            // Who cannot read the log cannot lead, nor can who does not know the time, and they would only keep others from it.
             let read_model = &self.shared.read_model;
             let behind = read_model.lagging();
-            let may_stand = self.fold.is_caught_up() && !self.shared.standing.borrow().log_silent;
+            let may_stand =
+                self.fold.is_caught_up() && !self.shared.standing.borrow().log_silent && self.shared.clock.may_lead();
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(None),
                 leadership = &mut campaign, if may_stand => {
                     self.shared.nobody_leads();
-                    if self.catch_up(&leadership, published).await? && self.may_lead(leadership.term, stood_after)? {
+                    let caught_up = self.catch_up(&leadership, published).await?;
+                    if caught_up && self.shared.clock.may_lead() && self.may_lead(leadership.term, stood_after)? {
                         return Ok(Some((self.fold, leadership)));
                     }
                     leadership.lease.release().await;
@@ -81,6 +85,9 @@ impl<'a> Follower<'a> {
                 next = tail.next(), if !behind => match next {
                     Some(Ok((seq, bytes))) => {
                         self.fold.take(seq, &bytes, self.shared, published).await?;
+                        if self.fold.is_caught_up() {
+                            self.shared.clock.leader_told(self.fold.state.time());
+                        }
                         log_watch.heard();
                         leader_watch.note_term(self.fold.state.term());
                         self.shared.note_log(true);
@@ -102,9 +109,21 @@ impl<'a> Follower<'a> {
                     LeaderNews::Silent => {}
                     LeaderNews::Gone => self.shared.nobody_leads(),
                 },
+                Ok(()) = clock.changed() => if !self.shared.clock.may_lead() {
+                    // Withdrawn: somebody is to be elected who can lead.
+                    campaign.set(self.campaign());
+                },
                 count = requests.recv_many(&mut asked, REQUESTS_AT_ONCE) => {
                     if count == 0 { return Ok(None); }
-                    asked.drain(..).for_each(|request| self.forwarder.forward(request));
+                    let alone_without_space =
+                        self.shared.standing.borrow().no_space && self.ground.log.servers_time().is_none();
+                    for request in asked.drain(..) {
+                        if alone_without_space {
+                            forward::refuse(request, &Refusal::NoSpace);
+                        } else {
+                            self.forwarder.forward(request);
+                        }
+                    }
                 }
                 heartbeat = heartbeats.next() => self.shared.progress.heard(&heartbeat),
             }

@@ -12,11 +12,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use wasmill_fabric::{AppendError, HostEvent, Leadership, LogWriter, Message, Responder, Subscription};
+use wasmill_protocol::command::Refusal;
 use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::message::{FromHost, Heartbeat, ReportAck, control, subjects};
 use wasmill_protocol::record::Record;
 use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_scheduler_core::Core;
+use wasmill_scheduler_core::clock::Verdict;
 use wasmill_scheduler_core::io::{Counters, Input, Ready, ReplyTo};
 
 use super::dispatch::{Dispatch, DispatchResult, encode};
@@ -71,6 +73,8 @@ pub(super) struct Leader<'a> {
     posts: Posts,
     /// Who asked what is going on.
     overviews: Vec<oneshot::Sender<Overview>>,
+    /// Nothing more is taken in: leadership ends when what was decided is durable.
+    ending: bool,
 }
 
 /// What waits for a record to be durable.
@@ -129,6 +133,7 @@ impl<'a> Leader<'a> {
             blobs_named: Vec::new(),
             posts,
             overviews: Vec::new(),
+            ending: false,
         })
     }
 
@@ -160,9 +165,15 @@ impl<'a> Leader<'a> {
         let mut lost = leadership.lost.clone();
         let mut log_watch = LogWatch::new(&*self.ground.log);
         let (mut asked, mut forwarded, mut reported) = (Vec::new(), Vec::new(), Vec::new());
-        self.step(Input::Lead { term: self.term, node: self.node.to_owned() });
+        self.shared.clock.begin_term(self.core.state().time());
+        let mut clock = self.shared.clock.verdicts();
+        let (passed_us, uptime) = self.shared.clock.measured();
+        self.step(Input::Lead { term: self.term, node: self.node.to_owned(), passed_us, uptime });
         loop {
             self.append_ready();
+            if self.ending && self.appends.is_empty() {
+                return Ok(LeadershipEnd::Lost);
+            }
             let timeout = self.timeout();
             tokio::select! {
                 Some((appended, effects)) = self.appends.next(), if !self.appends.is_empty() => {
@@ -174,6 +185,10 @@ impl<'a> Leader<'a> {
                 }
                 news = log_watch.news() => if self.is_replaced(news) { return Ok(LeadershipEnd::Lost) },
                 () = shutdown.cancelled(), if self.appends.is_empty() => return Ok(LeadershipEnd::Shutdown),
+                () = time_ends(&mut clock), if !self.ending => {
+                    tracing::warn!(term = %self.term, "leadership ends: its time cannot go on by the clock of this machine");
+                    self.ending = true;
+                }
                 () = ended(&mut lost) => {
                     tracing::warn!(term = %self.term, "leadership is lost: the lease has ended");
                     return Ok(LeadershipEnd::Lost);
@@ -243,6 +258,9 @@ impl<'a> Leader<'a> {
     /// Whether more work may be taken in: the log must keep up, or what has gathered would grow without bound.
     fn may_gather(&self) -> bool {
         const EVENTS_GATHERED_MAX: usize = 32 * 1024;
+        if self.ending {
+            return false;
+        }
         self.appends.len() < APPENDS_IN_FLIGHT_MAX || self.core.events_ready() < EVENTS_GATHERED_MAX
     }
 
@@ -419,7 +437,10 @@ impl<'a> Leader<'a> {
                 tracing::warn!(term = %self.term, %error, "leadership is lost");
                 return Ok(Some(LeadershipEnd::Lost));
             }
-            Err(AppendError::NoSpace { .. }) => return Ok(Some(LeadershipEnd::NoSpace)),
+            Err(AppendError::NoSpace { .. }) => {
+                self.waits.refuse_all(&Refusal::NoSpace);
+                return Ok(Some(LeadershipEnd::NoSpace));
+            }
             Err(error @ (AppendError::Storage { .. } | AppendError::TooLarge { .. })) => return Err(error.into()),
         };
         if let Some(record) = effects.record {
@@ -506,6 +527,11 @@ fn warn_of_benched(events: &[Event]) {
 async fn ended(lost: &mut watch::Receiver<bool>) {
     // What it yields must not be held while something else is waited for.
     drop(lost.wait_for(|lost| *lost).await);
+}
+
+/// Ends when the time of this leadership cannot go on as it is.
+async fn time_ends(clock: &mut watch::Receiver<Verdict>) {
+    drop(clock.wait_for(|verdict| verdict.ends_leadership).await);
 }
 
 /// Hears whatever is for the leader of this term.

@@ -21,6 +21,9 @@ enum Wait {
     Batch { answers: Vec<Answer>, missing: usize, sender: oneshot::Sender<Vec<Answer>> },
 }
 
+/// What stands in the place of an answer that has not come.
+const MISSING: Answer = Err(Refusal::NotLeader);
+
 impl Waits {
     /// A number for something whose answer somebody else keeps track of.
     pub(super) fn number(&mut self) -> ReplyTo {
@@ -44,9 +47,23 @@ impl Waits {
             let _ = sender.send(Vec::new());
             return first;
         }
-        let answers = vec![Err(Refusal::NotLeader); count];
+        let answers = vec![MISSING; count];
         self.by_first.insert(first, Wait::Batch { answers, missing: count, sender });
         first
+    }
+
+    /// Nothing of what is still without an answer was done: answers that.
+    pub(super) fn refuse_all(&mut self, refusal: &Refusal) {
+        for wait in std::mem::take(&mut self.by_first).into_values() {
+            match wait {
+                Wait::One(sender) => drop(sender.send(Err(refusal.clone()))),
+                Wait::Batch { mut answers, sender, .. } => {
+                    let missing = answers.iter_mut().filter(|answer| **answer == MISSING);
+                    missing.for_each(|answer| *answer = Err(refusal.clone()));
+                    drop(sender.send(answers));
+                }
+            }
+        }
     }
 
     /// Answers. An unknown number means that nobody waits any more.
@@ -96,5 +113,20 @@ mod tests {
         // Numbers that nobody waits for are ignored.
         waits.answer(ReplyTo(first), LogSeq(9), Ok(Done::Removed));
         waits.answer(ReplyTo(1_000), LogSeq(9), Ok(Done::Removed));
+    }
+
+    #[test]
+    fn f26_whoever_waits_is_told_that_nothing_was_done() {
+        let mut waits = Waits::default();
+        let (one, mut one_answered) = oneshot::channel();
+        waits.one(one);
+        let (batch, mut batch_answered) = oneshot::channel();
+        let first = waits.batch(2, batch);
+        // One answer of a batch is there already: its record was durable.
+        waits.answer(ReplyTo(first), LogSeq(7), Ok(Done::Created));
+        waits.refuse_all(&Refusal::NoSpace);
+        assert_eq!(one_answered.try_recv(), Ok(Err(Refusal::NoSpace)));
+        let expected = vec![Ok((LogSeq(7), Done::Created)), Err(Refusal::NoSpace)];
+        assert_eq!(batch_answered.try_recv(), Ok(expected));
     }
 }

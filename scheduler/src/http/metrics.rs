@@ -228,6 +228,15 @@ fn write_standing(page: &mut Page, app: &App) {
     let trimmable = current.trimmable_to().unwrap_or_default();
     page.single("wasmill_log_trimmable_seq", "gauge", "The last record that no start needs.", trimmable.0);
     page.single("wasmill_no_space", "gauge", "Whether the disk is full.", u8::from(standing.no_space));
+    let verdict = shared.clock.verdict();
+    page.single(
+        "wasmill_clock_difference_seconds",
+        "gauge",
+        "How far this machine's clock is ahead of what others say, or of the time before it was set.",
+        verdict.difference_us as f64 / 1e6,
+    );
+    let believed = u8::from(verdict.believed);
+    page.single("wasmill_clock_believed", "gauge", "Whether this machine's clock is believed.", believed);
     let lag = published.0.saturating_sub(shared.read_model.flushed().0);
     page.single("wasmill_read_model_lag_records", "gauge", "Records that the read model has yet to write.", lag);
     let pending = shared.read_model.pending_bytes();

@@ -110,6 +110,8 @@ pub(super) async fn status(State(app): State<App>, caller: Caller, uri: Uri) -> 
         hosts: overview.as_ref().map(|seen| seen.hosts.iter().filter(|host| host.state != "lost").count() as u64),
         policies_benched: overview.map(|seen| seen.policies_benched.iter().map(benched).collect()),
         now: Time(shared.clock.now()),
+        clock_difference_ms: shared.clock.verdict().difference_us / 1_000,
+        clock_warning: shared.clock.complaint(),
         uptime_ms: u64::try_from(app.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         caps: app.config.caps.clone(),
     };
@@ -145,7 +147,7 @@ pub(super) async fn livez() -> Response {
 
 /// Whether requests are served.
 ///
-/// Needs no token. Not while nobody leads, the log does not answer, this node is far behind it, its disk is full, or it stops.
+/// Needs no token. Not while nobody leads, the log does not answer, this node is far behind it, its clock is wrong, its disk is full, or it stops.
 #[utoipa::path(get, path = "/readyz", tag = "system", operation_id = "readyz", security(()),
     responses((status = 200, description = "They are", body = String, content_type = "text/plain")))]
 pub(super) async fn readyz(State(app): State<App>) -> Handled {
@@ -160,6 +162,10 @@ pub(super) fn ready(app: &App) -> Handled<()> {
     let standing = app.handle.standing();
     if standing.no_space {
         return Err(Fault::new(Code::Overloaded, "the disk is full"));
+    }
+    let clock = &app.handle.shared().clock;
+    if !clock.may_lead() {
+        return Err(Fault::new(Code::Overloaded, clock.complaint().unwrap_or_default()));
     }
     if standing.leader.is_none() {
         return Err(Fault::new(Code::NotLeader, "no leader answers this node"));

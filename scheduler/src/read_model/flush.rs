@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot, watch};
 use wasmill_protocol::record::Record;
-use wasmill_protocol::{Digest, LogSeq, TaskId, TenantName, Timestamp};
+use wasmill_protocol::snapshot::Expired;
+use wasmill_protocol::{Digest, LogSeq, TaskId, TenantName};
 
 use super::copy::CopyError;
 use super::pending::{Generation, PendingEvent, PendingKey, Place};
@@ -69,9 +70,9 @@ struct State {
     ended: bool,
 }
 
-/// A request to remove tasks that became final before a time.
+/// A request to remove tasks whose retention is over.
 pub(super) struct Sweep {
-    pub(super) before: Timestamp,
+    pub(super) expired: Expired,
     pub(super) removed: u64,
     pub(super) answer: oneshot::Sender<rusqlite::Result<u64>>,
 }
@@ -422,7 +423,7 @@ impl Pipeline {
     }
 
     fn sweep_some(&self, sink: &mut Sink, mut sweep: Sweep) {
-        match sink.sweep_some(sweep.before, REMOVED_ROWS_MAX) {
+        match sink.sweep_some(sweep.expired, REMOVED_ROWS_MAX) {
             Ok((0, _)) => drop(sweep.answer.send(Ok(sweep.removed))),
             Ok((removed, written)) => {
                 sweep.removed += removed;

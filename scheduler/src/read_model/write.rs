@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use wasmill_protocol::event::{Event, EventBody};
-use wasmill_protocol::{Digest, LogSeq, Payload, TaskId, TaskSpec, TenantName, Timestamp};
+use wasmill_protocol::snapshot::Expired;
+use wasmill_protocol::{Digest, LogSeq, Payload, TaskId, TaskSpec, TenantName};
 
 use super::codec::{STANDING_COLUMNS, decode, encode, id_bytes, standing, time_number};
 use super::fold::{RESUMED_KEPT, Standing, View};
@@ -388,12 +389,15 @@ impl Sink {
         })
     }
 
-    /// Removes up to `rows_max` tasks that became final before `before`. How many.
-    pub(super) fn sweep_some(&mut self, before: Timestamp, rows_max: u32) -> rusqlite::Result<(u64, Written)> {
+    /// Removes up to `rows_max` tasks whose retention is over. How many.
+    pub(super) fn sweep_some(&mut self, expired: Expired, rows_max: u32) -> rusqlite::Result<(u64, Written)> {
+        let Expired { since, from, until, before } = expired;
+        let seq = |seq: LogSeq| i64::try_from(seq.0).unwrap_or(i64::MAX);
         self.transaction(|sink| {
             let rows = sink.rows(
-                "SELECT row FROM task INDEXED BY task_finished WHERE finished < ?1 ORDER BY finished LIMIT ?2",
-                [time_number(before), i64::from(rows_max)],
+                "SELECT row FROM task INDEXED BY task_finished
+                 WHERE finished >= ?1 AND finished < ?2 AND seq >= ?3 AND seq < ?4 ORDER BY finished LIMIT ?5",
+                [time_number(since), time_number(before), seq(from), seq(until), i64::from(rows_max)],
             )?;
             let count = rows.len() as u64;
             rows.into_iter().try_for_each(|row| sink.delete(row))?;
@@ -401,8 +405,8 @@ impl Sink {
         })
     }
 
-    fn rows(&self, sql: &str, values: [i64; 2]) -> rusqlite::Result<Vec<i64>> {
-        self.connection.prepare_cached(sql)?.query_map(values, |row| row.get(0))?.collect()
+    fn rows(&self, sql: &str, values: impl IntoIterator<Item = i64>) -> rusqlite::Result<Vec<i64>> {
+        self.connection.prepare_cached(sql)?.query_map(params_from_iter(values), |row| row.get(0))?.collect()
     }
 
     /// Removes a task with all that points at it.

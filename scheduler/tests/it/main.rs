@@ -6,11 +6,13 @@ mod support;
 
 mod auth;
 mod bulk;
+mod clocks;
 mod cluster;
 mod commands;
 mod connections;
 mod crowds;
 mod modules;
+mod no_space;
 mod restart;
 mod results;
 mod run;

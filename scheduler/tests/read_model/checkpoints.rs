@@ -6,7 +6,7 @@ use wasmill_protocol::event::{AfterAttempt, EventBody};
 use wasmill_protocol::{Attempt, Digest, FinalState, OutcomeKind, Payload, Timestamp};
 use wasmill_scheduler::read_model::BeganWith;
 
-use crate::support::{Fed, attempt, blob, ended, id, spec, started, submitted, succeeded, tenant};
+use crate::support::{Fed, attempt, blob, ended, ended_before, id, spec, started, submitted, succeeded, tenant};
 
 fn saved(try_number: u32, data: Payload) -> EventBody {
     EventBody::CheckpointSaved { id: attempt(1, try_number), number: 1, data }
@@ -71,7 +71,7 @@ async fn only_the_latest_are_kept_and_they_go_with_the_task() {
         assert_eq!(began_with(&fed, number).await, BeganWith::Checkpoint(blob(number as u8 - 1)), "attempt {number}");
         assert!(is_referenced(&fed, number as u8 - 1).await);
     }
-    fed.model.sweep_retention(fed.now(), Duration::ZERO).await.unwrap();
+    fed.model.sweep(ended_before(fed.now(), Duration::ZERO)).await.unwrap();
     for number in 1..8 {
         assert!(!is_referenced(&fed, number).await, "blob {number}");
     }

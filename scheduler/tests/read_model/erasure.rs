@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use wasmill_protocol::event::{AfterAttempt, EventBody};
-use wasmill_protocol::{Digest, FinalState, OutcomeKind, Payload, TaskSpec, TaskState};
+use wasmill_protocol::snapshot::Expired;
+use wasmill_protocol::{Digest, FinalState, LogSeq, OutcomeKind, Payload, TaskSpec, TaskState};
 use wasmill_scheduler::read_model::TaskFilter;
 
-use crate::support::{Fed, STEP_US, attempt, blob, ended, id, spec, started, submitted, succeeded, tenant};
+use crate::support::{
+    Fed, STEP_US, attempt, blob, ended, ended_before, id, spec, started, submitted, succeeded, tenant,
+};
 
 fn keyed(tenant_name: &str, key: &str) -> TaskSpec {
     TaskSpec {
@@ -53,8 +56,8 @@ async fn c16_old_final_tasks_go_with_their_keys_and_labels() {
     fed.model.flush().await.unwrap();
 
     let retention = Duration::from_micros(5 * STEP_US);
-    assert_eq!(fed.model.sweep_retention(first_end, retention).await.unwrap(), 0);
-    assert_eq!(fed.model.sweep_retention(first_end.plus_us(5 * STEP_US), retention).await.unwrap(), 1);
+    assert_eq!(fed.model.sweep(ended_before(first_end, retention)).await.unwrap(), 0);
+    assert_eq!(fed.model.sweep(ended_before(first_end.plus_us(5 * STEP_US), retention)).await.unwrap(), 1);
     assert_eq!(fed.task("a", 1).await, None);
     assert_eq!(key(&fed, "a", "one").await, None);
     assert_eq!(key(&fed, "a", "two").await, Some(2));
@@ -63,7 +66,7 @@ async fn c16_old_final_tasks_go_with_their_keys_and_labels() {
     assert_eq!(left, [id(3), id(2)]);
 
     // However old: a task that is not final stays.
-    assert_eq!(fed.model.sweep_retention(fed.now().plus_ms(1_000_000), retention).await.unwrap(), 1);
+    assert_eq!(fed.model.sweep(ended_before(fed.now().plus_ms(1_000_000), retention)).await.unwrap(), 1);
     assert!(fed.task("a", 3).await.is_some());
 
     // The key is free again; what then happens to the removed task does not come back.
@@ -79,7 +82,7 @@ async fn a_reused_key_outlives_the_sweep_of_its_first_task() {
     fed.feed([submitted(1, keyed("a", "k")), started(1, 1), succeeded(1, 1)]);
     fed.feed([submitted(2, keyed("a", "k"))]);
     fed.model.flush().await.unwrap();
-    assert_eq!(fed.model.sweep_retention(fed.now(), Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(fed.model.sweep(ended_before(fed.now(), Duration::ZERO)).await.unwrap(), 1);
     assert_eq!(key(&fed, "a", "k").await, Some(2));
 }
 
@@ -92,7 +95,7 @@ async fn a_sweep_of_many_tasks_removes_them_all() {
     }
     fed.feed([submitted(9_999, spec("a"))]);
     fed.model.flush().await.unwrap();
-    assert_eq!(fed.model.sweep_retention(fed.now(), Duration::ZERO).await.unwrap(), 2_500);
+    assert_eq!(fed.model.sweep(ended_before(fed.now(), Duration::ZERO)).await.unwrap(), 2_500);
     assert_eq!(fed.list("a", &TaskFilter::default(), 100).await.len(), 1);
 }
 
@@ -133,7 +136,7 @@ async fn d12_the_rows_of_a_removed_tenant_are_erased() {
     fed.model.flush().await.unwrap();
     // In small steps, so it takes a moment; a sweep waits its turn between them.
     while fed.model.is_referenced(Digest([1; 32])).await.unwrap() {
-        fed.model.sweep_retention(fed.now(), Duration::ZERO).await.unwrap();
+        fed.model.sweep(ended_before(fed.now(), Duration::ZERO)).await.unwrap();
     }
     let fed = fed.reopen();
     assert!(!fed.model.is_referenced(Digest([1; 32])).await.unwrap());
@@ -180,13 +183,29 @@ async fn blobs_are_referred_to_until_their_last_task_lets_go() {
     for expected in [1, 4, 5] {
         assert!(referenced(&fed, expected).await, "{expected}");
     }
-    fed.model.sweep_retention(fed.now(), Duration::ZERO).await.unwrap();
+    fed.model.sweep(ended_before(fed.now(), Duration::ZERO)).await.unwrap();
     assert!(referenced(&fed, 1).await, "the second task has it still");
     assert!(!referenced(&fed, 4).await);
     assert!(!referenced(&fed, 5).await);
     fed.feed([started(2, 1), ended(2, 1, OutcomeKind::Rejected, AfterAttempt::Final { state: FinalState::Failed })]);
     fed.model.flush().await.unwrap();
-    fed.model.sweep_retention(fed.now().plus_ms(1), Duration::ZERO).await.unwrap();
+    fed.model.sweep(ended_before(fed.now().plus_ms(1), Duration::ZERO)).await.unwrap();
     assert!(!referenced(&fed, 1).await);
     assert_eq!(Payload::Empty.blob(), None);
+}
+
+#[tokio::test]
+async fn f52_what_ended_in_other_records_stays_whatever_its_time() {
+    let mut fed = Fed::new();
+    for number in 1..=3 {
+        fed.feed([submitted(number, spec("a")), started(number, 1)]);
+        fed.feed([succeeded(number, 1)]);
+    }
+    fed.model.flush().await.unwrap();
+    let all = ended_before(fed.now().plus_ms(1_000_000), Duration::ZERO);
+    let second = LogSeq(4);
+    assert_eq!(fed.model.sweep(Expired { since: fed.now(), ..all }).await.unwrap(), 0);
+    assert_eq!(fed.model.sweep(Expired { from: second, until: second.next(), ..all }).await.unwrap(), 1);
+    assert_eq!(fed.model.sweep(Expired { until: second, ..all }).await.unwrap(), 1);
+    assert_eq!(fed.model.sweep(Expired { from: second, ..all }).await.unwrap(), 1);
 }

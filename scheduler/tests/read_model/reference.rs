@@ -11,7 +11,7 @@ use wasmill_protocol::{
 };
 use wasmill_scheduler::read_model::{TaskFilter, TaskRow};
 
-use crate::support::{Fed, STEP_US, attempt, blob, ended, id, module, spec, started, submitted, tenant};
+use crate::support::{Fed, STEP_US, attempt, blob, ended, ended_before, id, module, spec, started, submitted, tenant};
 
 const TENANTS: [&str; 3] = ["a", "b", "c"];
 const KEYS: [&str; 3] = ["k1", "k2", "k3"];
@@ -459,7 +459,7 @@ async fn run(steps: Vec<Step>, filters: Vec<(TaskFilter, usize)>) {
                 swept = true;
                 fed.model.flush().await.unwrap();
                 let retention = Duration::from_micros(records * STEP_US);
-                let removed = fed.model.sweep_retention(fed.now(), retention).await.unwrap();
+                let removed = fed.model.sweep(ended_before(fed.now(), retention)).await.unwrap();
                 let expected = reference.sweep(Timestamp(fed.now().0 - records * STEP_US));
                 // Rows of removed tenants that are not erased yet are among them.
                 assert!(removed >= expected, "{removed} of {expected}");

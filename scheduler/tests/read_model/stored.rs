@@ -8,7 +8,7 @@ use wasmill_protocol::event::{AfterAttempt, EventBody};
 use wasmill_protocol::{Digest, OutcomeKind, Payload, TaskSpec, Timestamp};
 use wasmill_scheduler::read_model::submission_bytes;
 
-use crate::support::{Fed, attempt, blob, ended, spec, started, submitted, succeeded, tenant};
+use crate::support::{Fed, attempt, blob, ended, ended_before, spec, started, submitted, succeeded, tenant};
 
 fn saved(task: u64, number: u32, data: Payload) -> EventBody {
     EventBody::CheckpointSaved { id: attempt(task, 1), number, data }
@@ -57,7 +57,7 @@ async fn b39_a_checkpoint_counts_until_it_is_replaced_and_a_task_until_its_reten
     fed.feed([succeeded(1, 1)]);
     fed.model.flush().await.unwrap();
     assert!(stored(&fed, "a") < before + 1_000);
-    fed.model.sweep_retention(fed.now(), Duration::ZERO).await.unwrap();
+    fed.model.sweep(ended_before(fed.now(), Duration::ZERO)).await.unwrap();
     assert_eq!(stored(&fed, "a"), 0);
 }
 
@@ -88,7 +88,7 @@ async fn b39_a_blob_is_unneeded_once_nothing_refers_to_it() {
     assert_eq!(unneeded(&fed).await, [1, 3].into());
     fed.feed([succeeded(1, 1), succeeded(2, 1)]);
     assert_eq!(unneeded(&fed).await, [4].into());
-    fed.model.sweep_retention(fed.now(), Duration::ZERO).await.unwrap();
+    fed.model.sweep(ended_before(fed.now(), Duration::ZERO)).await.unwrap();
     assert_eq!(unneeded(&fed).await, [2, 9].into());
 }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use uuid::Uuid;
 use wasmill_fabric::embedded::Embedded;
 use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
 use wasmill_protocol::record::Record;
-use wasmill_protocol::snapshot::ReadModelCopy;
+use wasmill_protocol::snapshot::{Expired, ReadModelCopy};
 use wasmill_protocol::{
     Attempt, AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, OutcomeKind, Payload, TaskId,
     TaskSpec, TenantName, Timestamp, Usage,
@@ -237,4 +238,11 @@ impl Fed {
         }
         all
     }
+}
+
+/// What became final more than `retention` before `now`, in whatever record.
+pub(crate) fn ended_before(now: Timestamp, retention: Duration) -> Expired {
+    let retention_us = u64::try_from(retention.as_micros()).unwrap();
+    let before = Timestamp(now.0.saturating_sub(retention_us));
+    Expired { since: Timestamp(0), from: LogSeq(0), until: LogSeq(u64::MAX), before }
 }

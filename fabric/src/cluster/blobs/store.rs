@@ -23,6 +23,7 @@ use super::chunks;
 use super::objects::{
     chunks_subject, describe, meta_subject, stat, stored_again, stream_name, subjects, was_stored_again,
 };
+use super::orphans::{ORPHAN_AGE, Orphans};
 use super::upload::Upload;
 use crate::blobs::{BlobReader, UNNEEDED_AGAIN_AGE_MIN};
 use crate::cluster::error::{ConnectError, cannot_open, chain, refusal};
@@ -257,9 +258,9 @@ impl Store {
         }
     }
 
-    /// Removes the chunks of uploads that nothing describes and that began before `than`: a process has died in the middle of them. Gives
-    /// their number.
-    pub(super) async fn remove_orphans(&self, than: SystemTime) -> Result<usize, BlobError> {
+    /// Removes the chunks of uploads that nothing describes and that have not grown for [`ORPHAN_AGE`] since they were first seen: a process has died in
+    /// the middle of them. Gives their number.
+    pub(super) async fn remove_orphans(&self, seen: &mut Orphans, uptime: Duration) -> Result<usize, BlobError> {
         let failed = |error: &dyn std::error::Error| {
             failed("look for parts of blobs that were never finished".to_owned(), error)
         };
@@ -270,7 +271,7 @@ impl Store {
         let list = self.objects.list().await.map_err(|error| failed(&error))?;
         let described: BTreeSet<_> =
             list.map_ok(|info| info.nuid).try_collect().await.map_err(|error| failed(&error))?;
-        let mut removed = 0;
+        let (mut removed, mut unfinished) = (0, Orphans::new());
         for (subject, _) in counted {
             let upload = subject.strip_prefix(&prefix).unwrap_or_default();
             if upload.is_empty() || described.contains(upload) {
@@ -279,11 +280,16 @@ impl Store {
             // The newest of them: an upload that goes on is young.
             let newest = self.stream.get_last_raw_message_by_subject(&subject).await;
             let newest = newest.map_err(|error| failed(&error))?;
-            if SystemTime::from(newest.time) < than {
+            let before = seen.remove(upload).filter(|(seq, _)| *seq == newest.sequence);
+            let since = before.map_or(uptime, |(_, since)| since);
+            if uptime.saturating_sub(since) >= ORPHAN_AGE {
                 self.purge_chunks(upload).await?;
                 removed += 1;
+            } else {
+                unfinished.insert(upload.to_owned(), (newest.sequence, since));
             }
         }
+        *seen = unfinished;
         Ok(removed)
     }
 

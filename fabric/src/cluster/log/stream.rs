@@ -5,12 +5,13 @@ use std::time::Duration;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{self, AckPolicy, Consumer, DeliverPolicy};
 use async_nats::jetstream::context::Context;
+use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, Info, PersistenceMode, RawMessageErrorKind, RetentionPolicy, StorageType, Stream,
 };
 use futures::TryFutureExt;
 use wasmill_fabric_core::append::{Found, MessageId};
-use wasmill_protocol::LogSeq;
+use wasmill_protocol::{LogSeq, Timestamp};
 
 use crate::LogError;
 use crate::cluster::error::{ConnectError, cannot_open, chain, refusal};
@@ -170,6 +171,21 @@ impl LogStream {
         let last = LogSeq(info.state.last_sequence);
         let first = if info.state.messages == 0 { last.next() } else { LogSeq(info.state.first_sequence) };
         Ok(StreamEnds { first, last })
+    }
+
+    /// What time it is for the server that decides about appends. NATS says so since 2.10.
+    pub(super) async fn servers_time(&self) -> Result<Option<Timestamp>, LogError> {
+        #[derive(serde::Deserialize)]
+        struct Told {
+            ts: Option<String>,
+        }
+        let failed = |reason| LogError::Unreachable { action: "ask for the time of", reason };
+        let asked = format!("STREAM.INFO.{}", self.name());
+        match self.context.request::<_, _, Response<Told>>(asked, &serde_json::json!({})).await {
+            Ok(Response::Ok(told)) => Ok(told.ts.and_then(|ts| ts.parse().ok())),
+            Ok(Response::Err { error }) => Err(failed(error.to_string())),
+            Err(error) => Err(failed(chain(&error))),
+        }
     }
 
     /// What stands at a place, by the server that decides about appends.

@@ -24,7 +24,10 @@ fn task(number: usize) -> TaskId {
 /// A leader with two hosts of four places each and `tasks` tasks, which the policies have not seen yet.
 fn leader(tasks: usize, order: impl Policy + 'static, place: impl Policy + 'static) -> Core {
     let mut core = Core::new(1, CoreConfig::default(), State::default());
-    core.step(START, Input::Lead { term: Term(1), node: "n1".into() });
+    core.step(
+        START,
+        Input::Lead { term: Term(1), node: "n1".into(), passed_us: 0, uptime: wasmill_protocol::Uptime::default() },
+    );
     core.seat(PolicyHook::Order, Box::new(order));
     core.seat(PolicyHook::Place, Box::new(place));
     let module = Arc::new(ModuleInfo { digest: MODULE, ..ModuleInfo::default() });

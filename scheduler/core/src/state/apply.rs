@@ -58,13 +58,28 @@ impl State {
     /// When the event does not follow from those before: the log is damaged.
     pub fn apply(&mut self, event: &Event) {
         let at = event.at;
-        self.time = self.time.max(at);
+        // A term begins with the first event of a record.
+        self.led.apply(self.last_seq.next(), event);
         match &event.body {
-            EventBody::TermStarted { term, node } => {
+            EventBody::TermStarted { term, node, .. } => {
                 assert!(*term > self.term, "term {term} follows term {}", self.term);
                 self.term = *term;
                 self.leader.clone_from(node);
+                if at < self.time {
+                    self.set_back(at);
+                }
+                self.time = at;
             }
+            body => {
+                self.time = self.time.max(at);
+                self.apply_body(body, at);
+            }
+        }
+    }
+
+    fn apply_body(&mut self, body: &EventBody, at: Timestamp) {
+        match body {
+            EventBody::TermStarted { .. } => {}
             EventBody::TenantPut { tenant } => self.tenants.put(tenant),
             EventBody::TenantRemoved { tenant } => {
                 let number = self.tenants.remove(tenant);

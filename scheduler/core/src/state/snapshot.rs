@@ -70,9 +70,9 @@ impl State {
     /// Call it between two records: events that were applied since the last one would be in it, too.
     pub fn freeze(&self) -> Frozen {
         let Self { term, time, last_seq: seq, .. } = *self;
-        let (leader, tenant_next) = (self.leader.clone(), self.tenants.next());
+        let (leader, tenant_next, led) = (self.leader.clone(), self.tenants.next(), self.led.clone());
         Frozen {
-            begin: Begin { version: SNAPSHOT_VERSION, seq, term, leader, time, tenant_next },
+            begin: Begin { version: SNAPSHOT_VERSION, seq, term, leader, time, tenant_next, led },
             tenants: self.tenants.entries().map(|(number, entry)| freeze_tenant(number, entry)).collect(),
             tasks: self.tasks.clone(),
             shapes: self.shapes.places(),

@@ -1,7 +1,7 @@
 //! What the state tells.
 
 use wasmill_protocol::event::PolicyHook;
-use wasmill_protocol::snapshot::Current;
+use wasmill_protocol::snapshot::{Current, LedTime};
 use wasmill_protocol::tenant::Tenant;
 use wasmill_protocol::{Digest, LogSeq, TaskId, TenantName, Term, Timestamp};
 
@@ -25,6 +25,11 @@ impl State {
     /// The time of the last event.
     pub fn time(&self) -> Timestamp {
         self.time
+    }
+
+    /// How long somebody has led.
+    pub fn led(&self) -> &LedTime {
+        &self.led
     }
 
     /// The last record that was applied, or that events of this state went into.

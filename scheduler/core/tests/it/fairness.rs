@@ -26,7 +26,12 @@ struct Flood {
 /// Lets the tenants flood a host with `slots` slots for twenty seconds. Returns the slot time that each had, in milliseconds.
 fn shares(slots: u32, tenants: &[(u32, u64)]) -> Vec<u64> {
     let mut world = World::new(CoreConfig::default());
-    world.step(Input::Lead { term: Term(1), node: "n1".into() });
+    world.step(Input::Lead {
+        term: Term(1),
+        node: "n1".into(),
+        passed_us: 0,
+        uptime: wasmill_protocol::Uptime::default(),
+    });
     let mut floods = Vec::new();
     for (number, &(weight, run_ms)) in tenants.iter().enumerate() {
         let tenant: TenantName = format!("t{number}").parse().unwrap();

@@ -163,7 +163,12 @@ impl Scenario {
             "seat" => self.seat(line),
             "lead" => {
                 let term = Term(line.number("term").unwrap_or(1));
-                self.world.step(Input::Lead { term, node: "n1".into() });
+                self.world.step(Input::Lead {
+                    term,
+                    node: "n1".into(),
+                    passed_us: 0,
+                    uptime: wasmill_protocol::Uptime::default(),
+                });
             }
             "restart" => self.world.restart(line.number("term").unwrap()),
             "after" => {

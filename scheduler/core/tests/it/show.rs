@@ -16,7 +16,7 @@ pub(crate) fn time(at: Timestamp) -> String {
 pub(crate) fn event(names: &Names, body: &EventBody) -> String {
     let task = |id: &_| names.task_name(*id).to_owned();
     match body {
-        EventBody::TermStarted { term, node } => format!("term {term} of {node} started"),
+        EventBody::TermStarted { term, node, .. } => format!("term {term} of {node} started"),
         EventBody::TenantPut { tenant } => {
             let class = if tenant.class == 0 { String::new() } else { format!(", class {}", tenant.class) };
             format!("tenant {} has weight {}{class}", tenant.name, tenant.weight)

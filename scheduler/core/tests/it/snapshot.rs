@@ -20,7 +20,12 @@ const TASKS: usize = 5;
 fn parts() -> Vec<Part> {
     let mut world = World::new(CoreConfig::default());
     let command = |world: &mut World, command| world.step(Input::Command { reply_to: ReplyTo(1), command });
-    world.step(Input::Lead { term: Term(1), node: "n1".into() });
+    world.step(Input::Lead {
+        term: Term(1),
+        node: "n1".into(),
+        passed_us: 0,
+        uptime: wasmill_protocol::Uptime::default(),
+    });
     let tenant: wasmill_protocol::TenantName = "acme".parse().unwrap();
     let quotas = Quotas { tasks_queued: Some(100), ..Quotas::default() };
     command(&mut world, Command::CreateTenant { name: tenant.clone(), weight: 2, class: -7, quotas });

@@ -85,7 +85,12 @@ impl Story {
             seat: Box::new(seat),
         };
         story.world.cores().for_each(&story.seat);
-        story.world.step(Input::Lead { term: wasmill_protocol::Term(1), node: "n1".into() });
+        story.world.step(Input::Lead {
+            term: wasmill_protocol::Term(1),
+            node: "n1".into(),
+            passed_us: 0,
+            uptime: wasmill_protocol::Uptime::default(),
+        });
         (0..3).for_each(|number| story.create_tenant(number));
         story.take_ready();
         story

@@ -124,7 +124,12 @@ impl World {
         assert_eq!(state, self.follower, "whoever reads the log holds the same state");
         self.twin = self.start_from_snapshot().map(|state| Core::new(term, self.config.clone(), state));
         self.core = Core::new(term, self.config.clone(), state);
-        self.step(Input::Lead { term: Term(term), node: "n1".into() });
+        self.step(Input::Lead {
+            term: Term(term),
+            node: "n1".into(),
+            passed_us: 0,
+            uptime: wasmill_protocol::Uptime::default(),
+        });
     }
 
     /// What the log says, from the newest snapshot on that the read model has caught up with.

@@ -53,6 +53,10 @@ pub struct ClusterSide {
     pub append_tick_at: Option<Timestamp>,
     /// When it was resumed last.
     pub resumed_at: Timestamp,
+    /// When the servers have last said what time it is.
+    pub time_told_at: Timestamp,
+    /// It stands for no election: its clock is not believed.
+    pub withdrawn: bool,
     next_call: u64,
 }
 
@@ -68,6 +72,8 @@ pub enum LogWait {
     End(LogSeq, u32),
     /// Whether the log was trimmed.
     Trim,
+    /// What time it is, and when that was asked.
+    Time(Timestamp),
 }
 
 /// What an answer of etcd is for.
@@ -165,6 +171,8 @@ impl ClusterSide {
             seat_tick_at: None,
             append_tick_at: None,
             resumed_at: Timestamp(0),
+            time_told_at: Timestamp(0),
+            withdrawn: false,
             next_call: 0,
         }
     }
@@ -183,7 +191,7 @@ impl ClusterSide {
         // Nobody waits for what those are about any more.
         self.log_calls.retain(|_, wait| !matches!(wait, LogWait::Publish(_) | LogWait::ReadBack(_)));
         self.seat = candidate(lease_ttl_s, seed);
-        self.stood_after = known;
+        (self.stood_after, self.withdrawn) = (known, false);
         (self.seat_lease, self.elected, self.end) = (None, None, None);
         self.watch = HostWatch::default();
     }

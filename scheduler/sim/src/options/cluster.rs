@@ -25,7 +25,7 @@ pub struct ClusterOptions {
     pub lease_ttl_s: i64,
     /// How fast etcd's clock runs, in thousandths of everybody else's.
     pub etcd_rate: u64,
-    /// How far wall clocks are ahead at most, in microseconds: drawn anew for every start of a process.
+    /// How far wall clocks that are right are ahead at most, in microseconds.
     pub skew_us_max: u64,
     /// Of 1000 requests to a server, and of 1000 answers, how many are lost.
     pub wire_loss: u64,
@@ -112,8 +112,9 @@ impl ClusterOptions {
         let (etcd_leader_changes, etcd_outages, etcd_restarts) = (sometimes(4), sometimes(3), sometimes(3));
         let (etcd_compactions, campaign_failures, key_deletions) = (sometimes(8), sometimes(4), sometimes(4));
         let host_rivals = sometimes(4);
-        let skew_us_max = sometimes(60_000_000);
-        let nats_skew_us_max = if rng.chance(400) { 60_000_000 } else { 0 };
+        let skew_us_max = sometimes(25_000_000);
+        // More than the time for which the servers remember what they have stored.
+        let nats_skew_us_max = if rng.chance(400) { 25_000_000 } else { 0 };
         let wire_delay_us = if rng.chance(300) { rng.between(1, 2_500_000) } else { 0 };
         Self {
             nodes: rng.between(1, 5),

@@ -76,6 +76,15 @@ impl Life {
         Ok(())
     }
 
+    /// It is `at`, and was later before: what waits for another try waits no longer than it may from now on.
+    pub(super) fn set_back(&mut self, at: Timestamp) {
+        if let Phase::Waiting(until) = &mut self.phase
+            && self.own_failures > 0
+        {
+            *until = (*until).min(at.plus_ms(self.spec.retry.backoff_ms_max));
+        }
+    }
+
     pub(super) fn event(&mut self, event: &Event, marks: &mut Marks) -> Checked {
         let body = &event.body;
         hold!(!matches!(self.phase, Phase::Ended(_)), "an event after the end {:?}: {body:?}", self.phase);

@@ -14,6 +14,7 @@ use crate::servers::Caller;
 #[derive(Debug, Default)]
 pub(super) struct Terms {
     last: Term,
+    begun: u64,
     /// The whole log, whatever was trimmed.
     entries: Vec<Entry>,
     /// Terms that etcd has confirmed, each to a life of a node.
@@ -27,7 +28,7 @@ impl Terms {
         let before = self.entries.last().map(|entry| entry.hash).unwrap_or_default();
         hold!(record.prev_hash == before, "record {seq} does not follow from the record before it");
         match record.events.first().map(|event| &event.body) {
-            Some(EventBody::TermStarted { term, node }) => {
+            Some(EventBody::TermStarted { term, node, .. }) => {
                 hold!(*term > self.last, "term {term} follows term {}", self.last);
                 hold!(record.term == *term, "record {seq} of term {} begins term {term}", record.term);
                 let given = self.guarded.is_empty()
@@ -37,6 +38,7 @@ impl Terms {
                         .any(|(guarded, index, _)| guarded == term && *node == format!("node-{index}"));
                 hold!(given, "{node} begins term {term}, which was not given to it");
                 self.last = *term;
+                self.begun += 1;
             }
             _ => hold!(
                 record.term == self.last,
@@ -54,6 +56,10 @@ impl Terms {
 
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    pub(super) fn begun(&self) -> u64 {
+        self.begun
     }
 
     pub(super) fn last(&self) -> Term {

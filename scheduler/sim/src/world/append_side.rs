@@ -9,7 +9,7 @@ use wasmill_scheduler_core::Input as LeaderInput;
 
 use super::{Fault, Happening, LogHappening, Sender, World};
 use crate::marks::Mark;
-use crate::node::{Halt, LogWait};
+use crate::node::{Halt, LogWait, uptime_us};
 use crate::oracle::{Checked, Violation, hold};
 use crate::plant::Plant;
 use crate::servers::LogAsk;
@@ -212,7 +212,7 @@ impl World {
         let stands = self.oracle.hash_at(seq);
         let same = stands == Some(entry.hash) || self.oracle.shortened;
         hold!(same, "node-{node} was told that its record {seq} is durable, and another one is");
-        process.published = process.published.max(seq);
+        (process.published, process.heard_us) = (process.published.max(seq), uptime_us(now));
         if let Some(cluster) = &mut process.cluster {
             cluster.floor = cluster.floor.max(seq);
         }

@@ -28,6 +28,8 @@ pub enum Fault {
     HostPauses(usize, u64),
     /// A host is cut from everything for this many microseconds.
     HostCut(usize, u64),
+    /// The wall clock of some control node is set, the leader's more often than not.
+    ClockSet,
 }
 
 /// When clients come once more after everything was repaired, in microseconds: who leads finds out whether it can.
@@ -40,6 +42,10 @@ impl World {
         for _ in 0..self.options.control_kills {
             let at = self.rng.below(fault_us);
             self.at(at, Happening::Fault(Fault::SomeNodeDies));
+        }
+        for _ in 0..self.options.clock_sets {
+            let at = self.rng.below(fault_us);
+            self.at(at, Happening::Fault(Fault::ClockSet));
         }
         let hosts = self.hosts.len() as u64;
         let host_at = |world: &mut Self| {
@@ -92,6 +98,11 @@ impl World {
                 *until = self.now.plus_us(long).max(*until);
             }
             Fault::HostCut(index, long) => self.cut_host(index, long),
+            Fault::ClockSet => {
+                self.marks.hit(Mark::ClockSet);
+                let node = self.likely_leader();
+                self.draw_wall_clock(node);
+            }
         }
     }
 
@@ -233,6 +244,7 @@ impl World {
             self.at(later, Happening::Change);
         }
         for node in 0..self.nodes.len() {
+            self.draw_wall_clock(node);
             self.node_starts(node);
             self.touch_node(node);
         }

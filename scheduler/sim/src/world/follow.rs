@@ -1,13 +1,14 @@
 //! A control node that follows: it reads the log, stands for election, and reads to the end before it leads.
 
 use wasmill_protocol::{LogSeq, Term, Timestamp};
+use wasmill_scheduler_core::clock::Witness;
 
 use super::keep::note_current;
 use super::{Fault, Happening, LogHappening, Sender, World};
-use crate::leader::{AnswerTo, Leader};
+use crate::leader::AnswerTo;
 use crate::marks::Mark;
 use crate::network::Place;
-use crate::node::{ClusterSide, EtcdWait, Fold, Halt, LogWait, Process};
+use crate::node::{ClusterSide, EtcdWait, Fold, Halt, LogWait, Process, uptime_us};
 use crate::oracle::{Checked, Violation, hold};
 use crate::plant::Plant;
 use crate::servers::{EtcdAsk, LogAsk, STREAM};
@@ -33,11 +34,11 @@ impl World {
         let (writer, seed) = (self.rng.draw(), self.rng.draw());
         let ttl_s = self.cluster().lease_ttl_s;
         let replicated = self.cluster().replicated;
-        let skew_us_max = self.cluster().skew_us_max;
-        let ahead_us = self.rng.below(skew_us_max + 1);
+        self.draw_wall_clock(node);
+        let reading = self.nodes[node].reading(self.now);
         let started = &mut self.nodes[node];
         started.life += 1;
-        started.process = Some(Process::new(ahead_us, Some(ClusterSide::new(writer, seed, ttl_s, replicated))));
+        started.process = Some(Process::new(reading, Some(ClusterSide::new(writer, seed, ttl_s, replicated))));
         if started.halts > 0 {
             self.marks.hit(Mark::HaltedStarted);
         }
@@ -55,6 +56,8 @@ impl World {
         self.at(looks_again, Happening::Log(LogHappening::Poll(sender)));
         self.raise_mark(sender.node);
         self.watch_end(sender.node);
+        self.ask_time(sender.node);
+        self.look_at_clock(sender.node)?;
         self.read_log(sender)
     }
 
@@ -73,6 +76,7 @@ impl World {
     /// Reads what there is, as a consumer of the stream is given it.
     pub(super) fn read_log(&mut self, sender: Sender) -> Checked {
         let (now, node) = (self.now, sender.node);
+        let reading = self.nodes[node].reading(now);
         if self.links.is_cut(now, Place::Nats, Place::Node(node)) {
             return Ok(());
         }
@@ -108,20 +112,22 @@ impl World {
             };
             match read {
                 Ok(entry) => {
+                    if seq > process.end_found {
+                        let time = process.fold.state.time();
+                        process.clock.told(Witness::Leader, time, uptime_us(now), reading);
+                    }
                     let published = process.published;
                     hold!(seq <= published.next(), "node-{node} shows record {seq} after record {published}");
                     if process.behind_until > now && seq > published {
                         process.unshown = Some(seq);
                         continue;
                     }
-                    process.published = published.max(seq);
+                    process.publish(seq, now);
                     let stalls = self.options.cluster.as_ref().map_or(0, |cluster| cluster.read_model_stalls);
                     if self.rng.chance(stalls) {
                         self.marks.hit(Mark::ReadModelBehind);
                         process.behind_until = now.plus_us(self.rng.skewed(BEHIND_US_MAX));
                     }
-                    let seen = entry.record.events.last().map_or(Timestamp(0), |event| event.at);
-                    process.not_before(now, seen);
                     note_current(&mut process.current, &entry);
                 }
                 Err(_) if self.plant == Some(Plant::HoleAccepted) => self.read_over(node, seq, &payload),
@@ -256,7 +262,7 @@ impl World {
 
     /// Elected, and at the end of the log: leads.
     fn lead_if_read(&mut self, node: usize) -> Checked {
-        let (now, plant) = (self.now, self.plant);
+        let plant = self.plant;
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
         let Some(cluster) = &process.cluster else { return Ok(()) };
         let (Some(mut term), Some(end)) = (cluster.elected, cluster.end) else { return Ok(()) };
@@ -277,6 +283,10 @@ impl World {
             self.step_down(node);
             return Ok(());
         }
+        if !process.may_lead() {
+            self.withdraw(node);
+            return Ok(());
+        }
         let mut fold = std::mem::take(&mut process.fold);
         if unread {
             let servers = self.servers.as_deref().expect("only a cluster has elections");
@@ -286,14 +296,13 @@ impl World {
                 (fold.last, fold.prev_hash) = (end, entry.hash);
             }
         }
-        let clock = process.clock(now);
         // Nonces are drawn from it: no two leaderships may draw the same ones.
         let (seed, snapshot_records) = (self.rng.draw(), self.cluster().snapshot_records);
         let removals_cut = self.cluster().removals_cut;
         let name = self.nodes[node].name.clone();
+        self.begin_term(node, term, seed, fold, snapshot_records);
         if let Some(process) = &mut self.nodes[node].process {
-            let leader = Leader::new(seed, clock, term, &name, fold, snapshot_records);
-            process.leader = Some(leader.cutting_removals(removals_cut));
+            process.leader = process.leader.take().map(|leader| leader.cutting_removals(removals_cut));
         }
         if self.listening().len() > 1 {
             self.marks.hit(Mark::TwoBelievedToLead);
@@ -308,12 +317,13 @@ impl World {
     pub(super) fn step_down(&mut self, node: usize) {
         let ttl_s = self.cluster().lease_ttl_s;
         let seed = self.rng.draw();
-        let life = self.nodes[node].life;
+        let (life, reading) = (self.nodes[node].life, self.nodes[node].reading(self.now));
         self.give_seat_back(node);
         let Some(process) = &mut self.nodes[node].process else { return };
         let leader = process.leader.take();
         // Whoever was elected reads on anew.
         process.unshown = None;
+        process.clock.lead(false, Timestamp(0), reading);
         let known = process.fold.state.term();
         // A core that led ran ahead of the log: what it had decided is gone with it.
         if leader.is_some() {

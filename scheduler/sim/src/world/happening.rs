@@ -206,7 +206,7 @@ impl World {
             Happening::GuestReadied(host, life, id) => self.guest_readied(host, life, id),
             Happening::GuestCheckpoint(host, life, id) => self.guest_checkpoint(host, life, id),
             Happening::GuestStopped(host, life, id) => self.guest_stopped(host, life, id),
-            Happening::Leases => self.leases(),
+            Happening::Leases => return self.leases(),
             Happening::Log(happening) => return self.happen_to_log(happening),
             Happening::Etcd(happening) => return self.happen_to_etcd(happening),
             Happening::Fault(fault) => self.fault(fault),

@@ -10,7 +10,7 @@ use wasmill_scheduler_core::{Input, State};
 use super::{Happening, LogHappening, Sender, World};
 use crate::log::Entry;
 use crate::marks::Mark;
-use crate::node::{Fold, Halt, LogWait};
+use crate::node::{Fold, Halt, LogWait, uptime_us};
 use crate::oracle::{Checked, Violation, hold};
 use crate::servers::{LogAsk, STREAM, Snapshot};
 
@@ -102,9 +102,12 @@ impl World {
             Some(snapshot) => self.restore(&snapshot)?,
             None => Fold::default(),
         };
+        let (now, reading, uptime) = (self.now, self.nodes[node].reading(self.now), self.nodes[node].uptime(self.now));
         if let Some(process) = &mut self.nodes[node].process {
             // What the read model lacks of what comes before, it takes from the log or from a copy.
-            process.published = process.published.max(fold.last);
+            process.publish(fold.last, now);
+            (process.end_found, process.heard_us) = (last, uptime_us(now));
+            process.clock.log_found(fold.state.led().last_event(), &fold.state.led().expected(&uptime), reading);
             process.current = fold.state.current().clone();
             process.fold = fold;
             process.begun = true;

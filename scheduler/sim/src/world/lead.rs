@@ -24,6 +24,7 @@ impl World {
             return Ok(());
         }
         self.append_decided(node)?;
+        self.check_led_time(node)?;
         if self.is_clustered() {
             self.pump_appender(node)?;
             self.pump_seat(node)?;
@@ -72,13 +73,13 @@ impl World {
     fn arm_node(&mut self, node: usize) {
         let now = self.now;
         let Some(process) = &mut self.nodes[node].process else { return };
-        let ahead_us = process.ahead_us;
+        let clock = process.clock(now);
         let Some(leader) = &mut process.leader else { return };
         // While the log is busy nothing that is due could be written: the end of an append wakes the core anyway.
         let busy = leader.appends.len() >= APPENDS_IN_FLIGHT_MAX;
         let due = leader.core.next_timeout().filter(|_| !busy);
         let latest = now.plus_ms(TICK_MS_MAX);
-        let next = due.map_or(latest, |at| wasmill_protocol::Timestamp(at.0.saturating_sub(ahead_us)).min(latest));
+        let next = due.map_or(latest, |at| now.plus_us(at.us_since(clock)).min(latest));
         let next = next.max(now.plus_us(1));
         if leader.tick_at.is_none_or(|armed| armed > next || armed < now) {
             leader.tick_at = Some(next);

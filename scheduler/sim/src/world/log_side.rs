@@ -64,6 +64,10 @@ impl World {
                 Ok(ends) => LogAnswer::End(ends),
                 Err(_) => return,
             },
+            LogAsk::Time => match servers.log_ends() {
+                Ok(_) => LogAnswer::Time(now),
+                Err(_) => return,
+            },
             LogAsk::Trim(to) => {
                 // The servers would take a number beyond the end as the new end.
                 let Ok(Some((_, last))) = servers.log_ends() else { return };
@@ -124,7 +128,7 @@ impl World {
                 "node-{node} knew of record {known} and appended record {seq}: the log was shorter"
             );
         }
-        self.oracle.durable(seq, &entry, &mut self.marks)?;
+        self.oracle.durable(self.now, seq, &entry, &mut self.marks)?;
         for node in 0..self.nodes.len() {
             if let Some(arrival) = self.wire(Place::Nats, Place::Node(node)) {
                 let sender = Sender { node, life: self.nodes[node].life };
@@ -185,7 +189,8 @@ impl World {
                 return self.end_told(node, ends, seen, looks);
             }
             (LogWait::End(..), _) => self.ask_end(node),
-            (LogWait::Trim, Some(_)) => {}
+            (LogWait::Time(asked_at), Some(LogAnswer::Time(time))) => self.time_told(node, time, asked_at),
+            (LogWait::Trim, Some(_)) | (LogWait::Time(_), _) => {}
             (LogWait::Trim, None) => {
                 // Tried again with the next record.
                 if let Some(process) = &mut self.nodes[node].process {

@@ -5,7 +5,7 @@ use crate::leader::Leader;
 use crate::log::Entry;
 use crate::marks::Mark;
 use crate::network::Place;
-use crate::node::Process;
+use crate::node::{Fold, Process, uptime_us};
 use crate::oracle::Checked;
 use crate::plant::Plant;
 use wasmill_host_core::Input;
@@ -23,26 +23,36 @@ const LEASES_US: u64 = 500_000;
 impl World {
     /// The control node reads its disk, and leads.
     pub(super) fn machine_starts(&mut self) {
+        self.draw_wall_clock(0);
+        let node = &mut self.nodes[0];
+        node.process = Some(Process::new(node.reading(self.now), None));
+        node.life += 1;
+        self.machine_leads();
+    }
+
+    /// Reads the whole log and leads on top of it: after a start, and when the time of the leadership before could not go on.
+    pub(super) fn machine_leads(&mut self) {
         let (now, seed) = (self.now, self.rng.draw());
-        let mut process = Process::new(0, None);
         let read = match self.plant {
             Some(Plant::ReplayStopsShort) => self.disk.records.len().saturating_sub(1),
             _ => self.disk.records.len(),
         };
+        let mut fold = Fold::default();
         for (entry, seq) in self.disk.records[..read].iter().zip(1..) {
-            process.fold.read(LogSeq(seq), entry).expect("a disk keeps what was written");
+            fold.read(LogSeq(seq), entry).expect("a disk keeps what was written");
         }
         // A planted bug forgets the last record, and appends after it all the same.
-        process.fold.last = self.disk.last();
-        process.fold.prev_hash = self.disk.records.last().map(|entry| entry.hash).unwrap_or_default();
-        process.published = self.disk.last();
+        fold.last = self.disk.last();
+        fold.prev_hash = self.disk.records.last().map(|entry| entry.hash).unwrap_or_default();
         let term = Term(self.disk.records.iter().filter_map(term_of).max().unwrap_or(0) + 1);
-        let fold = std::mem::take(&mut process.fold);
         let node = &mut self.nodes[0];
-        process.leader = Some(Leader::new(seed, now, term, &node.name, fold, 0));
-        node.life += 1;
-        node.process = Some(process);
-        let life = node.life;
+        let (life, reading, uptime) = (node.life, node.reading(now), node.uptime(now));
+        let Some(process) = &mut node.process else { return };
+        if !std::mem::replace(&mut process.begun, true) {
+            process.publish(fold.last, now);
+            process.clock.log_found(fold.state.led().last_event(), &fold.state.led().expected(&uptime), reading);
+        }
+        self.begin_term(0, term, seed, fold, 0);
         let hosts: Vec<_> = self.registered.values().cloned().collect();
         for info in hosts {
             self.at(1_000, Happening::HostJoined(Box::new(info), life));
@@ -81,15 +91,16 @@ impl World {
         let now = self.now;
         let lag = self.rng.below(self.options.read_model_lag + 1);
         let Some(process) = self.nodes[0].alive(life) else { return Ok(()) };
+        let clock = process.clock(now);
         let Some(leader) = &mut process.leader else { return Ok(()) };
         let Some(append) = leader.appends.pop_front() else { return Ok(()) };
         assert_eq!(append.seq, seq, "appends end in order");
         let next = leader.appends.front().map(|append| append.seq);
         if let Some(entry) = append.entry {
-            process.published = seq;
-            leader.core.step(now, LeaderInput::ReadModelAt(LogSeq(seq.0.saturating_sub(lag))));
+            (process.published, process.heard_us) = (seq, uptime_us(now));
+            leader.core.step(clock, LeaderInput::ReadModelAt(LogSeq(seq.0.saturating_sub(lag))));
             self.disk.records.push(entry.clone());
-            self.oracle.durable(seq, &entry, &mut self.marks)?;
+            self.oracle.durable(self.now, seq, &entry, &mut self.marks)?;
         }
         if let Some(next) = next {
             let delay = self.append_delay();
@@ -110,7 +121,7 @@ impl World {
             if (index as u64) < kept {
                 self.marks.hit(Mark::RecordKeptInKill);
                 self.disk.records.push(entry.clone());
-                self.late_violation = self.oracle.durable(append.seq, &entry, &mut self.marks).err();
+                self.late_violation = self.oracle.durable(self.now, append.seq, &entry, &mut self.marks).err();
             } else {
                 self.marks.hit(Mark::RecordLostInKill);
                 break;
@@ -140,7 +151,7 @@ impl World {
     }
 
     /// Hosts that can renew do; of the others the lease ends in time, on both sides.
-    pub(super) fn leases(&mut self) {
+    pub(super) fn leases(&mut self) -> Checked {
         let now = self.now;
         for index in 0..self.hosts.len() {
             let reachable = self.is_reachable(index);
@@ -152,6 +163,7 @@ impl World {
             }
         }
         self.at(LEASES_US, Happening::Leases);
+        self.look_at_clock(0)
     }
 
     fn lease_ended(&mut self, index: usize) {

@@ -2,7 +2,7 @@ use futures::FutureExt;
 use wasmill_fabric::embedded::Embedded;
 use wasmill_protocol::command::{Command, ModuleRef, Overload, Refusal};
 use wasmill_protocol::event::{EndReason, Event};
-use wasmill_protocol::{FinalState, TaskId, TaskSpec, TenantName};
+use wasmill_protocol::{FinalState, TaskId, TaskSpec, TenantName, Uptime};
 use wasmill_scheduler_core::CoreConfig;
 
 use super::*;
@@ -49,7 +49,7 @@ impl Fixture {
 }
 
 fn started(term: u64) -> EventBody {
-    EventBody::TermStarted { term: Term(term), node: "other".to_owned() }
+    EventBody::TermStarted { term: Term(term), node: "other".to_owned(), passed_us: 0, uptime: Uptime::default() }
 }
 
 fn cancelled(task: TaskId) -> EventBody {

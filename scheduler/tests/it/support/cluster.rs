@@ -55,6 +55,11 @@ pub(crate) struct Node {
 impl Cluster {
     /// Nodes named `node-0` and so on. Nobody leads.
     pub(crate) async fn start(count: usize) -> Self {
+        Self::start_with(count, Some(0)).await
+    }
+
+    /// Where the clocks of the servers that keep the log are so many seconds ahead of this machine's, or where each process keeps it itself.
+    pub(crate) async fn start_with(count: usize, servers_ahead_s: Option<i64>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let embedded = Embedded::open(dir.path()).unwrap();
         let election = Arc::new(Election::new(embedded.membership()));
@@ -66,7 +71,7 @@ impl Cluster {
         };
         let mut nodes = Vec::new();
         for index in 0..count {
-            nodes.push(Node::start(index, ground.clone(), &election).await);
+            nodes.push(Node::start(index, ground.clone(), &election, servers_ahead_s).await);
         }
         Self { election, nodes, host: Mutex::default(), ground, _dir: dir }
     }
@@ -74,7 +79,7 @@ impl Cluster {
     /// One more node; which one it is.
     pub(crate) async fn join(&mut self) -> usize {
         let index = self.nodes.len();
-        self.nodes.push(Node::start(index, self.ground.clone(), &self.election).await);
+        self.nodes.push(Node::start(index, self.ground.clone(), &self.election, Some(0)).await);
         index
     }
 
@@ -182,7 +187,12 @@ impl Cluster {
 }
 
 impl Node {
-    async fn start(index: usize, ground: Ground, election: &Election) -> Self {
+    /// A client without a token.
+    pub(crate) fn stranger(&self) -> Client {
+        Client::new(self.address, "")
+    }
+
+    async fn start(index: usize, ground: Ground, election: &Election, servers_ahead_s: Option<i64>) -> Self {
         let (name, seed) = (format!("node-{index}"), index as u64);
         let dir = tempfile::tempdir().unwrap();
         let read_model = Arc::new(ReadModel::open(dir.path()).unwrap());
@@ -192,7 +202,7 @@ impl Node {
             snapshots: SnapshotConfig::default(),
             seed,
         };
-        let log = Arc::new(LogFaults::new(Arc::clone(&ground.log)));
+        let log = Arc::new(LogFaults::new(Arc::clone(&ground.log), servers_ahead_s));
         let bus = Arc::new(SmallBus::new(Arc::clone(&ground.bus)));
         let ground = Ground { log: Arc::clone(&log) as _, bus: Arc::clone(&bus) as _, ..ground };
         let (driver, handle) = Driver::new(config, ground, read_model);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::future::{self, BoxFuture};
@@ -10,8 +10,8 @@ use futures::{FutureExt, StreamExt, stream};
 use tokio::sync::watch;
 use wasmill_fabric::log::Broken;
 use wasmill_fabric::{AppendError, Bus, BusError, Log, LogError, LogTail, LogWriter, Subscription};
-use wasmill_protocol::LogSeq;
 use wasmill_protocol::message::control::{ControlCall, ControlRequest};
+use wasmill_protocol::{LogSeq, Timestamp};
 
 /// What a NATS server takes, when nothing else is said.
 const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
@@ -26,6 +26,8 @@ enum Appends {
     Vanish,
     /// They are durable, and nobody hears of it.
     Unheard,
+    /// There is no space for them.
+    Full,
 }
 
 /// Everything passes until it is told otherwise.
@@ -38,6 +40,8 @@ pub(crate) struct LogFaults {
     unanswered: watch::Sender<u64>,
     /// How often it was asked where it ends, for somebody who looked for something.
     glances: AtomicU64,
+    /// How far the clocks of the servers that keep the log are ahead of this machine's, in seconds; `None` when this process keeps it.
+    servers_ahead_s: watch::Sender<Option<i64>>,
 }
 
 /// The appends of one leadership.
@@ -50,7 +54,7 @@ struct WriterFaults {
 }
 
 impl LogFaults {
-    pub(crate) fn new(log: Arc<dyn Log>) -> Self {
+    pub(crate) fn new(log: Arc<dyn Log>, servers_ahead_s: Option<i64>) -> Self {
         Self {
             log,
             cut: watch::Sender::new(false),
@@ -58,7 +62,18 @@ impl LogFaults {
             appends: watch::Sender::new(Appends::Pass),
             unanswered: watch::Sender::new(0),
             glances: AtomicU64::new(0),
+            servers_ahead_s: watch::Sender::new(servers_ahead_s),
         }
+    }
+
+    /// The clocks of the servers are set right.
+    pub(crate) fn set_clocks(&self) {
+        self.servers_ahead_s.send_replace(Some(0));
+    }
+
+    /// There is no space for appends from now on.
+    pub(crate) fn fill(&self) {
+        self.appends.send_replace(Appends::Full);
     }
 
     /// The log is out of reach.
@@ -115,13 +130,17 @@ impl LogWriter for WriterFaults {
             return future::ready(Err(self.broken.after(expected_last, error))).boxed();
         }
         let appends = *self.appends.borrow();
+        if appends == Appends::Full {
+            let full = self.broken.after(expected_last, AppendError::NoSpace { seq: expected_last.next() });
+            return future::ready(Err(full)).boxed();
+        }
         if appends != Appends::Pass {
             self.unanswered.send_modify(|count| *count += 1);
         }
         match appends {
             Appends::Pass => self.writer.append(expected_last, record),
             Appends::Unheard => self.writer.append(expected_last, record).then(|_| future::pending()).boxed(),
-            Appends::Vanish => future::pending().boxed(),
+            Appends::Vanish | Appends::Full => future::pending().boxed(),
         }
     }
 }
@@ -172,6 +191,14 @@ impl Log for LogFaults {
 
     fn record_bytes_max(&self) -> usize {
         RECORD_BYTES_MAX
+    }
+
+    fn servers_time(&self) -> Option<BoxFuture<'_, Result<Option<Timestamp>, LogError>>> {
+        let ahead_us = (*self.servers_ahead_s.borrow())? * 1_000_000;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let now_us = u64::try_from(now.as_micros()).unwrap();
+        let time = Timestamp(now_us.saturating_add_signed(ahead_us));
+        Some(future::ready(self.reachable("ask for the time of").map(|()| Some(time))).boxed())
     }
 }
 

@@ -100,7 +100,7 @@ impl Restoring {
     ///
     /// When parts are missing or contradict each other.
     pub fn finish(self) -> Result<State, RestoreError> {
-        let Begin { seq, term, leader, time, tenant_next, .. } = self.begin.ok_or(RestoreError::Misplaced)?;
+        let Begin { seq, term, leader, time, tenant_next, led, .. } = self.begin.ok_or(RestoreError::Misplaced)?;
         let mut tasks = built(self.tasks, TASKS)?;
         let mut shapes = built(self.shapes, SHAPES)?;
         let mut patiences = built(self.patiences, PATIENCES)?;
@@ -121,6 +121,7 @@ impl Restoring {
             term,
             leader,
             time,
+            led,
             last_seq: seq,
             tenants: Tenants::from_entries(tenants, tenant_next).ok_or(contradiction(TENANTS))?,
             by_id: tasks.iter().map(|(slot, task)| (task.id, slot)).collect(),
