@@ -6,7 +6,7 @@ use wasmill_protocol::command::{Command, ModuleRef};
 use wasmill_protocol::event::{Event, EventBody, PolicyHook};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
 use wasmill_protocol::module::ModuleInfo;
-use wasmill_protocol::{Digest, HostId, Incarnation, TaskId, TaskSpec, TenantName, Term, Timestamp};
+use wasmill_protocol::{Digest, HostId, Incarnation, TaskId, TaskSpec, TenantName, Term, Timestamp, Uptime};
 
 use super::Core;
 use crate::config::CoreConfig;
@@ -24,10 +24,7 @@ fn task(number: usize) -> TaskId {
 /// A leader with two hosts of four places each and `tasks` tasks, which the policies have not seen yet.
 fn leader(tasks: usize, order: impl Policy + 'static, place: impl Policy + 'static) -> Core {
     let mut core = Core::new(1, CoreConfig::default(), State::default());
-    core.step(
-        START,
-        Input::Lead { term: Term(1), node: "n1".into(), passed_us: 0, uptime: wasmill_protocol::Uptime::default() },
-    );
+    core.step(START, lead(1, "n1"));
     core.seat(PolicyHook::Order, Box::new(order));
     core.seat(PolicyHook::Place, Box::new(place));
     let module = Arc::new(ModuleInfo { digest: MODULE, ..ModuleInfo::default() });
@@ -39,6 +36,11 @@ fn leader(tasks: usize, order: impl Policy + 'static, place: impl Policy + 'stat
     }
     beat(&mut core, START, 1);
     core
+}
+
+/// A leadership of a node whose clocks say nothing.
+fn lead(term: u64, node: &str) -> Input {
+    Input::Lead { term: Term(term), node: node.into(), passed_us: 0, uptime: Uptime::default() }
 }
 
 /// Two shapes, so that there is something to order.
@@ -178,7 +180,7 @@ fn a_new_leader_asks_what_runs_of_removed_tenants_to_stop() {
     let host = HostInfo { id: "h1".into(), ..HostInfo::default() };
     let mut first = Core::new(1, CoreConfig::default(), State::default());
     let ask = |core: &mut Core, command| core.step(START, Input::Command { reply_to: ReplyTo(0), command });
-    first.step(START, Input::Lead { term: Term(1), node: "n1".into() });
+    first.step(START, lead(1, "n1"));
     let quotas = Default::default();
     ask(&mut first, Command::CreateTenant { name: tenant.clone(), weight: 1, class: 0, quotas });
     let module = Arc::new(ModuleInfo { digest: MODULE, ..ModuleInfo::default() });
@@ -201,7 +203,7 @@ fn a_new_leader_asks_what_runs_of_removed_tenants_to_stop() {
     let mut state = State::default();
     log.iter().for_each(|event| state.apply(event));
     let mut next = Core::new(2, CoreConfig::default(), state);
-    next.step(START, Input::Lead { term: Term(2), node: "n2".into() });
+    next.step(START, lead(2, "n2"));
     let asked = next.take_ready().events;
     let is_asked =
         |event: &&Event| matches!(event.body, EventBody::CancelRequested { task: asked, .. } if asked == task(1));
