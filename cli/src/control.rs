@@ -65,7 +65,7 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config, identity: Iden
     let (member, control) = (args.cluster.config(&node)?, control_config(args, &data));
     let mut link = Link::new(&member)?;
     let Some(cluster) = connect(&stop_asked, async || link.control_node(&control).await).await? else { return Ok(()) };
-    cluster.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    cluster.warnings().iter().map(String::as_str).chain(cluster.news()).for_each(|warning| tracing::warn!("{warning}"));
 
     let ground =
         Ground { log: cluster.log(), blobs: cluster.blobs(), bus: cluster.bus(), membership: cluster.membership() };

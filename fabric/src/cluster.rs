@@ -67,6 +67,8 @@ pub struct Cluster {
     bus: Arc<ClusterBus>,
     membership: Arc<ClusterMembership>,
     warnings: Arc<[String]>,
+    /// What is to be said of a cluster that was made just now.
+    news: Option<Arc<str>>,
     name: Arc<HeldName>,
 }
 
@@ -89,10 +91,8 @@ impl Cluster {
     ) -> Result<Self, ConnectError> {
         let cache = Cache::open(&control.cache_dir, control.cache_bytes_max)?;
         let Storage { stream, store, mark, is_new } = open_storage(&nats, &etcd, config, control).await?;
-        let mut warnings = warnings::find(&nats, &stream, control).await;
-        if is_new {
-            warnings.push(warnings::of_new_cluster(config));
-        }
+        let warnings = warnings::find(&nats, &stream, control).await;
+        let news = is_new.then(|| warnings::of_new_cluster(config).into());
         let name = HeldName::begin(&etcd, config, random()?).await;
         let floor = Floor::new(Mark::new(etcd.clone(), mark.stream), mark.last_seq);
         Ok(Self {
@@ -101,6 +101,7 @@ impl Cluster {
             bus: Arc::new(ClusterBus::new(nats)),
             membership: Arc::new(ClusterMembership::new(etcd, random()?)),
             warnings: warnings.into(),
+            news,
             name: Arc::new(name),
         })
     }
@@ -133,6 +134,11 @@ impl Cluster {
     /// What is not as it should be, a sentence each: that acknowledged records can be lost, above all.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Said once of a cluster that this node has just made: it may not be the one that was meant.
+    pub fn news(&self) -> Option<&str> {
+        self.news.as_deref()
     }
 }
 

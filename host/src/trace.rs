@@ -21,6 +21,16 @@ pub(crate) fn queued(assignment: &Assignment) {
     wasmill_trace::past("queue", place, Duration::from_micros(assignment.queue_us), attributes);
 }
 
+/// The module of an attempt is made ready, from the waiting line to the loaded artifact.
+pub(crate) fn prepare(assignment: &Assignment) -> Span {
+    let Some(place) = assignment.spec.trace.filter(|_| wasmill_trace::enabled()) else { return Span::none() };
+    let span = tracing::info_span!(
+        target: TARGET, parent: None, "prepare",
+        wasmill.task = %assignment.id.task, wasmill.attempt = assignment.id.attempt.0,
+    );
+    wasmill_trace::below(span, place)
+}
+
 /// An attempt in the sandbox, from its work to its end.
 pub(crate) fn attempt(work: &Work) -> Span {
     let Some(place) = work.trace.filter(|_| wasmill_trace::enabled()) else { return Span::none() };

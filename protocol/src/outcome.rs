@@ -193,10 +193,6 @@ pub struct Usage {
     pub queue_us: u64,
     /// Microseconds from the start on the host to the end.
     pub run_us: u64,
-    /// CPU time in microseconds that compiling the module for this attempt has taken: only of the attempt that asked for it, and of no part of
-    /// [`Usage::cpu_us`].
-    #[serde(skip_serializing_if = "is_zero")]
-    pub compile_us: u64,
     /// Bytes of the payload.
     pub input_bytes: u64,
     /// Bytes of the result.
@@ -204,6 +200,11 @@ pub struct Usage {
     /// Nothing was run: the result is the one that an earlier attempt gave to the same question, and so is all of the above but
     /// `queue_us`.
     pub cached: bool,
+    /// CPU time in microseconds that compiling the module for this attempt has taken: only of the attempt that asked for it, and of no part of
+    /// [`Usage::cpu_us`].
+    // The last one: rows of the read model are written without names.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub compile_us: u64,
 }
 
 impl Usage {

@@ -49,8 +49,11 @@ fn one_trace_shows_a_task_from_its_request_to_its_result() {
     assert!(attribute(&attempt, "wasmill.fuel").parse::<u64>().unwrap() > 0);
     assert_eq!(attribute(&result, "wasmill.next"), "final");
 
+    let prepare = collector.wait_for(TRACE, "prepare");
+    assert_eq!(prepare.parent, submit.id);
+    assert_eq!(attribute(&prepare, "wasmill.attempt"), "1");
     let compile = collector.wait_for(TRACE, "compile");
-    assert_eq!(compile.parent, attempt.id);
+    assert_eq!(compile.parent, prepare.id);
     assert_eq!(attribute(&compile, "wasmill.profile"), "metered");
     let upload =
         until("the span of the upload", || collector.spans().into_iter().find(|span| span.name == "POST /v1/modules"));

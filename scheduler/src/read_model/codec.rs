@@ -211,16 +211,18 @@ mod tests {
             fuel: Some(3),
             cached: true,
         };
-        let written = View {
-            usage: Some(Usage { cached: true, ..Usage::default() }),
-            history: vec![HistoryEntry { seq: LogSeq(1), at: Timestamp(2), event: ended }],
-            resumed: vec![(Attempt(2), Payload::Inline("state".into()))],
-            resumed_first: Some(Attempt(2)),
-            ..View::default()
-        };
-        let mut bytes = Vec::new();
-        encode(&written, &mut bytes);
-        assert_eq!(rmp_serde::from_slice::<View>(&bytes).unwrap(), written);
+        for compile_us in [0, 9] {
+            let written = View {
+                usage: Some(Usage { input_bytes: 4, cached: true, compile_us, ..Usage::default() }),
+                history: vec![HistoryEntry { seq: LogSeq(1), at: Timestamp(2), event: ended.clone() }],
+                resumed: vec![(Attempt(2), Payload::Inline("state".into()))],
+                resumed_first: Some(Attempt(2)),
+                ..View::default()
+            };
+            let mut bytes = Vec::new();
+            encode(&written, &mut bytes);
+            assert_eq!(rmp_serde::from_slice::<View>(&bytes).unwrap(), written);
+        }
     }
 
     #[test]

@@ -43,9 +43,8 @@ async fn f56_control_nodes_that_start_before_their_servers_all_come_up() {
         let nodes: Vec<_> =
             nodes.into_iter().map(|node| node.unwrap().unwrap_or_else(|error| panic!("{error}"))).collect();
         // It is one log, and one of them has made it.
-        let is_new = |(cluster, _): &&(Cluster, _)| {
-            cluster.warnings().iter().any(|warning| warning.contains("is new and empty"))
-        };
+        let is_new =
+            |(cluster, _): &&(Cluster, _)| cluster.news().is_some_and(|news| news.contains("is new and empty"));
         assert_eq!(nodes.iter().filter(is_new).count(), 1);
         let appended = within("a record", async {
             loop {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
+use tracing::Instrument;
 use wasmill_host_core::bounds::REPORT_TIMEOUT_MS;
 use wasmill_host_core::{Batch, Ended, Input, Ready, ReplyTo, StopReason};
 use wasmill_protocol::message::{Assignment, ReportAck, subjects};
@@ -58,8 +59,8 @@ impl Agent {
     }
 
     fn start(&mut self, assignment: Assignment) {
-        trace::queued(&assignment);
         if let Some(ended) = self.known.ask(&assignment) {
+            trace::queued(&assignment);
             tracing::debug!(task = %assignment.id.task, "the result is known already");
             return self.hear_sandbox(FromSandbox::Ended(Box::new(ended)));
         }
@@ -67,6 +68,7 @@ impl Agent {
         if !self.readiness.is_ready(assignment.spec.module, profile) {
             return self.make_ready(assignment, profile);
         }
+        trace::queued(&assignment);
         match self.preparation.at_once(assignment) {
             Ok(work) => self.outgoing.push_back(ToSandbox::Start(work)),
             Err(assignment) => {
@@ -85,6 +87,7 @@ impl Agent {
         let payer = Payer { tenant: assignment.spec.tenant.clone(), ms_per_s: assignment.compile_ms_per_s };
         let ready =
             self.preparation.clone().make_ready(Arc::clone(&self.readiness), assignment.spec.module, profile, payer);
+        let ready = ready.instrument(trace::prepare(&assignment));
         let handle = self.doing.spawn(async move { Done::Readied(id, ready.await) });
         self.readying.insert(id, handle);
         self.step(Input::Unready(Box::new(assignment)));
