@@ -7,10 +7,10 @@ mod unready;
 use std::collections::BTreeMap;
 
 use wasmill_protocol::message::{Heartbeat, HostAck, Progress};
-use wasmill_protocol::{AttemptId, Incarnation, Term, Timestamp};
+use wasmill_protocol::{AttemptId, Incarnation, Term, Timestamp, kept};
 
 use crate::admission::{Admission, Place};
-use crate::bounds::{BATCH_BYTES_MAX, CANCELLED_EARLY_MAX, MESSAGE_BYTES_MIN, RECENT_MAX};
+use crate::bounds::{BATCH_BYTES_MAX, CANCELLED_EARLY_MAX, MESSAGE_BYTES_MIN, PREFETCH_MAX, RECENT_MAX};
 use crate::heartbeat::{Load, Pulse, Turns};
 use crate::io::{Config, Input, Ready, ReplyTo, StopReason};
 use crate::outbox::Outbox;
@@ -242,9 +242,16 @@ impl HostCore {
 
     /// How many attempts the host holds at most, as it tells the leader.
     ///
-    /// Unready ones come on top: they must not keep others from being sent.
+    /// Unready ones come on top: they must not keep others from being sent. And whatever is here already, when it has become ready for example, there are
+    /// places beyond it that the leader keeps for tenants that run nothing or little.
     pub fn credit(&self) -> u32 {
-        if self.is_draining() { 0 } else { self.prefetch.credit().saturating_add(count(self.unready.len())) }
+        if self.is_draining() {
+            return 0;
+        }
+        let slots = self.config.slots;
+        let wanted = self.prefetch.credit().saturating_add(count(self.unready.len()));
+        let beyond_held = count(self.held.len()).saturating_add(kept::credit(slots, u32::MAX));
+        wanted.max(beyond_held.min(slots.saturating_add(PREFETCH_MAX)))
     }
 
     /// Attempts in the sandbox.

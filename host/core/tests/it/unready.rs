@@ -117,3 +117,21 @@ fn the_leader_hears_of_unready_attempts_and_of_tenants_that_have_enough() {
     let beat = world.core.take_ready().heartbeat.expect("it is brought forward");
     assert_eq!((beat.unready as usize, beat.sated.len()), (UNREADY_PER_TENANT_MAX - 1, 0));
 }
+
+/// C31: what a tenant was sent while it was unready is more than the host would have taken, and leaves the kept places all the same.
+#[test]
+fn what_has_become_ready_leaves_what_is_kept() {
+    let mut world = World::settled(8);
+    let sent: Vec<u64> = (1..=16).collect();
+    world.assign(&sent);
+    world.core.take_ready();
+    sent.iter().for_each(|number| drop(world.unready(*number)));
+    let more: Vec<u64> = (17..=40).collect();
+    world.assign(&more);
+    world.core.take_ready();
+    for number in sent {
+        world.readied(number, 0);
+        world.core.take_ready();
+    }
+    assert!(world.core.credit() >= 40 + 4, "{}", world.core.credit());
+}
