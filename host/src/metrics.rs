@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wasmill_metrics::{
-    Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TASK_BUCKETS_S, counter, counters, gauge, histogram,
-    pulled_counter, pulled_gauge,
+    Counter, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TASK_BUCKETS_S, counter, counters, gauge,
+    histogram, pulled_counter, pulled_gauge, seconds_counter,
 };
 use wasmill_protocol::message::Heartbeat;
 use wasmill_protocol::{OutcomeKind, Usage};
@@ -14,43 +14,48 @@ use crate::compile::{Compiler, CompilerStats};
 
 /// Tells what the compiler of this process does.
 pub fn watch_compiler(registry: &Registry, compiler: &Arc<Compiler>) {
-    let told = |value: fn(&CompilerStats) -> u64| {
+    let told = |value: fn(&CompilerStats) -> f64| {
         let compiler = Arc::clone(compiler);
         // Exact up to 2^53.
-        move || value(&compiler.stats()) as f64
+        move || value(&compiler.stats())
     };
     pulled_counter(
         registry,
         "wasmill_compilations_total",
         "Modules that were compiled, for uploads and for attempts.",
-        told(|stats| stats.compiles),
+        told(|stats| stats.compiles as f64),
     );
     pulled_counter(
         registry,
-        "wasmill_compile_cpu_microseconds_total",
+        "wasmill_compile_cpu_seconds_total",
         "CPU time of the children that compile.",
-        told(|stats| stats.compile_us),
+        told(|stats| Duration::from_micros(stats.compile_us).as_secs_f64()),
     );
     pulled_counter(
         registry,
         "wasmill_compile_refusals_remembered_total",
         "Modules that were refused without compiling, because they had been refused before.",
-        told(|stats| stats.remembered),
+        told(|stats| stats.remembered as f64),
     );
     pulled_counter(
         registry,
         "wasmill_artifacts_found_total",
         "Artifacts that were on disk when they were asked for.",
-        told(|stats| stats.found),
+        told(|stats| stats.found as f64),
     );
     pulled_gauge(
         registry,
         "wasmill_compilations_waiting",
         "Modules that wait to be compiled.",
-        told(|stats| stats.waiting),
+        told(|stats| stats.waiting as f64),
     );
-    pulled_gauge(registry, "wasmill_artifacts", "Artifacts on disk.", told(|stats| stats.artifacts));
-    pulled_gauge(registry, "wasmill_artifact_bytes", "Bytes of those artifacts.", told(|stats| stats.artifact_bytes));
+    pulled_gauge(registry, "wasmill_artifacts", "Artifacts on disk.", told(|stats| stats.artifacts as f64));
+    pulled_gauge(
+        registry,
+        "wasmill_artifact_bytes",
+        "Bytes of those artifacts.",
+        told(|stats| stats.artifact_bytes as f64),
+    );
 }
 
 /// See the module. Cheap to clone: clones count together.
@@ -61,7 +66,7 @@ pub struct Metrics {
     subscriptions_lost: IntCounter,
     attempts_ended: IntCounterVec,
     run_seconds: Histogram,
-    guest_cpu_us: IntCounter,
+    guest_cpu_seconds: Counter,
     attempts: IntGauge,
     credit: IntGauge,
     slots: IntGauge,
@@ -93,9 +98,9 @@ impl Metrics {
                 "Time from the start to the end of attempts on the host.",
                 &TASK_BUCKETS_S,
             ),
-            guest_cpu_us: counter(
+            guest_cpu_seconds: seconds_counter(
                 r,
-                "wasmill_agent_guest_cpu_microseconds_total",
+                "wasmill_agent_guest_cpu_seconds_total",
                 "CPU time of the attempts that ended on the host.",
             ),
             attempts: gauge(r, "wasmill_agent_attempts_now", "Attempts that the host holds, those that wait included."),
@@ -129,7 +134,7 @@ impl Metrics {
         let spent = usage.spent();
         self.attempts_ended.with_label_values(&[kind.as_str()]).inc();
         self.run_seconds.observe(Duration::from_micros(spent.run_us).as_secs_f64());
-        self.guest_cpu_us.inc_by(spent.cpu_us);
+        self.guest_cpu_seconds.inc_by(Duration::from_micros(spent.cpu_us).as_secs_f64());
     }
 
     pub(crate) fn beat(&self, heartbeat: &Heartbeat) {

@@ -11,8 +11,9 @@ mod registry;
 
 pub use listener::{Source, serve};
 pub use page::Page;
-pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+pub use prometheus::{Counter, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 pub use pulled::{pulled_counter, pulled_gauge};
 pub use registry::{
     LATENCY_BUCKETS_S, TASK_BUCKETS_S, counter, counters, gauge, gauges, histogram, histograms, registry,
+    seconds_counter,
 };

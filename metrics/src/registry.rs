@@ -3,7 +3,7 @@
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Counter, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 /// Bounds of what should take milliseconds: requests, appends, leases. Seconds.
@@ -26,6 +26,11 @@ pub fn registry(version: &str) -> Registry {
 /// A counter.
 pub fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
     add(registry, IntCounter::new(name, help).expect("names of metrics are constants that are valid"))
+}
+
+/// A counter of seconds.
+pub fn seconds_counter(registry: &Registry, name: &str, help: &str) -> Counter {
+    add(registry, Counter::new(name, help).expect("names of metrics are constants that are valid"))
 }
 
 /// A counter for each combination of the labels' values. Every value must come from a bounded set.

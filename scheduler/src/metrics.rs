@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use wasmill_metrics::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, LATENCY_BUCKETS_S, Registry, TASK_BUCKETS_S, counter,
-    counters, gauge, histogram, histograms, registry,
+    Counter, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, LATENCY_BUCKETS_S, Registry, TASK_BUCKETS_S,
+    counter, counters, gauge, histogram, histograms, registry, seconds_counter,
 };
 use wasmill_protocol::event::{AfterAttempt, EndReason, Event, EventBody};
 use wasmill_protocol::{TaskId, Timestamp};
@@ -27,7 +27,7 @@ pub struct Metrics {
     wait_seconds: Histogram,
     run_seconds: Histogram,
     task_seconds: Histogram,
-    guest_cpu_us: IntCounter,
+    guest_cpu_seconds: Counter,
     blobs: IntGauge,
     blob_bytes: IntGauge,
 }
@@ -125,9 +125,9 @@ impl Default for Metrics {
                 "Time from submission to the final state, delays and retries included.",
                 &TASK_BUCKETS_S,
             ),
-            guest_cpu_us: counter(
+            guest_cpu_seconds: seconds_counter(
                 r,
-                "wasmill_guest_cpu_microseconds_total",
+                "wasmill_guest_cpu_seconds_total",
                 "CPU time that guests were charged, of attempts that ended.",
             ),
             blobs: gauge(r, "wasmill_blobs", "Blobs, as this node saw them in its last sweep as the leader."),
@@ -182,7 +182,7 @@ impl Metrics {
                 let usage = usage.spent();
                 self.wait_seconds.observe(seconds(usage.queue_us));
                 self.run_seconds.observe(seconds(usage.run_us));
-                self.guest_cpu_us.inc_by(usage.cpu_us);
+                self.guest_cpu_seconds.inc_by(seconds(usage.cpu_us));
                 if matches!(next, AfterAttempt::Final { .. }) {
                     self.finished(created(id.task), event.at);
                 }

@@ -125,7 +125,9 @@ fn what_has_become_ready_leaves_what_is_kept() {
     let sent: Vec<u64> = (1..=16).collect();
     world.assign(&sent);
     world.core.take_ready();
-    sent.iter().for_each(|number| drop(world.unready(*number)));
+    for number in &sent {
+        world.unready(*number);
+    }
     let more: Vec<u64> = (17..=40).collect();
     world.assign(&more);
     world.core.take_ready();
