@@ -160,7 +160,9 @@ impl Core {
         let (id, incarnation) = (info.id.clone(), info.incarnation);
         let known = self.hosts.get(&id).map(|host| (host.incarnation(), host.joined));
         let newest_placed = self.state.placements.newest_of(&id);
-        if known.is_some_and(|(known, _)| known > incarnation) || newest_placed.is_some_and(|at| at > incarnation) {
+        // A later life that has left was another process's, whose numbers this one has never heard of: membership tells in order, so this one is there now.
+        let is_over = known.is_some_and(|(known, joined)| joined && known > incarnation);
+        if is_over || newest_placed.is_some_and(|at| at > incarnation) {
             self.tally.host_news_stale += 1;
             return;
         }

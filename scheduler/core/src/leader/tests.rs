@@ -234,3 +234,17 @@ fn too_few_keys_are_a_fault() {
     assert_eq!(running(&mut core), 6);
     assert!(core.tally.policy_faults > 0);
 }
+
+#[test]
+fn f53_a_host_counts_whose_rival_had_a_later_life_and_has_left() {
+    let mut core = Core::new(1, CoreConfig::default(), State::default());
+    core.step(START, lead(1, "n1"));
+    let joined = |life: u64| HostInfo { id: "h1".into(), incarnation: Incarnation(life), ..HostInfo::default() };
+    let life = |core: &Core| core.hosts()[0].info.incarnation;
+    core.step(START, Input::HostJoined(joined(5)));
+    core.step(START, Input::HostJoined(joined(4)));
+    assert_eq!(life(&core), Incarnation(5), "news of a life that is over");
+    core.step(START, Input::HostLeft("h1".into(), Incarnation(5)));
+    core.step(START, Input::HostJoined(joined(4)));
+    assert_eq!(life(&core), Incarnation(4));
+}
