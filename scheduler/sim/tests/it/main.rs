@@ -3,7 +3,7 @@
 use wasmill_sim::{Plant, run_seed, run_world};
 
 /// Seeds that are tried before a planted bug counts as not caught.
-const SEEDS_TO_CATCH: u64 = 2_000;
+const SEEDS_TO_CATCH: u64 = 3_000;
 
 #[test]
 fn nothing_is_found_where_nothing_is_planted() {
