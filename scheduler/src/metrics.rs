@@ -9,7 +9,7 @@ use wasmill_metrics::{
     counter, counters, gauge, histogram, histograms, registry, seconds_counter,
 };
 use wasmill_protocol::event::{AfterAttempt, EndReason, Event, EventBody};
-use wasmill_protocol::{TaskId, Timestamp};
+use wasmill_protocol::{OutcomeKind, TaskId, Timestamp};
 
 /// See the module.
 pub struct Metrics {
@@ -134,10 +134,17 @@ impl Default for Metrics {
             blob_bytes: gauge(r, "wasmill_blob_bytes", "Bytes of those blobs."),
             registry,
         }
+        .with_outcomes()
     }
 }
 
 impl Metrics {
+    /// Every outcome is on the page from the beginning, so that the first one is seen as a change.
+    fn with_outcomes(self) -> Self {
+        OutcomeKind::ALL.iter().for_each(|kind| drop(self.attempts_ended.with_label_values(&[kind.as_str()])));
+        self
+    }
+
     /// Everything that this process registers.
     pub fn registry(&self) -> &Registry {
         &self.registry
