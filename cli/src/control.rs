@@ -72,6 +72,7 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config, identity: Iden
     let mut scheduling = Scheduling::open(&node, ground, &data, &config)?;
     let registry = scheduling.handle().shared().metrics.registry();
     server::watch_process(registry, &config, Some(&args.cluster));
+    cluster.watch(registry);
     let compiler = open_compiler(&data.join("cache"), &config, registry)?;
     let (blobs_stop, blobs_stopped) = watch::channel(false);
     tokio::spawn(serve_blobs(cluster.bus(), cluster.blobs(), node, blobs_stopped));

@@ -49,6 +49,7 @@ async fn serve(args: &HostArgs, data: PathBuf, config: Config, identity: Identit
     let Some(cluster) = connect(&stop_asked, async || link.host().await).await? else { return Ok(()) };
     let registry = wasmill_metrics::registry(env!("CARGO_PKG_VERSION"));
     server::watch_process(&registry, &config, Some(&args.cluster));
+    cluster.watch(&registry);
     let compiler = open_compiler(&data.join("cache"), &config, &registry)?;
     let ground = HostGround { membership: cluster.membership(), bus: cluster.bus(), blobs: cluster.blobs() };
     let address = args.address.clone().unwrap_or_else(server::machine::name);

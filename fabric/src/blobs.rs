@@ -10,9 +10,9 @@ use thiserror::Error;
 use tokio::io::AsyncRead;
 use wasmill_protocol::Digest;
 
-/// The age at which [`Blobs::delete_unneeded`] removes what was stored once.
+/// For how long [`Blobs::delete_unneeded`] leaves what was stored once.
 pub const UNNEEDED_ONCE_AGE_MIN: Duration = Duration::from_secs(1);
-/// The age at which it removes what was stored again and again: far more than from the store to the record that refers to it.
+/// For how long it leaves what was stored again and again: far more than from the store to the record that refers to it.
 pub const UNNEEDED_AGAIN_AGE_MIN: Duration = Duration::from_secs(60);
 
 /// Bytes named by their digest, durable once written, verified when read.
@@ -53,12 +53,21 @@ pub trait Blobs: Send + Sync {
     }
 
     /// Removes a blob that nothing refers to, if nobody can be about to refer to it; whether it was removed. Bytes that were stored once are
-    /// those of whoever has let go of them, and go when they are [`UNNEEDED_ONCE_AGE_MIN`] old; of bytes that were stored again and again one
-    /// reference may be on its way, and they go when the last time is [`UNNEEDED_AGAIN_AGE_MIN`] ago.
+    /// those of whoever has let go of them, and go after [`UNNEEDED_ONCE_AGE_MIN`]; of bytes that were stored again and again one
+    /// reference may be on its way, and they go after [`UNNEEDED_AGAIN_AGE_MIN`].
     ///
-    /// The caller has made sure that nothing refers to it that is known.
-    fn delete_unneeded(&self, digest: Digest, now: SystemTime) -> BoxFuture<'_, Result<bool, BlobError>> {
-        self.delete_older(digest, now - UNNEEDED_AGAIN_AGE_MIN)
+    /// The caller has made sure that nothing refers to it that is known, and has seen it for `seen` as it was last written at `modified`. It
+    /// counts that by a clock that nobody sets: by the wall clock a blob may look as old as you like.
+    fn delete_unneeded(
+        &self,
+        digest: Digest,
+        modified: SystemTime,
+        seen: Duration,
+    ) -> BoxFuture<'_, Result<bool, BlobError>> {
+        if seen < UNNEEDED_AGAIN_AGE_MIN {
+            return Box::pin(std::future::ready(Ok(false)));
+        }
+        self.delete_older(digest, just_after(modified))
     }
 
     /// All blobs, in no order: what the sweep of unused ones walks over.
@@ -66,6 +75,11 @@ pub trait Blobs: Send + Sync {
 
     /// Where the bytes of a blob lie as a file on this machine, when they do: lets a compiler map it instead of copying.
     fn local_path(&self, digest: Digest) -> Option<std::path::PathBuf>;
+}
+
+/// What was last written at `modified` is older than this; what is stored anew later is not. Times that came over the bus are of microseconds.
+pub(crate) fn just_after(modified: SystemTime) -> SystemTime {
+    modified + Duration::from_micros(1)
 }
 
 /// A blob being read.

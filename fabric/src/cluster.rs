@@ -22,6 +22,7 @@ mod link;
 mod log;
 mod mark;
 mod membership;
+mod metrics;
 mod nats;
 mod warnings;
 
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::{Context, ContextBuilder};
 use wasmill_fabric_core::append::WriterId;
+use wasmill_metrics::Registry;
 use wasmill_protocol::LogSeq;
 
 pub use config::{ClusterConfig, ConfigError, ControlConfig, EtcdConfig, Name, NatsAuth, NatsConfig, TlsConfig};
@@ -66,6 +68,8 @@ pub struct Cluster {
     blobs: Arc<ClusterBlobs>,
     bus: Arc<ClusterBus>,
     membership: Arc<ClusterMembership>,
+    nats: Nats,
+    etcd: EtcdThread,
     warnings: Arc<[String]>,
     /// What is to be said of a cluster that was made just now.
     news: Option<Arc<str>>,
@@ -98,8 +102,10 @@ impl Cluster {
         Ok(Self {
             log: Arc::new(ClusterLog::new(nats.clone(), stream, floor, WriterId(random()?))),
             blobs: Arc::new(ClusterBlobs::new(store, cache)),
-            bus: Arc::new(ClusterBus::new(nats)),
-            membership: Arc::new(ClusterMembership::new(etcd, random()?)),
+            bus: Arc::new(ClusterBus::new(nats.clone())),
+            membership: Arc::new(ClusterMembership::new(etcd.clone(), random()?)),
+            nats,
+            etcd,
             warnings: warnings.into(),
             news,
             name: Arc::new(name),
@@ -131,6 +137,12 @@ impl Cluster {
         Arc::clone(&self.membership) as _
     }
 
+    /// Shows how NATS and etcd answer this process.
+    pub fn watch(&self, registry: &Registry) {
+        self.nats.watch(registry);
+        self.etcd.watch(registry);
+    }
+
     /// What is not as it should be, a sentence each: that acknowledged records can be lost, above all.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -148,6 +160,8 @@ pub struct HostCluster {
     bus: Arc<ClusterBus>,
     blobs: Arc<RemoteBlobs>,
     membership: Arc<ClusterMembership>,
+    nats: Nats,
+    etcd: EtcdThread,
 }
 
 impl HostCluster {
@@ -161,10 +175,10 @@ impl HostCluster {
     }
 
     fn open(nats: Nats, etcd: EtcdThread, config: &ClusterConfig) -> Result<Self, ConnectError> {
-        let bus = Arc::new(ClusterBus::new(nats));
+        let bus = Arc::new(ClusterBus::new(nats.clone()));
         let blobs = Arc::new(RemoteBlobs::new(Arc::clone(&bus) as _, config.member.as_str()));
-        let membership = Arc::new(ClusterMembership::new(etcd, random()?));
-        Ok(Self { bus, blobs, membership })
+        let membership = Arc::new(ClusterMembership::new(etcd.clone(), random()?));
+        Ok(Self { bus, blobs, membership, nats, etcd })
     }
 
     /// The bus.
@@ -175,6 +189,12 @@ impl HostCluster {
     /// The blobs, as control nodes serve them with [`serve_blobs`](crate::remote_blobs::serve_blobs).
     pub fn blobs(&self) -> Arc<dyn Blobs> {
         Arc::clone(&self.blobs) as _
+    }
+
+    /// Shows how NATS and etcd answer this process.
+    pub fn watch(&self, registry: &Registry) {
+        self.nats.watch(registry);
+        self.etcd.watch(registry);
     }
 
     /// The membership, in which a host can make itself known and nothing else.

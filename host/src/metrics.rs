@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wasmill_metrics::{
-    Counter, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TASK_BUCKETS_S, counter, counters, gauge,
+    Counter, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TASK_BUCKETS_S, counter, counters_of, gauge,
     histogram, pulled_counter, pulled_gauge, seconds_counter,
 };
 use wasmill_protocol::message::Heartbeat;
@@ -86,11 +86,12 @@ impl Metrics {
                 "wasmill_agent_subscriptions_lost_total",
                 "Subscriptions to the leader's messages that ended by themselves.",
             ),
-            attempts_ended: counters(
+            attempts_ended: counters_of(
                 r,
                 "wasmill_agent_attempts_ended_total",
                 "Attempts that ended on the host, by outcome.",
-                &["outcome"],
+                "outcome",
+                OutcomeKind::ALL.map(OutcomeKind::as_str),
             ),
             run_seconds: histogram(
                 r,

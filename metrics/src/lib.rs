@@ -8,12 +8,13 @@ mod listener;
 mod page;
 mod pulled;
 mod registry;
+pub mod unregistered;
 
 pub use listener::{Source, serve};
 pub use page::Page;
 pub use prometheus::{Counter, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 pub use pulled::{pulled_counter, pulled_gauge};
 pub use registry::{
-    LATENCY_BUCKETS_S, TASK_BUCKETS_S, counter, counters, gauge, gauges, histogram, histograms, registry,
+    LATENCY_BUCKETS_S, TASK_BUCKETS_S, counter, counters, counters_of, gauge, gauges, histogram, histograms, registry,
     seconds_counter,
 };

@@ -6,6 +6,8 @@ use prometheus::{
     Counter, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use crate::unregistered;
+
 /// Bounds of what should take milliseconds: requests, appends, leases. Seconds.
 pub const LATENCY_BUCKETS_S: [f64; 14] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0];
@@ -25,7 +27,7 @@ pub fn registry(version: &str) -> Registry {
 
 /// A counter.
 pub fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
-    add(registry, IntCounter::new(name, help).expect("names of metrics are constants that are valid"))
+    add(registry, unregistered::counter(name, help))
 }
 
 /// A counter of seconds.
@@ -37,6 +39,19 @@ pub fn seconds_counter(registry: &Registry, name: &str, help: &str) -> Counter {
 pub fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     let counters = IntCounterVec::new(Opts::new(name, help), labels);
     add(registry, counters.expect("names of metrics are constants that are valid"))
+}
+
+/// A counter for each of `values` of one label. All are on the page from the beginning, so that the first time is seen as a change.
+pub fn counters_of(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: impl IntoIterator<Item = &'static str>,
+) -> IntCounterVec {
+    let counters = counters(registry, name, help, &[label]);
+    values.into_iter().for_each(|value| drop(counters.with_label_values(&[value])));
+    counters
 }
 
 /// A gauge.
@@ -52,8 +67,7 @@ pub fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> I
 
 /// A histogram of seconds.
 pub fn histogram(registry: &Registry, name: &str, help: &str, buckets_s: &[f64]) -> Histogram {
-    let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets_s.to_vec()));
-    add(registry, histogram.expect("names and bounds of histograms are constants that are valid"))
+    add(registry, unregistered::histogram(name, help, buckets_s))
 }
 
 /// A histogram of seconds for each combination of the labels' values. Every value must come from a bounded set.

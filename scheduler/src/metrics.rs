@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wasmill_metrics::{
     Counter, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, LATENCY_BUCKETS_S, Registry, TASK_BUCKETS_S,
-    counter, counters, gauge, histogram, histograms, registry, seconds_counter,
+    counter, counters_of, gauge, histogram, histograms, registry, seconds_counter,
 };
 use wasmill_protocol::event::{AfterAttempt, EndReason, Event, EventBody};
 use wasmill_protocol::{OutcomeKind, TaskId, Timestamp};
@@ -44,6 +44,8 @@ pub enum Upkeep {
 }
 
 impl Upkeep {
+    const ALL: [Self; 3] = [Self::Snapshot, Self::Copy, Self::Trim];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Snapshot => "snapshot",
@@ -76,17 +78,19 @@ impl Default for Metrics {
                 "Events of the records that this node has appended.",
             ),
             elected: counter(r, "wasmill_leaderships_total", "Leaderships of this node that began."),
-            leaderships_ended: counters(
+            leaderships_ended: counters_of(
                 r,
                 "wasmill_leaderships_ended_total",
                 "Leaderships of this node that ended, by reason.",
-                &["reason"],
+                "reason",
+                ["shutdown", "lost", "no_space", "failed"],
             ),
-            forwarded: counters(
+            forwarded: counters_of(
                 r,
                 "wasmill_forwarded_commands_total",
                 "Commands that this node has asked the leader for, by what came of them.",
-                &["result"],
+                "result",
+                ["done", "refused", "nobody_leads", "unknown"],
             ),
             upkeep_seconds: histograms(
                 r,
@@ -95,17 +99,19 @@ impl Default for Metrics {
                 &TASK_BUCKETS_S,
                 &["what"],
             ),
-            upkeep_failures: counters(
+            upkeep_failures: counters_of(
                 r,
                 "wasmill_upkeep_failures_total",
                 "Snapshots, copies of the read model and trims of the log that failed.",
-                &["what"],
+                "what",
+                Upkeep::ALL.map(Upkeep::as_str),
             ),
-            attempts_ended: counters(
+            attempts_ended: counters_of(
                 r,
                 "wasmill_attempts_ended_total",
                 "Attempts whose end this node has recorded as the leader, by outcome.",
-                &["outcome"],
+                "outcome",
+                OutcomeKind::ALL.map(OutcomeKind::as_str),
             ),
             wait_seconds: histogram(
                 r,
@@ -134,17 +140,10 @@ impl Default for Metrics {
             blob_bytes: gauge(r, "wasmill_blob_bytes", "Bytes of those blobs."),
             registry,
         }
-        .with_outcomes()
     }
 }
 
 impl Metrics {
-    /// Every outcome is on the page from the beginning, so that the first one is seen as a change.
-    fn with_outcomes(self) -> Self {
-        OutcomeKind::ALL.iter().for_each(|kind| drop(self.attempts_ended.with_label_values(&[kind.as_str()])));
-        self
-    }
-
     /// Everything that this process registers.
     pub fn registry(&self) -> &Registry {
         &self.registry

@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Metrics that only appear once something has gone wrong, or only in a cluster.
 const SELDOM: [&str; 6] = [
     "wasmill_certificate_expires_timestamp_seconds",
-    "wasmill_leaderships_ended_total",
-    "wasmill_upkeep_failures_total",
+    "wasmill_nats_connected",
+    "wasmill_etcd_keep_alive_seconds",
     "wasmill_upkeep_seconds",
     "wasmill_tenant_tasks",
     "wasmill_queued_tasks",

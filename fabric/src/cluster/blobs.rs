@@ -12,7 +12,7 @@ mod upload;
 mod writer;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -23,7 +23,7 @@ use wasmill_protocol::Digest;
 
 pub(super) use self::cache::Cache;
 pub(super) use self::store::{Store, StoreOptions, open_or_create};
-use crate::blobs::BlobReader;
+use crate::blobs::{BlobReader, just_after};
 use crate::{BlobError, BlobStat, BlobWriter, Blobs};
 
 /// Up to this size a blob is read without making a copy of it.
@@ -147,11 +147,16 @@ impl Blobs for ClusterBlobs {
         .boxed()
     }
 
-    fn delete_unneeded(&self, digest: Digest, now: SystemTime) -> BoxFuture<'_, Result<bool, BlobError>> {
+    fn delete_unneeded(
+        &self,
+        digest: Digest,
+        modified: SystemTime,
+        seen: Duration,
+    ) -> BoxFuture<'_, Result<bool, BlobError>> {
         async move {
             match self.parts.store.unneeded_age_min(digest).await? {
-                Some(age_min) => self.delete_older(digest, now - age_min).await,
-                None => Ok(false),
+                Some(age_min) if seen >= age_min => self.delete_older(digest, just_after(modified)).await,
+                _ => Ok(false),
             }
         }
         .boxed()

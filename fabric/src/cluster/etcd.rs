@@ -19,12 +19,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::timeout;
 use wasmill_fabric_core::candidacy::LeaseId;
+use wasmill_metrics::Registry;
 
 pub(super) use self::hosts::Living;
 pub(super) use self::name::HeldName;
 pub(super) use self::register::{Claim, Registered};
 use super::config::{ClusterConfig, EtcdConfig};
 use super::error::ConnectError;
+use super::metrics::EtcdMetrics;
 
 /// How long a single request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,6 +43,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub(super) struct EtcdThread {
     jobs: mpsc::Sender<Job>,
+    metrics: EtcdMetrics,
 }
 
 type Job = Box<dyn FnOnce(Rc<Etcd>) -> LocalBoxFuture<'static, ()> + Send>;
@@ -57,12 +60,14 @@ struct Etcd {
     user: Option<String>,
     /// The time to live of a lease, in seconds.
     ttl_s: i64,
+    metrics: EtcdMetrics,
 }
 
 impl EtcdThread {
     /// Starts the thread, and waits until etcd has answered.
     pub(super) async fn start(config: &ClusterConfig) -> Result<Self, ConnectError> {
-        let options = Options::read(&config.etcd)?;
+        let (options, metrics) = (Options::read(&config.etcd)?, EtcdMetrics::new());
+        let measured = metrics.clone();
         let (jobs, receiver) = mpsc::channel(JOBS_WAITING_MAX);
         let (answer, answered) = oneshot::channel();
         let prefix = format!("/wasmill/{}", config.cluster);
@@ -72,7 +77,7 @@ impl EtcdThread {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
         let work = move || {
             LocalSet::new().block_on(&runtime, async move {
-                match options.connect(prefix, ttl_s, &member_key).await {
+                match options.connect(prefix, ttl_s, &member_key, measured).await {
                     Ok(etcd) => {
                         let _ = answer.send(Ok(()));
                         serve(Rc::new(etcd), receiver).await;
@@ -88,7 +93,12 @@ impl EtcdThread {
             urls: config.etcd.urls.clone(),
             reason,
         })?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, metrics })
+    }
+
+    /// Shows how etcd answers.
+    pub(super) fn watch(&self, registry: &Registry) {
+        self.metrics.register(registry);
     }
 
     /// Begins a job on the thread.
@@ -208,7 +218,7 @@ impl Options {
         Ok(Self { urls: config.urls.clone(), user, options })
     }
 
-    async fn connect(self, prefix: String, ttl_s: i64, member_key: &str) -> Result<Etcd, String> {
+    async fn connect(self, prefix: String, ttl_s: i64, member_key: &str, metrics: EtcdMetrics) -> Result<Etcd, String> {
         let asking = self.options.clone().with_timeout(REQUEST_TIMEOUT);
         let connecting = async {
             let etcd = Etcd {
@@ -217,6 +227,7 @@ impl Options {
                 prefix,
                 user: self.user.clone(),
                 ttl_s,
+                metrics,
             };
             // Connections are made when they are needed; so something is asked that every member may ask.
             let asked = etcd.asking.kv_client().get(member_key, None).await;

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event};
 use tokio::sync::watch;
+use wasmill_metrics::Registry;
 
 use super::config::{ClusterConfig, NatsAuth};
 use super::error::{ConnectError, chain};
+use super::metrics::NatsMetrics;
 use crate::Reminder;
 
 /// A server that does not answer for three of these is gone.
@@ -32,6 +34,7 @@ pub(super) struct Nats {
     /// In front of every subject.
     prefix: Arc<str>,
     cuts: watch::Receiver<u64>,
+    metrics: NatsMetrics,
 }
 
 impl Nats {
@@ -40,7 +43,8 @@ impl Nats {
         let prefix = format!("wasmill.{}", config.cluster);
         let (cut, cuts) = watch::channel(0);
         let who = who(&config.nats.auth);
-        let ears = Ears { cuts: cut, who: who.clone(), reminder: Mutex::default() };
+        let metrics = NatsMetrics::new();
+        let ears = Ears { cuts: cut, who: who.clone(), reminder: Mutex::default(), metrics: metrics.clone() };
         let options = authenticated(&config.nats.auth)?
             .name(format!("wasmill {}", config.member))
             // Each its own, so that the server can keep others from listening to the answers.
@@ -62,7 +66,12 @@ impl Nats {
             urls: urls.clone(),
             reason: format!("{} ({who})", chain(&error)),
         })?;
-        Ok(Self { client, prefix: prefix.into(), cuts })
+        Ok(Self { client, prefix: prefix.into(), cuts, metrics })
+    }
+
+    /// Shows whether the connection stands, and how often it did not.
+    pub(super) fn watch(&self, registry: &Registry) {
+        self.metrics.register(registry, self.client.clone());
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -99,6 +108,7 @@ struct Ears {
     who: String,
     /// Of what keeps it from connecting again.
     reminder: Mutex<Reminder>,
+    metrics: NatsMetrics,
 }
 
 impl Ears {
@@ -106,10 +116,12 @@ impl Ears {
         match event {
             Event::Disconnected => {
                 tracing::warn!("the connection to NATS is lost, connecting again");
+                self.metrics.disconnections.inc();
                 self.cuts.send_modify(|cuts| *cuts += 1);
             }
             Event::SlowConsumer(_) => {
                 tracing::warn!("messages of NATS were dropped: this process does not keep up");
+                self.metrics.messages_dropped.inc();
                 self.cuts.send_modify(|cuts| *cuts += 1);
             }
             Event::Connected => {

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -19,7 +19,7 @@ use wasmill_protocol::Digest;
 
 use super::lock::DirLock;
 use super::{OpenError, files};
-use crate::blobs::{BlobReader, UNNEEDED_AGAIN_AGE_MIN, UNNEEDED_ONCE_AGE_MIN};
+use crate::blobs::{BlobReader, UNNEEDED_AGAIN_AGE_MIN, UNNEEDED_ONCE_AGE_MIN, just_after};
 use crate::{BlobError, BlobStat, BlobWriter, Blobs};
 
 /// Files are read and written in pieces of this size, each on a thread that may block.
@@ -124,12 +124,17 @@ impl Blobs for FileBlobs {
         })
     }
 
-    fn delete_unneeded(&self, digest: Digest, now: SystemTime) -> BoxFuture<'_, Result<bool, BlobError>> {
+    fn delete_unneeded(
+        &self,
+        digest: Digest,
+        modified: SystemTime,
+        seen: Duration,
+    ) -> BoxFuture<'_, Result<bool, BlobError>> {
         self.blocking(move |files| {
             let mut held = files.sweep.lock().unwrap_or_else(PoisonError::into_inner);
             let age_min = if held.contains(digest) { UNNEEDED_AGAIN_AGE_MIN } else { UNNEEDED_ONCE_AGE_MIN };
             match files.stat(digest) {
-                Ok(stat) if stat.modified < now - age_min => {
+                Ok(stat) if stat.modified < just_after(modified) && seen >= age_min => {
                     files.delete(digest)?;
                     held.forget(digest);
                     Ok(true)

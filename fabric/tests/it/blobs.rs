@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt;
-use wasmill_fabric::BlobError;
+use wasmill_fabric::{BlobError, BlobStat};
 use wasmill_protocol::Digest;
 
 use crate::conformance::Fixture;
@@ -130,15 +130,20 @@ pub(crate) async fn a_young_blob_survives_the_sweep(fixture: &Fixture) {
 pub(crate) async fn b39_what_is_not_needed_goes_at_once_unless_it_was_stored_again(fixture: &Fixture) {
     let seconds = |seconds| Duration::from_secs(seconds);
     let once = fixture.blobs.put(content(60)).await.unwrap();
-    assert!(!fixture.blobs.delete_unneeded(once.digest, once.modified).await.unwrap());
-    assert!(fixture.blobs.delete_unneeded(once.digest, once.modified + seconds(10)).await.unwrap());
-    assert!(!fixture.blobs.delete_unneeded(once.digest, once.modified + seconds(10)).await.unwrap());
+    let delete =
+        async |blob: &BlobStat, seen| fixture.blobs.delete_unneeded(blob.digest, blob.modified, seen).await.unwrap();
+    assert!(!delete(&once, seconds(0)).await);
+    // It was written once more since somebody saw it.
+    let before = BlobStat { modified: once.modified - seconds(3_600), ..once.clone() };
+    assert!(!delete(&before, seconds(3_600)).await);
+    assert!(delete(&once, seconds(10)).await);
+    assert!(!delete(&once, seconds(10)).await);
     // The record of one of the two may be on its way.
     fixture.blobs.put(content(70)).await.unwrap();
     let again = fixture.blobs.put(content(70)).await.unwrap();
-    assert!(!fixture.blobs.delete_unneeded(again.digest, again.modified + seconds(50)).await.unwrap());
+    assert!(!delete(&again, seconds(50)).await);
     assert!(fixture.blobs.stat(again.digest).await.is_ok());
-    assert!(fixture.blobs.delete_unneeded(again.digest, again.modified + seconds(70)).await.unwrap());
+    assert!(delete(&again, seconds(70)).await);
     assert!(matches!(fixture.blobs.stat(again.digest).await, Err(BlobError::Unknown(_))));
 }
 

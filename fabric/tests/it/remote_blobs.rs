@@ -52,8 +52,13 @@ impl Blobs for Served {
         self.behind.delete_older(digest, than)
     }
 
-    fn delete_unneeded(&self, digest: Digest, now: SystemTime) -> BoxFuture<'_, Result<bool, BlobError>> {
-        self.behind.delete_unneeded(digest, now)
+    fn delete_unneeded(
+        &self,
+        digest: Digest,
+        modified: SystemTime,
+        seen: Duration,
+    ) -> BoxFuture<'_, Result<bool, BlobError>> {
+        self.behind.delete_unneeded(digest, modified, seen)
     }
 
     fn list(&self) -> BoxStream<'_, Result<BlobStat, BlobError>> {

@@ -1,10 +1,10 @@
-//! Removes blobs that have just become unneeded: checkpoints and logs that were replaced, results whose retention is over, payloads of what was refused.
+//! Removes blobs that have just become unneeded, by no wall clock: checkpoints and logs that were replaced, results whose retention is over, payloads of what was refused.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
-use wasmill_fabric::{BlobError, UNNEEDED_AGAIN_AGE_MIN};
+use wasmill_fabric::{BlobError, UNNEEDED_AGAIN_AGE_MIN, UNNEEDED_ONCE_AGE_MIN};
 use wasmill_protocol::Digest;
 
 use super::is_in_directory;
@@ -12,14 +12,25 @@ use crate::handle::{Handle, Shared};
 
 /// Between two rounds: what comes in between is removed together.
 const PAUSE: Duration = Duration::from_millis(500);
-/// A blob that was too young is tried again after these times, and then left to the sweep.
+/// A blob that became unneeded is tried after these times, counted from the first look at it or the last try, and then left to the sweep.
 const TRIES_AFTER: [Duration; 3] =
-    [Duration::from_secs(1), Duration::from_secs(6), UNNEEDED_AGAIN_AGE_MIN.saturating_add(Duration::from_secs(2))];
-/// Blobs that are to be tried again at most.
+    [UNNEEDED_ONCE_AGE_MIN, Duration::from_secs(6), UNNEEDED_AGAIN_AGE_MIN.saturating_add(Duration::from_secs(2))];
+/// Blobs that are to be tried at most.
 const LATER_MAX: usize = 64 * 1024;
 
-/// Blobs that were too young to be removed, by when they are tried again, with how often they were.
-type Later = BTreeMap<(Instant, Digest), usize>;
+/// A blob that is to be tried.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// When it was last written, by the clock of whoever keeps it.
+    modified: SystemTime,
+    /// When it was first seen like that.
+    at: Instant,
+    /// How often it was tried.
+    tried: usize,
+}
+
+/// Blobs by when they are tried.
+type Later = BTreeMap<(Instant, Digest), Seen>;
 
 /// Removes them as they come, while this node leads: what a node that follows has not read yet may refer to any of them.
 pub(super) async fn run(handle: &Handle) {
@@ -27,13 +38,13 @@ pub(super) async fn run(handle: &Handle) {
     let mut later = Later::new();
     loop {
         let due = later.first_key_value().map_or_else(|| Instant::now() + super::INTERVAL, |((due, _), _)| *due);
-        let mut tries: BTreeMap<Digest, usize> = tokio::select! {
-            blobs = shared.read_model.unneeded() => blobs.into_iter().map(|blob| (blob, 0)).collect(),
+        let mut tries: BTreeMap<Digest, Option<Seen>> = tokio::select! {
+            blobs = shared.read_model.unneeded() => blobs.into_iter().map(|blob| (blob, None)).collect(),
             () = tokio::time::sleep_until(due) => BTreeMap::new(),
         };
         while let Some(first) = later.first_entry().filter(|first| first.key().0 <= Instant::now()) {
-            let ((_, blob), tried) = first.remove_entry();
-            tries.entry(blob).or_insert(tried);
+            let ((_, blob), seen) = first.remove_entry();
+            tries.insert(blob, Some(seen));
         }
         if handle.standing().leading
             && let Err(error) = remove(shared, tries, &mut later).await
@@ -44,7 +55,7 @@ pub(super) async fn run(handle: &Handle) {
     }
 }
 
-async fn remove(shared: &Shared, tries: BTreeMap<Digest, usize>, later: &mut Later) -> Result<(), BlobError> {
+async fn remove(shared: &Shared, tries: BTreeMap<Digest, Option<Seen>>, later: &mut Later) -> Result<(), BlobError> {
     let blobs = tries.keys().copied().filter(|blob| !is_in_directory(shared, *blob)).collect();
     let unreferenced = match shared.read_model.unreferenced(blobs).await {
         Ok(unreferenced) => unreferenced,
@@ -54,19 +65,24 @@ async fn remove(shared: &Shared, tries: BTreeMap<Digest, usize>, later: &mut Lat
         }
     };
     for blob in unreferenced {
-        if shared.blobs.delete_unneeded(blob, SystemTime::now()).await? {
+        let before = tries.get(&blob).copied().flatten();
+        if let Some(seen) = before
+            && shared.blobs.delete_unneeded(blob, seen.modified, seen.at.elapsed()).await?
+        {
             continue;
         }
-        match shared.blobs.stat(blob).await {
-            Ok(_) => {}
+        let modified = match shared.blobs.stat(blob).await {
+            Ok(stat) => stat.modified,
             Err(BlobError::Unknown(_)) => continue,
             Err(error) => return Err(error),
-        }
-        let tried = tries.get(&blob).copied().unwrap_or(0);
+        };
+        let (now, tried) = (Instant::now(), before.map_or(0, |seen| seen.tried + 1));
+        // One that was stored anew since is young again.
+        let at = before.filter(|seen| seen.modified == modified).map_or(now, |seen| seen.at);
         if let Some(after) = TRIES_AFTER.get(tried)
             && later.len() < LATER_MAX
         {
-            later.insert((Instant::now() + *after, blob), tried + 1);
+            later.insert((now + *after, blob), Seen { modified, at, tried });
         }
     }
     Ok(())

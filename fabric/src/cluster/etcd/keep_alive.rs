@@ -1,12 +1,14 @@
 //! Keepalives of one lease: at most one is under way.
 
+use std::time::Instant;
+
 use etcd_client::{Client, Error, LeaseKeepAliveStream, LeaseKeeper};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use wasmill_fabric_core::candidacy::LeaseId;
 use wasmill_fabric_core::lease::{KeepAlive, KeepAliveNumber};
 
-use super::{told, ttl_us};
+use super::{Etcd, told, ttl_us};
 
 type Channel = (LeaseKeeper, LeaseKeepAliveStream);
 
@@ -28,13 +30,21 @@ pub(super) struct Kept {
 
 impl KeepAlives {
     /// Sends one. One that is under way is given up, and its stream with it.
-    pub(super) fn send(&mut self, client: &Client, lease: LeaseId, keep_alive: KeepAlive) {
+    pub(super) fn send(&mut self, etcd: &Etcd, lease: LeaseId, keep_alive: KeepAlive) {
+        if self.pending.is_some() {
+            etcd.metrics.keep_alives_failed.inc();
+        }
         let channel = if keep_alive.reopen { None } else { self.channel.take() };
-        let (client, number) = (client.clone(), keep_alive.number);
+        let (client, metrics, number) = (etcd.waiting.clone(), etcd.metrics.clone(), keep_alive.number);
         let once = async move {
+            let asked_at = Instant::now();
             match once(client, lease, channel).await {
-                Ok((ttl_us, channel)) => (Kept { number, ttl_us: Some(ttl_us) }, channel),
+                Ok((ttl_us, channel)) => {
+                    metrics.keep_alive_seconds.observe(asked_at.elapsed().as_secs_f64());
+                    (Kept { number, ttl_us: Some(ttl_us) }, channel)
+                }
                 Err(reason) => {
+                    metrics.keep_alives_failed.inc();
                     tracing::debug!("cannot keep lease {:x} alive: {reason}", lease.0);
                     (Kept { number, ttl_us: None }, None)
                 }

@@ -201,7 +201,7 @@ impl Registration {
                 break reason.to_string();
             }
             if let Some(keep_alive) = ready.keep_alive {
-                keep_alives.send(&self.etcd.waiting, self.id, keep_alive);
+                keep_alives.send(&self.etcd, self.id, keep_alive);
             }
             input = tokio::select! {
                 Kept { number, ttl_us } = keep_alives.outcome() => match ttl_us {

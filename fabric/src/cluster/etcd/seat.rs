@@ -115,7 +115,7 @@ impl Candidate {
                 }));
             }
             Action::KeepAlive { lease, keep_alive, .. } => {
-                self.keep_alives.send(&self.etcd.waiting, lease, keep_alive);
+                self.keep_alives.send(&self.etcd, lease, keep_alive);
             }
             Action::Campaign { round, lease } => {
                 let node = self.node.clone();

@@ -8,7 +8,8 @@ use futures::FutureExt;
 use tokio::sync::watch;
 use wasmill_fabric::remote_blobs::serve_blobs;
 use wasmill_fabric::{Bus, BusError};
-use wasmill_fabric_testing::{NatsOptions, NatsServer, NatsVersion, Proxy};
+use wasmill_fabric_testing::{EtcdOptions, EtcdServer, EtcdVersion, NatsOptions, NatsServer, NatsVersion, Proxy};
+use wasmill_metrics::{Page, Registry};
 
 use super::servers::{Pair, behind, config, control, host, member};
 use crate::conformance::{PATIENCE, within};
@@ -94,6 +95,41 @@ async fn f09_a_bus_without_its_server_says_so_and_sends_nothing_later() {
     .await;
     one.bus().publish("news", "heard".into()).await.unwrap();
     assert_eq!(again.recv().await.unwrap().payload, "heard");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_the_servers_answer_is_measured() {
+    let mut nats = NatsServer::start(&NatsOptions::new(NatsVersion::V2_15));
+    let mut etcd = EtcdServer::start(&EtcdOptions::new(EtcdVersion::V3_5));
+    let (cluster, _dir) = control(&config(vec![nats.url()], vec![etcd.url()], "node-1")).await;
+    let registry = Registry::new();
+    cluster.watch(&registry);
+    let shown = |name: &str| {
+        let page = Page::of(&registry).into_text();
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {page}")).parse::<f64>().unwrap()
+    };
+    let until = async |name: &str, wanted: fn(f64) -> bool| {
+        within(name, async {
+            while !wanted(shown(name)) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    };
+    assert_eq!((shown("wasmill_nats_connected"), shown("wasmill_nats_disconnections_total")), (1.0, 0.0));
+
+    let _lease = within("an election", cluster.membership().campaign("node-1")).await.unwrap();
+    until("wasmill_etcd_keep_alive_seconds_count", |answered| answered >= 1.0).await;
+    etcd.kill();
+    until("wasmill_etcd_keep_alives_failed_total", |failed| failed >= 1.0).await;
+    etcd.restart();
+
+    nats.kill();
+    until("wasmill_nats_connected", |connected| connected == 0.0).await;
+    until("wasmill_nats_disconnections_total", |lost| lost == 1.0).await;
+    nats.restart();
+    until("wasmill_nats_connected", |connected| connected == 1.0).await;
 }
 
 /// A request whose subscriber dies before it answers is not waited for to its end.
