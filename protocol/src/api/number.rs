@@ -62,65 +62,49 @@ const FLOAT_EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 impl<'de> Deserialize<'de> for Whole {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct WholeVisitor;
-        impl Visitor<'_> for WholeVisitor {
-            type Value = Whole;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number that is not negative and fits 64 bits")
-            }
-
-            fn visit_u64<E: Error>(self, value: u64) -> Result<Whole, E> {
-                Ok(Whole(value))
-            }
-
-            fn visit_i64<E: Error>(self, value: i64) -> Result<Whole, E> {
-                u64::try_from(value).map(Whole).map_err(|_| E::invalid_value(Unexpected::Signed(value), &self))
-            }
-
-            fn visit_f64<E: Error>(self, value: f64) -> Result<Whole, E> {
-                match whole_float(value) {
-                    Some(whole) if whole >= 0 => self.visit_i64(whole),
-                    _ => Err(E::invalid_value(Unexpected::Float(value), &self)),
-                }
-            }
-        }
-        deserializer.deserialize_u64(WholeVisitor)
+        deserializer.deserialize_u64(WholeVisitor { or_text: false }).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for WholeOrText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct WholeOrTextVisitor;
-        impl Visitor<'_> for WholeOrTextVisitor {
-            type Value = WholeOrText;
+        deserializer.deserialize_any(WholeVisitor { or_text: true }).map(Self)
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number that is not negative and fits 64 bits, or its digits as text")
-            }
+struct WholeVisitor {
+    or_text: bool,
+}
 
-            fn visit_u64<E: Error>(self, value: u64) -> Result<WholeOrText, E> {
-                Ok(WholeOrText(value))
-            }
+impl Visitor<'_> for WholeVisitor {
+    type Value = u64;
 
-            fn visit_i64<E: Error>(self, value: i64) -> Result<WholeOrText, E> {
-                u64::try_from(value).map(WholeOrText).map_err(|_| E::invalid_value(Unexpected::Signed(value), &self))
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number that is not negative and fits 64 bits")?;
+        f.write_str(if self.or_text { ", or its digits as text" } else { "" })
+    }
 
-            fn visit_f64<E: Error>(self, value: f64) -> Result<WholeOrText, E> {
-                match whole_float(value) {
-                    Some(whole) if whole >= 0 => self.visit_i64(whole),
-                    _ => Err(E::invalid_value(Unexpected::Float(value), &self)),
-                }
-            }
+    fn visit_u64<E: Error>(self, value: u64) -> Result<u64, E> {
+        Ok(value)
+    }
 
-            fn visit_str<E: Error>(self, value: &str) -> Result<WholeOrText, E> {
-                let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-                let number = value.parse().ok().filter(|_| digits);
-                number.map(WholeOrText).ok_or_else(|| E::invalid_value(Unexpected::Str(value), &self))
-            }
+    fn visit_i64<E: Error>(self, value: i64) -> Result<u64, E> {
+        u64::try_from(value).map_err(|_| E::invalid_value(Unexpected::Signed(value), &self))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<u64, E> {
+        match whole_float(value) {
+            Some(whole) if whole >= 0 => self.visit_i64(whole),
+            _ => Err(E::invalid_value(Unexpected::Float(value), &self)),
         }
-        deserializer.deserialize_any(WholeOrTextVisitor)
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<u64, E> {
+        if !self.or_text {
+            return Err(E::invalid_type(Unexpected::Str(value), &self));
+        }
+        let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+        value.parse().ok().filter(|_| digits).ok_or_else(|| E::invalid_value(Unexpected::Str(value), &self))
     }
 }
 

@@ -225,6 +225,71 @@ mod tests {
         }
     }
 
+    /// A value of every kind that a row holds, with nothing left empty.
+    fn full() -> (TaskSpec, View) {
+        let trace = wasmill_protocol::TraceParent { trace_id: [1; 16], span_id: [2; 8], sampled: true };
+        let spec = TaskSpec { trace: Some(trace), program: Some("wc".into()), ok_exit: vec![0, 10], ..spec() };
+        let said = Progress { done: 1, total: 2, message: "said".into() };
+        let view = view();
+        let outcome = view.outcome.as_deref().cloned().unwrap_or_default();
+        let view = View {
+            outcome: Some(Arc::new(Outcome { progress: Some(said), ..outcome })),
+            usage: view.usage.map(|usage| Usage { cached: true, compile_us: 14, ..usage }),
+            resumed: vec![(Attempt(2), Payload::Inline("state".into()))],
+            resumed_first: Some(Attempt(2)),
+            ..view
+        };
+        (spec, view)
+    }
+
+    /// Each place in a document where a field is.
+    fn fields(document: &serde_json::Value, at: &str, found: &mut Vec<String>) {
+        match document {
+            serde_json::Value::Object(fields_here) => {
+                for (name, value) in fields_here {
+                    let place = format!("{at}/{name}");
+                    fields(value, &place, found);
+                    found.push(place);
+                }
+            }
+            serde_json::Value::Array(values) => {
+                values.iter().enumerate().for_each(|(index, value)| fields(value, &format!("{at}/{index}"), found));
+            }
+            _ => {}
+        }
+    }
+
+    /// Leaves out one field after the other, wherever it is, and counts what could be read and stored without it.
+    fn stored_without_each_field<T>(full: &T) -> usize
+    where
+        T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let document = serde_json::to_value(full).unwrap();
+        assert_eq!(&serde_json::from_value::<T>(document.clone()).unwrap(), full);
+        let mut found = Vec::new();
+        fields(&document, "", &mut found);
+        let stored = found.iter().filter(|place| {
+            let (parent, name) = place.rsplit_once('/').unwrap();
+            let mut document = document.clone();
+            document.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(name);
+            // A field without a default is never left out.
+            let Ok(value) = serde_json::from_value::<T>(document) else { return false };
+            let mut bytes = Vec::new();
+            encode(&value, &mut bytes);
+            assert_eq!(rmp_serde::from_slice::<T>(&bytes).ok().as_ref(), Some(&value), "without {place}");
+            true
+        });
+        stored.count()
+    }
+
+    /// A field that is left out when it is empty moves those behind it: what can be left out comes last.
+    #[test]
+    fn rows_are_readable_whatever_is_left_out_of_them() {
+        let (spec, view) = full();
+        assert!(stored_without_each_field(&spec) > 20);
+        assert!(stored_without_each_field(&view) > 20);
+    }
+
     #[test]
     fn fields_that_were_added_later_have_their_defaults() {
         // An array of one element: a view of the time when there was nothing but the attempt.

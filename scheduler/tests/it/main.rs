@@ -11,6 +11,7 @@ mod cluster;
 mod commands;
 mod connections;
 mod crowds;
+mod forwarding;
 mod modules;
 mod no_space;
 mod restart;
