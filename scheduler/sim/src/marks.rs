@@ -80,6 +80,7 @@ pub enum Mark {
     HostKeyDeleted,
     HostKeyMissed,
     HostRivalled,
+    HostLifeHadTwice,
     HostReplaced,
     HostWaitedForRival,
     CommandForwarded,
@@ -104,7 +105,7 @@ pub enum Mark {
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 94] = [
+pub const ALL: [Mark; 95] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -178,6 +179,7 @@ pub const ALL: [Mark; 94] = [
     Mark::HostKeyDeleted,
     Mark::HostKeyMissed,
     Mark::HostRivalled,
+    Mark::HostLifeHadTwice,
     Mark::HostReplaced,
     Mark::HostWaitedForRival,
     Mark::CommandForwarded,
