@@ -101,11 +101,12 @@ pub enum Mark {
     TermRegressedHalted,
     HaltedStarted,
     ReadModelBehind,
+    CatchUpGivenUp,
     RemovalTakenUp,
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 95] = [
+pub const ALL: [Mark; 96] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -200,6 +201,7 @@ pub const ALL: [Mark; 95] = [
     Mark::TermRegressedHalted,
     Mark::HaltedStarted,
     Mark::ReadModelBehind,
+    Mark::CatchUpGivenUp,
     Mark::RemovalTakenUp,
 ];
 

@@ -187,7 +187,10 @@ impl World {
         let keys = self.servers().etcd.get(&keys).map(|(keys, _)| keys).unwrap_or_default();
         if !keys.is_empty() {
             self.marks.hit(if hosts { Mark::HostKeyDeleted } else { Mark::SeatDeleted });
-            let key = self.rng.pick(&keys).key.clone();
+            let leads = keys.iter().min_by_key(|key| key.create_revision).filter(|_| !hosts);
+            // That of the leader more often than not: another one is elected at once, while the first goes on for a while.
+            let leads = leads.filter(|_| self.rng.chance(600)).map(|key| key.key.clone());
+            let key = leads.unwrap_or_else(|| self.rng.pick(&keys).key.clone());
             let _ = self.servers().etcd.delete(&Range::Key(key));
             self.etcd_changed();
         }
