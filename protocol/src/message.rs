@@ -156,6 +156,8 @@ pub struct Heartbeat {
     pub unready: u32,
     /// Tenants that have as many unready attempts as one may have: no more attempts of theirs, please.
     pub sated: Vec<TenantName>,
+    /// The process of the host, as in [`HostInfo`]: two that have one id can have one incarnation too. 0 from those that do not say.
+    pub process: u64,
 }
 
 /// How far a guest says it is.
@@ -195,10 +197,14 @@ pub struct HostInfo {
 }
 
 impl HostInfo {
+    /// Whether that is known to be a different process.
+    pub fn is_another_process(&self, process: u64) -> bool {
+        self.process != 0 && process != 0 && self.process != process
+    }
+
     /// Whether another process has this host's id now, and is not known to have ended.
     pub fn is_rivalled_by(&self, other: &Self) -> bool {
-        let differ = self.process != 0 && other.process != 0 && self.process != other.process;
-        differ && other.predecessor != self.process && self.predecessor != other.process
+        self.is_another_process(other.process) && other.predecessor != self.process && self.predecessor != other.process
     }
 }
 

@@ -237,6 +237,7 @@ impl HostCore {
             draining: self.is_draining(),
             modules_cached: self.modules_cached,
             load_millicores: self.load.millicores(self.now),
+            process: self.config.process,
         })
     }
 

@@ -21,6 +21,8 @@ pub struct Config {
     pub seed: u64,
     /// The largest message in bytes that can be sent; at least [`MESSAGE_BYTES_MIN`](crate::bounds::MESSAGE_BYTES_MIN).
     pub message_bytes_max: u64,
+    /// Tells the process from every other one, in its heartbeats.
+    pub process: u64,
 }
 
 /// Everything that can happen to a host.

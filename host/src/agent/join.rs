@@ -54,7 +54,7 @@ pub(super) async fn register(
     mut info: HostInfo,
     rival: Rival,
 ) -> Result<(HostInfo, HostRegistration), AgentError> {
-    // One life is enough for all tries: while none has succeeded nobody knows of it.
+    // One life is enough for all tries: it is given nothing to run before one has succeeded, though a leader may have seen one whose answer was lost.
     info.incarnation = begin_life(&identity, Incarnation(0)).await?;
     let mut retry = Retry::default();
     loop {

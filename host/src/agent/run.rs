@@ -158,6 +158,7 @@ impl Agent {
             labels: config.labels,
             seed: random()?,
             message_bytes_max: bytes_max,
+            process: info.process,
         };
         let agent = Self {
             core: HostCore::new(core_config, info.incarnation),

@@ -206,6 +206,7 @@ impl SimHost {
             labels: BTreeMap::new(),
             seed: self.life,
             message_bytes_max: 1 << 20,
+            process: self.life,
         };
         self.core = Some(HostCore::new(config, self.incarnation));
     }

@@ -50,7 +50,7 @@ impl Args {
 
     fn plant(&self) -> Result<Option<Plant>, String> {
         let Some(name) = &self.plant else { return Ok(None) };
-        let mut plants = Plant::ALL.into_iter().chain(Plant::OF_CLUSTERS).chain(Plant::SELDOM);
+        let mut plants = Plant::ALL.into_iter().chain(Plant::OF_CLUSTERS);
         let found = plants.find(|plant| format!("{plant:?}") == *name);
         found.map(Some).ok_or_else(|| format!("there is no planted bug `{name}`; see scheduler/sim/src/plant.rs"))
     }

@@ -80,6 +80,7 @@ pub enum Mark {
     HostKeyDeleted,
     HostKeyMissed,
     HostRivalled,
+    HostLifeHadTwice,
     HostReplaced,
     HostWaitedForRival,
     CommandForwarded,
@@ -100,11 +101,12 @@ pub enum Mark {
     TermRegressedHalted,
     HaltedStarted,
     ReadModelBehind,
+    CatchUpGivenUp,
     RemovalTakenUp,
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 94] = [
+pub const ALL: [Mark; 96] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -178,6 +180,7 @@ pub const ALL: [Mark; 94] = [
     Mark::HostKeyDeleted,
     Mark::HostKeyMissed,
     Mark::HostRivalled,
+    Mark::HostLifeHadTwice,
     Mark::HostReplaced,
     Mark::HostWaitedForRival,
     Mark::CommandForwarded,
@@ -198,6 +201,7 @@ pub const ALL: [Mark; 94] = [
     Mark::TermRegressedHalted,
     Mark::HaltedStarted,
     Mark::ReadModelBehind,
+    Mark::CatchUpGivenUp,
     Mark::RemovalTakenUp,
 ];
 

@@ -54,8 +54,8 @@ pub struct Oracle {
     pub keys: BTreeMap<(TenantName, String), (TaskId, Digest, LogSeq)>,
     /// The highest credit that a life of a host has announced.
     pub credits: BTreeMap<(HostId, Incarnation), u32>,
-    /// Lives of hosts that another process has ended, as the leader of a term was told.
-    pub rivalled: BTreeSet<(Term, HostId, Incarnation)>,
+    /// Lives of hosts that another process has ended, as the leader of a term was told, and what time it was for that leader.
+    pub rivalled: BTreeMap<(Term, HostId, Incarnation), Timestamp>,
     /// Something beyond all promises has happened: whoever notices may stop.
     pub disaster: bool,
     /// The log has lost records that were durable: nothing is promised any more but that whoever knows them stops.
@@ -101,10 +101,10 @@ impl Oracle {
     fn check_loss(&self, term: Term, event: &Event) -> Checked {
         let EventBody::AttemptEnded { id, outcome, .. } = &event.body else { return Ok(()) };
         let Some((host, life)) = self.attempts.get(id) else { return Ok(()) };
-        hold!(
-            outcome.kind != OutcomeKind::HostLost || !self.rivalled.contains(&(term, host.clone(), *life)),
-            "{id:?} pays for another process that has become {host}"
-        );
+        let told_at = self.rivalled.get(&(term, host.clone(), *life));
+        // What was decided before may be durable only now.
+        let pays = outcome.kind == OutcomeKind::HostLost && told_at.is_some_and(|told_at| event.at >= *told_at);
+        hold!(!pays, "{id:?} pays for another process that has become {host}");
         Ok(())
     }
 

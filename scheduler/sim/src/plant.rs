@@ -103,7 +103,7 @@ impl Plant {
     ];
 
     /// Those that need several control nodes to do harm.
-    pub const OF_CLUSTERS: [Self; 21] = [
+    pub const OF_CLUSTERS: [Self; 22] = [
         Self::WallClockTrusted,
         Self::CampaignTrusted,
         Self::DeadlineFromReceipt,
@@ -125,8 +125,6 @@ impl Plant {
         Self::HostTrustsStaleLeader,
         Self::StaleAckTrusted,
         Self::RemovalNotTakenUp,
+        Self::ReadBeforeWait,
     ];
-
-    /// Those that so few seeds reach that no test can demand them: to be looked for with `--plant` for as long as it takes.
-    pub const SELDOM: [Self; 1] = [Self::ReadBeforeWait];
 }

@@ -17,6 +17,7 @@ mod lead;
 mod log_side;
 mod one_machine;
 mod seat;
+mod stalls;
 mod stuck;
 mod watch;
 

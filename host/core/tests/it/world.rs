@@ -27,7 +27,8 @@ impl World {
     /// A host with 100 bytes of memory.
     pub(crate) fn new(slots: u32) -> Self {
         let (labels, message_bytes_max) = (BTreeMap::new(), 1 << 20);
-        let config = Config { host: "h".into(), slots, memory_bytes: 100, labels, seed: 7, message_bytes_max };
+        let (host, process) = ("h".into(), 70);
+        let config = Config { host, slots, memory_bytes: 100, labels, seed: 7, message_bytes_max, process };
         Self { core: HostCore::new(config, INCARNATION), now: Timestamp(0), zero: Timestamp(0) }
     }
 

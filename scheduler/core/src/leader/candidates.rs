@@ -47,6 +47,9 @@ struct TenantRoom {
     memory_bytes: u64,
 }
 
+/// What a shape needs of a host: memory, labels, and that it is not sated with its tenant where some host is.
+type Needs = (u64, Arc<Labels>, Option<TenantNumber>);
+
 /// How many tasks of the candidate at an index.
 pub(super) type Counts = Vec<(usize, u32)>;
 
@@ -59,7 +62,7 @@ impl Candidates {
         hosts: &[HostRoom],
     ) -> Self {
         // Many shapes need the same of a host, and many belong to the same tenant.
-        let mut reaches: BTreeMap<(u64, Arc<Labels>, Option<TenantNumber>), (u32, u32)> = BTreeMap::new();
+        let mut reaches: BTreeMap<Needs, (u32, u32)> = BTreeMap::new();
         let mut rooms: BTreeMap<TenantNumber, usize> = BTreeMap::new();
         let mut found = Self::default();
         for &shape in &state.shapes.with_queued {

@@ -33,7 +33,8 @@ impl Core {
         let id = heartbeat.host.clone();
         let expected = |host: &&mut Host| {
             let newer = host.heartbeat.as_ref().is_none_or(|last| heartbeat.number > last.number);
-            host.joined && host.incarnation() == heartbeat.incarnation && newer
+            let is_of_life = host.joined && host.incarnation() == heartbeat.incarnation;
+            is_of_life && !host.info.is_another_process(heartbeat.process) && newer
         };
         let Some(host) = self.hosts.get_mut(&id).filter(expected) else {
             self.tally.host_news_stale += 1;

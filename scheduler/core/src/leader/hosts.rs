@@ -1,5 +1,6 @@
 //! Hosts as the leader knows them: soft facts that no log holds.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -155,24 +156,30 @@ impl Host {
 }
 
 impl Core {
-    /// A host lives. A new life of a known host means that the one before is over.
+    /// A host lives. A new life of a known host means that the one before is over, and so does another process with the same life.
+    ///
+    /// An earlier life than one that has left, or than what the log says, is another process's, or that of a host whose rival has gone: whoever joined last
+    /// is there now. What runs on a later life according to the log is waited for all the same.
     pub(super) fn host_joined(&mut self, info: HostInfo) {
         let (id, incarnation) = (info.id.clone(), info.incarnation);
-        let known = self.hosts.get(&id).map(|host| (host.incarnation(), host.joined));
-        let newest_placed = self.state.placements.newest_of(&id);
-        // A later life that has left was another process's, whose numbers this one has never heard of: membership tells in order, so this one is there now.
-        let is_over = known.is_some_and(|(known, joined)| joined && known > incarnation);
-        if is_over || newest_placed.is_some_and(|at| at > incarnation) {
-            self.tally.host_news_stale += 1;
-            return;
+        if let Some(host) = self.hosts.get_mut(&id).filter(|host| host.joined) {
+            let loss = if host.info.is_rivalled_by(&info) { Loss::Rivalled } else { Loss::Ended };
+            match host.incarnation().cmp(&incarnation) {
+                Ordering::Greater => {
+                    self.tally.host_news_stale += 1;
+                    return;
+                }
+                Ordering::Equal if !host.info.is_another_process(info.process) => {
+                    host.info = info;
+                    return;
+                }
+                Ordering::Equal => self.lose(&id, incarnation, loss),
+                Ordering::Less => {}
+            }
+            self.lose_before(&id, incarnation, loss);
+        } else {
+            self.lose_before(&id, incarnation, Loss::Ended);
         }
-        if known == Some((incarnation, true)) {
-            let host = self.hosts.get_mut(&id).expect("it is known");
-            host.info = info;
-            return;
-        }
-        let rivalled = self.hosts.get(&id).is_some_and(|host| host.joined && host.info.is_rivalled_by(&info));
-        self.lose_before(&id, incarnation, if rivalled { Loss::Rivalled } else { Loss::Ended });
         let mut host = Host::new(info, self.now);
         host.drained = self.state.drained.contains(&id);
         self.hosts.insert(id.clone(), host);

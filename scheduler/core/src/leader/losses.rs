@@ -53,7 +53,7 @@ impl Core {
     }
 
     /// One life of a host is over, and everything that ran there with it.
-    fn lose(&mut self, id: &HostId, incarnation: Incarnation, loss: Loss) {
+    pub(super) fn lose(&mut self, id: &HostId, incarnation: Incarnation, loss: Loss) {
         self.awaited.remove(&(id.clone(), incarnation));
         let mut slots = 0;
         if let Some(host) = self.hosts.get_mut(id)

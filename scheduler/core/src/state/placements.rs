@@ -72,12 +72,6 @@ impl Placements {
         }
     }
 
-    /// The newest life of a host that runs something.
-    pub(crate) fn newest_of(&self, host: &HostId) -> Option<Incarnation> {
-        let lives = (host.clone(), Incarnation(0))..=(host.clone(), Incarnation(u64::MAX));
-        self.by_host.range(lives).next_back().map(|((_, incarnation), _)| *incarnation)
-    }
-
     /// All of them, by host and incarnation.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Placement> {
         self.by_host.values().map(|&slot| &self.placements[slot])

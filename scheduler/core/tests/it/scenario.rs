@@ -230,8 +230,9 @@ impl Scenario {
                     predecessor,
                     ..HostInfo::default()
                 };
-                let beat = Heartbeat { host: host.clone(), incarnation, labels, ..Heartbeat::default() };
-                if self.beats.get(&host).is_none_or(|known| known.incarnation < incarnation) {
+                let beat = Heartbeat { host: host.clone(), incarnation, labels, process, ..Heartbeat::default() };
+                let is_new = |known: &Heartbeat| known.incarnation < incarnation || known.process != process;
+                if self.beats.get(&host).is_none_or(is_new) {
                     self.beats.insert(host.clone(), beat);
                     self.world.held.remove(&host);
                 }
@@ -273,6 +274,7 @@ impl Scenario {
         }
         let mut beat = beat.clone();
         beat.incarnation = line.number("life").map_or(beat.incarnation, Incarnation);
+        beat.process = line.number("process").unwrap_or(beat.process);
         self.world.step(Input::Heartbeat(beat));
     }
 

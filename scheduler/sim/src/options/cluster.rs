@@ -105,15 +105,13 @@ impl ClusterOptions {
         // A clock that runs too slow keeps dead leaders seated, one that runs too fast unseats those that live.
         let wrong_clock = rng.chance(300);
         let etcd_rate = if wrong_clock { rng.between(800, 1_500) } else { 1_000 };
-        // Rarer than other faults: a loss that a rival brings about is still charged to a task on one path, once in some hundreds of rivals.
-        let rivals_come = rng.chance(80);
         let mut sometimes = |max: u64| if rng.chance(400) { rng.skewed(max) } else { 0 };
         let (wire_loss, acks_lost, acks_doubled) = (sometimes(60), sometimes(200), sometimes(200));
         let (node_pauses, node_cuts) = (sometimes(6), sometimes(8));
         let (nats_kills, nats_power_losses, nats_disk_full) = (sometimes(4), sometimes(3), sometimes(2));
         let (etcd_leader_changes, etcd_outages, etcd_restarts) = (sometimes(4), sometimes(3), sometimes(3));
-        let (etcd_compactions, campaign_failures, key_deletions) = (sometimes(8), sometimes(4), sometimes(4));
-        let host_rivals = if rivals_come { sometimes(4) } else { 0 };
+        let (etcd_compactions, campaign_failures, key_deletions) = (sometimes(8), sometimes(4), sometimes(8));
+        let host_rivals = sometimes(4);
         let skew_us_max = sometimes(25_000_000);
         // More than the time for which the servers remember what they have stored.
         let nats_skew_us_max = if rng.chance(400) { 25_000_000 } else { 0 };
@@ -122,7 +120,7 @@ impl ClusterOptions {
             nodes: rng.between(1, 5),
             replicated: rng.chance(500),
             read_model_stalls: if rng.chance(300) { 50 } else { 0 },
-            removals_cut: rng.chance(400),
+            removals_cut: rng.chance(700),
             record_bytes_max: if rng.chance(200) { 2_000 } else { 1_000_000 },
             snapshot_records: if rng.chance(500) { rng.between(3, 40) } else { 0 },
             records_kept: rng.skewed(20),

@@ -187,7 +187,10 @@ impl World {
         let keys = self.servers().etcd.get(&keys).map(|(keys, _)| keys).unwrap_or_default();
         if !keys.is_empty() {
             self.marks.hit(if hosts { Mark::HostKeyDeleted } else { Mark::SeatDeleted });
-            let key = self.rng.pick(&keys).key.clone();
+            let leads = keys.iter().min_by_key(|key| key.create_revision).filter(|_| !hosts);
+            // That of the leader more often than not: another one is elected at once, while the first goes on for a while.
+            let leads = leads.filter(|_| self.rng.chance(600)).map(|key| key.key.clone());
+            let key = leads.unwrap_or_else(|| self.rng.pick(&keys).key.clone());
             let _ = self.servers().etcd.delete(&Range::Key(key));
             self.etcd_changed();
         }
@@ -199,6 +202,9 @@ impl World {
         let (ttl_s, now) = (self.cluster().lease_ttl_s, self.etcd_now());
         let process = RIVALS + self.now.0;
         let known = self.hosts[index].incarnation;
+        if self.rng.chance(300) {
+            self.end_registration(index);
+        }
         let servers = self.servers();
         // Later than who is there, if anybody is; else as the copied directory says.
         let there = servers.etcd.get(&Range::Key(host_key(index))).ok();
@@ -208,6 +214,21 @@ impl World {
         let Ok((lease, _)) = servers.etcd.grant(now, ttl_s, None) else { return };
         let _ = servers.etcd.put(&host_key(index), HostEntry { incarnation, process }.encode(), Some(lease));
         self.etcd_changed();
+    }
+
+    /// A host's key is gone when its copy comes, which so has the very life that the host had. Half of the time nobody is told of the one before the other.
+    fn end_registration(&mut self, index: usize) {
+        let key = Range::Key(host_key(index));
+        let known = self.hosts[index].incarnation;
+        let there = self.servers().etcd.get(&key).map(|(found, _)| found).unwrap_or_default();
+        let Some(there) = there.first().map(|found| HostEntry::decode(&found.value)) else { return };
+        let _ = self.servers().etcd.delete(&key);
+        if there.incarnation == known && there.process < RIVALS {
+            self.marks.hit(Mark::HostLifeHadTwice);
+        }
+        if self.rng.chance(500) {
+            self.break_watches();
+        }
     }
 
     pub(super) fn etcd_now(&mut self) -> wasmill_protocol::Timestamp {

@@ -17,8 +17,6 @@ use crate::servers::{EtcdAsk, LogAsk, STREAM};
 const READ_MAX: usize = 64;
 /// The time between two looks at the log without news, in microseconds.
 const POLL_US: u64 = 1_000_000;
-/// How long a read model is behind at most, in microseconds.
-const BEHIND_US_MAX: u64 = 8_000_000;
 /// How often it is asked where the log ends before it is believed that records are gone.
 const LOOKS: u32 = 8;
 /// Between two looks, in microseconds.
@@ -123,12 +121,8 @@ impl World {
                         continue;
                     }
                     process.publish(seq, now);
-                    let stalls = self.options.cluster.as_ref().map_or(0, |cluster| cluster.read_model_stalls);
-                    if self.rng.chance(stalls) {
-                        self.marks.hit(Mark::ReadModelBehind);
-                        process.behind_until = now.plus_us(self.rng.skewed(BEHIND_US_MAX));
-                    }
                     note_current(&mut process.current, &entry);
+                    self.read_model_may_stall(node);
                 }
                 Err(_) if self.plant == Some(Plant::HoleAccepted) => self.read_over(node, seq, &payload),
                 Err(halt) => return self.halt(node, halt),
@@ -319,8 +313,13 @@ impl World {
         let seed = self.rng.draw();
         let (life, reading) = (self.nodes[node].life, self.nodes[node].reading(self.now));
         self.give_seat_back(node);
+        let now = self.now;
         let Some(process) = &mut self.nodes[node].process else { return };
         let leader = process.leader.take();
+        let was_elected = process.cluster.as_ref().is_some_and(|cluster| cluster.elected.is_some());
+        if leader.is_none() && was_elected && process.behind_until > now {
+            self.marks.hit(Mark::CatchUpGivenUp);
+        }
         // Whoever was elected reads on anew.
         process.unshown = None;
         process.clock.lead(false, Timestamp(0), reading);

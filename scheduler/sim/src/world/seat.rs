@@ -74,6 +74,7 @@ impl World {
         if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
             (cluster.elected, cluster.end) = (Some(term), None);
         }
+        self.may_lose_seat_behind(node);
         self.ask_end(node);
         Ok(())
     }

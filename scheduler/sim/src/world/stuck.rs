@@ -16,15 +16,21 @@ impl World {
             .oracle
             .unfinished()
             .take(5)
-            .map(|(task, life)| format!("{task} {:?} {:?}", life.phase, waiting(task)))
+            .map(|(task, life)| {
+                let place = life.current().and_then(|id| self.oracle.attempts.get(&id));
+                format!("{task} {:?} {place:?} {:?}", life.phase, waiting(task))
+            })
             .collect();
+        let hosts = leaders().flat_map(|leader| leader.core.hosts());
+        let hosts: Vec<_> = hosts.map(|host| format!("{:?} is {}", host.info, host.state)).collect();
         let nodes: Vec<_> = self.nodes.iter().map(|node| format!("{} has seen {}", node.name, node.seen())).collect();
         let terms: Vec<_> = leaders().map(|leader| leader.term).collect();
         format!(
-            "{} tasks are not final long after healing, and {} requests are open; leaders of terms {terms:?}; {}; {}",
+            "{} tasks are not final long after healing, and {} requests are open; leaders of terms {terms:?}; {}; {}; {}",
             self.oracle.unfinished().count(),
             self.clients.open.len(),
             nodes.join(", "),
+            hosts.join(", "),
             tasks.join("; "),
         )
     }

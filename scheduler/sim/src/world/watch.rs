@@ -43,9 +43,7 @@ impl World {
             }
         }
         for (host, entry) in hosts {
-            if known.get(&host) != Some(&entry) {
-                self.tell_joined(sender, host, known.get(&host).copied(), entry);
-            }
+            self.tell_changed(sender, host, known.get(&host).copied(), entry);
         }
         self.ask_watch(sender, revision + 1, epoch);
     }
@@ -54,14 +52,33 @@ impl World {
         self.ask_etcd(sender.node, EtcdAsk::Watch(from, epoch), EtcdWait::Watch(epoch, from));
     }
 
-    /// A host lives, or another life of it where one was known.
-    fn tell_joined(&mut self, sender: Sender, host: usize, before: Option<HostEntry>, entry: HostEntry) {
+    /// What there is of a host now, and was before. That a life is over is told by a later one alone; an earlier one comes after it was told.
+    fn tell_changed(&mut self, sender: Sender, host: usize, before: Option<HostEntry>, entry: HostEntry) {
+        if before == Some(entry) {
+            return;
+        }
+        let replaced = before.filter(|before| before.incarnation <= entry.incarnation);
+        if let Some(before) = before.filter(|_| replaced.is_none()) {
+            self.tell_left(sender, host, before.incarnation);
+        }
+        self.tell_joined(sender, host, replaced, entry);
+    }
+
+    /// A host lives, in place of the life that is replaced if there is one.
+    fn tell_joined(&mut self, sender: Sender, host: usize, replaced: Option<HostEntry>, entry: HostEntry) {
         let HostEntry { incarnation, process } = entry;
+        let rivals = |process: u64| process >= RIVALS;
         // A process knows which one had its directory before it. Another one's directory is a copy.
-        let predecessor = if process < RIVALS { process.saturating_sub(1) } else { 0 };
+        let predecessor = if rivals(process) { 0 } else { process.saturating_sub(1) };
         let mut info = HostInfo { incarnation, process, predecessor, ..self.hosts[host].info() };
-        if let Some(before) = before.filter(|before| process >= RIVALS && before.process < RIVALS) {
-            self.note_rivalled(sender, host, before.incarnation);
+        if rivals(process) {
+            // It never runs anything: what is lost in its life was the host's, which had that life too. What has ended before has ended by now.
+            self.note_rivalled(sender, host, incarnation, 1);
+            if let Some(own) = replaced.filter(|replaced| !rivals(replaced.process)) {
+                self.note_rivalled(sender, host, own.incarnation, 0);
+            }
+        } else {
+            self.note_own(sender, host, incarnation);
         }
         if self.plant == Some(Plant::RivalUnseen) {
             info.process = 0;
@@ -69,12 +86,22 @@ impl World {
         self.host_joined(sender, info);
     }
 
-    /// A leader hears that another process has become a host: what ran there in the life that it knew pays nothing for it.
-    fn note_rivalled(&mut self, sender: Sender, host: usize, life: Incarnation) {
+    /// A leader hears that another process has become a host: what is lost there in that life, so many microseconds from now on, pays nothing for it.
+    fn note_rivalled(&mut self, sender: Sender, host: usize, life: Incarnation, in_us: u64) {
+        let now = self.now;
         let Some(process) = self.nodes[sender.node].alive(sender.life) else { return };
         let Some(leader) = &process.leader else { return };
+        let (term, at) = (leader.term, process.clock(now).plus_us(in_us));
         self.marks.hit(Mark::HostRivalled);
-        self.oracle.rivalled.insert((leader.term, self.hosts[host].id.clone(), life));
+        self.oracle.rivalled.insert((term, self.hosts[host].id.clone(), life), at);
+    }
+
+    /// A leader hears of a life of the host itself. One that it has heard of before was registered once more, and can end in any way again.
+    fn note_own(&mut self, sender: Sender, host: usize, life: Incarnation) {
+        let leader = self.nodes[sender.node].alive(sender.life).and_then(|process| process.leader.as_ref());
+        if let Some(term) = leader.map(|leader| leader.term) {
+            self.oracle.rivalled.remove(&(term, self.hosts[host].id.clone(), life));
+        }
     }
 
     fn tell_left(&mut self, sender: Sender, host: usize, incarnation: Incarnation) {
@@ -91,7 +118,10 @@ impl World {
         // A watch that begins before what is there fails at once.
         servers.etcd.read_watch(&mut watch)?;
         let watch = servers.etcd.watch(Range::Prefix(HOSTS.into()), Some(from));
-        servers.watchers.retain(|watcher| watcher.node != node || watcher.epoch != epoch);
+        // Those of the same process that this one is to replace. A request can be late, so it may be the older one.
+        let is_replaced =
+            |watcher: &Watcher| watcher.node == node && watcher.life == caller.life && watcher.epoch <= epoch;
+        servers.watchers.retain(|watcher| !is_replaced(watcher));
         servers.watchers.push(Watcher { node, life: caller.life, epoch, watch, told_at: now });
         Ok(EtcdAnswer::Watching(servers.etcd.revision()))
     }
@@ -103,12 +133,18 @@ impl World {
         }
     }
 
-    /// The watch has ended, for whatever reason: what was missed is found by a new list.
+    /// The watch has ended, for whatever reason: what was missed is found by a new list. Nothing of the old watch is heard any more.
     fn watch_again(&mut self, sender: Sender, epoch: u64) {
         if self.plant == Some(Plant::WatchGapIgnored) {
             return self.watch_from_now(sender, epoch);
         }
-        if self.watch(sender, epoch).is_some() {
+        let Some(cluster) = self.nodes[sender.node].alive(sender.life).and_then(|process| process.cluster.as_mut())
+        else {
+            return;
+        };
+        if cluster.watch.epoch == epoch {
+            let epoch = cluster.number();
+            cluster.watch.epoch = epoch;
             self.marks.hit(Mark::WatchRelisted);
             self.ask_etcd(sender.node, EtcdAsk::Hosts, EtcdWait::Hosts(epoch));
         }
@@ -163,7 +199,7 @@ impl World {
                 EventKind::Put(put) => {
                     let entry = HostEntry::decode(&put.value);
                     let before = watch.known.insert(host, entry);
-                    self.tell_joined(sender, host, before, entry);
+                    self.tell_changed(sender, host, before, entry);
                 }
                 EventKind::Delete => {
                     if let Some(entry) = watch.known.remove(&host) {
