@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{self, BoxFuture};
 use futures::stream::BoxStream;
 use thiserror::Error;
 pub use wasmill_fabric_core::append::AppendError;
@@ -51,6 +51,12 @@ pub trait Log: Send + Sync {
 
     /// The largest record in bytes that [`Log::append`] takes.
     fn record_bytes_max(&self) -> usize;
+
+    /// Whether there is room for more than a record or two, asked after an append that found none: a full disk has room for a small record now
+    /// and then. Always, where nobody can tell.
+    fn has_room(&self) -> BoxFuture<'_, bool> {
+        future::ready(true).boxed()
+    }
 
     /// What time it is for the servers that keep the log; `None` when they are too old to tell.
     ///

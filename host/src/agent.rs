@@ -13,6 +13,7 @@ mod modules;
 mod readiness;
 mod results;
 mod run;
+mod store_turns;
 mod work;
 
 use std::collections::BTreeMap;
@@ -48,6 +49,10 @@ pub const FETCHES_PER_TENANT_MAX: usize = 4;
 pub const STORES_MAX: usize = 16;
 /// See [`STORES_MAX`].
 pub const STORES_PER_TENANT_MAX: usize = 4;
+/// Those of them that have more than [`LARGE_STORE_BYTES`]; of one tenant one after the other. The disk and the cores that write them are everybody's.
+pub const LARGE_STORES_MAX: usize = 4;
+/// See [`LARGE_STORES_MAX`].
+pub const LARGE_STORE_BYTES: u64 = 1024 * 1024;
 
 /// Bytes of modules that are kept as files of our own, when the fabric does not have them as files.
 pub const MODULE_COPIES_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;

@@ -342,8 +342,17 @@ impl Driver {
                         "the disk is full: nothing is accepted until there is space"
                     );
                     self.shared.standing.send_modify(|standing| standing.no_space = true);
-                    self.refuse_while(&Refusal::NoSpace, tokio::time::sleep(pause), &shutdown).await;
-                    pause = (pause * 2).min(NO_SPACE_PAUSE_MAX);
+                    let log = Arc::clone(&self.ground.log);
+                    let room = async move {
+                        loop {
+                            tokio::time::sleep(pause).await;
+                            pause = (pause * 2).min(NO_SPACE_PAUSE_MAX);
+                            if log.has_room().await {
+                                return pause;
+                            }
+                        }
+                    };
+                    pause = self.refuse_while(&Refusal::NoSpace, room, &shutdown).await.unwrap_or(pause);
                 }
             }
         }
@@ -378,16 +387,21 @@ impl Driver {
         Ok(self.ground.log.first_seq().await? > seq)
     }
 
-    /// Refuses everything until `over`.
-    async fn refuse_while(&mut self, refusal: &Refusal, over: impl Future<Output = ()>, shutdown: &CancellationToken) {
+    /// Refuses everything until `over`; `None` when asked to stop before.
+    async fn refuse_while<T>(
+        &mut self,
+        refusal: &Refusal,
+        over: impl Future<Output = T>,
+        shutdown: &CancellationToken,
+    ) -> Option<T> {
         tokio::pin!(over);
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = &mut over => return,
+                () = shutdown.cancelled() => return None,
+                over = &mut over => return Some(over),
                 request = self.requests.recv() => match request {
                     Some(request) => forward::refuse(request, refusal),
-                    None => return,
+                    None => return None,
                 },
             }
         }

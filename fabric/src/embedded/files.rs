@@ -24,6 +24,16 @@ pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
+/// Writes that many bytes to a file beside others, and removes it.
+pub(super) fn has_room(path: &Path, bytes: usize) -> io::Result<()> {
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(&vec![0; bytes])?;
+        file.sync_all()
+    });
+    let removed = fs::remove_file(path);
+    written.and(removed)
+}
+
 /// The size of a file that is replaced as a whole.
 const REPLACED_BYTES: usize = 32;
 

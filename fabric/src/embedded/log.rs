@@ -18,13 +18,15 @@ use tokio::sync::{oneshot, watch};
 use wasmill_protocol::LogSeq;
 
 use self::writer::{Caller, Command, Writer};
-use super::OpenError;
 use super::lock::DirLock;
+use super::{OpenError, files};
 use crate::log::Broken;
 use crate::{AppendError, Log, LogError, LogTail, LogWriter};
 
 /// The largest record in bytes.
 const RECORD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Room that a log which has found none wants before it goes on.
+const ROOM_BYTES: usize = 1024 * 1024;
 
 /// Records in one file, written by one thread.
 pub(super) struct EmbeddedLog {
@@ -136,5 +138,21 @@ impl Log for EmbeddedLog {
 
     fn record_bytes_max(&self) -> usize {
         RECORD_BYTES_MAX
+    }
+
+    fn has_room(&self) -> BoxFuture<'_, bool> {
+        let path = self.path.with_extension("room");
+        let tried = tokio::task::spawn_blocking(move || files::has_room(&path, ROOM_BYTES));
+        async move {
+            match tried.await {
+                Ok(Ok(())) => true,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "there is no room for the log");
+                    false
+                }
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            }
+        }
+        .boxed()
     }
 }

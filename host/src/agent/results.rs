@@ -35,6 +35,16 @@ pub(super) enum Large {
     Ended(Box<Ended>),
 }
 
+impl Large {
+    /// How much is to be stored.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Checkpoint(_, _, data) => data.len(),
+            Self::Ended(ended) => ended.output.len() + ended.captured.len(),
+        }
+    }
+}
+
 /// What became of it.
 pub(super) enum Stored {
     /// Nothing, when it cannot be stored: then there is none.

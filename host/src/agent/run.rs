@@ -24,14 +24,11 @@ use super::known::Known;
 use super::modules::ModuleFiles;
 use super::readiness::{Made, Readiness};
 use super::results::{Results, Stored};
+use super::store_turns::StoreTurns;
 use super::work::Preparation;
-use super::{
-    AgentConfig, AgentError, EVENTS_AT_ONCE_MAX, MODULE_COPIES_BYTES_MAX, STORES_MAX, STORES_PER_TENANT_MAX, join,
-    random,
-};
+use super::{AgentConfig, AgentError, EVENTS_AT_ONCE_MAX, MODULE_COPIES_BYTES_MAX, join, random};
 use crate::channel::{FromSandbox, ToSandbox, Work};
 use crate::metrics::Metrics;
-use crate::slots::{SlotLimits, Slots};
 
 /// A host's agent, from its registration to its last report.
 pub struct Agent {
@@ -52,7 +49,7 @@ pub struct Agent {
     preparation: Preparation,
     known: Known,
     results: Results,
-    stores: Arc<Slots>,
+    stores: StoreTurns,
     to_sandbox: mpsc::Sender<ToSandbox>,
     readiness: Arc<dyn Readiness>,
     /// For the sandbox, as soon as its channel has room: at most a start, a checkpoint's answer and two stops for each slot.
@@ -176,7 +173,7 @@ impl Agent {
             contact: Contact::new(std::time::Instant::now()),
             known: Known::new(config.known, &config.caps),
             results: Results::default(),
-            stores: Slots::new(SlotLimits::endless_lines(STORES_MAX, STORES_PER_TENANT_MAX)),
+            stores: StoreTurns::new(),
             to_sandbox: sandbox.to,
             readiness: sandbox.readiness,
             outgoing: VecDeque::new(),

@@ -24,6 +24,8 @@ pub(super) type RunResults = (Result<Vec<u8>, Failure>,);
 /// with that fuel takes about as long.
 const CALL_FUEL: u64 = 100;
 const BYTES_PER_FUEL: u64 = 8;
+/// CPU time for each byte of a checkpoint that is stored as a blob: what copying, hashing and writing it takes, on threads of ours.
+const STORED_CPU_NS_PER_BYTE: u64 = 2;
 /// The message of a progress report is cut here.
 const PROGRESS_MESSAGE_BYTES_MAX: usize = 1024;
 
@@ -165,6 +167,10 @@ async fn checkpoint_save(
         return Ok(Err(format!("the state has {} bytes, the limit of a checkpoint is {bytes_max}", state.len())));
     }
     charge(&mut store, state.len())?;
+    let large = state.len() as u64 > INLINE_BYTES_MAX;
+    if large {
+        store.data().control.charge(state.len() as u64 * STORED_CPU_NS_PER_BYTE);
+    }
     if !store.data_mut().memory.keep(state.len() as u64) {
         let (bytes_max, used) = store.data().memory.bytes_max_and_used();
         return Ok(Err(format!(
@@ -175,7 +181,6 @@ async fn checkpoint_save(
     // The one before goes first: never are there two.
     store.data_mut().reports.checkpoint = None;
     let data = Bytes::copy_from_slice(state.as_le_slice(&store));
-    let large = data.len() as u64 > INLINE_BYTES_MAX;
     let (reporter, message) = {
         let guest = store.data_mut();
         (guest.reporter(), guest.save_checkpoint(data))

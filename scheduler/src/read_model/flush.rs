@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot, watch};
+use wasmill_fabric::Reminder;
 use wasmill_protocol::record::Record;
 use wasmill_protocol::snapshot::Expired;
 use wasmill_protocol::{Digest, LogSeq, TaskId, TenantName};
@@ -184,13 +185,16 @@ impl Pipeline {
         }
     }
 
-    /// Asks for everything that is applied now to be written, and waits for that at most `patience`. On giving up says
-    /// what was waited for, and why the last try to write has failed if it has.
+    /// Asks for everything that is applied now to be written, and waits for that at most `patience`, and not at all while the file cannot be
+    /// written. On giving up says what was waited for, and why the last try to write has failed if it has.
     pub(super) async fn flush(&self, patience: Duration) -> Result<(), (LogSeq, Option<String>)> {
         let wanted = {
             let mut state = self.state();
             state.wanted = state.applied;
             self.wake.notify_one();
+            if let Some(failure) = state.failure.clone() {
+                return Err((state.applied, Some(failure)));
+            }
             state.applied
         };
         let mut flushed = self.flushed.subscribe();
@@ -366,12 +370,15 @@ impl Pipeline {
 
     /// Writes a generation, again and again until it works or the process stops. Whether a tenant was removed.
     fn write(&self, sink: &mut Sink, generation: Arc<Generation>, position: LogSeq) -> bool {
+        let mut reminder = Reminder::default();
         let written = loop {
             let error = match sink.write(&generation, position) {
                 Ok(written) => break written,
                 Err(error) => error,
             };
-            tracing::error!(%error, %position, "cannot write the read model; it is tried again");
+            if reminder.is_due(Instant::now(), &error.to_string()) {
+                tracing::error!(%error, %position, "cannot write the read model; it is tried again every second");
+            }
             let mut state = self.state();
             state.failure = Some(error.to_string());
             let waited = self.wake.wait_timeout_while(state, RETRY_DELAY, |state| !state.stopping);

@@ -1,5 +1,7 @@
 //! A log that has no space.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::json;
 
@@ -29,6 +31,16 @@ async fn f26_a_single_machine_without_space_says_so_to_everybody_until_there_is_
     }
     let ready = client.get("/readyz").await;
     assert!(ready.status == 503 && ready.text().contains("the disk is full"), "{ready:?}");
+
+    // A small record fits now and then, which is not what anybody can work with.
+    cluster.nodes[0].log.fill_nearly();
+    let won = cluster.won(0);
+    for _ in 0..30 {
+        let (ready, submitted) = tokio::join!(client.get("/readyz"), client.post("/v1/tasks", &task));
+        assert_eq!((ready.status, submitted.problem().as_str()), (503, "507 no_space"), "{ready:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(cluster.won(0) <= won + 1, "it stands for election only when there is room");
 
     cluster.nodes[0].log.heal();
     until("there is space", async || client.post("/v1/tasks", &task).await.status == 201).await;

@@ -17,6 +17,9 @@ use super::{Files, PIECE_BYTES, TMP, blocking, failed};
 use crate::embedded::files::{create_dir_private, sync_parent};
 use crate::{BlobError, BlobStat, BlobWriter};
 
+/// What is written of a large blob before it is synced: the log, whose syncs wait for what the file system has gathered, waits for no more than this.
+const UNSYNCED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Stores bytes that are at hand.
 pub(super) fn put(files: Arc<Files>, bytes: Bytes) -> Result<BlobStat, BlobError> {
     let mut temporary = Temporary::create(&files)?;
@@ -98,22 +101,34 @@ struct Temporary {
     file: NamedTempFile,
     hasher: Sha256,
     bytes: u64,
+    /// Those of them that were not synced yet.
+    unsynced: usize,
 }
 
 impl Temporary {
     fn create(files: &Files) -> Result<Self, BlobError> {
         let file = NamedTempFile::new_in(files.dir.join(TMP))
             .map_err(|error| failed("create a temporary file for a blob".to_owned(), error))?;
-        Ok(Self { file, hasher: Sha256::new(), bytes: 0 })
+        Ok(Self { file, hasher: Sha256::new(), bytes: 0, unsynced: 0 })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
-        self.file
-            .as_file_mut()
-            .write_all(bytes)
-            .map_err(|error| failed(format!("write bytes {} and later of a blob", self.bytes), error))?;
+        bytes.chunks(UNSYNCED_BYTES_MAX).try_for_each(|piece| {
+            self.write_piece(piece)
+                .map_err(|error| failed(format!("write bytes {} and later of a blob", self.bytes), error))
+        })
+    }
+
+    fn write_piece(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let file = self.file.as_file_mut();
+        if self.unsynced + bytes.len() > UNSYNCED_BYTES_MAX {
+            file.sync_data()?;
+            self.unsynced = 0;
+        }
+        file.write_all(bytes)?;
         self.hasher.update(bytes);
         self.bytes += bytes.len() as u64;
+        self.unsynced += bytes.len();
         Ok(())
     }
 
@@ -172,7 +187,7 @@ mod tests {
         // Writing to this device fails as writing to a full disk does.
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let file = NamedTempFile::from_parts(full, path);
-        let temporary = Some(Temporary { file, hasher: Sha256::new(), bytes: 0 });
+        let temporary = Some(Temporary { file, hasher: Sha256::new(), bytes: 0, unsynced: 0 });
         let mut state = State { temporary, buffer: b"buffered".to_vec() };
         assert!(left.exists());
         let error = state.write(b"more").unwrap_err();

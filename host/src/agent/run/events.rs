@@ -16,7 +16,6 @@ use crate::agent::results::{Next, Stored, store};
 use crate::agent::{AgentError, GIVE_UP_MS, chain, join, random};
 use crate::channel::{FromSandbox, ToSandbox};
 use crate::sandbox::LoadError;
-use crate::slots::Lane;
 
 impl Agent {
     pub(super) fn hear_leader(&mut self, message: Message) {
@@ -48,11 +47,9 @@ impl Agent {
             Next::Hear(input) => self.step(input),
             Next::Wait => {}
             Next::Store(id, tenant, said) => {
-                let (stores, blobs) = (Arc::clone(&self.stores), Arc::clone(&self.blobs));
+                let (stores, blobs) = (self.stores.clone(), Arc::clone(&self.blobs));
                 self.doing.spawn(async move {
-                    let Ok(_permit) = stores.acquire(Lane::Tenant(tenant)).await else {
-                        unreachable!("lines are endless")
-                    };
+                    let _turn = stores.turn(tenant, said.bytes()).await;
                     Done::Stored(id, store(blobs, said).await)
                 });
             }

@@ -28,6 +28,8 @@ enum Appends {
     Unheard,
     /// There is no space for them.
     Full,
+    /// There is space for them, and no room for more.
+    Nearly,
 }
 
 /// Everything passes until it is told otherwise.
@@ -74,6 +76,11 @@ impl LogFaults {
     /// There is no space for appends from now on.
     pub(crate) fn fill(&self) {
         self.appends.send_replace(Appends::Full);
+    }
+
+    /// There is space for what is appended from now on, and no room for more.
+    pub(crate) fn fill_nearly(&self) {
+        self.appends.send_replace(Appends::Nearly);
     }
 
     /// The log is out of reach.
@@ -134,11 +141,11 @@ impl LogWriter for WriterFaults {
             let full = self.broken.after(expected_last, AppendError::NoSpace { seq: expected_last.next() });
             return future::ready(Err(full)).boxed();
         }
-        if appends != Appends::Pass {
+        if !matches!(appends, Appends::Pass | Appends::Nearly) {
             self.unanswered.send_modify(|count| *count += 1);
         }
         match appends {
-            Appends::Pass => self.writer.append(expected_last, record),
+            Appends::Pass | Appends::Nearly => self.writer.append(expected_last, record),
             Appends::Unheard => self.writer.append(expected_last, record).then(|_| future::pending()).boxed(),
             Appends::Vanish | Appends::Full => future::pending().boxed(),
         }
@@ -183,6 +190,11 @@ impl Log for LogFaults {
             Some((next, (tail, cut, held)))
         })
         .boxed()
+    }
+
+    fn has_room(&self) -> BoxFuture<'_, bool> {
+        let full = matches!(*self.appends.borrow(), Appends::Nearly);
+        std::future::ready(!full).boxed()
     }
 
     fn trim(&self, to: LogSeq) -> BoxFuture<'_, Result<(), LogError>> {
