@@ -2,7 +2,7 @@
 //!
 //! It is reached through [`ToSandbox`] and [`FromSandbox`] only, holds no credentials and knows no network, so that it
 //! can move into processes of its own. Guests run on a tokio runtime of their own at a lower priority than everything else, so that
-//! leases and commits do not wait for them.
+//! leases and commits do not wait for them, and [in turns](turns) by tenant.
 //!
 //! **Invariant** every [`ToSandbox::Start`] is answered by exactly one [`FromSandbox::Ended`], after everything of the
 //! attempt is gone.
@@ -32,6 +32,7 @@ mod preview1;
 mod random;
 mod seeded;
 mod task;
+mod turns;
 mod verdict;
 mod watchdog;
 
@@ -44,6 +45,7 @@ pub use watchdog::TICK;
 
 use attempt::Shared;
 use control::Control;
+use turns::Turns;
 use watchdog::{Running, Watchdog};
 
 /// Messages to the sandbox that wait to be taken; the sender waits when there are more.
@@ -56,6 +58,9 @@ const BATCH_MAX: usize = 256;
 const LOAD_INTERVAL: Duration = Duration::from_secs(1);
 /// How much lower than the rest of the process guests are in priority (`nice`).
 const GUEST_NICENESS: libc::c_int = 5;
+/// Threads beyond those that run guests at the same time. They take in whoever wants a turn, while all cores are taken: without them the next guest
+/// would be whichever a thread looks at first.
+const THREADS_SPARE: usize = 1;
 /// Stack of a thread that runs guests; guests themselves have fibers.
 const THREAD_STACK_BYTES: usize = 2 * 1024 * 1024;
 
@@ -99,7 +104,7 @@ impl Sandbox {
         let running = Arc::new(Running::default());
         let watchdog =
             Watchdog::start(Arc::clone(&config.engines), Arc::clone(&running)).map_err(SandboxError::Threads)?;
-        let shared = Arc::new(Shared::new(artifacts, config.guests_max, outbox));
+        let shared = Arc::new(Shared::new(artifacts, &config, outbox));
         let dispatcher = Dispatcher { shared, running, engines: config.engines };
         std::thread::Builder::new()
             .name("sandbox".to_owned())
@@ -127,10 +132,11 @@ impl Sandbox {
         mut repeat: impl FnMut(Ended) -> bool,
     ) -> Result<(), SandboxError> {
         let running = Arc::new(Running::default());
-        let _watchdog = Watchdog::start(config.engines, Arc::clone(&running)).map_err(SandboxError::Threads)?;
+        let _watchdog =
+            Watchdog::start(Arc::clone(&config.engines), Arc::clone(&running)).map_err(SandboxError::Threads)?;
         // Nobody reads reports of progress here; the channel only has to be there.
         let (outbox, _inbox) = mpsc::channel(FROM_SANDBOX_MAX);
-        let shared = Shared::new(artifacts, config.guests_max, outbox);
+        let shared = Shared::new(artifacts, &config, outbox);
         loop {
             let control = Arc::new(Control::new(&work.limits));
             running.insert(work.id, Arc::clone(&control));
@@ -144,8 +150,9 @@ impl Sandbox {
 }
 
 impl Shared {
-    fn new(artifacts: Arc<dyn Artifacts>, guests_max: usize, reports: mpsc::Sender<FromSandbox>) -> Self {
-        Self { artifacts, slots: Semaphore::new(guests_max), freed: Notify::new(), reports }
+    fn new(artifacts: Arc<dyn Artifacts>, config: &SandboxConfig, reports: mpsc::Sender<FromSandbox>) -> Self {
+        let (slots, turns) = (Semaphore::new(config.guests_max), Turns::new(config.threads));
+        Self { artifacts, slots, turns, freed: Notify::new(), reports }
     }
 }
 
@@ -217,7 +224,7 @@ impl Dispatcher {
 
 fn runtime(threads: usize) -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.max(1))
+        .worker_threads(threads.max(1) + THREADS_SPARE)
         .thread_name("guest")
         .thread_stack_size(THREAD_STACK_BYTES)
         // Guests use the clock only; compiling a module that is not there yet talks to a child process.

@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
 use wasmill_protocol::Digest;
 
 use super::lock::DirLock;
@@ -24,6 +26,10 @@ use crate::{BlobError, BlobStat, BlobWriter, Blobs};
 
 /// Files are read and written in pieces of this size, each on a thread that may block.
 const PIECE_BYTES: usize = 256 * 1024;
+/// What is stored on a thread of its own when it is at hand as a whole.
+const LARGE_BYTES: usize = 1024 * 1024;
+/// How much lower than the rest such a thread is in priority (`nice`): as guests are.
+const BACKGROUND_NICENESS: i32 = 5;
 /// The directory of blobs that are being written.
 const TMP: &str = "tmp";
 /// Directories of blobs: one for each value of the first byte of a digest.
@@ -84,6 +90,9 @@ impl Blobs for FileBlobs {
 
     fn put(&self, bytes: Bytes) -> BoxFuture<'_, Result<BlobStat, BlobError>> {
         let files = Arc::clone(&self.files);
+        if bytes.len() >= LARGE_BYTES {
+            return in_the_background(move || writer::put(files, bytes)).boxed();
+        }
         blocking(move || writer::put(files, bytes)).boxed()
     }
 
@@ -235,6 +244,23 @@ async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(error) => Err(failed("use a thread for blobs".to_owned(), io::Error::other(error))),
     }
+}
+
+/// Runs what takes long on a thread of its own, at a lower priority than everything else: hashing and copying tens of megabytes is nobody's business but
+/// of whoever waits for it. Threads that are used again cannot get their priority back.
+async fn in_the_background<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, BlobError> {
+    let refused = |error| failed("use a thread for a large blob".to_owned(), error);
+    let (answer, answered) = oneshot::channel();
+    let work = move || {
+        // On Linux a priority belongs to a thread. Without it the work is done all the same.
+        let _ = rustix::process::nice(BACKGROUND_NICENESS);
+        // Whoever asked may have given up.
+        let _ = answer.send(work());
+    };
+    thread::Builder::new().name("large blob".to_owned()).spawn(work).map_err(refused)?;
+    answered.await.unwrap_or_else(|_| Err(refused(io::Error::other("it has ended"))))
 }
 
 fn failed(action: String, source: io::Error) -> BlobError {

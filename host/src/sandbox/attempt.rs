@@ -19,6 +19,7 @@ use super::fuel::{self, Overspent};
 use super::guest::{Guest, HANDLES_MAX, Stdio};
 use super::output::Stdout;
 use super::task;
+use super::turns::Turns;
 use super::verdict::{End, Finished, exit_of, fuel_exhausted, is_pool_exhausted, judge};
 use crate::channel::{Ended, FromSandbox, Work};
 use crate::engine::Profile;
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub(super) artifacts: Arc<dyn Artifacts>,
     /// As many as the engine's pool has stacks.
     pub(super) slots: Semaphore,
+    /// Who runs now.
+    pub(super) turns: Arc<Turns>,
     /// Told when an attempt has given back what it had of the pool.
     pub(super) freed: Notify,
     pub(super) reports: mpsc::Sender<FromSandbox>,
@@ -72,12 +75,13 @@ impl Shared {
             Err(outcome) => return unstarted(outcome),
         };
         let Some(slot) = self.slot(&control).await else { return unstarted(stopped_before_start()) };
+        let mut place = self.turns.place(work.tenant.clone());
         loop {
             let mut store = store(&loaded, work, Arc::clone(&control), self.reports.clone());
             control.arm(store.data().work.limits.wall_ms);
             let started = Instant::now();
             let freed = self.freed.notified();
-            let end = control.watch(pin!(enter(&loaded, &mut store))).await;
+            let end = control.watch(&mut place, pin!(enter(&loaded, &mut store))).await;
             if !is_pool_exhausted(&end) {
                 let mut ended = finish(store, end, &control).await;
                 ended.usage.run_us = started.elapsed().as_micros() as u64;

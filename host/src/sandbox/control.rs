@@ -12,6 +12,8 @@ use futures::task::AtomicWaker;
 use tokio::sync::Notify;
 use wasmill_protocol::Limits;
 
+use super::turns::Place;
+
 /// Why a guest is stopped before it ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -160,10 +162,14 @@ impl Control {
         Duration::from_nanos(self.cpu_limit_ns.saturating_sub(self.cpu_ns()))
     }
 
-    /// Polls `future` with its CPU time measured, until it ends, panics or is stopped. What did not end is to be dropped then, also when
+    /// Polls `future` in its turns and with its CPU time measured, until it ends, panics or is stopped. What did not end is to be dropped then, also when
     /// it waits in a host call. It is borrowed because moving a guest's future costs more than many guests do.
-    pub(super) async fn watch<F: Future + ?Sized>(&self, mut future: Pin<&mut F>) -> Watched<F::Output> {
-        std::future::poll_fn(|cx| self.poll(future.as_mut(), cx)).await
+    pub(super) async fn watch<F: Future + ?Sized>(
+        &self,
+        place: &mut Place,
+        mut future: Pin<&mut F>,
+    ) -> Watched<F::Output> {
+        std::future::poll_fn(|cx| self.poll(place, future.as_mut(), cx)).await
     }
 
     /// Waits for something of ours, which costs the guest nothing; `None` when it was stopped meanwhile.
@@ -178,16 +184,26 @@ impl Control {
         .await
     }
 
-    fn poll<F: Future + ?Sized>(&self, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Watched<F::Output>> {
+    fn poll<F: Future + ?Sized>(
+        &self,
+        place: &mut Place,
+        future: Pin<&mut F>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Watched<F::Output>> {
         // Registered before the look at the cause: a stop in between wakes us.
         self.waker.register(cx.waker());
         if self.cause().is_some() {
             return Poll::Ready(Watched::Stopped);
         }
+        if place.poll_turn(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let before = self.cpu_spent_ns.load(Ordering::Relaxed);
         self.poll_began_ns.store(thread_cpu_ns(), Ordering::Relaxed);
         let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
         let spent = self.cpu_ns();
         self.cpu_spent_ns.store(spent, Ordering::Relaxed);
+        place.give_back(spent.saturating_sub(before));
         match polled {
             Ok(Poll::Ready(output)) => Poll::Ready(Watched::Finished(output)),
             Ok(Poll::Pending) if spent >= self.cpu_limit_ns => {

@@ -220,3 +220,30 @@ async fn b27_a_host_function_that_panics_is_our_fault_and_ends_one_attempt() {
     let after = sandbox.work(&command("", ""));
     assert_kind(&sandbox.run(after).await, OutcomeKind::Succeeded);
 }
+
+/// Guests take turns by tenant and not one by one: with as many turns as everybody else it would be the last to end.
+#[tokio::test]
+async fn c31_one_guest_has_as_much_of_the_cores_as_all_of_another_tenant() {
+    let mut sandbox = TestSandbox::start();
+    let spin = task(&[], "", "(loop $again (br $again)) (i32.const 0)");
+    let mut flood = sandbox.work(&spin);
+    (flood.tenant, flood.limits.cpu_ms) = ("flood".parse().unwrap(), 100);
+    // From here on its module is at hand: nobody begins before the others.
+    assert_kind(&sandbox.run(flood.clone()).await, OutcomeKind::CpuExceeded);
+    for _ in 1..GUESTS_MAX {
+        let one_more = sandbox.again(&flood);
+        sandbox.start_work(one_more).await;
+    }
+    let mut one = sandbox.again(&flood);
+    (one.tenant, one.limits.cpu_ms) = ("one".parse().unwrap(), 150);
+    let id = one.id;
+    sandbox.start_work(one).await;
+    let first = sandbox
+        .wait(|message| match message {
+            FromSandbox::Ended(ended) => Ok(ended),
+            other => Err(other),
+        })
+        .await;
+    assert_kind(&first, OutcomeKind::CpuExceeded);
+    assert_eq!(first.id, id, "the first to end is the one");
+}

@@ -1,0 +1,322 @@
+//! Whose turn it is on a core: a guest runs for a tick at most, then whoever of the tenant that has had least CPU time.
+//!
+//! Without it guests would take turns one by one, and one tenant's thirty would keep another's only one waiting for thirty ticks. The order is that of
+//! start-time fair queueing (Goyal, Vin and Cheng, 1996): a tenant's virtual time is the CPU time that it has had, and one that had nothing to run begins where the
+//! others are, a tick ahead of them.
+//!
+//! **Invariant** while a core is free nobody waits.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use futures::task::AtomicWaker;
+use wasmill_protocol::TenantName;
+
+use super::watchdog::TICK;
+
+/// How far a tenant that had nothing to run is ahead of the others, in nanoseconds: what is short ends within its first turn.
+const AHEAD_NS: u64 = TICK.as_nanos() as u64;
+/// Tenants that are remembered without having a guest; of more, those without debts are forgotten.
+const TENANTS_REMEMBERED_MAX: usize = 4096;
+
+/// The turns of one sandbox.
+#[derive(Debug)]
+pub(super) struct Turns {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    free_cores: usize,
+    /// The virtual time of whoever was given the last turn, in nanoseconds. It never goes back.
+    now_ns: u64,
+    tenants: BTreeMap<TenantName, Tenant>,
+    /// Tenants with guests that wait, by their virtual times.
+    waiting: BTreeSet<(u64, TenantName)>,
+}
+
+#[derive(Debug, Default)]
+struct Tenant {
+    /// Its virtual time in nanoseconds.
+    had_ns: u64,
+    guests: usize,
+    /// Guests that wait, in the order in which they came.
+    line: VecDeque<Arc<Waiter>>,
+}
+
+#[derive(Debug, Default)]
+struct Waiter {
+    /// It has been given its turn.
+    granted: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// One guest's part. When it is dropped, its turn goes to the next.
+#[derive(Debug)]
+pub(super) struct Place {
+    turns: Arc<Turns>,
+    tenant: TenantName,
+    standing: Standing,
+}
+
+#[derive(Debug)]
+enum Standing {
+    /// It wants nothing now.
+    Away,
+    InLine(Arc<Waiter>),
+    Running,
+}
+
+impl Turns {
+    /// For as many guests at a time as there are `cores`.
+    pub(super) fn new(cores: usize) -> Arc<Self> {
+        let state = State { free_cores: cores.max(1), now_ns: 0, tenants: BTreeMap::new(), waiting: BTreeSet::new() };
+        Arc::new(Self { state: Mutex::new(state) })
+    }
+
+    /// A guest's part in them.
+    pub(super) fn place(self: &Arc<Self>, tenant: TenantName) -> Place {
+        self.state().tenants.entry(tenant.clone()).or_default().guests += 1;
+        Place { turns: Arc::clone(self), tenant, standing: Standing::Away }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds this lock but for its own assertions.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn tenant(&mut self, name: &TenantName) -> &mut Tenant {
+        self.tenants.get_mut(name).expect("a tenant with a guest is known")
+    }
+
+    /// A turn begins at this virtual time.
+    fn begin(&mut self, had_ns: u64) {
+        self.now_ns = self.now_ns.max(had_ns);
+    }
+
+    /// Joins the line of its tenant.
+    fn queue(&mut self, name: &TenantName, waiter: Arc<Waiter>) {
+        let from_ns = self.now_ns.saturating_sub(AHEAD_NS);
+        let tenant = self.tenant(name);
+        tenant.line.push_back(waiter);
+        if tenant.line.len() == 1 {
+            tenant.had_ns = tenant.had_ns.max(from_ns);
+            let had_ns = tenant.had_ns;
+            self.waiting.insert((had_ns, name.clone()));
+        }
+    }
+
+    /// Counts CPU time, which moves those of the tenant that wait.
+    fn spend(&mut self, name: &TenantName, spent_ns: u64) {
+        let tenant = self.tenant(name);
+        let before_ns = tenant.had_ns;
+        tenant.had_ns = before_ns.saturating_add(spent_ns);
+        if !tenant.line.is_empty() {
+            let had_ns = tenant.had_ns;
+            self.waiting.remove(&(before_ns, name.clone()));
+            self.waiting.insert((had_ns, name.clone()));
+        }
+    }
+
+    /// Gives a core that has become free to the next; whom to wake.
+    fn pass_on(&mut self) -> Option<Arc<Waiter>> {
+        let Some((had_ns, name)) = self.waiting.pop_first() else {
+            self.free_cores += 1;
+            return None;
+        };
+        self.begin(had_ns);
+        let tenant = self.tenant(&name);
+        let next = tenant.line.pop_front().expect("a tenant that waits has somebody who does");
+        if !tenant.line.is_empty() {
+            self.waiting.insert((had_ns, name));
+        }
+        next.granted.store(true, Ordering::Relaxed);
+        Some(next)
+    }
+
+    /// Takes somebody out of the line of its tenant.
+    fn leave(&mut self, name: &TenantName, waiter: &Arc<Waiter>) {
+        let tenant = self.tenant(name);
+        tenant.line.retain(|waits| !Arc::ptr_eq(waits, waiter));
+        if tenant.line.is_empty() {
+            let had_ns = tenant.had_ns;
+            self.waiting.remove(&(had_ns, name.clone()));
+        }
+    }
+
+    /// One guest less. What a tenant has had too much is remembered for as long as there is room.
+    fn forget(&mut self, name: &TenantName) {
+        let now_ns = self.now_ns;
+        let tenant = self.tenant(name);
+        tenant.guests -= 1;
+        if tenant.guests == 0 && tenant.had_ns <= now_ns {
+            self.tenants.remove(name);
+        } else if self.tenants.len() > TENANTS_REMEMBERED_MAX {
+            self.tenants.retain(|_, tenant| tenant.guests > 0 || tenant.had_ns > now_ns);
+        }
+    }
+}
+
+impl Place {
+    /// Waits for a turn, which lasts until [`Place::give_back`].
+    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.turns.state();
+        match &self.standing {
+            Standing::Running => return Poll::Ready(()),
+            Standing::InLine(waiter) => {
+                waiter.waker.register(cx.waker());
+                if !waiter.granted.load(Ordering::Relaxed) {
+                    return Poll::Pending;
+                }
+            }
+            Standing::Away if state.free_cores > 0 => {
+                state.free_cores -= 1;
+                let had_ns = state.tenant(&self.tenant).had_ns;
+                state.begin(had_ns);
+            }
+            Standing::Away => {
+                let waiter = Arc::new(Waiter::default());
+                waiter.waker.register(cx.waker());
+                state.queue(&self.tenant, Arc::clone(&waiter));
+                drop(state);
+                self.standing = Standing::InLine(waiter);
+                return Poll::Pending;
+            }
+        }
+        drop(state);
+        self.standing = Standing::Running;
+        Poll::Ready(())
+    }
+
+    /// Ends the turn, in which this much CPU time was spent.
+    pub(super) fn give_back(&mut self, spent_ns: u64) {
+        debug_assert!(matches!(self.standing, Standing::Running), "{:?}", self.standing);
+        self.standing = Standing::Away;
+        let next = {
+            let mut state = self.turns.state();
+            state.spend(&self.tenant, spent_ns);
+            state.pass_on()
+        };
+        if let Some(next) = next {
+            next.waker.wake();
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let next = {
+            let mut state = self.turns.state();
+            let next = match &self.standing {
+                Standing::Away => None,
+                Standing::InLine(waiter) if !waiter.granted.load(Ordering::Relaxed) => {
+                    state.leave(&self.tenant, waiter);
+                    None
+                }
+                Standing::InLine(_) | Standing::Running => state.pass_on(),
+            };
+            state.forget(&self.tenant);
+            next
+        };
+        if let Some(next) = next {
+            next.waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn place(turns: &Arc<Turns>, tenant: &str) -> Place {
+        turns.place(tenant.parse().unwrap())
+    }
+
+    fn has_turn(place: &mut Place) -> bool {
+        place.poll_turn(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn c31_one_guest_of_a_tenant_waits_for_one_turn_of_anothers_many() {
+        let turns = Turns::new(1);
+        let mut flood: Vec<Place> = (0..30).map(|_| place(&turns, "flood")).collect();
+        assert!(has_turn(&mut flood[0]));
+        assert!(flood[1..].iter_mut().all(|guest| !has_turn(guest)));
+        for round in 0..100 {
+            let mut one = place(&turns, "one");
+            assert!(!has_turn(&mut one), "the core is taken");
+            let running = flood.iter_mut().position(has_turn).unwrap();
+            flood[running].give_back(10 * MS);
+            assert!(has_turn(&mut one), "round {round}");
+            assert!(!has_turn(&mut flood[running]), "it is at the end of its line");
+            one.give_back(MS);
+        }
+    }
+
+    #[test]
+    fn tenants_that_always_want_more_have_the_same() {
+        let turns = Turns::new(2);
+        let tenants = ["many", "many", "many", "many", "many", "few", "few"];
+        let mut guests: Vec<Place> = tenants.iter().map(|tenant| place(&turns, tenant)).collect();
+        let mut had = BTreeMap::<&str, u64>::new();
+        for _ in 0..1_000 {
+            let index = guests.iter_mut().position(has_turn).unwrap();
+            *had.entry(tenants[index]).or_default() += 1;
+            guests[index].give_back(10 * MS);
+            // Whoever ran comes last in the look for the next.
+            guests.iter_mut().for_each(|guest| {
+                has_turn(guest);
+            });
+        }
+        assert!(had["many"].abs_diff(had["few"]) <= 4, "{had:?}");
+    }
+
+    #[test]
+    fn what_was_saved_up_while_away_is_a_tick() {
+        let turns = Turns::new(1);
+        let (mut busy, mut late) = (place(&turns, "busy"), place(&turns, "late"));
+        for _ in 0..1_000 {
+            assert!(has_turn(&mut busy));
+            busy.give_back(10 * MS);
+        }
+        assert!(has_turn(&mut busy) && !has_turn(&mut late));
+        busy.give_back(10 * MS);
+        assert!(!has_turn(&mut busy));
+        let mut in_a_row = 0;
+        while has_turn(&mut late) {
+            in_a_row += 1;
+            late.give_back(10 * MS);
+            let _ = has_turn(&mut late);
+            if has_turn(&mut busy) {
+                break;
+            }
+        }
+        assert!((1..=3).contains(&in_a_row), "{in_a_row} turns");
+    }
+
+    #[test]
+    fn whoever_goes_away_keeps_nothing() {
+        let turns = Turns::new(1);
+        let (mut first, mut second, mut third) = (place(&turns, "a"), place(&turns, "b"), place(&turns, "c"));
+        assert!(has_turn(&mut first) && !has_turn(&mut second) && !has_turn(&mut third));
+        // While it waits, with a turn that it has not seen yet, and in the middle of one.
+        drop(second);
+        let mut fourth = place(&turns, "a");
+        assert!(!has_turn(&mut fourth));
+        first.give_back(MS);
+        drop(third);
+        assert!(has_turn(&mut fourth));
+        drop((fourth, first));
+        let state = turns.state();
+        assert_eq!((state.free_cores, state.waiting.len()), (1, 0));
+        assert!(state.tenants.values().all(|tenant| tenant.guests == 0 && tenant.line.is_empty()));
+    }
+}
