@@ -314,3 +314,36 @@ async fn c27_answers_that_nobody_reads_are_bounded() {
     drop(connections);
     until("it is given back", async || acme.get("/v1/tasks?limit=1000").await.status == 200).await;
 }
+
+/// Over HTTP/2 one connection asks for many pages at once, and gives none of them a window.
+#[tokio::test(flavor = "multi_thread")]
+async fn c27_pages_asked_for_at_once_over_http2_are_bounded() {
+    const ASKED: usize = 24;
+    let server = Server::start_with(|config| config.answer_memory_bytes = 24_000_000).await;
+    let acme = server.tenant("acme", "submit").await;
+    let digest = server.upload(&acme, crate::support::COMMAND).await;
+    let args: Vec<_> = (0..30).map(|_| "x".repeat(1_000)).collect();
+    let lines: Vec<_> = (0..300).map(|_| json!({"module": digest, "args": args, "delay_ms": 3_600_000})).collect();
+    assert!(submit_many(&acme, &lines).await.iter().all(|line| line["id"].is_string()));
+    assert_eq!(acme.get("/v1/tasks?limit=1").await.status, 200);
+
+    let http2 = reqwest::Client::builder().no_proxy().http2_prior_knowledge().http2_initial_stream_window_size(0);
+    let unread = Client { http: http2.build().unwrap(), ..acme.clone() };
+    let begun = tokio::time::Instant::now();
+    let asked = (0..ASKED).map(|_| {
+        let request = unread.request(reqwest::Method::GET, "/v1/tasks?limit=1000");
+        async move { (request.send().await.unwrap(), begun.elapsed()) }
+    });
+    let answers = futures::future::join_all(asked).await;
+    let held = answers.iter().filter(|(answer, _)| answer.status() == 200).count();
+    assert!((1..=3).contains(&held), "{held} pages of 4 MB have a share of 12 MB");
+    assert!(answers.iter().all(|(answer, _)| matches!(answer.status().as_u16(), 200 | 429)));
+    // Pages are made one after the other: most of them have not begun when the first one is ready, so they hold nothing.
+    let ready = || answers.iter().map(|(_, ready)| *ready);
+    let (first, last) = (ready().min().unwrap(), ready().max().unwrap());
+    assert!(first * 3 < last, "the first after {first:?}, the last after {last:?}");
+
+    assert_eq!(acme.get("/v1/tasks?limit=1000").await.status, 429);
+    drop(answers);
+    until("it is given back", async || acme.get("/v1/tasks?limit=1000").await.status == 200).await;
+}
