@@ -347,10 +347,14 @@ async fn is_utf8(mut reader: impl AsyncRead + Unpin) -> Handled<bool> {
 pub(super) async fn events(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
     caller.at_least(Role::Read)?;
     Parameters::of(&uri)?.finish()?;
-    let history = app.handle.shared().read_model.history(&caller.tenant, path::task(&id)?).await.map_err(unreadable)?;
+    let read_model = &app.handle.shared().read_model;
+    let history = read_model.history(&caller.tenant, path::task(&id)?).await.map_err(unreadable)?;
     let history = history.ok_or_else(|| Fault::plain(Code::TaskUnknown))?;
-    let items = history.entries.iter().map(event).collect();
-    Ok(json::answer(StatusCode::OK, &TaskEventsDoc { items, next: None, left_out: history.left_out }))
+    let make = move || {
+        let items = history.entries.iter().map(event).collect();
+        json::answer(StatusCode::OK, &TaskEventsDoc { items, next: None, left_out: history.left_out })
+    };
+    read_model.show(&caller.tenant, make).await.map_err(unreadable)
 }
 
 async fn shown(app: &App, caller: &Caller, id: &str, uri: &Uri) -> Handled<TaskRow> {
