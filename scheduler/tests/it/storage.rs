@@ -279,6 +279,74 @@ async fn c26_what_is_refused_in_a_race_goes_again() {
     until("one is left", async || blob_bytes(&server) == before + 100_000).await;
 }
 
+/// An upload of no known length that does not end, of which `bytes` have come.
+async fn endless_upload(server: &Server, client: &Client, bytes: usize) -> tokio::net::TcpStream {
+    let head = format!(
+        "POST /v1/modules HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/wasm\r\ntransfer-encoding: chunked\r\n\r\n",
+        client.token
+    );
+    let chunk = format!("{bytes:x}\r\n{}\r\n", "x".repeat(bytes));
+    let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stream, format!("{head}{chunk}").as_bytes()).await.unwrap();
+    stream
+}
+
+/// The answer to an upload that does not end.
+async fn refusal(mut stream: tokio::net::TcpStream) -> String {
+    let (mut answer, mut part) = (String::new(), vec![0; 4_096]);
+    while !answer.contains("\r\n\r\n{") || !answer.ends_with('}') {
+        let read = tokio::io::AsyncReadExt::read(&mut stream, &mut part).await.unwrap();
+        assert!(read > 0, "{answer}");
+        answer.push_str(std::str::from_utf8(&part[..read]).unwrap());
+    }
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c26_an_upload_is_cut_at_what_is_left_of_the_quota() {
+    let server = Server::start().await;
+    let acme = server.tenant("acme", "submit").await;
+    let kept = module(&"k".repeat(40_000));
+    server.upload(&acme, &kept).await;
+    quota(&server, "acme", json!({"module_bytes": 60_000})).await;
+    for _ in 0..3 {
+        let cut = refusal(endless_upload(&server, &acme, 100_000).await).await;
+        assert!(cut.starts_with("HTTP/1.1 422") && cut.contains("module_quota_exceeded"), "{cut}");
+        assert!(cut.contains("\"field\":\"module_bytes\"") && cut.contains("60000"), "{cut}");
+    }
+    until("nothing of them is left", async || server.unfinished_blobs().is_empty()).await;
+    let announced = acme.post_bytes("/v1/modules", &module(&large("a"))).await;
+    assert_eq!(announced.problem(), "422 module_quota_exceeded module_bytes");
+    // What it has already may come again, and what fits may come.
+    assert_eq!(acme.post_bytes("/v1/modules", &kept).await.status, 200);
+    assert_eq!(acme.post_bytes("/v1/modules", &module(&"s".repeat(10_000))).await.status, 201);
+    quota(&server, "acme", json!({"modules": 2, "module_bytes": null})).await;
+    let one_too_many = refusal(endless_upload(&server, &acme, 100_000).await).await;
+    assert!(one_too_many.contains("\"field\":\"modules\""), "{one_too_many}");
+    assert_eq!(acme.post_bytes("/v1/modules", &kept).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c26_uploads_that_do_not_end_hold_a_share_of_the_disk() {
+    let server = Server::start_with(|config| config.upload_room_bytes = 1_000_000).await;
+    let (acme, other) = (server.tenant("acme", "submit").await, server.tenant("other", "submit").await);
+    let held = [endless_upload(&server, &acme, 250_000).await, endless_upload(&server, &acme, 250_000).await];
+    let received = async || {
+        let files = server.unfinished_blobs();
+        files.iter().map(|file| file.metadata().map_or(0, |file| file.len())).sum::<u64>()
+    };
+    until("both are received", async || received().await == 500_000).await;
+    let over = refusal(endless_upload(&server, &acme, 250_000).await).await;
+    assert!(over.starts_with("HTTP/1.1 429") && over.contains("too_many_requests"), "{over}");
+    until("it holds its share", async || received().await == 500_000).await;
+    // What is small passes, and so do others.
+    server.upload(&acme, &module("small")).await;
+    server.upload(&other, &module(&large("o"))).await;
+    drop(held);
+    until("it is given back", async || acme.post_bytes("/v1/modules", &module(&large("a"))).await.status == 201).await;
+    assert_eq!(server.unfinished_blobs(), Vec::<std::path::PathBuf>::new());
+}
+
 /// Pages as large as the rules allow, asked for by many and read by nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn c27_answers_that_nobody_reads_are_bounded() {
