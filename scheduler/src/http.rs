@@ -98,6 +98,8 @@ pub struct HttpConfig {
     pub waits_per_tenant: usize,
     /// Memory of all large request bodies together.
     pub body_memory_bytes: u64,
+    /// Room on the disk for all modules that are being received.
+    pub upload_room_bytes: u64,
     /// Memory of all large answers that their clients have not read yet.
     pub answer_memory_bytes: u64,
     /// Cancelled when the process will stop soon: `/readyz` says so, and everything is still served.
@@ -125,6 +127,7 @@ impl Default for HttpConfig {
             requests_per_tenant: 512,
             waits_per_tenant: 1024,
             body_memory_bytes: 1024 * MIB,
+            upload_room_bytes: 2048 * MIB,
             answer_memory_bytes: 512 * MIB,
             leaving: CancellationToken::new(),
             drain: Duration::from_secs(10),
@@ -144,6 +147,7 @@ pub(crate) struct AppParts {
     ids: TaskIds,
     floods: Floods,
     body_memory: Arc<Memory>,
+    upload_room: Arc<Memory>,
     answer_memory: Arc<Memory>,
     metrics: Metrics,
     started: Instant,
@@ -191,6 +195,7 @@ pub async fn serve(
         ids: TaskIds::new().map_err(io::Error::other)?,
         floods: Floods::new(config.requests_per_tenant, config.waits_per_tenant),
         body_memory: Memory::new(config.body_memory_bytes, "large bodies"),
+        upload_room: Memory::new(config.upload_room_bytes, "uploads that are being received"),
         answer_memory: Memory::new(config.answer_memory_bytes, "answers that wait for their readers"),
         metrics: Metrics::new(handle.shared().metrics.registry()),
         started: Instant::now(),

@@ -217,12 +217,11 @@ impl ReadModel {
         Ok(of_tenant(merge(id, stored, &events), tenant))
     }
 
-    /// A tenant's tasks, newest first: those that match `filter`, at most `limit` (and [`PAGE_TASKS_MAX`]), from `cursor` on. A page of large tasks ends earlier, after
-    /// about 4 MiB of what a listing shows. It is read in short steps, each from the state of its own moment, between which others read.
+    /// [`ReadModel::tasks_shown`], as rows.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or does not catch up within ten seconds.
+    /// As there.
     pub async fn tasks(
         &self,
         tenant: &TenantName,
@@ -230,17 +229,37 @@ impl ReadModel {
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page, ReadError> {
+        self.tasks_shown(tenant, filter, limit, cursor, |row| row).await
+    }
+
+    /// A tenant's tasks as `show` makes them where they are read, newest first: those that match `filter`, at most `limit` (and [`PAGE_TASKS_MAX`]), from `cursor` on. A page of large tasks ends earlier, after
+    /// about 4 MiB of what a listing shows. It is read in short steps, each from the state of its own moment, between which others read. Only a few pages are
+    /// being read at once, one or two of a tenant: the others wait for that and hold nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or does not catch up within ten seconds.
+    pub async fn tasks_shown<T: Send + 'static>(
+        &self,
+        tenant: &TenantName,
+        filter: &TaskFilter,
+        limit: usize,
+        cursor: Option<Cursor>,
+        show: impl Fn(TaskRow) -> T + Clone + Send + 'static,
+    ) -> Result<Page<T>, ReadError> {
         self.flush().await?;
+        let _place = self.readers.page(Some(tenant.clone())).await;
         let (tenant, filter, limit) = (tenant.clone(), filter.clone(), limit.clamp(1, PAGE_TASKS_MAX));
         let (mut page, mut next, mut budget) = (Page::default(), cursor, Budget::new(limit));
         loop {
-            let (name, filter) = (tenant.clone(), filter.clone());
+            let (name, filter, show) = (tenant.clone(), filter.clone(), show.clone());
             let step = move |file: &rusqlite::Connection| {
-                let found = listing::step(file, &name, &filter, &mut budget, next)?;
+                let found = listing::step(file, &name, &filter, &mut budget, next, show)?;
                 Ok((found, budget))
             };
             let (found, left) = self.readers.read(Kind::Listing, Some(tenant.clone()), "list tasks", step).await?;
             page.tasks.extend(found.tasks);
+            page.shown_bytes += found.shown_bytes;
             (page.next, next, budget) = (found.next, found.next, left);
             if next.is_none() || budget.is_spent() {
                 return Ok(page);
@@ -258,15 +277,44 @@ impl ReadModel {
         self.readers.read(Kind::LookUp, None, "begin to list tasks", listing::scan).await
     }
 
-    /// The next page of a scan: a tenant's tasks that match `filter`, in bounded bytes. Tasks that were removed meanwhile are left out.
+    /// [`ReadModel::scan_page_shown`], as rows.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn scan_page(&self, tenant: &TenantName, filter: &TaskFilter, scan: Scan) -> Result<ScanPage, ReadError> {
+        self.scan_page_shown(tenant, filter, scan, |row| row).await
+    }
+
+    /// The next page of a scan: a tenant's tasks that match `filter` as `show` makes them where they are read, in bounded bytes. Tasks that were removed meanwhile are left out.
     ///
     /// # Errors
     ///
     /// When the file cannot be read.
-    pub async fn scan_page(&self, tenant: &TenantName, filter: &TaskFilter, scan: Scan) -> Result<ScanPage, ReadError> {
+    pub async fn scan_page_shown<T: Send + 'static>(
+        &self,
+        tenant: &TenantName,
+        filter: &TaskFilter,
+        scan: Scan,
+        show: impl Fn(TaskRow) -> T + Send + 'static,
+    ) -> Result<ScanPage<T>, ReadError> {
         let (asker, tenant, filter) = (Some(tenant.clone()), tenant.clone(), filter.clone());
-        let page = move |file: &rusqlite::Connection| listing::scan_page(file, &tenant, &filter, scan);
+        let page = move |file: &rusqlite::Connection| listing::scan_page(file, &tenant, &filter, scan, show);
         self.readers.read(Kind::Listing, asker, "list tasks", page).await
+    }
+
+    /// Makes an answer of what was found, in turn with the tenant's listings and on a thread that may block: what takes a millisecond or more
+    /// does not keep the threads that serve everybody.
+    ///
+    /// # Errors
+    ///
+    /// When it panics.
+    pub async fn show<T: Send + 'static>(
+        &self,
+        tenant: &TenantName,
+        make: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ReadError> {
+        self.readers.show(Some(tenant.clone()), make).await
     }
 
     /// The task that an idempotency key names with the fingerprint of its submission, and the last record that was

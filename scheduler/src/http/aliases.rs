@@ -13,7 +13,7 @@ use wasmill_protocol::tenant::Role;
 use super::App;
 use super::auth::Caller;
 use super::json;
-use super::modules::{PAGE_DEFAULT, PAGE_MAX, page};
+use super::modules::{PAGE_DEFAULT, PAGE_MAX, answer_page, entries_needed, page};
 use super::path::Named;
 use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
@@ -31,14 +31,15 @@ pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Ha
     let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
     let after = parameters.cursor()?;
     parameters.finish()?;
-    let contents = app.handle.shared().directory.read();
-    let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    let rest = contents.aliases.get(&caller.tenant);
-    let rest = rest.into_iter().flat_map(|aliases| aliases.range::<str, _>((start, Bound::Unbounded)));
-    let document = |(name, digest): (&String, &_)| AliasDoc { name: name.clone(), digest: *digest };
-    let page = page(rest, limit, document, |(name, _)| name.clone());
-    drop(contents);
-    Ok(json::answer(StatusCode::OK, &page))
+    let rest: Vec<AliasDoc> = {
+        let contents = app.handle.shared().directory.read();
+        let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let aliases = contents.aliases.get(&caller.tenant);
+        let rest = aliases.into_iter().flat_map(|aliases| aliases.range::<str, _>((start, Bound::Unbounded)));
+        let document = |(name, digest): (&String, &_)| AliasDoc { name: name.clone(), digest: *digest };
+        rest.take(entries_needed(limit)).map(document).collect()
+    };
+    answer_page(&app, &caller.tenant, move || page(rest.iter(), limit, |alias| alias, |alias| alias.name.clone())).await
 }
 
 /// Where an alias points.

@@ -13,8 +13,10 @@ use wasmill_protocol::TenantName;
 
 use super::App;
 use super::memory::MemoryTaken;
+use super::problem::Handled;
 
-/// Answers up to this size are not counted, and larger ones are handed on in pieces of it: what a connection has taken is gone from here.
+/// Answers up to this size are not counted, and larger ones are handed on in pieces of it. A connection may keep pieces until its client takes them,
+/// also after the body has ended: the memory is given back with the last one.
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// Whose request it is, as soon as that is known: goes along with the request.
@@ -29,15 +31,31 @@ impl Asker {
     }
 }
 
+/// Memory of an answer that is counted already.
+#[derive(Debug, Clone, Copy)]
+struct Held;
+
+/// An answer of known size whose memory its handler has begun to count while it was made.
+pub(super) fn held(mut taken: MemoryTaken, mut response: Response<Body>) -> Handled<Response<Body>> {
+    let bytes = response.body().size_hint().exact().unwrap_or(0);
+    taken.grow(bytes)?;
+    taken.shrink(bytes);
+    response.extensions_mut().insert(Held);
+    Ok(response.map(|inner| Body::new(HeldBody::new(inner, bytes, taken))))
+}
+
 /// Counts a large answer towards the memory of its tenant until it is read; refuses it when there is too much already.
-pub(super) fn hold(app: &App, asker: &Asker, response: Response<Body>) -> Response<Body> {
+pub(super) fn hold(app: &App, asker: &Asker, mut response: Response<Body>) -> Response<Body> {
+    if response.extensions_mut().remove::<Held>().is_some() {
+        return response;
+    }
     // What is streamed from elsewhere has no size here, and holds one piece at a time.
     let Some(bytes) = response.body().size_hint().exact().filter(|bytes| *bytes > PIECE_BYTES as u64) else {
         return response;
     };
     let mut taken = app.answer_memory.of(asker.0.get().unwrap_or(&TenantName::default_tenant()));
     match taken.grow(bytes) {
-        Ok(()) => response.map(|inner| Body::new(HeldBody { inner, piece: Bytes::new(), left: bytes, _taken: taken })),
+        Ok(()) => response.map(|inner| Body::new(HeldBody::new(inner, bytes, taken))),
         Err(fault) => fault.into_response(),
     }
 }
@@ -47,7 +65,25 @@ struct HeldBody {
     /// What was taken from `inner` and not handed on.
     piece: Bytes,
     left: u64,
-    _taken: MemoryTaken,
+    taken: Arc<MemoryTaken>,
+}
+
+impl HeldBody {
+    fn new(inner: Body, bytes: u64, taken: MemoryTaken) -> Self {
+        Self { inner, piece: Bytes::new(), left: bytes, taken: Arc::new(taken) }
+    }
+}
+
+/// Bytes that count for as long as any part of them is somewhere: each piece keeps the memory of all of them.
+struct CountedBytes {
+    bytes: Bytes,
+    _taken: Arc<MemoryTaken>,
+}
+
+impl AsRef<[u8]> for CountedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl HttpBody for HeldBody {
@@ -60,7 +96,10 @@ impl HttpBody for HeldBody {
                 return Poll::Ready(None);
             };
             match frame.map(Frame::into_data) {
-                Ok(Ok(piece)) => self.piece = piece,
+                Ok(Ok(bytes)) => {
+                    let taken = Arc::clone(&self.taken);
+                    self.piece = Bytes::from_owner(CountedBytes { bytes, _taken: taken });
+                }
                 Ok(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
@@ -77,5 +116,37 @@ impl HttpBody for HeldBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::super::memory::Memory;
+    use super::super::problem::Code;
+    use super::*;
+
+    /// As a connection of HTTP/2 does it for a client whose window is full: it takes the last piece, is done with the body, and keeps the piece.
+    #[tokio::test]
+    async fn c27_memory_is_counted_until_the_last_piece_is_sent() {
+        let memory = Memory::new(1_000_000, "answers");
+        let tenant = TenantName::default_tenant();
+        let page = vec![b'x'; 400_000];
+        let mut body = held(memory.of(&tenant), Response::new(Body::from(page.clone()))).unwrap().into_body();
+        let (mut pieces, mut bytes) = (Vec::new(), 0);
+        while let Some(frame) = body.frame().await {
+            let piece = frame.unwrap().into_data().unwrap();
+            bytes += piece.len();
+            pieces.push(piece);
+        }
+        drop(body);
+        assert_eq!((bytes, pieces.len()), (400_000, 400_000_usize.div_ceil(PIECE_BYTES)));
+        let last = pieces.pop().unwrap();
+        drop(pieces);
+        let another = || held(memory.of(&tenant), Response::new(Body::from(page.clone())));
+        assert_eq!(another().unwrap_err().code(), Code::TooManyRequests);
+        drop(last);
+        assert!(another().is_ok());
     }
 }

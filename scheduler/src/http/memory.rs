@@ -1,4 +1,4 @@
-//! Memory for what is large: request bodies that come, answers that nobody has read yet.
+//! Memory for what is large: request bodies that come, answers that nobody has read yet; and room on the disk for modules that come.
 //!
 //! A pool has a share for each tenant that depends on the others: a tenant may hold as much as it leaves free. One alone gets half of
 //! the pool, the next one half of the rest, and so on, so that whoever comes later always finds something.
@@ -70,10 +70,10 @@ impl MemoryTaken {
         match free {
             Some(free) if own <= free => {}
             Some(_) if own > more => {
-                let detail = format!("the tenant's {of} have {} bytes of memory already, its share now", own - more);
+                let detail = format!("the tenant's {of} take {} bytes already, its share now", own - more);
                 return Err(Fault::new(Code::TooManyRequests, detail));
             }
-            _ => return Err(Fault::new(Code::Overloaded, format!("there are too many {of} in memory"))),
+            _ => return Err(Fault::new(Code::Overloaded, format!("there are too many {of} at once"))),
         }
         taken.all += more;
         taken.by_tenant.insert(self.tenant.clone(), own);

@@ -20,7 +20,7 @@ use wasmill_protocol::api::{ModuleDoc, Page};
 use wasmill_protocol::command::Command;
 use wasmill_protocol::module::{ModuleInfo, ModuleKind};
 use wasmill_protocol::tenant::Role;
-use wasmill_protocol::{Digest, TenantName};
+use wasmill_protocol::{Digest, TenantName, Timestamp};
 
 use super::App;
 use super::auth::Caller;
@@ -29,6 +29,7 @@ use super::look;
 use super::path::{self, Named};
 use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
+use super::tasks::unreadable;
 
 pub(super) use upload::{__path_upload, upload};
 
@@ -83,13 +84,31 @@ pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Ha
     let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
     let after: Option<Digest> = parameters.parsed("cursor")?;
     parameters.finish()?;
-    let contents = app.handle.shared().directory.read();
-    let modules = contents.modules.get(&caller.tenant);
-    let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-    let rest = modules.into_iter().flat_map(|modules| modules.range((start, Bound::Unbounded)));
-    let page = page(rest, limit, |(_, (info, at))| ModuleDoc::new(info, *at), |(digest, _)| digest.to_string());
-    drop(contents);
-    Ok(json::answer(StatusCode::OK, &page))
+    let rest: Vec<(Digest, Arc<ModuleInfo>, Timestamp)> = {
+        let contents = app.handle.shared().directory.read();
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let modules = contents.modules.get(&caller.tenant);
+        let rest = modules.into_iter().flat_map(|modules| modules.range((start, Bound::Unbounded)));
+        rest.take(entries_needed(limit)).map(|(digest, (info, at))| (*digest, Arc::clone(info), *at)).collect()
+    };
+    let make =
+        move || page(rest.iter(), limit, |(_, info, at)| ModuleDoc::new(info, *at), |(digest, ..)| digest.to_string());
+    answer_page(&app, &caller.tenant, make).await
+}
+
+/// Entries from which a page of `limit` can be made: one more tells that there are more.
+pub(super) fn entries_needed(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1)
+}
+
+/// Answers with a page that is made in turn with the tenant's listings: it can be megabytes of text.
+pub(super) async fn answer_page(
+    app: &App,
+    tenant: &TenantName,
+    make: impl FnOnce() -> Page<Box<RawValue>> + Send + 'static,
+) -> Handled {
+    let make = move || json::answer(StatusCode::OK, &make());
+    app.handle.shared().read_model.show(tenant, make).await.map_err(unreadable)
 }
 
 /// The first of `entries`, at most `limit` and [`PAGE_BYTES_MAX`], and where to go on if there are more. There is at least one if there is any.
@@ -166,7 +185,7 @@ fn named(app: &App, tenant: &TenantName, text: &str) -> Handled<Digest> {
     digest.ok_or_else(|| Fault::new(Code::ModuleUnknown, format!("there is no module or alias `{text}`")))
 }
 
-fn find(app: &App, tenant: &TenantName, text: &str) -> Handled<(Arc<ModuleInfo>, wasmill_protocol::Timestamp)> {
+fn find(app: &App, tenant: &TenantName, text: &str) -> Handled<(Arc<ModuleInfo>, Timestamp)> {
     let digest = named(app, tenant, text)?;
     let contents = app.handle.shared().directory.read();
     let found = contents.module(tenant, digest).map(|(info, at)| (Arc::clone(info), *at));

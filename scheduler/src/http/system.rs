@@ -14,7 +14,7 @@ use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth};
 use super::App;
 use super::auth::Caller;
 use super::json;
-use super::modules::{PAGE_DEFAULT, PAGE_MAX, page};
+use super::modules::{PAGE_DEFAULT, PAGE_MAX, answer_page, page};
 use super::path::Named;
 use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
@@ -33,10 +33,12 @@ pub(super) async fn hosts(State(app): State<App>, caller: Caller, uri: Uri) -> H
     let after = parameters.cursor()?;
     parameters.finish()?;
     let mut hosts = overview(&app).await?.hosts;
-    hosts.sort_by(|left, right| left.info.id.cmp(&right.info.id));
-    let rest = hosts.iter().filter(|host| after.as_deref().is_none_or(|after| &*host.info.id.0 > after));
-    let page = page(rest, limit, document, |host| host.info.id.to_string());
-    Ok(json::answer(StatusCode::OK, &page))
+    let make = move || {
+        hosts.sort_by(|left, right| left.info.id.cmp(&right.info.id));
+        let rest = hosts.iter().filter(|host| after.as_deref().is_none_or(|after| &*host.info.id.0 > after));
+        page(rest, limit, document, |host| host.info.id.to_string())
+    };
+    answer_page(&app, &caller.tenant, make).await
 }
 
 fn document(view: &HostView) -> HostDoc {

@@ -17,6 +17,7 @@ use wasmill_protocol::{Attempt, Payload, TaskId, TaskState, TenantName};
 
 use super::App;
 use super::auth::Caller;
+use super::held::held;
 use super::json;
 use super::look::is_unknown;
 use super::modules::{PAGE_DEFAULT, PAGE_MAX, opened, stored};
@@ -151,11 +152,24 @@ pub(super) async fn list(State(app): State<App>, caller: Caller, headers: Header
         return Ok(json::answer(StatusCode::OK, &Page::<TaskDoc> { items: Vec::new(), next: None }));
     };
     let limit = usize::try_from(limit.unwrap_or(PAGE_DEFAULT)).unwrap_or(usize::MAX);
-    let page = app.handle.shared().read_model.tasks(&caller.tenant, &filter, limit, cursor).await;
-    let page = page.map_err(unreadable)?;
-    let mut items: Vec<_> = page.tasks.iter().map(|row| document(&app, row, Shown::Brief)).collect();
-    explain(&app, &mut items).await;
-    Ok(json::answer(StatusCode::OK, &Page { items, next: page.next.map(|cursor| cursor.to_string()) }))
+    page(&app, &caller.tenant, &filter, limit, cursor).await
+}
+
+/// One page. Its documents and their text are made in the tenant's turns among the listings, and count as its memory from the moment that all are read.
+async fn page(app: &App, tenant: &TenantName, filter: &TaskFilter, limit: usize, cursor: Option<Cursor>) -> Handled {
+    let read_model = &app.handle.shared().read_model;
+    let show = {
+        let app = app.clone();
+        move |row: TaskRow| document(&app, &row, Shown::Brief)
+    };
+    let found = read_model.tasks_shown(tenant, filter, limit, cursor, show).await.map_err(unreadable)?;
+    let mut taken = app.answer_memory.of(tenant);
+    taken.grow(found.shown_bytes)?;
+    let mut items = found.tasks;
+    explain(app, &mut items).await;
+    let next = found.next.map(|cursor| cursor.to_string());
+    let make = move || json::answer(StatusCode::OK, &Page { items, next });
+    held(taken, read_model.show(tenant, make).await.map_err(unreadable)?)
 }
 
 /// The filter of a listing; `None` when nothing can match.
@@ -333,10 +347,14 @@ async fn is_utf8(mut reader: impl AsyncRead + Unpin) -> Handled<bool> {
 pub(super) async fn events(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
     caller.at_least(Role::Read)?;
     Parameters::of(&uri)?.finish()?;
-    let history = app.handle.shared().read_model.history(&caller.tenant, path::task(&id)?).await.map_err(unreadable)?;
+    let read_model = &app.handle.shared().read_model;
+    let history = read_model.history(&caller.tenant, path::task(&id)?).await.map_err(unreadable)?;
     let history = history.ok_or_else(|| Fault::plain(Code::TaskUnknown))?;
-    let items = history.entries.iter().map(event).collect();
-    Ok(json::answer(StatusCode::OK, &TaskEventsDoc { items, next: None, left_out: history.left_out }))
+    let make = move || {
+        let items = history.entries.iter().map(event).collect();
+        json::answer(StatusCode::OK, &TaskEventsDoc { items, next: None, left_out: history.left_out })
+    };
+    read_model.show(&caller.tenant, make).await.map_err(unreadable)
 }
 
 async fn shown(app: &App, caller: &Caller, id: &str, uri: &Uri) -> Handled<TaskRow> {

@@ -12,7 +12,7 @@ use super::App;
 use super::auth::{Caller, new_token_id, new_token_text, token_hash};
 use super::json;
 use super::look;
-use super::modules::{PAGE_DEFAULT, PAGE_MAX, page};
+use super::modules::{PAGE_DEFAULT, PAGE_MAX, answer_page, page};
 use super::path::Named;
 use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
@@ -63,14 +63,16 @@ pub(super) async fn list(State(app): State<App>, caller: Caller, Named(name): Na
     let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
     let after = parameters.cursor()?;
     parameters.finish()?;
-    let contents = app.handle.shared().directory.read();
-    let of_tenant = contents.tokens.values().filter(|(token, _)| token.tenant == tenant);
-    let mut tokens: Vec<_> =
-        of_tenant.filter(|(token, _)| after.as_ref().is_none_or(|after| token.id > *after)).collect();
-    tokens.sort_by(|(left, _), (right, _)| left.id.cmp(&right.id));
-    let page = page(tokens.into_iter(), limit, |(token, at)| document(token, Time(*at)), |(token, _)| token.id.clone());
-    drop(contents);
-    Ok(json::answer(StatusCode::OK, &page))
+    let mut tokens: Vec<_> = {
+        let contents = app.handle.shared().directory.read();
+        let of_tenant = contents.tokens.values().filter(|(token, _)| token.tenant == tenant);
+        of_tenant.filter(|(token, _)| after.as_ref().is_none_or(|after| token.id > *after)).cloned().collect()
+    };
+    let make = move || {
+        tokens.sort_by(|(left, _), (right, _)| left.id.cmp(&right.id));
+        page(tokens.iter(), limit, |(token, at)| document(token, Time(*at)), |(token, _)| token.id.clone())
+    };
+    answer_page(&app, &caller.tenant, make).await
 }
 
 /// Describe a token.

@@ -38,10 +38,10 @@ pub struct Scan {
 }
 
 /// One page of a [`Scan`].
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct ScanPage {
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScanPage<T = TaskRow> {
     /// Oldest first; can be empty although there are more, as a page examines a bounded number of tasks.
-    pub tasks: Vec<TaskRow>,
+    pub tasks: Vec<T>,
     /// What is left, if anything may be.
     pub rest: Option<Scan>,
 }
@@ -72,12 +72,26 @@ impl FromStr for Cursor {
 }
 
 /// One page of a listing.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Page {
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T = TaskRow> {
     /// Newest first. Can be fewer than asked for although there are more: a page examines a bounded number of tasks.
-    pub tasks: Vec<TaskRow>,
+    pub tasks: Vec<T>,
     /// Where the next page begins, if there may be one.
     pub next: Option<Cursor>,
+    /// What the tasks take as JSON, about.
+    pub shown_bytes: u64,
+}
+
+impl<T> Default for ScanPage<T> {
+    fn default() -> Self {
+        Self { tasks: Vec::new(), rest: None }
+    }
+}
+
+impl<T> Default for Page<T> {
+    fn default() -> Self {
+        Self { tasks: Vec::new(), next: None, shown_bytes: 0 }
+    }
 }
 
 #[cfg(test)]

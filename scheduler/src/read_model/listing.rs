@@ -13,6 +13,7 @@ use wasmill_protocol::{TaskSpec, TaskState, TenantName};
 use super::codec::time_number;
 use super::filter::{Cursor, Page, Scan, ScanPage, TaskFilter};
 use super::read::{self, Stored};
+use super::row::TaskRow;
 use super::store::{STATES, state_number};
 use super::stored::{spec_bytes, view_bytes};
 
@@ -65,14 +66,15 @@ impl Budget {
     }
 }
 
-/// A step of a listing: some tasks of a tenant. The budget tells whether more belong on the same page.
-pub(super) fn step(
+/// A step of a listing: some tasks of a tenant, each as `show` makes it. The budget tells whether more belong on the same page.
+pub(super) fn step<T>(
     connection: &Connection,
     tenant: &TenantName,
     filter: &TaskFilter,
     budget: &mut Budget,
     cursor: Option<Cursor>,
-) -> rusqlite::Result<Page> {
+    show: impl Fn(TaskRow) -> T,
+) -> rusqlite::Result<Page<T>> {
     // One transaction, so that all questions are answered from the same state.
     let snapshot = connection.unchecked_transaction()?;
     let bounds = bounds(&snapshot, filter)?;
@@ -80,20 +82,20 @@ pub(super) fn step(
     let questions_max = budget.questions.min(QUESTIONS_PER_STEP);
     let walk = Walk::begin(&snapshot, tenant, filter, Order::NewestFirst, begin..bounds.oldest - 1, questions_max)?;
     let Some(mut walk) = walk else { return Ok(Page::default()) };
-    let mut tasks = Vec::new();
+    let (mut tasks, before) = (Vec::new(), budget.shown_bytes);
     while tasks.len() < TASKS_PER_STEP
         && !budget.is_spent()
         && let Some(row) = walk.next()?
     {
         if let Some(stored) = read::task_in(&snapshot, row)? {
             budget.spend(&stored);
-            tasks.push(stored.standing.into_row(stored.id, stored.spec));
+            tasks.push(show(stored.standing.into_row(stored.id, stored.spec)));
         }
     }
     let questions = walk.questions;
     let next = walk.rest()?;
     budget.questions = budget.questions.saturating_sub(questions);
-    Ok(Page { tasks, next })
+    Ok(Page { tasks, next, shown_bytes: before - budget.shown_bytes })
 }
 
 /// What a task takes in a listing, about: its texts as JSON writes them, and the rest of the document.
@@ -119,12 +121,13 @@ pub(super) fn scan(connection: &Connection) -> rusqlite::Result<Scan> {
 }
 
 /// The next page of a scan.
-pub(super) fn scan_page(
+pub(super) fn scan_page<T>(
     connection: &Connection,
     tenant: &TenantName,
     filter: &TaskFilter,
     scan: Scan,
-) -> rusqlite::Result<ScanPage> {
+    show: impl Fn(TaskRow) -> T,
+) -> rusqlite::Result<ScanPage<T>> {
     let snapshot = connection.unchecked_transaction()?;
     let bounds = bounds(&snapshot, filter)?;
     let (begin, last) = (scan.next.max(bounds.oldest), scan.last.min(bounds.newest));
@@ -137,7 +140,7 @@ pub(super) fn scan_page(
     {
         if let Some(stored) = read::task_in(&snapshot, row)? {
             bytes += TASK_BYTES + spec_bytes(&stored.spec) + view_bytes(&stored.standing.view);
-            tasks.push(stored.standing.into_row(stored.id, stored.spec));
+            tasks.push(show(stored.standing.into_row(stored.id, stored.spec)));
         }
     }
     let rest = (!walk.is_over()).then_some(Scan { next: walk.candidate, last: scan.last });

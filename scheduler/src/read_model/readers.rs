@@ -1,6 +1,7 @@
 //! A few connections that read, each used by one query at a time on a thread that may block.
 //!
-//! Look-ups of single tasks go before listings, of which only a few run at once; among each, tenants take turns.
+//! Look-ups of single tasks go before listings, of which only a few run at once; among each, tenants take turns. A tenant has one thread for its
+//! listings, whatever it asks for at once, and only a few pages of it are being made: the others hold nothing while they wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -17,14 +18,30 @@ const READERS: usize = 4;
 /// Listings among them: whoever looks for a single task finds a connection that is free, or is so at once.
 const LISTINGS_MAX: usize = 2;
 
-/// What a query is like.
+/// Steps of listings of one tenant, reading and showing, that run at once: others have the other cores.
+const STEPS_PER_TENANT: usize = 1;
+/// Steps of showing that run at once.
+const SHOWINGS_MAX: usize = 2;
+/// Pages that are being made: each holds what was read for it, up to 16 MiB.
+const PAGES_MAX: usize = 8;
+/// Pages of one tenant among them.
+const PAGES_PER_TENANT: usize = 2;
+
+/// What a turn is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Looks up a few rows.
     LookUp = 0,
+    /// Makes an answer of what was read. It needs no connection.
+    Showing = 1,
     /// A step of a listing.
-    Listing = 1,
+    Listing = 2,
+    /// All steps of a page. It needs no connection by itself: its steps have turns of their own.
+    Page = 3,
 }
+
+/// All of them, those first that go before others.
+const KINDS: [Kind; 4] = [Kind::LookUp, Kind::Showing, Kind::Listing, Kind::Page];
 
 /// Whose query it is; our own have no tenant.
 pub(super) type Asker = Option<TenantName>;
@@ -55,6 +72,27 @@ impl Readers {
     /// The file.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A place among the pages that are being made, to be held from the first step to the last.
+    pub(super) async fn page(&self, asker: Asker) -> Turn {
+        self.turns.take(Kind::Page, asker).await
+    }
+
+    /// Makes an answer when it is the asker's turn, on a thread that may block. It runs to its end also when the caller stops waiting.
+    pub(super) async fn show<T: Send + 'static>(
+        &self,
+        asker: Asker,
+        make: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let turn = self.turns.take(Kind::Showing, asker).await;
+        let work = move || {
+            let _turn = turn;
+            make()
+        };
+        let failed =
+            |error: tokio::task::JoinError| ReadError::Storage { action: "show what was found", source: error.into() };
+        tokio::task::spawn_blocking(work).await.map_err(failed)
     }
 
     /// Runs a query when it is its turn. It runs to its end also when the caller stops waiting.
@@ -93,10 +131,12 @@ struct Turns {
 
 #[derive(Default)]
 struct State {
-    /// Queries that run, by kind.
-    running: [usize; 2],
+    /// Turns that are taken, by kind.
+    running: [usize; KINDS.len()],
+    /// Those of each asker; only of those who have any.
+    of_asker: HashMap<Asker, [usize; KINDS.len()]>,
     /// Queries that wait, by kind.
-    waiting: [Waiting; 2],
+    waiting: [Waiting; KINDS.len()],
 }
 
 /// Queries that wait: in order for each tenant, and the tenants in turn. Bounded by the requests that a tenant may have under way.
@@ -112,6 +152,7 @@ pub(super) struct Turn {
     /// Nothing once it was given back.
     turns: Option<Arc<Turns>>,
     kind: Kind,
+    asker: Asker,
 }
 
 impl Turns {
@@ -123,9 +164,9 @@ impl Turns {
         let waiting = {
             let mut state = self.state();
             // Only what cannot run now waits, so that nothing that waits could.
-            if state.has_room(kind) {
-                state.running[kind as usize] += 1;
-                return Turn { turns: Some(Arc::clone(self)), kind };
+            if state.has_room(kind, &asker) {
+                state.begin(kind, &asker);
+                return Turn { turns: Some(Arc::clone(self)), kind, asker };
             }
             let (turn, waiting) = oneshot::channel();
             state.waiting[kind as usize].push(asker, turn);
@@ -137,15 +178,15 @@ impl Turns {
     /// Gives what is free to those who wait.
     fn hand_on(self: &Arc<Self>) {
         loop {
-            let (kind, next) = {
+            let (kind, asker, next) = {
                 let mut state = self.state();
-                let Some((kind, next)) = state.next() else { return };
-                state.running[kind as usize] += 1;
-                (kind, next)
+                let Some((kind, asker, next)) = state.next() else { return };
+                state.begin(kind, &asker);
+                (kind, asker, next)
             };
-            if let Err(mut turn) = next.send(Turn { turns: Some(Arc::clone(self)), kind }) {
+            if let Err(mut turn) = next.send(Turn { turns: Some(Arc::clone(self)), kind, asker }) {
                 // That one has stopped waiting.
-                self.state().running[kind as usize] -= 1;
+                self.state().end(kind, &turn.asker);
                 turn.turns = None;
             }
         }
@@ -153,15 +194,39 @@ impl Turns {
 }
 
 impl State {
-    fn has_room(&self, kind: Kind) -> bool {
-        let [look_ups, listings] = self.running;
-        look_ups + listings < READERS && (kind == Kind::LookUp || listings < LISTINGS_MAX)
+    fn has_room(&self, kind: Kind, asker: &Asker) -> bool {
+        let [look_ups, showings, listings, pages] = self.running;
+        let [_, own_showings, own_listings, own_pages] = self.of_asker.get(asker).copied().unwrap_or_default();
+        let has_reader = look_ups + listings < READERS;
+        let has_step = own_showings + own_listings < STEPS_PER_TENANT;
+        match kind {
+            Kind::LookUp => has_reader,
+            Kind::Showing => showings < SHOWINGS_MAX && has_step,
+            Kind::Listing => has_reader && listings < LISTINGS_MAX && has_step,
+            Kind::Page => pages < PAGES_MAX && own_pages < PAGES_PER_TENANT,
+        }
     }
 
-    fn next(&mut self) -> Option<(Kind, oneshot::Sender<Turn>)> {
-        [Kind::LookUp, Kind::Listing].into_iter().find_map(|kind| {
-            let next = if self.has_room(kind) { self.waiting[kind as usize].pop() } else { None };
-            next.map(|next| (kind, next))
+    fn begin(&mut self, kind: Kind, asker: &Asker) {
+        self.running[kind as usize] += 1;
+        self.of_asker.entry(asker.clone()).or_default()[kind as usize] += 1;
+    }
+
+    fn end(&mut self, kind: Kind, asker: &Asker) {
+        self.running[kind as usize] -= 1;
+        let own = self.of_asker.get_mut(asker).expect("a turn is counted from its beginning to its end");
+        own[kind as usize] -= 1;
+        if own.iter().all(|running| *running == 0) {
+            self.of_asker.remove(asker);
+        }
+    }
+
+    fn next(&mut self) -> Option<(Kind, Asker, oneshot::Sender<Turn>)> {
+        KINDS.into_iter().find_map(|kind| {
+            let order = &self.waiting[kind as usize].order;
+            let place = order.iter().position(|asker| self.has_room(kind, asker))?;
+            let (asker, next) = self.waiting[kind as usize].pop(place)?;
+            Some((kind, asker, next))
         })
     }
 }
@@ -175,23 +240,24 @@ impl Waiting {
         queue.push_back(turn);
     }
 
-    fn pop(&mut self) -> Option<oneshot::Sender<Turn>> {
-        let asker = self.order.pop_front()?;
+    /// The first query of the tenant at `place` in the order. The tenant's next turn comes after that of all others.
+    fn pop(&mut self, place: usize) -> Option<(Asker, oneshot::Sender<Turn>)> {
+        let asker = self.order.remove(place)?;
         let queue = self.by_asker.get_mut(&asker)?;
         let turn = queue.pop_front();
         if queue.is_empty() {
             self.by_asker.remove(&asker);
         } else {
-            self.order.push_back(asker);
+            self.order.push_back(asker.clone());
         }
-        turn
+        turn.map(|turn| (asker, turn))
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         let Some(turns) = self.turns.take() else { return };
-        turns.state().running[self.kind as usize] -= 1;
+        turns.state().end(self.kind, &self.asker);
         turns.hand_on();
     }
 }
@@ -229,24 +295,76 @@ mod tests {
         turns.take(kind, asker(name)).now_or_never().expect("there is room")
     }
 
+    /// Those who get turns while each of `running` ends, in order.
+    fn served_while_ending(
+        running: &mut VecDeque<Turn>,
+        waiting: &mut Vec<(&'static str, BoxFuture<'static, Turn>)>,
+    ) -> Vec<&'static str> {
+        let mut order = Vec::new();
+        while let Some(turn) = running.pop_front() {
+            drop(turn);
+            while let Some((name, turn)) = served(waiting) {
+                order.push(name);
+                running.push_back(turn);
+            }
+        }
+        order
+    }
+
     #[test]
     fn c31_listings_leave_room_and_tenants_take_turns() {
         let turns = Arc::new(Turns::default());
-        let mut running: VecDeque<_> = (0..LISTINGS_MAX).map(|_| take(&turns, Kind::Listing, "greedy")).collect();
+        let mut running: VecDeque<_> =
+            ["greedy", "another"].into_iter().map(|name| take(&turns, Kind::Listing, name)).collect();
+        assert_eq!(running.len(), LISTINGS_MAX);
         let mut waiting = Vec::new();
         waiting.extend((0..5).map(|_| wait(&turns, Kind::Listing, "greedy")));
         waiting.push(wait(&turns, Kind::Listing, "other"));
         let _look_ups: Vec<_> = (LISTINGS_MAX..READERS).map(|_| take(&turns, Kind::LookUp, "greedy")).collect();
         waiting.push(wait(&turns, Kind::LookUp, "third"));
-        let mut order = Vec::new();
+        let order = served_while_ending(&mut running, &mut waiting);
+        assert_eq!(order, ["third", "greedy", "other", "greedy", "greedy", "greedy", "greedy"]);
+    }
+
+    #[test]
+    fn c31_a_tenant_reads_and_shows_on_one_thread() {
+        let turns = Arc::new(Turns::default());
+        let mut running = VecDeque::from([take(&turns, Kind::Listing, "greedy")]);
+        let mut waiting = vec![
+            wait(&turns, Kind::Listing, "greedy"),
+            wait(&turns, Kind::Showing, "greedy"),
+            wait(&turns, Kind::Listing, "greedy"),
+        ];
+        // What others read and show does not wait for it.
+        drop((take(&turns, Kind::Listing, "other"), take(&turns, Kind::Showing, "third")));
+        let mut at_once = 0;
         while let Some(turn) = running.pop_front() {
             drop(turn);
-            while let Some((name, turn)) = served(&mut waiting) {
-                order.push(name);
+            while let Some((_, turn)) = served(&mut waiting) {
                 running.push_back(turn);
             }
+            at_once = at_once.max(running.len());
         }
-        assert_eq!(order, ["third", "greedy", "other", "greedy", "greedy", "greedy", "greedy"]);
+        assert_eq!((at_once, waiting.len()), (STEPS_PER_TENANT, 0));
+        assert!(turns.state().of_asker.is_empty());
+    }
+
+    #[test]
+    fn c27_few_pages_are_being_made_at_once() {
+        let turns = Arc::new(Turns::default());
+        let mut running: VecDeque<_> = (0..PAGES_PER_TENANT).map(|_| take(&turns, Kind::Page, "greedy")).collect();
+        let mut waiting: Vec<_> = (0..3).map(|_| wait(&turns, Kind::Page, "greedy")).collect();
+        let names = ["a", "b", "c"].into_iter().flat_map(|name| [name; PAGES_PER_TENANT]);
+        running.extend(names.map(|name| take(&turns, Kind::Page, name)));
+        assert_eq!(running.len(), PAGES_MAX);
+        waiting.push(wait(&turns, Kind::Page, "late"));
+        // A page in the making needs no reader, and takes none from others.
+        let _readers: Vec<_> = (0..READERS).map(|_| take(&turns, Kind::LookUp, "greedy")).collect();
+        let last = running.pop_back().unwrap();
+        drop(last);
+        assert_eq!(served(&mut waiting).map(|(name, _)| name), Some("late"), "the greedy one has its share");
+        let order = served_while_ending(&mut running, &mut waiting);
+        assert_eq!(order, ["greedy", "greedy", "greedy"]);
     }
 
     #[test]
@@ -258,6 +376,6 @@ mod tests {
         drop(gone);
         drop(running);
         assert!(served(&mut waiting).is_some());
-        assert_eq!(turns.state().running, [0, 0]);
+        assert_eq!(turns.state().running, [0; KINDS.len()]);
     }
 }

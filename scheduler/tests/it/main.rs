@@ -17,6 +17,7 @@ mod no_space;
 mod restart;
 mod results;
 mod run;
+mod shares;
 mod snapshots;
 mod storage;
 mod submission;

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use wasmill_fabric::{BlobError, BlobWriter};
 use wasmill_protocol::api::catalog::is_alias;
 use wasmill_protocol::api::{FieldError, ModuleDoc, check};
-use wasmill_protocol::command::{Command, Done, Refusal};
+use wasmill_protocol::command::{Command, Done, QuotaKind, Refusal};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{Digest, TenantName};
@@ -22,6 +22,7 @@ use crate::http::auth::Caller;
 use crate::http::body::{BodyReader, header_text, media_type};
 use crate::http::gate::{GateError, Upload, UploadBytes};
 use crate::http::json;
+use crate::http::memory::MemoryTaken;
 use crate::http::problem::{Code, Fault, Handled};
 use crate::http::query::Parameters;
 
@@ -62,9 +63,13 @@ pub(in crate::http) async fn upload(
     if media_type(&headers).is_some_and(|media_type| media_type.starts_with("multipart/")) {
         return Err(Fault::new(Code::UnsupportedMediaType, "send the bytes themselves as the body, not a form"));
     }
-    let config = &app.config;
-    let reader = BodyReader::new(&headers, body, config.caps.module_bytes, Code::ModuleTooLarge, config.body_pace)?;
-    let received = receive(&app, reader).await?;
+    let bound = Bound::of(&app, &caller.tenant);
+    let reader = BodyReader::new(&headers, body, bound.bytes_max, bound.too_large, app.config.body_pace);
+    let received = match reader {
+        Ok(reader) => receive(&app, &caller.tenant, reader).await,
+        Err(fault) => Err(fault),
+    };
+    let received = received.map_err(|fault| bound.explained(fault))?;
     if let Some(claimed) = claimed.filter(|claimed| *claimed != received.digest) {
         let detail = format!("the body has the digest {}, not {claimed}", received.digest);
         return Err(Fault::new(Code::DigestMismatch, detail).field(DIGEST_HEADER.as_str()));
@@ -78,6 +83,41 @@ pub(in crate::http) async fn upload(
     let document = ModuleDoc::new(info, *at);
     drop(contents);
     Ok(json::answer(status, &document))
+}
+
+/// How large an upload of a tenant can be.
+struct Bound {
+    bytes_max: u64,
+    too_large: Code,
+    /// What the leader would say of a larger one, where that is why.
+    refusal: Option<Refusal>,
+}
+
+impl Bound {
+    /// The cap of a module, or what is left of the tenant's quotas. A module that it has already may come again, however little is left.
+    fn of(app: &App, tenant: &TenantName) -> Self {
+        let cap = Self { bytes_max: app.config.caps.module_bytes, too_large: Code::ModuleTooLarge, refusal: None };
+        let contents = app.handle.shared().directory.read();
+        let Some(quotas) = contents.tenants.get(tenant).map(|(tenant, _)| tenant.quotas) else { return cap };
+        let sizes = || contents.modules.get(tenant).into_iter().flatten().map(|(_, (module, _))| module.bytes);
+        let (quota, limit, left) = match (quotas.modules, quotas.module_bytes) {
+            (Some(limit), _) if sizes().count() as u64 >= limit => (QuotaKind::Modules, limit, 0),
+            (_, Some(limit)) => (QuotaKind::ModuleBytes, limit, limit.saturating_sub(sizes().sum())),
+            (_, None) => return cap,
+        };
+        let bytes_max = left.max(sizes().max().unwrap_or(0));
+        if bytes_max >= cap.bytes_max {
+            return cap;
+        }
+        Self { bytes_max, too_large: Code::ModuleQuota, refusal: Some(Refusal::Quota { quota, limit }) }
+    }
+
+    fn explained(self, fault: Fault) -> Fault {
+        match self.refusal {
+            Some(refusal) if fault.code() == self.too_large => refusal.into(),
+            _ => fault,
+        }
+    }
 }
 
 fn check_alias(alias: Option<&str>) -> Handled<()> {
@@ -104,9 +144,12 @@ struct Received {
     byte_count: u64,
     /// The bytes, when the writer has no file that the gate could read.
     in_memory: Option<Bytes>,
+    /// What they take until they are stored.
+    _taken: [MemoryTaken; 2],
 }
 
-async fn receive(app: &App, mut reader: BodyReader) -> Handled<Received> {
+async fn receive(app: &App, tenant: &TenantName, mut reader: BodyReader) -> Handled<Received> {
+    let (mut room, mut memory) = (app.upload_room.of(tenant), app.body_memory.of(tenant));
     let mut writer = app.handle.shared().blobs.create().await?;
     let mut in_memory = writer.local_path().is_none().then(BytesMut::new);
     let mut hasher = Sha256::new();
@@ -114,13 +157,16 @@ async fn receive(app: &App, mut reader: BodyReader) -> Handled<Received> {
     while let Some(chunk) = reader.next().await? {
         hasher.update(&chunk);
         byte_count += chunk.len() as u64;
+        room.grow(byte_count)?;
         if let Some(bytes) = &mut in_memory {
+            // One that grows by doubling holds at most the old and the new half at once.
+            memory.grow(byte_count * 2)?;
             bytes.extend_from_slice(&chunk);
         }
         writer.write(chunk).await?;
     }
     let digest = Digest(hasher.finalize().into());
-    Ok(Received { writer, digest, byte_count, in_memory: in_memory.map(BytesMut::freeze) })
+    Ok(Received { writer, digest, byte_count, in_memory: in_memory.map(BytesMut::freeze), _taken: [room, memory] })
 }
 
 /// What the upload says that the module is called.

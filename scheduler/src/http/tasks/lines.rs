@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
-use wasmill_protocol::api::NDJSON;
+use wasmill_protocol::api::{NDJSON, TaskDoc};
 use wasmill_protocol::{Payload, TaskId, TenantName};
 
 use super::super::App;
@@ -85,6 +85,15 @@ struct Line {
     head: Vec<u8>,
 }
 
+impl Line {
+    fn new(row: TaskRow, document: &TaskDoc) -> Self {
+        let mut head = serde_json::to_vec(document).expect("documents have text keys only");
+        assert!(head.ends_with(NO_RESULT), "the result is the last field of a document");
+        head.truncate(head.len() - NO_RESULT.len());
+        Self { row, head }
+    }
+}
+
 /// How a document without a result ends.
 const NO_RESULT: &[u8] = b",\"output\":null}";
 
@@ -135,15 +144,18 @@ impl Lines {
             return Err(Fault::plain(Code::ShuttingDown));
         }
         let read_model = &self.app.handle.shared().read_model;
-        let page = read_model.scan_page(&self.tenant, &self.filter, scan).await.map_err(unreadable)?;
-        let mut documents: Vec<_> = page.tasks.iter().map(|row| document(&self.app, row, Shown::Brief)).collect();
+        let show = {
+            let app = self.app.clone();
+            move |row: TaskRow| {
+                let document = document(&app, &row, Shown::Brief);
+                (row, document)
+            }
+        };
+        let page = read_model.scan_page_shown(&self.tenant, &self.filter, scan, show).await.map_err(unreadable)?;
+        let (rows, mut documents): (Vec<_>, Vec<_>) = page.tasks.into_iter().unzip();
         explain(&self.app, &mut documents).await;
-        for (row, document) in page.tasks.into_iter().zip(documents) {
-            let mut head = serde_json::to_vec(&document).expect("documents have text keys only");
-            assert!(head.ends_with(NO_RESULT), "the result is the last field of a document");
-            head.truncate(head.len() - NO_RESULT.len());
-            self.tasks.push_back(Line { row, head });
-        }
+        let write = move || rows.into_iter().zip(&documents).map(|(row, document)| Line::new(row, document)).collect();
+        self.tasks = read_model.show(&self.tenant, write).await.map_err(unreadable)?;
         self.rest = page.rest;
         Ok(())
     }
@@ -188,8 +200,6 @@ async fn is_gone(app: &App, tenant: &TenantName, task: TaskId) -> Handled<bool> 
 
 #[cfg(test)]
 mod tests {
-    use wasmill_protocol::api::TaskDoc;
-
     use super::*;
 
     fn asked(values: &[&'static str]) -> bool {
