@@ -14,22 +14,32 @@ use wasmill_protocol::{OutcomeKind, TaskId, Timestamp};
 /// See the module.
 pub struct Metrics {
     registry: Registry,
-    append_seconds: Histogram,
-    records: IntCounter,
-    record_bytes: IntCounter,
-    events: IntCounter,
+    log: LogMetrics,
+    attempts: AttemptMetrics,
     elected: IntCounter,
     leaderships_ended: IntCounterVec,
     forwarded: IntCounterVec,
     upkeep_seconds: HistogramVec,
     upkeep_failures: IntCounterVec,
+    blobs: IntGauge,
+    blob_bytes: IntGauge,
+}
+
+/// What this node has appended.
+struct LogMetrics {
+    append_seconds: Histogram,
+    records: IntCounter,
+    record_bytes: IntCounter,
+    events: IntCounter,
+}
+
+/// What became of attempts and their tasks.
+struct AttemptMetrics {
     attempts_ended: IntCounterVec,
     wait_seconds: Histogram,
     run_seconds: Histogram,
     task_seconds: Histogram,
     guest_cpu_seconds: Counter,
-    blobs: IntGauge,
-    blob_bytes: IntGauge,
 }
 
 /// What is done beside deciding.
@@ -60,23 +70,8 @@ impl Default for Metrics {
         let registry = registry(env!("CARGO_PKG_VERSION"));
         let r = &registry;
         Self {
-            append_seconds: histogram(
-                r,
-                "wasmill_log_append_seconds",
-                "Time from handing a record to the log until it is durable.",
-                &LATENCY_BUCKETS_S,
-            ),
-            records: counter(r, "wasmill_log_appended_records_total", "Records that this node has appended."),
-            record_bytes: counter(
-                r,
-                "wasmill_log_appended_bytes_total",
-                "Bytes of the records that this node has appended.",
-            ),
-            events: counter(
-                r,
-                "wasmill_log_appended_events_total",
-                "Events of the records that this node has appended.",
-            ),
+            log: LogMetrics::new(r),
+            attempts: AttemptMetrics::new(r),
             elected: counter(r, "wasmill_leaderships_total", "Leaderships of this node that began."),
             leaderships_ended: counters_of(
                 r,
@@ -106,6 +101,40 @@ impl Default for Metrics {
                 "what",
                 Upkeep::ALL.map(Upkeep::as_str),
             ),
+            blobs: gauge(r, "wasmill_blobs", "Blobs, as this node saw them in its last sweep as the leader."),
+            blob_bytes: gauge(r, "wasmill_blob_bytes", "Bytes of those blobs."),
+            registry,
+        }
+    }
+}
+
+impl LogMetrics {
+    fn new(r: &Registry) -> Self {
+        Self {
+            append_seconds: histogram(
+                r,
+                "wasmill_log_append_seconds",
+                "Time from handing a record to the log until it is durable.",
+                &LATENCY_BUCKETS_S,
+            ),
+            records: counter(r, "wasmill_log_appended_records_total", "Records that this node has appended."),
+            record_bytes: counter(
+                r,
+                "wasmill_log_appended_bytes_total",
+                "Bytes of the records that this node has appended.",
+            ),
+            events: counter(
+                r,
+                "wasmill_log_appended_events_total",
+                "Events of the records that this node has appended.",
+            ),
+        }
+    }
+}
+
+impl AttemptMetrics {
+    fn new(r: &Registry) -> Self {
+        Self {
             attempts_ended: counters_of(
                 r,
                 "wasmill_attempts_ended_total",
@@ -136,9 +165,6 @@ impl Default for Metrics {
                 "wasmill_guest_cpu_seconds_total",
                 "CPU time that guests were charged, of attempts that ended.",
             ),
-            blobs: gauge(r, "wasmill_blobs", "Blobs, as this node saw them in its last sweep as the leader."),
-            blob_bytes: gauge(r, "wasmill_blob_bytes", "Bytes of those blobs."),
-            registry,
         }
     }
 }
@@ -151,10 +177,10 @@ impl Metrics {
 
     /// A record of ours is durable.
     pub(crate) fn appended(&self, took: Duration, bytes: usize, events: &[Event]) {
-        self.append_seconds.observe(took.as_secs_f64());
-        self.records.inc();
-        self.record_bytes.inc_by(bytes as u64);
-        self.events.inc_by(events.len() as u64);
+        self.log.append_seconds.observe(took.as_secs_f64());
+        self.log.records.inc();
+        self.log.record_bytes.inc_by(bytes as u64);
+        self.log.events.inc_by(events.len() as u64);
         events.iter().for_each(|event| self.decided(event));
     }
 
@@ -184,11 +210,11 @@ impl Metrics {
     fn decided(&self, event: &Event) {
         match &event.body {
             EventBody::AttemptEnded { id, outcome, usage, next, .. } => {
-                self.attempts_ended.with_label_values(&[outcome.kind.as_str()]).inc();
+                self.attempts.attempts_ended.with_label_values(&[outcome.kind.as_str()]).inc();
                 let usage = usage.spent();
-                self.wait_seconds.observe(seconds(usage.queue_us));
-                self.run_seconds.observe(seconds(usage.run_us));
-                self.guest_cpu_seconds.inc_by(seconds(usage.cpu_us));
+                self.attempts.wait_seconds.observe(seconds(usage.queue_us));
+                self.attempts.run_seconds.observe(seconds(usage.run_us));
+                self.attempts.guest_cpu_seconds.inc_by(seconds(usage.cpu_us));
                 if matches!(next, AfterAttempt::Final { .. }) {
                     self.finished(created(id.task), event.at);
                 }
@@ -207,7 +233,7 @@ impl Metrics {
     }
 
     fn finished(&self, created: Timestamp, at: Timestamp) {
-        self.task_seconds.observe(seconds(at.us_since(created)));
+        self.attempts.task_seconds.observe(seconds(at.us_since(created)));
     }
 }
 

@@ -38,7 +38,8 @@ impl Link {
     /// As for [`Cluster::connect`].
     pub async fn control_node(&mut self, control: &ControlConfig) -> Result<Cluster, ConnectError> {
         let (nats, etcd) = self.connected().await?;
-        let opened = Cluster::open(nats, etcd, &self.config, control).await;
+        // A large future, which is nobody else's stack.
+        let opened = Box::pin(Cluster::open(nats, etcd, &self.config, control)).await;
         let Err(error @ ConnectError::NoJetStream { .. }) = opened else {
             self.without_jetstream = None;
             return opened;

@@ -97,6 +97,21 @@ enum Done {
     Registered(Result<(HostInfo, HostRegistration), AgentError>),
 }
 
+/// A host before it is registered.
+fn described(config: &AgentConfig, identity: &Identity) -> HostInfo {
+    HostInfo {
+        id: identity.host().clone(),
+        incarnation: Incarnation(0),
+        address: config.address.clone(),
+        cores: config.cores,
+        memory_bytes: config.memory_bytes,
+        labels: config.labels.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        process: identity.process(),
+        predecessor: identity.predecessor(),
+    }
+}
+
 impl Agent {
     /// Runs a host until `shutdown` becomes true, or its sender is gone, and what it holds is finished or handed back.
     ///
@@ -124,18 +139,7 @@ impl Agent {
         let copies_dir = config.data.join("modules");
         let modules =
             ModuleFiles::open(Arc::clone(&blobs), copies_dir, config.caps.module_bytes, MODULE_COPIES_BYTES_MAX)?;
-        let info = HostInfo {
-            id: identity.host().clone(),
-            incarnation: Incarnation(0),
-            address: config.address,
-            cores: config.cores,
-            memory_bytes: config.memory_bytes,
-            labels: config.labels.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            process: identity.process(),
-            predecessor: identity.predecessor(),
-        };
-
+        let info = described(&config, &identity);
         let joining = join::join(&membership, &bus, &identity, &info, random);
         let (subscription, info, registration) = tokio::select! {
             joined = joining => joined?,

@@ -51,14 +51,12 @@ impl Preparation {
         }))
     }
 
-    /// The work, when everything is at hand: the way that most attempts take. Else the assignment comes back, to be [fetched](Self::fetch).
-    pub(super) fn at_once(&self, assignment: Assignment) -> Result<Box<Work>, Assignment> {
-        let (Some(input), Some(checkpoint)) = (inline(&assignment.spec.input), inline(&assignment.checkpoint)) else {
-            return Err(assignment);
-        };
-        let Some(module_path) = self.0.modules.path(assignment.spec.module) else { return Err(assignment) };
+    /// The work, when everything is at hand: the way that most attempts take. Else it is to be [fetched](Self::fetch).
+    pub(super) fn at_once(&self, assignment: &Assignment) -> Option<Box<Work>> {
+        let (input, checkpoint) = (inline(&assignment.spec.input)?, inline(&assignment.checkpoint)?);
+        let module_path = self.0.modules.path(assignment.spec.module)?;
         let checkpoint = (assignment.checkpoint != Payload::Empty).then_some(checkpoint);
-        Ok(self.work(assignment.id, &assignment.spec, module_path, input, checkpoint))
+        Some(self.work(assignment.id, &assignment.spec, module_path, input, checkpoint))
     }
 
     /// The work, after what is missing was fetched; a few at a time. The error is for people.
@@ -75,22 +73,20 @@ impl Preparation {
     }
 
     /// Compiles or loads a module, after it was fetched if need be.
-    pub(super) fn make_ready(
+    pub(super) async fn make_ready(
         self,
         readiness: Arc<dyn Readiness>,
         module: Digest,
         profile: Profile,
         payer: Payer,
-    ) -> impl Future<Output = Made> + Send {
-        async move {
-            let fetched = {
-                let _permit = self.turn(&payer.tenant).await;
-                self.0.modules.fetch(module).await
-            };
-            match fetched {
-                Ok(path) => readiness.make_ready(Wanted { module, profile, path, payer }).await,
-                Err(error) => Made { compile_us: 0, result: Err(LoadError::Fault(chain(&error))) },
-            }
+    ) -> Made {
+        let fetched = {
+            let _permit = self.turn(&payer.tenant).await;
+            self.0.modules.fetch(module).await
+        };
+        match fetched {
+            Ok(path) => readiness.make_ready(Wanted { module, profile, path, payer }).await,
+            Err(error) => Made { compile_us: 0, result: Err(LoadError::Fault(chain(&error))) },
         }
     }
 

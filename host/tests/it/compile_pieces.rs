@@ -34,11 +34,14 @@ impl Engines {
     }
 }
 
+/// A trap, and the functions that it went through: number and name.
+type Trapped = (Trap, Vec<(u32, Option<String>)>);
+
 /// All that can be seen of a run.
 #[derive(Debug, PartialEq)]
 struct Seen {
     /// Results, or the code of the trap and the functions that it went through.
-    result: Result<Vec<String>, (Trap, Vec<(u32, Option<String>)>)>,
+    result: Result<Vec<String>, Trapped>,
     fuel: Option<u64>,
     /// What the exported globals hold.
     globals: Vec<String>,

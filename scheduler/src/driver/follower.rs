@@ -115,18 +115,20 @@ impl<'a> Follower<'a> {
                 },
                 count = requests.recv_many(&mut asked, REQUESTS_AT_ONCE) => {
                     if count == 0 { return Ok(None); }
-                    let alone_without_space =
-                        self.shared.standing.borrow().no_space && self.ground.log.servers_time().is_none();
-                    for request in asked.drain(..) {
-                        if alone_without_space {
-                            forward::refuse(request, &Refusal::NoSpace);
-                        } else {
-                            self.forwarder.forward(request);
-                        }
-                    }
+                    asked.drain(..).for_each(|request| self.asked(request));
                 }
                 heartbeat = heartbeats.next() => self.shared.progress.heard(&heartbeat),
             }
+        }
+    }
+
+    /// Somebody wants something that only a leader can do.
+    fn asked(&self, request: Request) {
+        let alone = self.ground.log.servers_time().is_none();
+        if alone && self.shared.standing.borrow().no_space {
+            forward::refuse(request, &Refusal::NoSpace);
+        } else {
+            self.forwarder.forward(request);
         }
     }
 

@@ -215,7 +215,7 @@ impl Order {
     }
 
     /// What ends a question for the first row from parameter `number` on.
-    fn from_row(self, number: usize) -> String {
+    fn starting_at(self, number: usize) -> String {
         match self {
             Self::NewestFirst => format!("row <= ?{number} ORDER BY row DESC LIMIT 1"),
             Self::OldestFirst => format!("row >= ?{number} ORDER BY row LIMIT 1"),
@@ -306,7 +306,7 @@ impl<'c> Stream<'c> {
         let mut sources = Vec::with_capacity(values.len());
         for values in values {
             let row_parameter = values.len() + 1;
-            let mut statement = connection.prepare(&format!("{sql} AND {}", order.from_row(row_parameter)))?;
+            let mut statement = connection.prepare(&format!("{sql} AND {}", order.starting_at(row_parameter)))?;
             for (value, parameter) in values.iter().zip(1..) {
                 statement.raw_bind_parameter(parameter, value)?;
             }

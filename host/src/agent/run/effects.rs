@@ -69,9 +69,9 @@ impl Agent {
             return self.make_ready(assignment, profile);
         }
         trace::queued(&assignment);
-        match self.preparation.at_once(assignment) {
-            Ok(work) => self.outgoing.push_back(ToSandbox::Start(work)),
-            Err(assignment) => {
+        match self.preparation.at_once(&assignment) {
+            Some(work) => self.outgoing.push_back(ToSandbox::Start(work)),
+            None => {
                 let id = assignment.id;
                 let fetch = self.preparation.clone().fetch(assignment);
                 let handle = self.doing.spawn(async move { Done::Prepared(id, fetch.await) });
