@@ -153,7 +153,7 @@ async fn measure(global: &GlobalArgs, args: &BenchArgs, what: Measurement, repor
 async fn measure_neighbours(global: &GlobalArgs, args: &BenchArgs, report: &mut Report) -> Result<(), Failure> {
     for attack in Attack::ALL.into_iter().filter(|one| args.attack.is_empty() || args.attack.contains(one)) {
         if crate::output::has_watcher() {
-            tracing::info!(?attack, "a turn begins");
+            crate::output::tell(&format!("attacking: {attack:?}"));
         }
         let open = async || Target::open(global, args.dir.as_deref()).await;
         neighbours::measure(open, attack, args.seconds, report).await?;
