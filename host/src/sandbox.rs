@@ -151,7 +151,9 @@ impl Sandbox {
 
 impl Shared {
     fn new(artifacts: Arc<dyn Artifacts>, config: &SandboxConfig, reports: mpsc::Sender<FromSandbox>) -> Self {
-        let (slots, turns) = (Semaphore::new(config.guests_max), Turns::new(config.threads));
+        let engines = Arc::clone(&config.engines);
+        let turns = Turns::new(config.threads, move || engines.tick());
+        let slots = Semaphore::new(config.guests_max);
         Self { artifacts, slots, turns, freed: Notify::new(), reports }
     }
 }

@@ -19,7 +19,7 @@ use super::fuel::{self, Overspent};
 use super::guest::{Guest, HANDLES_MAX, Stdio};
 use super::output::Stdout;
 use super::task;
-use super::turns::Turns;
+use super::turns::{Place, Turns, Wants};
 use super::verdict::{End, Finished, exit_of, fuel_exhausted, is_pool_exhausted, judge};
 use crate::channel::{Ended, FromSandbox, Work};
 use crate::engine::Profile;
@@ -83,13 +83,14 @@ impl Shared {
             let freed = self.freed.notified();
             let end = control.watch(&mut place, pin!(enter(&loaded, &mut store))).await;
             if !is_pool_exhausted(&end) {
-                let mut ended = finish(store, end, &control).await;
+                let mut ended = finish(store, end, &control, &mut place).await;
                 ended.usage.run_us = started.elapsed().as_micros() as u64;
                 drop(slot);
                 self.freed.notify_one();
                 return ended;
             }
             work = store.into_data().work;
+            control.end_turn(&mut place, Wants::Nothing);
             control.disarm();
             if control.wait(pin!(tokio::time::timeout(POOL_RETRY, freed))).await.is_none() {
                 return unstarted(stopped_before_start());
@@ -209,12 +210,15 @@ async fn call_module(pre: &wasmtime::InstancePre<Guest>, store: &mut Store<Guest
     Ok(Finished::Exited(0))
 }
 
-/// Ends the guest. The kernel takes a tenth as long to take memory back as the guest took to touch it: where that can be long it is the
-/// guest's CPU time, and no thread that runs guests waits for it.
-async fn finish(store: Store<Guest>, end: End, control: &Arc<Control>) -> Ended {
+/// Ends the guest, and its last turn: reading names for a backtrace, too, is done in it. The kernel takes a tenth as long to take memory back as
+/// the guest took to touch it: where that can be long it is the guest's CPU time, and no thread that runs guests waits for it.
+async fn finish(store: Store<Guest>, end: End, control: &Arc<Control>, place: &mut Place) -> Ended {
     if store.data().memory.bytes_peak() <= GIVEN_BACK_AT_ONCE_BYTES_MAX {
-        return take_apart(store, end);
+        let ended = take_apart(store, end);
+        control.end_turn(place, Wants::Nothing);
+        return ended;
     }
+    control.end_turn(place, Wants::Nothing);
     let control = Arc::clone(control);
     let taken = tokio::task::spawn_blocking(move || {
         let began_ns = thread_cpu_ns();

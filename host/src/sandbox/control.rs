@@ -12,7 +12,7 @@ use futures::task::AtomicWaker;
 use tokio::sync::Notify;
 use wasmill_protocol::Limits;
 
-use super::turns::Place;
+use super::turns::{Place, Wants};
 
 /// Why a guest is stopped before it ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +163,7 @@ impl Control {
     }
 
     /// Polls `future` in its turns and with its CPU time measured, until it ends, panics or is stopped. What did not end is to be dropped then, also when
-    /// it waits in a host call. It is borrowed because moving a guest's future costs more than many guests do.
+    /// it waits in a host call. The last turn is still to be [ended](Self::end_turn). It is borrowed because moving a guest's future costs more than many guests do.
     pub(super) async fn watch<F: Future + ?Sized>(
         &self,
         place: &mut Place,
@@ -198,20 +198,27 @@ impl Control {
         if place.poll_turn(cx).is_pending() {
             return Poll::Pending;
         }
-        let before = self.cpu_spent_ns.load(Ordering::Relaxed);
         self.poll_began_ns.store(thread_cpu_ns(), Ordering::Relaxed);
-        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
-        let spent = self.cpu_ns();
-        self.cpu_spent_ns.store(spent, Ordering::Relaxed);
-        place.give_back(spent.saturating_sub(before));
-        match polled {
-            Ok(Poll::Ready(output)) => Poll::Ready(Watched::Finished(output)),
-            Ok(Poll::Pending) if spent >= self.cpu_limit_ns => {
-                self.stop(Cause::Cpu);
-                Poll::Ready(Watched::Stopped)
-            }
-            Ok(Poll::Pending) => Poll::Pending,
-            Err(panic) => Poll::Ready(Watched::Panicked(panic_message(panic.as_ref()))),
+        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+            Ok(Poll::Ready(output)) => return Poll::Ready(Watched::Finished(output)),
+            Ok(Poll::Pending) => {}
+            Err(panic) => return Poll::Ready(Watched::Panicked(panic_message(panic.as_ref()))),
+        }
+        if self.cpu_ns() >= self.cpu_limit_ns {
+            self.stop(Cause::Cpu);
+            return Poll::Ready(Watched::Stopped);
+        }
+        self.end_turn(place, Wants::More);
+        Poll::Pending
+    }
+
+    /// Ends the turn that a guest has after its last poll, from the thread that polled it: what was done for the guest since then counts as its
+    /// CPU time. Does nothing when it has none.
+    pub(super) fn end_turn(&self, place: &mut Place, wants: Wants) {
+        if place.has_turn() {
+            let (before, spent) = (self.cpu_spent_ns.load(Ordering::Relaxed), self.cpu_ns());
+            self.cpu_spent_ns.store(spent, Ordering::Relaxed);
+            place.give_back(spent.saturating_sub(before), wants);
         }
     }
 }

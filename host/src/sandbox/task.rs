@@ -26,6 +26,8 @@ const CALL_FUEL: u64 = 100;
 const BYTES_PER_FUEL: u64 = 8;
 /// CPU time for each byte of a checkpoint that is stored as a blob: what copying, hashing and writing it takes, on threads of ours.
 const STORED_CPU_NS_PER_BYTE: u64 = 2;
+/// What is copied of a checkpoint before others run: it takes about as long as a piece of a long instruction.
+const COPIED_AT_ONCE_BYTES: usize = 1024 * 1024;
 /// The message of a progress report is cut here.
 const PROGRESS_MESSAGE_BYTES_MAX: usize = 1024;
 
@@ -180,7 +182,7 @@ async fn checkpoint_save(
     }
     // The one before goes first: never are there two.
     store.data_mut().reports.checkpoint = None;
-    let data = Bytes::copy_from_slice(state.as_le_slice(&store));
+    let data = copied(&mut store, state).await;
     let (reporter, message) = {
         let guest = store.data_mut();
         (guest.reporter(), guest.save_checkpoint(data))
@@ -192,6 +194,19 @@ async fn checkpoint_save(
         control.until_taken().await;
     }
     Ok(Ok(()))
+}
+
+/// A copy of a list, made in pieces between which others run: the whole can take longer than a tick.
+async fn copied(store: &mut StoreContextMut<'_, Guest>, list: &WasmList<u8>) -> Bytes {
+    let mut copy = Vec::with_capacity(list.len());
+    loop {
+        let rest = &list.as_le_slice(&*store)[copy.len()..];
+        copy.extend_from_slice(&rest[..rest.len().min(COPIED_AT_ONCE_BYTES)]);
+        if copy.len() == list.len() {
+            return copy.into();
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 fn checkpoint_load(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<(Option<Vec<u8>>,)> {

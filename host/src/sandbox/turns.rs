@@ -2,7 +2,7 @@
 //!
 //! Without it guests would take turns one by one, and one tenant's thirty would keep another's only one waiting for thirty ticks. The order is that of
 //! start-time fair queueing (Goyal, Vin and Cheng, 1996): a tenant's virtual time is the CPU time that it has had, and one that had nothing to run begins where the
-//! others are, a tick ahead of them.
+//! others are, a tick ahead of them. One that comes ahead of whoever runs, and has nobody running, waits for no tick: there is one at once.
 //!
 //! **Invariant** while a core is free nobody waits.
 
@@ -22,9 +22,10 @@ const AHEAD_NS: u64 = TICK.as_nanos() as u64;
 const TENANTS_REMEMBERED_MAX: usize = 4096;
 
 /// The turns of one sandbox.
-#[derive(Debug)]
 pub(super) struct Turns {
     state: Mutex<State>,
+    /// Lets the guests that run see that others wait.
+    tick: Box<dyn Fn() + Send + Sync>,
 }
 
 #[derive(Debug)]
@@ -42,6 +43,8 @@ struct Tenant {
     /// Its virtual time in nanoseconds.
     had_ns: u64,
     guests: usize,
+    /// Guests whose turn it is.
+    running: usize,
     /// Guests that wait, in the order in which they came.
     line: VecDeque<Arc<Waiter>>,
 }
@@ -54,7 +57,6 @@ struct Waiter {
 }
 
 /// One guest's part. When it is dropped, its turn goes to the next.
-#[derive(Debug)]
 pub(super) struct Place {
     turns: Arc<Turns>,
     tenant: TenantName,
@@ -63,23 +65,31 @@ pub(super) struct Place {
 
 #[derive(Debug)]
 enum Standing {
+    /// It is not one of its tenant's guests: it has not begun, or has ended.
+    Outside,
     /// It wants nothing now.
     Away,
     InLine(Arc<Waiter>),
     Running,
 }
 
+/// Whether a guest wants more turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wants {
+    More,
+    Nothing,
+}
+
 impl Turns {
-    /// For as many guests at a time as there are `cores`.
-    pub(super) fn new(cores: usize) -> Arc<Self> {
+    /// For as many guests at a time as there are `cores`; `tick` lets those that run end their turn.
+    pub(super) fn new(cores: usize, tick: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         let state = State { free_cores: cores.max(1), now_ns: 0, tenants: BTreeMap::new(), waiting: BTreeSet::new() };
-        Arc::new(Self { state: Mutex::new(state) })
+        Arc::new(Self { state: Mutex::new(state), tick: Box::new(tick) })
     }
 
     /// A guest's part in them.
     pub(super) fn place(self: &Arc<Self>, tenant: TenantName) -> Place {
-        self.state().tenants.entry(tenant.clone()).or_default().guests += 1;
-        Place { turns: Arc::clone(self), tenant, standing: Standing::Away }
+        Place { turns: Arc::clone(self), tenant, standing: Standing::Outside }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -93,26 +103,49 @@ impl State {
         self.tenants.get_mut(name).expect("a tenant with a guest is known")
     }
 
+    fn enter(&mut self, name: &TenantName) {
+        match self.tenants.get_mut(name) {
+            Some(tenant) => tenant.guests += 1,
+            None => drop(self.tenants.insert(name.clone(), Tenant { guests: 1, ..Tenant::default() })),
+        }
+    }
+
+    /// Takes a core that is free; whether there is one.
+    fn take_core(&mut self, name: &TenantName) -> bool {
+        if self.free_cores == 0 {
+            return false;
+        }
+        self.free_cores -= 1;
+        let tenant = self.tenant(name);
+        tenant.running += 1;
+        let had_ns = tenant.had_ns;
+        self.begin(had_ns);
+        true
+    }
+
     /// A turn begins at this virtual time.
     fn begin(&mut self, had_ns: u64) {
         self.now_ns = self.now_ns.max(had_ns);
     }
 
-    /// Joins the line of its tenant.
-    fn queue(&mut self, name: &TenantName, waiter: Arc<Waiter>) {
-        let from_ns = self.now_ns.saturating_sub(AHEAD_NS);
+    /// Joins the line of its tenant. Whether those who run are to let it pass: it is ahead of them, and the first of its tenant.
+    fn queue(&mut self, name: &TenantName, waiter: Arc<Waiter>) -> bool {
+        let now_ns = self.now_ns;
         let tenant = self.tenant(name);
         tenant.line.push_back(waiter);
-        if tenant.line.len() == 1 {
-            tenant.had_ns = tenant.had_ns.max(from_ns);
-            let had_ns = tenant.had_ns;
-            self.waiting.insert((had_ns, name.clone()));
+        if tenant.line.len() > 1 {
+            return false;
         }
+        tenant.had_ns = tenant.had_ns.max(now_ns.saturating_sub(AHEAD_NS));
+        let (had_ns, running) = (tenant.had_ns, tenant.running);
+        self.waiting.insert((had_ns, name.clone()));
+        running == 0 && had_ns < now_ns
     }
 
-    /// Counts CPU time, which moves those of the tenant that wait.
+    /// Ends a turn that took so much CPU time, which moves those of the tenant that wait.
     fn spend(&mut self, name: &TenantName, spent_ns: u64) {
         let tenant = self.tenant(name);
+        tenant.running -= 1;
         let before_ns = tenant.had_ns;
         tenant.had_ns = before_ns.saturating_add(spent_ns);
         if !tenant.line.is_empty() {
@@ -131,6 +164,7 @@ impl State {
         self.begin(had_ns);
         let tenant = self.tenant(&name);
         let next = tenant.line.pop_front().expect("a tenant that waits has somebody who does");
+        tenant.running += 1;
         if !tenant.line.is_empty() {
             self.waiting.insert((had_ns, name));
         }
@@ -173,18 +207,21 @@ impl Place {
                     return Poll::Pending;
                 }
             }
-            Standing::Away if state.free_cores > 0 => {
-                state.free_cores -= 1;
-                let had_ns = state.tenant(&self.tenant).had_ns;
-                state.begin(had_ns);
-            }
-            Standing::Away => {
-                let waiter = Arc::new(Waiter::default());
-                waiter.waker.register(cx.waker());
-                state.queue(&self.tenant, Arc::clone(&waiter));
-                drop(state);
-                self.standing = Standing::InLine(waiter);
-                return Poll::Pending;
+            Standing::Outside | Standing::Away => {
+                if matches!(self.standing, Standing::Outside) {
+                    state.enter(&self.tenant);
+                }
+                if !state.take_core(&self.tenant) {
+                    let waiter = Arc::new(Waiter::default());
+                    waiter.waker.register(cx.waker());
+                    let is_ahead = state.queue(&self.tenant, Arc::clone(&waiter));
+                    drop(state);
+                    self.standing = Standing::InLine(waiter);
+                    if is_ahead {
+                        (self.turns.tick)();
+                    }
+                    return Poll::Pending;
+                }
             }
         }
         drop(state);
@@ -192,14 +229,26 @@ impl Place {
         Poll::Ready(())
     }
 
+    /// Whether it is its turn.
+    pub(super) fn has_turn(&self) -> bool {
+        matches!(self.standing, Standing::Running)
+    }
+
     /// Ends the turn, in which this much CPU time was spent.
-    pub(super) fn give_back(&mut self, spent_ns: u64) {
+    pub(super) fn give_back(&mut self, spent_ns: u64, wants: Wants) {
         debug_assert!(matches!(self.standing, Standing::Running), "{:?}", self.standing);
-        self.standing = Standing::Away;
         let next = {
             let mut state = self.turns.state();
             state.spend(&self.tenant, spent_ns);
-            state.pass_on()
+            let next = state.pass_on();
+            self.standing = match wants {
+                Wants::More => Standing::Away,
+                Wants::Nothing => {
+                    state.forget(&self.tenant);
+                    Standing::Outside
+                }
+            };
+            next
         };
         if let Some(next) = next {
             next.waker.wake();
@@ -209,15 +258,24 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        let waiter = match &self.standing {
+            Standing::Outside => return,
+            Standing::Running => return self.give_back(0, Wants::Nothing),
+            Standing::Away => None,
+            Standing::InLine(waiter) => Some(waiter),
+        };
         let next = {
             let mut state = self.turns.state();
-            let next = match &self.standing {
-                Standing::Away => None,
-                Standing::InLine(waiter) if !waiter.granted.load(Ordering::Relaxed) => {
+            let next = match waiter {
+                Some(waiter) if waiter.granted.load(Ordering::Relaxed) => {
+                    state.spend(&self.tenant, 0);
+                    state.pass_on()
+                }
+                Some(waiter) => {
                     state.leave(&self.tenant, waiter);
                     None
                 }
-                Standing::InLine(_) | Standing::Running => state.pass_on(),
+                None => None,
             };
             state.forget(&self.tenant);
             next
@@ -230,6 +288,7 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
     use std::task::Waker;
 
     use super::*;
@@ -246,7 +305,7 @@ mod tests {
 
     #[test]
     fn c31_one_guest_of_a_tenant_waits_for_one_turn_of_anothers_many() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, || ());
         let mut flood: Vec<Place> = (0..30).map(|_| place(&turns, "flood")).collect();
         assert!(has_turn(&mut flood[0]));
         assert!(flood[1..].iter_mut().all(|guest| !has_turn(guest)));
@@ -254,23 +313,51 @@ mod tests {
             let mut one = place(&turns, "one");
             assert!(!has_turn(&mut one), "the core is taken");
             let running = flood.iter_mut().position(has_turn).unwrap();
-            flood[running].give_back(10 * MS);
+            flood[running].give_back(10 * MS, Wants::More);
             assert!(has_turn(&mut one), "round {round}");
             assert!(!has_turn(&mut flood[running]), "it is at the end of its line");
-            one.give_back(MS);
+            one.give_back(MS, Wants::More);
         }
     }
 
     #[test]
+    fn c31_whoever_comes_ahead_of_those_who_run_waits_for_no_tick() {
+        let ticks = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&ticks);
+        let turns = Turns::new(1, move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        let ticks = || ticks.load(Ordering::Relaxed);
+        let (mut busy, mut other) = (place(&turns, "busy"), place(&turns, "busy"));
+        for _ in 0..10 {
+            assert!(has_turn(&mut busy) && !has_turn(&mut other));
+            busy.give_back(10 * MS, Wants::More);
+            assert!(has_turn(&mut other) && !has_turn(&mut busy));
+            other.give_back(10 * MS, Wants::More);
+        }
+        assert!(has_turn(&mut busy) && !has_turn(&mut other));
+        assert_eq!(ticks(), 0, "there is nobody but one tenant");
+        let (mut late, mut later) = (place(&turns, "late"), place(&turns, "late"));
+        assert!(!has_turn(&mut late) && !has_turn(&mut later));
+        assert_eq!(ticks(), 1, "the second of a tenant changes nothing");
+        busy.give_back(MS, Wants::More);
+        assert!(has_turn(&mut late) && !has_turn(&mut later));
+        late.give_back(300 * MS, Wants::Nothing);
+        let mut again = place(&turns, "late");
+        assert!(has_turn(&mut other) && !has_turn(&mut again));
+        assert_eq!(ticks(), 1, "its tenant has had more than its share");
+    }
+
+    #[test]
     fn tenants_that_always_want_more_have_the_same() {
-        let turns = Turns::new(2);
+        let turns = Turns::new(2, || ());
         let tenants = ["many", "many", "many", "many", "many", "few", "few"];
         let mut guests: Vec<Place> = tenants.iter().map(|tenant| place(&turns, tenant)).collect();
         let mut had = BTreeMap::<&str, u64>::new();
         for _ in 0..1_000 {
             let index = guests.iter_mut().position(has_turn).unwrap();
             *had.entry(tenants[index]).or_default() += 1;
-            guests[index].give_back(10 * MS);
+            guests[index].give_back(10 * MS, Wants::More);
             // Whoever ran comes last in the look for the next.
             guests.iter_mut().for_each(|guest| {
                 has_turn(guest);
@@ -281,19 +368,19 @@ mod tests {
 
     #[test]
     fn what_was_saved_up_while_away_is_a_tick() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, || ());
         let (mut busy, mut late) = (place(&turns, "busy"), place(&turns, "late"));
         for _ in 0..1_000 {
             assert!(has_turn(&mut busy));
-            busy.give_back(10 * MS);
+            busy.give_back(10 * MS, Wants::More);
         }
         assert!(has_turn(&mut busy) && !has_turn(&mut late));
-        busy.give_back(10 * MS);
+        busy.give_back(10 * MS, Wants::More);
         assert!(!has_turn(&mut busy));
         let mut in_a_row = 0;
         while has_turn(&mut late) {
             in_a_row += 1;
-            late.give_back(10 * MS);
+            late.give_back(10 * MS, Wants::More);
             let _ = has_turn(&mut late);
             if has_turn(&mut busy) {
                 break;
@@ -304,14 +391,14 @@ mod tests {
 
     #[test]
     fn whoever_goes_away_keeps_nothing() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, || ());
         let (mut first, mut second, mut third) = (place(&turns, "a"), place(&turns, "b"), place(&turns, "c"));
         assert!(has_turn(&mut first) && !has_turn(&mut second) && !has_turn(&mut third));
         // While it waits, with a turn that it has not seen yet, and in the middle of one.
         drop(second);
         let mut fourth = place(&turns, "a");
         assert!(!has_turn(&mut fourth));
-        first.give_back(MS);
+        first.give_back(MS, Wants::More);
         drop(third);
         assert!(has_turn(&mut fourth));
         drop((fourth, first));
