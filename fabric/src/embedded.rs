@@ -10,6 +10,7 @@
 
 pub(crate) mod blobs;
 mod bus;
+mod disk;
 mod files;
 pub(crate) mod lock;
 mod log;
@@ -49,9 +50,10 @@ impl Embedded {
             source,
         })?;
         let lock = Arc::new(lock::DirLock::acquire(dir)?);
+        let disk = Arc::new(disk::Disk::default());
         Ok(Self {
-            log: Arc::new(log::EmbeddedLog::open(&dir.join("log.sqlite"), Arc::clone(&lock))?),
-            blobs: Arc::new(FileBlobs::open_locked(&dir.join("blobs"), Arc::clone(&lock))?),
+            log: Arc::new(log::EmbeddedLog::open(&dir.join("log.sqlite"), Arc::clone(&disk), Arc::clone(&lock))?),
+            blobs: Arc::new(FileBlobs::open_locked(&dir.join("blobs"), disk, Arc::clone(&lock))?),
             bus: Arc::default(),
             membership: Arc::new(membership::EmbeddedMembership::open(&dir.join("term"), lock)?),
         })

@@ -1,5 +1,6 @@
 //! Blobs as files, named by their digest.
 
+mod gone;
 mod reader;
 mod writer;
 
@@ -19,6 +20,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use wasmill_protocol::Digest;
 
+use self::gone::Reading;
+use super::disk::Disk;
 use super::lock::DirLock;
 use super::{OpenError, files};
 use crate::blobs::{BlobReader, UNNEEDED_AGAIN_AGE_MIN, UNNEEDED_ONCE_AGE_MIN, just_after};
@@ -46,22 +49,24 @@ struct Files {
     /// Held while a blob appears and while one is looked at and removed: a sweep must not remove what has just been stored
     /// anew.
     sweep: Mutex<StoredAgain>,
+    uses: gone::Uses,
+    disk: Arc<Disk>,
     _lock: Option<Arc<DirLock>>,
 }
 
 impl FileBlobs {
     /// Blobs in a data directory.
-    pub(super) fn open_locked(dir: &Path, lock: Arc<DirLock>) -> Result<Self, OpenError> {
+    pub(super) fn open_locked(dir: &Path, disk: Arc<Disk>, lock: Arc<DirLock>) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Directory { action: "prepare", path: dir.join(TMP), source };
-        Self::prepare(dir, Some(lock)).map_err(failed)
+        Self::prepare(dir, disk, Some(lock)).map_err(failed)
     }
 
     /// Blobs in a directory that nobody else uses.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
-        Self::prepare(dir, None)
+        Self::prepare(dir, Arc::default(), None)
     }
 
-    fn prepare(dir: &Path, lock: Option<Arc<DirLock>>) -> io::Result<Self> {
+    fn prepare(dir: &Path, disk: Arc<Disk>, lock: Option<Arc<DirLock>>) -> io::Result<Self> {
         let tmp = dir.join(TMP);
         // What a crash left half written.
         match fs::remove_dir_all(&tmp) {
@@ -69,7 +74,15 @@ impl FileBlobs {
             _ => {}
         }
         files::create_dir_private(&tmp)?;
-        Ok(Self { files: Arc::new(Files { dir: dir.to_owned(), sweep: Mutex::default(), _lock: lock }) })
+        Ok(Self {
+            files: Arc::new(Files {
+                dir: dir.to_owned(),
+                sweep: Mutex::default(),
+                uses: gone::Uses::default(),
+                disk,
+                _lock: lock,
+            }),
+        })
     }
 
     /// Runs `work` on a thread that may block.
@@ -97,7 +110,9 @@ impl Blobs for FileBlobs {
     }
 
     fn read(&self, digest: Digest, bytes_max: u64) -> BoxFuture<'_, Result<Bytes, BlobError>> {
+        let reading = Reading::begin(Arc::clone(&self.files), digest);
         self.blocking(move |files| {
+            let _reading = reading;
             let stat = files.stat(digest)?;
             if stat.bytes > bytes_max {
                 return Err(BlobError::TooLarge { digest, bytes: stat.bytes, bytes_max });
@@ -111,7 +126,8 @@ impl Blobs for FileBlobs {
     }
 
     fn open(&self, digest: Digest) -> BoxFuture<'_, Result<BlobReader, BlobError>> {
-        self.blocking(move |files| reader::open(&files.path(digest), digest))
+        let reading = Reading::begin(Arc::clone(&self.files), digest);
+        self.blocking(move |files| reader::open(&files.path(digest), digest, reading))
     }
 
     fn stat(&self, digest: Digest) -> BoxFuture<'_, Result<BlobStat, BlobError>> {
@@ -119,14 +135,14 @@ impl Blobs for FileBlobs {
     }
 
     fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<(), BlobError>> {
-        self.blocking(move |files| files.delete(digest))
+        self.blocking(move |files| files.delete(digest, ()))
     }
 
     fn delete_older(&self, digest: Digest, than: SystemTime) -> BoxFuture<'_, Result<bool, BlobError>> {
         self.blocking(move |files| {
-            let _held = files.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+            let held = files.sweep.lock().unwrap_or_else(PoisonError::into_inner);
             match files.stat(digest) {
-                Ok(stat) if stat.modified < than => files.delete(digest).map(|()| true),
+                Ok(stat) if stat.modified < than => files.delete(digest, held).map(|()| true),
                 Ok(_) | Err(BlobError::Unknown(_)) => Ok(false),
                 Err(error) => Err(error),
             }
@@ -144,9 +160,8 @@ impl Blobs for FileBlobs {
             let age_min = if held.contains(digest) { UNNEEDED_AGAIN_AGE_MIN } else { UNNEEDED_ONCE_AGE_MIN };
             match files.stat(digest) {
                 Ok(stat) if stat.modified < just_after(modified) && seen >= age_min => {
-                    files.delete(digest)?;
                     held.forget(digest);
-                    Ok(true)
+                    files.delete(digest, held).map(|()| true)
                 }
                 Ok(_) | Err(BlobError::Unknown(_)) => Ok(false),
                 Err(error) => Err(error),
@@ -165,8 +180,7 @@ impl Blobs for FileBlobs {
     }
 
     fn local_path(&self, digest: Digest) -> Option<PathBuf> {
-        let path = self.files.path(digest);
-        path.is_file().then_some(path)
+        self.files.lend(digest)
     }
 }
 
@@ -209,11 +223,12 @@ impl Files {
         Ok(BlobStat { digest, bytes, modified })
     }
 
-    fn delete(&self, digest: Digest) -> Result<(), BlobError> {
-        match fs::remove_file(self.path(digest)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result.map_err(|error| failed(format!("remove blob {digest}"), error)),
-        }
+    /// Removes a blob; a lock that is `held` is given up as soon as the blob is out of sight.
+    fn delete<T>(&self, digest: Digest, held: T) -> Result<(), BlobError> {
+        let gone = self.take_away(digest).map_err(|error| failed(format!("remove blob {digest}"), error))?;
+        drop(held);
+        self.give_back(gone);
+        Ok(())
     }
 
     fn list(&self, shard: &str) -> Result<Vec<Result<BlobStat, BlobError>>, BlobError> {

@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use wasmill_protocol::LogSeq;
 
 use self::writer::{Caller, Command, Writer};
+use super::disk::Disk;
 use super::lock::DirLock;
 use super::{OpenError, files};
 use crate::log::Broken;
@@ -60,19 +61,24 @@ struct LogState {
 }
 
 impl EmbeddedLog {
-    pub(super) fn open(path: &Path, lock: Arc<DirLock>) -> Result<Self, OpenError> {
+    pub(super) fn open(path: &Path, disk: Arc<Disk>, lock: Arc<DirLock>) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Log { path: path.to_owned(), source };
         let store = store::Store::open(path).map_err(|error| match error {
             store::StoreOpenError::Sqlite(source) => failed(source.into()),
             store::StoreOpenError::Damaged(found) => OpenError::Damaged { path: path.to_owned(), found },
         })?;
-        Self::start(path, store, lock).map_err(failed)
+        Self::start(path, store, disk, lock).map_err(failed)
     }
 
-    fn start(path: &Path, store: store::Store, lock: Arc<DirLock>) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    fn start(
+        path: &Path,
+        store: store::Store,
+        disk: Arc<Disk>,
+        lock: Arc<DirLock>,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let (state_sender, state) =
             watch::channel(LogState { first: store.first(), last: store.last(), poisoned: None });
-        let writer = Writer::start(path, store, state_sender)?;
+        let writer = Writer::start(path, store, disk, state_sender)?;
         Ok(Self { path: path.to_owned(), thread: Arc::new(Thread { writer, _lock: lock }), state })
     }
 }

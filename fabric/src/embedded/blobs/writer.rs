@@ -14,11 +14,13 @@ use tempfile::NamedTempFile;
 use wasmill_protocol::Digest;
 
 use super::{Files, PIECE_BYTES, TMP, blocking, failed};
+use crate::embedded::disk::Disk;
 use crate::embedded::files::{create_dir_private, sync_parent};
 use crate::{BlobError, BlobStat, BlobWriter};
 
-/// What is written of a large blob before it is synced: the log, whose syncs wait for what the file system has gathered, waits for no more than this.
-const UNSYNCED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What is written of a large blob before it is synced: the log, whose syncs wait for what the file system and the disk have gathered, waits for no
+/// more than this.
+const UNSYNCED_BYTES_MAX: usize = 256 * 1024;
 
 /// Stores bytes that are at hand.
 pub(super) fn put(files: Arc<Files>, bytes: Bytes) -> Result<BlobStat, BlobError> {
@@ -78,7 +80,7 @@ impl BlobWriter for FileWriter {
 
     fn local_path(&self) -> Option<&Path> {
         // What is buffered is at most one piece: it goes into the page cache, which is quick enough for any thread.
-        lock(&self.state).write(&[]).ok()?;
+        lock(&self.state).flush().ok()?;
         Some(&self.path)
     }
 }
@@ -86,9 +88,18 @@ impl BlobWriter for FileWriter {
 impl State {
     /// Writes what is buffered, then `chunk`.
     fn write(&mut self, chunk: &[u8]) -> Result<(), BlobError> {
-        let temporary = self.temporary.as_mut().ok_or_else(incomplete)?;
-        let result = temporary.write(&self.buffer).and_then(|()| temporary.write(chunk));
-        self.buffer = Vec::new();
+        self.flush()?;
+        self.with_temporary(|temporary| temporary.write(chunk))
+    }
+
+    /// Writes what is buffered, without waiting for the disk.
+    fn flush(&mut self) -> Result<(), BlobError> {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.with_temporary(|temporary| temporary.append(&buffer))
+    }
+
+    fn with_temporary(&mut self, write: impl FnOnce(&mut Temporary) -> Result<(), BlobError>) -> Result<(), BlobError> {
+        let result = write(self.temporary.as_mut().ok_or_else(incomplete)?);
         if result.is_err() {
             self.temporary = None;
         }
@@ -103,33 +114,47 @@ struct Temporary {
     bytes: u64,
     /// Those of them that were not synced yet.
     unsynced: usize,
+    disk: Arc<Disk>,
+    /// See [`Disk::sync_piece`].
+    commits_seen: u64,
 }
 
 impl Temporary {
     fn create(files: &Files) -> Result<Self, BlobError> {
         let file = NamedTempFile::new_in(files.dir.join(TMP))
             .map_err(|error| failed("create a temporary file for a blob".to_owned(), error))?;
-        Ok(Self { file, hasher: Sha256::new(), bytes: 0, unsynced: 0 })
+        Ok(Self::new(file, Arc::clone(&files.disk)))
     }
 
+    fn new(file: NamedTempFile, disk: Arc<Disk>) -> Self {
+        let commits_seen = disk.commits_begun();
+        Self { file, hasher: Sha256::new(), bytes: 0, unsynced: 0, disk, commits_seen }
+    }
+
+    /// Writes bytes in pieces, each of which is on the disk before the next.
     fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
         bytes.chunks(UNSYNCED_BYTES_MAX).try_for_each(|piece| {
-            self.write_piece(piece)
-                .map_err(|error| failed(format!("write bytes {} and later of a blob", self.bytes), error))
+            if self.unsynced + piece.len() > UNSYNCED_BYTES_MAX {
+                self.disk
+                    .sync_piece(self.file.as_file(), &mut self.commits_seen)
+                    .map_err(|error| self.failed(error))?;
+                self.unsynced = 0;
+            }
+            self.append(piece)
         })
     }
 
-    fn write_piece(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let file = self.file.as_file_mut();
-        if self.unsynced + bytes.len() > UNSYNCED_BYTES_MAX {
-            file.sync_data()?;
-            self.unsynced = 0;
-        }
-        file.write_all(bytes)?;
+    /// Writes bytes into the page cache.
+    fn append(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
+        self.file.as_file_mut().write_all(bytes).map_err(|error| self.failed(error))?;
         self.hasher.update(bytes);
         self.bytes += bytes.len() as u64;
         self.unsynced += bytes.len();
         Ok(())
+    }
+
+    fn failed(&self, error: io::Error) -> BlobError {
+        failed(format!("write bytes {} and later of a blob", self.bytes), error)
     }
 
     /// Makes the blob durable, then visible, then durably visible.
@@ -154,14 +179,15 @@ fn persist(files: &Files, temporary: NamedTempFile, digest: Digest) -> io::Resul
     if let Some(shard) = path.parent() {
         create_dir_private(shard)?;
     }
-    let file = {
+    let (file, gone) = {
         let mut held = files.sweep.lock().unwrap_or_else(PoisonError::into_inner);
         if path.exists() {
             held.note(digest);
         }
-        temporary.persist(&path).map_err(|error| error.error)?
+        files.put_in_place(temporary, digest)?
     };
     sync_parent(&path)?;
+    files.give_back(gone);
     Ok(file)
 }
 
@@ -187,7 +213,7 @@ mod tests {
         // Writing to this device fails as writing to a full disk does.
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let file = NamedTempFile::from_parts(full, path);
-        let temporary = Some(Temporary { file, hasher: Sha256::new(), bytes: 0, unsynced: 0 });
+        let temporary = Some(Temporary::new(file, Arc::default()));
         let mut state = State { temporary, buffer: b"buffered".to_vec() };
         assert!(left.exists());
         let error = state.write(b"more").unwrap_err();

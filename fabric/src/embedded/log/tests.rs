@@ -16,7 +16,7 @@ fn open(dir: &TempDir, pages_max: Option<u32>) -> EmbeddedLog {
     if let Some(pages_max) = pages_max {
         store.limit_pages(pages_max);
     }
-    EmbeddedLog::start(&path, store, lock).unwrap()
+    EmbeddedLog::start(&path, store, Arc::default(), lock).unwrap()
 }
 
 fn record() -> Bytes {

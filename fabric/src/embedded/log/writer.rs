@@ -14,6 +14,7 @@ use wasmill_protocol::LogSeq;
 use super::LogState;
 use super::checkpoint::Checkpoints;
 use super::store::{Store, StoreError};
+use crate::embedded::disk::Disk;
 use crate::log::Broken;
 use crate::{AppendError, LogError};
 
@@ -55,11 +56,12 @@ impl Writer {
     pub(super) fn start(
         path: &Path,
         store: Store,
+        disk: Arc<Disk>,
         state: watch::Sender<LogState>,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let checkpoints = Checkpoints::start(path)?;
         let (sender, commands) = sync_channel(COMMANDS_WAITING_MAX);
-        let work = Loop::new(store, checkpoints, commands, state);
+        let work = Loop::new(store, disk, checkpoints, commands, state);
         let thread = thread::Builder::new().name("log-writer".to_owned()).spawn(move || work.run())?;
         Ok(Self { commands: Some(sender), thread: Some(thread) })
     }
@@ -84,6 +86,7 @@ impl Drop for Writer {
 
 struct Loop {
     store: Store,
+    disk: Arc<Disk>,
     checkpoints: Checkpoints,
     commands: Receiver<Command>,
     state: watch::Sender<LogState>,
@@ -104,11 +107,21 @@ struct Group {
 impl Loop {
     fn new(
         store: Store,
+        disk: Arc<Disk>,
         checkpoints: Checkpoints,
         commands: Receiver<Command>,
         state: watch::Sender<LogState>,
     ) -> Self {
-        Self { store, checkpoints, commands, state, group: Group::default(), trims: VecDeque::new(), poisoned: None }
+        Self {
+            store,
+            disk,
+            checkpoints,
+            commands,
+            state,
+            group: Group::default(),
+            trims: VecDeque::new(),
+            poisoned: None,
+        }
     }
 
     fn run(mut self) {
@@ -159,7 +172,10 @@ impl Loop {
         }
         let group = std::mem::take(&mut self.group);
         let mut seq = self.store.last();
-        let result = self.store.append(&group.records);
+        let result = {
+            let _commit = self.disk.commit();
+            self.store.append(&group.records)
+        };
         match &result {
             Ok(()) => {
                 // Readers first: whoever hears of its record also finds it.

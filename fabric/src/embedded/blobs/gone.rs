@@ -1,0 +1,201 @@
+//! Removing large blobs: a piece at a time, because the file system gives back the blocks of a file in one go, and commits of the log wait for that
+//! meanwhile: 14 to 17 ms for 60 MiB, 6 ms in pieces.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tempfile::NamedTempFile;
+use wasmill_protocol::Digest;
+
+use super::{Files, TMP};
+
+/// What is given back at once.
+const STEP_BYTES: u64 = 4 * 1024 * 1024;
+/// Between two steps, while the log is written.
+const STEP_PAUSE: Duration = Duration::from_millis(10);
+
+/// Blobs whose file somebody may have open: these are removed as a whole, so that who reads one reads it to its end.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    readers: BTreeMap<Digest, usize>,
+    /// Large ones whose path was handed out.
+    lent: BTreeSet<Digest>,
+}
+
+impl Known {
+    fn is_used(&self, digest: Digest) -> bool {
+        self.readers.contains_key(&digest) || self.lent.contains(&digest)
+    }
+}
+
+/// Somebody reads a blob, until this is dropped.
+pub(super) struct Reading {
+    files: Arc<Files>,
+    digest: Digest,
+}
+
+impl Uses {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reading {
+    /// To be made before the file is opened.
+    pub(super) fn begin(files: Arc<Files>, digest: Digest) -> Self {
+        *files.uses.known().readers.entry(digest).or_default() += 1;
+        Self { files, digest }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut known = self.files.uses.known();
+        if let Some(readers) = known.readers.get_mut(&self.digest) {
+            *readers -= 1;
+            if *readers == 0 {
+                known.readers.remove(&self.digest);
+            }
+        }
+    }
+}
+
+/// A blob that is not there any more, but for its blocks.
+#[must_use = "its blocks are to be given back"]
+pub(super) struct Gone(Option<PathBuf>);
+
+impl Files {
+    /// The path of a blob, if there is one. From then on it goes as a whole.
+    pub(super) fn lend(&self, digest: Digest) -> Option<PathBuf> {
+        let path = self.path(digest);
+        let mut known = self.uses.known();
+        let metadata = fs::metadata(&path).ok()?;
+        if metadata.len() > STEP_BYTES {
+            known.lent.insert(digest);
+        }
+        metadata.is_file().then_some(path)
+    }
+
+    /// Makes a written blob visible, in the place of one that is there already.
+    pub(super) fn put_in_place(&self, written: NamedTempFile, digest: Digest) -> io::Result<(File, Gone)> {
+        let (path, gone) = (self.path(digest), self.gone_path(digest));
+        // Held until it is visible: who begins to read after that finds the new one.
+        let known = self.uses.known();
+        let is_large = fs::metadata(&path).is_ok_and(|metadata| metadata.len() > STEP_BYTES);
+        let is_kept = is_large && !known.is_used(digest) && fs::hard_link(&path, &gone).is_ok();
+        match written.persist(&path) {
+            Ok(file) => Ok((file, Gone(is_kept.then_some(gone)))),
+            Err(error) => {
+                if is_kept {
+                    fs::remove_file(&gone)?;
+                }
+                Err(error.error)
+            }
+        }
+    }
+
+    fn gone_path(&self, digest: Digest) -> PathBuf {
+        self.dir.join(TMP).join(format!("{}.gone", digest.hex()))
+    }
+
+    /// Takes a blob away; there may be none. What is to be [given back](Self::give_back) can take long.
+    pub(super) fn take_away(&self, digest: Digest) -> io::Result<Gone> {
+        let path = self.path(digest);
+        let mut known = self.uses.known();
+        let is_used = known.is_used(digest);
+        known.lent.remove(&digest);
+        let removed = match fs::metadata(&path) {
+            Ok(metadata) if metadata.len() > STEP_BYTES && !is_used => {
+                let gone = self.gone_path(digest);
+                fs::rename(&path, &gone).map(|()| Some(gone))
+            }
+            Ok(_) => fs::remove_file(&path).map(|()| None),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Gone(None)),
+            result => result.map(Gone),
+        }
+    }
+
+    /// Gives the blocks back. What is left after a failure goes at the next start.
+    pub(super) fn give_back(&self, Gone(path): Gone) {
+        let Some(path) = path else { return };
+        let shrink = || -> io::Result<()> {
+            let file = File::options().write(true).open(&path)?;
+            let mut commits_seen = self.disk.commits_begun();
+            let mut bytes = file.metadata()?.len();
+            while bytes > STEP_BYTES {
+                bytes -= STEP_BYTES;
+                file.set_len(bytes)?;
+                let begun = self.disk.commits_begun();
+                if begun != commits_seen {
+                    commits_seen = begun;
+                    std::thread::sleep(STEP_PAUSE);
+                }
+            }
+            fs::remove_file(&path)
+        };
+        if let Err(error) = shrink() {
+            tracing::debug!(path = %path.display(), %error, "a blob that was removed still has its blocks");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+    use crate::{Blobs, FileBlobs};
+
+    fn files_in(dir: &std::path::Path) -> usize {
+        fs::read_dir(dir).unwrap().count()
+    }
+
+    #[tokio::test]
+    async fn what_is_large_goes_whole_for_whoever_reads_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = FileBlobs::open(dir.path()).unwrap();
+        let bytes = bytes::Bytes::from((0..3 * STEP_BYTES + 7).map(|byte| byte as u8).collect::<Vec<_>>());
+        let digest = blobs.put(bytes.clone()).await.unwrap().digest;
+        let mut reader = blobs.open(digest).await.unwrap();
+        let path = {
+            let mut first = [0; 10];
+            reader.read_exact(&mut first).await.unwrap();
+            blobs.delete(digest).await.unwrap();
+            assert!(blobs.stat(digest).await.is_err());
+            let mut rest = Vec::new();
+            reader.read_to_end(&mut rest).await.unwrap();
+            assert_eq!((&first[..], &rest[..]), (&bytes[..10], &bytes[10..]));
+            drop(reader);
+
+            blobs.put(bytes.clone()).await.unwrap();
+            blobs.local_path(digest).unwrap()
+        };
+        let lent = fs::File::open(&path).unwrap();
+        blobs.delete(digest).await.unwrap();
+        assert_eq!(lent.metadata().unwrap().len(), bytes.len() as u64);
+
+        blobs.put(bytes.clone()).await.unwrap();
+        let replaced = fs::File::open(&path).unwrap();
+        blobs.put(bytes.clone()).await.unwrap();
+        assert!(replaced.metadata().unwrap().len() <= STEP_BYTES, "it was given back in steps");
+        assert_eq!(blobs.read(digest, u64::MAX).await.unwrap(), bytes);
+        let unused = fs::File::open(&path).unwrap();
+        blobs.delete(digest).await.unwrap();
+        assert!(blobs.stat(digest).await.is_err() && !path.exists());
+        assert!(unused.metadata().unwrap().len() <= STEP_BYTES, "it was given back in steps");
+        assert_eq!(files_in(&dir.path().join(TMP)), 0);
+        blobs.delete(digest).await.unwrap();
+    }
+}
