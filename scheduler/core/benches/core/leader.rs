@@ -82,8 +82,7 @@ impl Leader {
         let uptime = wasmill_protocol::Uptime::default();
         leader.step(Input::Lead { term: Term(1), node: "n1".into(), passed_us: 0, uptime });
         for number in 0..TENANTS {
-            let create =
-                Command::CreateTenant { name: tenant(number), weight: 1, class: 0, quotas: Quotas::default() };
+            let create = Command::CreateTenant { name: tenant(number), weight: 1, class: 0, quotas: Quotas::default() };
             leader.command(create);
             let module = Arc::new(ModuleInfo::default());
             leader.command(Command::AddModule { tenant: tenant(number), module, alias: None });
