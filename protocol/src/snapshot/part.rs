@@ -217,6 +217,8 @@ pub struct ShapeRow {
     pub queued: u32,
     /// The first task that waits; 0 is none.
     pub waiting: u32,
+    /// Since when the longest wait in the queue lasts. Zero in what a former version has written.
+    pub since: Timestamp,
 }
 
 /// One life of a host, and where the list of what it runs begins.

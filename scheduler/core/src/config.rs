@@ -7,9 +7,9 @@ use crate::policy;
 /// Settings of the core. Every bound on time or size that an installation may want to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CoreConfig {
-    /// Which policy orders: a name that [`policy::by_name`] knows.
+    /// Which policy orders: a name that [`policy::order_by_name`] knows.
     pub order: String,
-    /// Which policy places: a name that [`policy::by_name`] knows.
+    /// Which policy places: a name that [`policy::place_by_name`] knows.
     pub place: String,
     /// A host that was silent for longer gets no new work, in milliseconds.
     pub host_timeout_ms: u64,
@@ -63,7 +63,7 @@ impl Default for CoreConfig {
             dispatch_max: 1_024,
             batch_max: 1_024,
             tasks_max: 5_000_000,
-            shapes_max: 16_384,
+            shapes_max: 100_000,
             shapes_per_tenant_max: 1_024,
             host_credit_max: 4_096,
         }
@@ -112,11 +112,10 @@ impl CoreConfig {
     ///
     /// The first setting that is wrong.
     pub fn check(&self) -> Result<(), ConfigError> {
-        for (setting, name) in [("order", &self.order), ("place", &self.place)] {
-            if policy::by_name(name).is_none() {
-                let (name, known) = (name.clone(), policy::NAMES.join(", "));
-                return Err(ConfigError::PolicyUnknown { setting, name, known });
-            }
+        let names = [("order", &self.order, &policy::ORDERS), ("place", &self.place, &policy::PLACES)];
+        if let Some((setting, name, known)) = names.into_iter().find(|(_, name, known)| !known.contains(&name.as_str()))
+        {
+            return Err(ConfigError::PolicyUnknown { setting, name: name.clone(), known: known.join(", ") });
         }
         let counts = [
             ("host_timeout_ms", self.host_timeout_ms),
@@ -165,7 +164,16 @@ mod tests {
         check(|_| {}, expect!["fine"]);
         check(
             |config| config.order = "random".into(),
-            expect!["there is no policy `random` for `order`: fair, fifo, least_loaded, pack are known"],
+            expect!["there is no policy `random` for `order`: fair, fifo are known"],
+        );
+        // One that places does not order.
+        check(
+            |config| config.order = "pack".into(),
+            expect!["there is no policy `pack` for `order`: fair, fifo are known"],
+        );
+        check(
+            |config| config.place = "fair".into(),
+            expect!["there is no policy `fair` for `place`: least_loaded, pack are known"],
         );
         check(|config| config.dispatch_max = 0, expect!["`dispatch_max` is 0: at least 1 is needed"]);
         check(

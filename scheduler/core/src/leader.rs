@@ -3,17 +3,13 @@
 //! Each file decides one thing; this one holds what they share and hands the inputs out.
 
 mod after;
-mod candidates;
 mod commands;
-mod dispatch;
 mod explain;
 mod heartbeats;
 mod hosts;
 mod losses;
 mod outbox;
 mod reports;
-mod seats;
-mod shares;
 mod submit;
 mod tally;
 #[cfg(test)]
@@ -28,14 +24,15 @@ use wasmill_protocol::snapshot::{ReadModelCopy, SnapshotRef};
 use wasmill_protocol::{HostId, Incarnation, TaskId, TenantName, Timestamp};
 
 use crate::config::CoreConfig;
+use crate::dispatch::Dispatch;
 use crate::io::{Counters, HostView, Input, QueueDepth, Ready, ReplyTo, Waiting};
 use crate::random::Random;
 use crate::state::{Frozen, State};
-use dispatch::Dispatcher;
 use hosts::Host;
 use outbox::Outbox;
-use shares::Shares;
-use tally::Tally;
+
+pub(crate) use hosts::Flight;
+pub(crate) use tally::Tally;
 
 /// The deciding half of a control node.
 ///
@@ -43,26 +40,29 @@ use tally::Tally;
 /// send and answer. Several steps may go before one `take_ready`: what happens at the same time is decided together.
 #[derive(Debug)]
 pub struct Core {
-    config: CoreConfig,
-    state: State,
-    random: Random,
+    pub(crate) config: CoreConfig,
+    pub(crate) state: State,
+    pub(crate) random: Random,
     /// The time of the last step; never goes back while this core leads.
-    now: Timestamp,
+    pub(crate) now: Timestamp,
     leading: bool,
-    hosts: BTreeMap<HostId, Host>,
-    /// Lives of hosts that ran something when this leader began and have not been heard of: when each is given up.
-    awaited: BTreeMap<(HostId, Incarnation), Timestamp>,
+    pub(crate) hosts: BTreeMap<HostId, Host>,
+    /// Hosts that have left, or had at that time, by when they are forgotten.
+    left: BTreeSet<(Timestamp, HostId)>,
+    /// Lives of hosts that ran something when this leader began and have not been heard of.
+    awaited: BTreeSet<(HostId, Incarnation)>,
+    /// When those are given up.
+    awaited_until: Timestamp,
     /// Removed tenants that have tasks left.
     removed_tenants: BTreeSet<u32>,
     /// Tenants that have used up their quota of stored bytes.
-    stored_out: BTreeSet<TenantName>,
-    shares: Shares,
-    dispatcher: Dispatcher,
-    outbox: Outbox,
+    pub(crate) stored_out: BTreeSet<TenantName>,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) outbox: Outbox,
     ready: Ready,
-    tally: Tally,
+    pub(crate) tally: Tally,
     /// A bound of one round was reached: there is more to do at once.
-    unfinished: bool,
+    pub(crate) unfinished: bool,
 }
 
 impl Core {
@@ -73,20 +73,22 @@ impl Core {
     /// # Panics
     ///
     /// When `config` does not pass [`CoreConfig::check`].
-    pub fn new(seed: u64, config: CoreConfig, state: State) -> Self {
+    pub fn new(seed: u64, config: CoreConfig, mut state: State) -> Self {
         config.check().unwrap_or_else(|error| panic!("the configuration was checked before: {error}"));
-        let dispatcher = Dispatcher::new(&config, &state);
+        state.shapes.open_journal();
+        let dispatch = Dispatch::new(&config, &state);
         Self {
             config,
             random: Random::new(seed),
             now: state.time(),
             leading: false,
             hosts: BTreeMap::new(),
-            awaited: BTreeMap::new(),
+            left: BTreeSet::new(),
+            awaited: BTreeSet::new(),
+            awaited_until: Timestamp(0),
             removed_tenants: BTreeSet::new(),
             stored_out: BTreeSet::new(),
-            shares: Shares::default(),
-            dispatcher,
+            dispatch,
             outbox: Outbox::default(),
             ready: Ready::default(),
             tally: Tally::default(),
@@ -164,13 +166,19 @@ impl Core {
             return Some(self.now);
         }
         let timer = self.state.timers.first().map(|&(at, _)| at);
-        let given_up = self.awaited.values().min().copied();
+        let given_up = (!self.awaited.is_empty()).then_some(self.awaited_until);
         [timer, given_up].into_iter().flatten().min()
     }
 
     /// Events that the next [`Core::take_ready`] hands out, as far as they are decided already.
     pub fn events_ready(&self) -> usize {
         self.ready.events.len()
+    }
+
+    /// What was decided since there were so many events.
+    #[cfg(test)]
+    pub(crate) fn events_since(&self, before: usize) -> impl Iterator<Item = &EventBody> {
+        self.ready.events[before..].iter().map(|event| &event.body)
     }
 
     /// Takes hold of what the log says up to the last record, for a snapshot that is written while this core goes on.
@@ -203,10 +211,15 @@ impl Core {
         self.tally.counters()
     }
 
-    /// Why a task that is not final is not running; `None` for a task that the core does not know. Costs up to the number of shapes
-    /// and hosts: for answers to people, not for every task.
+    /// Why a task that is not final is not running; `None` for a task that the core does not know. For several tasks, ask for all at once.
     pub fn explain(&self, task: TaskId, now: Timestamp) -> Option<Waiting> {
-        explain::explain(self, task, now)
+        self.explain_all(&[task], now).pop()
+    }
+
+    /// Why tasks that are not final are not running, in the same order, without those that the core does not know. Costs O(log n) for each task and once
+    /// O(shapes) for the tenants that are served before, and O(hosts) for each kind of task that no host can run.
+    pub fn explain_all(&self, tasks: &[TaskId], now: Timestamp) -> Vec<Waiting> {
+        explain::explain_all(self, tasks, now)
     }
 
     /// Asserts everything that must hold. O(n log n): for tests and the simulator.
@@ -219,21 +232,22 @@ impl Core {
         for host in self.hosts.values() {
             host.assert_consistent(&self.state);
         }
+        self.dispatch.assert_consistent();
     }
 
     fn lead(&mut self, began: EventBody) {
         assert!(!self.leading, "a core leads once");
         self.emit(began);
         self.leading = true;
-        let given_up = self.now.plus_ms(self.config.lead_grace_ms);
+        self.awaited_until = self.now.plus_ms(self.config.lead_grace_ms);
         let running = self.state.placements.iter();
-        self.awaited = running.map(|placed| ((placed.host.clone(), placed.incarnation), given_up)).collect();
+        self.awaited = running.map(|placed| (placed.host.clone(), placed.incarnation)).collect();
         let removed = self.state.tenants.entries().filter(|(_, entry)| entry.removed);
         self.removed_tenants = removed.map(|(number, _)| number).collect();
         if !self.removed_tenants.is_empty() {
             self.cancel_running_of_removed();
         }
-        self.dispatcher.wake();
+        self.dispatch.wake();
     }
 
     fn command(&mut self, command: Command) -> Result<Done, Refusal> {
@@ -267,7 +281,7 @@ impl Core {
     }
 
     /// Decides an event: the only way in which the leader changes what the log says.
-    fn emit(&mut self, body: EventBody) {
+    pub(crate) fn emit(&mut self, body: EventBody) {
         if !matches!(
             body,
             EventBody::AttemptStarted { .. }
@@ -276,10 +290,15 @@ impl Core {
                 | EventBody::SnapshotTaken { .. }
                 | EventBody::ReadModelSaved { .. }
         ) {
-            self.dispatcher.wake();
+            self.dispatch.wake();
         }
         let event = Event { at: self.now, body };
         self.state.apply(&event);
+        if let EventBody::TenantPut { tenant } = &event.body
+            && let Some(number) = self.state.tenants.number(&tenant.name)
+        {
+            self.dispatch.touch_tenant(number);
+        }
         self.ready.events.push(event);
     }
 }

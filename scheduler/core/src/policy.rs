@@ -1,12 +1,14 @@
-//! Policies: the order in which shapes are served, and the hosts that they are placed on.
+//! Policies: the order in which tasks are served, and the hosts that they are placed on.
 //!
-//! A policy sees shapes, never single tasks, and is never trusted: the core checks every answer with [`fits()`], drops what is
+//! A policy sees tenants, shapes and hosts, never single tasks, and is told what has changed, never the whole world: it keeps what it
+//! needs. It is never trusted: the core checks every answer with [`fits()`], drops what is
 //! wrong and counts it. Quotas, fencing and the guard against endless waits belong to the core. What was decided is
 //! an event, so a replay never asks a policy.
 
 mod fair;
 mod fifo;
 mod fits;
+mod heap;
 mod least_loaded;
 mod pack;
 
@@ -28,65 +30,141 @@ pub use fits::{Misfit, fits};
 pub use least_loaded::LeastLoaded;
 pub use pack::Pack;
 
-/// The names that [`by_name`] knows.
-pub const NAMES: [&str; 4] = ["fair", "fifo", "least_loaded", "pack"];
+/// The names that [`order_by_name`] knows.
+pub const ORDERS: [&str; 2] = ["fair", "fifo"];
 
-/// A built-in policy. Each does one half well and does the other half like [`Fair`] and [`LeastLoaded`].
-pub fn by_name(name: &str) -> Option<Box<dyn Policy>> {
+/// The names that [`place_by_name`] knows.
+pub const PLACES: [&str; 2] = ["least_loaded", "pack"];
+
+/// A built-in policy that orders.
+pub fn order_by_name(name: &str) -> Option<Box<dyn Order>> {
     match name {
         "fair" => Some(Box::new(Fair)),
         "fifo" => Some(Box::new(Fifo)),
-        "least_loaded" => Some(Box::new(LeastLoaded)),
-        "pack" => Some(Box::new(Pack)),
         _ => None,
     }
 }
 
-/// Orders shapes and places them on hosts.
-pub trait Policy: Debug + Send {
-    /// What it is called. Another version of a policy has another name: what was benched stays so under its name.
-    fn name(&self) -> &str;
-
-    /// One key for each shape, in the same order; the smallest is served first. Of equal keys the tenant whose oldest task has waited
-    /// longest goes first, and of shapes of one tenant with equal keys the one of the highest priority. Called again after every slice of what can be dispatched, with what has changed by it.
-    ///
-    /// # Errors
-    ///
-    /// When a plugin trapped or ran out of time: the built-in default decides this round.
-    fn order(&mut self, shapes: &[ShapeView], now: Timestamp) -> Result<Vec<Key>, PolicyFault> {
-        Fair.order(shapes, now)
-    }
-
-    /// Where to put what is wanted. To leave some or all of it out is to decline it for this round.
-    ///
-    /// # Errors
-    ///
-    /// When a plugin trapped or ran out of time: the built-in default decides this round.
-    fn place(&mut self, wanted: &[Wanted<'_>], hosts: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
-        LeastLoaded.place(wanted, hosts)
+/// A built-in policy that places.
+pub fn place_by_name(name: &str) -> Option<Box<dyn Place>> {
+    match name {
+        "least_loaded" => Some(Box::new(LeastLoaded::default())),
+        "pack" => Some(Box::new(Pack::default())),
+        _ => None,
     }
 }
 
-/// What a shape is ordered by: `class` first, then `rank`.
+/// Orders tenants, and the shapes of each tenant.
+///
+/// A key holds until it is replaced. Of equal keys the tenant whose next task has waited longest goes first, and of shapes of one tenant with equal
+/// keys the one of the highest priority, then the one that has waited longest.
+pub trait Order: Debug + Send {
+    /// What it is called. Another version of a policy has another name: what was benched stays so under its name.
+    fn name(&self) -> &str;
+
+    /// Keys for what has changed, in the same order. A policy that was just seated is told everything.
+    ///
+    /// # Errors
+    ///
+    /// When a plugin trapped or ran out of time: the built-in default answers in its place.
+    fn keys(&mut self, now: Timestamp, tenants: &[TenantView], shapes: &[ShapeView]) -> Result<Keys, PolicyFault>;
+
+    /// Whether it tells the shapes of a tenant apart. If not it is not asked about them, and they all have the same key.
+    fn orders_shapes(&self) -> bool {
+        false
+    }
+}
+
+/// Places tasks on hosts.
+pub trait Place: Debug + Send {
+    /// What it is called. Another version of a policy has another name: what was benched stays so under its name.
+    fn name(&self) -> &str;
+
+    /// Hosts that have appeared, changed or gone since the last call. A policy that was just seated is told all.
+    fn changed(&mut self, hosts: &[HostChange]);
+
+    /// Where to put what is wanted. To leave some or all of it out is to decline it for this round. What was answered is not started yet: what has come
+    /// of it is told by [`Place::changed`].
+    ///
+    /// # Errors
+    ///
+    /// When a plugin trapped or ran out of time: the built-in default decides this round.
+    fn place(&mut self, now: Timestamp, wanted: &[Wanted]) -> Result<Vec<Choice>, PolicyFault>;
+}
+
+/// What something is ordered by: `class` first, then `rank`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Key {
     /// Smaller goes strictly first.
     pub class: i64,
     /// Within a class, smaller goes first.
     pub rank: u64,
+    /// How the rank changes when a task starts.
+    pub stride: Stride,
+}
+
+/// How a rank changes when a task of the tenant or of the shape starts, until the key is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stride {
+    /// It grows by so much.
+    By(u64),
+    /// It is since when the task has waited that is next, in microseconds: whatever rank was given.
+    Oldest,
+}
+
+impl Default for Stride {
+    fn default() -> Self {
+        Self::By(0)
+    }
+}
+
+/// Keys of tenants and of shapes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Keys {
+    /// One for each tenant that was asked about.
+    pub tenants: Vec<Key>,
+    /// One for each shape that was asked about.
+    pub shapes: Vec<Key>,
+}
+
+/// A number with what tells it from earlier uses of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Ref {
+    /// The number; used again.
+    pub slot: u32,
+    /// Grows whenever it is.
+    pub generation: u32,
+}
+
+/// A tenant with a task in the queue, as policies see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantView {
+    /// Which. Its number is never used again.
+    pub id: u32,
+    /// Its name.
+    pub name: TenantName,
+    /// Its weight, at least 1.
+    pub weight: u32,
+    /// Its class, -100 to 100: higher ones go strictly first.
+    pub class: i8,
+    /// Its tasks that run.
+    pub running: u64,
+    /// Its virtual time: slot time that it has used in microseconds, scaled by 1024 and divided by its weight. A tenant that had nothing to run has
+    /// caught up, so idling saves nothing up.
+    pub time: u64,
+    /// By how much the virtual time grows when a task starts. When it has ended it is charged what it has used instead.
+    pub charge: u64,
 }
 
 /// Tasks in the queue that are alike in everything that a policy may look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShapeView {
-    /// Names the shape as long as some task has it.
-    pub id: u32,
-    /// Whose.
+    /// Which.
+    pub id: Ref,
+    /// Whose, as in [`TenantView::id`].
+    pub tenant_id: u32,
+    /// The tenant's name.
     pub tenant: TenantName,
-    /// The tenant's weight, at least 1.
-    pub weight: u32,
-    /// The tenant's class, -100 to 100: higher ones go strictly first.
-    pub class: i8,
     /// -100 to 100, higher is more urgent among the tasks of its tenant.
     pub priority: i8,
     /// The module.
@@ -97,22 +175,21 @@ pub struct ShapeView {
     pub require: Arc<Labels>,
     /// Tasks in the queue.
     pub queued: u32,
-    /// Tasks of the tenant that run, of any shape.
-    pub tenant_running: u64,
-    /// Virtual time of the tenant: slot time that it has used in microseconds, scaled by 1024 and divided by its weight. A tenant
-    /// that had nothing to run has caught up, so idling saves nothing up.
-    pub tenant_time: u64,
-    /// When the task in front became queued.
+    /// Since when the one of them that waits longest has been in the queue.
     pub oldest: Timestamp,
 }
 
 /// Tasks of one shape that are to be placed.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+#[derive(Debug, Clone)]
+pub struct Wanted {
     /// Which shape.
-    pub shape: &'a ShapeView,
+    pub shape: ShapeView,
     /// How many of its tasks.
     pub count: u32,
+    /// Whether they may take places that are kept: see [`HostRoom::kept`].
+    pub kept: bool,
+    /// Kinds of hosts that can have what it needs, see [`HostRoom::kind`]; of one that has just enough memory not every host.
+    pub kinds: Arc<[u32]>,
 }
 
 /// Some tasks of a shape on a host.
@@ -120,17 +197,28 @@ pub struct Wanted<'a> {
 pub struct Choice {
     /// Index into what was wanted.
     pub wanted: usize,
-    /// Index into the hosts.
-    pub host: usize,
+    /// Which host.
+    pub host: Ref,
     /// How many tasks.
     pub count: u32,
+}
+
+/// What has become of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostChange {
+    /// Which.
+    pub host: Ref,
+    /// What it has room for; `None` when it is gone for good.
+    pub room: Option<HostRoom>,
 }
 
 /// A host as policies see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRoom {
-    /// Which.
+    /// Its name.
     pub id: HostId,
+    /// Hosts of one kind carry the same labels among those that some shape requires, and about as much memory.
+    pub kind: u32,
     /// Whether it takes new attempts.
     pub standing: Standing,
     /// Attempts that it can take now.
@@ -141,14 +229,22 @@ pub struct HostRoom {
     pub attempts: u32,
     /// Guests that can run at the same time; what is above waits on the host.
     pub slots: u32,
+    /// CPU cores for guests.
+    pub cores: u32,
     /// Bytes of memory for guests.
     pub memory_bytes: u64,
+    /// Memory limits of the attempts that it has, summed up: more than it has when some of them wait.
+    pub memory_promised: u64,
+    /// A host that has promised so much takes nothing more: as much more than its memory as its attempts may be more than its slots.
+    pub memory_most: u64,
     /// Tenants that it takes no more attempts of for now.
     pub sated: Arc<[TenantName]>,
     /// What it carries.
     pub labels: Arc<Labels>,
     /// CPU in use by guests, thousandths of one core.
     pub load_millicores: u32,
+    /// Compiled modules that are ready to run.
+    pub modules_cached: u32,
 }
 
 /// Whether a host takes new attempts.
@@ -156,22 +252,44 @@ pub struct HostRoom {
 pub enum Standing {
     /// It does.
     Ready,
-    /// It was asked not to, or asks itself.
+    /// An operator drains it, or the host has asked for that.
     Draining,
     /// It is gone, or has not been heard of for too long.
     Lost,
 }
 
 impl HostRoom {
-    /// The same host as tenants see it that may take what is kept.
-    pub(crate) fn opened(&self) -> Self {
-        Self { free: self.free.saturating_add(self.kept), kept: 0, ..self.clone() }
+    /// Attempts that it can take now of a tenant that may, or may not, take what is kept. What is kept is taken last.
+    pub fn left(&self, kept: bool) -> u32 {
+        if self.memory_promised >= self.memory_most {
+            return 0;
+        }
+        if kept { self.free.saturating_add(self.kept) } else { self.free }
     }
 
-    /// What is left of a host that was opened and has `free` places now. Those that are kept are the last.
-    pub(crate) fn close(&mut self, opened: &Self) {
-        self.attempts = opened.attempts;
-        (self.free, self.kept) = (opened.free.saturating_sub(self.kept), opened.free.min(self.kept));
+    /// The same of attempts with a memory limit. The last of them may exceed what the host promises.
+    pub fn left_for(&self, kept: bool, memory_bytes: u64) -> u32 {
+        let by_memory = self.memory_most.saturating_sub(self.memory_promised).div_ceil(memory_bytes.max(1));
+        self.left(kept).min(u32::try_from(by_memory).unwrap_or(u32::MAX))
+    }
+
+    /// `count` attempts more.
+    pub(crate) fn take(&mut self, count: u32, memory_bytes: u64) {
+        let of_free = count.min(self.free);
+        self.free -= of_free;
+        self.kept -= count - of_free;
+        self.attempts += count;
+        self.memory_promised = self.memory_promised.saturating_add(memory_bytes.saturating_mul(u64::from(count)));
+    }
+
+    /// The largest part in use of its slots and of its memory, as a number that compares as the parts do: 2^20 is all of it. More when
+    /// attempts wait there.
+    pub(crate) fn load(&self) -> u64 {
+        // Memory is compared with 40 bits, so that it can be divided in 64.
+        let shift = (u64::BITS - self.memory_bytes.leading_zeros()).saturating_sub(40);
+        let part = |used: u64, all: u64| used.min(u64::MAX >> 20) * (1 << 20) / all.max(1);
+        let slots = part(self.attempts.into(), self.slots.into());
+        slots.max(part(self.memory_promised >> shift, self.memory_bytes >> shift))
     }
 }
 
@@ -192,38 +310,4 @@ impl Standing {
 pub struct PolicyFault {
     /// In a few words; the rest of a long text is dropped.
     pub reason: String,
-}
-
-/// Which of some shapes is served first, by a key for each. A priority decides between those of one tenant that the policy does not tell apart, and never between
-/// two tenants.
-pub(crate) fn first(keys: &[Key], views: &[ShapeView]) -> usize {
-    let keyed = || keys.iter().zip(views).enumerate();
-    let Some((_, (best, of))) = keyed().min_by_key(|(_, (key, view))| (**key, view.oldest, view.id)) else { return 0 };
-    let alike = keyed().filter(|(_, (key, view))| *key == best && view.tenant == of.tenant);
-    alike.min_by_key(|(_, (_, view))| (-i16::from(view.priority), view.oldest, view.id)).map_or(0, |(at, _)| at)
-}
-
-/// What is right among `choices`, and how many tasks the wrong ones were about. Every answer goes through this.
-pub(crate) fn checked(choices: Vec<Choice>, wanted: &[Wanted<'_>], hosts: &[HostRoom]) -> (Vec<Choice>, u64) {
-    let mut left: Vec<u32> = wanted.iter().map(|wanted| wanted.count).collect();
-    let mut free: Vec<u32> = hosts.iter().map(|host| host.free).collect();
-    let mut wrong = 0;
-    let mut right = Vec::with_capacity(choices.len());
-    for choice in choices {
-        let (Some(wish), Some(host)) = (wanted.get(choice.wanted), hosts.get(choice.host)) else {
-            wrong += u64::from(choice.count);
-            continue;
-        };
-        let count = match fits(wish.shape, host) {
-            Ok(()) => choice.count.min(left[choice.wanted]).min(free[choice.host]),
-            Err(_) => 0,
-        };
-        wrong += u64::from(choice.count - count);
-        left[choice.wanted] -= count;
-        free[choice.host] -= count;
-        if count > 0 {
-            right.push(Choice { count, ..choice });
-        }
-    }
-    (right, wrong)
 }

@@ -289,7 +289,7 @@ impl<'a> Leader<'a> {
             Request::Check(command, answer) => drop(answer.send(self.core.refusal(&command))),
             Request::Explain(tasks, answer) => {
                 let now = self.shared.clock.now();
-                let _ = answer.send(tasks.into_iter().filter_map(|task| self.core.explain(task, now)).collect());
+                let _ = answer.send(self.core.explain_all(&tasks, now));
             }
             Request::Overview(answer) => self.overviews.push(answer),
             Request::Load(answer) => drop(answer.send(self.core.state().load())),

@@ -1,11 +1,11 @@
 //! The targets, which the core's tests include too, so that what was found is tried again in every run.
 
 use std::collections::VecDeque;
-use wasmill_protocol::Timestamp;
 
-use wasmill_protocol::event::PolicyHook;
+use wasmill_protocol::Timestamp;
 use wasmill_scheduler_core::policy::{
-    Choice, Fair, HostRoom, Key, LeastLoaded, Policy, PolicyFault, ShapeView, Wanted,
+    Choice, Fair, HostChange, Key, Keys, LeastLoaded, Order, Place, PolicyFault, Ref, ShapeView, Stride, TenantView,
+    Wanted,
 };
 
 use crate::story::{Op, Story};
@@ -24,8 +24,8 @@ pub(crate) fn policy(bytes: &[u8]) {
     let (orders, places) = answers.split_at(answers.len() / 2);
     let (orders, places) = (Source::of(orders), Source::of(places));
     let seat = move |core: &mut wasmill_scheduler_core::Core| {
-        core.seat(PolicyHook::Order, Box::new(Arbitrary(orders.clone())));
-        core.seat(PolicyHook::Place, Box::new(Arbitrary(places.clone())));
+        core.seat_order(Box::new(Arbitrary::new(orders.clone())));
+        core.seat_place(Box::new(Arbitrary::new(places.clone())));
     };
     tell(ops, Story::new(seat));
 }
@@ -99,47 +99,76 @@ impl Source {
 
 /// Answers what the bytes say; like the built-in default when they say nothing.
 #[derive(Debug)]
-struct Arbitrary(Source);
+struct Arbitrary {
+    source: Source,
+    default: LeastLoaded,
+}
 
 impl Arbitrary {
+    fn new(source: Source) -> Self {
+        Self { source, default: LeastLoaded::default() }
+    }
+
     fn fault() -> PolicyFault {
         PolicyFault { reason: "the bytes say so".to_owned() }
     }
 }
 
-impl Policy for Arbitrary {
+impl Order for Arbitrary {
     fn name(&self) -> &str {
         "arbitrary"
     }
 
-    fn order(&mut self, shapes: &[ShapeView], now: Timestamp) -> Result<Vec<Key>, PolicyFault> {
-        let source = &mut self.0;
-        let keys = match source.byte() {
-            0 => return Fair.order(shapes, now),
+    fn keys(&mut self, now: Timestamp, tenants: &[TenantView], shapes: &[ShapeView]) -> Result<Keys, PolicyFault> {
+        let source = &mut self.source;
+        let of_tenants = match source.byte() {
+            0 => return Fair.keys(now, tenants, shapes),
             1 => return Err(Self::fault()),
             2 => usize::from(source.byte()),
-            _ => shapes.len(),
+            _ => tenants.len(),
         };
-        let key = |source: &mut Source| Key {
+        let mut key = || Key {
             class: [0, 1, -1, i64::MAX, i64::MIN][usize::from(source.byte() % 5)],
             rank: u64::from(source.byte()) << (source.byte() % 64),
+            stride: match source.byte() {
+                0 => Stride::Oldest,
+                byte => Stride::By(u64::from(byte) << (source.byte() % 64)),
+            },
         };
-        Ok((0..keys).map(|_| key(source)).collect())
+        let tenants = (0..of_tenants).map(|_| key()).collect();
+        Ok(Keys { tenants, shapes: shapes.iter().map(|_| key()).collect() })
     }
 
-    fn place(&mut self, wanted: &[Wanted<'_>], hosts: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
-        let source = &mut self.0;
+    fn orders_shapes(&self) -> bool {
+        true
+    }
+}
+
+impl Place for Arbitrary {
+    fn name(&self) -> &str {
+        "arbitrary"
+    }
+
+    fn changed(&mut self, hosts: &[HostChange]) {
+        self.default.changed(hosts);
+    }
+
+    fn place(&mut self, now: Timestamp, wanted: &[Wanted]) -> Result<Vec<Choice>, PolicyFault> {
+        let source = &mut self.source;
         let choices = match source.byte() {
-            0 => return LeastLoaded.place(wanted, hosts),
+            0 => return self.default.place(now, wanted),
             1 => return Err(Self::fault()),
             byte => byte % 8,
         };
         let index = |byte: u8| if byte == 255 { usize::MAX } else { usize::from(byte % 5) };
-        let choice = |source: &mut Source| Choice {
+        let mut choice = || Choice {
             wanted: index(source.byte()),
-            host: index(source.byte()),
+            host: Ref {
+                slot: if source.byte() == 255 { u32::MAX } else { u32::from(source.byte() % 5) },
+                generation: u32::from(source.byte() == 255),
+            },
             count: [0, 1, 2, 3, 100, u32::MAX][usize::from(source.byte() % 6)],
         };
-        Ok((0..choices).map(|_| choice(source)).collect())
+        Ok((0..choices).map(|_| choice()).collect())
     }
 }

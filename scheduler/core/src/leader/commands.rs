@@ -81,7 +81,8 @@ impl Core {
         }
         let number = self.state.tenants.number(&name).ok_or(Refusal::TenantUnknown)?;
         self.emit(EventBody::TenantRemoved { tenant: name });
-        self.shares.remove(number);
+        self.dispatch.shares.remove(number);
+        self.dispatch.touch_tenant(number);
         if self.state.tenants.find(number).is_some() {
             self.removed_tenants.insert(number);
             self.cancel_running_of_removed();

@@ -1,47 +1,142 @@
-//! Why a task is not running.
+//! Why tasks are not running.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use wasmill_protocol::{Attempt, TaskId, Timestamp};
 
 use super::Core;
-use super::candidates::view;
+use crate::dispatch::view;
 use crate::io::Waiting;
-use crate::policy::{Bytes, HostRoom, Misfit, ShapeView, Standing, fits};
+use crate::policy::{Bytes, Misfit, Ref, ShapeView, Standing, fits};
 use crate::state::task::{Phase, Task};
-use crate::state::{NONE, Slot};
+use crate::state::tenants::TenantNumber;
+use crate::state::{Labels, NONE, Slot};
 
-/// Tasks of the same shape in front that are counted one by one.
-const AHEAD_COUNTED_MAX: u64 = 10_000;
+/// Tasks of the same shape in front that are counted one by one, for all tasks of a question together.
+const AHEAD_COUNTED_MAX: usize = 10_000;
+/// For each task at least so many are counted.
+const AHEAD_COUNTED_MIN: usize = 100;
 
-/// See [`Core::explain`].
-pub(super) fn explain(core: &Core, id: TaskId, now: Timestamp) -> Option<Waiting> {
-    let state = core.state();
-    let task = &state.tasks[*state.by_id.get(&id)?];
-    let waiting_for = match task.phase {
-        Phase::Running => None,
-        Phase::Waiting if task.attempt == Attempt(0) => Some(format!("delayed until {}", task.timer)),
-        Phase::Waiting => Some(format!("retry after {}", task.timer)),
-        Phase::Queued => Some(queued(core, task, now)),
-    };
-    Some(Waiting { task: id, tenant: state.owner(task).name.clone(), waiting_for })
+/// See [`Core::explain_all`].
+pub(super) fn explain_all(core: &Core, tasks: &[TaskId], now: Timestamp) -> Vec<Waiting> {
+    let steps_max = (AHEAD_COUNTED_MAX / tasks.len().max(1)).max(AHEAD_COUNTED_MIN);
+    let mut question = Question { steps_max, ..Question::new(core, now) };
+    let mut waiting: Vec<_> = tasks.iter().rev().filter_map(|&id| question.explain(id)).collect();
+    waiting.reverse();
+    waiting
 }
 
-fn queued(core: &Core, task: &Task, now: Timestamp) -> String {
-    let shape = view(core.state(), task.shape);
-    let hosts: Vec<HostRoom> = core.hosts.values().map(|host| host.room(now, &core.config)).collect();
-    if let Some(quota) = quota(core, task) {
-        return quota;
+/// One question about several tasks: what is true of many of them is found out once.
+struct Question<'a> {
+    core: &'a Core,
+    now: Timestamp,
+    steps_max: usize,
+    /// What all hosts lack for tasks that need this, of a tenant.
+    misfits: BTreeMap<(TenantNumber, u64, Arc<Labels>), Option<String>>,
+    /// Tasks in the queue of tenants of higher classes.
+    higher_classes: BTreeMap<i8, u64>,
+    /// Tasks in the queue of a tenant with higher priorities.
+    higher_priorities: BTreeMap<(TenantNumber, i8), u64>,
+    /// Tasks of the same shape in front of some task.
+    before: BTreeMap<Slot, u64>,
+}
+
+/// Tasks that come first.
+enum Ahead {
+    Exactly(u64),
+    MoreThan(u64),
+}
+
+impl<'a> Question<'a> {
+    fn new(core: &'a Core, now: Timestamp) -> Self {
+        Self {
+            core,
+            now,
+            steps_max: AHEAD_COUNTED_MAX,
+            misfits: BTreeMap::new(),
+            higher_classes: BTreeMap::new(),
+            higher_priorities: BTreeMap::new(),
+            before: BTreeMap::new(),
+        }
     }
-    if let Some(misfit) = misfit(&shape, &hosts) {
-        return misfit;
+
+    fn explain(&mut self, id: TaskId) -> Option<Waiting> {
+        let state = self.core.state();
+        let slot = *state.by_id.get(&id)?;
+        let task = &state.tasks[slot];
+        let waiting_for = match task.phase {
+            Phase::Running => None,
+            Phase::Waiting if task.attempt == Attempt(0) => Some(format!("delayed until {}", task.timer)),
+            Phase::Waiting => Some(format!("retry after {}", task.timer)),
+            Phase::Queued => Some(self.queued(slot, task)),
+        };
+        Some(Waiting { task: id, tenant: state.owner(task).name.clone(), waiting_for })
     }
-    if core.dispatcher.has_declined(task.shape) {
-        return "policy declined".into();
+
+    fn queued(&mut self, slot: Slot, task: &Task) -> String {
+        if let Some(quota) = quota(self.core, task) {
+            return quota;
+        }
+        if let Some(misfit) = self.misfit(task.shape) {
+            return misfit;
+        }
+        if self.core.dispatch.has_declined(task.shape) {
+            return "policy declined".into();
+        }
+        match self.ahead(slot, task) {
+            Ahead::Exactly(0) => "a free place on a host".into(),
+            Ahead::Exactly(1) => "behind 1 task".into(),
+            Ahead::Exactly(count) => format!("behind {count} tasks"),
+            Ahead::MoreThan(count) => format!("behind more than {count} tasks"),
+        }
     }
-    match ahead(core, task) {
-        Ahead::Exactly(0) => "a free place on a host".into(),
-        Ahead::Exactly(1) => "behind 1 task".into(),
-        Ahead::Exactly(count) => format!("behind {count} tasks"),
-        Ahead::MoreThan(count) => format!("behind more than {count} tasks"),
+
+    /// What all hosts lack.
+    fn misfit(&mut self, slot: Slot) -> Option<String> {
+        let (core, now) = (self.core, self.now);
+        let key = &core.state().shapes.shape(slot).key;
+        let need = (key.tenant, key.memory_bytes, Arc::clone(&key.require));
+        let shape = || view(core.state(), Ref { slot, generation: 0 });
+        self.misfits.entry(need).or_insert_with(|| misfit(core, &shape(), now)).clone()
+    }
+
+    fn ahead(&mut self, slot: Slot, task: &Task) -> Ahead {
+        let state = self.core.state();
+        let key = &state.shapes.shape(task.shape).key;
+        let class = state.tenants.entry(key.tenant).class;
+        let queued = |slot: Slot| u64::from(state.shapes.shape(slot).queued.count);
+        let of_higher_classes = || {
+            let higher = state.tenants.entries().filter(|(_, tenant)| tenant.class > class && !tenant.removed);
+            higher.flat_map(|(_, tenant)| &tenant.shapes).map(|&slot| queued(slot)).sum()
+        };
+        let of_higher_priorities = || {
+            let shapes = state.tenants.entry(key.tenant).shapes.iter();
+            shapes.filter(|slot| state.shapes.shape(**slot).key.priority > key.priority).map(|&slot| queued(slot)).sum()
+        };
+        let higher_classes = *self.higher_classes.entry(class).or_insert_with(of_higher_classes);
+        let own = (key.tenant, key.priority);
+        let higher = higher_classes + *self.higher_priorities.entry(own).or_insert_with(of_higher_priorities);
+        match self.before(slot) {
+            Ahead::Exactly(count) => Ahead::Exactly(higher + count),
+            Ahead::MoreThan(count) => Ahead::MoreThan(higher + count),
+        }
+    }
+
+    /// Tasks of the same shape that are in front of one.
+    fn before(&mut self, slot: Slot) -> Ahead {
+        let tasks = &self.core.state().tasks;
+        let (mut count, mut prev) = (0, tasks[slot].prev);
+        for _ in 0..self.steps_max {
+            let known = if prev == NONE { Some(0) } else { self.before.get(&prev).map(|before| before + 1) };
+            if let Some(known) = known {
+                self.before.insert(slot, count + known);
+                return Ahead::Exactly(count + known);
+            }
+            count += 1;
+            prev = tasks[prev].prev;
+        }
+        Ahead::MoreThan(count)
     }
 }
 
@@ -66,43 +161,14 @@ fn quota(core: &Core, task: &Task) -> Option<String> {
 }
 
 /// What all hosts lack. A full host lacks nothing: its turn will come.
-fn misfit(shape: &ShapeView, hosts: &[HostRoom]) -> Option<String> {
+fn misfit(core: &Core, shape: &ShapeView, now: Timestamp) -> Option<String> {
     let mut nearest: Option<Misfit> = None;
-    for host in hosts {
-        match fits(shape, host) {
+    for host in core.hosts.values() {
+        match fits(shape, &host.room(now, &core.config), true) {
             Ok(()) | Err(Misfit::Full) => return None,
             // The host that fails the latest check comes nearest.
             Err(misfit) => nearest = nearest.max(Some(misfit)),
         }
     }
     Some(nearest.unwrap_or(Misfit::Standing(Standing::Lost)).to_string())
-}
-
-/// Tasks that come first.
-enum Ahead {
-    Exactly(u64),
-    MoreThan(u64),
-}
-
-fn ahead(core: &Core, task: &Task) -> Ahead {
-    let state = core.state();
-    let own = &state.shapes.shape(task.shape).key;
-    let class = state.tenants.entry(own.tenant).class;
-    let before = |shape: &&Slot| {
-        let key = &state.shapes.shape(**shape).key;
-        let tenant = state.tenants.entry(key.tenant);
-        let higher_class = tenant.class > class && !tenant.removed;
-        higher_class || key.tenant == own.tenant && key.priority > own.priority
-    };
-    let higher = state.shapes.with_queued.iter().filter(before);
-    let mut count: u64 = higher.map(|&shape| u64::from(state.shapes.shape(shape).queued.count)).sum();
-    let mut prev = task.prev;
-    for _ in 0..AHEAD_COUNTED_MAX {
-        if prev == NONE {
-            return Ahead::Exactly(count);
-        }
-        count += 1;
-        prev = state.tasks[prev].prev;
-    }
-    Ahead::MoreThan(count)
 }

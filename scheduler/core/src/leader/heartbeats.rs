@@ -8,6 +8,7 @@ use wasmill_protocol::{AttemptId, HostId, OutcomeKind, Timestamp};
 use super::Core;
 use super::hosts::Host;
 use crate::config::CoreConfig;
+use crate::state::tenants::TenantNumber;
 
 /// Attempts that are read from one heartbeat; no host has more.
 const ATTEMPTS_READ_MAX: usize = 65_536;
@@ -25,6 +26,8 @@ struct Differences {
     stopped: Vec<AttemptId>,
     /// Never confirmed for too long.
     timed_out: Vec<AttemptId>,
+    /// Virtual time of tenants whose attempts have run for longer than they were charged for.
+    ran_on: Vec<(TenantNumber, u64)>,
 }
 
 impl Core {
@@ -40,6 +43,7 @@ impl Core {
             self.tally.host_news_stale += 1;
             return;
         };
+        let before = (host.room(self.now, &self.config), host.credit_stale);
         host.last_seen = self.now;
         host.credit_stale = false;
         if *host.labels != heartbeat.labels {
@@ -51,16 +55,24 @@ impl Core {
         let superseded = &self.state.superseded;
         let differences = host.compare(&heartbeat, self.now, &self.config, |id| superseded.contains(id));
         host.heartbeat = Some(heartbeat);
+        if (host.room(self.now, &self.config), false) != before {
+            self.dispatch.fleet.touch(host.slot);
+        }
         self.settle(&id, differences);
-        self.dispatcher.wake();
+        self.dispatch.wake();
     }
 
     fn settle(&mut self, id: &HostId, differences: Differences) {
-        let Differences { resend, cancel, stopped, timed_out } = differences;
+        let Differences { resend, cancel, stopped, timed_out, ran_on } = differences;
         let host = self.hosts.get_mut(id).expect("it has just been heard");
         let incarnation = host.incarnation();
         if !timed_out.is_empty() {
             host.distrusted_until = self.now.plus_ms(self.config.distrust_ms);
+            self.dispatch.fleet.touch(host.slot);
+        }
+        for (tenant, time) in ran_on {
+            self.dispatch.shares.run_on(tenant, time);
+            self.dispatch.touch_tenant(tenant);
         }
         for attempt in cancel {
             self.tally.cancels_resent += 1;
@@ -113,6 +125,7 @@ impl Host {
                 }
             }
         }
+        self.charge_what_runs_on(heartbeat.slots, now, &mut found);
         let past = |at: Timestamp, ms: u64| now >= at.plus_ms(ms);
         for (&id, flight) in &mut self.flights {
             let gone = flight.missing >= MISSING_MIN && past(flight.sent_at, config.missing_ms);
@@ -135,5 +148,23 @@ impl Host {
             }
         }
         found
+    }
+
+    /// Charges attempts that run for longer than was thought when they were placed. Which of them run and which wait on the host is not known, so the slots
+    /// count for all of them in equal parts; what each has really used is charged instead when it has ended.
+    fn charge_what_runs_on(&mut self, slots: u32, now: Timestamp, found: &mut Differences) {
+        let attempts = self.flights.len() as u64;
+        let running = attempts.min(slots.into());
+        for flight in self.flights.values_mut().filter(|flight| flight.confirmed) {
+            let held_us = now.us_since(flight.placed_at);
+            if held_us <= flight.charge.us() {
+                continue;
+            }
+            let more = flight.charge.extend(held_us.saturating_mul(running) / attempts, flight.weight);
+            match found.ran_on.last_mut().filter(|(tenant, _)| *tenant == flight.tenant) {
+                Some((_, time)) => *time = time.saturating_add(more),
+                None => found.ran_on.push((flight.tenant, more)),
+            }
+        }
     }
 }

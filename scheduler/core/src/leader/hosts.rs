@@ -11,10 +11,11 @@ use wasmill_protocol::{AttemptId, HostId, Incarnation, TenantName, Timestamp, ke
 
 use super::Core;
 use super::losses::Loss;
-use super::shares::Charge;
 use crate::config::CoreConfig;
+use crate::dispatch::Charge;
 use crate::io::HostView;
 use crate::policy::{HostRoom, Standing};
+use crate::state::tenants::TenantNumber;
 use crate::state::{Labels, Slot, State};
 
 /// Hosts that are drained at the same time, those that are gone included: until somebody ends the draining they are remembered.
@@ -22,7 +23,9 @@ const HOSTS_DRAINED_MAX: usize = 10_000;
 
 /// One host in its present life.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(crate) struct Host {
+    /// Its number where dispatch counts hosts.
+    pub(crate) slot: u32,
     pub(super) info: HostInfo,
     pub(super) labels: Arc<Labels>,
     pub(super) sated: Arc<[TenantName]>,
@@ -38,13 +41,18 @@ pub(super) struct Host {
     pub(super) distrusted_until: Timestamp,
     /// Attempts that were placed on it and have not ended.
     pub(super) flights: BTreeMap<AttemptId, Flight>,
+    /// Memory limits of those, summed up.
+    memory_promised: u64,
     /// Attempts in its last heartbeat that are not current.
     pub(super) strangers: BTreeSet<AttemptId>,
 }
 
 /// An attempt on its way to a host, on it, or on its way back.
 #[derive(Debug, Clone)]
-pub(super) struct Flight {
+pub(crate) struct Flight {
+    /// When it was placed.
+    pub(super) placed_at: Timestamp,
+    /// When it was sent last.
     pub(super) sent_at: Timestamp,
     /// When a heartbeat listed it last; when it was placed, before the first.
     pub(super) heard_at: Timestamp,
@@ -54,19 +62,35 @@ pub(super) struct Flight {
     pub(super) missing: u32,
     /// When the host was last told to stop it.
     pub(super) cancel_sent_at: Option<Timestamp>,
+    pub(super) tenant: TenantNumber,
+    /// The weight that its tenant had.
+    pub(super) weight: u32,
+    pub(super) memory_bytes: u64,
     /// What its tenant was charged for it by this leader.
     pub(super) charge: Charge,
 }
 
 impl Flight {
-    pub(super) fn new(now: Timestamp, charge: Charge) -> Self {
-        Self { sent_at: now, heard_at: now, confirmed: false, missing: 0, cancel_sent_at: None, charge }
+    pub(crate) fn new(now: Timestamp, tenant: TenantNumber, weight: u32, memory_bytes: u64, charge: Charge) -> Self {
+        Self {
+            placed_at: now,
+            sent_at: now,
+            heard_at: now,
+            confirmed: false,
+            missing: 0,
+            cancel_sent_at: None,
+            tenant,
+            weight,
+            memory_bytes,
+            charge,
+        }
     }
 }
 
 impl Host {
-    fn new(info: HostInfo, now: Timestamp) -> Self {
+    fn new(slot: u32, info: HostInfo, now: Timestamp) -> Self {
         Self {
+            slot,
             labels: Arc::new(info.labels.clone()),
             info,
             sated: Arc::default(),
@@ -77,12 +101,23 @@ impl Host {
             credit_stale: false,
             distrusted_until: Timestamp(0),
             flights: BTreeMap::new(),
+            memory_promised: 0,
             strangers: BTreeSet::new(),
         }
     }
 
-    pub(super) fn incarnation(&self) -> Incarnation {
+    pub(crate) fn incarnation(&self) -> Incarnation {
         self.info.incarnation
+    }
+
+    #[cfg(test)]
+    pub(crate) fn id(&self) -> &HostId {
+        &self.info.id
+    }
+
+    #[cfg(test)]
+    pub(crate) fn attempts(&self) -> Vec<AttemptId> {
+        self.flights.keys().copied().collect()
     }
 
     /// Whether the host has shown to hold the attempt.
@@ -90,9 +125,18 @@ impl Host {
         self.flights.get(&id).is_some_and(|flight| flight.confirmed)
     }
 
-    /// The attempt has ended. Returns what its tenant was charged for it.
-    pub(super) fn ended(&mut self, id: AttemptId) -> Charge {
-        self.flights.remove(&id).map_or_else(Charge::default, |flight| flight.charge)
+    /// An attempt was placed on it.
+    pub(crate) fn began(&mut self, id: AttemptId, flight: Flight) {
+        self.memory_promised = self.memory_promised.saturating_add(flight.memory_bytes);
+        let before = self.flights.insert(id, flight);
+        assert!(before.is_none(), "an attempt is placed once");
+    }
+
+    /// The attempt has ended. Returns what was known of it.
+    pub(super) fn ended(&mut self, id: AttemptId) -> Option<Flight> {
+        let flight = self.flights.remove(&id)?;
+        self.memory_promised = self.memory_promised.saturating_sub(flight.memory_bytes);
+        Some(flight)
     }
 
     fn standing(&self, now: Timestamp, config: &CoreConfig) -> Standing {
@@ -105,8 +149,8 @@ impl Host {
         }
     }
 
-    /// What a policy sees of it.
-    pub(super) fn room(&self, now: Timestamp, config: &CoreConfig) -> HostRoom {
+    /// What a policy sees of it, but for its kind.
+    pub(crate) fn room(&self, now: Timestamp, config: &CoreConfig) -> HostRoom {
         let standing = self.standing(now, config);
         let attempts = self.flights.len();
         let beat = self.heartbeat.as_ref();
@@ -116,18 +160,33 @@ impl Host {
         let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
         let left = if open { credit.saturating_sub(attempts) } else { 0 };
         let kept = kept::credit(slots, credit).min(left);
+        let memory_bytes = beat.map_or(self.info.memory_bytes, |beat| beat.memory_bytes);
+        // As much waits in proportion to memory as in proportion to slots.
+        let memory_most = u128::from(memory_bytes) * u128::from(credit.max(slots)) / u128::from(slots.max(1));
         HostRoom {
             id: self.info.id.clone(),
+            kind: 0,
             standing,
             free: left - kept,
             kept,
             attempts,
             slots,
-            memory_bytes: beat.map_or(self.info.memory_bytes, |beat| beat.memory_bytes),
+            cores: self.info.cores,
+            memory_bytes,
+            memory_promised: self.memory_promised,
+            memory_most: u64::try_from(memory_most).unwrap_or(u64::MAX).max(memory_bytes).max(1),
             sated: Arc::clone(&self.sated),
             labels: Arc::clone(&self.labels),
             load_millicores: beat.map_or(0, |beat| beat.load_millicores),
+            modules_cached: beat.map_or(0, |beat| beat.modules_cached),
         }
+    }
+
+    /// When the room changes without a word, at the earliest: it is silent for too long, or trusted again.
+    pub(crate) fn due(&self, now: Timestamp, config: &CoreConfig) -> Option<Timestamp> {
+        let silent = self.last_seen.plus_ms(config.host_timeout_ms).plus_us(1);
+        let changes = [silent, self.distrusted_until];
+        changes.into_iter().filter(|at| self.joined && *at > now).min()
     }
 
     pub(super) fn view(&self, now: Timestamp, config: &CoreConfig) -> HostView {
@@ -152,6 +211,8 @@ impl Host {
         assert_eq!(self.flights.len(), placed.count as usize, "{} has what was placed on it", self.info.id);
         let known = |slot: Slot| self.flights.contains_key(&state.tasks[slot].attempt_id());
         assert!(placed.slots(&state.tasks).all(known), "{} has what was placed on it", self.info.id);
+        let promised: u64 = self.flights.values().map(|flight| flight.memory_bytes).sum();
+        assert_eq!(promised, self.memory_promised, "{} has promised what was placed on it", self.info.id);
     }
 }
 
@@ -171,6 +232,7 @@ impl Core {
                 }
                 Ordering::Equal if !host.info.is_another_process(info.process) => {
                     host.info = info;
+                    self.dispatch.fleet.touch(host.slot);
                     return;
                 }
                 Ordering::Equal => self.lose(&id, incarnation, loss),
@@ -180,14 +242,17 @@ impl Core {
         } else {
             self.lose_before(&id, incarnation, Loss::Ended);
         }
-        let mut host = Host::new(info, self.now);
+        let slot = self.hosts.get(&id).map(|host| host.slot);
+        let slot = slot.unwrap_or_else(|| self.dispatch.fleet.appear(id.clone()));
+        self.dispatch.fleet.touch(slot);
+        let mut host = Host::new(slot, info, self.now);
         host.drained = self.state.drained.contains(&id);
         self.hosts.insert(id.clone(), host);
         self.awaited.remove(&(id.clone(), incarnation));
         self.adopt(&id, incarnation);
         // It says how much it takes as soon as it knows who asks.
         self.outbox.greet(&id, incarnation);
-        self.dispatcher.wake();
+        self.dispatch.wake();
     }
 
     /// Takes over what runs on a host according to the log. Its heartbeats will say what is true.
@@ -196,7 +261,11 @@ impl Core {
         let slots: Vec<_> = placed.slots(&self.state.tasks).collect();
         let host = self.hosts.get_mut(id).expect("it has just joined");
         for &slot in &slots {
-            host.flights.insert(self.state.tasks[slot].attempt_id(), Flight::new(self.now, Charge::default()));
+            let task = &self.state.tasks[slot];
+            let shape = &self.state.shapes.shape(task.shape).key;
+            let weight = self.state.tenants.entry(shape.tenant).weight;
+            let flight = Flight::new(self.now, shape.tenant, weight, shape.memory_bytes, Charge::default());
+            host.began(task.attempt_id(), flight);
         }
         for slot in slots {
             if self.state.tasks[slot].cancel_requested {
@@ -217,6 +286,7 @@ impl Core {
             }
             if let Some(host) = self.hosts.get_mut(&id) {
                 host.drained = draining;
+                self.dispatch.fleet.touch(host.slot);
             }
             self.emit(EventBody::HostDrained { host: id, draining });
         }
@@ -227,6 +297,7 @@ impl Core {
     pub(super) fn wait_for_heartbeat(&mut self, host: &HostId) {
         if let Some(host) = self.hosts.get_mut(host) {
             host.credit_stale = true;
+            self.dispatch.fleet.touch(host.slot);
         }
     }
 

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use wasmill_protocol::{HostId, Incarnation, OutcomeKind, kept};
 
 use super::Core;
+use super::hosts::Host;
 use crate::state::Slot;
 use crate::state::tenants::TenantNumber;
 
@@ -39,11 +40,7 @@ impl Core {
 
     /// Every life of the host before `incarnation` is over.
     pub(super) fn lose_before(&mut self, id: &HostId, incarnation: Incarnation, loss: Loss) {
-        let placed = self.state.placements.iter();
-        let mut earlier: Vec<_> = placed
-            .filter(|placed| placed.host == *id && placed.incarnation < incarnation)
-            .map(|placed| placed.incarnation)
-            .collect();
+        let mut earlier: Vec<_> = self.state.placements.before(id, incarnation).collect();
         earlier.extend(self.hosts.get(id).map(|host| host.incarnation()).filter(|known| *known < incarnation));
         earlier.sort();
         earlier.dedup();
@@ -61,6 +58,8 @@ impl Core {
             && host.joined
         {
             host.joined = false;
+            self.left.insert((host.last_seen.plus_ms(LEFT_SHOWN_MS), id.clone()));
+            self.dispatch.fleet.touch(host.slot);
             if loss == Loss::Ended {
                 slots = host.heartbeat.as_ref().map_or(0, |heartbeat| heartbeat.slots);
             }
@@ -90,10 +89,20 @@ impl Core {
     /// ago.
     pub(super) fn give_up_hosts(&mut self) {
         let now = self.now;
-        let over: Vec<_> = self.awaited.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
-        for (id, incarnation) in over {
-            self.lose(&id, incarnation, Loss::Ended);
+        if now >= self.awaited_until {
+            for (id, incarnation) in std::mem::take(&mut self.awaited) {
+                self.lose(&id, incarnation, Loss::Ended);
+            }
         }
-        self.hosts.retain(|_, host| host.joined || now <= host.last_seen.plus_ms(LEFT_SHOWN_MS));
+        while let Some((until, id)) = self.left.first()
+            && *until < now
+        {
+            let is_over = |host: &&Host| !host.joined && now > host.last_seen.plus_ms(LEFT_SHOWN_MS);
+            if let Some(host) = self.hosts.get(id).filter(is_over) {
+                self.dispatch.fleet.touch(host.slot);
+                self.hosts.remove(id);
+            }
+            self.left.pop_first();
+        }
     }
 }

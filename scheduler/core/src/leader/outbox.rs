@@ -14,7 +14,7 @@ const CANCEL_PER_MESSAGE_MAX: usize = 4_096;
 
 /// Messages by host.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     by_host: BTreeMap<HostId, Outgoing>,
 }
 
@@ -40,6 +40,10 @@ impl Outbox {
 
     pub(super) fn assign(&mut self, host: &HostId, incarnation: Incarnation, id: AttemptId, queue_us: u64) {
         self.outgoing(host, incarnation).assign.push((id, queue_us));
+    }
+
+    pub(crate) fn assign_all(&mut self, host: &HostId, incarnation: Incarnation, attempts: &[(AttemptId, u64)]) {
+        self.outgoing(host, incarnation).assign.extend_from_slice(attempts);
     }
 
     pub(super) fn cancel(&mut self, host: &HostId, incarnation: Incarnation, id: AttemptId) {

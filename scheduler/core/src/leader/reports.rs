@@ -118,8 +118,11 @@ impl Core {
             cancel_requested: task.cancel_requested,
             tenant_removed,
         };
-        let host = &self.state.placements.placement(task.placement).host;
-        let charge = self.hosts.get_mut(host).map(|host| host.ended(id)).unwrap_or_default();
+        let placed_on = &self.state.placements.placement(task.placement).host;
+        let flight = self.hosts.get_mut(placed_on).and_then(|host| {
+            self.dispatch.fleet.touch(host.slot);
+            host.ended(id)
+        });
         let bounds =
             Bounds { hosts_lost_max: self.config.hosts_lost_max, host_faults_max: self.config.host_faults_max };
         let Ending { outcome, usage, mut output, mut captured } = ending;
@@ -127,8 +130,14 @@ impl Core {
         if tenant_removed {
             (output, captured) = (Payload::Empty, Payload::Empty);
         } else {
-            self.shares.ended(tenant, weight, usage.spent().run_us.min(RUN_US_MAX), charge);
+            let charge = flight.as_ref().map(|flight| flight.charge).unwrap_or_default();
+            // A lost host cannot say how long the attempt has run, and it was the tenant's all that time.
+            let held_us = flight.filter(|_| outcome.kind == OutcomeKind::HostLost);
+            let held_us = held_us.map_or(0, |flight| self.now.us_since(flight.placed_at));
+            let run_us = usage.spent().run_us.max(held_us).min(RUN_US_MAX);
+            self.dispatch.shares.ended(tenant, weight, run_us, charge);
         }
+        self.dispatch.touch_tenant(tenant);
         if !matches!(next, AfterAttempt::Final { .. }) {
             // A failed attempt can have a result; that of one which is tried again is nobody's.
             output = Payload::Empty;

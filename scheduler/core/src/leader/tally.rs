@@ -9,8 +9,8 @@ macro_rules! tally {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counts that only grow, each under the name that `/metrics` shows.
         #[derive(Debug, Clone, PartialEq, Eq, Default)]
-        pub(super) struct Tally {
-            $($(#[$doc])* pub(super) $name: u64,)*
+        pub(crate) struct Tally {
+            $($(#[$doc])* pub(crate) $name: u64,)*
         }
 
         impl Tally {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wasmill_protocol::command::{Command, ModuleRef};
-use wasmill_protocol::event::{Event, EventBody, PolicyHook};
+use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::{Digest, HostId, Incarnation, TaskId, TaskSpec, TenantName, Term, Timestamp, Uptime};
@@ -11,7 +11,9 @@ use wasmill_protocol::{Digest, HostId, Incarnation, TaskId, TaskSpec, TenantName
 use super::Core;
 use crate::config::CoreConfig;
 use crate::io::{Input, ReplyTo};
-use crate::policy::{Choice, Fair, HostRoom, Key, LeastLoaded, Policy, PolicyFault, ShapeView, Wanted};
+use crate::policy::{
+    Choice, Fair, HostChange, Keys, LeastLoaded, Order, Place, PolicyFault, Ref, ShapeView, TenantView, Wanted,
+};
 use crate::state::State;
 
 const START: Timestamp = Timestamp(1_000_000_000);
@@ -22,11 +24,11 @@ fn task(number: usize) -> TaskId {
 }
 
 /// A leader with two hosts of four places each and `tasks` tasks, which the policies have not seen yet.
-fn leader(tasks: usize, order: impl Policy + 'static, place: impl Policy + 'static) -> Core {
+fn leader(tasks: usize, order: impl Order + 'static, place: impl Place + 'static) -> Core {
     let mut core = Core::new(1, CoreConfig::default(), State::default());
     core.step(START, lead(1, "n1"));
-    core.seat(PolicyHook::Order, Box::new(order));
-    core.seat(PolicyHook::Place, Box::new(place));
+    core.seat_order(Box::new(order));
+    core.seat_place(Box::new(place));
     let module = Arc::new(ModuleInfo { digest: MODULE, ..ModuleInfo::default() });
     let command = Command::AddModule { tenant: TenantName::default(), module, alias: None };
     core.step(START, Input::Command { reply_to: ReplyTo(0), command });
@@ -76,25 +78,29 @@ fn running(core: &mut Core) -> u64 {
 #[derive(Debug)]
 struct Answers(Vec<Choice>);
 
-impl Policy for Answers {
+impl Place for Answers {
     fn name(&self) -> &str {
         "answers"
     }
 
-    fn place(&mut self, _: &[Wanted<'_>], _: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
+    fn changed(&mut self, _: &[HostChange]) {}
+
+    fn place(&mut self, _: Timestamp, _: &[Wanted]) -> Result<Vec<Choice>, PolicyFault> {
         Ok(self.0.clone())
     }
 }
 
 #[test]
 fn wrong_choices_are_dropped_and_counted() {
-    let choice = |wanted, host, count| Choice { wanted, host, count };
+    let choice = |wanted, slot, count| Choice { wanted, host: Ref { slot, generation: 0 }, count };
     let wrong = vec![
         choice(9, 0, 1),
         choice(0, 9, 2),
         choice(0, 0, 100),
         choice(0, 1, 1),
-        choice(usize::MAX, usize::MAX, u32::MAX),
+        choice(usize::MAX, u32::MAX, u32::MAX),
+        // The host that had this number before.
+        Choice { wanted: 0, host: Ref { slot: 1, generation: 9 }, count: 1 },
     ];
     let mut core = leader(6, Fair, Answers(wrong));
     assert!(running(&mut core) > 0);
@@ -107,12 +113,14 @@ fn wrong_choices_are_dropped_and_counted() {
 #[derive(Debug)]
 struct Lazy;
 
-impl Policy for Lazy {
+impl Place for Lazy {
     fn name(&self) -> &str {
         "lazy"
     }
 
-    fn place(&mut self, _: &[Wanted<'_>], _: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
+    fn changed(&mut self, _: &[HostChange]) {}
+
+    fn place(&mut self, _: Timestamp, _: &[Wanted]) -> Result<Vec<Choice>, PolicyFault> {
         Ok(Vec::new())
     }
 }
@@ -138,16 +146,24 @@ impl Broken {
     }
 }
 
-impl Policy for Broken {
+impl Order for Broken {
     fn name(&self) -> &str {
         "broken"
     }
 
-    fn order(&mut self, _: &[ShapeView], _: Timestamp) -> Result<Vec<Key>, PolicyFault> {
+    fn keys(&mut self, _: Timestamp, _: &[TenantView], _: &[ShapeView]) -> Result<Keys, PolicyFault> {
         Self::fault()
     }
+}
 
-    fn place(&mut self, _: &[Wanted<'_>], _: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
+impl Place for Broken {
+    fn name(&self) -> &str {
+        "broken"
+    }
+
+    fn changed(&mut self, _: &[HostChange]) {}
+
+    fn place(&mut self, _: Timestamp, _: &[Wanted]) -> Result<Vec<Choice>, PolicyFault> {
         Self::fault()
     }
 }
@@ -218,19 +234,19 @@ fn a_new_leader_asks_what_runs_of_removed_tenants_to_stop() {
 #[derive(Debug)]
 struct Short;
 
-impl Policy for Short {
+impl Order for Short {
     fn name(&self) -> &str {
         "short"
     }
 
-    fn order(&mut self, shapes: &[ShapeView], _: Timestamp) -> Result<Vec<Key>, PolicyFault> {
-        Ok(vec![Key::default(); shapes.len() - 1])
+    fn keys(&mut self, _: Timestamp, tenants: &[TenantView], _: &[ShapeView]) -> Result<Keys, PolicyFault> {
+        Ok(Keys { tenants: vec![Default::default(); tenants.len() - 1], shapes: Vec::new() })
     }
 }
 
 #[test]
 fn too_few_keys_are_a_fault() {
-    let mut core = leader(6, Short, LeastLoaded);
+    let mut core = leader(6, Short, LeastLoaded::default());
     assert_eq!(running(&mut core), 6);
     assert!(core.tally.policy_faults > 0);
 }

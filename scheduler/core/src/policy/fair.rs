@@ -2,20 +2,25 @@
 
 use wasmill_protocol::Timestamp;
 
-use super::{Key, Policy, PolicyFault, ShapeView};
+use super::{Key, Keys, Order, PolicyFault, ShapeView, Stride, TenantView};
 
 /// Start-time fair queueing over tenants (Goyal, Vin and Cheng, 1996): the tenant with the least virtual time is served first.
-/// The core keeps the virtual times, which are charged by slot time and not by count, so that long tasks buy no advantage. All shapes
+/// The core keeps the virtual times, which are charged by slot time and not by count, so that long tasks buy no advantage. Shapes
 /// of a tenant have the same key, so that a priority moves nothing but the tenant's own tasks.
 #[derive(Debug, Clone, Copy)]
 pub struct Fair;
 
-impl Policy for Fair {
+impl Order for Fair {
     fn name(&self) -> &str {
         "fair"
     }
 
-    fn order(&mut self, shapes: &[ShapeView], _now: Timestamp) -> Result<Vec<Key>, PolicyFault> {
-        Ok(shapes.iter().map(|shape| Key { class: -i64::from(shape.class), rank: shape.tenant_time }).collect())
+    fn keys(&mut self, _: Timestamp, tenants: &[TenantView], shapes: &[ShapeView]) -> Result<Keys, PolicyFault> {
+        let key = |tenant: &TenantView| Key {
+            class: -i64::from(tenant.class),
+            rank: tenant.time,
+            stride: Stride::By(tenant.charge),
+        };
+        Ok(Keys { tenants: tenants.iter().map(key).collect(), shapes: vec![Key::default(); shapes.len()] })
     }
 }

@@ -19,15 +19,15 @@ pub enum Misfit {
     Full,
 }
 
-/// Whether one more task of `shape` can be placed on `host`.
+/// Whether one more task of `shape` can be placed on `host`, in a place that is kept as well if it may have that.
 ///
-/// Memory is compared with all that the host has: how many guests fit at the same time is for the host to decide, which holds a
-/// few attempts more than it runs.
+/// Memory is compared with all that the host has, and a host is full when it has promised all that it may: how many guests fit at the same time is for the
+/// host to decide, which holds a few attempts more than it runs.
 ///
 /// # Errors
 ///
 /// The first reason against it.
-pub fn fits(shape: &ShapeView, host: &HostRoom) -> Result<(), Misfit> {
+pub fn fits(shape: &ShapeView, host: &HostRoom, kept: bool) -> Result<(), Misfit> {
     if host.standing != Standing::Ready {
         return Err(Misfit::Standing(host.standing));
     }
@@ -41,7 +41,7 @@ pub fn fits(shape: &ShapeView, host: &HostRoom) -> Result<(), Misfit> {
     if host.sated.contains(&shape.tenant) {
         return Err(Misfit::Sated);
     }
-    if host.free == 0 {
+    if host.left(kept) == 0 {
         return Err(Misfit::Full);
     }
     Ok(())

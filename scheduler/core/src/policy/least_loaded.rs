@@ -1,47 +1,38 @@
-//! `least_loaded`: every task goes where the fewest attempts per slot are.
+//! `least_loaded`: every task goes where the least is in use.
 
-use super::{Choice, HostRoom, Policy, PolicyFault, Wanted, fits};
+use wasmill_protocol::Timestamp;
 
-/// Spreads tasks, so that each starts as early as it can.
-#[derive(Debug, Clone, Copy)]
-pub struct LeastLoaded;
+use super::heap::HostHeap;
+use super::{Choice, HostChange, HostRoom, Place, PolicyFault, Wanted};
 
-impl Policy for LeastLoaded {
+/// Spreads tasks, so that each starts as early as it can. What counts of a host is the larger of two parts: of its slots that have an
+/// attempt, and of its memory that attempts may use.
+#[derive(Debug)]
+pub struct LeastLoaded(HostHeap);
+
+impl Default for LeastLoaded {
+    fn default() -> Self {
+        Self(HostHeap::new(HostRoom::load))
+    }
+}
+
+impl LeastLoaded {
+    /// Whether some host has room for one of these tasks.
+    pub(crate) fn has_room(&self, wish: &Wanted) -> bool {
+        self.0.has_room(wish)
+    }
+}
+
+impl Place for LeastLoaded {
     fn name(&self) -> &str {
         "least_loaded"
     }
 
-    fn place(&mut self, wanted: &[Wanted<'_>], hosts: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
-        let mut placed = vec![0; hosts.len()];
-        let mut choices = Vec::new();
-        for (index, wish) in wanted.iter().enumerate() {
-            let fitting: Vec<usize> = (0..hosts.len()).filter(|&host| fits(wish.shape, &hosts[host]).is_ok()).collect();
-            let counts = spread(wish.count, &fitting, hosts, &mut placed);
-            let chosen = fitting.into_iter().zip(counts).filter(|(_, count)| *count > 0);
-            choices.extend(chosen.map(|(host, count)| Choice { wanted: index, host, count }));
-        }
-        Ok(choices)
+    fn changed(&mut self, hosts: &[HostChange]) {
+        self.0.changed(hosts);
     }
-}
 
-/// How many of `count` tasks go to each host of `fitting`; `placed` is what this round has put on each host before.
-fn spread(count: u32, fitting: &[usize], hosts: &[HostRoom], placed: &mut [u32]) -> Vec<u32> {
-    let mut counts = vec![0; fitting.len()];
-    let room = |placed: &[u32], host: usize| hosts[host].free - placed[host];
-    if let [only] = *fitting {
-        counts[0] = count.min(room(placed, only));
-        placed[only] += counts[0];
-        return counts;
+    fn place(&mut self, _: Timestamp, wanted: &[Wanted]) -> Result<Vec<Choice>, PolicyFault> {
+        Ok(self.0.place(wanted))
     }
-    for _ in 0..count {
-        // Attempts per slot, compared without a division; the first of equals wins, so the answer is always the same.
-        let load = |host: usize| u64::from(hosts[host].attempts + placed[host]);
-        let slots = |host: usize| u64::from(hosts[host].slots.max(1));
-        let open = fitting.iter().enumerate().filter(|(_, host)| room(placed, **host) > 0);
-        let least = open.min_by(|(_, a), (_, b)| (load(**a) * slots(**b)).cmp(&(load(**b) * slots(**a))));
-        let Some((index, &host)) = least else { break };
-        counts[index] += 1;
-        placed[host] += 1;
-    }
-    counts
 }

@@ -6,21 +6,20 @@ use std::sync::Arc;
 use expect_test::{Expect, expect};
 use wasmill_protocol::{Digest, TenantName, Timestamp};
 
-use super::{HostRoom, ShapeView, Standing, Wanted, by_name, checked, first, fits};
+use super::{
+    HostChange, HostRoom, Ref, ShapeView, Standing, Stride, TenantView, Wanted, fits, order_by_name, place_by_name,
+};
 
 fn shape(id: u32) -> ShapeView {
     ShapeView {
-        id,
+        id: Ref { slot: id, generation: 0 },
+        tenant_id: 0,
         tenant: TenantName::default(),
-        weight: 1,
-        class: 0,
         priority: 0,
         module: Digest::default(),
         memory_bytes: 100,
         require: Arc::default(),
         queued: 10,
-        tenant_running: 0,
-        tenant_time: 0,
         oldest: Timestamp(0),
     }
 }
@@ -28,70 +27,92 @@ fn shape(id: u32) -> ShapeView {
 fn host(id: &str, free: u32, attempts: u32) -> HostRoom {
     HostRoom {
         id: id.into(),
+        kind: 0,
         standing: Standing::Ready,
         free,
         kept: 0,
         attempts,
         slots: 4,
-        memory_bytes: 1_000,
+        cores: 1,
+        memory_bytes: 10_000,
+        memory_promised: 0,
+        memory_most: 10_000,
         sated: Arc::default(),
         labels: Arc::new([("zone".to_owned(), id.to_owned())].into()),
         load_millicores: 0,
+        modules_cached: 0,
     }
-}
-
-fn check_order(name: &str, shapes: &[ShapeView], expected: Expect) {
-    let (mut shapes, mut order) = (shapes.to_vec(), Vec::new());
-    while !shapes.is_empty() {
-        let keys = by_name(name).unwrap().order(&shapes, Timestamp(0)).unwrap();
-        order.push(shapes.remove(first(&keys, &shapes)).id.to_string());
-    }
-    expected.assert_eq(&order.join(" "));
 }
 
 fn check_place(name: &str, wanted: &[(ShapeView, u32)], hosts: &[HostRoom], expected: Expect) {
-    let wanted: Vec<_> = wanted.iter().map(|(shape, count)| Wanted { shape, count: *count }).collect();
-    let choices = by_name(name).unwrap().place(&wanted, hosts).unwrap();
-    let (right, wrong) = checked(choices.clone(), &wanted, hosts);
-    assert_eq!((&right, wrong), (&choices, 0), "a built-in policy is never wrong");
+    let mut policy = place_by_name(name).unwrap();
+    let reference = |slot| Ref { slot, generation: 7 };
+    let changes: Vec<_> =
+        (0..).zip(hosts).map(|(slot, room)| HostChange { host: reference(slot), room: Some(room.clone()) }).collect();
+    // To be told twice makes no difference, and what is gone is not used.
+    policy.changed(&changes);
+    let gone = HostChange { host: reference(99), room: Some(host("gone", 100, 0)) };
+    policy.changed(&[changes[0].clone(), gone.clone()]);
+    policy.changed(&[HostChange { room: None, ..gone }]);
+    let wanted: Vec<_> = wanted
+        .iter()
+        .map(|(shape, count)| Wanted { shape: shape.clone(), count: *count, kept: false, kinds: Arc::new([0]) })
+        .collect();
     let mut shown = String::new();
-    for choice in right {
-        let (shape, host) = (wanted[choice.wanted].shape.id, &hosts[choice.host].id);
-        write!(shown, "{}x{shape} on {host}; ", choice.count).unwrap();
+    for choice in policy.place(Timestamp(0), &wanted).unwrap() {
+        let (shape, host) = (&wanted[choice.wanted].shape, &hosts[choice.host.slot as usize]);
+        assert_eq!((fits(shape, host, false), choice.host.generation), (Ok(()), 7), "a built-in policy is never wrong");
+        write!(shown, "{}x{} on {}; ", choice.count, shape.id.slot, host.id).unwrap();
     }
     expected.assert_eq(shown.trim_end_matches("; "));
 }
 
 #[test]
-fn orders() {
-    let of = |tenant: &str, tenant_time, id, oldest| ShapeView {
-        tenant: tenant.parse().unwrap(),
-        tenant_time,
-        oldest: Timestamp(oldest),
-        ..shape(id)
+fn tenants_are_ordered_by_class_and_then_by_time_or_age() {
+    let of = |id, class, time, charge| TenantView {
+        id,
+        name: TenantName::default(),
+        weight: 1,
+        class,
+        running: 0,
+        time,
+        charge,
     };
-    let shapes = [
-        of("a", 50, 1, 1),
-        of("b", 20, 2, 9),
-        of("c", 20, 3, 5),
-        // The priorities of a tenant move nobody else.
-        ShapeView { priority: 100, ..of("a", 50, 4, 8) },
-        ShapeView { priority: -1, ..of("b", 20, 5, 0) },
-        ShapeView { class: 1, ..of("d", 99, 6, 10) },
-        ShapeView { class: -1, priority: 100, ..of("e", 0, 7, 0) },
-    ];
-    check_order("fair", &shapes, expect!["6 2 5 3 4 1 7"]);
-    check_order("fifo", &shapes, expect!["6 3 4 1 2 5 7"]);
+    let tenants = [of(1, 0, 50, 3), of(2, 0, 20, 4), of(3, 1, 99, 5), of(4, -1, 0, 6)];
+    let keys = |name: &str| {
+        let keys = order_by_name(name).unwrap().keys(Timestamp(0), &tenants, &[shape(1)]).unwrap();
+        assert_eq!(keys.shapes, [Default::default()], "shapes of a tenant are alike");
+        keys.tenants
+    };
+    let fair = keys("fair");
+    let mut order: Vec<_> = fair.iter().zip(&tenants).map(|(key, tenant)| (*key, tenant.id)).collect();
+    order.sort();
+    assert_eq!(order.into_iter().map(|(_, id)| id).collect::<Vec<_>>(), [3, 2, 1, 4]);
+    assert_eq!(fair[1].stride, Stride::By(4), "a start costs what it is charged");
+    let fifo = keys("fifo");
+    assert!(fifo.iter().all(|key| key.stride == Stride::Oldest));
+    assert_eq!(fifo.iter().map(|key| key.class).collect::<Vec<_>>(), [0, 0, -1, 1]);
 }
 
 #[test]
 fn least_loaded_spreads() {
     let hosts = [host("a", 4, 0), host("b", 4, 2), HostRoom { slots: 16, ..host("c", 4, 4) }];
     check_place("least_loaded", &[(shape(1), 6)], &hosts, expect!["2x1 on a; 4x1 on c"]);
-    check_place("least_loaded", &[(shape(1), 99)], &hosts, expect!["4x1 on a; 4x1 on b; 4x1 on c"]);
+    check_place("least_loaded", &[(shape(1), 99)], &hosts, expect!["4x1 on a; 4x1 on c; 4x1 on b"]);
     check_place("least_loaded", &[(shape(1), 2), (shape(2), 2)], &hosts, expect!["2x1 on a; 2x2 on c"]);
     let zone = |zone: &str| Arc::new([("zone".to_owned(), zone.to_owned())].into());
     check_place("least_loaded", &[(ShapeView { require: zone("b"), ..shape(1) }, 9)], &hosts, expect!["4x1 on b"]);
+}
+
+#[test]
+fn least_loaded_counts_memory_that_was_promised() {
+    let large = |count| [(ShapeView { memory_bytes: 512, ..shape(1) }, count)];
+    let of =
+        |id: &str, memory_bytes| HostRoom { slots: 32, memory_bytes, memory_most: memory_bytes * 2, ..host(id, 64, 0) };
+    let hosts = [of("small", 1_024), of("large", 8_192)];
+    check_place("least_loaded", &large(16), &hosts, expect!["2x1 on small; 14x1 on large"]);
+    // What waits there waits in proportion.
+    check_place("least_loaded", &large(100), &hosts, expect!["4x1 on small; 32x1 on large"]);
 }
 
 #[test]
@@ -104,25 +125,28 @@ fn pack_fills_the_fullest() {
 #[test]
 fn what_does_not_fit_says_why() {
     let gpu = Arc::new([("gpu".to_owned(), "1".to_owned())].into());
+    let full = HostRoom { memory_promised: 10_000, ..host("a", 1, 0) };
     let cases = [
         (shape(1), host("a", 1, 0)),
-        (ShapeView { memory_bytes: 1_000, ..shape(1) }, host("a", 1, 0)),
-        (ShapeView { memory_bytes: 1_001, ..shape(1) }, host("a", 1, 0)),
+        (ShapeView { memory_bytes: 10_000, ..shape(1) }, host("a", 1, 0)),
+        (ShapeView { memory_bytes: 10_001, ..shape(1) }, host("a", 1, 0)),
         (ShapeView { memory_bytes: 3 << 29, ..shape(1) }, host("a", 1, 0)),
         (ShapeView { require: gpu, ..shape(1) }, host("a", 1, 0)),
         (shape(1), host("a", 0, 9)),
+        (shape(1), full),
         (shape(1), HostRoom { sated: [TenantName::default()].into(), ..host("a", 1, 0) }),
         (shape(1), HostRoom { sated: ["other".parse().unwrap()].into(), ..host("a", 1, 0) }),
         (shape(1), HostRoom { standing: Standing::Draining, ..host("a", 1, 0) }),
     ];
-    let said =
-        cases.map(|(shape, host)| fits(&shape, &host).map_or_else(|misfit| misfit.to_string(), |()| "fits".into()));
+    let said = cases
+        .map(|(shape, host)| fits(&shape, &host, false).map_or_else(|misfit| misfit.to_string(), |()| "fits".into()));
     expect![[r#"
         fits
         fits
-        no host has 1001 bytes of memory
+        no host has 10001 bytes of memory
         no host has 1536 MiB of memory
         no host has label gpu=1
+        every host is full
         every host is full
         every host has enough of the tenant's attempts that wait for their module to be compiled
         fits

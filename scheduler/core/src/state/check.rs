@@ -65,6 +65,9 @@ impl State {
             assert_eq!(Some(&shape.tasks), shapes.get(&slot));
             assert_eq!(self.shapes.with_queued.contains(&slot), shape.queued.count > 0);
             assert!(self.tenants.entry(shape.key.tenant).shapes.contains(&slot));
+            let first = self.tasks.find(shape.queued.head).map_or(Timestamp::MAX, |task| task.queued_at);
+            assert!(shape.since <= first, "a queue is at least as old as its first task");
+            assert_eq!(shape.since == Timestamp::MAX, shape.queued.count == 0);
             for (list, phase, sum) in
                 [(shape.queued, Phase::Queued, &mut queued), (shape.waiting, Phase::Waiting, &mut waiting)]
             {

@@ -72,6 +72,12 @@ impl Placements {
         }
     }
 
+    /// Lives of a host before `incarnation` that run something.
+    pub(crate) fn before(&self, host: &HostId, incarnation: Incarnation) -> impl Iterator<Item = Incarnation> {
+        let lives = self.by_host.range((host.clone(), Incarnation(0))..(host.clone(), incarnation));
+        lives.map(|((_, life), _)| *life)
+    }
+
     /// All of them, by host and incarnation.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Placement> {
         self.by_host.values().map(|&slot| &self.placements[slot])

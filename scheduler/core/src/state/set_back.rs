@@ -13,6 +13,7 @@ impl State {
         let slots: Vec<Slot> = self.by_id.values().copied().collect();
         for slot in slots {
             let task = &self.tasks[slot];
+            let (phase, shape) = (task.phase, task.shape);
             let patience = self.patiences.value(task.patience);
             let (queued_at, timer) = match task.phase {
                 Phase::Queued if task.queued_at > at => {
@@ -27,6 +28,9 @@ impl State {
             };
             self.move_timer(slot, timer);
             self.tasks[slot].queued_at = queued_at;
+            if phase == Phase::Queued {
+                self.shapes.set_back(shape, at);
+            }
         }
     }
 

@@ -216,6 +216,7 @@ fn shape_row(slot: Slot, shape: &Shape) -> ShapeRow {
         require: (*key.require).clone(),
         queued: counted_from_1(shape.queued.head),
         waiting: counted_from_1(shape.waiting.head),
+        since: shape.since,
     }
 }
 

@@ -1,7 +1,9 @@
 //! A policy that never answers.
 
 use wasmill_protocol::Timestamp;
-use wasmill_scheduler_core::policy::{Choice, HostRoom, Key, Policy, PolicyFault, ShapeView, Wanted};
+use wasmill_scheduler_core::policy::{
+    Choice, HostChange, Keys, Order, Place, PolicyFault, ShapeView, TenantView, Wanted,
+};
 
 /// Traps every time, under the name that it is given.
 #[derive(Debug)]
@@ -13,16 +15,24 @@ impl Broken {
     }
 }
 
-impl Policy for Broken {
+impl Order for Broken {
     fn name(&self) -> &str {
         &self.0
     }
 
-    fn order(&mut self, _: &[ShapeView], _: Timestamp) -> Result<Vec<Key>, PolicyFault> {
+    fn keys(&mut self, _: Timestamp, _: &[TenantView], _: &[ShapeView]) -> Result<Keys, PolicyFault> {
         Err(Self::fault())
     }
+}
 
-    fn place(&mut self, _: &[Wanted<'_>], _: &[HostRoom]) -> Result<Vec<Choice>, PolicyFault> {
+impl Place for Broken {
+    fn name(&self) -> &str {
+        &self.0
+    }
+
+    fn changed(&mut self, _: &[HostChange]) {}
+
+    fn place(&mut self, _: Timestamp, _: &[Wanted]) -> Result<Vec<Choice>, PolicyFault> {
         Err(Self::fault())
     }
 }

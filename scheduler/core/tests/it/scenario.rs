@@ -207,10 +207,11 @@ impl Scenario {
 
     /// Seats policies that trap every time.
     fn seat(&mut self, line: &Line<'_>) {
-        for hook in [PolicyHook::Order, PolicyHook::Place] {
-            if let Some(name) = line.text_of(hook.as_str()) {
-                self.world.core.seat(hook, Box::new(Broken(name.to_owned())));
-            }
+        if let Some(name) = line.text_of(PolicyHook::Order.as_str()) {
+            self.world.core.seat_order(Box::new(Broken(name.to_owned())));
+        }
+        if let Some(name) = line.text_of(PolicyHook::Place.as_str()) {
+            self.world.core.seat_place(Box::new(Broken(name.to_owned())));
         }
     }
 

@@ -9,7 +9,7 @@ use wasmill_protocol::snapshot::{
     Begin, BenchedRow, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, TaskColumns, TaskPhase,
     TaskRow, TenantRow,
 };
-use wasmill_protocol::{HostId, LogSeq};
+use wasmill_protocol::{HostId, LogSeq, Timestamp};
 
 use super::counted_from_0;
 use crate::io::{BenchedPolicy, QueueDepth};
@@ -215,8 +215,8 @@ fn link(
         *sum += list.map_or(0, |list| u64::from(list.count));
         list.ok_or(contradiction(TASKS))
     };
-    let slots: Vec<Slot> = shapes.iter().map(|(slot, _)| slot).collect();
-    for slot in slots {
+    let with_tasks: Vec<Slot> = shapes.iter().map(|(slot, _)| slot).collect();
+    for &slot in &with_tasks {
         let Shape { queued, waiting, .. } = shapes[slot];
         let is = |phase| move |task: &Task| task.phase == phase && task.shape == slot;
         shapes[slot].queued = relink(queued.head, &is(Phase::Queued), &mut depth.queued)?;
@@ -227,6 +227,11 @@ fn link(
         let head = placements[slot].tasks.head;
         let runs_here = move |task: &Task| task.phase == Phase::Running && task.placement == slot;
         placements[slot].tasks = relink(head, &runs_here, &mut depth.running)?;
+    }
+    for slot in with_tasks {
+        // A former version has not written it: then the queue is as old as its first task.
+        let Shape { queued, since, .. } = &mut shapes[slot];
+        *since = if queued.count == 0 { Timestamp::MAX } else { (*since).min(tasks[queued.head].queued_at) };
     }
     check(left == 0, TASKS)?;
     Ok(depth)
@@ -273,7 +278,8 @@ fn shape(row: ShapeRow) -> Shape {
         module: row.module,
         require: Arc::new(row.require),
     };
-    Shape { key, tasks: 0, queued: beginning(row.queued), waiting: beginning(row.waiting) }
+    let since = if row.since == Timestamp(0) { Timestamp::MAX } else { row.since };
+    Shape { key, tasks: 0, queued: beginning(row.queued), waiting: beginning(row.waiting), since }
 }
 
 fn placement(row: PlacementRow) -> Placement {

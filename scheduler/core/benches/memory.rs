@@ -1,0 +1,23 @@
+//! What a million queued tasks take in the core. The greatest sum of what is allocated, divided by a million, is what one takes.
+
+#![allow(missing_docs, reason = "the benchmarks have no callers")]
+#![allow(dead_code, reason = "hosts are of no use here")]
+
+#[path = "core/leader.rs"]
+mod leader;
+
+use divan::{AllocProfiler, Bencher};
+
+use leader::{Leader, Size};
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench(args = [100, 100_000], sample_count = 1, sample_size = 1)]
+fn million_queued(bencher: Bencher, shapes: u32) {
+    bencher.bench_local(|| Leader::without_hosts(Size { hosts: 0, shapes, queued: 1_000_000 }));
+}

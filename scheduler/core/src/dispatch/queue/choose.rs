@@ -1,0 +1,315 @@
+//! What is next, one task after the other.
+
+use std::collections::BTreeMap;
+
+use wasmill_protocol::kept;
+
+use super::{Fleet, Queue, QueuedTenant, TenantOrder};
+use crate::dispatch::fleet::KindRoom;
+use crate::policy::Stride;
+use crate::state::shapes::since_without;
+use crate::state::tenants::TenantNumber;
+use crate::state::{Slot, State};
+
+/// Tenants that may take a place that is kept and among which the first is looked for: those that run least.
+const FEW_LOOKED_AT_MAX: usize = 64;
+
+/// Tasks of one shape that are next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::dispatch) struct Chosen {
+    pub(in crate::dispatch) shape: Slot,
+    pub(in crate::dispatch) count: u32,
+    /// They may take places that are kept.
+    pub(in crate::dispatch) kept: bool,
+}
+
+/// What a lane can reach: places for everybody, and those that are kept.
+type Reach = (u64, u64);
+
+/// One choice of tasks while it is made.
+#[derive(Debug)]
+pub(in crate::dispatch) struct Choosing<'a> {
+    pub(in crate::dispatch) queue: &'a mut Queue,
+    pub(in crate::dispatch) state: &'a State,
+    pub(in crate::dispatch) fleet: &'a Fleet,
+    /// What each kind of hosts has left.
+    pub(in crate::dispatch) rooms: Vec<KindRoom>,
+    /// Lanes in which something may start.
+    lanes: Vec<u32>,
+    /// Places left for tenants that some hosts are sated with, by tenant and lane, for everybody and kept.
+    reach: BTreeMap<(TenantNumber, u32), [u64; 2]>,
+    chosen: Vec<Chosen>,
+}
+
+impl<'a> Choosing<'a> {
+    pub(in crate::dispatch) fn new(queue: &'a mut Queue, state: &'a State, fleet: &'a Fleet) -> Self {
+        let (rooms, lanes) = (fleet.rooms(), queue.busy_lanes().collect());
+        Self { queue, state, fleet, rooms, lanes, reach: BTreeMap::new(), chosen: Vec::new() }
+    }
+
+    /// Chooses up to `left` tasks. Where little is free tenants that run nothing or little come first, and may take what is kept; what they leave is everybody's.
+    pub(in crate::dispatch) fn choose(mut self, mut left: u32) -> Vec<Chosen> {
+        let mut open = self.lanes.clone();
+        while left > 0 {
+            if let Some((lane, first)) = self.first_of_few() {
+                left -= self.serve(lane, first.tenant, None, 1, true);
+            } else if let Some((lane, first, rival)) = self.queue.first(&open) {
+                if self.roomiest(lane, false).is_some() {
+                    left -= self.serve(lane, first.tenant, rival, left, false);
+                } else {
+                    open.retain(|&other| other != lane);
+                }
+            } else {
+                break;
+            }
+        }
+        self.finish()
+    }
+
+    /// What was chosen, in the order in which each shape was first.
+    pub(in crate::dispatch) fn finish(self) -> Vec<Chosen> {
+        for chosen in &self.chosen {
+            if let Some(Some(shape)) = self.queue.shapes.get_mut(chosen.shape as usize) {
+                shape.chosen = [None; 2];
+            }
+        }
+        self.chosen
+    }
+
+    /// Chooses tasks of one tenant as long as it comes before `rival`. Returns how many; when there are none it is not in the lane any more.
+    fn serve(&mut self, lane: u32, number: TenantNumber, rival: Option<TenantOrder>, most: u32, kept: bool) -> u32 {
+        let mut count = 0;
+        while count < most {
+            let Some(slot) = self.next_of(lane, number, kept) else {
+                self.queue.tenant_lane(number, lane).is_blocked = true;
+                break;
+            };
+            if !self.take(slot, kept) {
+                break;
+            }
+            count += 1;
+            let tenant = self.queue.tenants[number as usize].as_ref().expect("it has just been served");
+            let own = &tenant.lanes[tenant.index_of(lane)];
+            let shared = self.queue.lanes[lane as usize].as_ref().expect("it has just been served");
+            let now = tenant.order_now(number, own, shared);
+            let is_beaten = now.is_none_or(|now| rival.is_some_and(|rival| now > rival));
+            if is_beaten || self.lanes.iter().any(|&lane| self.few_come_first(lane)) {
+                break;
+            }
+        }
+        self.queue.enter(number, lane);
+        count
+    }
+
+    /// The shape that a tenant starts next in a lane.
+    fn next_of(&mut self, lane: u32, number: TenantNumber, kept: bool) -> Option<Slot> {
+        if self.reach_of(lane, number).is_some_and(|reach| reach[0] + if kept { reach[1] } else { 0 } == 0) {
+            // Hosts say when they take more of it.
+            self.queue.blocked.push(number);
+            return None;
+        }
+        let tenant = self.queue.tenants[number as usize].as_ref()?;
+        let own = &tenant.lanes[tenant.index_of(lane)];
+        let memory_max = self.queue.lanes[lane as usize].as_ref()?.memory_max.min(tenant.memory_left());
+        let fits = |slot: Slot| {
+            let shape = self.queue.shapes[slot as usize].as_ref();
+            shape.is_some_and(|shape| shape.memory_bytes <= memory_max)
+        };
+        own.shapes.iter().map(|order| order.shape).find(|&slot| fits(slot))
+    }
+
+    /// What a tenant can reach when some hosts take no more of it.
+    fn reach_of(&mut self, lane: u32, number: TenantNumber) -> Option<&mut [u64; 2]> {
+        if !self.fleet.is_any_sated() {
+            return None;
+        }
+        if !self.reach.contains_key(&(number, lane)) {
+            let kinds = &self.queue.lanes[lane as usize].as_ref()?.kinds;
+            let sated = self.fleet.sated_room(&self.state.tenants.entry(number).name, kinds)?;
+            let sum = |of: fn(&KindRoom) -> u64| kinds.iter().map(|&kind| of(&self.rooms[kind as usize])).sum::<u64>();
+            let (free, kept) = (sum(|room| room.free), sum(|room| room.kept));
+            let reach = [free.saturating_sub(sated.free), kept.saturating_sub(sated.kept)];
+            self.reach.insert((number, lane), reach);
+        }
+        self.reach.get_mut(&(number, lane))
+    }
+
+    /// Chooses one task of a shape. `false` when no host has a place for it.
+    pub(in crate::dispatch) fn take(&mut self, slot: Slot, kept: bool) -> bool {
+        let shape = self.queue.shapes[slot as usize].as_ref().expect("a shape that is ordered is queued");
+        let (lane, number, memory_bytes) = (shape.lane, shape.tenant, shape.memory_bytes);
+        // What is kept is taken last.
+        let free = self.roomiest(lane, false);
+        let Some(kind) = free.or_else(|| self.roomiest(lane, true).filter(|_| kept)) else { return false };
+        let room = &mut self.rooms[kind as usize];
+        *(if free.is_some() { &mut room.free } else { &mut room.kept }) -= 1;
+        room.memory_bytes = room.memory_bytes.saturating_sub(memory_bytes.into());
+        if let Some(reach) = self.reach_of(lane, number) {
+            let of = usize::from(free.is_none() || reach[0] == 0);
+            reach[of] = reach[of].saturating_sub(1);
+        }
+        let next = self.chosen.len();
+        let shape = self.queue.shapes[slot as usize].as_mut().expect("it was just there");
+        match shape.chosen[usize::from(kept)] {
+            Some(index) => self.chosen[index as usize].count += 1,
+            None => {
+                shape.chosen[usize::from(kept)] = u32::try_from(next).ok();
+                self.chosen.push(Chosen { shape: slot, count: 1, kept });
+            }
+        }
+        self.queue.take_one(slot, self.state);
+        true
+    }
+
+    /// The kind of hosts with the most places among those that may serve a lane.
+    pub(in crate::dispatch) fn roomiest(&self, lane: u32, kept: bool) -> Option<u32> {
+        let kinds = &self.queue.lanes[lane as usize].as_ref()?.kinds;
+        let places = |kind: u32| {
+            let room = &self.rooms[kind as usize];
+            let places = if kept { room.kept } else { room.free };
+            if room.memory_bytes > 0 { places } else { 0 }
+        };
+        let roomiest = kinds.iter().copied().max_by_key(|&kind| (places(kind), std::cmp::Reverse(kind)))?;
+        (places(roomiest) > 0).then_some(roomiest)
+    }
+
+    /// Places on hosts that may serve a lane.
+    fn places(&self, lane: u32) -> Reach {
+        let kinds = self.queue.lanes[lane as usize].as_ref().map(|lane| lane.kinds.iter()).into_iter().flatten();
+        let rooms = kinds.map(|&kind| self.rooms[kind as usize]).filter(|room| room.memory_bytes > 0);
+        rooms.fold((0, 0), |(free, kept), room| (free + room.free, kept + room.kept))
+    }
+
+    /// Whether a tenant may come before all others because it runs little.
+    fn few_come_first(&self, lane: u32) -> bool {
+        let (free, kept) = self.places(lane);
+        let first = self.queue.lanes[lane as usize].as_ref().and_then(|lane| lane.by_running.first());
+        first.is_some_and(|(noted, _)| kept::may_take(noted + free, kept))
+    }
+
+    /// The first tenant that may take a place that is kept: one that runs nothing, or little. What is free counts as if it had that already.
+    fn first_of_few(&mut self) -> Option<(u32, TenantOrder)> {
+        loop {
+            let mut best: Option<(TenantOrder, u32)> = None;
+            for index in 0..self.lanes.len() {
+                let lane = self.lanes[index];
+                let first = self.few_of(lane).map(|order| (order, lane));
+                best = best.into_iter().chain(first).min();
+            }
+            let (order, lane) = best?;
+            // What it has started elsewhere may have moved it back.
+            self.queue.enter(order.tenant, lane);
+            if self.queue.tenant_lane(order.tenant, lane).entry == Some(order) {
+                return Some((lane, order));
+            }
+        }
+    }
+
+    fn few_of(&mut self, lane: u32) -> Option<TenantOrder> {
+        let (free, kept) = self.places(lane);
+        if !kept::may_take(free, kept) {
+            return None;
+        }
+        self.queue.note_running(lane);
+        let shared = self.queue.lanes[lane as usize].as_ref()?;
+        let tenants = shared
+            .by_running
+            .iter()
+            .map(|&(noted, number)| (noted, self.queue.tenants[number as usize].as_ref(), number));
+        let few = tenants.take_while(|(noted, ..)| kept::may_take(noted + free, kept)).take(FEW_LOOKED_AT_MAX);
+        let entry = |(_, tenant, number): (u64, Option<&Box<QueuedTenant>>, TenantNumber)| {
+            let tenant = tenant.filter(|tenant| kept::may_take(tenant.running + free, kept))?;
+            let entry = tenant.lanes[tenant.index_of(lane)].entry;
+            assert!(entry.is_none_or(|entry| entry.tenant == number));
+            entry
+        };
+        few.filter_map(entry).min()
+    }
+}
+
+impl Queue {
+    /// Notes of the tenants that run least in a lane what they run.
+    fn note_running(&mut self, lane: u32) {
+        let Some(shared) = self.lanes[lane as usize].as_mut() else { return };
+        while let Some(&(noted, number)) = shared.by_running.first() {
+            let tenant = self.tenants[number as usize].as_mut().expect("who is in a lane is known");
+            let (running, index) = (tenant.running, tenant.index_of(lane));
+            if running <= noted {
+                return;
+            }
+            shared.by_running.pop_first();
+            shared.by_running.insert((running, number));
+            tenant.lanes[index].noted_running = running;
+        }
+    }
+
+    /// Lanes in which some tenant may start something.
+    fn busy_lanes(&self) -> impl Iterator<Item = u32> {
+        let busy = |lane: &Option<super::Lane>| lane.as_ref().is_some_and(|lane| !lane.order.is_empty());
+        (0..).zip(&self.lanes).filter(move |(_, lane)| busy(lane)).map(|(number, _)| number)
+    }
+
+    /// The tenant that is next in some lanes, in which of them, and who comes after it.
+    fn first(&mut self, open: &[u32]) -> Option<(u32, TenantOrder, Option<TenantOrder>)> {
+        let (mut best, mut rival): (Option<(TenantOrder, u32)>, Option<TenantOrder>) = (None, None);
+        for &lane in open {
+            let Some(order) = self.first_of(lane) else { continue };
+            let second = self.lanes[lane as usize].as_ref().and_then(|lane| lane.order.iter().nth(1)).copied();
+            let beaten = match best {
+                Some((first, _)) if first <= order => Some(order),
+                before => {
+                    best = Some((order, lane));
+                    before.map(|(first, _)| first)
+                }
+            };
+            rival = [rival, second, beaten].into_iter().flatten().min();
+        }
+        best.map(|(order, lane)| (lane, order, rival))
+    }
+
+    /// The first tenant of a lane, where it stands now.
+    fn first_of(&mut self, lane: u32) -> Option<TenantOrder> {
+        loop {
+            let order = *self.lanes[lane as usize].as_ref()?.order.first()?;
+            let tenant = self.tenants[order.tenant as usize].as_ref().expect("who is in a lane is known");
+            if tenant.lanes.len() == 1 {
+                return Some(order);
+            }
+            // What it has started elsewhere has moved it back.
+            self.enter(order.tenant, lane);
+            if self.lanes[lane as usize].as_ref()?.order.first() == Some(&order) {
+                return Some(order);
+            }
+        }
+    }
+
+    /// One task of a shape is chosen: the next one, the shape and its tenant stand where they will be when it has started.
+    fn take_one(&mut self, slot: Slot, state: &State) {
+        let shape = self.shapes[slot as usize].as_mut().expect("a shape that is ordered is queued");
+        let task = &state.tasks[shape.next];
+        let next_queued_at = state.tasks.find(task.next).map(|next| next.queued_at);
+        shape.since = since_without(shape.since, task.queued_at, next_queued_at.as_slice());
+        shape.next = task.next;
+        assert!(shape.count > 0, "no more is chosen than there is");
+        shape.count -= 1;
+        if let Stride::By(stride) = shape.key.stride {
+            shape.key.rank = shape.key.rank.saturating_add(stride);
+        }
+        let after = (shape.count > 0 && !shape.is_aside).then(|| shape.order_now(slot));
+        let before = std::mem::replace(&mut shape.order, after);
+        let tenant = self.tenants[shape.tenant as usize].as_mut().expect("a tenant with shapes is known");
+        tenant.running += 1;
+        tenant.memory_bytes = tenant.memory_bytes.saturating_add(shape.memory_bytes);
+        if let Stride::By(stride) = tenant.key.stride {
+            tenant.key.rank = tenant.key.rank.saturating_add(stride);
+        }
+        if before != after {
+            let index = tenant.index_of(shape.lane);
+            let own = &mut tenant.lanes[index];
+            if let Some(before) = before {
+                own.shapes.remove(&before);
+            }
+            own.shapes.extend(after);
+        }
+    }
+}
