@@ -32,6 +32,7 @@ use wasmill_protocol::limits::INLINE_BYTES_MAX;
 use wasmill_protocol::record::RecordError;
 use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_scheduler_core::CoreConfig;
+use wasmill_scheduler_node::leading::{End, Loss};
 
 use crate::clock::{self, Clock};
 use crate::directory::Directory;
@@ -230,16 +231,6 @@ pub enum DriverError {
     Bus(#[from] BusError),
 }
 
-/// How a leadership ended without an error.
-enum LeadershipEnd {
-    /// We were asked to stop.
-    Shutdown,
-    /// Somebody else leads, or the lease is gone.
-    Lost,
-    /// The disk is full: lead again when there is space.
-    NoSpace,
-}
-
 /// Owns the core while this node leads.
 pub struct Driver {
     config: DriverConfig,
@@ -329,14 +320,14 @@ impl Driver {
             let led = match led {
                 Err(DriverError::Bus(error)) => {
                     tracing::warn!(%error, "cannot lead without hearing of hosts");
-                    LeadershipEnd::Lost
+                    End::Lost(Loss::Refused)
                 }
                 led => led?,
             };
             match led {
-                LeadershipEnd::Shutdown => return Ok(()),
-                LeadershipEnd::Lost => pause = NO_SPACE_PAUSE_MIN,
-                LeadershipEnd::NoSpace => {
+                End::Shutdown => return Ok(()),
+                End::Lost(_) => pause = NO_SPACE_PAUSE_MIN,
+                End::NoSpace => {
                     tracing::error!(
                         retry_s = pause.as_secs(),
                         "the disk is full: nothing is accepted until there is space"
@@ -409,11 +400,11 @@ impl Driver {
 }
 
 /// Why a leadership ended, as metrics name it.
-fn reason(ended: &Result<LeadershipEnd, DriverError>) -> &'static str {
+fn reason(ended: &Result<End, DriverError>) -> &'static str {
     match ended {
-        Ok(LeadershipEnd::Shutdown) => "shutdown",
-        Ok(LeadershipEnd::Lost) => "lost",
-        Ok(LeadershipEnd::NoSpace) => "no_space",
+        Ok(End::Shutdown) => "shutdown",
+        Ok(End::Lost(_)) => "lost",
+        Ok(End::NoSpace) => "no_space",
         Err(_) => "failed",
     }
 }

@@ -25,6 +25,8 @@ pub enum Mark {
     KeyCheckStale,
     QuotaHit,
     ControlKilled,
+    ControlStopped,
+    OverviewTold,
     RecordLostInKill,
     RecordKeptInKill,
     ReplyLostInKill,
@@ -106,7 +108,7 @@ pub enum Mark {
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 96] = [
+pub const ALL: [Mark; 98] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -126,6 +128,8 @@ pub const ALL: [Mark; 96] = [
     Mark::KeyCheckStale,
     Mark::QuotaHit,
     Mark::ControlKilled,
+    Mark::ControlStopped,
+    Mark::OverviewTold,
     Mark::RecordLostInKill,
     Mark::RecordKeptInKill,
     Mark::ReplyLostInKill,

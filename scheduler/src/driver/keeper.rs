@@ -11,11 +11,12 @@ use wasmill_protocol::snapshot::{Current, ReadModelCopy, SnapshotRef};
 use wasmill_protocol::{Digest, LogSeq};
 use wasmill_scheduler_core::Input;
 use wasmill_scheduler_core::state::Frozen;
+use wasmill_scheduler_node::Chain;
 
 use super::{Ground, SnapshotConfig};
 use crate::handle::Shared;
 use crate::metrics::Upkeep;
-use crate::snapshot::{Chain, StoreError, store};
+use crate::snapshot::{StoreError, store};
 
 /// After a failure it is tried again after this time, at the next record.
 const RETRY: Duration = Duration::from_secs(60);

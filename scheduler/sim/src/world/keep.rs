@@ -52,7 +52,7 @@ impl World {
         let Some(process) = self.nodes[sender.node].alive(sender.life) else { return };
         let (clock, published) = (process.clock(now), process.published);
         let newest = process.current.newest().map(|newest| newest.digest);
-        let Some(leader) = process.leader.as_mut().filter(|leader| leader.term == term) else { return };
+        let Some(leader) = process.leader.as_mut().filter(|leader| leader.term() == term) else { return };
         // Some blobs are damaged before anybody reads them; two snapshots are kept for that, so never both.
         let servers = self.servers.as_deref_mut().expect("a cluster has servers");
         let before = newest.is_none_or(|newest| servers.snapshots.contains_key(&newest));
@@ -64,8 +64,8 @@ impl World {
         let bytes = snapshot.parts.len() as u64;
         let taken = SnapshotRef { seq: snapshot.seq, digest, bytes, log_bytes: snapshot.seq.0 };
         let copy = ReadModelCopy { seq: published, digest, bytes, log_bytes: published.0, at: clock };
-        leader.core.step(clock, Input::SnapshotStored(taken));
-        leader.core.step(clock, Input::ReadModelStored(copy));
+        leader.node.step(clock, Input::SnapshotStored(taken).into());
+        leader.node.step(clock, Input::ReadModelStored(copy).into());
         self.marks.hit(Mark::SnapshotTaken);
         self.touch_node(sender.node);
     }
