@@ -7,7 +7,6 @@ mod begin;
 mod fold;
 mod follower;
 mod forward;
-mod keeper;
 mod leader;
 mod leader_watch;
 mod log_watch;
@@ -17,6 +16,7 @@ mod post;
 mod specs;
 mod stored;
 mod trace;
+mod upkeep;
 mod waits;
 
 use std::sync::Arc;
@@ -33,6 +33,7 @@ use wasmill_protocol::record::RecordError;
 use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_scheduler_core::CoreConfig;
 use wasmill_scheduler_node::leading::{End, Loss};
+pub use wasmill_scheduler_node::upkeep::{SnapshotConfig, SnapshotConfigError};
 
 use crate::clock::{self, Clock};
 use crate::directory::Directory;
@@ -71,55 +72,6 @@ pub struct DriverConfig {
     pub snapshots: SnapshotConfig,
     /// Together with the term, seeds the jitter and the nonces of one leadership; drawn anew for every process.
     pub seed: u64,
-}
-
-/// How often snapshots are taken, and how much of the log is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SnapshotConfig {
-    /// A snapshot is due after this many records.
-    pub records: u64,
-    /// Or after this many bytes of records.
-    pub log_bytes: u64,
-    /// Records that are kept although no start needs them: for nodes that are a little behind.
-    pub keep_records: u64,
-    /// A copy of the read model is made when it lets go of this many bytes of the log.
-    pub copy_log_bytes: u64,
-    /// And of this share of the read model's own size, in hundredths.
-    pub copy_percent: u64,
-}
-
-/// A setting of [`SnapshotConfig`] that cannot work.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`snapshot.{setting}` is {value}, at least {min} are needed")]
-pub struct SnapshotConfigError {
-    setting: &'static str,
-    value: u64,
-    min: u64,
-}
-
-impl SnapshotConfig {
-    /// Whether these settings can work: the record that names a snapshot must not make the next one due.
-    ///
-    /// # Errors
-    ///
-    /// The first setting that is too small.
-    pub fn check(&self) -> Result<(), SnapshotConfigError> {
-        let bounds = [
-            ("records", self.records, 4),
-            ("log_bytes", self.log_bytes, 4096),
-            ("copy_log_bytes", self.copy_log_bytes, 4096),
-        ];
-        match bounds.into_iter().find(|(_, value, min)| value < min) {
-            Some((setting, value, min)) => Err(SnapshotConfigError { setting, value, min }),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Default for SnapshotConfig {
-    fn default() -> Self {
-        Self { records: 50_000, log_bytes: 64 << 20, keep_records: 1_000, copy_log_bytes: 256 << 20, copy_percent: 100 }
-    }
 }
 
 /// Why the driver stopped. The process stops with it.

@@ -17,7 +17,7 @@ use crate::directory::Contents;
 pub use load::LoadError;
 pub(crate) use load::load;
 pub(crate) use search::{Search, newest_copy};
-pub(crate) use store::{StoreError, store};
+pub(crate) use store::store;
 
 /// Parts on the way between the thread that makes or reads them and the blob.
 const PARTS_WAITING_MAX: usize = 4;

@@ -16,6 +16,7 @@ use wasmill_scheduler_core::Core;
 use wasmill_scheduler_core::io::{self as core_io, ReplyTo};
 
 use crate::Chain;
+use crate::upkeep::{Ended, Upkeep};
 
 pub use io::{Append, AppendFailure, Config, Effects, End, Input, Loss, Overview, Ready, Tampering};
 
@@ -35,6 +36,7 @@ pub struct Leading {
     chain: Chain,
     /// What waits for each record that was handed out and is not known to be durable, oldest first.
     under_way: VecDeque<Effects>,
+    upkeep: Upkeep,
     /// Overviews that were asked for and not made yet.
     overviews_asked: Vec<ReplyTo>,
     /// Blobs that hosts have named since the last record.
@@ -63,7 +65,7 @@ impl Leading {
     /// # Panics
     ///
     /// When the term is not above every term in the log, or no append may be under way.
-    pub fn new(config: Config, core: Core, chain: Chain, term: Term) -> Self {
+    pub fn new(config: Config, core: Core, chain: Chain, term: Term, upkeep: Upkeep) -> Self {
         assert!(config.appends_max > 0, "a leadership that may not append");
         assert!(term > core.state().term(), "term {term} is above term {} of the log", core.state().term());
         Self {
@@ -74,6 +76,7 @@ impl Leading {
             term,
             chain,
             under_way: VecDeque::new(),
+            upkeep,
             overviews_asked: Vec::new(),
             blobs: Vec::new(),
             phase: Phase::Open,
@@ -95,6 +98,7 @@ impl Leading {
             Input::Core(input) => self.step_core(now, input),
             Input::Overview(reply_to) => self.overviews_asked.push(reply_to),
             Input::BlobsDropped(blobs) => self.blobs.extend(blobs),
+            Input::WorkEnded(ended) => self.work_ended(now, ended),
             Input::Appended(seq) => self.appended(seq),
             Input::AppendFailed(AppendFailure::Refused) => self.end(End::Lost(Loss::Refused)),
             Input::AppendFailed(AppendFailure::NoSpace) => self.end(End::NoSpace),
@@ -176,6 +180,11 @@ impl Leading {
         self.under_way.iter()
     }
 
+    /// The last record that is known to be durable.
+    fn durable(&self) -> LogSeq {
+        self.under_way.front().map_or(self.chain.last, |waiting| LogSeq(waiting.seq.0 - 1))
+    }
+
     fn has_room(&self) -> bool {
         self.under_way.len() < self.config.appends_max
     }
@@ -189,9 +198,24 @@ impl Leading {
     }
 
     fn appended(&mut self, seq: LogSeq) {
-        let effects = self.under_way.pop_front().expect("what becomes durable was handed out");
+        let mut effects = self.under_way.pop_front().expect("what becomes durable was handed out");
         assert_eq!(effects.seq, seq, "records become durable in the order in which they were handed out");
+        if let Some(record) = &effects.record {
+            effects.work = self.upkeep.durable(self.now, seq, &record.events, &self.chain);
+        }
         self.ready.effects.push(effects);
+    }
+
+    fn work_ended(&mut self, now: Timestamp, ended: Ended) {
+        match ended {
+            Ended::Snapshot(taken) => self.step_core(now, core_io::Input::SnapshotStored(taken)),
+            Ended::Copy(copy) => self.step_core(now, core_io::Input::ReadModelStored(copy)),
+            _ => {}
+        }
+        if let Some(work) = self.upkeep.ended(self.now, ended) {
+            let seq = self.durable();
+            self.ready.effects.push(Effects { seq, work: vec![work], ..Effects::default() });
+        }
     }
 
     /// Nothing more is taken in, and the leadership ends once what was decided is durable.
@@ -217,6 +241,9 @@ impl Leading {
         }
         if !events.is_empty() {
             self.append(events, record_bytes_max);
+            if self.upkeep.wants_snapshot(self.now, &self.chain) {
+                self.upkeep.hold(self.core.freeze(), self.chain);
+            }
         }
         let core_io::Ready { replies, acks, messages, .. } = decided;
         let blobs = mem::take(&mut self.blobs);

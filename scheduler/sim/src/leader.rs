@@ -7,11 +7,11 @@ use wasmill_fabric_core::append::AppendNumber;
 use wasmill_protocol::command::{Done, Refusal};
 use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
 use wasmill_protocol::message::FromHost;
-use wasmill_protocol::{LogSeq, Term, Timestamp};
-use wasmill_scheduler_core::state::Frozen;
-use wasmill_scheduler_core::{Core, CoreConfig, ReplyTo};
+use wasmill_protocol::{AttemptId, HostId, LogSeq, Term, Timestamp};
+use wasmill_scheduler_core::{Core, CoreConfig, MessageOut, ReplyTo};
 use wasmill_scheduler_node::leading::{Append, Config, Tampering};
-use wasmill_scheduler_node::{Chain, Leading};
+use wasmill_scheduler_node::upkeep::SnapshotConfig;
+use wasmill_scheduler_node::{Chain, Leading, Post, Upkeep};
 
 use crate::clients::RequestId;
 use crate::hosts::BatchAddress;
@@ -32,20 +32,22 @@ pub struct Leader {
     pub forwards_heard: BTreeMap<(ForwardAddress, u32), Option<ForwardAnswer>>,
     /// The time for which the next tick is on the agenda.
     pub tick_at: Option<Timestamp>,
+    /// The last snapshot that was stored is damaged.
+    pub snapshot_lost: bool,
+    /// Messages to each host.
+    pub posts: BTreeMap<HostId, HostPost>,
     next_reply: u64,
-    keeper: Keeper,
 }
 
-/// When the next snapshot is due, and the one that waits for its last record to be durable.
+/// Messages to one host.
 #[derive(Debug, Default)]
-struct Keeper {
-    /// Records after which one is due; 0 for never.
-    every: u64,
-    newest: LogSeq,
-    running: bool,
-    held: Option<Frozen>,
-    /// The last one that was stored is damaged.
-    lost: bool,
+pub struct HostPost {
+    /// Their order.
+    pub post: Post<MessageOut>,
+    /// The one whose payloads are attached, or are being so.
+    pub front: Option<MessageOut>,
+    /// The attempts of messages that have not left, in the order of their decisions.
+    pub decided: VecDeque<Vec<AttemptId>>,
 }
 
 /// A record on its way into the log.
@@ -84,31 +86,49 @@ pub enum AnswerTo {
 pub struct LeaderOptions {
     /// After every so many records a snapshot is taken, never with 0.
     pub snapshot_records: u64,
+    /// Records that are kept although no start needs them.
+    pub records_kept: u64,
     /// Each removal of a tenant is cut from what follows from it, as if both were too large for one record.
     pub removals_cut: bool,
     /// The planted bug.
     pub plant: Option<Plant>,
 }
 
+/// About how many bytes a record has: copies of the read model come as often as snapshots.
+const RECORD_BYTES: u64 = 400;
+
+impl LeaderOptions {
+    fn snapshots(&self) -> SnapshotConfig {
+        let records = if self.snapshot_records == 0 { u64::MAX } else { self.snapshot_records };
+        SnapshotConfig {
+            records,
+            log_bytes: u64::MAX,
+            keep_records: self.records_kept,
+            copy_log_bytes: records.saturating_mul(RECORD_BYTES),
+            copy_percent: 0,
+        }
+    }
+}
+
 impl Leader {
     /// Leads on top of what was read, once its first input is given.
     pub fn new(seed: u64, term: Term, fold: Fold, options: LeaderOptions) -> Self {
-        let newest = fold.state.current().newest().map_or(LogSeq(0), |newest| newest.seq);
-        let keeper = Keeper { every: options.snapshot_records, newest, ..Keeper::default() };
-        let chain = Chain { last: fold.last, hash: fold.prev_hash, log_bytes: 0 };
+        let upkeep = Upkeep::new(options.snapshots(), fold.state.current().clone(), Vec::new());
+        let chain = Chain { last: fold.last, hash: fold.prev_hash, log_bytes: fold.log_bytes };
         let tampering = Tampering {
             spoil: options.plant.and_then(spoil),
             cut_after: if options.removals_cut { Some(after_removal) } else { None },
         };
         let config = Config { tampering, ..Config::default() };
         Self {
-            node: Leading::new(config, Core::new(seed, CoreConfig::default(), fold.state), chain, term),
+            node: Leading::new(config, Core::new(seed, CoreConfig::default(), fold.state), chain, term, upkeep),
             appends: VecDeque::new(),
             answers: BTreeMap::new(),
             forwards_heard: BTreeMap::new(),
             tick_at: None,
+            snapshot_lost: false,
+            posts: BTreeMap::new(),
             next_reply: 0,
-            keeper,
         }
     }
 
@@ -133,37 +153,11 @@ impl Leader {
             self.appends.push_back(UnderWay { seq: chain.last, number: None, known: LogSeq(0), entry, is_rest });
             is_rest = is_cut;
         }
-        self.hold_if_due();
-    }
-
-    /// Takes hold of the state as it is after the record that was handed out last.
-    fn hold_if_due(&mut self) {
-        let (keeper, last) = (&mut self.keeper, self.node.chain().last);
-        let due = keeper.every > 0 && last.0 >= keeper.newest.0 + keeper.every;
-        if due && !keeper.running {
-            keeper.running = true;
-            keeper.held = Some(self.node.core().freeze());
-        }
     }
 
     /// The last record that it has called to be appended.
     pub fn last(&self) -> LogSeq {
         self.node.chain().last
-    }
-
-    /// What was taken hold of after record `seq`, which is durable now.
-    pub fn take_held(&mut self, seq: LogSeq) -> Option<Frozen> {
-        self.keeper.held.take_if(|held| held.seq() == seq)
-    }
-
-    /// A snapshot up to record `seq` is stored, and damaged or not.
-    pub fn snapshot_done(&mut self, seq: LogSeq, lost: bool) {
-        (self.keeper.running, self.keeper.newest, self.keeper.lost) = (false, seq, lost);
-    }
-
-    /// Whether the last snapshot that was stored is damaged.
-    pub fn snapshot_lost(&self) -> bool {
-        self.keeper.lost
     }
 }
 

@@ -27,6 +27,7 @@ pub enum Mark {
     ControlKilled,
     ControlStopped,
     OverviewTold,
+    CancelLeftBefore,
     RecordLostInKill,
     RecordKeptInKill,
     ReplyLostInKill,
@@ -108,7 +109,7 @@ pub enum Mark {
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 98] = [
+pub const ALL: [Mark; 99] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -130,6 +131,7 @@ pub const ALL: [Mark; 98] = [
     Mark::ControlKilled,
     Mark::ControlStopped,
     Mark::OverviewTold,
+    Mark::CancelLeftBefore,
     Mark::RecordLostInKill,
     Mark::RecordKeptInKill,
     Mark::ReplyLostInKill,

@@ -15,6 +15,12 @@ pub enum Plant {
     CutAnsweredEarly,
     /// A leader that is asked to stop does not wait for what is under way.
     StopsAtOnce,
+    /// A snapshot is named after the record that follows it.
+    SnapshotMisnamed,
+    /// The log is trimmed to the newest snapshot, as if none could be damaged.
+    TrimmedTooFar,
+    /// Each message to a host leaves as soon as its payloads are there, whatever was decided before.
+    PostUnordered,
     /// A late report is taken for one of the current attempt.
     NonceIgnored,
     /// The last record is not read at restart.
@@ -89,12 +95,13 @@ pub enum Plant {
 
 impl Plant {
     /// All that can be caught on a single machine.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ReplyBeforeDurable,
         Self::SendBeforeDurable,
         Self::AckBeforeDurable,
         Self::OverviewBeforeDurable,
         Self::StopsAtOnce,
+        Self::PostUnordered,
         Self::NonceIgnored,
         Self::ReplayStopsShort,
         Self::RetryUncounted,
@@ -111,7 +118,7 @@ impl Plant {
     ];
 
     /// Those that need several control nodes to do harm.
-    pub const OF_CLUSTERS: [Self; 23] = [
+    pub const OF_CLUSTERS: [Self; 25] = [
         Self::WallClockTrusted,
         Self::CampaignTrusted,
         Self::DeadlineFromReceipt,
@@ -135,5 +142,7 @@ impl Plant {
         Self::RemovalNotTakenUp,
         Self::ReadBeforeWait,
         Self::CutAnsweredEarly,
+        Self::SnapshotMisnamed,
+        Self::TrimmedTooFar,
     ];
 }

@@ -20,18 +20,18 @@ use wasmill_protocol::{LogSeq, Term};
 use wasmill_scheduler_core::Core;
 use wasmill_scheduler_core::clock::Verdict;
 use wasmill_scheduler_core::io::{Input, ReplyTo};
-use wasmill_scheduler_node::Leading;
 use wasmill_scheduler_node::leading::{self, Append, AppendFailure, Effects, End, Loss, Ready};
+use wasmill_scheduler_node::{Leading, Upkeep};
 
 use super::dispatch::{Dispatch, DispatchResult, encode};
 use super::fold::{Fold, keys_are_in_read_model_to, publish_now};
 use super::forward;
-use super::keeper::Keeper;
 use super::log_watch::{LogNews, LogWatch};
 use super::post::Posts;
 use super::specs::SpecCache;
 use super::stored::{self, StoredQuotas};
 use super::trace::Traced;
+use super::upkeep::Workers;
 use super::waits::Waits;
 use super::{DriverConfig, DriverError, Ground};
 use crate::handle::{Overview, Request, Shared};
@@ -59,7 +59,7 @@ pub(super) struct Leader<'a> {
     node: &'a str,
     term: Term,
     writer: Box<dyn LogWriter>,
-    keeper: Keeper,
+    workers: Workers,
     appends: FuturesOrdered<BoxFuture<'static, (Result<LogSeq, AppendError>, Sent)>>,
     waits: Waits,
     responders: HashMap<ReplyTo, Responder>,
@@ -103,16 +103,16 @@ impl<'a> Leader<'a> {
         let seed = config.seed.wrapping_add(term.0);
         // Replaced by `lead`, which holds the other end.
         let posts = Posts::new(Arc::clone(&ground.bus), Arc::clone(shared), mpsc::channel(1).0);
-        let keeper = Keeper::new(&config.snapshots, ground, shared, fold.state.current(), fold.unusable);
+        let upkeep = Upkeep::new(config.snapshots.clone(), fold.state.current().clone(), fold.unusable);
         let core = Core::new(seed, config.core.clone(), fold.state);
         Ok(Self {
-            leading: Leading::new(leading::Config::default(), core, fold.chain, term),
+            leading: Leading::new(leading::Config::default(), core, fold.chain, term, upkeep),
             ground,
             shared,
             node: &config.node,
             term,
             writer: ground.log.writer(),
-            keeper,
+            workers: Workers::new(ground, shared),
             appends: FuturesOrdered::new(),
             waits: Waits::default(),
             responders: HashMap::new(),
@@ -133,7 +133,7 @@ impl<'a> Leader<'a> {
         shutdown: &CancellationToken,
     ) -> Result<End, DriverError> {
         let led = self.lead_on(requests, published, leadership, shutdown).await;
-        self.keeper.stop().await;
+        self.workers.stop().await;
         led
     }
 
@@ -186,7 +186,7 @@ impl<'a> Leader<'a> {
                     if count == 0 { ears = listen(self.ground, self.term).await?; }
                     forwarded.drain(..).for_each(|message| self.forwarded(message));
                 }
-                Some(kept) = self.keeper.next() => kept.into_iter().for_each(|input| self.step(input)),
+                Some(ended) = self.workers.next() => self.tell(leading::Input::WorkEnded(ended)),
                 message = ears.heartbeats.recv() => match message {
                     Some(message) => self.heartbeat(&message),
                     None => ears = listen(self.ground, self.term).await?,
@@ -314,12 +314,7 @@ impl<'a> Leader<'a> {
     fn carry_out(&mut self, published: &mut LogSeq) -> Option<End> {
         let Ready { effects, appends, end } = self.leading.take_ready(self.ground.log.record_bytes_max());
         effects.into_iter().for_each(|effects| self.take_effect(effects, published));
-        if !appends.is_empty() {
-            appends.into_iter().for_each(|append| self.append(append));
-            if self.keeper.wants_snapshot(&self.leading.chain()) {
-                self.keeper.hold(self.leading.core().freeze(), self.leading.chain());
-            }
-        }
+        appends.into_iter().for_each(|append| self.append(append));
         if let Some(end) = end {
             self.ends(end);
         }
@@ -367,13 +362,13 @@ impl<'a> Leader<'a> {
         let seq = effects.seq;
         if let Some(record) = effects.record {
             publish_now(self.shared, published, seq, &record);
-            self.keeper.durable(seq, &self.leading.chain());
             self.stored.durable(&record.events);
             self.tell_stored();
             warn_of_benched(&record.events);
             self.step(Input::ReadModelAt(keys_are_in_read_model_to(seq)));
             self.announce_leadership(seq);
         }
+        effects.work.into_iter().for_each(|work| self.workers.begin(work));
         if !effects.blobs.is_empty() {
             self.shared.read_model.note_unneeded(effects.blobs);
         }

@@ -11,6 +11,7 @@ use wasmill_protocol::{Digest, LogSeq, Term, Timestamp};
 use wasmill_scheduler_core::io::{BenchedPolicy, HostView, MessageOut, QueueDepth, ReplyTo};
 
 use crate::Chain;
+use crate::upkeep::{Ended, Work};
 
 /// Bounds of a leadership.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +48,8 @@ pub enum Input {
     Overview(ReplyTo),
     /// Blobs that a host has named in reports that the core was not given.
     BlobsDropped(Vec<Digest>),
+    /// Some work of the upkeep has ended.
+    WorkEnded(Ended),
     /// The first append under way is durable: this record.
     Appended(LogSeq),
     /// The first append under way has failed, and with it all that follow it.
@@ -75,7 +78,7 @@ pub enum AppendFailure {
 }
 
 /// What follows, in this order: effects, then appends, then the end.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Ready {
     /// To be carried out one after the other, and each completely.
     pub effects: Vec<Effects>,
@@ -106,12 +109,14 @@ pub struct Append {
 }
 
 /// What was waiting for a record.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Effects {
     /// Everything up to this record is durable.
     pub seq: LogSeq,
     /// The record that has just become durable: shown to readers before anything else of this takes place. `None` when nothing was recorded.
     pub record: Option<Arc<Record>>,
+    /// Work to be begun that goes on beside the leadership. What it takes hold of is as it is after this record: nothing later is shown before.
+    pub work: Vec<Work>,
     /// Answers to commands.
     pub replies: Vec<(ReplyTo, Result<Done, Refusal>)>,
     /// Reports to be acknowledged.

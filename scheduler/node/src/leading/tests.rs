@@ -3,20 +3,29 @@ use std::panic::{self, AssertUnwindSafe};
 
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::event::EventBody;
+use wasmill_protocol::snapshot::{Current, ReadModelCopy, SnapshotRef};
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{TenantName, Uptime};
 use wasmill_scheduler_core::{CoreConfig, State};
 
 use super::*;
+use crate::upkeep::{SnapshotConfig, Work};
 
 /// A time that only grows.
 const NOW: Timestamp = Timestamp(1_000_000);
 /// Larger than every record of a test.
 const ROOM: usize = usize::MAX;
 
+/// A snapshot is due after every four records.
+fn often() -> Upkeep {
+    let config =
+        SnapshotConfig { records: 4, keep_records: 0, copy_log_bytes: 1, copy_percent: 0, ..SnapshotConfig::default() };
+    Upkeep::new(config, Current::default(), Vec::new())
+}
+
 fn begun_with(config: Config) -> Leading {
     let core = Core::new(7, CoreConfig::default(), State::default());
-    let mut leading = Leading::new(config, core, Chain::default(), Term(1));
+    let mut leading = Leading::new(config, core, Chain::default(), Term(1), often());
     let uptime = Uptime { boot: "b".to_owned(), us: 1 };
     let lead = core_io::Input::Lead { term: Term(1), node: "n".to_owned(), passed_us: 0, uptime };
     leading.step(NOW, lead.into());
@@ -50,7 +59,11 @@ fn what_was_decided_takes_effect_once_its_record_is_durable() {
     let mut leading = begun();
     create(&mut leading, 1, 1);
     let ready = leading.take_ready(ROOM);
-    assert_eq!((seqs(&ready), ready.effects.len()), (vec![1], 0), "the beginning of the term and the tenant are one record");
+    assert_eq!(
+        (seqs(&ready), ready.effects.len()),
+        (vec![1], 0),
+        "the beginning of the term and the tenant are one record"
+    );
     create(&mut leading, 2, 2);
     assert_eq!(seqs(&leading.take_ready(ROOM)), [2]);
     create(&mut leading, 3, 3);
@@ -233,6 +246,44 @@ fn nothing_more_is_taken_in_when_too_much_has_gathered() {
     assert!(!leading.takes_in());
     leading.step(NOW, Input::Appended(LogSeq(1)));
     assert!(leading.takes_in());
+}
+
+#[test]
+fn snapshots_are_taken_copies_made_and_the_log_trimmed_and_all_of_it_is_recorded() {
+    let mut leading = begun();
+    let mut done = Vec::new();
+    for number in 0..40 {
+        create(&mut leading, number, number);
+        for append in leading.take_ready(ROOM).appends {
+            leading.step(NOW, Input::Appended(append.chain.last));
+        }
+        for effects in leading.take_durable() {
+            for work in effects.work {
+                let ended = match work {
+                    Work::Snapshot(frozen, chain) => {
+                        assert_eq!((frozen.seq(), chain.last), (effects.seq, effects.seq));
+                        let digest = chain.hash;
+                        Ended::Snapshot(SnapshotRef { seq: chain.last, digest, bytes: 1, log_bytes: chain.log_bytes })
+                    }
+                    Work::Measure => Ended::Measured(1),
+                    Work::Copy { .. } => unreachable!("it follows from what was measured"),
+                    Work::Trim(to) => {
+                        done.push(format!("trim {to}"));
+                        Ended::Trimmed
+                    }
+                };
+                leading.step(NOW, Input::WorkEnded(ended));
+            }
+        }
+        for effects in leading.take_durable() {
+            let [Work::Copy { log_bytes }] = effects.work[..] else { panic!("{effects:?}") };
+            let copy = ReadModelCopy { seq: effects.seq, log_bytes, ..ReadModelCopy::default() };
+            leading.step(NOW, Input::WorkEnded(Ended::Copy(copy)));
+        }
+    }
+    let current = leading.core().state().current();
+    assert_eq!(current.snapshots.len(), 2);
+    assert!(current.read_model.is_some() && done.len() > 2, "{done:?}");
 }
 
 #[test]

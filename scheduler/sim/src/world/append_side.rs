@@ -6,8 +6,9 @@ use wasmill_fabric_core::append::{
 use wasmill_fabric_models::jetstream::{PublishError, PublishResult};
 use wasmill_protocol::{LogSeq, Timestamp};
 use wasmill_scheduler_core::Input as LeaderInput;
-use wasmill_scheduler_node::leading::{AppendFailure, Input as NodeInput};
+use wasmill_scheduler_node::leading::{AppendFailure, Effects, Input as NodeInput};
 
+use super::keep::note_current;
 use super::{Fault, Happening, LogHappening, Sender, World};
 use crate::marks::Mark;
 use crate::node::{Halt, LogWait, uptime_us};
@@ -183,7 +184,7 @@ impl World {
             }
         }
         if self.plant == Some(Plant::EffectsAfterRefusal)
-            && let Some(effects) = self.nodes[node].leader().and_then(|leader| leader.node.under_way().next().cloned())
+            && let Some(effects) = self.nodes[node].leader().and_then(|leader| leader.node.under_way().next().map(told))
         {
             self.effects(node, effects)?;
         }
@@ -195,11 +196,12 @@ impl World {
 
     /// A planted bug: what waits for the second half of a decision is carried out after the first one.
     fn answer_cut_early(&mut self, node: usize) -> Checked {
-        let Some(leader) = self.nodes[node].leader().filter(|leader| leader.appends.front().is_some_and(|next| next.is_rest))
+        let Some(leader) =
+            self.nodes[node].leader().filter(|leader| leader.appends.front().is_some_and(|next| next.is_rest))
         else {
             return Ok(());
         };
-        let early = leader.node.under_way().next().cloned();
+        let early = leader.node.under_way().next().map(told);
         match early {
             Some(effects) if self.plant == Some(Plant::CutAnsweredEarly) => self.effects(node, effects),
             _ => Ok(()),
@@ -233,10 +235,10 @@ impl World {
             cluster.floor = cluster.floor.max(seq);
         }
         let read_model = LogSeq(seq.0.saturating_sub(lag));
+        note_current(&mut process.current, &entry);
         leader.node.step(clock, NodeInput::Appended(seq));
         leader.node.step(clock, LeaderInput::ReadModelAt(read_model).into());
         self.nodes[node].read_model = self.nodes[node].read_model.max(read_model);
-        self.keep(node, seq, &entry);
         self.answer_cut_early(node)?;
         self.pump_leader(node)
     }
@@ -269,5 +271,16 @@ impl World {
         if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
             cluster.appender.step(now_us, input);
         }
+    }
+}
+
+/// What leaves a node by effects that are not due.
+fn told(waiting: &Effects) -> Effects {
+    Effects {
+        seq: waiting.seq,
+        replies: waiting.replies.clone(),
+        acks: waiting.acks.clone(),
+        messages: waiting.messages.clone(),
+        ..Effects::default()
     }
 }

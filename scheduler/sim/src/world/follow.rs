@@ -292,9 +292,11 @@ impl World {
         }
         // Nonces are drawn from it: no two leaderships may draw the same ones.
         let seed = self.rng.draw();
-        let (snapshot_records, removals_cut) = (self.cluster().snapshot_records, self.cluster().removals_cut);
+        let cluster = self.cluster();
+        let (snapshot_records, records_kept) = (cluster.snapshot_records, cluster.records_kept);
+        let options = LeaderOptions { snapshot_records, records_kept, removals_cut: cluster.removals_cut, plant };
         let name = self.nodes[node].name.clone();
-        self.begin_term(node, term, seed, fold, LeaderOptions { snapshot_records, removals_cut, plant });
+        self.begin_term(node, term, seed, fold, options);
         if self.listening().len() > 1 {
             self.marks.hit(Mark::TwoBelievedToLead);
         }

@@ -172,6 +172,7 @@ impl World {
     /// Answers, acknowledges and sends: everything that this rests on is durable.
     pub(super) fn effects(&mut self, node: usize, effects: Effects) -> Checked {
         let seq = effects.seq;
+        effects.work.into_iter().for_each(|work| self.begin_work(node, seq, work));
         for (reply_to, answer) in effects.replies {
             match self.nodes[node].leader().and_then(|leader| leader.answers.remove(&reply_to)) {
                 Some(AnswerTo::Client(request)) => self.answer(node, request, answer)?,
@@ -189,7 +190,7 @@ impl World {
                 self.acknowledge(node, term, address, &message)?;
             }
         }
-        effects.messages.into_iter().try_for_each(|message| self.send(node, message))
+        effects.messages.into_iter().try_for_each(|message| self.post(node, message))
     }
 
     /// Somebody asks what is going on, if a node leads.
@@ -213,7 +214,10 @@ impl World {
         }
         self.marks.hit(Mark::OverviewTold);
         let (told, durable) = (overview.log_seq, self.oracle.seq());
-        hold!(told <= durable || self.oracle.shortened, "an overview of record {told} is told, and {durable} is durable");
+        hold!(
+            told <= durable || self.oracle.shortened,
+            "an overview of record {told} is told, and {durable} is durable"
+        );
         if told == durable && !self.oracle.shortened {
             let depth = overview.queue;
             let (open, unfinished) = (depth.waiting + depth.queued + depth.running, self.oracle.unfinished().count());
@@ -238,7 +242,7 @@ impl World {
         Ok(())
     }
 
-    fn send(&mut self, node: usize, message: MessageOut) -> Checked {
+    pub(super) fn send(&mut self, node: usize, message: MessageOut) -> Checked {
         let mut assign = Vec::new();
         for (id, queue_us) in message.assign {
             self.oracle.sent(id)?;
