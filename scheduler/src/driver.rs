@@ -7,7 +7,6 @@ mod begin;
 mod fold;
 mod follower;
 mod forward;
-mod keeper;
 mod leader;
 mod leader_watch;
 mod log_watch;
@@ -17,6 +16,7 @@ mod post;
 mod specs;
 mod stored;
 mod trace;
+mod upkeep;
 mod waits;
 
 use std::sync::Arc;
@@ -32,6 +32,8 @@ use wasmill_protocol::limits::INLINE_BYTES_MAX;
 use wasmill_protocol::record::RecordError;
 use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_scheduler_core::CoreConfig;
+use wasmill_scheduler_node::leading::{End, Loss};
+pub use wasmill_scheduler_node::upkeep::{SnapshotConfig, SnapshotConfigError};
 
 use crate::clock::{self, Clock};
 use crate::directory::Directory;
@@ -70,55 +72,6 @@ pub struct DriverConfig {
     pub snapshots: SnapshotConfig,
     /// Together with the term, seeds the jitter and the nonces of one leadership; drawn anew for every process.
     pub seed: u64,
-}
-
-/// How often snapshots are taken, and how much of the log is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SnapshotConfig {
-    /// A snapshot is due after this many records.
-    pub records: u64,
-    /// Or after this many bytes of records.
-    pub log_bytes: u64,
-    /// Records that are kept although no start needs them: for nodes that are a little behind.
-    pub keep_records: u64,
-    /// A copy of the read model is made when it lets go of this many bytes of the log.
-    pub copy_log_bytes: u64,
-    /// And of this share of the read model's own size, in hundredths.
-    pub copy_percent: u64,
-}
-
-/// A setting of [`SnapshotConfig`] that cannot work.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`snapshot.{setting}` is {value}, at least {min} are needed")]
-pub struct SnapshotConfigError {
-    setting: &'static str,
-    value: u64,
-    min: u64,
-}
-
-impl SnapshotConfig {
-    /// Whether these settings can work: the record that names a snapshot must not make the next one due.
-    ///
-    /// # Errors
-    ///
-    /// The first setting that is too small.
-    pub fn check(&self) -> Result<(), SnapshotConfigError> {
-        let bounds = [
-            ("records", self.records, 4),
-            ("log_bytes", self.log_bytes, 4096),
-            ("copy_log_bytes", self.copy_log_bytes, 4096),
-        ];
-        match bounds.into_iter().find(|(_, value, min)| value < min) {
-            Some((setting, value, min)) => Err(SnapshotConfigError { setting, value, min }),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Default for SnapshotConfig {
-    fn default() -> Self {
-        Self { records: 50_000, log_bytes: 64 << 20, keep_records: 1_000, copy_log_bytes: 256 << 20, copy_percent: 100 }
-    }
 }
 
 /// Why the driver stopped. The process stops with it.
@@ -230,16 +183,6 @@ pub enum DriverError {
     Bus(#[from] BusError),
 }
 
-/// How a leadership ended without an error.
-enum LeadershipEnd {
-    /// We were asked to stop.
-    Shutdown,
-    /// Somebody else leads, or the lease is gone.
-    Lost,
-    /// The disk is full: lead again when there is space.
-    NoSpace,
-}
-
 /// Owns the core while this node leads.
 pub struct Driver {
     config: DriverConfig,
@@ -329,14 +272,14 @@ impl Driver {
             let led = match led {
                 Err(DriverError::Bus(error)) => {
                     tracing::warn!(%error, "cannot lead without hearing of hosts");
-                    LeadershipEnd::Lost
+                    End::Lost(Loss::Refused)
                 }
                 led => led?,
             };
             match led {
-                LeadershipEnd::Shutdown => return Ok(()),
-                LeadershipEnd::Lost => pause = NO_SPACE_PAUSE_MIN,
-                LeadershipEnd::NoSpace => {
+                End::Shutdown => return Ok(()),
+                End::Lost(_) => pause = NO_SPACE_PAUSE_MIN,
+                End::NoSpace => {
                     tracing::error!(
                         retry_s = pause.as_secs(),
                         "the disk is full: nothing is accepted until there is space"
@@ -409,11 +352,11 @@ impl Driver {
 }
 
 /// Why a leadership ended, as metrics name it.
-fn reason(ended: &Result<LeadershipEnd, DriverError>) -> &'static str {
+fn reason(ended: &Result<End, DriverError>) -> &'static str {
     match ended {
-        Ok(LeadershipEnd::Shutdown) => "shutdown",
-        Ok(LeadershipEnd::Lost) => "lost",
-        Ok(LeadershipEnd::NoSpace) => "no_space",
+        Ok(End::Shutdown) => "shutdown",
+        Ok(End::Lost(_)) => "lost",
+        Ok(End::NoSpace) => "no_space",
         Err(_) => "failed",
     }
 }

@@ -2,7 +2,6 @@
 
 mod size;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -11,8 +10,8 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use wasmill_fabric::{Blobs, Log};
 use wasmill_protocol::command::{Command, Done, Overload, Refusal};
-use wasmill_protocol::{LogSeq, TaskId, Term, Timestamp};
-use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth, Waiting};
+use wasmill_protocol::{LogSeq, TaskId, Term};
+use wasmill_scheduler_core::io::Waiting;
 use wasmill_scheduler_core::state::Load;
 
 use crate::clock::Clock;
@@ -21,6 +20,8 @@ use crate::finals::Finals;
 use crate::metrics::Metrics;
 use crate::progress::ProgressBoard;
 use crate::read_model::ReadModel;
+
+pub use wasmill_scheduler_node::leading::Overview;
 
 /// How many requests wait for the driver at most; further callers are told to come back.
 pub const REQUESTS_WAITING_MAX: usize = 4096;
@@ -127,23 +128,6 @@ pub(crate) enum Request {
 
 /// The answer to one command.
 pub type Answer = Result<(LogSeq, Done), Refusal>;
-
-/// What is going on, as the core sees it.
-#[derive(Debug, Clone, Default)]
-pub struct Overview {
-    /// The hosts.
-    pub hosts: Vec<HostView>,
-    /// Tasks by state.
-    pub queue: QueueDepth,
-    /// What was counted, by name.
-    pub counters: BTreeMap<String, u64>,
-    /// Policies in whose place the built-in default decides.
-    pub policies_benched: Vec<BenchedPolicy>,
-    /// When this was so.
-    pub at: Timestamp,
-    /// The record that makes all of this true.
-    pub log_seq: LogSeq,
-}
 
 impl Shared {
     /// The leader of a term has answered this node.

@@ -9,37 +9,18 @@ mod load;
 mod search;
 mod store;
 
-use wasmill_protocol::{Digest, LogSeq};
 use wasmill_scheduler_core::State;
+use wasmill_scheduler_node::Chain;
 
 use crate::directory::Contents;
 
 pub use load::LoadError;
 pub(crate) use load::load;
 pub(crate) use search::{Search, newest_copy};
-pub(crate) use store::{StoreError, store};
+pub(crate) use store::store;
 
 /// Parts on the way between the thread that makes or reads them and the blob.
 const PARTS_WAITING_MAX: usize = 4;
-
-/// A place in the log, and what is known of everything up to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Chain {
-    /// The last record.
-    pub(crate) last: LogSeq,
-    /// The hash that the next record must name.
-    pub(crate) hash: Digest,
-    /// Bytes of all records so far.
-    pub(crate) log_bytes: u64,
-}
-
-impl Chain {
-    /// One record later.
-    #[must_use]
-    pub(crate) fn then(self, hash: Digest, bytes: usize) -> Self {
-        Self { last: self.last.next(), hash, log_bytes: self.log_bytes + bytes as u64 }
-    }
-}
 
 /// What the log says up to a place.
 pub(crate) struct Snapshot {

@@ -1,4 +1,4 @@
-//! A leadership of a simulated control node: the same thin shell as in the real driver.
+//! A leadership of a simulated control node: the same machine as in the real driver, and who waits for what it answers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -7,10 +7,11 @@ use wasmill_fabric_core::append::AppendNumber;
 use wasmill_protocol::command::{Done, Refusal};
 use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
 use wasmill_protocol::message::FromHost;
-use wasmill_protocol::record::Record;
-use wasmill_protocol::{Digest, LogSeq, Term, Timestamp};
-use wasmill_scheduler_core::state::Frozen;
-use wasmill_scheduler_core::{Core, CoreConfig, Input, Ready, ReplyTo};
+use wasmill_protocol::{AttemptId, HostId, LogSeq, Term, Timestamp};
+use wasmill_scheduler_core::{Core, CoreConfig, MessageOut, ReplyTo};
+use wasmill_scheduler_node::leading::{Append, Config, Tampering};
+use wasmill_scheduler_node::upkeep::SnapshotConfig;
+use wasmill_scheduler_node::{Chain, Leading, Post, Upkeep};
 
 use crate::clients::RequestId;
 use crate::hosts::BatchAddress;
@@ -18,56 +19,50 @@ use crate::log::Entry;
 use crate::node::{Fold, ForwardAddress};
 use crate::plant::Plant;
 
-/// Appends under way at once, as in the real driver.
-pub const APPENDS_IN_FLIGHT_MAX: usize = 2;
-
 /// What a control node is while it leads.
 #[derive(Debug)]
 pub struct Leader {
     /// The decisions.
-    pub core: Core,
-    /// Its term.
-    pub term: Term,
+    pub node: Leading,
     /// Appends under way, oldest first.
-    pub appends: VecDeque<Append>,
+    pub appends: VecDeque<UnderWay>,
     /// Who gets which answer.
     pub answers: BTreeMap<ReplyTo, AnswerTo>,
     /// Commands of other nodes that were heard, each try of them, and their answers once there are any.
     pub forwards_heard: BTreeMap<(ForwardAddress, u32), Option<ForwardAnswer>>,
     /// The time for which the next tick is on the agenda.
     pub tick_at: Option<Timestamp>,
-    last: LogSeq,
-    prev_hash: Digest,
+    /// The last snapshot that was stored is damaged.
+    pub snapshot_lost: bool,
+    /// Messages to each host.
+    pub posts: BTreeMap<HostId, HostPost>,
     next_reply: u64,
-    keeper: Keeper,
-    removals_cut: bool,
 }
 
-/// When the next snapshot is due, and the one that waits for its last record to be durable.
+/// Messages to one host.
 #[derive(Debug, Default)]
-struct Keeper {
-    /// Records after which one is due; 0 for never.
-    every: u64,
-    newest: LogSeq,
-    running: bool,
-    held: Option<Frozen>,
-    /// The last one that was stored is damaged.
-    lost: bool,
+pub struct HostPost {
+    /// Their order.
+    pub post: Post<MessageOut>,
+    /// The one whose payloads are attached, or are being so.
+    pub front: Option<MessageOut>,
+    /// The attempts of messages that have not left, in the order of their decisions.
+    pub decided: VecDeque<Vec<AttemptId>>,
 }
 
 /// A record on its way into the log.
 #[derive(Debug)]
-pub struct Append {
+pub struct UnderWay {
     /// Its place.
     pub seq: LogSeq,
     /// Its name for the appender, where there is one.
     pub number: Option<AppendNumber>,
     /// The last record that the node knew of when it was called.
     pub known: LogSeq,
-    /// What it holds; `None` for effects that only wait for what is before them.
-    pub entry: Option<Entry>,
-    /// What waits for it.
-    pub ready: Ready,
+    /// What it holds.
+    pub entry: Entry,
+    /// Whether the record before it holds a part of the same decisions.
+    pub is_rest: bool,
 }
 
 /// What another node is answered, and up to which record that is durable.
@@ -82,33 +77,64 @@ pub enum AnswerTo {
     Node(ForwardAddress, u32),
     /// A host, about one batch; the reports are kept to check the acknowledgement.
     Host(BatchAddress, Arc<FromHost>),
+    /// Somebody who has asked what is going on.
+    Overview,
+}
+
+/// What a simulation asks of a leadership.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LeaderOptions {
+    /// After every so many records a snapshot is taken, never with 0.
+    pub snapshot_records: u64,
+    /// Records that are kept although no start needs them.
+    pub records_kept: u64,
+    /// Each removal of a tenant is cut from what follows from it, as if both were too large for one record.
+    pub removals_cut: bool,
+    /// The planted bug.
+    pub plant: Option<Plant>,
+}
+
+/// About how many bytes a record has: copies of the read model come as often as snapshots.
+const RECORD_BYTES: u64 = 400;
+
+impl LeaderOptions {
+    fn snapshots(&self) -> SnapshotConfig {
+        let records = if self.snapshot_records == 0 { u64::MAX } else { self.snapshot_records };
+        SnapshotConfig {
+            records,
+            log_bytes: u64::MAX,
+            keep_records: self.records_kept,
+            copy_log_bytes: records.saturating_mul(RECORD_BYTES),
+            copy_percent: 0,
+        }
+    }
 }
 
 impl Leader {
-    /// Leads on top of what was read. After every so many records a snapshot is taken, never with 0.
-    pub fn new(seed: u64, now: Timestamp, lead: Input, term: Term, fold: Fold, snapshot_records: u64) -> Self {
-        let newest = fold.state.current().newest().map_or(LogSeq(0), |newest| newest.seq);
-        let keeper = Keeper { every: snapshot_records, newest, ..Keeper::default() };
-        let mut core = Core::new(seed, CoreConfig::default(), fold.state);
-        core.step(now, lead);
+    /// Leads on top of what was read, once its first input is given.
+    pub fn new(seed: u64, term: Term, fold: Fold, options: LeaderOptions) -> Self {
+        let upkeep = Upkeep::new(options.snapshots(), fold.state.current().clone(), Vec::new());
+        let chain = Chain { last: fold.last, hash: fold.prev_hash, log_bytes: fold.log_bytes };
+        let tampering = Tampering {
+            spoil: options.plant.and_then(spoil),
+            cut_after: if options.removals_cut { Some(after_removal) } else { None },
+        };
+        let config = Config { tampering, ..Config::default() };
         Self {
-            core,
-            term,
+            node: Leading::new(config, Core::new(seed, CoreConfig::default(), fold.state), chain, term, upkeep),
             appends: VecDeque::new(),
             answers: BTreeMap::new(),
             forwards_heard: BTreeMap::new(),
             tick_at: None,
-            last: fold.last,
-            prev_hash: fold.prev_hash,
+            snapshot_lost: false,
+            posts: BTreeMap::new(),
             next_reply: 0,
-            keeper,
-            removals_cut: false,
         }
     }
 
-    /// The same, cutting each removal of a tenant from what follows from it, as if both were too large for one record.
-    pub fn cutting_removals(self, removals_cut: bool) -> Self {
-        Self { removals_cut, ..self }
+    /// Its term.
+    pub fn term(&self) -> Term {
+        self.node.term()
     }
 
     /// A number for an answer.
@@ -119,112 +145,50 @@ impl Leader {
         reply_to
     }
 
-    /// What the core has decided, as the next appends, if there is room and anything to do: one, or several when one would be too
-    /// large. They are under way from now on.
-    pub fn take_appends(&mut self, now: Timestamp, bytes_max: usize, plant: Option<Plant>) -> usize {
-        if self.appends.len() >= APPENDS_IN_FLIGHT_MAX {
-            return 0;
-        }
-        let mut ready = self.core.take_ready();
-        if ready.is_empty() {
-            return 0;
-        }
-        let mut events = std::mem::take(&mut ready.events);
-        if let Some(plant) = plant {
-            spoil(plant, &mut events);
-        }
-        let before = self.appends.len();
-        if events.is_empty() {
-            self.appends.push_back(Append { seq: self.last, number: None, known: LogSeq(0), entry: None, ready });
-        } else {
-            self.append(now, bytes_max, events, ready);
-            self.hold_if_due();
-        }
-        self.appends.len() - before
-    }
-
-    /// Takes hold of the state as it is after the record that was handed out last.
-    fn hold_if_due(&mut self) {
-        let keeper = &mut self.keeper;
-        let due = keeper.every > 0 && self.last.0 >= keeper.newest.0 + keeper.every;
-        if due && !keeper.running {
-            keeper.running = true;
-            keeper.held = Some(self.core.freeze());
+    /// Records are handed to the log.
+    pub fn handed_out(&mut self, appends: Vec<Append>) {
+        let mut is_rest = false;
+        for Append { chain, record, bytes, is_cut } in appends {
+            let entry = Entry { record, bytes, hash: chain.hash };
+            self.appends.push_back(UnderWay { seq: chain.last, number: None, known: LogSeq(0), entry, is_rest });
+            is_rest = is_cut;
         }
     }
 
     /// The last record that it has called to be appended.
     pub fn last(&self) -> LogSeq {
-        self.last
-    }
-
-    /// What was taken hold of after record `seq`, which is durable now.
-    pub fn take_held(&mut self, seq: LogSeq) -> Option<Frozen> {
-        self.keeper.held.take_if(|held| held.seq() == seq)
-    }
-
-    /// A snapshot up to record `seq` is stored, and damaged or not.
-    pub fn snapshot_done(&mut self, seq: LogSeq, lost: bool) {
-        (self.keeper.running, self.keeper.newest, self.keeper.lost) = (false, seq, lost);
-    }
-
-    /// Whether the last snapshot that was stored is damaged.
-    pub fn snapshot_lost(&self) -> bool {
-        self.keeper.lost
-    }
-
-    fn append(&mut self, now: Timestamp, bytes_max: usize, mut events: Vec<Event>, ready: Ready) {
-        let count = events.len();
-        let entry = Entry::new(Record {
-            version: Record::version_for(&events),
-            term: self.term,
-            prev_hash: self.prev_hash,
-            events,
-        });
-        // Only the first half has the removal then.
-        let removal = |event: &Event| matches!(event.body, EventBody::TenantRemoved { .. });
-        let removal_at = entry.record.events.iter().position(removal).filter(|_| self.removals_cut);
-        let cut_at = match removal_at {
-            Some(at) if at + 1 < count => at + 1,
-            _ if entry.bytes.len() > bytes_max => count / 2,
-            _ => 0,
-        };
-        if cut_at > 0 && count > 1 {
-            events = Arc::unwrap_or_clone(entry.record).events;
-            let second_half = events.split_off(cut_at);
-            self.append(now, bytes_max, events, Ready::default());
-            self.append(now, bytes_max, second_half, ready);
-            return;
-        }
-        self.prev_hash = entry.hash;
-        self.last = self.last.next();
-        self.core.step(now, Input::Appended(self.last));
-        self.appends.push_back(Append { seq: self.last, number: None, known: LogSeq(0), entry: Some(entry), ready });
+        self.node.chain().last
     }
 }
 
-/// Plants the bugs that show in what is written.
-fn spoil(plant: Plant, events: &mut Vec<Event>) {
+/// Only the first half of a record has the removal of a tenant then.
+fn after_removal(events: &[Event]) -> Option<usize> {
+    let removal = |event: &Event| matches!(event.body, EventBody::TenantRemoved { .. });
+    events.iter().position(removal).map(|at| at + 1)
+}
+
+/// The bugs that show in what is written.
+fn spoil(plant: Plant) -> Option<fn(&mut Vec<Event>)> {
     match plant {
-        Plant::RetryUncounted => {
+        Plant::RetryUncounted => Some(|events| {
             for event in events {
                 if let EventBody::AttemptEnded { next: next @ AfterAttempt::Retry { .. }, .. } = &mut event.body {
                     *next = AfterAttempt::Requeue;
                 }
             }
-        }
-        Plant::FinalTwice => {
+        }),
+        Plant::FinalTwice => Some(|events| {
             let is_final =
                 |event: &&Event| matches!(event.body, EventBody::AttemptEnded { next: AfterAttempt::Final { .. }, .. });
             if let Some(twice) = events.iter().find(is_final).cloned() {
                 events.push(twice);
             }
-        }
-        Plant::RemovalNotTakenUp => {
+        }),
+        Plant::RemovalNotTakenUp => Some(|events| {
             if matches!(events.first(), Some(Event { body: EventBody::TermStarted { .. }, .. })) {
                 events.retain(|event| !matches!(event.body, EventBody::CancelRequested { .. }));
             }
-        }
-        _ => {}
+        }),
+        _ => None,
     }
 }

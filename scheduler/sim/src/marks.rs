@@ -25,6 +25,9 @@ pub enum Mark {
     KeyCheckStale,
     QuotaHit,
     ControlKilled,
+    ControlStopped,
+    OverviewTold,
+    CancelLeftBefore,
     RecordLostInKill,
     RecordKeptInKill,
     ReplyLostInKill,
@@ -106,7 +109,7 @@ pub enum Mark {
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 96] = [
+pub const ALL: [Mark; 99] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -126,6 +129,9 @@ pub const ALL: [Mark; 96] = [
     Mark::KeyCheckStale,
     Mark::QuotaHit,
     Mark::ControlKilled,
+    Mark::ControlStopped,
+    Mark::OverviewTold,
+    Mark::CancelLeftBefore,
     Mark::RecordLostInKill,
     Mark::RecordKeptInKill,
     Mark::ReplyLostInKill,

@@ -66,8 +66,6 @@ pub struct Process {
     pub begun: bool,
     /// The snapshots that the log names.
     pub current: Current,
-    /// Up to where it has trimmed the log.
-    pub trimmed: LogSeq,
     /// What it is while it leads.
     pub leader: Option<Leader>,
     /// What it needs where others can lead; `None` on a single machine.
@@ -136,7 +134,6 @@ impl Process {
             unshown: None,
             begun: false,
             current: Current::default(),
-            trimmed: LogSeq(0),
             leader: None,
             cluster: cluster.map(Box::new),
         }

@@ -34,6 +34,8 @@ pub struct Options {
     pub slow_appends: u64,
     /// How often a control node is killed.
     pub control_kills: u64,
+    /// How often a control node is asked to stop.
+    pub control_stops: u64,
     /// How often a host is killed.
     pub host_kills: u64,
     /// How often a host is stopped and resumed.
@@ -63,6 +65,7 @@ impl Options {
         let (host_pauses, host_cuts, host_drains) = (sometimes(6), sometimes(6), sometimes(3));
         let (deadly_tasks, read_model_lag) = (sometimes(30), sometimes(64));
         let (clocks_wrong, clock_sets) = (sometimes(500), sometimes(6));
+        let control_stops = sometimes(4);
         Self {
             hosts: rng.between(1, 5),
             slots: rng.skewed(16),
@@ -76,6 +79,7 @@ impl Options {
             append_us: rng.skewed(20_000),
             slow_appends,
             control_kills,
+            control_stops,
             host_kills,
             host_pauses,
             host_cuts,

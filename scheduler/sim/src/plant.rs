@@ -9,6 +9,18 @@ pub enum Plant {
     SendBeforeDurable,
     /// Reports are acknowledged before the record is durable.
     AckBeforeDurable,
+    /// An overview is told before the record is durable that it rests on.
+    OverviewBeforeDurable,
+    /// What waits for a decision that was cut in two is carried out after its first half.
+    CutAnsweredEarly,
+    /// A leader that is asked to stop does not wait for what is under way.
+    StopsAtOnce,
+    /// A snapshot is named after the record that follows it.
+    SnapshotMisnamed,
+    /// The log is trimmed to the newest snapshot, as if none could be damaged.
+    TrimmedTooFar,
+    /// Each message to a host leaves as soon as its payloads are there, whatever was decided before.
+    PostUnordered,
     /// A late report is taken for one of the current attempt.
     NonceIgnored,
     /// The last record is not read at restart.
@@ -83,10 +95,13 @@ pub enum Plant {
 
 impl Plant {
     /// All that can be caught on a single machine.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::ReplyBeforeDurable,
         Self::SendBeforeDurable,
         Self::AckBeforeDurable,
+        Self::OverviewBeforeDurable,
+        Self::StopsAtOnce,
+        Self::PostUnordered,
         Self::NonceIgnored,
         Self::ReplayStopsShort,
         Self::RetryUncounted,
@@ -103,7 +118,7 @@ impl Plant {
     ];
 
     /// Those that need several control nodes to do harm.
-    pub const OF_CLUSTERS: [Self; 22] = [
+    pub const OF_CLUSTERS: [Self; 25] = [
         Self::WallClockTrusted,
         Self::CampaignTrusted,
         Self::DeadlineFromReceipt,
@@ -126,5 +141,8 @@ impl Plant {
         Self::StaleAckTrusted,
         Self::RemovalNotTakenUp,
         Self::ReadBeforeWait,
+        Self::CutAnsweredEarly,
+        Self::SnapshotMisnamed,
+        Self::TrimmedTooFar,
     ];
 }

@@ -57,6 +57,8 @@ pub struct Snapshot {
     pub seq: LogSeq,
     /// What the next record is chained to.
     pub hash: Digest,
+    /// Bytes of all records up to there.
+    pub log_bytes: u64,
     /// What it holds.
     pub parts: Vec<Part>,
 }

@@ -16,6 +16,7 @@ mod keep;
 mod lead;
 mod log_side;
 mod one_machine;
+mod post;
 mod seat;
 mod stalls;
 mod stuck;

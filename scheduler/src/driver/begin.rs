@@ -7,8 +7,8 @@ use futures::StreamExt;
 use wasmill_protocol::record::Record;
 use wasmill_protocol::snapshot::ReadModelCopy;
 use wasmill_protocol::{Digest, LogSeq};
+use wasmill_scheduler_node::chain::hash;
 
-use super::fold::hash;
 use super::{DriverError, Ground};
 use crate::handle::Shared;
 use crate::snapshot::{Search, Snapshot, load, newest_copy};

@@ -9,6 +9,7 @@ use wasmill_fabric::Bus;
 use wasmill_protocol::message::{Assignment, HostAck, ToHost, subjects};
 use wasmill_protocol::{AttemptId, HostId, Payload, TaskSpec, Term, Timestamp};
 use wasmill_scheduler_core::io::MessageOut;
+use wasmill_scheduler_node::post::Message;
 
 use super::specs::SpecCache;
 use super::trace;
@@ -51,12 +52,11 @@ impl Dispatch {
         &self.message.host
     }
 
-    /// What is to be stopped, as a message of its own, if anything is.
-    pub(super) fn take_cancels(&mut self) -> Option<Attached> {
-        let cancel = std::mem::take(&mut self.message.cancel);
-        let MessageOut { term, incarnation, .. } = self.message;
-        let message = ToHost { term, incarnation, assign: Vec::new(), cancel };
-        (!message.cancel.is_empty()).then(|| Attached { host: self.message.host.clone(), message, unknown: Vec::new() })
+    /// The message as it is: it assigns nothing.
+    pub(super) fn without_payloads(self) -> Attached {
+        let MessageOut { host, incarnation, term, assign, cancel } = self.message;
+        assert!(assign.is_empty(), "an assignment needs its payload");
+        Attached { host, message: ToHost { term, incarnation, assign: Vec::new(), cancel }, unknown: Vec::new() }
     }
 
     /// Attaches the payloads.
@@ -106,6 +106,12 @@ impl Dispatch {
             }
         }
         Attached { host: message.host, message: to_host, unknown }
+    }
+}
+
+impl Message for Dispatch {
+    fn take_cancels(&mut self) -> Option<Self> {
+        self.message.take_cancels().map(|message| Self { message, at_hand: Vec::new() })
     }
 }
 

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use sha2::{Digest as _, Sha256};
 use wasmill_fabric::{Log, LogError};
 use wasmill_protocol::event::EventBody;
 use wasmill_protocol::record::Record;
 use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_scheduler_core::State;
+use wasmill_scheduler_node::Chain;
 
 use super::begin::Beginning;
 use super::{DriverError, Ground};
 use crate::handle::Shared;
-use crate::snapshot::{Chain, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// What the log says so far.
 pub(super) struct Fold {
@@ -102,7 +102,7 @@ impl Fold {
             shared.read_model.caught_up().await;
         }
         self.state.apply_record(seq, &record.events);
-        self.chain = self.chain.then(hash(bytes), bytes.len());
+        self.chain = self.chain.then(bytes);
         for event in &record.events {
             if let EventBody::TermStarted { term, node, .. } = &event.body {
                 note_term(shared, *term, seq, node);
@@ -167,11 +167,6 @@ pub(super) fn publish_now(shared: &Shared, published: &mut LogSeq, seq: LogSeq, 
     shared.finals.announce(record);
     *published = seq;
     shared.published.send_replace(seq);
-}
-
-/// What the record after `bytes` is chained to.
-pub(super) fn hash(bytes: &[u8]) -> Digest {
-    Digest(Sha256::digest(bytes).into())
 }
 
 #[cfg(test)]

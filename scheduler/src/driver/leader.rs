@@ -16,27 +16,26 @@ use wasmill_protocol::command::Refusal;
 use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::message::{FromHost, Heartbeat, ReportAck, control, subjects};
 use wasmill_protocol::record::Record;
-use wasmill_protocol::{Digest, LogSeq, Term};
+use wasmill_protocol::{LogSeq, Term};
 use wasmill_scheduler_core::Core;
 use wasmill_scheduler_core::clock::Verdict;
-use wasmill_scheduler_core::io::{Counters, Input, Ready, ReplyTo};
+use wasmill_scheduler_core::io::{Input, ReplyTo};
+use wasmill_scheduler_node::leading::{self, Append, AppendFailure, Effects, End, Loss, Ready};
+use wasmill_scheduler_node::{Leading, Upkeep};
 
 use super::dispatch::{Dispatch, DispatchResult, encode};
-use super::fold::{Fold, hash, keys_are_in_read_model_to, publish_now};
+use super::fold::{Fold, keys_are_in_read_model_to, publish_now};
 use super::forward;
-use super::keeper::Keeper;
 use super::log_watch::{LogNews, LogWatch};
 use super::post::Posts;
 use super::specs::SpecCache;
 use super::stored::{self, StoredQuotas};
 use super::trace::Traced;
+use super::upkeep::Workers;
 use super::waits::Waits;
-use super::{DriverConfig, DriverError, Ground, LeadershipEnd};
+use super::{DriverConfig, DriverError, Ground};
 use crate::handle::{Overview, Request, Shared};
-use crate::snapshot::Chain;
 
-/// Appends that are under way at once: one is being synced while the next waits for it, and what happens meanwhile gathers.
-const APPENDS_IN_FLIGHT_MAX: usize = 2;
 /// Requests that are taken at once before the log is served again.
 const REQUESTS_AT_ONCE: usize = 256;
 /// Messages of hosts that are taken at once.
@@ -52,42 +51,32 @@ const DISPATCH_RESULTS_WAITING_MAX: usize = 1024;
 /// The longest time without a tick of the core.
 const TICK_MAX: Duration = Duration::from_secs(1);
 
-/// The core while it leads, and what is under way.
+/// The shell around a leadership: it hears what happens, and carries out what follows.
 pub(super) struct Leader<'a> {
-    core: Core,
+    leading: Leading,
     ground: &'a Ground,
     shared: &'a Arc<Shared>,
     node: &'a str,
     term: Term,
-    chain: Chain,
     writer: Box<dyn LogWriter>,
-    keeper: Keeper,
-    appends: FuturesOrdered<BoxFuture<'static, (Result<LogSeq, AppendError>, Effects)>>,
+    workers: Workers,
+    appends: FuturesOrdered<BoxFuture<'static, (Result<LogSeq, AppendError>, Sent)>>,
     waits: Waits,
     responders: HashMap<ReplyTo, Responder>,
+    /// Where an overview is to be told.
+    overviews: BTreeMap<ReplyTo, oneshot::Sender<Overview>>,
     heard: forward::HeardBefore,
     specs: SpecCache,
     stored: StoredQuotas,
-    /// Blobs that hosts have named since the last append.
-    blobs_named: Vec<Digest>,
     posts: Posts,
-    /// Who asked what is going on.
-    overviews: Vec<oneshot::Sender<Overview>>,
-    /// Nothing more is taken in: leadership ends when what was decided is durable.
-    ending: bool,
 }
 
-/// What waits for a record to be durable.
-#[derive(Default)]
-struct Effects {
-    record: Option<Arc<Record>>,
-    ready: Ready,
+/// A record that was handed to the log.
+struct Sent {
+    record: Arc<Record>,
+    bytes: usize,
+    at: Instant,
     traced: Traced,
-    overviews: Vec<(oneshot::Sender<Overview>, Overview)>,
-    /// When the record was handed to the log, and its bytes.
-    sent: Option<(Instant, usize)>,
-    /// Blobs that may be named by nothing that is durable: those of reports that change nothing.
-    blobs: Vec<Digest>,
 }
 
 /// What a leader hears over the bus. A subscription that ends has lost messages and is made anew: whoever sent them sends again.
@@ -114,26 +103,24 @@ impl<'a> Leader<'a> {
         let seed = config.seed.wrapping_add(term.0);
         // Replaced by `lead`, which holds the other end.
         let posts = Posts::new(Arc::clone(&ground.bus), Arc::clone(shared), mpsc::channel(1).0);
-        let keeper = Keeper::new(&config.snapshots, ground, shared, fold.state.current(), fold.unusable);
+        let upkeep = Upkeep::new(config.snapshots.clone(), fold.state.current().clone(), fold.unusable);
+        let core = Core::new(seed, config.core.clone(), fold.state);
         Ok(Self {
-            core: Core::new(seed, config.core.clone(), fold.state),
+            leading: Leading::new(leading::Config::default(), core, fold.chain, term, upkeep),
             ground,
             shared,
             node: &config.node,
             term,
-            chain: fold.chain,
             writer: ground.log.writer(),
-            keeper,
+            workers: Workers::new(ground, shared),
             appends: FuturesOrdered::new(),
             waits: Waits::default(),
             responders: HashMap::new(),
+            overviews: BTreeMap::new(),
             heard: forward::HeardBefore::default(),
             specs: SpecCache::default(),
             stored: StoredQuotas::default(),
-            blobs_named: Vec::new(),
             posts,
-            overviews: Vec::new(),
-            ending: false,
         })
     }
 
@@ -144,9 +131,9 @@ impl<'a> Leader<'a> {
         published: &mut LogSeq,
         leadership: &Leadership,
         shutdown: &CancellationToken,
-    ) -> Result<LeadershipEnd, DriverError> {
+    ) -> Result<End, DriverError> {
         let led = self.lead_on(requests, published, leadership, shutdown).await;
-        self.keeper.stop().await;
+        self.workers.stop().await;
         led
     }
 
@@ -156,7 +143,7 @@ impl<'a> Leader<'a> {
         published: &mut LogSeq,
         leadership: &Leadership,
         shutdown: &CancellationToken,
-    ) -> Result<LeadershipEnd, DriverError> {
+    ) -> Result<End, DriverError> {
         tracing::info!(term = %self.term, node = self.node, "this node leads");
         let mut ears = listen(self.ground, self.term).await?;
         let mut hosts = self.ground.membership.hosts();
@@ -165,47 +152,41 @@ impl<'a> Leader<'a> {
         let mut lost = leadership.lost.clone();
         let mut log_watch = LogWatch::new(&*self.ground.log);
         let (mut asked, mut forwarded, mut reported) = (Vec::new(), Vec::new(), Vec::new());
-        self.shared.clock.begin_term(self.core.state().time());
+        self.shared.clock.begin_term(self.leading.core().state().time());
         let mut clock = self.shared.clock.verdicts();
         let (passed_us, uptime) = self.shared.clock.measured();
         self.step(Input::Lead { term: self.term, node: self.node.to_owned(), passed_us, uptime });
         loop {
-            self.append_ready();
-            if self.ending && self.appends.is_empty() {
-                return Ok(LeadershipEnd::Lost);
+            if let Some(end) = self.carry_out(published) {
+                return Ok(end);
             }
             let timeout = self.timeout();
             tokio::select! {
-                Some((appended, effects)) = self.appends.next(), if !self.appends.is_empty() => {
-                    let is_record = effects.record.is_some();
-                    if let Some(end) = self.durable(appended, effects, published)? {
-                        return Ok(end);
-                    }
-                    if is_record { log_watch.heard(); }
+                Some((appended, sent)) = self.appends.next(), if !self.appends.is_empty() => {
+                    self.appended(appended, sent, published)?;
+                    log_watch.heard();
                 }
-                news = log_watch.news() => if self.is_replaced(news) { return Ok(LeadershipEnd::Lost) },
-                () = shutdown.cancelled(), if self.appends.is_empty() => return Ok(LeadershipEnd::Shutdown),
-                () = time_ends(&mut clock), if !self.ending => {
-                    tracing::warn!(term = %self.term, "leadership ends: its time cannot go on by the clock of this machine");
-                    self.ending = true;
-                }
-                () = ended(&mut lost) => {
-                    tracing::warn!(term = %self.term, "leadership is lost: the lease has ended");
-                    return Ok(LeadershipEnd::Lost);
-                }
-                count = ears.reports.recv_many(&mut reported, HOST_MESSAGES_AT_ONCE), if self.may_gather() => {
+                news = log_watch.news() => match news {
+                    LogNews::Silent => {}
+                    LogNews::EndsAt(last) => self.tell(leading::Input::LogEndsAt(last)),
+                    LogNews::Gone => self.tell(leading::Input::LogGone),
+                },
+                () = shutdown.cancelled(), if self.leading.is_open() => self.tell(leading::Input::Shutdown),
+                () = time_ends(&mut clock), if self.leading.is_open() => self.tell(leading::Input::TimeEnds),
+                () = ended(&mut lost) => self.tell(leading::Input::LeaseLost),
+                count = ears.reports.recv_many(&mut reported, HOST_MESSAGES_AT_ONCE), if self.leading.takes_in() => {
                     if count == 0 { ears = listen(self.ground, self.term).await?; }
                     reported.drain(..).for_each(|message| self.reported(message));
                 }
-                count = requests.recv_many(&mut asked, REQUESTS_AT_ONCE), if self.may_gather() => {
-                    if count == 0 { return Ok(LeadershipEnd::Shutdown); }
+                count = requests.recv_many(&mut asked, REQUESTS_AT_ONCE), if self.leading.takes_in() => {
+                    if count == 0 { return Ok(End::Shutdown); }
                     asked.drain(..).for_each(|request| self.asked(request));
                 }
-                count = ears.forwarded.recv_many(&mut forwarded, REQUESTS_AT_ONCE), if self.may_gather() => {
+                count = ears.forwarded.recv_many(&mut forwarded, REQUESTS_AT_ONCE), if self.leading.takes_in() => {
                     if count == 0 { ears = listen(self.ground, self.term).await?; }
                     forwarded.drain(..).for_each(|message| self.forwarded(message));
                 }
-                Some(kept) = self.keeper.next() => kept.into_iter().for_each(|input| self.step(input)),
+                Some(ended) = self.workers.next() => self.tell(leading::Input::WorkEnded(ended)),
                 message = ears.heartbeats.recv() => match message {
                     Some(message) => self.heartbeat(&message),
                     None => ears = listen(self.ground, self.term).await?,
@@ -213,11 +194,7 @@ impl<'a> Leader<'a> {
                 Some(event) = hosts.next() => self.host_changed(event),
                 Some(result) = dispatched.recv() => match result {
                     DispatchResult::Refused(host, attempts) => self.step(Input::AssignRefused { host, attempts }),
-                    DispatchResult::TermSeen(term) if term > self.term => {
-                        tracing::warn!(term = %self.term, seen = %term, "leadership is lost: a host knows a later term");
-                        return Ok(LeadershipEnd::Lost);
-                    }
-                    DispatchResult::TermSeen(_) => {}
+                    DispatchResult::TermSeen(term) => self.tell(leading::Input::TermSeen(term)),
                 },
                 () = tokio::time::sleep(timeout) => {
                     self.tell_stored();
@@ -227,25 +204,12 @@ impl<'a> Leader<'a> {
         }
     }
 
-    /// Whether somebody else leads, or may: a leader that has nothing to append would not notice otherwise.
-    fn is_replaced(&self, news: LogNews) -> bool {
-        match news {
-            LogNews::Silent => false,
-            LogNews::EndsAt(last) if last <= self.chain.last => false,
-            LogNews::EndsAt(last) => {
-                let appended = self.chain.last;
-                tracing::warn!(term = %self.term, %appended, %last, "leadership is lost: somebody else has appended");
-                true
-            }
-            LogNews::Gone => {
-                tracing::warn!(term = %self.term, "leadership is given up: others may reach the log");
-                true
-            }
-        }
+    fn step(&mut self, input: Input) {
+        self.tell(input.into());
     }
 
-    fn step(&mut self, input: Input) {
-        self.core.step(self.shared.clock.now(), input);
+    fn tell(&mut self, input: leading::Input) {
+        self.leading.step(self.shared.clock.now(), input);
     }
 
     /// Tells the core which tenants have used up their quota of stored bytes.
@@ -255,22 +219,9 @@ impl<'a> Leader<'a> {
         }
     }
 
-    /// Whether more work may be taken in: the log must keep up, or what has gathered would grow without bound.
-    fn may_gather(&self) -> bool {
-        const EVENTS_GATHERED_MAX: usize = 32 * 1024;
-        if self.ending {
-            return false;
-        }
-        self.appends.len() < APPENDS_IN_FLIGHT_MAX || self.core.events_ready() < EVENTS_GATHERED_MAX
-    }
-
     fn timeout(&self) -> Duration {
-        if self.appends.len() >= APPENDS_IN_FLIGHT_MAX {
-            // What is due could not be written: the end of an append wakes us.
-            return TICK_MAX;
-        }
         let now = self.shared.clock.now();
-        let next = self.core.next_timeout().map_or(u64::MAX, |at| at.us_since(now));
+        let next = self.leading.next_timeout().map_or(u64::MAX, |at| at.us_since(now));
         Duration::from_micros(next).min(TICK_MAX)
     }
 
@@ -286,13 +237,17 @@ impl<'a> Leader<'a> {
                     self.step(Input::Command { reply_to, command });
                 }
             }
-            Request::Check(command, answer) => drop(answer.send(self.core.refusal(&command))),
+            Request::Check(command, answer) => drop(answer.send(self.leading.core().refusal(&command))),
             Request::Explain(tasks, answer) => {
-                let now = self.shared.clock.now();
-                let _ = answer.send(self.core.explain_all(&tasks, now));
+                let (now, core) = (self.shared.clock.now(), self.leading.core());
+                let _ = answer.send(core.explain_all(&tasks, now));
             }
-            Request::Overview(answer) => self.overviews.push(answer),
-            Request::Load(answer) => drop(answer.send(self.core.state().load())),
+            Request::Overview(answer) => {
+                let reply_to = self.waits.number();
+                self.overviews.insert(reply_to, answer);
+                self.tell(leading::Input::Overview(reply_to));
+            }
+            Request::Load(answer) => drop(answer.send(self.leading.core().state().load())),
         }
     }
 
@@ -320,8 +275,9 @@ impl<'a> Leader<'a> {
         if message.payload.len() > bytes_max {
             drop_too_large(&mut decoded, bytes_max);
         }
-        self.blobs_named.extend(stored::drop_over_quota(&mut decoded, self.core.state(), &self.specs, self.shared));
-        self.blobs_named.extend(stored::blobs(&decoded));
+        let state = self.leading.core().state();
+        let dropped = stored::drop_over_quota(&mut decoded, state, &self.specs, self.shared);
+        self.tell(leading::Input::BlobsDropped(dropped));
         let reply_to = self.waits.number();
         if let Some(responder) = message.responder {
             self.responders.insert(reply_to, responder);
@@ -354,126 +310,108 @@ impl<'a> Leader<'a> {
         }
     }
 
-    /// Appends what the core has decided, as far as the log has room.
-    fn append_ready(&mut self) {
-        while self.appends.len() < APPENDS_IN_FLIGHT_MAX {
-            let mut ready = self.core.take_ready();
-            if ready.is_empty() {
-                self.append_overviews();
-                return;
-            }
-            let events = std::mem::take(&mut ready.events);
-            let blobs = std::mem::take(&mut self.blobs_named);
-            let traced = Traced::of(&events, &self.specs);
-            events.iter().for_each(|event| self.specs.apply(event));
-            if events.is_empty() {
-                // Nothing to write, but what was written before may not be durable yet.
-                self.append_nothing(Effects { ready, blobs, ..Effects::default() });
-            } else {
-                self.append(events, Effects { ready, traced, blobs, ..Effects::default() });
-                if self.keeper.wants_snapshot(&self.chain) {
-                    self.keeper.hold(self.core.freeze(), self.chain);
-                }
-            }
+    /// Carries out what the leadership says.
+    fn carry_out(&mut self, published: &mut LogSeq) -> Option<End> {
+        let Ready { effects, appends, end } = self.leading.take_ready(self.ground.log.record_bytes_max());
+        effects.into_iter().for_each(|effects| self.take_effect(effects, published));
+        appends.into_iter().for_each(|append| self.append(append));
+        if let Some(end) = end {
+            self.ends(end);
         }
+        end
     }
 
-    /// The core runs ahead of the log: what it says is going on is told once it is durable, so that nobody hears of an end that a look
-    /// at the task does not show yet.
-    fn append_overviews(&mut self) {
-        if self.overviews.is_empty() {
-            return;
-        }
-        let overview = Overview {
-            hosts: self.core.hosts(),
-            queue: self.core.queue_depth(),
-            counters: named(self.core.counters()),
-            policies_benched: self.core.state().policies_benched().cloned().collect(),
-            at: self.shared.clock.now(),
-            log_seq: self.chain.last,
-        };
-        let overviews = self.overviews.drain(..).map(|answer| (answer, overview.clone())).collect();
-        self.append_nothing(Effects { overviews, ..Effects::default() });
+    fn append(&mut self, append: Append) {
+        let Append { chain, record, bytes, .. } = append;
+        let traced = Traced::of(&record.events, &self.specs);
+        record.events.iter().for_each(|event| self.specs.apply(event));
+        let before = LogSeq(chain.last.0 - 1);
+        let span = traced.append(before, record.events.len(), bytes.len());
+        let sent = Sent { record, bytes: bytes.len(), at: Instant::now(), traced };
+        let appended = self.writer.append(before, bytes);
+        self.appends.push_back(async move { (appended.instrument(span).await, sent) }.boxed());
     }
 
-    /// Effects that only wait for what was appended before.
-    fn append_nothing(&mut self, effects: Effects) {
-        let last = self.chain.last;
-        self.appends.push_back(std::future::ready((Ok(last), effects)).boxed());
-    }
-
-    /// Appends one record, or several when the log does not take one of this size; the effects wait for the last.
-    fn append(&mut self, mut events: Vec<Event>, mut effects: Effects) {
-        let version = Record::version_for(&events);
-        let record = Record { version, term: self.term, prev_hash: self.chain.hash, events };
-        let bytes = record.encode();
-        if bytes.len() > self.ground.log.record_bytes_max() && record.events.len() > 1 {
-            events = record.events;
-            let second_half = events.split_off(events.len() / 2);
-            self.append(events, Effects::default());
-            self.append(second_half, effects);
-            return;
-        }
-        let chain = self.chain.then(hash(&bytes), bytes.len());
-        let span = effects.traced.append(chain.last, record.events.len(), bytes.len());
-        effects.sent = Some((Instant::now(), bytes.len()));
-        let appended = self.writer.append(self.chain.last, bytes);
-        self.chain = chain;
-        self.step(Input::Appended(chain.last));
-        effects.record = Some(Arc::new(record));
-        self.appends.push_back(async move { (appended.instrument(span).await, effects) }.boxed());
-    }
-
-    /// A record is durable, or leadership is over.
-    fn durable(
+    /// The log has taken a record, or has not.
+    fn appended(
         &mut self,
         appended: Result<LogSeq, AppendError>,
-        effects: Effects,
+        sent: Sent,
         published: &mut LogSeq,
-    ) -> Result<Option<LeadershipEnd>, DriverError> {
-        let seq = match appended {
-            Ok(seq) => seq,
+    ) -> Result<(), DriverError> {
+        match appended {
+            Ok(seq) => {
+                self.shared.metrics.appended(sent.at.elapsed(), sent.bytes, &sent.record.events);
+                self.tell(leading::Input::Appended(seq));
+                let durable = self.leading.take_durable();
+                durable.into_iter().for_each(|effects| self.take_effect(effects, published));
+                sent.traced.durable(self.shared.clock.now());
+            }
             Err(error @ (AppendError::Conflict { .. } | AppendError::Unreachable { .. })) => {
-                tracing::warn!(term = %self.term, %error, "leadership is lost");
-                return Ok(Some(LeadershipEnd::Lost));
+                tracing::warn!(term = %self.term, %error, "an append has failed");
+                self.tell(leading::Input::AppendFailed(AppendFailure::Refused));
             }
-            Err(AppendError::NoSpace { .. }) => {
-                self.waits.refuse_all(&Refusal::NoSpace);
-                return Ok(Some(LeadershipEnd::NoSpace));
-            }
+            Err(AppendError::NoSpace { .. }) => self.tell(leading::Input::AppendFailed(AppendFailure::NoSpace)),
             Err(error @ (AppendError::Storage { .. } | AppendError::TooLarge { .. })) => return Err(error.into()),
-        };
+        }
+        Ok(())
+    }
+
+    /// What was waiting is carried out: all that it rests on is durable.
+    fn take_effect(&mut self, effects: Effects, published: &mut LogSeq) {
+        let seq = effects.seq;
         if let Some(record) = effects.record {
             publish_now(self.shared, published, seq, &record);
-            if let Some((sent, bytes)) = effects.sent {
-                self.shared.metrics.appended(sent.elapsed(), bytes, &record.events);
-            }
-            self.keeper.durable(seq, &self.chain);
             self.stored.durable(&record.events);
             self.tell_stored();
             warn_of_benched(&record.events);
             self.step(Input::ReadModelAt(keys_are_in_read_model_to(seq)));
             self.announce_leadership(seq);
         }
+        effects.work.into_iter().for_each(|work| self.workers.begin(work));
         if !effects.blobs.is_empty() {
             self.shared.read_model.note_unneeded(effects.blobs);
         }
-        effects.traced.durable(self.shared.clock.now());
-        for (answer, overview) in effects.overviews {
-            let _ = answer.send(overview);
+        for (reply_to, overview) in effects.overviews {
+            if let Some(answer) = self.overviews.remove(&reply_to) {
+                let _ = answer.send(Overview::clone(&overview));
+            }
         }
-        for (reply_to, result) in effects.ready.replies {
+        for (reply_to, result) in effects.replies {
             self.waits.answer(reply_to, seq, result);
         }
-        for reply_to in effects.ready.acks {
+        for reply_to in effects.acks {
             if let Some(responder) = self.responders.remove(&reply_to) {
                 responder.respond(encode(&ReportAck { term: self.term }));
             }
         }
-        for message in effects.ready.messages {
+        for message in effects.messages {
             self.posts.send(Dispatch::new(message, &self.specs));
         }
-        Ok(None)
+    }
+
+    /// Says why the leadership is over, and answers those who can be told that nothing was done.
+    fn ends(&mut self, end: End) {
+        let term = self.term;
+        match end {
+            End::Shutdown => {}
+            End::NoSpace => self.waits.refuse_all(&Refusal::NoSpace),
+            End::Lost(Loss::Refused) => tracing::warn!(%term, "leadership is lost"),
+            End::Lost(Loss::Lease) => tracing::warn!(%term, "leadership is lost: the lease has ended"),
+            End::Lost(Loss::TermSeen(seen)) => {
+                tracing::warn!(%term, %seen, "leadership is lost: a host knows a later term");
+            }
+            End::Lost(Loss::Replaced(last)) => {
+                let appended = self.leading.chain().last;
+                tracing::warn!(%term, %appended, %last, "leadership is lost: somebody else has appended");
+            }
+            End::Lost(Loss::LogGone) => {
+                tracing::warn!(%term, "leadership is given up: others may reach the log");
+            }
+            End::Lost(Loss::Time) => {
+                tracing::warn!(%term, "leadership has ended: its time cannot go on by the clock of this machine");
+            }
+        }
     }
 
     /// The first durable record of a term holds `TermStarted`: from then on we lead.
@@ -503,10 +441,6 @@ fn drop_too_large(message: &mut FromHost, bytes_max: usize) {
         }
         bytes <= bytes_max
     });
-}
-
-fn named(counters: Counters) -> BTreeMap<String, u64> {
-    counters.by_name.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
 /// Says which policies do not decide any more.

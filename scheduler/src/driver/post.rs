@@ -1,25 +1,19 @@
-//! Messages to hosts: to each they leave in the order in which they were decided.
-//!
-//! An assignment may have to wait until its payload is read. What is decided for the same host meanwhile waits behind it, but for cancels: a cancel leaves at
-//! once, because what it is for may run, and a host remembers the cancel of an attempt that has not come yet.
+//! Carries messages to hosts, to each in its order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt, join_all};
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use wasmill_fabric::Bus;
 use wasmill_protocol::HostId;
+use wasmill_scheduler_node::Post;
+use wasmill_scheduler_node::post::{Action, WAITING_MAX};
 
 use super::dispatch::{Attached, Dispatch, DispatchResult};
 use crate::handle::Shared;
-
-/// Messages to one host that wait at most, those that wait for a payload included. The core sends again what finds no room.
-const POST_WAITING_MAX: usize = 512;
-/// Messages to one host that are sent and not acknowledged at most.
-const POST_UNANSWERED_MAX: usize = 512;
 
 /// A queue for each host.
 pub(super) struct Posts {
@@ -45,7 +39,7 @@ impl Posts {
     pub(super) fn send(&mut self, dispatch: Dispatch) {
         let host = dispatch.host();
         if !self.by_host.contains_key(host) {
-            let (sender, waiting) = mpsc::channel(POST_WAITING_MAX);
+            let (sender, waiting) = mpsc::channel(WAITING_MAX);
             tokio::spawn(carry(self.carrier.clone(), waiting));
             self.by_host.insert(host.clone(), sender);
         }
@@ -62,33 +56,36 @@ impl Posts {
 
 /// Carries the messages to one host until nobody sends any more.
 async fn carry(carrier: Carrier, mut waiting: mpsc::Receiver<Dispatch>) {
+    let mut post = Post::default();
     let mut sent: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
     let mut attaching: Option<BoxFuture<'static, Attached>> = None;
-    let mut behind: VecDeque<Dispatch> = VecDeque::new();
+    let mut attached = None;
     let mut open = true;
     loop {
-        if attaching.is_none() {
-            let shared = Arc::clone(&carrier.shared);
-            attaching = behind.pop_front().map(|next| async move { next.attach(&shared).await }.boxed());
+        for action in post.take_ready() {
+            match action {
+                Action::Attach(next) => {
+                    let shared = Arc::clone(&carrier.shared);
+                    attaching = Some(async move { Dispatch::attach(next, &shared).await }.boxed());
+                }
+                Action::SendAttached => sent.extend(attached.take().map(|message| carrier.send(message))),
+                Action::Send(cancels) => sent.push(carrier.send(cancels.without_payloads())),
+            }
         }
-        if !open && attaching.is_none() && sent.is_empty() {
+        if !open && post.is_idle() {
             return;
         }
-        let has_room = sent.len() < POST_UNANSWERED_MAX;
         tokio::select! {
             biased;
-            attached = next_of(&mut attaching), if has_room && attaching.is_some() => {
-                attaching = None;
-                carrier.send(attached, &mut sent);
+            message = next_of(&mut attaching), if attaching.is_some() => {
+                (attaching, attached) = (None, Some(message));
+                post.attached();
             }
-            Some(()) = sent.next(), if !sent.is_empty() => {}
-            next = waiting.recv(), if open && behind.len() < POST_WAITING_MAX => match next {
+            Some(()) = sent.next(), if !sent.is_empty() => post.answered(),
+            next = waiting.recv(), if open && post.waits() < WAITING_MAX => match next {
                 None => open = false,
-                Some(mut next) => {
-                    if attaching.is_some() && let Some(cancels) = next.take_cancels() {
-                        carrier.send(cancels, &mut sent);
-                    }
-                    behind.push_back(next);
+                Some(next) => {
+                    post.decided(next);
                 }
             },
         }
@@ -103,15 +100,18 @@ async fn next_of(attaching: &mut Option<BoxFuture<'static, Attached>>) -> Attach
 }
 
 impl Carrier {
-    /// Sends a message, in as many pieces as the bus needs. Each has left before the next does; the acknowledgements are awaited together.
-    fn send(&self, attached: Attached, sent: &mut FuturesUnordered<BoxFuture<'static, ()>>) {
+    /// Sends a message, in as many pieces as the bus needs. All have left in their order when this returns; what it returns ends when all of them are
+    /// acknowledged or given up.
+    fn send(&self, attached: Attached) -> BoxFuture<'static, ()> {
+        let mut unanswered = Vec::new();
         for piece in attached.send(&*self.bus, self.results.clone()) {
             let mut piece = piece.boxed();
             // The first poll hands it to the bus.
             if (&mut piece).now_or_never().is_none() {
-                sent.push(piece);
+                unanswered.push(piece);
             }
         }
+        join_all(unanswered).map(drop).boxed()
     }
 }
 

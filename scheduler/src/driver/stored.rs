@@ -81,19 +81,6 @@ pub(super) fn drop_over_quota(
     dropped
 }
 
-/// The blobs that reports name.
-pub(super) fn blobs(message: &FromHost) -> impl Iterator<Item = Digest> {
-    message
-        .reports
-        .iter()
-        .flat_map(|report| match report {
-            Report::Ended { output, captured, .. } => [output.blob(), captured.blob()],
-            Report::Checkpoint { data, .. } => [data.blob(), None],
-            Report::Returned { .. } => [None, None],
-        })
-        .flatten()
-}
-
 fn quota(shared: &Shared, tenant: &TenantName) -> Option<u64> {
     shared.directory.read().tenants.get(tenant).and_then(|(tenant, _)| tenant.quotas.stored_bytes)
 }

@@ -70,8 +70,8 @@ pub enum LogWait {
     /// Where the log ends. An answer that is late may be older than what was read since, so it is compared with what was seen when it was
     /// asked for. The second number is how often it was asked already.
     End(LogSeq, u32),
-    /// Whether the log was trimmed.
-    Trim,
+    /// Whether the log was trimmed for the leader of a term.
+    Trim(Term),
     /// What time it is, and when that was asked.
     Time(Timestamp),
 }

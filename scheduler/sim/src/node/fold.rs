@@ -17,6 +17,8 @@ pub struct Fold {
     pub last: LogSeq,
     /// What the next record is chained to.
     pub prev_hash: Digest,
+    /// Bytes of all records so far.
+    pub log_bytes: u64,
 }
 
 /// Why a node has halted: what is wrong with what it stands on.
@@ -90,6 +92,7 @@ impl Fold {
             return Err(Halt::TermMixed(seq));
         }
         (self.last, self.prev_hash) = (seq, entry.hash);
+        self.log_bytes += entry.bytes.len() as u64;
         Ok(())
     }
 }

@@ -6,7 +6,9 @@ use wasmill_fabric_core::append::{
 use wasmill_fabric_models::jetstream::{PublishError, PublishResult};
 use wasmill_protocol::{LogSeq, Timestamp};
 use wasmill_scheduler_core::Input as LeaderInput;
+use wasmill_scheduler_node::leading::{AppendFailure, Effects, Input as NodeInput};
 
+use super::keep::note_current;
 use super::{Fault, Happening, LogHappening, Sender, World};
 use crate::marks::Mark;
 use crate::node::{Halt, LogWait, uptime_us};
@@ -16,20 +18,21 @@ use crate::servers::LogAsk;
 
 impl World {
     /// The newest appends of a leader go to its appender.
-    pub(super) fn append_to_log(&mut self, node: usize, count: usize) -> Checked {
+    pub(super) fn append_to_log(&mut self, node: usize, count: usize) {
         let now_us = self.now.0;
         let (armed, known) = (self.kill_armed == Some(node), self.nodes[node].known());
-        let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        let (Some(leader), Some(cluster)) = (&mut process.leader, &mut process.cluster) else { return Ok(()) };
+        let life = self.nodes[node].life;
+        let Some(process) = &mut self.nodes[node].process else { return };
+        let (Some(leader), Some(cluster)) = (&mut process.leader, &mut process.cluster) else { return };
         let newest = leader.appends.len() - count;
-        if leader.appends[newest].seq <= cluster.floor && leader.appends[newest].entry.is_some() {
+        if leader.appends[newest].seq <= cluster.floor {
             // Others have appended, and nothing must take the place of what they have.
             self.marks.hit(Mark::LeadershipRefused);
-            self.step_down(node);
-            return Ok(());
+            self.tell_leader(Sender { node, life }, NodeInput::AppendFailed(AppendFailure::Refused));
+            return;
         }
         for append in leader.appends.iter_mut().skip(newest) {
-            let Some(entry) = &append.entry else { continue };
+            let entry = &append.entry;
             let number = AppendNumber(cluster.next_append);
             cluster.next_append += 1;
             (append.number, append.known) = (Some(number), known);
@@ -40,7 +43,6 @@ impl World {
             let delay = self.rng.below(10_000);
             self.at(delay, Happening::Fault(Fault::NodeDies(node)));
         }
-        self.settle_appends(node)
     }
 
     /// Asks what the appender wants asked, and takes in the outcomes.
@@ -96,7 +98,7 @@ impl World {
                 Published::Stored { seq: LogSeq(ack.seq) }
             }
             Err(PublishError::WrongLastSequence { last }) => {
-                let leader = self.nodes[node].leader().map(|leader| leader.term);
+                let leader = self.nodes[node].leader().map(|leader| leader.term());
                 if leader.is_some_and(|term| term < self.oracle.term()) {
                     self.marks.hit(Mark::StaleLeaderRefused);
                 }
@@ -164,10 +166,10 @@ impl World {
             "node-{node} hears of {:?} out of order",
             done.number
         );
+        let mut failure = AppendFailure::Refused;
         match done.outcome {
             Ok(seq) => {
                 self.append_durable(node, seq)?;
-                self.settle_appends(node)?;
                 return Ok(true);
             }
             Err(AppendError::Conflict { .. }) => {
@@ -175,26 +177,42 @@ impl World {
                 self.refused_for_a_reason(node)?;
             }
             Err(AppendError::Unreachable { .. }) => self.marks.hit(Mark::AppendGivenUp),
-            Err(AppendError::NoSpace { .. }) => {}
+            Err(AppendError::NoSpace { .. }) => failure = AppendFailure::NoSpace,
             Err(error @ (AppendError::Storage { .. } | AppendError::TooLarge { .. })) => {
                 self.halt(node, Halt::Storage(error.to_string()))?;
                 return Ok(false);
             }
         }
         if self.plant == Some(Plant::EffectsAfterRefusal)
-            && let Some(append) = self.nodes[node].leader().and_then(|leader| leader.appends.pop_front())
+            && let Some(effects) = self.nodes[node].leader().and_then(|leader| leader.node.under_way().next().map(told))
         {
-            self.effects(node, append.seq, append.ready)?;
+            self.effects(node, effects)?;
         }
-        self.step_down(node);
+        let life = self.nodes[node].life;
+        self.tell_leader(Sender { node, life }, NodeInput::AppendFailed(failure));
+        self.pump_leader(node)?;
         Ok(false)
+    }
+
+    /// A planted bug: what waits for the second half of a decision is carried out after the first one.
+    fn answer_cut_early(&mut self, node: usize) -> Checked {
+        let Some(leader) =
+            self.nodes[node].leader().filter(|leader| leader.appends.front().is_some_and(|next| next.is_rest))
+        else {
+            return Ok(());
+        };
+        let early = leader.node.under_way().next().map(told);
+        match early {
+            Some(effects) if self.plant == Some(Plant::CutAnsweredEarly) => self.effects(node, effects),
+            _ => Ok(()),
+        }
     }
 
     /// Whoever concludes that its record was refused must not find that very record in the log.
     fn refused_for_a_reason(&mut self, node: usize) -> Checked {
         let Some(append) = self.nodes[node].leader().and_then(|leader| leader.appends.front()) else { return Ok(()) };
-        let (seq, hash) = (append.seq, append.entry.as_ref().map(|entry| entry.hash));
-        let stands = hash.is_some() && self.oracle.hash_at(seq) == hash;
+        let (seq, hash) = (append.seq, append.entry.hash);
+        let stands = self.oracle.hash_at(seq) == Some(hash);
         hold!(!stands || self.oracle.disaster, "node-{node} gave up its leadership for record {seq}, which is its own");
         Ok(())
     }
@@ -207,7 +225,7 @@ impl World {
         let clock = process.clock(now);
         let Some(leader) = &mut process.leader else { return Ok(()) };
         let Some(append) = leader.appends.pop_front() else { return Ok(()) };
-        let Some(entry) = &append.entry else { return Ok(()) };
+        let entry = append.entry;
         hold!(append.seq == seq, "record {} was acknowledged as record {seq}", append.seq);
         let stands = self.oracle.hash_at(seq);
         let same = stands == Some(entry.hash) || self.oracle.shortened;
@@ -216,26 +234,13 @@ impl World {
         if let Some(cluster) = &mut process.cluster {
             cluster.floor = cluster.floor.max(seq);
         }
-        leader.core.step(clock, LeaderInput::ReadModelAt(LogSeq(seq.0.saturating_sub(lag))));
-        let (entry, read_model) = (entry.clone(), LogSeq(seq.0.saturating_sub(lag)));
+        let read_model = LogSeq(seq.0.saturating_sub(lag));
+        note_current(&mut process.current, &entry);
+        leader.node.step(clock, NodeInput::Appended(seq));
+        leader.node.step(clock, LeaderInput::ReadModelAt(read_model).into());
         self.nodes[node].read_model = self.nodes[node].read_model.max(read_model);
-        self.keep(node, seq, &entry);
-        self.touch_node(node);
-        self.effects(node, seq, append.ready)
-    }
-
-    /// Effects that only wait for what was before them take place when nothing is.
-    fn settle_appends(&mut self, node: usize) -> Checked {
-        loop {
-            let published = self.nodes[node].process.as_ref().map_or(LogSeq(0), |process| process.published);
-            let Some(leader) = self.nodes[node].leader() else { return Ok(()) };
-            if leader.appends.front().is_none_or(|append| append.entry.is_some()) {
-                return Ok(());
-            }
-            let Some(append) = leader.appends.pop_front() else { return Ok(()) };
-            self.touch_node(node);
-            self.effects(node, published, append.ready)?;
-        }
+        self.answer_cut_early(node)?;
+        self.pump_leader(node)
     }
 
     fn arm_appender(&mut self, node: usize) {
@@ -266,5 +271,16 @@ impl World {
         if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
             cluster.appender.step(now_us, input);
         }
+    }
+}
+
+/// What leaves a node by effects that are not due.
+fn told(waiting: &Effects) -> Effects {
+    Effects {
+        seq: waiting.seq,
+        replies: waiting.replies.clone(),
+        acks: waiting.acks.clone(),
+        messages: waiting.messages.clone(),
+        ..Effects::default()
     }
 }

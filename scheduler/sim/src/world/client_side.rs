@@ -15,6 +15,12 @@ use crate::plant::Plant;
 /// How long a client waits before it turns to another node when one is not there, or does not know who leads, in microseconds.
 const ELSEWHERE_US: u64 = 300_000;
 
+/// Of 1000 things that clients do, how often somebody asks what is going on.
+const OVERVIEWS: u64 = 100;
+
+/// How long a request waits that a leader does not take in any more, until somebody else looks at it, in microseconds.
+const WAITS_US: u64 = 20_000;
+
 /// How long it takes until a key is looked up once more whose look-up was too old, in microseconds.
 const LOOK_UP_AGAIN_US: u64 = 5_000;
 
@@ -22,6 +28,9 @@ impl World {
     pub(super) fn act(&mut self) {
         let (request, command) = self.clients.act(self.now, &self.options);
         self.ask(request, command);
+        if self.rng.chance(OVERVIEWS) {
+            self.ask_overview();
+        }
     }
 
     pub(super) fn change(&mut self) {
@@ -80,12 +89,16 @@ impl World {
 
     pub(super) fn looked_up(&mut self, sender: Sender, request: RequestId, command: Command) -> Checked {
         let now = self.now;
+        if !self.takes_in(sender.node) {
+            self.at(WAITS_US, Happening::LookedUp(sender, request, Box::new(command)));
+            return Ok(());
+        }
         let Some(process) = self.nodes[sender.node].alive(sender.life) else { return Ok(()) };
         let clock = process.clock(now);
         match &mut process.leader {
             Some(leader) => {
                 let reply_to = leader.reply_to(AnswerTo::Client(request));
-                leader.core.step(clock, Input::Command { reply_to, command });
+                leader.node.step(clock, Input::Command { reply_to, command }.into());
                 self.touch_node(sender.node);
                 Ok(())
             }

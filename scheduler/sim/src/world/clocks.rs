@@ -3,9 +3,10 @@
 use wasmill_protocol::{Term, Timestamp};
 use wasmill_scheduler_core::Input;
 use wasmill_scheduler_core::clock::Witness;
+use wasmill_scheduler_node::leading::Input as NodeInput;
 
-use super::World;
-use crate::leader::Leader;
+use super::{Sender, World};
+use crate::leader::{Leader, LeaderOptions};
 use crate::marks::Mark;
 use crate::node::{Fold, LogWait, uptime_us};
 use crate::oracle::{Checked, hold};
@@ -75,8 +76,10 @@ impl World {
         let verdict = process.clock.look(reading);
         if plant == Some(Plant::WallClockTrusted) {
             process.wall_trusted_us = Some(wall_ahead_us);
-        } else if verdict.ends_leadership {
-            return self.leadership_ends(node);
+        } else if verdict.ends_leadership && process.leader.is_some() {
+            let life = self.nodes[node].life;
+            self.tell_leader(Sender { node, life }, NodeInput::TimeEnds);
+            return Ok(());
         }
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
         let (may_lead, known) = (process.may_lead(), process.fold.state.term());
@@ -86,24 +89,6 @@ impl World {
                 cluster.stand_again(ttl_s, seed, known);
             }
             self.touch_node(node);
-        }
-        Ok(())
-    }
-
-    /// The time of a leadership cannot go on as it is.
-    fn leadership_ends(&mut self, node: usize) -> Checked {
-        if self.is_clustered() {
-            self.marks.hit(Mark::ClockEndedLeadership);
-            self.step_down(node);
-            return Ok(());
-        }
-        let reading = self.nodes[node].reading(self.now);
-        let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        // What was decided is made durable before.
-        if process.leader.take_if(|leader| leader.appends.is_empty()).is_some() {
-            self.marks.hit(Mark::ClockEndedLeadership);
-            process.clock.lead(false, Timestamp(0), reading);
-            self.machine_leads();
         }
         Ok(())
     }
@@ -119,7 +104,7 @@ impl World {
     }
 
     /// A node leads, in a term that was given to it, on top of what it has read.
-    pub(super) fn begin_term(&mut self, node: usize, term: Term, seed: u64, fold: Fold, snapshot_records: u64) {
+    pub(super) fn begin_term(&mut self, node: usize, term: Term, seed: u64, fold: Fold, options: LeaderOptions) {
         let (now, plant) = (self.now, self.plant);
         let began = &mut self.nodes[node];
         let (reading, uptime, name) = (began.reading(now), began.uptime(now), began.name.clone());
@@ -132,7 +117,9 @@ impl World {
         };
         let clock = process.clock(now);
         let lead = Input::Lead { term, node: name, passed_us, uptime };
-        process.leader = Some(Leader::new(seed, clock, lead, term, fold, snapshot_records));
+        let mut leader = Leader::new(seed, term, fold, options);
+        leader.node.step(clock, lead.into());
+        process.leader = Some(leader);
     }
 
     /// Led time grows no faster than time, whatever clocks show: what is kept for a while is kept that long.
@@ -140,7 +127,7 @@ impl World {
         let (now, terms) = (self.now, self.oracle.terms_begun());
         let Some(process) = &self.nodes[node].process else { return Ok(()) };
         let Some(leader) = &process.leader else { return Ok(()) };
-        let led_us = leader.core.state().led().us();
+        let led_us = leader.node.core().state().led().us();
         let (first_us, since) = *self.led_since.get_or_insert((led_us, now));
         let (grown_us, passed_us) = (led_us.saturating_sub(first_us), now.us_since(since).cast_signed());
         // A minute for each beginning of a term that nobody has measured, and another for clocks that are put right bit by bit.

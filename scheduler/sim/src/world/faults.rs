@@ -2,10 +2,14 @@
 
 use wasmill_host_core::Input;
 use wasmill_protocol::{LogSeq, Timestamp};
+use wasmill_scheduler_node::leading::Input as NodeInput;
 
-use super::{Happening, World};
+use super::{Happening, Sender, World};
+use crate::leader::{AnswerTo, Leader};
 use crate::marks::Mark;
 use crate::network::Place;
+use crate::oracle::{Checked, hold};
+use crate::plant::Plant;
 
 /// Something that goes wrong, or comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub enum Fault {
     NodeDies(usize),
     /// Some control node is killed, the leader more often than not.
     SomeNodeDies,
+    /// Some control node is asked to stop, the leader more often than not.
+    SomeNodeStops,
     /// A host starts, if it is dead.
     HostStarts(usize),
     /// A host is killed.
@@ -42,6 +48,10 @@ impl World {
         for _ in 0..self.options.control_kills {
             let at = self.rng.below(fault_us);
             self.at(at, Happening::Fault(Fault::SomeNodeDies));
+        }
+        for _ in 0..self.options.control_stops {
+            let at = self.rng.below(fault_us);
+            self.at(at, Happening::Fault(Fault::SomeNodeStops));
         }
         for _ in 0..self.options.clock_sets {
             let at = self.rng.below(fault_us);
@@ -82,6 +92,7 @@ impl World {
                 let node = self.likely_leader();
                 self.node_dies(node);
             }
+            Fault::SomeNodeStops => self.some_node_stops(),
             Fault::HostStarts(index) => self.host_starts(index),
             Fault::HostDies(index) => {
                 if self.hosts[index].alive {
@@ -131,6 +142,40 @@ impl World {
             return;
         }
         self.marks.hit(Mark::ControlKilled);
+        let down = self.rng.skewed(4_000_000);
+        self.at(down, Happening::Fault(Fault::NodeStarts(node)));
+        self.process_ends(node);
+    }
+
+    /// A control node is asked to stop: one that leads ends once everything is durable that it has decided.
+    fn some_node_stops(&mut self) {
+        let node = self.likely_leader();
+        if self.nodes[node].paused_until > self.now {
+            return;
+        }
+        let sender = Sender { node, life: self.nodes[node].life };
+        match self.nodes[node].leader() {
+            Some(_) if self.plant != Some(Plant::StopsAtOnce) => self.tell_leader(sender, NodeInput::Shutdown),
+            Some(leader) => self.late_violation = check_unanswered(leader).err(),
+            None => {}
+        }
+        if self.nodes[node].process.is_some() && self.nodes[node].leader().is_none() {
+            self.node_stops(node);
+        }
+    }
+
+    /// A leader that was asked to stop has recorded and answered everything that it has taken in.
+    pub(super) fn leader_stops(&mut self, node: usize) -> Checked {
+        self.nodes[node].leader().map_or(Ok(()), |leader| check_unanswered(leader))?;
+        self.marks.hit(Mark::ControlStopped);
+        if self.is_clustered() {
+            self.give_seat_back(node);
+        }
+        self.node_stops(node);
+        Ok(())
+    }
+
+    fn node_stops(&mut self, node: usize) {
         let down = self.rng.skewed(4_000_000);
         self.at(down, Happening::Fault(Fault::NodeStarts(node)));
         self.process_ends(node);
@@ -253,4 +298,11 @@ impl World {
             self.touch_host(index);
         }
     }
+}
+
+/// A leader that stops leaves no command behind that it has taken in.
+fn check_unanswered(leader: &Leader) -> Checked {
+    let open = leader.answers.values().filter(|to| matches!(to, AnswerTo::Client(_) | AnswerTo::Node(..))).count();
+    hold!(open == 0 && leader.appends.is_empty(), "a leader stops with {open} commands that it has not answered");
+    Ok(())
 }

@@ -2,10 +2,11 @@
 
 use wasmill_protocol::{LogSeq, Term, Timestamp};
 use wasmill_scheduler_core::clock::Witness;
+use wasmill_scheduler_node::leading::Input as NodeInput;
 
 use super::keep::note_current;
 use super::{Fault, Happening, LogHappening, Sender, World};
-use crate::leader::AnswerTo;
+use crate::leader::{AnswerTo, LeaderOptions};
 use crate::marks::Mark;
 use crate::network::Place;
 use crate::node::{ClusterSide, EtcdWait, Fold, Halt, LogWait, Process, uptime_us};
@@ -215,8 +216,7 @@ impl World {
             return Ok(());
         }
         if self.nodes[node].leader().is_some_and(|leader| leader.last() < last) && !accepted {
-            self.marks.hit(Mark::LeaderToldByLog);
-            self.step_down(node);
+            self.tell_leader(Sender { node, life }, NodeInput::LogEndsAt(last));
             return Ok(());
         }
         if self.was_trimmed_since(node, first) {
@@ -291,13 +291,12 @@ impl World {
             }
         }
         // Nonces are drawn from it: no two leaderships may draw the same ones.
-        let (seed, snapshot_records) = (self.rng.draw(), self.cluster().snapshot_records);
-        let removals_cut = self.cluster().removals_cut;
+        let seed = self.rng.draw();
+        let cluster = self.cluster();
+        let (snapshot_records, records_kept) = (cluster.snapshot_records, cluster.records_kept);
+        let options = LeaderOptions { snapshot_records, records_kept, removals_cut: cluster.removals_cut, plant };
         let name = self.nodes[node].name.clone();
-        self.begin_term(node, term, seed, fold, snapshot_records);
-        if let Some(process) = &mut self.nodes[node].process {
-            process.leader = process.leader.take().map(|leader| leader.cutting_removals(removals_cut));
-        }
+        self.begin_term(node, term, seed, fold, options);
         if self.listening().len() > 1 {
             self.marks.hit(Mark::TwoBelievedToLead);
         }

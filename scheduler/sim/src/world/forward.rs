@@ -43,7 +43,7 @@ impl World {
     fn send_forward(&mut self, from: ForwardAddress) {
         let Some(process) = self.nodes[from.node].alive(from.life) else { return };
         // A node that has led knows its own term at least.
-        let known = process.fold.state.term().max(process.leader.as_ref().map_or(Term(0), |leader| leader.term));
+        let known = process.fold.state.term().max(process.leader.as_ref().map_or(Term(0), |leader| leader.term()));
         let Some(cluster) = &mut process.cluster else { return };
         let Some(forward) = cluster.forwards.get_mut(&from.number) else { return };
         forward.tries += 1;
@@ -104,7 +104,7 @@ impl World {
     fn leader_of(&self, term: Term) -> Option<usize> {
         let leads = |node: &usize| {
             let process = self.nodes[*node].process.as_ref();
-            process.and_then(|process| process.leader.as_ref()).is_some_and(|leader| leader.term == term)
+            process.and_then(|process| process.leader.as_ref()).is_some_and(|leader| leader.term() == term)
         };
         (0..self.nodes.len()).find(leads)
     }
@@ -114,9 +114,12 @@ impl World {
         let Forwarded { from, tries, term, command } = forwarded;
         let now = self.now;
         let twice = self.plant == Some(Plant::ForwardTakenTwice);
+        if !self.takes_in(node) {
+            return;
+        }
         let Some(process) = &mut self.nodes[node].process else { return };
         let clock = process.clock(now);
-        let Some(leader) = process.leader.as_mut().filter(|leader| leader.term == term) else { return };
+        let Some(leader) = process.leader.as_mut().filter(|leader| leader.term() == term) else { return };
         if let Some(before) = leader.forwards_heard.get(&(from, tries)).cloned()
             && !twice
         {
@@ -129,7 +132,7 @@ impl World {
         }
         leader.forwards_heard.insert((from, tries), None);
         let reply_to = leader.reply_to(AnswerTo::Node(from, tries));
-        leader.core.step(clock, Input::Command { reply_to, command });
+        leader.node.step(clock, Input::Command { reply_to, command }.into());
         self.touch_node(node);
     }
 

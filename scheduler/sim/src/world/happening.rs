@@ -6,6 +6,7 @@ use wasmill_fabric_models::etcd::LeaseId;
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostAck, HostInfo, ToHost};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, Term};
+use wasmill_scheduler_node::upkeep::Ended;
 
 use super::{ClusterFault, Fault, World};
 use crate::clients::RequestId;
@@ -61,6 +62,8 @@ pub enum Happening {
     HostLeft(HostId, Incarnation, u64),
     /// A message of a control node reaches a host.
     ToHost(usize, Sender, Arc<ToHost>),
+    /// The payloads of a message to a host are there, in the term of a leader.
+    PayloadsAttached(Sender, Term, HostId),
     /// A host's answer to a message reaches the control node that sent it.
     HostAck(Sender, Box<(HostId, HostAck)>),
     /// Reports reach a control node.
@@ -114,6 +117,8 @@ pub enum LogHappening {
     Look(Sender, u32),
     /// A leader of a term has stored a snapshot.
     SnapshotStored(Sender, Term, Arc<Snapshot>),
+    /// Some other work of the leader of a term has ended.
+    WorkEnded(Sender, Term, Ended),
     /// A node's appender asked to be woken.
     AppendTick(Sender),
 }
@@ -151,11 +156,13 @@ impl Happening {
             Self::LookedUp(sender, ..)
             | Self::NodeTick(sender)
             | Self::HostAck(sender, ..)
+            | Self::PayloadsAttached(sender, ..)
             | Self::Log(
                 LogHappening::News(sender)
                 | LogHappening::Poll(sender)
                 | LogHappening::Look(sender, _)
                 | LogHappening::SnapshotStored(sender, ..)
+                | LogHappening::WorkEnded(sender, ..)
                 | LogHappening::AppendTick(sender),
             )
             | Self::Etcd(EtcdHappening::WatchNews(sender, _) | EtcdHappening::SeatTick(sender)) => Some(sender.node),
@@ -196,6 +203,7 @@ impl World {
                 self.host_left(Sender { node: 0, life }, host, incarnation);
             }
             Happening::ToHost(host, sender, message) => return self.reach_host(host, sender, &message),
+            Happening::PayloadsAttached(sender, term, host) => return self.payloads_attached(sender, term, host),
             Happening::HostAck(sender, ack) => self.host_ack(sender, ack.0, ack.1),
             Happening::FromHost(node, address, message) => self.hear_host(node, address, &message),
             Happening::Heartbeat(node, heartbeat) => self.heartbeat(node, &heartbeat),
@@ -230,6 +238,7 @@ impl World {
                 }
             }
             LogHappening::SnapshotStored(sender, term, snapshot) => self.snapshot_stored(sender, term, &snapshot),
+            LogHappening::WorkEnded(sender, term, ended) => self.work_ended(sender, term, ended),
             LogHappening::AppendTick(sender) => self.append_tick(sender),
         }
         Ok(())

@@ -4,70 +4,79 @@ use std::sync::Arc;
 
 use wasmill_protocol::event::EventBody;
 use wasmill_protocol::snapshot::{Current, ReadModelCopy, SnapshotRef};
-use wasmill_protocol::{LogSeq, Term};
-use wasmill_scheduler_core::{Input, State};
+use wasmill_protocol::{Digest, LogSeq, Term};
+use wasmill_scheduler_core::State;
+use wasmill_scheduler_node::Chain;
+use wasmill_scheduler_node::leading::Input as NodeInput;
+use wasmill_scheduler_node::upkeep::{Ended, Work};
 
 use super::{Happening, LogHappening, Sender, World};
 use crate::log::Entry;
 use crate::marks::Mark;
 use crate::node::{Fold, Halt, LogWait, uptime_us};
 use crate::oracle::{Checked, Violation, hold};
+use crate::plant::Plant;
 use crate::servers::{LogAsk, STREAM, Snapshot};
 
 /// How long it takes at most to store a snapshot, in microseconds.
 const STORE_US_MAX: u64 = 2_000_000;
 
 impl World {
-    /// A record of the leader is durable: stores what was taken hold of after it, and trims what can go.
-    pub(super) fn keep(&mut self, node: usize, seq: LogSeq, entry: &Entry) {
-        let (sender, term) = (Sender { node, life: self.nodes[node].life }, entry.record.term);
-        if let Some(process) = &mut self.nodes[node].process {
-            note_current(&mut process.current, entry);
+    /// Begins the work that a leader says, up to record `seq`.
+    pub(super) fn begin_work(&mut self, node: usize, seq: LogSeq, work: Work) {
+        let sender = Sender { node, life: self.nodes[node].life };
+        let Some(term) = self.nodes[node].leader().map(|leader| leader.term()) else { return };
+        match work {
+            Work::Snapshot(frozen, chain) => {
+                let Chain { last, hash, log_bytes } = chain;
+                let seq = if self.plant == Some(Plant::SnapshotMisnamed) { last.next() } else { last };
+                let snapshot = Arc::new(Snapshot { seq, hash, log_bytes, parts: frozen.into_parts().collect() });
+                let delay = self.rng.skewed(STORE_US_MAX);
+                self.at(delay, Happening::Log(LogHappening::SnapshotStored(sender, term, snapshot)));
+            }
+            Work::Measure => self.work_ended(sender, term, Ended::Measured(0)),
+            Work::Copy { log_bytes } => {
+                let (now, delay) = (self.now, self.rng.skewed(STORE_US_MAX));
+                let Some(process) = &self.nodes[node].process else { return };
+                let (seq, at) = (process.published.min(seq), process.clock(now));
+                let copy = ReadModelCopy { seq, digest: Digest::default(), bytes: 1, log_bytes, at };
+                self.at(delay, Happening::Log(LogHappening::WorkEnded(sender, term, Ended::Copy(copy))));
+            }
+            Work::Trim(to) => {
+                let newest = self.nodes[node].process.as_ref().and_then(|process| process.current.newest());
+                let to = match newest {
+                    Some(newest) if self.plant == Some(Plant::TrimmedTooFar) => newest.seq,
+                    _ => to,
+                };
+                self.ask_log(node, LogAsk::Trim(to), LogWait::Trim(term));
+            }
         }
-        let held = self.nodes[node].leader().and_then(|leader| leader.take_held(seq));
-        if let Some(frozen) = held {
-            let parts = frozen.into_parts().collect();
-            let snapshot = Arc::new(Snapshot { seq, hash: entry.hash, parts });
-            let delay = self.rng.skewed(STORE_US_MAX);
-            self.at(delay, Happening::Log(LogHappening::SnapshotStored(sender, term, snapshot)));
-        }
-        self.trim(node);
     }
 
-    fn trim(&mut self, node: usize) {
-        let keep = self.cluster().records_kept;
-        let Some(process) = &mut self.nodes[node].process else { return };
-        let Some(to) = process.current.trimmable_to() else { return };
-        let to = LogSeq(to.0.saturating_sub(keep));
-        if to > process.trimmed {
-            process.trimmed = to;
-            self.ask_log(node, LogAsk::Trim(to), LogWait::Trim);
+    /// Some work of the leader of a term has ended.
+    pub(super) fn work_ended(&mut self, sender: Sender, term: Term, ended: Ended) {
+        if self.nodes[sender.node].leader().is_some_and(|leader| leader.term() == term) {
+            self.tell_leader(sender, NodeInput::WorkEnded(ended));
         }
     }
 
     /// A snapshot is stored, as a blob that nobody knows of before the log names it.
     pub(super) fn snapshot_stored(&mut self, sender: Sender, term: Term, snapshot: &Arc<Snapshot>) {
-        let (now, digest) = (self.now, snapshot.hash);
         let damaged = self.rng.chance(self.cluster().snapshots_lost);
         let Some(process) = self.nodes[sender.node].alive(sender.life) else { return };
-        let (clock, published) = (process.clock(now), process.published);
         let newest = process.current.newest().map(|newest| newest.digest);
-        let Some(leader) = process.leader.as_mut().filter(|leader| leader.term == term) else { return };
+        let Some(leader) = process.leader.as_mut().filter(|leader| leader.term() == term) else { return };
         // Some blobs are damaged before anybody reads them; two snapshots are kept for that, so never both.
         let servers = self.servers.as_deref_mut().expect("a cluster has servers");
         let before = newest.is_none_or(|newest| servers.snapshots.contains_key(&newest));
-        let lost = damaged && before && !leader.snapshot_lost();
-        if !lost {
+        leader.snapshot_lost = damaged && before && !leader.snapshot_lost;
+        let digest = snapshot.hash;
+        if !leader.snapshot_lost {
             servers.snapshots.insert(digest, Arc::clone(snapshot));
         }
-        leader.snapshot_done(snapshot.seq, lost);
-        let bytes = snapshot.parts.len() as u64;
-        let taken = SnapshotRef { seq: snapshot.seq, digest, bytes, log_bytes: snapshot.seq.0 };
-        let copy = ReadModelCopy { seq: published, digest, bytes, log_bytes: published.0, at: clock };
-        leader.core.step(clock, Input::SnapshotStored(taken));
-        leader.core.step(clock, Input::ReadModelStored(copy));
+        let (bytes, log_bytes) = (snapshot.parts.len() as u64, snapshot.log_bytes);
         self.marks.hit(Mark::SnapshotTaken);
-        self.touch_node(sender.node);
+        self.work_ended(sender, term, Ended::Snapshot(SnapshotRef { seq: snapshot.seq, digest, bytes, log_bytes }));
     }
 
     /// Whether the log was trimmed after the answer that it begins at `first`, or cannot be read now, and a node is to begin there: it looks again
@@ -144,7 +153,7 @@ impl World {
             }
             hold!(whole == state, "the snapshot of {} is not what the log says up to there", snapshot.seq);
         }
-        Ok(Fold { state, last: snapshot.seq, prev_hash: snapshot.hash })
+        Ok(Fold { state, last: snapshot.seq, prev_hash: snapshot.hash, log_bytes: snapshot.log_bytes })
     }
 }
 

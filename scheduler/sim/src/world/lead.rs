@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ToHost};
-use wasmill_protocol::{HostId, Incarnation, LogSeq, Term};
-use wasmill_scheduler_core::{Input, MessageOut, Ready};
+use wasmill_protocol::{HostId, Incarnation, Term};
+use wasmill_scheduler_core::{Input, MessageOut, ReplyTo};
+use wasmill_scheduler_node::leading::{Append, Effects, End, Input as NodeInput, Loss, Overview, Ready};
 
 use super::{Fault, Happening, Sender, World};
 use crate::hosts::BatchAddress;
-use crate::leader::{APPENDS_IN_FLIGHT_MAX, AnswerTo};
+use crate::leader::AnswerTo;
 use crate::marks::Mark;
 use crate::network::Place;
 use crate::oracle::{Checked, hold};
@@ -23,7 +24,7 @@ impl World {
         if self.nodes[node].paused_until > self.now {
             return Ok(());
         }
-        self.append_decided(node)?;
+        self.pump_leader(node)?;
         self.check_led_time(node)?;
         if self.is_clustered() {
             self.pump_appender(node)?;
@@ -33,32 +34,60 @@ impl World {
         Ok(())
     }
 
-    /// Appends what the core has decided, as far as the log has room.
-    fn append_decided(&mut self, node: usize) -> Checked {
+    /// Carries out what a leadership says.
+    pub(super) fn pump_leader(&mut self, node: usize) -> Checked {
         let bytes_max = self.options.cluster.as_ref().map_or(usize::MAX, |cluster| cluster.record_bytes_max);
-        let plant = self.plant;
         loop {
-            let now = self.now;
-            let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-            let clock = process.clock(now);
-            let Some(leader) = &mut process.leader else { return Ok(()) };
-            let count = leader.take_appends(clock, bytes_max, plant);
-            if count == 0 {
+            let Some(leader) = self.nodes[node].leader() else { return Ok(()) };
+            let Ready { effects, appends, end } = leader.node.take_ready(bytes_max);
+            if effects.is_empty() && appends.is_empty() && end.is_none() {
                 return Ok(());
             }
-            if count > 1 {
-                self.marks.hit(Mark::RecordCut);
-                self.kill_in_between(node);
-            }
-            if let Some(plant) = plant {
-                self.act_early(node, plant)?;
-            }
-            if self.is_clustered() {
-                self.append_to_log(node, count)?;
-            } else {
-                self.append_to_disk(count);
+            effects.into_iter().try_for_each(|effects| self.effects(node, effects))?;
+            self.append(node, appends)?;
+            if let Some(end) = end {
+                return self.leadership_ends(node, end);
             }
         }
+    }
+
+    fn append(&mut self, node: usize, appends: Vec<Append>) -> Checked {
+        let count = appends.len();
+        if appends.iter().any(|append| append.is_cut) {
+            self.marks.hit(Mark::RecordCut);
+            self.kill_in_between(node);
+        }
+        let Some(leader) = self.nodes[node].leader().filter(|_| count > 0) else { return Ok(()) };
+        leader.handed_out(appends);
+        if let Some(plant) = self.plant {
+            self.act_early(node, plant)?;
+        }
+        if self.is_clustered() {
+            self.append_to_log(node, count);
+        } else {
+            self.append_to_disk(count);
+        }
+        Ok(())
+    }
+
+    /// A leadership is over, and what it says follows from that.
+    fn leadership_ends(&mut self, node: usize, end: End) -> Checked {
+        match end {
+            End::Lost(Loss::TermSeen(_)) => self.marks.hit(Mark::LeaderToldByHost),
+            End::Lost(Loss::Replaced(_)) => self.marks.hit(Mark::LeaderToldByLog),
+            End::Lost(Loss::Time) => self.marks.hit(Mark::ClockEndedLeadership),
+            End::Lost(Loss::Lease | Loss::LogGone | Loss::Refused) | End::NoSpace | End::Shutdown => {}
+        }
+        if end == End::Shutdown {
+            return self.leader_stops(node);
+        }
+        if self.is_clustered() {
+            self.step_down(node);
+            return Ok(());
+        }
+        hold!(end == End::Lost(Loss::Time), "a single machine gives up its leadership: {end:?}");
+        self.machine_leads_again();
+        Ok(())
     }
 
     /// A removal was cut from what follows from it: only a leader that is gone in between leaves the one without the other.
@@ -75,9 +104,7 @@ impl World {
         let Some(process) = &mut self.nodes[node].process else { return };
         let clock = process.clock(now);
         let Some(leader) = &mut process.leader else { return };
-        // While the log is busy nothing that is due could be written: the end of an append wakes the core anyway.
-        let busy = leader.appends.len() >= APPENDS_IN_FLIGHT_MAX;
-        let due = leader.core.next_timeout().filter(|_| !busy);
+        let due = leader.node.next_timeout();
         let latest = now.plus_ms(TICK_MS_MAX);
         let next = due.map_or(latest, |at| now.plus_us(at.us_since(clock)).min(latest));
         let next = next.max(now.plus_us(1));
@@ -96,7 +123,7 @@ impl World {
                 && leader.tick_at.is_some_and(|at| at <= now)
             {
                 leader.tick_at = None;
-                leader.core.step(clock, Input::Tick);
+                leader.node.step(clock, Input::Tick.into());
                 self.touch_node(sender.node);
             }
         }
@@ -109,7 +136,19 @@ impl World {
             let clock = process.clock(now);
             if let Some(leader) = &mut process.leader {
                 let input = input(leader);
-                leader.core.step(clock, input);
+                leader.node.step(clock, input.into());
+                self.touch_node(sender.node);
+            }
+        }
+    }
+
+    /// Tells a node what is not the core's, if that life of it leads.
+    pub(super) fn tell_leader(&mut self, sender: Sender, input: NodeInput) {
+        let now = self.now;
+        if let Some(process) = self.nodes[sender.node].alive(sender.life) {
+            let clock = process.clock(now);
+            if let Some(leader) = &mut process.leader {
+                leader.node.step(clock, input);
                 self.touch_node(sender.node);
             }
         }
@@ -117,36 +156,74 @@ impl World {
 
     /// The planted bugs that do something before the record is durable.
     fn act_early(&mut self, node: usize, plant: Plant) -> Checked {
-        let mut early = Ready::default();
-        if let Some(append) = self.nodes[node].leader().and_then(|leader| leader.appends.back_mut()) {
-            let ready = &mut append.ready;
+        let mut early = Effects::default();
+        if let Some(waiting) = self.nodes[node].leader().and_then(|leader| leader.node.under_way().next_back()) {
             match plant {
-                Plant::ReplyBeforeDurable => early.replies = std::mem::take(&mut ready.replies),
-                Plant::SendBeforeDurable => early.messages = std::mem::take(&mut ready.messages),
-                Plant::AckBeforeDurable => early.acks = std::mem::take(&mut ready.acks),
+                Plant::ReplyBeforeDurable => early.replies.clone_from(&waiting.replies),
+                Plant::SendBeforeDurable => early.messages.clone_from(&waiting.messages),
+                Plant::AckBeforeDurable => early.acks.clone_from(&waiting.acks),
+                Plant::OverviewBeforeDurable => early.overviews.clone_from(&waiting.overviews),
                 _ => {}
             }
         }
-        self.effects(node, LogSeq(0), early)
+        self.effects(node, early)
     }
 
-    /// Answers, acknowledges and sends: everything up to record `seq` is durable.
-    pub(super) fn effects(&mut self, node: usize, seq: LogSeq, ready: Ready) -> Checked {
-        for (reply_to, answer) in ready.replies {
+    /// Answers, acknowledges and sends: everything that this rests on is durable.
+    pub(super) fn effects(&mut self, node: usize, effects: Effects) -> Checked {
+        let seq = effects.seq;
+        effects.work.into_iter().for_each(|work| self.begin_work(node, seq, work));
+        for (reply_to, answer) in effects.replies {
             match self.nodes[node].leader().and_then(|leader| leader.answers.remove(&reply_to)) {
                 Some(AnswerTo::Client(request)) => self.answer(node, request, answer)?,
                 Some(AnswerTo::Node(address, tries)) => self.answer_forwarded(node, address, tries, (seq, answer)),
-                Some(AnswerTo::Host(..)) | None => {}
+                Some(AnswerTo::Host(..) | AnswerTo::Overview) | None => {}
             }
         }
-        for reply_to in ready.acks {
+        for (reply_to, overview) in effects.overviews {
+            self.overview_told(node, reply_to, &overview)?;
+        }
+        for reply_to in effects.acks {
             let Some(leader) = self.nodes[node].leader() else { break };
-            let term = leader.term;
+            let term = leader.term();
             if let Some(AnswerTo::Host(address, message)) = leader.answers.remove(&reply_to) {
                 self.acknowledge(node, term, address, &message)?;
             }
         }
-        ready.messages.into_iter().try_for_each(|message| self.send(node, message))
+        effects.messages.into_iter().try_for_each(|message| self.post(node, message))
+    }
+
+    /// Somebody asks what is going on, if a node leads.
+    pub(super) fn ask_overview(&mut self) {
+        let Some(&node) = self.listening().first() else { return };
+        if self.nodes[node].paused_until > self.now {
+            return;
+        }
+        let sender = Sender { node, life: self.nodes[node].life };
+        let reply_to = self.nodes[node].leader().map(|leader| leader.reply_to(AnswerTo::Overview));
+        if let Some(reply_to) = reply_to {
+            self.tell_leader(sender, NodeInput::Overview(reply_to));
+        }
+    }
+
+    /// What is told of the whole can be seen of each task.
+    fn overview_told(&mut self, node: usize, reply_to: ReplyTo, overview: &Overview) -> Checked {
+        let answer = self.nodes[node].leader().and_then(|leader| leader.answers.remove(&reply_to));
+        if answer.is_none() {
+            return Ok(());
+        }
+        self.marks.hit(Mark::OverviewTold);
+        let (told, durable) = (overview.log_seq, self.oracle.seq());
+        hold!(
+            told <= durable || self.oracle.shortened,
+            "an overview of record {told} is told, and {durable} is durable"
+        );
+        if told == durable && !self.oracle.shortened {
+            let depth = overview.queue;
+            let (open, unfinished) = (depth.waiting + depth.queued + depth.running, self.oracle.unfinished().count());
+            hold!(open == unfinished as u64, "an overview tells of {open} tasks, the log of {unfinished}");
+        }
+        Ok(())
     }
 
     fn acknowledge(&mut self, node: usize, term: Term, address: BatchAddress, message: &FromHost) -> Checked {
@@ -165,7 +242,7 @@ impl World {
         Ok(())
     }
 
-    fn send(&mut self, node: usize, message: MessageOut) -> Checked {
+    pub(super) fn send(&mut self, node: usize, message: MessageOut) -> Checked {
         let mut assign = Vec::new();
         for (id, queue_us) in message.assign {
             self.oracle.sent(id)?;
@@ -192,10 +269,19 @@ impl World {
             _ => {}
         }
         let sender = Sender { node, life: self.nodes[node].life };
+        if !self.takes_in(node) {
+            // Nobody listens any more, and it is sent again.
+            return;
+        }
         self.step_leader(sender, |leader| {
             let reply_to = leader.reply_to(AnswerTo::Host(address, Arc::clone(message)));
             Input::FromHost { reply_to, message: FromHost::clone(&seen) }
         });
+    }
+
+    /// Whether a leader, if this is one, has not been asked to stop.
+    pub(super) fn takes_in(&mut self, node: usize) -> bool {
+        self.nodes[node].leader().is_none_or(|leader| leader.node.is_open())
     }
 
     /// Makes every report look like one of the current attempt, wherever that runs.
@@ -219,12 +305,10 @@ impl World {
     }
 
     pub(super) fn host_ack(&mut self, sender: Sender, host: HostId, ack: HostAck) {
-        let replaced = |term: Term| ack.term_seen.is_some_and(|seen| seen > term);
-        let leader = self.nodes[sender.node].alive(sender.life).and_then(|process| process.leader.as_ref());
-        if leader.is_some_and(|leader| replaced(leader.term)) {
-            self.marks.hit(Mark::LeaderToldByHost);
-            self.step_down(sender.node);
-        } else if !ack.refused.is_empty() {
+        if let Some(term) = ack.term_seen {
+            self.tell_leader(sender, NodeInput::TermSeen(term));
+        }
+        if !ack.refused.is_empty() {
             self.step_leader(sender, |_| Input::AssignRefused { host, attempts: ack.refused });
         }
     }

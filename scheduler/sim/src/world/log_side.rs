@@ -3,6 +3,7 @@
 use wasmill_fabric_core::append::{Found, Input, MessageId, Published};
 use wasmill_fabric_models::jetstream::{Publish, PublishResult};
 use wasmill_protocol::LogSeq;
+use wasmill_scheduler_node::upkeep::Ended;
 
 use super::{ClusterFault, Happening, LogHappening, Sender, World};
 use crate::marks::Mark;
@@ -190,12 +191,11 @@ impl World {
             }
             (LogWait::End(..), _) => self.ask_end(node),
             (LogWait::Time(asked_at), Some(LogAnswer::Time(time))) => self.time_told(node, time, asked_at),
-            (LogWait::Trim, Some(_)) | (LogWait::Time(_), _) => {}
-            (LogWait::Trim, None) => {
-                // Tried again with the next record.
-                if let Some(process) = &mut self.nodes[node].process {
-                    process.trimmed = LogSeq(0);
-                }
+            (LogWait::Time(_), _) => {}
+            (LogWait::Trim(term), answer) => {
+                let sender = Sender { node, life: caller.life };
+                let ended = if answer.is_some() { Ended::Trimmed } else { Ended::TrimFailed };
+                self.work_ended(sender, term, ended);
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! What only a single machine has: its disk is the log, and it knows its hosts without asking anybody.
 
 use super::{Fault, Happening, World};
-use crate::leader::Leader;
+use crate::leader::{Leader, LeaderOptions};
 use crate::log::Entry;
 use crate::marks::Mark;
 use crate::network::Place;
@@ -10,8 +10,9 @@ use crate::oracle::Checked;
 use crate::plant::Plant;
 use wasmill_host_core::Input;
 use wasmill_protocol::event::EventBody;
-use wasmill_protocol::{LogSeq, Term};
+use wasmill_protocol::{LogSeq, Term, Timestamp};
 use wasmill_scheduler_core::Input as LeaderInput;
+use wasmill_scheduler_node::leading::Input as NodeInput;
 
 /// How long an append of a troubled disk takes at most, in microseconds.
 const SLOW_APPEND_US: u64 = 5_000_000;
@@ -52,12 +53,21 @@ impl World {
             process.publish(fold.last, now);
             process.clock.log_found(fold.state.led().last_event(), &fold.state.led().expected(&uptime), reading);
         }
-        self.begin_term(0, term, seed, fold, 0);
+        self.begin_term(0, term, seed, fold, LeaderOptions { plant: self.plant, ..LeaderOptions::default() });
         let hosts: Vec<_> = self.registered.values().cloned().collect();
         for info in hosts {
             self.at(1_000, Happening::HostJoined(Box::new(info), life));
         }
         self.touch_node(0);
+    }
+
+    /// The time of a leadership could not go on, and what it had decided is durable: it leads again, with another one.
+    pub(super) fn machine_leads_again(&mut self) {
+        let reading = self.nodes[0].reading(self.now);
+        let Some(process) = &mut self.nodes[0].process else { return };
+        process.leader = None;
+        process.clock.lead(false, Timestamp(0), reading);
+        self.machine_leads();
     }
 
     /// The newest appends go to the disk, one after the other.
@@ -67,8 +77,6 @@ impl World {
         let Some(leader) = self.nodes[0].leader() else { return };
         let first = leader.appends.len() == count;
         let Some(append) = leader.appends.front() else { return };
-        // An append without events waits for what is before it, and for nothing else.
-        let delay = if append.entry.is_none() { 0 } else { delay };
         let seq = append.seq;
         if first {
             self.at(delay, Happening::Durable(seq, life));
@@ -96,28 +104,28 @@ impl World {
         let Some(append) = leader.appends.pop_front() else { return Ok(()) };
         assert_eq!(append.seq, seq, "appends end in order");
         let next = leader.appends.front().map(|append| append.seq);
-        if let Some(entry) = append.entry {
-            (process.published, process.heard_us) = (seq, uptime_us(now));
-            leader.core.step(clock, LeaderInput::ReadModelAt(LogSeq(seq.0.saturating_sub(lag))));
-            self.disk.records.push(entry.clone());
-            self.oracle.durable(self.now, seq, &entry, &mut self.marks)?;
-        }
+        let entry = append.entry;
+        (process.published, process.heard_us) = (seq, uptime_us(now));
+        leader.node.step(clock, NodeInput::Appended(seq));
+        leader.node.step(clock, LeaderInput::ReadModelAt(LogSeq(seq.0.saturating_sub(lag))).into());
+        self.disk.records.push(entry.clone());
+        self.oracle.durable(self.now, seq, &entry, &mut self.marks)?;
         if let Some(next) = next {
             let delay = self.append_delay();
             self.at(delay, Happening::Durable(next, life));
         }
         self.touch_node(0);
-        self.effects(0, seq, append.ready)
+        Ok(())
     }
 
     /// Of what was under way, a first part has reached the disk and the rest has not. Nobody is told which.
     pub(super) fn machine_dies(&mut self, leader: Leader) {
         let kept = self.rng.below(leader.appends.len() as u64 + 1);
+        if leader.node.under_way().any(|waiting| !waiting.replies.is_empty()) {
+            self.marks.hit(Mark::ReplyLostInKill);
+        }
         for (index, append) in leader.appends.into_iter().enumerate() {
-            if !append.ready.replies.is_empty() {
-                self.marks.hit(Mark::ReplyLostInKill);
-            }
-            let Some(entry) = append.entry else { continue };
+            let entry = append.entry;
             if (index as u64) < kept {
                 self.marks.hit(Mark::RecordKeptInKill);
                 self.disk.records.push(entry.clone());

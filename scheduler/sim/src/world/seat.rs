@@ -4,6 +4,7 @@ use wasmill_fabric_core::candidacy::{Action, Input, LeaseId as SeatLease};
 use wasmill_fabric_core::lease::LeaseLost;
 use wasmill_fabric_models::etcd::LeaseId;
 use wasmill_protocol::{Term, Timestamp};
+use wasmill_scheduler_node::leading::Input as NodeInput;
 
 use super::{EtcdHappening, Happening, Sender, World};
 use crate::marks::Mark;
@@ -91,7 +92,11 @@ impl World {
         {
             self.marks.hit(Mark::DeadlinePassedPaused);
         }
-        self.step_down(node);
+        let life = self.nodes[node].life;
+        match self.nodes[node].leader() {
+            Some(_) => self.tell_leader(Sender { node, life }, NodeInput::LeaseLost),
+            None => self.step_down(node),
+        }
     }
 
     fn step_seat(&mut self, node: usize, input: Input) {

@@ -11,7 +11,7 @@ impl World {
     /// Says what has not ended, and what the leaders think of it.
     pub fn stuck(&self) -> String {
         let leaders = || self.nodes.iter().filter_map(|node| node.process.as_ref()?.leader.as_ref());
-        let waiting = |task| leaders().map(|leader| leader.core.explain(task, self.now)).collect::<Vec<_>>();
+        let waiting = |task| leaders().map(|leader| leader.node.core().explain(task, self.now)).collect::<Vec<_>>();
         let tasks: Vec<_> = self
             .oracle
             .unfinished()
@@ -21,10 +21,10 @@ impl World {
                 format!("{task} {:?} {place:?} {:?}", life.phase, waiting(task))
             })
             .collect();
-        let hosts = leaders().flat_map(|leader| leader.core.hosts());
+        let hosts = leaders().flat_map(|leader| leader.node.core().hosts());
         let hosts: Vec<_> = hosts.map(|host| format!("{:?} is {}", host.info, host.state)).collect();
         let nodes: Vec<_> = self.nodes.iter().map(|node| format!("{} has seen {}", node.name, node.seen())).collect();
-        let terms: Vec<_> = leaders().map(|leader| leader.term).collect();
+        let terms: Vec<_> = leaders().map(|leader| leader.term()).collect();
         format!(
             "{} tasks are not final long after healing, and {} requests are open; leaders of terms {terms:?}; {}; {}; {}",
             self.oracle.unfinished().count(),

@@ -91,7 +91,7 @@ impl World {
         let now = self.now;
         let Some(process) = self.nodes[sender.node].alive(sender.life) else { return };
         let Some(leader) = &process.leader else { return };
-        let (term, at) = (leader.term, process.clock(now).plus_us(in_us));
+        let (term, at) = (leader.term(), process.clock(now).plus_us(in_us));
         self.marks.hit(Mark::HostRivalled);
         self.oracle.rivalled.insert((term, self.hosts[host].id.clone(), life), at);
     }
@@ -99,7 +99,7 @@ impl World {
     /// A leader hears of a life of the host itself. One that it has heard of before was registered once more, and can end in any way again.
     fn note_own(&mut self, sender: Sender, host: usize, life: Incarnation) {
         let leader = self.nodes[sender.node].alive(sender.life).and_then(|process| process.leader.as_ref());
-        if let Some(term) = leader.map(|leader| leader.term) {
+        if let Some(term) = leader.map(|leader| leader.term()) {
             self.oracle.rivalled.remove(&(term, self.hosts[host].id.clone(), life));
         }
     }

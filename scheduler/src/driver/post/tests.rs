@@ -10,6 +10,8 @@ use wasmill_protocol::{AttemptId, Incarnation, TaskId, TaskSpec, Term, Timestamp
 use wasmill_scheduler_core::CoreConfig;
 use wasmill_scheduler_core::io::MessageOut;
 
+use wasmill_scheduler_node::post::UNANSWERED_MAX;
+
 use super::*;
 use crate::driver::dispatch::encode;
 use crate::driver::specs::SpecCache;
@@ -146,12 +148,12 @@ async fn what_finds_no_room_is_dropped_and_what_is_forgotten_begins_anew() {
     let (mut posts, _refused) = posts(&bus, dir.path());
     let specs = specs();
     // Nothing is carried before we wait, and nothing is answered.
-    for _ in 0..POST_WAITING_MAX + 10 {
+    for _ in 0..WAITING_MAX + 10 {
         posts.send(Dispatch::new(message(&[1], &[]), &specs));
     }
-    assert_eq!(bus.sent(POST_UNANSWERED_MAX).await.len(), POST_UNANSWERED_MAX);
+    assert_eq!(bus.sent(UNANSWERED_MAX).await.len(), UNANSWERED_MAX);
     posts.forget(&"h1".into());
     posts.send(Dispatch::new(message(&[2], &[]), &specs));
-    let sent = bus.sent(POST_UNANSWERED_MAX + 1).await;
+    let sent = bus.sent(UNANSWERED_MAX + 1).await;
     assert_eq!(sent.last().unwrap().assign[0].id, attempt(2));
 }
