@@ -173,6 +173,14 @@ impl Slots {
         }
     }
 
+    /// Waits for a tenant's slot, where [lines have no end](SlotLimits::endless_lines).
+    pub(crate) async fn turn(self: &Arc<Self>, tenant: &TenantName) -> Permit {
+        match self.acquire(Lane::Tenant(tenant.clone())).await {
+            Ok(permit) => permit,
+            Err(LineFull) => unreachable!("lines are endless"),
+        }
+    }
+
     /// How many wait now.
     pub(crate) fn waiting(&self) -> usize {
         self.line().waiting.values().map(VecDeque::len).sum()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmill_protocol::TenantName;
 
 use super::{LARGE_STORE_BYTES, LARGE_STORES_MAX, STORES_MAX, STORES_PER_TENANT_MAX};
-use crate::slots::{Lane, Permit, SlotLimits, Slots};
+use crate::slots::{Permit, SlotLimits, Slots};
 
 /// See the module. Cheap to clone: clones share their turns.
 #[derive(Clone)]
@@ -32,17 +32,10 @@ impl StoreTurns {
     pub(super) async fn turn(&self, tenant: TenantName, bytes: usize) -> Turn {
         // What waits for its turn among the large ones keeps none of the others from theirs.
         let large = match bytes as u64 > LARGE_STORE_BYTES {
-            true => Some(acquired(&self.large, tenant.clone()).await),
+            true => Some(self.large.turn(&tenant).await),
             false => None,
         };
-        Turn { _all: acquired(&self.all, tenant).await, _large: large }
-    }
-}
-
-async fn acquired(slots: &Arc<Slots>, tenant: TenantName) -> Permit {
-    match slots.acquire(Lane::Tenant(tenant)).await {
-        Ok(permit) => permit,
-        Err(_) => unreachable!("lines are endless"),
+        Turn { _all: self.all.turn(&tenant).await, _large: large }
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use wasmill_fabric::Blobs;
 use wasmill_protocol::limits::Caps;
 use wasmill_protocol::message::Assignment;
-use wasmill_protocol::{AttemptId, Digest, Payload, TaskSpec, TenantName};
+use wasmill_protocol::{AttemptId, Digest, Payload, TaskSpec};
 
 use super::modules::ModuleFiles;
 use super::readiness::{Made, Readiness, Wanted};
@@ -17,7 +17,7 @@ use crate::channel::Work;
 use crate::compile::Payer;
 use crate::engine::Profile;
 use crate::sandbox::LoadError;
-use crate::slots::{Lane, Permit, SlotLimits, Slots};
+use crate::slots::{SlotLimits, Slots};
 
 /// Makes work of assignments.
 #[derive(Clone)]
@@ -61,7 +61,7 @@ impl Preparation {
 
     /// The work, after what is missing was fetched; a few at a time. The error is for people.
     pub(super) async fn fetch(self, assignment: Assignment) -> Result<Box<Work>, String> {
-        let _permit = self.turn(&assignment.spec.tenant).await;
+        let _permit = self.0.fetches.turn(&assignment.spec.tenant).await;
         let Assignment { id, spec, checkpoint, .. } = assignment;
         let module_path = self.0.modules.fetch(spec.module).await.map_err(|error| chain(&error))?;
         let input = self.read("payload", &spec.input).await?;
@@ -81,20 +81,13 @@ impl Preparation {
         payer: Payer,
     ) -> Made {
         let fetched = {
-            let _permit = self.turn(&payer.tenant).await;
+            let _permit = self.0.fetches.turn(&payer.tenant).await;
             self.0.modules.fetch(module).await
         };
         match fetched {
             Ok(path) => readiness.make_ready(Wanted { module, profile, path, payer }).await,
             Err(error) => Made { compile_us: 0, result: Err(LoadError::Fault(chain(&error))) },
         }
-    }
-
-    async fn turn(&self, tenant: &TenantName) -> Permit {
-        let Ok(permit) = self.0.fetches.acquire(Lane::Tenant(tenant.clone())).await else {
-            unreachable!("lines are endless");
-        };
-        permit
     }
 
     async fn read(&self, what: &str, payload: &Payload) -> Result<Bytes, String> {

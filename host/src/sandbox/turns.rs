@@ -103,20 +103,17 @@ impl State {
         self.tenants.get_mut(name).expect("a tenant with a guest is known")
     }
 
-    fn enter(&mut self, name: &TenantName) {
-        match self.tenants.get_mut(name) {
-            Some(tenant) => tenant.guests += 1,
-            None => drop(self.tenants.insert(name.clone(), Tenant { guests: 1, ..Tenant::default() })),
-        }
-    }
-
-    /// Takes a core that is free; whether there is one.
-    fn take_core(&mut self, name: &TenantName) -> bool {
+    /// Takes a core, if there is one that is free, for a guest of a tenant that may be new. Whether there is one.
+    fn take_core(&mut self, name: &TenantName, is_new: bool) -> bool {
+        let tenant = match self.tenants.get_mut(name) {
+            Some(tenant) => tenant,
+            None => self.tenants.entry(name.clone()).or_default(),
+        };
+        tenant.guests += usize::from(is_new);
         if self.free_cores == 0 {
             return false;
         }
         self.free_cores -= 1;
-        let tenant = self.tenant(name);
         tenant.running += 1;
         let had_ns = tenant.had_ns;
         self.begin(had_ns);
@@ -208,10 +205,7 @@ impl Place {
                 }
             }
             Standing::Outside | Standing::Away => {
-                if matches!(self.standing, Standing::Outside) {
-                    state.enter(&self.tenant);
-                }
-                if !state.take_core(&self.tenant) {
+                if !state.take_core(&self.tenant, matches!(self.standing, Standing::Outside)) {
                     let waiter = Arc::new(Waiter::default());
                     waiter.waker.register(cx.waker());
                     let is_ahead = state.queue(&self.tenant, Arc::clone(&waiter));
