@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::command::Done;
 use crate::event::Event;
 use crate::ids::{Digest, LogSeq, Term};
 
@@ -29,6 +30,22 @@ pub struct Record {
     pub prev_hash: Digest,
     /// What happened, in order.
     pub events: Vec<Event>,
+    /// The commands of other control nodes that `events` decide, so that a node whose answer was lost knows what became of its command. `None` from a
+    /// writer that names none. A reader that does not know this loses nothing but that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided: Option<Vec<Decided>>,
+}
+
+/// Commands of one call that a record decides. A call is named as in [`ControlCall`](crate::message::control::ControlCall).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Decided {
+    /// Who has asked.
+    pub asker: u64,
+    /// In which of its calls.
+    pub number: u64,
+    /// The places of commands in that call, and what was done. Those that were refused, and those that changed nothing, are not among them.
+    pub done: Vec<(u32, Done)>,
 }
 
 /// A record that cannot be used. The reader halts: it never carries on with a shorter history.

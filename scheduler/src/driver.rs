@@ -32,6 +32,7 @@ use wasmill_protocol::limits::INLINE_BYTES_MAX;
 use wasmill_protocol::record::RecordError;
 use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_scheduler_core::CoreConfig;
+use wasmill_scheduler_node::Recorded;
 use wasmill_scheduler_node::leading::{End, Loss};
 pub use wasmill_scheduler_node::upkeep::{SnapshotConfig, SnapshotConfigError};
 
@@ -211,6 +212,7 @@ impl Driver {
             standing,
             published: watch::Sender::new(LogSeq(0)),
             asked: AtomicU64::new(0),
+            recorded: std::sync::Mutex::new(Recorded::new(config.seed)),
             command_bytes_max: command_bytes_max(&ground),
             log_asked: Mutex::default(),
         });

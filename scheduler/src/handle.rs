@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::progress::ProgressBoard;
 use crate::read_model::ReadModel;
 
+use wasmill_scheduler_node::Recorded;
 pub use wasmill_scheduler_node::leading::Overview;
 
 /// How many requests wait for the driver at most; further callers are told to come back.
@@ -72,6 +73,8 @@ pub struct Shared {
     pub published: watch::Sender<LogSeq>,
     /// How much was asked of leaders: gives each asking its number.
     pub asked: AtomicU64,
+    /// What the log has said of the commands that this node has asked of leaders. Locked for a look only.
+    pub(crate) recorded: std::sync::Mutex<Recorded>,
     /// What a command may take.
     pub(crate) command_bytes_max: usize,
     /// When the log was last asked where it ends, and whether this node has read as far since; locked meanwhile.
@@ -130,6 +133,11 @@ pub(crate) enum Request {
 pub type Answer = Result<(LogSeq, Done), Refusal>;
 
 impl Shared {
+    /// What the log has said of the commands that this node has asked of leaders.
+    pub(crate) fn recorded(&self) -> std::sync::MutexGuard<'_, Recorded> {
+        self.recorded.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// The leader of a term has answered this node.
     pub(crate) fn leader_answers(&self, term: Term) {
         self.standing.send_if_modified(|standing| {

@@ -166,13 +166,35 @@ fn record(version: u32) -> Record {
         next: AfterAttempt::Final { state: FinalState::Failed },
     };
     let events = [submitted, ended].map(|body| Event { at: Timestamp(1), body }).to_vec();
-    Record { version, term: Term(1), prev_hash: Digest([1; 32]), events }
+    Record { version, term: Term(1), prev_hash: Digest([1; 32]), events, decided: None }
 }
 
 #[test]
 fn a_record_is_read_as_it_was_written() {
     let written = record(RECORD_VERSION);
     assert_eq!(Record::decode(LogSeq(1), &written.encode()).unwrap(), written);
+}
+
+/// Records have named the commands that they decide since, and neither side needs it.
+#[test]
+fn a_record_that_names_commands_is_read_by_and_from_those_who_know_no_names() {
+    #[derive(Debug, PartialEq, Default, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Older {
+        version: u32,
+        term: Term,
+        prev_hash: Digest,
+        events: Vec<Event>,
+    }
+    let done = vec![(0, Done::Created), (7, Done::Accepted { task: TaskId::default() })];
+    let written = Record { decided: Some(vec![Decided { asker: 1, number: 2, done }]), ..record(1) };
+    assert_eq!(Record::decode(LogSeq(1), &written.encode()).unwrap(), written);
+    let Record { version, term, prev_hash, events, .. } = written.clone();
+    let older = Older { version, term, prev_hash, events };
+    assert_eq!(rmp_serde::from_slice::<Older>(&written.encode()).unwrap(), older);
+    let of_older = rmp_serde::to_vec_named(&older).unwrap();
+    assert_eq!(Record::decode(LogSeq(1), &of_older).unwrap(), Record { decided: None, ..written });
+    assert_eq!(record(1).encode(), of_older, "and what names none is written as before");
 }
 
 /// The beginning of a term has said more since, and neither side needs it.

@@ -1,6 +1,7 @@
 //! One leadership: from its first record until it ends.
 
 mod io;
+mod names;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +18,9 @@ use wasmill_scheduler_core::io::{self as core_io, ReplyTo};
 
 use crate::Chain;
 use crate::upkeep::{Ended, Upkeep};
+use names::{Named, Names};
 
-pub use io::{Append, AppendFailure, Config, Effects, End, Input, Loss, Overview, Ready, Tampering};
+pub use io::{Append, AppendFailure, CommandName, Config, Effects, End, Input, Loss, Overview, Ready, Tampering};
 
 /// A core that leads, the appends that are under way, and what waits for them.
 ///
@@ -37,6 +39,7 @@ pub struct Leading {
     /// What waits for each record that was handed out and is not known to be durable, oldest first.
     under_way: VecDeque<Effects>,
     upkeep: Upkeep,
+    names: Names,
     /// Overviews that were asked for and not made yet.
     overviews_asked: Vec<ReplyTo>,
     /// Blobs that hosts have named since the last record.
@@ -77,6 +80,7 @@ impl Leading {
             chain,
             under_way: VecDeque::new(),
             upkeep,
+            names: Names::default(),
             overviews_asked: Vec::new(),
             blobs: Vec::new(),
             phase: Phase::Open,
@@ -96,6 +100,13 @@ impl Leading {
         }
         match input {
             Input::Core(input) => self.step_core(now, input),
+            Input::Named { name, reply_to, command } => {
+                let first = self.core.events_ready();
+                self.step_core(now, core_io::Input::Command { reply_to, command: *command });
+                if self.core.events_ready() > first {
+                    self.names.note(first, name, reply_to);
+                }
+            }
             Input::Overview(reply_to) => self.overviews_asked.push(reply_to),
             Input::BlobsDropped(blobs) => self.blobs.extend(blobs),
             Input::WorkEnded(ended) => self.work_ended(now, ended),
@@ -239,8 +250,9 @@ impl Leading {
         if let Some(spoil) = self.config.tampering.spoil {
             spoil(&mut events);
         }
+        let named = self.names.take(&decided.replies);
         if !events.is_empty() {
-            self.append(events, record_bytes_max);
+            self.append(events, named, record_bytes_max);
             if self.upkeep.wants_snapshot(self.now, &self.chain) {
                 self.upkeep.hold(self.core.freeze(), self.chain);
             }
@@ -267,20 +279,21 @@ impl Leading {
     }
 
     /// Hands out one record, or several when one would be too large.
-    fn append(&mut self, mut events: Vec<Event>, record_bytes_max: usize) {
+    fn append(&mut self, mut events: Vec<Event>, named: Vec<Named>, record_bytes_max: usize) {
         let count = events.len();
         let forced = self.config.tampering.cut_after.and_then(|cut_after| cut_after(&events));
         if let Some(at) = forced.filter(|at| (1..count).contains(at)) {
             let rest = events.split_off(at);
-            return self.append_both(events, rest, record_bytes_max);
+            return self.append_both(events, rest, named, record_bytes_max);
         }
         let version = Record::version_for(&events);
-        let record = Record { version, term: self.term, prev_hash: self.chain.hash, events };
+        let decided = Some(names::grouped(&named));
+        let record = Record { version, term: self.term, prev_hash: self.chain.hash, events, decided };
         let bytes = record.encode();
         if bytes.len() > record_bytes_max && count > 1 {
             events = record.events;
             let rest = events.split_off(count / 2);
-            return self.append_both(events, rest, record_bytes_max);
+            return self.append_both(events, rest, named, record_bytes_max);
         }
         self.chain = self.chain.then(&bytes);
         self.core.step(self.now, core_io::Input::Appended(self.chain.last));
@@ -294,12 +307,13 @@ impl Leading {
     }
 
     /// Hands out what was decided together in two parts, each in one record or several.
-    fn append_both(&mut self, first: Vec<Event>, rest: Vec<Event>, record_bytes_max: usize) {
-        self.append(first, record_bytes_max);
+    fn append_both(&mut self, first: Vec<Event>, rest: Vec<Event>, named: Vec<Named>, record_bytes_max: usize) {
+        let (of_first, of_rest) = names::cut(named, first.len());
+        self.append(first, of_first, record_bytes_max);
         if let Some(append) = self.ready.appends.last_mut() {
             append.is_cut = true;
         }
-        self.append(rest, record_bytes_max);
+        self.append(rest, of_rest, record_bytes_max);
     }
 
     /// The core runs ahead of the log: what is going on is told once it is durable, so that nobody hears of an end that a look at the task does

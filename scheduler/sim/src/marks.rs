@@ -95,6 +95,9 @@ pub enum Mark {
     CommandAnsweredTwice,
     CommandUnanswered,
     AnswerWaitedForRead,
+    CommandFoundInLog,
+    CommandNotRecorded,
+    CommandFateUnknown,
     StaleLeaderRefused,
     StaleAckIgnored,
     TwoBelievedToLead,
@@ -109,7 +112,7 @@ pub enum Mark {
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 99] = [
+pub const ALL: [Mark; 102] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -198,6 +201,9 @@ pub const ALL: [Mark; 99] = [
     Mark::CommandAnsweredTwice,
     Mark::CommandUnanswered,
     Mark::AnswerWaitedForRead,
+    Mark::CommandFoundInLog,
+    Mark::CommandNotRecorded,
+    Mark::CommandFateUnknown,
     Mark::StaleLeaderRefused,
     Mark::StaleAckIgnored,
     Mark::TwoBelievedToLead,

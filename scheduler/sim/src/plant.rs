@@ -77,6 +77,10 @@ pub enum Plant {
     RepeatWithoutIdentity,
     /// A command of another node that comes twice is decided twice.
     ForwardTakenTwice,
+    /// A leader does not name the commands of other nodes in its records.
+    CommandUnnamed,
+    /// A command whose leader is gone is asked of the next one, whatever the log says of it.
+    FateUnread,
     /// A watch that broke goes on from now, without a look at what was missed.
     WatchGapIgnored,
     /// A leader does not look whose a later life of a host is.
@@ -118,7 +122,7 @@ impl Plant {
     ];
 
     /// Those that need several control nodes to do harm.
-    pub const OF_CLUSTERS: [Self; 25] = [
+    pub const OF_CLUSTERS: [Self; 27] = [
         Self::WallClockTrusted,
         Self::CampaignTrusted,
         Self::DeadlineFromReceipt,
@@ -135,6 +139,8 @@ impl Plant {
         Self::FollowerAnswersEarly,
         Self::RepeatWithoutIdentity,
         Self::ForwardTakenTwice,
+        Self::CommandUnnamed,
+        Self::FateUnread,
         Self::WatchGapIgnored,
         Self::RivalUnseen,
         Self::HostTrustsStaleLeader,

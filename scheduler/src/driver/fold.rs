@@ -165,6 +165,7 @@ pub(super) fn publish_now(shared: &Shared, published: &mut LogSeq, seq: LogSeq, 
     // The read model may have been ahead of us on disk: it ignores what it holds already.
     shared.read_model.apply(seq, record);
     shared.finals.announce(record);
+    shared.recorded().read(seq, record);
     *published = seq;
     shared.published.send_replace(seq);
 }

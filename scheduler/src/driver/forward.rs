@@ -1,9 +1,9 @@
 //! What clients of a node that does not lead ask, carried to the leader.
 //!
-//! A command whose leader has gone before it answered may have been recorded. It is asked of the next leader where the log shows that it was not, which is
-//! known as soon as this node has read where the next term begins; where that cannot be told it is answered so.
+//! A command whose leader has gone before it answered may have been recorded. Every record names the commands that it decides, so this node knows as
+//! soon as it has read where the next term begins: a command that was not recorded is asked of the next leader. Where the log does not tell, the client is
+//! told that the outcome is unknown.
 
-mod doubt;
 mod heard;
 mod wire;
 
@@ -20,11 +20,11 @@ use wasmill_fabric::{Bus, BusError, Responder};
 use wasmill_protocol::command::{Command, Overload, Refusal, Reply};
 use wasmill_protocol::message::control::{self, ControlAnswer, ControlCall, ControlRequest, LeaderOverview};
 use wasmill_protocol::{LogSeq, Term};
+use wasmill_scheduler_node::recorded::{Fate, Name};
 
 use super::dispatch::encode;
 use crate::handle::{Answer, Overview, Request, Shared};
 
-use doubt::{Doubt, Effect};
 use heard::Before;
 
 pub(super) use heard::Heard as HeardBefore;
@@ -51,11 +51,34 @@ enum Heard<T> {
     Doubt(Doubt),
 }
 
+/// When something was asked whose answer has not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Doubt {
+    /// Of the leader that was asked.
+    term: Term,
+    /// What this node had read before: what was recorded of it comes later.
+    position: LogSeq,
+}
+
+/// Names a call of another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Call {
+    /// Who asks.
+    pub(super) asker: u64,
+    /// In which of its calls.
+    pub(super) number: u64,
+}
+
 /// What is done when an answer of a leader was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lost {
-    /// It is asked for again under the same name.
-    IsAskedAgain,
+    /// It is asked for again under the same name, unless the log shows first that all commands of the call are recorded.
+    IsAskedAgain {
+        /// The call.
+        number: u64,
+        /// Its commands.
+        places: u32,
+    },
     /// That is all: the question can be asked anew.
     IsNotAnswered,
 }
@@ -138,22 +161,29 @@ impl Forwarder {
         while !open.is_empty() {
             let heard = self.hear(open.iter().map(|(_, command)| command.clone()).collect(), deadline).await;
             let mut doubtful = Vec::new();
-            for ((place, command), heard) in std::mem::take(&mut open).into_iter().zip(heard) {
+            for ((place, command), (name, heard)) in std::mem::take(&mut open).into_iter().zip(heard) {
                 match heard {
                     Heard::Answer(answer) => answers[place] = answer,
-                    Heard::Doubt(doubt) => doubtful.push((place, command, doubt)),
+                    Heard::Doubt(doubt) => doubtful.push((place, command, name, doubt)),
                 }
             }
-            for (place, command, doubt) in doubtful {
-                match self.clear_up(doubt, &command, deadline).await {
+            for (place, command, name, doubt) in doubtful {
+                match self.clear_up(doubt, name, deadline).await {
                     Some(answer) => answers[place] = answer,
                     None => open.push((place, command)),
                 }
             }
         }
-        self.count(&answers);
         let last = answers.iter().filter_map(|answer| answer.as_ref().ok()).map(|(seq, _)| *seq).max();
         self.reach(last.unwrap_or_default()).await;
+        let published = *self.shared.published.borrow();
+        for answer in &mut answers {
+            // Whoever was told of it would not find it here.
+            if answer.as_ref().is_ok_and(|(seq, _)| *seq > published) {
+                *answer = Err(Refusal::OutcomeUnknown);
+            }
+        }
+        self.count(&answers);
         answers
     }
 
@@ -169,37 +199,68 @@ impl Forwarder {
         }
     }
 
-    /// Asks for all of these once; what is heard comes in the same order.
-    async fn hear(&self, commands: Vec<Command>, deadline: Instant) -> Vec<Heard<Answer>> {
+    /// Asks for all of these once; what is heard comes in the same order, each with the name under which it was asked.
+    async fn hear(&self, commands: Vec<Command>, deadline: Instant) -> Vec<(Name, Heard<Answer>)> {
         let call = |commands| self.call(ControlRequest::Commands(commands));
         let pieces = split(&call, commands, self.bus.payload_bytes_max());
-        let asked = pieces.into_iter().map(|(payload, count)| async move {
+        let asked = pieces.into_iter().map(|(call, count)| async move {
             let unheard = || vec![Heard::Answer(Err(Refusal::NotLeader)); count];
-            let Some(payload) = payload else { return unheard() };
-            match self.ask_encoded(payload, deadline, Lost::IsAskedAgain).await {
-                Some(Heard::Answer(ControlAnswer::Replies(replies))) if replies.len() == count => {
-                    replies.into_iter().map(|reply| Heard::Answer(wire::answer(reply))).collect()
-                }
-                Some(Heard::Doubt(doubt)) => vec![Heard::Doubt(doubt); count],
-                Some(Heard::Answer(_)) | None => unheard(),
-            }
+            let (number, heard) = match call {
+                Some((number, payload)) => (number, self.ask_piece(number, payload, count, deadline).await),
+                None => (0, None),
+            };
+            (0..).map(|place| (number, place)).zip(heard.unwrap_or_else(unheard)).collect::<Vec<_>>()
         });
         join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// The answer to a command that an earlier leader may have heard; none when it is to be asked again.
-    async fn clear_up(&self, doubt: Doubt, command: &Command, deadline: Instant) -> Option<Answer> {
-        let mut standing = self.shared.standing.subscribe();
-        let later = standing.wait_for(|standing| standing.term > doubt.term);
-        let began = match tokio::time::timeout_at(deadline, later).await {
-            Ok(Ok(standing)) => standing.began,
-            Ok(Err(_)) | Err(_) => return Some(Err(Refusal::OutcomeUnknown)),
-        };
-        match doubt::effect(&self.shared, doubt, began, command).await {
-            Effect::Done(done) => Some(Ok((*self.shared.published.borrow(), done))),
-            Effect::NotDone => None,
-            Effect::Unclear => Some(Err(Refusal::OutcomeUnknown)),
+    /// Asks for the commands of one call; none when nobody has heard it.
+    async fn ask_piece(
+        &self,
+        number: u64,
+        payload: Bytes,
+        count: usize,
+        deadline: Instant,
+    ) -> Option<Vec<Heard<Answer>>> {
+        let places = u32::try_from(count).unwrap_or(u32::MAX);
+        match self.ask_encoded(payload, deadline, Lost::IsAskedAgain { number, places }).await? {
+            Heard::Answer(ControlAnswer::Replies(replies)) if replies.len() == count => {
+                Some(replies.into_iter().map(|reply| Heard::Answer(wire::answer(reply))).collect())
+            }
+            Heard::Doubt(doubt) => Some(vec![Heard::Doubt(doubt); count]),
+            Heard::Answer(_) => None,
         }
+    }
+
+    /// The answer to a command that an earlier leader may have heard; none when it is to be asked again.
+    async fn clear_up(&self, doubt: Doubt, name: Name, deadline: Instant) -> Option<Answer> {
+        let mut standing = self.shared.standing.subscribe();
+        let mut published = self.shared.published.subscribe();
+        let later = standing.wait_for(|standing| standing.term > doubt.term);
+        let began = tokio::select! {
+            later = tokio::time::timeout_at(deadline, later) => match later {
+                Ok(Ok(standing)) => Some(standing.began),
+                Ok(Err(_)) | Err(_) => None,
+            },
+            _ = self.shown(name) => None,
+        };
+        if let Some(began) = began {
+            let read = published.wait_for(|last| *last >= began);
+            let _ = tokio::time::timeout_at(deadline, read).await.map(drop);
+        }
+        let fate = self.shared.recorded().fate(name, doubt.position, began.unwrap_or(LogSeq(u64::MAX)));
+        match fate {
+            Fate::Done(seq, done) => Some(Ok((seq, done))),
+            Fate::NotRecorded => None,
+            Fate::Unknown => Some(Err(Refusal::OutcomeUnknown)),
+        }
+    }
+
+    /// Waits until this node shows a record that decides a command.
+    async fn shown(&self, name: Name) {
+        let mut published = self.shared.published.subscribe();
+        // What it yields must not be held while something else is waited for.
+        drop(published.wait_for(|_| self.shared.recorded().done(name).is_some()).await);
     }
 
     /// What is going on, with all hosts, in as many messages as that takes.
@@ -224,7 +285,7 @@ impl Forwarder {
     async fn ask(&self, request: ControlRequest) -> Option<ControlAnswer> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         loop {
-            match self.ask_encoded(self.call(request.clone()), deadline, Lost::IsNotAnswered).await? {
+            match self.ask_encoded(self.call(request.clone()).1, deadline, Lost::IsNotAnswered).await? {
                 Heard::Answer(answer) => return Some(answer),
                 Heard::Doubt(_) if Instant::now() >= deadline => return None,
                 Heard::Doubt(_) => tokio::time::sleep(LEADER_RETRY).await,
@@ -246,10 +307,17 @@ impl Forwarder {
         }
     }
 
-    /// A request as it travels, under a name that no other has.
-    fn call(&self, request: ControlRequest) -> Bytes {
+    /// A request as it travels, under a number that no other has.
+    fn call(&self, request: ControlRequest) -> (u64, Bytes) {
         let number = self.shared.asked.fetch_add(1, Ordering::Relaxed);
-        encode(&ControlCall { asker: self.asker, number, request })
+        (number, encode(&ControlCall { asker: self.asker, number, request }))
+    }
+
+    /// Whether this node shows records that decide all commands of a call.
+    fn is_recorded(&self, lost: Lost) -> bool {
+        let Lost::IsAskedAgain { number, places } = lost else { return false };
+        let recorded = self.shared.recorded();
+        (0..places).all(|place| recorded.done((number, place)).is_some())
     }
 
     /// Asks the leader that this node knows of, or the next one, until one has heard it; none when nobody has. Waits for the answer no longer than that
@@ -263,7 +331,9 @@ impl Forwarder {
             let term = standing.borrow_and_update().term;
             let now = Doubt { term, position: *self.shared.published.borrow() };
             let doubt = heard.unwrap_or(now);
-            if term > doubt.term || (heard.is_some() && Instant::now() >= deadline) {
+            // The leader is asked again first: it has the answer. One that stays silent is not needed where the log tells.
+            let is_over = || Instant::now() >= deadline || (Instant::now() >= patience && self.is_recorded(lost));
+            if term > doubt.term || (heard.is_some() && is_over()) {
                 return Some(Heard::Doubt(doubt));
             }
             let mut later = standing.clone();
@@ -310,15 +380,15 @@ impl Forwarder {
     }
 }
 
-/// The commands in as many messages as the bus needs, each with their number; without a message, when one command alone is too large for the bus.
+/// The commands in as many calls as the bus needs, each with how many it has; without a message, when one command alone is too large for the bus.
 fn split(
-    call: &impl Fn(Vec<Command>) -> Bytes,
+    call: &impl Fn(Vec<Command>) -> (u64, Bytes),
     mut commands: Vec<Command>,
     bytes_max: usize,
-) -> Vec<(Option<Bytes>, usize)> {
-    let encoded = call(commands.clone());
+) -> Vec<(Option<(u64, Bytes)>, usize)> {
+    let (number, encoded) = call(commands.clone());
     if encoded.len() <= bytes_max {
-        return vec![(Some(encoded), commands.len())];
+        return vec![(Some((number, encoded)), commands.len())];
     }
     if commands.len() <= 1 {
         return vec![(None, commands.len())];
@@ -341,6 +411,8 @@ pub(super) fn refuse(request: Request, refusal: &Refusal) {
 
 /// What a leader has to do about what a follower asks.
 pub(super) struct Received<F> {
+    /// In which call.
+    pub(super) call: Call,
     /// To be decided, unless it was heard before.
     pub(super) request: Option<Request>,
     /// Carries the answer back; to be spawned.
@@ -380,7 +452,7 @@ pub(super) fn received(
             return None;
         }
     };
-    Some(Received { request, respond: async move { responder.respond(answering.await) } })
+    Some(Received { call: Call { asker, number }, request, respond: async move { responder.respond(answering.await) } })
 }
 
 /// A command's answer as it travels.
@@ -405,14 +477,15 @@ mod tests {
             reason: Some("x".repeat(bytes)),
         };
         let commands = vec![command(100), command(2_000), command(600), command(700), command(10)];
-        let call = |commands| encode(&ControlCall { asker: 1, number: 1, request: ControlRequest::Commands(commands) });
+        let call =
+            |commands| (1, encode(&ControlCall { asker: 1, number: 1, request: ControlRequest::Commands(commands) }));
         let pieces = split(&call, commands.clone(), 1_000);
         let counts: Vec<_> = pieces.iter().map(|(payload, count)| (payload.is_some(), *count)).collect();
         assert_eq!(counts, [(true, 1), (false, 1), (true, 1), (true, 2)]);
         let carried: Vec<Command> = pieces
             .iter()
             .filter_map(|(payload, _)| payload.as_ref())
-            .flat_map(|payload| match rmp_serde::from_slice::<ControlCall>(payload).unwrap().request {
+            .flat_map(|(_, payload)| match rmp_serde::from_slice::<ControlCall>(payload).unwrap().request {
                 ControlRequest::Commands(commands) => commands,
                 other => panic!("{other:?}"),
             })

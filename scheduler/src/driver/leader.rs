@@ -20,7 +20,7 @@ use wasmill_protocol::{LogSeq, Term};
 use wasmill_scheduler_core::Core;
 use wasmill_scheduler_core::clock::Verdict;
 use wasmill_scheduler_core::io::{Input, ReplyTo};
-use wasmill_scheduler_node::leading::{self, Append, AppendFailure, Effects, End, Loss, Ready};
+use wasmill_scheduler_node::leading::{self, Append, AppendFailure, CommandName, Effects, End, Loss, Ready};
 use wasmill_scheduler_node::{Leading, Upkeep};
 
 use super::dispatch::{Dispatch, DispatchResult, encode};
@@ -180,7 +180,7 @@ impl<'a> Leader<'a> {
                 }
                 count = requests.recv_many(&mut asked, REQUESTS_AT_ONCE), if self.leading.takes_in() => {
                     if count == 0 { return Ok(End::Shutdown); }
-                    asked.drain(..).for_each(|request| self.asked(request));
+                    asked.drain(..).for_each(|request| self.asked(request, None));
                 }
                 count = ears.forwarded.recv_many(&mut forwarded, REQUESTS_AT_ONCE), if self.leading.takes_in() => {
                     if count == 0 { ears = listen(self.ground, self.term).await?; }
@@ -225,7 +225,8 @@ impl<'a> Leader<'a> {
         Duration::from_micros(next).min(TICK_MAX)
     }
 
-    fn asked(&mut self, request: Request) {
+    /// Something is asked, by another node in this call of it.
+    fn asked(&mut self, request: Request, call: Option<forward::Call>) {
         match request {
             Request::Command(command, answer) => {
                 let reply_to = self.waits.one(answer);
@@ -233,8 +234,14 @@ impl<'a> Leader<'a> {
             }
             Request::Commands(commands, answer) => {
                 let first = self.waits.batch(commands.len(), answer);
-                for (reply_to, command) in (first..).map(ReplyTo).zip(commands) {
-                    self.step(Input::Command { reply_to, command });
+                for ((reply_to, command), place) in (first..).map(ReplyTo).zip(commands).zip(0..) {
+                    self.tell(match call {
+                        Some(forward::Call { asker, number }) => {
+                            let name = CommandName { asker, number, place };
+                            leading::Input::Named { name, reply_to, command: Box::new(command) }
+                        }
+                        None => Input::Command { reply_to, command }.into(),
+                    });
                 }
             }
             Request::Check(command, answer) => drop(answer.send(self.leading.core().refusal(&command))),
@@ -257,7 +264,7 @@ impl<'a> Leader<'a> {
         let bytes_max = self.ground.bus.payload_bytes_max();
         if let Some(received) = forward::received(&message.payload, responder, &mut self.heard, bytes_max) {
             if let Some(request) = received.request {
-                self.asked(request);
+                self.asked(request, Some(received.call));
             }
             tokio::spawn(received.respond);
         }

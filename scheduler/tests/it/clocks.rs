@@ -48,7 +48,7 @@ async fn lead_ahead(server: Server, ahead_ms: u64) -> Server {
     let term = Term(Record::decode(last, &bytes).unwrap().term.0 + 1);
     let body = EventBody::TermStarted { term, node: "wrong".to_owned(), passed_us: 0, uptime: Uptime::default() };
     let events = vec![Event { at: now.plus_ms(ahead_ms), body }];
-    let record = Record { version: 1, term, prev_hash, events };
+    let record = Record { version: 1, term, prev_hash, events, decided: None };
     ground.log.append(last, record.encode()).await.unwrap();
     // The next election gives a later term.
     drop(ground.membership.campaign("wrong").await.unwrap());

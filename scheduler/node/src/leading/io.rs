@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wasmill_protocol::command::{Done, Refusal};
+use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::event::Event;
 use wasmill_protocol::record::Record;
 use wasmill_protocol::{Digest, LogSeq, Term, Timestamp};
@@ -44,6 +44,15 @@ pub struct Tampering {
 pub enum Input {
     /// Something that the core decides about. [`wasmill_scheduler_core::Input::Appended`] is never given: the leadership says so itself.
     Core(wasmill_scheduler_core::Input),
+    /// A command of another control node, which is named in the record that decides it.
+    Named {
+        /// Its name.
+        name: CommandName,
+        /// Where the answer goes.
+        reply_to: ReplyTo,
+        /// What is asked.
+        command: Box<Command>,
+    },
     /// An overview is asked for.
     Overview(ReplyTo),
     /// Blobs that a host has named in reports that the core was not given.
@@ -66,6 +75,17 @@ pub enum Input {
     TimeEnds,
     /// The node is to stop.
     Shutdown,
+}
+
+/// Names a command of another control node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CommandName {
+    /// Who asks.
+    pub asker: u64,
+    /// In which of its calls.
+    pub number: u64,
+    /// Which command of that call, from 0.
+    pub place: u32,
 }
 
 /// Why an append is not in the log.

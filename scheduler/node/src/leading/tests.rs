@@ -3,6 +3,7 @@ use std::panic::{self, AssertUnwindSafe};
 
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::event::EventBody;
+use wasmill_protocol::record::Decided;
 use wasmill_protocol::snapshot::{Current, ReadModelCopy, SnapshotRef};
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{TenantName, Uptime};
@@ -129,6 +130,52 @@ fn a_record_that_is_too_large_is_cut_and_everything_waits_for_the_last_part() {
         let answered = replies(&leading.take_durable());
         assert_eq!(answered.len(), if append.is_cut { 0 } else { 8 });
     }
+}
+
+/// Asks for a tenant for another node.
+fn create_named(leading: &mut Leading, (number, place): (u64, u32), tenant: u64) {
+    let command = Command::CreateTenant { name: name(tenant), weight: 1, class: 0, quotas: Quotas::default() };
+    let reply_to = ReplyTo(1_000 * number + u64::from(place));
+    let name = CommandName { asker: 9, number, place };
+    leading.step(NOW, Input::Named { name, reply_to, command: Box::new(command) });
+}
+
+fn decided(append: &Append) -> Vec<(u64, u32)> {
+    let decided = append.record.decided.iter().flatten();
+    decided.flat_map(|decided| decided.done.iter().map(|(place, _)| (decided.number, *place))).collect()
+}
+
+#[test]
+fn a_record_names_the_commands_that_it_decides() {
+    let mut leading = begun();
+    create(&mut leading, 1, 1);
+    create_named(&mut leading, (5, 0), 2);
+    create_named(&mut leading, (5, 1), 2);
+    create_named(&mut leading, (5, 2), 3);
+    create_named(&mut leading, (6, 0), 4);
+    let ready = leading.take_ready(ROOM);
+    let done = |places: &[u32]| places.iter().map(|place| (*place, Done::Created)).collect();
+    let named =
+        vec![Decided { asker: 9, number: 5, done: done(&[0, 2]) }, Decided { asker: 9, number: 6, done: done(&[0]) }];
+    assert_eq!(ready.appends[0].record.decided, Some(named), "what is refused is not among them");
+    create_named(&mut leading, (7, 0), 4);
+    create(&mut leading, 2, 5);
+    assert_eq!(leading.take_ready(ROOM).appends[0].record.decided, Some(Vec::new()));
+}
+
+#[test]
+fn each_part_of_what_was_cut_names_the_commands_whose_first_event_it_has() {
+    let mut leading = begun();
+    (0..8).for_each(|place| create_named(&mut leading, (5, place), u64::from(place)));
+    let ready = leading.take_ready(600);
+    assert!(ready.appends.len() > 2, "{}", ready.appends.len());
+    let mut told = Vec::new();
+    for append in &ready.appends {
+        let tenants = append.record.events.iter().filter(|event| matches!(event.body, EventBody::TenantPut { .. }));
+        assert_eq!(tenants.count(), decided(append).len());
+        told.extend(decided(append));
+    }
+    assert_eq!(told, (0..8).map(|place| (5, place)).collect::<Vec<_>>());
 }
 
 #[test]

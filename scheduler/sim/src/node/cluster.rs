@@ -8,6 +8,7 @@ use wasmill_fabric_core::lease::KeepAliveNumber;
 use wasmill_fabric_models::etcd::LeaseId;
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::{LogSeq, Term, Timestamp};
+use wasmill_scheduler_node::Recorded;
 
 use crate::clients::RequestId;
 use crate::servers::HostEntry;
@@ -41,6 +42,10 @@ pub struct ClusterSide {
     pub watch: HostWatch,
     /// Commands that another node is to decide, by their numbers.
     pub forwards: BTreeMap<u64, Forward>,
+    /// Tells what this process asks of leaders from what others do.
+    pub asker: u64,
+    /// What the log has said of that.
+    pub recorded: Recorded,
     /// The last record that anybody is known to have seen.
     pub floor: LogSeq,
     /// What others were told.
@@ -128,6 +133,8 @@ pub struct Forward {
     pub command: Command,
     /// The term that it was sent to last.
     pub term: Term,
+    /// What this node had read then.
+    pub position: LogSeq,
     /// How often it was sent.
     pub tries: u32,
     /// Until when a leader is looked for.
@@ -139,6 +146,8 @@ pub struct Forward {
 pub struct Forwarded {
     /// Who sent it.
     pub from: ForwardAddress,
+    /// By which name the leader knows who sent it.
+    pub asker: u64,
     /// Which try this is.
     pub tries: u32,
     /// To whoever leads in this term.
@@ -165,6 +174,8 @@ impl ClusterSide {
             etcd_calls: BTreeMap::new(),
             watch: HostWatch::default(),
             forwards: BTreeMap::new(),
+            asker: writer.0,
+            recorded: Recorded::new(writer.0),
             floor: LogSeq(0),
             raised: LogSeq(0),
             unread: VecDeque::new(),

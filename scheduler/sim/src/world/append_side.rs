@@ -239,6 +239,7 @@ impl World {
         leader.node.step(clock, NodeInput::Appended(seq));
         leader.node.step(clock, LeaderInput::ReadModelAt(read_model).into());
         self.nodes[node].read_model = self.nodes[node].read_model.max(read_model);
+        self.note_recorded(node, seq, &entry)?;
         self.answer_cut_early(node)?;
         self.pump_leader(node)
     }

@@ -1,5 +1,6 @@
 //! A control node that follows: it reads the log, stands for election, and reads to the end before it leads.
 
+use wasmill_protocol::event::EventBody;
 use wasmill_protocol::{LogSeq, Term, Timestamp};
 use wasmill_scheduler_core::clock::Witness;
 use wasmill_scheduler_node::leading::Input as NodeInput;
@@ -7,6 +8,7 @@ use wasmill_scheduler_node::leading::Input as NodeInput;
 use super::keep::note_current;
 use super::{Fault, Happening, LogHappening, Sender, World};
 use crate::leader::{AnswerTo, LeaderOptions};
+use crate::log::Entry;
 use crate::marks::Mark;
 use crate::network::Place;
 use crate::node::{ClusterSide, EtcdWait, Fold, Halt, LogWait, Process, uptime_us};
@@ -123,6 +125,7 @@ impl World {
                     }
                     process.publish(seq, now);
                     note_current(&mut process.current, &entry);
+                    self.note_recorded(node, seq, &entry)?;
                     self.read_model_may_stall(node);
                 }
                 Err(_) if self.plant == Some(Plant::HoleAccepted) => self.read_over(node, seq, &payload),
@@ -132,6 +135,16 @@ impl World {
         // There is more, and others want to be heard too.
         self.at(100, Happening::Log(LogHappening::News(sender)));
         self.is_read(sender)
+    }
+
+    /// A record is shown by a node: the commands that it names are known to be recorded.
+    pub(super) fn note_recorded(&mut self, node: usize, seq: LogSeq, entry: &Entry) -> Checked {
+        let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) else {
+            return Ok(());
+        };
+        cluster.recorded.read(seq, &entry.record);
+        let begins = entry.record.events.iter().any(|event| matches!(event.body, EventBody::TermStarted { .. }));
+        if begins { self.clear_up_forwards(node, seq, entry.record.term) } else { Ok(()) }
     }
 
     /// A planted bug: what does not fit is passed over.

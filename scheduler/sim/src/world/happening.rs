@@ -63,7 +63,7 @@ pub enum Happening {
     /// A message of a control node reaches a host.
     ToHost(usize, Sender, Arc<ToHost>),
     /// The payloads of a message to a host are there, in the term of a leader.
-    PayloadsAttached(Sender, Term, HostId),
+    PayloadsAttached(Sender, Box<(Term, HostId)>),
     /// A host's answer to a message reaches the control node that sent it.
     HostAck(Sender, Box<(HostId, HostAck)>),
     /// Reports reach a control node.
@@ -118,7 +118,7 @@ pub enum LogHappening {
     /// A leader of a term has stored a snapshot.
     SnapshotStored(Sender, Term, Arc<Snapshot>),
     /// Some other work of the leader of a term has ended.
-    WorkEnded(Sender, Term, Ended),
+    WorkEnded(Sender, Term, Box<Ended>),
     /// A node's appender asked to be woken.
     AppendTick(Sender),
 }
@@ -193,9 +193,9 @@ impl World {
             Happening::Forwarded(node, forwarded) => self.hear_forwarded(node, *forwarded),
             Happening::ForwardUnheard(address, tries) => return self.forward_unheard(address, tries),
             Happening::ForwardAgain(address, tries) => self.forward_again(address, tries),
-            Happening::ForwardUnanswered(address, tries) => self.forward_unanswered(address, tries),
+            Happening::ForwardUnanswered(address, tries) => return self.forward_unanswered(address, tries),
             Happening::ForwardAnswered(address, seq, answer) => return self.forward_answered(address, seq, answer),
-            Happening::ForwardTimeout(address, tries) => self.forward_timeout(address, tries),
+            Happening::ForwardTimeout(address, tries) => return self.forward_timeout(address, tries),
             Happening::Durable(seq, life) => return self.durable_on_disk(seq, life),
             Happening::NodeTick(sender) => self.node_tick(sender),
             Happening::HostJoined(info, life) => self.host_joined(Sender { node: 0, life }, *info),
@@ -203,7 +203,7 @@ impl World {
                 self.host_left(Sender { node: 0, life }, host, incarnation);
             }
             Happening::ToHost(host, sender, message) => return self.reach_host(host, sender, &message),
-            Happening::PayloadsAttached(sender, term, host) => return self.payloads_attached(sender, term, host),
+            Happening::PayloadsAttached(sender, to) => return self.payloads_attached(sender, to.0, &to.1),
             Happening::HostAck(sender, ack) => self.host_ack(sender, ack.0, ack.1),
             Happening::FromHost(node, address, message) => self.hear_host(node, address, &message),
             Happening::Heartbeat(node, heartbeat) => self.heartbeat(node, &heartbeat),
@@ -238,7 +238,7 @@ impl World {
                 }
             }
             LogHappening::SnapshotStored(sender, term, snapshot) => self.snapshot_stored(sender, term, &snapshot),
-            LogHappening::WorkEnded(sender, term, ended) => self.work_ended(sender, term, ended),
+            LogHappening::WorkEnded(sender, term, ended) => self.work_ended(sender, term, *ended),
             LogHappening::AppendTick(sender) => self.append_tick(sender),
         }
         Ok(())

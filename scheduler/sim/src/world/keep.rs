@@ -40,7 +40,7 @@ impl World {
                 let Some(process) = &self.nodes[node].process else { return };
                 let (seq, at) = (process.published.min(seq), process.clock(now));
                 let copy = ReadModelCopy { seq, digest: Digest::default(), bytes: 1, log_bytes, at };
-                self.at(delay, Happening::Log(LogHappening::WorkEnded(sender, term, Ended::Copy(copy))));
+                self.at(delay, Happening::Log(LogHappening::WorkEnded(sender, term, Box::new(Ended::Copy(copy)))));
             }
             Work::Trim(to) => {
                 let newest = self.nodes[node].process.as_ref().and_then(|process| process.current.newest());

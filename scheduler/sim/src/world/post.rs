@@ -2,6 +2,7 @@
 
 use wasmill_protocol::{HostId, Term};
 use wasmill_scheduler_core::MessageOut;
+use wasmill_scheduler_node::Post;
 use wasmill_scheduler_node::post::Action;
 
 use super::{Happening, Sender, World};
@@ -63,12 +64,7 @@ impl World {
         }
     }
 
-    fn post_of(
-        &mut self,
-        node: usize,
-        host: &HostId,
-        step: impl FnOnce(&mut wasmill_scheduler_node::Post<MessageOut>),
-    ) {
+    fn post_of(&mut self, node: usize, host: &HostId, step: impl FnOnce(&mut Post<MessageOut>)) {
         if let Some(post) = self.nodes[node].leader().and_then(|leader| leader.posts.get_mut(host)) {
             step(&mut post.post);
         }
@@ -82,16 +78,16 @@ impl World {
         let Some(post) = self.nodes[node].leader().and_then(|leader| leader.posts.get_mut(&host)) else { return };
         post.front = Some(message);
         match delay {
-            Some(delay) => self.at(delay, Happening::PayloadsAttached(sender, term, host)),
+            Some(delay) => self.at(delay, Happening::PayloadsAttached(sender, Box::new((term, host)))),
             None => post.post.attached(),
         }
     }
 
-    pub(super) fn payloads_attached(&mut self, sender: Sender, term: Term, host: HostId) -> Checked {
+    pub(super) fn payloads_attached(&mut self, sender: Sender, term: Term, host: &HostId) -> Checked {
         let Some(process) = self.nodes[sender.node].alive(sender.life) else { return Ok(()) };
         if process.leader.as_ref().is_some_and(|leader| leader.term() == term) {
-            self.post_of(sender.node, &host, |post| post.attached());
-            self.carry(sender.node, &host)?;
+            self.post_of(sender.node, host, |post| post.attached());
+            self.carry(sender.node, host)?;
         }
         Ok(())
     }

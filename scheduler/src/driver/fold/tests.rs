@@ -42,7 +42,7 @@ impl Fixture {
         let events: Vec<_> =
             bodies.into_iter().map(|body| Event { at: wasmill_protocol::Timestamp(1), body }).collect();
         let version = Record::version_for(&events);
-        let record = Record { version, term: Term(term), prev_hash: self.fold.chain.hash, events };
+        let record = Record { version, term: Term(term), prev_hash: self.fold.chain.hash, events, decided: None };
         let seq = self.fold.chain.last.next();
         self.fold.take(seq, &record.encode(), self.handle.shared(), &mut self.published).await
     }
