@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use wasmill_protocol::kept;
 
-use super::{Fleet, Queue, QueuedTenant, TenantOrder};
+use super::{Fleet, Queue, TenantOrder};
 use crate::dispatch::fleet::KindRoom;
 use crate::state::shapes::since_without;
 use crate::state::tenants::TenantNumber;
@@ -12,6 +12,9 @@ use crate::state::{Slot, State};
 
 /// Tenants that may take a place that is kept and among which the first is looked for: those that run least.
 const FEW_LOOKED_AT_MAX: usize = 64;
+
+/// Tenants in front that are looked at for one that may.
+const ORDER_LOOKED_AT_MAX: usize = 16;
 
 /// Tasks of one shape that are next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,19 +235,25 @@ impl<'a> Choosing<'a> {
             return None;
         }
         self.queue.note_running(lane);
-        let shared = self.queue.lanes[lane as usize].as_ref()?;
-        let tenants = shared
-            .by_running
-            .iter()
-            .map(|&(noted, number)| (noted, self.queue.tenants[number as usize].as_ref(), number));
-        let few = tenants.take_while(|(noted, ..)| kept::may_take(noted + free, kept)).take(FEW_LOOKED_AT_MAX);
-        let entry = |(_, tenant, number): (u64, Option<&Box<QueuedTenant>>, TenantNumber)| {
-            let tenant = tenant.filter(|tenant| kept::may_take(tenant.running + free, kept))?;
-            let entry = tenant.lanes[tenant.index_of(lane)].entry;
-            assert!(entry.is_none_or(|entry| entry.tenant == number));
-            entry
+        let (queue, shared) = (&*self.queue, self.queue.lanes[lane as usize].as_ref()?);
+        if !shared.by_running.first().is_some_and(|(noted, _)| kept::may_take(noted + free, kept)) {
+            return None;
+        }
+        let is_few = |number: TenantNumber| {
+            let tenant = queue.tenants[number as usize].as_ref();
+            tenant.filter(|tenant| kept::may_take(tenant.running + free, kept))
         };
-        few.filter_map(entry).min()
+        // Where many may take what is kept, the first of them is soon found in the order, and where few may, among them.
+        let soon = shared.order.iter().take(ORDER_LOOKED_AT_MAX).find(|order| is_few(order.tenant).is_some());
+        if let Some(order) = soon {
+            return Some(*order);
+        }
+        let few = shared.by_running.iter().take_while(|(noted, _)| kept::may_take(noted + free, kept));
+        let entry = |&(_, number): &(u64, TenantNumber)| {
+            let tenant = is_few(number)?;
+            tenant.lanes[tenant.index_of(lane)].entry
+        };
+        few.take(FEW_LOOKED_AT_MAX).filter_map(entry).min()
     }
 }
 
