@@ -103,6 +103,15 @@ pub struct Key {
     pub stride: Stride,
 }
 
+impl Key {
+    /// So many tasks have started.
+    pub(crate) fn advance(&mut self, count: u32) {
+        if let Stride::By(stride) = self.stride {
+            self.rank = self.rank.saturating_add(stride.saturating_mul(count.into()));
+        }
+    }
+}
+
 /// How a rank changes when a task of the tenant or of the shape starts, until the key is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stride {

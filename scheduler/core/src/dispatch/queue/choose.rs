@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use wasmill_protocol::kept;
 
-use super::{Fleet, Queue, QueuedTenant, TenantOrder};
+use super::{Fleet, Queue, TenantOrder};
 use crate::dispatch::fleet::KindRoom;
-use crate::policy::Stride;
 use crate::state::shapes::since_without;
 use crate::state::tenants::TenantNumber;
 use crate::state::{Slot, State};
 
 /// Tenants that may take a place that is kept and among which the first is looked for: those that run least.
 const FEW_LOOKED_AT_MAX: usize = 64;
+
+/// Tenants in front that are looked at for one that may.
+const ORDER_LOOKED_AT_MAX: usize = 16;
 
 /// Tasks of one shape that are next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,10 +86,11 @@ impl<'a> Choosing<'a> {
                 self.queue.tenant_lane(number, lane).is_blocked = true;
                 break;
             };
-            if !self.take(slot, kept) {
+            let several = if rival.is_none() && !kept { self.several(lane, number, slot, most - count) } else { 1 };
+            if !self.take(slot, several, kept) {
                 break;
             }
-            count += 1;
+            count += several;
             let tenant = self.queue.tenants[number as usize].as_ref().expect("it has just been served");
             let own = &tenant.lanes[tenant.index_of(lane)];
             let shared = self.queue.lanes[lane as usize].as_ref().expect("it has just been served");
@@ -134,16 +137,37 @@ impl<'a> Choosing<'a> {
         self.reach.get_mut(&(number, lane))
     }
 
-    /// Chooses one task of a shape. `false` when no host has a place for it.
-    pub(in crate::dispatch) fn take(&mut self, slot: Slot, kept: bool) -> bool {
+    /// How many tasks of a shape can be chosen at once because nothing else would come in between: at most `most`, and at least one.
+    fn several(&self, lane: u32, number: TenantNumber, slot: Slot, most: u32) -> u32 {
+        let shared = self.queue.lanes[lane as usize].as_ref().expect("a lane that is served is there");
+        let tenant = self.queue.tenants[number as usize].as_ref().expect("a tenant that is served is known");
+        let shape = self.queue.shapes[slot as usize].as_ref().expect("a shape that is ordered is queued");
+        let is_alone = self.lanes.len() == 1 && shared.kinds.len() == 1 && tenant.lanes.len() == 1;
+        if !is_alone || tenant.lanes[0].shapes.len() != 1 || self.fleet.is_any_sated() {
+            return 1;
+        }
+        let room = &self.rooms[shared.kinds[0] as usize];
+        let memory_bytes = shape.memory_bytes.max(1);
+        let by_host = room.memory_bytes.div_ceil(memory_bytes.into()).min(room.free.into());
+        let by_quota = (tenant.tasks_max - tenant.running).min(tenant.memory_left() / memory_bytes);
+        // When so little is free those that run little come first.
+        let first = shared.by_running.first().map_or(0, |(noted, _)| *noted);
+        let few_below = room.kept.saturating_sub(1) / 2;
+        let until_few = if room.kept == 0 { u64::MAX } else { (first + room.free).saturating_sub(few_below) };
+        let bound = by_quota.min(until_few).min(u64::try_from(by_host).unwrap_or(u64::MAX));
+        u32::try_from(bound).unwrap_or(u32::MAX).min(most).min(shape.count).max(1)
+    }
+
+    /// Chooses `count` tasks of a shape, for which there are places unless it is one. `false` when no host has a place.
+    pub(in crate::dispatch) fn take(&mut self, slot: Slot, count: u32, kept: bool) -> bool {
         let shape = self.queue.shapes[slot as usize].as_ref().expect("a shape that is ordered is queued");
         let (lane, number, memory_bytes) = (shape.lane, shape.tenant, shape.memory_bytes);
         // What is kept is taken last.
         let free = self.roomiest(lane, false);
         let Some(kind) = free.or_else(|| self.roomiest(lane, true).filter(|_| kept)) else { return false };
         let room = &mut self.rooms[kind as usize];
-        *(if free.is_some() { &mut room.free } else { &mut room.kept }) -= 1;
-        room.memory_bytes = room.memory_bytes.saturating_sub(memory_bytes.into());
+        *(if free.is_some() { &mut room.free } else { &mut room.kept }) -= u64::from(count);
+        room.memory_bytes = room.memory_bytes.saturating_sub(u128::from(memory_bytes) * u128::from(count));
         if let Some(reach) = self.reach_of(lane, number) {
             let of = usize::from(free.is_none() || reach[0] == 0);
             reach[of] = reach[of].saturating_sub(1);
@@ -151,13 +175,13 @@ impl<'a> Choosing<'a> {
         let next = self.chosen.len();
         let shape = self.queue.shapes[slot as usize].as_mut().expect("it was just there");
         match shape.chosen[usize::from(kept)] {
-            Some(index) => self.chosen[index as usize].count += 1,
+            Some(index) => self.chosen[index as usize].count += count,
             None => {
                 shape.chosen[usize::from(kept)] = u32::try_from(next).ok();
-                self.chosen.push(Chosen { shape: slot, count: 1, kept });
+                self.chosen.push(Chosen { shape: slot, count, kept });
             }
         }
-        self.queue.take_one(slot, self.state);
+        self.queue.take_first(slot, count, self.state);
         true
     }
 
@@ -211,19 +235,25 @@ impl<'a> Choosing<'a> {
             return None;
         }
         self.queue.note_running(lane);
-        let shared = self.queue.lanes[lane as usize].as_ref()?;
-        let tenants = shared
-            .by_running
-            .iter()
-            .map(|&(noted, number)| (noted, self.queue.tenants[number as usize].as_ref(), number));
-        let few = tenants.take_while(|(noted, ..)| kept::may_take(noted + free, kept)).take(FEW_LOOKED_AT_MAX);
-        let entry = |(_, tenant, number): (u64, Option<&Box<QueuedTenant>>, TenantNumber)| {
-            let tenant = tenant.filter(|tenant| kept::may_take(tenant.running + free, kept))?;
-            let entry = tenant.lanes[tenant.index_of(lane)].entry;
-            assert!(entry.is_none_or(|entry| entry.tenant == number));
-            entry
+        let (queue, shared) = (&*self.queue, self.queue.lanes[lane as usize].as_ref()?);
+        if !shared.by_running.first().is_some_and(|(noted, _)| kept::may_take(noted + free, kept)) {
+            return None;
+        }
+        let is_few = |number: TenantNumber| {
+            let tenant = queue.tenants[number as usize].as_ref();
+            tenant.filter(|tenant| kept::may_take(tenant.running + free, kept))
         };
-        few.filter_map(entry).min()
+        // Where many may take what is kept, the first of them is soon found in the order, and where few may, among them.
+        let soon = shared.order.iter().take(ORDER_LOOKED_AT_MAX).find(|order| is_few(order.tenant).is_some());
+        if let Some(order) = soon {
+            return Some(*order);
+        }
+        let few = shared.by_running.iter().take_while(|(noted, _)| kept::may_take(noted + free, kept));
+        let entry = |&(_, number): &(u64, TenantNumber)| {
+            let tenant = is_few(number)?;
+            tenant.lanes[tenant.index_of(lane)].entry
+        };
+        few.take(FEW_LOOKED_AT_MAX).filter_map(entry).min()
     }
 }
 
@@ -283,26 +313,24 @@ impl Queue {
         }
     }
 
-    /// One task of a shape is chosen: the next one, the shape and its tenant stand where they will be when it has started.
-    fn take_one(&mut self, slot: Slot, state: &State) {
+    /// Some tasks of a shape are chosen, those in front: the shape and its tenant stand where they will be when they have started.
+    fn take_first(&mut self, slot: Slot, count: u32, state: &State) {
         let shape = self.shapes[slot as usize].as_mut().expect("a shape that is ordered is queued");
-        let task = &state.tasks[shape.next];
-        let next_queued_at = state.tasks.find(task.next).map(|next| next.queued_at);
-        shape.since = since_without(shape.since, task.queued_at, next_queued_at.as_slice());
-        shape.next = task.next;
-        assert!(shape.count > 0, "no more is chosen than there is");
-        shape.count -= 1;
-        if let Stride::By(stride) = shape.key.stride {
-            shape.key.rank = shape.key.rank.saturating_add(stride);
+        assert!(shape.count >= count, "no more is chosen than there is");
+        for _ in 0..count {
+            let task = &state.tasks[shape.next];
+            let next_queued_at = state.tasks.find(task.next).map(|next| next.queued_at);
+            shape.since = since_without(shape.since, task.queued_at, next_queued_at.as_slice());
+            shape.next = task.next;
         }
+        shape.count -= count;
+        shape.key.advance(count);
         let after = (shape.count > 0 && !shape.is_aside).then(|| shape.order_now(slot));
         let before = std::mem::replace(&mut shape.order, after);
         let tenant = self.tenants[shape.tenant as usize].as_mut().expect("a tenant with shapes is known");
-        tenant.running += 1;
-        tenant.memory_bytes = tenant.memory_bytes.saturating_add(shape.memory_bytes);
-        if let Stride::By(stride) = tenant.key.stride {
-            tenant.key.rank = tenant.key.rank.saturating_add(stride);
-        }
+        tenant.running += u64::from(count);
+        tenant.memory_bytes = tenant.memory_bytes.saturating_add(shape.memory_bytes.saturating_mul(count.into()));
+        tenant.key.advance(count);
         if before != after {
             let index = tenant.index_of(shape.lane);
             let own = &mut tenant.lanes[index];

@@ -60,7 +60,7 @@ impl Choosing<'_> {
                 self.queue.note_age(slot, since);
                 continue;
             }
-            if self.queue.may_start(number, slot) && self.take(slot, false) {
+            if self.queue.may_start(number, slot) && self.take(slot, 1, false) {
                 let lane = self.queue.shapes[slot as usize].as_ref().expect("it was just there").lane;
                 self.queue.enter(number, lane);
                 return true;
