@@ -52,17 +52,26 @@ impl Directory {
         *self.contents.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(contents);
     }
 
-    /// Takes in the events of a durable record. Those about tasks cost nothing.
-    pub fn apply(&self, events: &[Event]) {
+    /// Takes in the events of a durable record. Those about tasks cost nothing. Returns the modules that a tenant had and has no more.
+    pub fn apply(&self, events: &[Event]) -> Vec<Digest> {
         let mut events = events.iter().filter(|event| event.body.task().is_none()).peekable();
+        let mut removed = Vec::new();
         if events.peek().is_none() {
-            return;
+            return removed;
         }
         let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
         let contents = Arc::make_mut(&mut contents);
         for event in events {
+            match &event.body {
+                EventBody::ModuleRemoved { digest, .. } => removed.push(*digest),
+                EventBody::TenantRemoved { tenant } => {
+                    removed.extend(contents.modules.get(tenant).into_iter().flat_map(BTreeMap::keys));
+                }
+                _ => {}
+            }
             contents.apply(event);
         }
+        removed
     }
 }
 

@@ -411,7 +411,7 @@ impl ReadModel {
         self.pipeline.unneeded().await
     }
 
-    /// Notes blobs that were stored for what was refused afterwards.
+    /// Notes blobs that were stored for what was refused afterwards, and modules that a tenant has removed.
     pub fn note_unneeded(&self, blobs: impl IntoIterator<Item = Digest>) {
         self.pipeline.note_unneeded(blobs);
     }

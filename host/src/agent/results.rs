@@ -114,26 +114,38 @@ fn next(said: FromSandbox) -> Next {
     }
 }
 
-/// Stores what is large.
-pub(super) async fn store(blobs: Arc<dyn Blobs>, large: Large) -> Stored {
+/// Stores what is large. What an attempt ended with comes back when there is no space for it: it is not the guest's fault, and there is nothing else to
+/// end with. `is_worth_saying` is asked about what is to be said of a checkpoint that cannot be stored: a guest can save one again and again.
+pub(super) async fn store(
+    blobs: &dyn Blobs,
+    large: Large,
+    is_worth_saying: impl FnOnce(&str) -> bool,
+) -> Result<Stored, Large> {
     match large {
-        Large::Checkpoint(id, number, data) => match payload(&*blobs, data).await {
-            Ok(data) => Stored::Checkpoint(Some(Input::Checkpoint { id, number, data })),
+        Large::Checkpoint(id, number, data) => match payload(blobs, data).await {
+            Ok(data) => Ok(Stored::Checkpoint(Some(Input::Checkpoint { id, number, data }))),
             Err(error) => {
-                tracing::warn!(task = %id.task, "cannot store checkpoint {number}: {}", chain(&error));
-                Stored::Checkpoint(None)
+                let message = format!("cannot store a checkpoint: {}", chain(&error));
+                if is_worth_saying(&message) {
+                    tracing::warn!(task = %id.task, number, "{message}");
+                }
+                Ok(Stored::Checkpoint(None))
             }
         },
-        Large::Ended(ended) => Stored::Ended(Input::Ended(store_ended(&*blobs, *ended).await)),
+        Large::Ended(ended) => {
+            let captured = payload(blobs, ended.captured.clone()).await;
+            match (payload(blobs, ended.output.clone()).await, captured) {
+                (Err(BlobError::NoSpace { .. }), _) | (_, Err(BlobError::NoSpace { .. })) => Err(Large::Ended(ended)),
+                (output, captured) => Ok(Stored::Ended(Input::Ended(with_payloads(*ended, output, captured)))),
+            }
+        }
     }
 }
 
-async fn store_ended(blobs: &dyn Blobs, ended: Ended) -> EndedInput {
-    let Ended { id, outcome, usage, output, captured, .. } = ended;
-    let outcome = clipped(outcome);
-    let captured = payload(blobs, captured).await;
-    match (payload(blobs, output).await, captured) {
-        (Ok(output), Ok(captured)) => EndedInput { id, outcome, usage, output, captured },
+fn with_payloads(ended: Ended, output: Result<Payload, BlobError>, captured: Result<Payload, BlobError>) -> EndedInput {
+    let Ended { id, outcome, usage, .. } = ended;
+    match (output, captured) {
+        (Ok(output), Ok(captured)) => EndedInput { id, outcome: clipped(outcome), usage, output, captured },
         (Err(error), _) | (_, Err(error)) => {
             // The result is lost, and not through the guest: the attempt did not happen as far as its task is concerned.
             let message = format!("cannot store the result: {}", chain(&error));

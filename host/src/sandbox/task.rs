@@ -169,16 +169,18 @@ async fn checkpoint_save(
         return Ok(Err(format!("the state has {} bytes, the limit of a checkpoint is {bytes_max}", state.len())));
     }
     charge(&mut store, state.len())?;
-    let large = state.len() as u64 > INLINE_BYTES_MAX;
-    if large {
-        store.data().control.charge(state.len() as u64 * STORED_CPU_NS_PER_BYTE);
-    }
     if !store.data_mut().memory.keep(state.len() as u64) {
         let (bytes_max, used) = store.data().memory.bytes_max_and_used();
         return Ok(Err(format!(
             "the state has {} bytes, which count as memory of the task: with the {used} that it has they are over its limit of {bytes_max}",
             state.len()
         )));
+    }
+    let large = state.len() as u64 > INLINE_BYTES_MAX;
+    if large {
+        // Before it is stored, so that it is not when that is over the limit.
+        store.data().control.charge(state.len() as u64 * STORED_CPU_NS_PER_BYTE);
+        store.data().control.check()?;
     }
     // The one before goes first: never are there two.
     store.data_mut().reports.checkpoint = None;

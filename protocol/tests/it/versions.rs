@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use wasmill_protocol::command::Done;
 use wasmill_protocol::event::{AfterAttempt, Event, EventBody, PolicyHook};
 use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ReportAck, ToHost};
 use wasmill_protocol::module::ModuleInfo;
-use wasmill_protocol::record::{RECORD_VERSION, Record, RecordError};
+use wasmill_protocol::record::{Decided, RECORD_VERSION, Record, RecordError};
 use wasmill_protocol::snapshot::{
     Begin, Chain, Current, DirectoryPart, LedTime, Part, PartError, PatienceRow, PlacementRow, Places, PlacesOf,
     ReadModelCopy, SNAPSHOT_VERSION, ShapeRow, SnapshotRef, SupersededRow, TaskColumns, TaskPhase, TaskRow,

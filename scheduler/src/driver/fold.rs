@@ -161,9 +161,13 @@ pub(super) fn publish_now(shared: &Shared, published: &mut LogSeq, seq: LogSeq, 
         return;
     }
     shared.clock.published(seq, &record.events);
-    shared.directory.apply(&record.events);
+    let modules_removed = shared.directory.apply(&record.events);
     // The read model may have been ahead of us on disk: it ignores what it holds already.
     shared.read_model.apply(seq, record);
+    if !modules_removed.is_empty() {
+        // Tasks or other tenants may have them still.
+        shared.read_model.note_unneeded(modules_removed);
+    }
     shared.finals.announce(record);
     shared.recorded().read(seq, record);
     *published = seq;

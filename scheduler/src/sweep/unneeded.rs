@@ -1,4 +1,5 @@
-//! Removes blobs that have just become unneeded, by no wall clock: checkpoints and logs that were replaced, results whose retention is over, payloads of what was refused.
+//! Removes blobs that have just become unneeded, by no wall clock: checkpoints and logs that were replaced, results whose retention is over, modules that no tenant has any more,
+//! payloads of what was refused.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};

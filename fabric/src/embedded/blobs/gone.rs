@@ -27,7 +27,7 @@ pub(super) struct Uses {
 #[derive(Debug, Default)]
 struct Known {
     readers: BTreeMap<Digest, usize>,
-    /// Large ones whose path was handed out.
+    /// Large ones whose path was handed out, for good: it is remembered where it was handed to.
     lent: BTreeSet<Digest>,
 }
 
@@ -110,9 +110,8 @@ impl Files {
     /// Takes a blob away; there may be none. What is to be [given back](Self::give_back) can take long.
     pub(super) fn take_away(&self, digest: Digest) -> io::Result<Gone> {
         let path = self.path(digest);
-        let mut known = self.uses.known();
+        let known = self.uses.known();
         let is_used = known.is_used(digest);
-        known.lent.remove(&digest);
         let removed = match fs::metadata(&path) {
             Ok(metadata) if metadata.len() > STEP_BYTES && !is_used => {
                 let gone = self.gone_path(digest);
@@ -156,7 +155,8 @@ mod tests {
     use tokio::io::AsyncReadExt as _;
 
     use super::*;
-    use crate::{Blobs, FileBlobs};
+    use crate::Blobs;
+    use crate::embedded::FileBlobs;
 
     fn files_in(dir: &std::path::Path) -> usize {
         fs::read_dir(dir).unwrap().count()
@@ -169,32 +169,36 @@ mod tests {
         let bytes = bytes::Bytes::from((0..3 * STEP_BYTES + 7).map(|byte| byte as u8).collect::<Vec<_>>());
         let digest = blobs.put(bytes.clone()).await.unwrap().digest;
         let mut reader = blobs.open(digest).await.unwrap();
-        let path = {
-            let mut first = [0; 10];
-            reader.read_exact(&mut first).await.unwrap();
-            blobs.delete(digest).await.unwrap();
-            assert!(blobs.stat(digest).await.is_err());
-            let mut rest = Vec::new();
-            reader.read_to_end(&mut rest).await.unwrap();
-            assert_eq!((&first[..], &rest[..]), (&bytes[..10], &bytes[10..]));
-            drop(reader);
-
-            blobs.put(bytes.clone()).await.unwrap();
-            blobs.local_path(digest).unwrap()
-        };
-        let lent = fs::File::open(&path).unwrap();
+        let mut first = [0; 10];
+        reader.read_exact(&mut first).await.unwrap();
         blobs.delete(digest).await.unwrap();
-        assert_eq!(lent.metadata().unwrap().len(), bytes.len() as u64);
+        assert!(blobs.stat(digest).await.is_err());
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).await.unwrap();
+        assert_eq!((&first[..], &rest[..]), (&bytes[..10], &bytes[10..]));
+        drop(reader);
 
+        let path = dir.path().join(&digest.hex()[..2]).join(digest.hex());
         blobs.put(bytes.clone()).await.unwrap();
-        let replaced = fs::File::open(&path).unwrap();
+        let replaced = File::open(&path).unwrap();
         blobs.put(bytes.clone()).await.unwrap();
         assert!(replaced.metadata().unwrap().len() <= STEP_BYTES, "it was given back in steps");
         assert_eq!(blobs.read(digest, u64::MAX).await.unwrap(), bytes);
-        let unused = fs::File::open(&path).unwrap();
+        let unused = File::open(&path).unwrap();
         blobs.delete(digest).await.unwrap();
         assert!(blobs.stat(digest).await.is_err() && !path.exists());
         assert!(unused.metadata().unwrap().len() <= STEP_BYTES, "it was given back in steps");
+
+        for _ in 0..2 {
+            blobs.put(bytes.clone()).await.unwrap();
+            assert_eq!(blobs.local_path(digest), Some(path.clone()));
+            let lent = File::open(&path).unwrap();
+            blobs.put(bytes.clone()).await.unwrap();
+            let lent_again = File::open(&path).unwrap();
+            blobs.delete(digest).await.unwrap();
+            let lengths = [lent, lent_again].map(|file| file.metadata().unwrap().len());
+            assert_eq!(lengths, [bytes.len() as u64; 2]);
+        }
         assert_eq!(files_in(&dir.path().join(TMP)), 0);
         blobs.delete(digest).await.unwrap();
     }

@@ -12,7 +12,7 @@ use wasmill_protocol::{AttemptId, Digest, Outcome, OutcomeKind};
 use super::{Agent, Done};
 use crate::agent::join::Rival;
 use crate::agent::readiness::Made;
-use crate::agent::results::{Next, Stored, store};
+use crate::agent::results::{Next, Stored};
 use crate::agent::{AgentError, GIVE_UP_MS, chain, join, random};
 use crate::channel::{FromSandbox, ToSandbox};
 use crate::sandbox::LoadError;
@@ -48,10 +48,7 @@ impl Agent {
             Next::Wait => {}
             Next::Store(id, tenant, said) => {
                 let (stores, blobs) = (self.stores.clone(), Arc::clone(&self.blobs));
-                self.doing.spawn(async move {
-                    let _turn = stores.turn(tenant, said.bytes()).await;
-                    Done::Stored(id, store(blobs, said).await)
-                });
+                self.doing.spawn(async move { Done::Stored(id, stores.store(&*blobs, &tenant, said).await) });
             }
         }
     }
