@@ -170,7 +170,8 @@ impl World {
         match done.outcome {
             Ok(seq) => {
                 self.append_durable(node, seq)?;
-                return Ok(true);
+                // What has taken effect can have ended the leadership, and then nobody hears of the rest.
+                return Ok(self.nodes[node].leader().is_some());
             }
             Err(AppendError::Conflict { .. }) => {
                 self.marks.hit(Mark::LeadershipRefused);
