@@ -232,6 +232,24 @@ async fn b39_what_others_need_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn b39_modules_that_no_tenant_has_any_more_go_at_once() {
+    let server = Server::start().await;
+    sweep(&server, Duration::from_secs(3_600));
+    let (one, other) = (server.tenant("one", "submit").await, server.tenant("other", "submit").await);
+    let before = blob_bytes(&server);
+    let mut digests = Vec::new();
+    for (client, letter) in [(&one, "a"), (&one, "b"), (&other, "c")] {
+        digests.push(server.upload(client, &module(&large(letter))).await);
+    }
+    assert_eq!(one.delete(&format!("/v1/modules/{}", digests[0])).await.status, 204);
+    until("the first is gone", async || blob_bytes(&server) < before + 300_000).await;
+    assert_eq!(one.get(&format!("/v1/modules/{}", digests[1])).await.status, 200);
+    assert_eq!(server.admin.delete("/v1/tenants/other").await.status, 204);
+    until("what the tenant had is gone", async || blob_bytes(&server) < before + 200_000).await;
+    assert!(blob_bytes(&server) > before + 100_000, "the second is needed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c26_what_is_refused_leaves_nothing_on_the_disk() {
     let server = Server::start().await;
     let acme = server.tenant("acme", "submit").await;
