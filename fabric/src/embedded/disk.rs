@@ -47,12 +47,16 @@ impl Disk {
         self.give_way();
         let began = Instant::now();
         file.sync_data()?;
-        let begun = self.commits_begun();
-        if begun != *commits_seen {
-            *commits_seen = begun;
+        if self.is_written(commits_seen) {
             thread::sleep(began.elapsed());
         }
         Ok(())
+    }
+
+    /// Whether there was a commit since `commits_seen`, which is brought up to date.
+    pub(super) fn is_written(&self, commits_seen: &mut u64) -> bool {
+        let begun = self.commits_begun();
+        std::mem::replace(commits_seen, begun) != begun
     }
 
     /// Waits for the end of the commit that is under way, if there is one; not for those that follow it.

@@ -1,6 +1,6 @@
 //! Who may store a blob now: attempts in turns by tenant, what is large one after the other.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wasmill_fabric::{Blobs, Reminder};
@@ -18,8 +18,14 @@ const NO_SPACE_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct StoreTurns {
     all: Arc<Slots>,
     large: Arc<Slots>,
-    /// What was said of checkpoints that cannot be stored, and of space.
-    problems: Arc<Mutex<(Reminder, Reminder)>>,
+    problems: Arc<Mutex<Problems>>,
+}
+
+/// What was said of what cannot be stored.
+#[derive(Default)]
+struct Problems {
+    checkpoint: Reminder,
+    space: Reminder,
 }
 
 /// Held while a blob is stored.
@@ -41,21 +47,21 @@ impl StoreTurns {
     pub(super) async fn store(&self, blobs: &dyn Blobs, tenant: &TenantName, mut large: Large) -> Stored {
         loop {
             let turn = self.turn(tenant.clone(), large.bytes()).await;
-            let is_worth_saying = |problem: &str| self.problems().0.is_due(Instant::now(), problem);
+            let is_worth_saying = |problem: &str| self.problems().checkpoint.is_due(Instant::now(), problem);
             large = match store(blobs, large, is_worth_saying).await {
                 Ok(stored) => return stored,
                 Err(large) => large,
             };
             // Others may have less to store.
             drop(turn);
-            if self.problems().1.is_due(Instant::now(), "") {
+            if self.problems().space.is_due(Instant::now(), "") {
                 tracing::warn!("no space is left for results; their attempts end when there is");
             }
             tokio::time::sleep(NO_SPACE_PAUSE).await;
         }
     }
 
-    fn problems(&self) -> std::sync::MutexGuard<'_, (Reminder, Reminder)> {
+    fn problems(&self) -> MutexGuard<'_, Problems> {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

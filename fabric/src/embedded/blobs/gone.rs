@@ -136,9 +136,7 @@ impl Files {
             while bytes > STEP_BYTES {
                 bytes -= STEP_BYTES;
                 file.set_len(bytes)?;
-                let begun = self.disk.commits_begun();
-                if begun != commits_seen {
-                    commits_seen = begun;
+                if self.disk.is_written(&mut commits_seen) {
                     std::thread::sleep(STEP_PAUSE);
                 }
             }
