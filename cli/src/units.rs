@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use wasmill_protocol::api::Time;
+use wasmill_api::Time;
 use wasmill_protocol::module::ModuleKind;
 use wasmill_protocol::{Digest, Timestamp};
 

@@ -1,13 +1,11 @@
-//! The words that Wasmill's processes share: identifiers, tasks, events, commands and messages.
+//! The words that Wasmill's processes share: identifiers, tasks, outcomes, commands and messages.
 //!
 //! Nothing here does I/O, reads a clock or draws a random number, so that the pure cores can depend on
 //! all of it.
-//! Everything that travels or is stored has a default for every field: a reader one minor version older
-//! or newer must still understand it (`tests/it/versions.rs` lists the pairs).
+//! Everything that travels has a default for every field: a reader one minor version older or newer must
+//! still understand it (`tests/it/versions.rs` lists the pairs).
 
-pub mod api;
 pub mod command;
-pub mod event;
 pub mod ids;
 pub mod kept;
 pub mod limits;
@@ -15,8 +13,7 @@ pub mod message;
 pub mod module;
 pub mod outcome;
 pub mod payload;
-pub mod record;
-pub mod snapshot;
+pub mod policy;
 pub mod task;
 pub mod tenant;
 pub mod text;

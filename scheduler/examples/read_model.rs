@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
-use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
-use wasmill_protocol::record::Record;
-use wasmill_protocol::snapshot::Expired;
 use wasmill_protocol::{
     Attempt, AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, OutcomeKind, Payload, TaskId,
     TaskSpec, TaskState, Timestamp, Usage,
 };
+use wasmill_record::Record;
+use wasmill_record::event::{AfterAttempt, Event, EventBody};
+use wasmill_record::snapshot::Expired;
 use wasmill_scheduler::read_model::{ReadModel, TaskFilter};
 
 const TASKS: u64 = 300_000;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
-use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
-use wasmill_protocol::snapshot::Part;
 use wasmill_protocol::{
     Attempt, AttemptId, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, OutcomeKind, Payload, TaskId,
     TaskSpec, Timestamp, Usage,
 };
+use wasmill_record::event::{AfterAttempt, Event, EventBody};
+use wasmill_record::snapshot::Part;
 use wasmill_scheduler_core::State;
 
 const TASKS: u64 = 1_000_000;

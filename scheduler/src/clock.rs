@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch::{Receiver, Sender};
 use wasmill_fabric::uptime;
-use wasmill_protocol::event::Event;
-use wasmill_protocol::snapshot::{Expired, LedTime};
 use wasmill_protocol::{LogSeq, Timestamp, Uptime};
+use wasmill_record::event::Event;
+use wasmill_record::snapshot::{Expired, LedTime};
 use wasmill_scheduler_core::clock::{self as decided, Reading, Ticker, Verdict, Witness};
 
 pub(crate) use watch::{ask_servers, keep};

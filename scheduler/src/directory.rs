@@ -5,11 +5,11 @@ mod parts;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::module::ModuleInfo;
-use wasmill_protocol::snapshot::Current;
 use wasmill_protocol::tenant::{Tenant, Token};
 use wasmill_protocol::{Digest, TenantName, Timestamp};
+use wasmill_record::event::{Event, EventBody};
+use wasmill_record::snapshot::Current;
 
 /// What durable events said about tenants, tokens, modules and aliases, and about snapshots.
 pub struct Directory {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 use wasmill_protocol::TaskId;
-use wasmill_protocol::event::{AfterAttempt, EventBody};
-use wasmill_protocol::record::Record;
+use wasmill_record::Record;
+use wasmill_record::event::{AfterAttempt, EventBody};
 
 /// Waiters by task. Sharded, because every `run` request registers here.
 pub struct Finals {

@@ -8,8 +8,8 @@ use wasmill_metrics::{
     Counter, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, LATENCY_BUCKETS_S, Registry, TASK_BUCKETS_S,
     counter, counters_of, gauge, histogram, histograms, registry, seconds_counter,
 };
-use wasmill_protocol::event::{AfterAttempt, EndReason, Event, EventBody};
 use wasmill_protocol::{OutcomeKind, TaskId, Timestamp};
+use wasmill_record::event::{AfterAttempt, EndReason, Event, EventBody};
 
 /// See the module.
 pub struct Metrics {

@@ -29,10 +29,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::oneshot;
-use wasmill_protocol::event::EventBody;
-use wasmill_protocol::record::Record;
-use wasmill_protocol::snapshot::Expired;
 use wasmill_protocol::{Attempt, Digest, LogSeq, Payload, TaskId, TaskSpec, TenantName};
+use wasmill_record::Record;
+use wasmill_record::event::EventBody;
+use wasmill_record::snapshot::Expired;
 
 pub use self::copy::CopyError;
 pub use self::filter::{Cursor, Page, ParseCursorError, Scan, ScanPage, TaskFilter};

@@ -12,7 +12,8 @@ use crate::setup;
 use crate::shell::{self, Steps, cargo, program, target_dir, workspace};
 
 /// Packages of fuzz targets, beside what they fuzz.
-pub(crate) const PACKAGES: [&str; 3] = ["protocol/fuzz", "host/fuzz", "scheduler/core/fuzz"];
+pub(crate) const PACKAGES: [&str; 5] =
+    ["protocol/fuzz", "api/fuzz", "scheduler/record/fuzz", "scheduler/core/fuzz", "host/fuzz"];
 
 /// Makes the program count which branches it takes and see what it compares, and check itself as when it is tested.
 const RUSTFLAGS: [&str; 8] = [

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::Method;
 use serde_json::value::RawValue;
-use wasmill_protocol::api::{NDJSON, Page, QueueDoc, StatusDoc};
+use wasmill_api::{NDJSON, Page, QueueDoc, StatusDoc};
 
 use crate::bench::http::Connection;
 use crate::bench::module;

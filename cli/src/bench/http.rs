@@ -10,7 +10,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpSocket, TcpStream};
-use wasmill_protocol::api::ModuleDoc;
+use wasmill_api::ModuleDoc;
 
 /// Where to connect and who asks.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use hyper::Method;
 use serde::Serialize;
-use wasmill_protocol::api::TokenCreated;
+use wasmill_api::TokenCreated;
 
 use crate::bench::http::{self, Connection, Endpoint};
 use crate::bench::module;

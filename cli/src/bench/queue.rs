@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use wasmill_protocol::api::StatusDoc;
+use wasmill_api::StatusDoc;
 
 use crate::bench::report::Report;
 use crate::bench::server::Target;

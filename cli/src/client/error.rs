@@ -1,7 +1,7 @@
 //! What can go wrong between client and server, and what to do about each.
 
 use thiserror::Error;
-use wasmill_protocol::api;
+use wasmill_api as api;
 
 use crate::failure::{Exit, Failure};
 use crate::output::printable;

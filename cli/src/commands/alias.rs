@@ -1,7 +1,7 @@
 //! `wasmill alias`: names that point at modules.
 
 use reqwest::Method;
-use wasmill_protocol::api::{AliasDoc, Page, PutAlias};
+use wasmill_api::{AliasDoc, Page, PutAlias};
 
 use crate::client::{Client, Path};
 use crate::commands::{PageArgs, tell_next};

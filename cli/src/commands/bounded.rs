@@ -6,7 +6,7 @@
 use std::io::Read;
 use std::path::Path as FilePath;
 
-use wasmill_protocol::api::{Problem as ProblemDoc, StatusDoc};
+use wasmill_api::{Problem as ProblemDoc, StatusDoc};
 use wasmill_protocol::limits::Caps;
 
 use crate::client::{Client, ClientError, Path, Problem};

@@ -2,7 +2,7 @@
 
 use futures::StreamExt as _;
 use reqwest::Method;
-use wasmill_protocol::api::CancelTask;
+use wasmill_api::CancelTask;
 
 use crate::client::Client;
 use crate::commands::filter::{FilterArgs, UNFINISHED};

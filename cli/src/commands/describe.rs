@@ -1,6 +1,6 @@
 //! Outcomes as people read them.
 
-use wasmill_protocol::api::OutcomeDoc;
+use wasmill_api::OutcomeDoc;
 
 use crate::output::printable;
 

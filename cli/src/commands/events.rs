@@ -1,6 +1,6 @@
 //! `wasmill events`: what happened to a task, in order.
 
-use wasmill_protocol::api::{TaskEventDoc, TaskEventsDoc};
+use wasmill_api::{TaskEventDoc, TaskEventsDoc};
 
 use crate::client::Client;
 use crate::commands::task_path;

@@ -1,7 +1,7 @@
 //! Which tasks are meant, where they are not named one by one.
 
+use wasmill_api::{Page, TaskDoc};
 use wasmill_protocol::TaskState;
-use wasmill_protocol::api::{Page, TaskDoc};
 
 use crate::client::{Client, Path};
 use crate::failure::Failure;

@@ -1,6 +1,6 @@
 //! `wasmill get`: all that is known of a task.
 
-use wasmill_protocol::api::{TaskDoc, UsageDoc};
+use wasmill_api::{TaskDoc, UsageDoc};
 
 use crate::client::Client;
 use crate::commands::task_path;

@@ -1,7 +1,7 @@
 //! `wasmill hosts`: lists hosts, and drains them.
 
 use reqwest::Method;
-use wasmill_protocol::api::{HostDoc, Page};
+use wasmill_api::{HostDoc, Page};
 
 use crate::client::{Client, Path};
 use crate::commands::tell_next;

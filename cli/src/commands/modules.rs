@@ -1,6 +1,6 @@
 //! `wasmill modules`: lists, describes and removes modules.
 
-use wasmill_protocol::api::{ModuleDoc, Page};
+use wasmill_api::{ModuleDoc, Page};
 
 use crate::client::{Client, Path};
 use crate::commands::{PageArgs, tell_next};

@@ -1,7 +1,7 @@
 //! `wasmill ps`: lists tasks.
 
+use wasmill_api::{Page, TaskDoc};
 use wasmill_protocol::OutcomeKind;
-use wasmill_protocol::api::{Page, TaskDoc};
 
 use crate::client::{Client, Path};
 use crate::commands::filter::FilterArgs;

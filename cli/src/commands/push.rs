@@ -6,8 +6,8 @@ use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use sha2::{Digest as _, Sha256};
+use wasmill_api::ModuleDoc;
 use wasmill_protocol::Digest;
-use wasmill_protocol::api::ModuleDoc;
 
 use crate::client::{Answer, Client, ClientError, Path};
 use crate::commands::bounded::{self, Sent};

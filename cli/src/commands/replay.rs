@@ -7,9 +7,9 @@ use base64::Engine as _;
 use bytes::Bytes;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use wasmill_api::{OutcomeDoc, UsageDoc};
 use wasmill_host::channel::Ended;
 use wasmill_host::compile::CompileProgram;
-use wasmill_protocol::api::{OutcomeDoc, UsageDoc};
 use wasmill_protocol::module::ModuleKind;
 use wasmill_protocol::{Digest, TaskSpec};
 

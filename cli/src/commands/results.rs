@@ -8,8 +8,8 @@ use reqwest::Method;
 use reqwest::header::ACCEPT;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use wasmill_api::NDJSON;
 use wasmill_protocol::TaskState;
-use wasmill_protocol::api::NDJSON;
 
 use crate::client::{Client, ClientError, Path};
 use crate::commands::filter::FilterArgs;

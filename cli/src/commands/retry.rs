@@ -1,7 +1,7 @@
 //! `wasmill retry`: submits a failed or cancelled task again.
 
 use reqwest::Method;
-use wasmill_protocol::api::TaskDoc;
+use wasmill_api::TaskDoc;
 
 use crate::client::Client;
 use crate::commands::task_path;

@@ -4,7 +4,7 @@ use std::path::Path as FilePath;
 use std::time::Duration;
 
 use reqwest::Method;
-use wasmill_protocol::api::{CancelTask, TaskDoc};
+use wasmill_api::{CancelTask, TaskDoc};
 use wasmill_protocol::{TaskId, TaskState};
 
 use crate::client::{Answer, Client, ClientError, Path};
@@ -145,7 +145,7 @@ fn describe_failure(task: &TaskDoc) -> String {
 
 #[cfg(test)]
 mod tests {
-    use wasmill_protocol::api::OutcomeDoc;
+    use wasmill_api::OutcomeDoc;
     use wasmill_protocol::{OutcomeKind, TrapCode};
 
     use super::*;

@@ -1,6 +1,6 @@
 //! `wasmill status`: the server as a whole.
 
-use wasmill_protocol::api::StatusDoc;
+use wasmill_api::StatusDoc;
 
 use crate::client::{Client, Path};
 use crate::failure::{Exit, Outcome};

@@ -6,7 +6,7 @@ mod defaults;
 use std::path::PathBuf;
 
 use reqwest::Method;
-use wasmill_protocol::api::{TaskDoc, Time};
+use wasmill_api::{TaskDoc, Time};
 
 use crate::client::{Client, Path};
 use crate::commands::task_args::{InputArgs, Module, TaskArgs};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use serde_json::value::RawValue;
-use wasmill_protocol::api::{LimitsAsked, SubmitTask};
+use wasmill_api::{LimitsAsked, SubmitTask};
 use wasmill_protocol::module::ModuleKind;
 
 use crate::client::Client;

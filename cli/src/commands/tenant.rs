@@ -1,7 +1,7 @@
 //! `wasmill tenant`: who may have what.
 
 use reqwest::Method;
-use wasmill_protocol::api::{ChangeTenant, CreateTenant, Page, QuotasChange, TenantDoc};
+use wasmill_api::{ChangeTenant, CreateTenant, Page, QuotasChange, TenantDoc};
 
 use crate::client::{Answer, Client, Path};
 use crate::commands::{PageArgs, tell_next};

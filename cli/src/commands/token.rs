@@ -1,7 +1,7 @@
 //! `wasmill token`: who may ask.
 
 use reqwest::Method;
-use wasmill_protocol::api::{CreateToken, Page, TokenCreated, TokenDoc};
+use wasmill_api::{CreateToken, Page, TokenCreated, TokenDoc};
 use wasmill_protocol::tenant::Role;
 
 use crate::client::{Client, Path};

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
+use wasmill_api::TaskDoc;
 use wasmill_protocol::TaskState;
-use wasmill_protocol::api::TaskDoc;
 
 use crate::client::{Answer, Client, ClientError};
 use crate::commands::filter::FilterArgs;

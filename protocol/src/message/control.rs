@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::HostInfo;
 use crate::command::{Command, Refusal, Reply};
 use crate::ids::{HostId, LogSeq, TaskId, TenantName, Term};
-use crate::snapshot::BenchedRow;
+use crate::policy::BenchedRow;
 use crate::time::Timestamp;
 
 /// One asking, with a name by which the leader knows it when the bus brings it twice: decided twice, a submission whose task has become final in

@@ -8,21 +8,6 @@ mod targets;
 use replay::replay;
 
 #[test]
-fn records() {
-    replay("record", targets::record);
-}
-
-#[test]
 fn messages() {
     replay("messages", targets::messages);
-}
-
-#[test]
-fn documents() {
-    replay("documents", targets::documents);
-}
-
-#[test]
-fn lines() {
-    replay("lines", targets::lines);
 }

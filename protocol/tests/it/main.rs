@@ -1,5 +1,6 @@
-//! What is stored or sent stays readable between neighbouring versions, and is never the reader's end.
+//! What is sent stays readable between neighbouring versions, and is never the reader's end.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails and says where and why")]
 
 mod fuzz;
+mod neighbour;
 mod versions;

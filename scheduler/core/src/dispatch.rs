@@ -14,7 +14,8 @@ mod shares;
 
 use std::collections::BTreeSet;
 
-use wasmill_protocol::event::{EventBody, PolicyHook};
+use wasmill_protocol::policy::PolicyHook;
+use wasmill_record::event::EventBody;
 
 use crate::config::CoreConfig;
 use crate::policy::{Order, Place};

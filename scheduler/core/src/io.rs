@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use wasmill_protocol::command::{Command, Done, Refusal};
-use wasmill_protocol::event::{Event, PolicyHook};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo};
-use wasmill_protocol::snapshot::{ReadModelCopy, SnapshotRef};
+use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, TaskId, TenantName, Term, Uptime};
+use wasmill_record::event::Event;
+use wasmill_record::snapshot::{ReadModelCopy, SnapshotRef};
 
 /// Everything that can happen to the leader.
 #[derive(Debug, Clone)]

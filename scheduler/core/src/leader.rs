@@ -19,9 +19,9 @@ mod timers;
 use std::collections::{BTreeMap, BTreeSet};
 
 use wasmill_protocol::command::{Command, Done, Refusal};
-use wasmill_protocol::event::{Event, EventBody};
-use wasmill_protocol::snapshot::{ReadModelCopy, SnapshotRef};
 use wasmill_protocol::{HostId, Incarnation, TaskId, TenantName, Timestamp};
+use wasmill_record::event::{Event, EventBody};
+use wasmill_record::snapshot::{ReadModelCopy, SnapshotRef};
 
 use crate::config::CoreConfig;
 use crate::dispatch::Dispatch;

@@ -20,9 +20,9 @@ mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wasmill_protocol::event::PolicyHook;
-use wasmill_protocol::snapshot::{Current, LedTime};
+use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::{HostId, LogSeq, TaskId, Term, Timestamp};
+use wasmill_record::snapshot::{Current, LedTime};
 
 use crate::io::{BenchedPolicy, QueueDepth};
 use interner::Interner;

@@ -9,10 +9,10 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
-use wasmill_protocol::event::Event;
 use wasmill_protocol::message::{FromHost, Report};
-use wasmill_protocol::record::Record;
 use wasmill_protocol::{Digest, LogSeq, Term, Timestamp};
+use wasmill_record::Record;
+use wasmill_record::event::Event;
 use wasmill_scheduler_core::Core;
 use wasmill_scheduler_core::io::{self as core_io, ReplyTo};
 

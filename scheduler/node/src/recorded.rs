@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use wasmill_protocol::LogSeq;
 use wasmill_protocol::command::Done;
-use wasmill_protocol::record::Record;
+use wasmill_record::Record;
 
 /// Commands of this node that are remembered: more than can wait for an answer at once.
 const REMEMBERED_MAX: usize = 1 << 16;

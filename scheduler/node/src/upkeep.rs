@@ -4,9 +4,9 @@
 mod tests;
 
 use thiserror::Error;
-use wasmill_protocol::event::{Event, EventBody};
-use wasmill_protocol::snapshot::{Current, ReadModelCopy, SnapshotRef};
 use wasmill_protocol::{Digest, LogSeq, Timestamp};
+use wasmill_record::event::{Event, EventBody};
+use wasmill_record::snapshot::{Current, ReadModelCopy, SnapshotRef};
 use wasmill_scheduler_core::state::Frozen;
 
 use crate::Chain;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use wasmill_fabric_core::append::AppendNumber;
 use wasmill_protocol::command::{Done, Refusal};
-use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
 use wasmill_protocol::message::FromHost;
 use wasmill_protocol::{AttemptId, HostId, LogSeq, Term, Timestamp};
+use wasmill_record::event::{AfterAttempt, Event, EventBody};
 use wasmill_scheduler_core::{Core, CoreConfig, MessageOut, ReplyTo};
 use wasmill_scheduler_node::leading::{Append, Config, Tampering};
 use wasmill_scheduler_node::upkeep::SnapshotConfig;

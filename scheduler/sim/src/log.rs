@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use wasmill_protocol::record::{Record, RecordError};
 use wasmill_protocol::{Digest, LogSeq};
+use wasmill_record::{Record, RecordError};
 
 /// A record with its bytes.
 #[derive(Debug, Clone)]

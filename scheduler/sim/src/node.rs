@@ -3,8 +3,8 @@
 mod cluster;
 mod fold;
 
-use wasmill_protocol::snapshot::Current;
 use wasmill_protocol::{LogSeq, Timestamp, Uptime};
+use wasmill_record::snapshot::Current;
 use wasmill_scheduler_core::clock::{Clock, Reading};
 
 use crate::leader::Leader;

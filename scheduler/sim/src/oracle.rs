@@ -6,11 +6,11 @@ mod terms;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{
     AttemptId, Digest, HostId, Incarnation, LogSeq, OutcomeKind, Payload, TaskId, TaskSpec, TenantName, Term, Timestamp,
 };
+use wasmill_record::event::{Event, EventBody};
 
 use crate::guest;
 use crate::log::Entry;

@@ -8,8 +8,8 @@ use wasmill_fabric_core::append::MessageId;
 use wasmill_fabric_models::etcd::{Backup, CampaignId, EtcdError, Event, LeaseId, Range, Watch};
 use wasmill_fabric_models::jetstream::{ApiError, PublishResult, ServerConfig, Stop, StreamConfig, Sync, Ticket};
 use wasmill_fabric_models::{Etcd, JetStream};
-use wasmill_protocol::snapshot::Part;
 use wasmill_protocol::{Digest, Incarnation, LogSeq, Term, Timestamp};
+use wasmill_record::snapshot::Part;
 
 use crate::network::Place;
 use crate::options::ClusterOptions;

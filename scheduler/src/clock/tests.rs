@@ -1,5 +1,5 @@
 use wasmill_protocol::Term;
-use wasmill_protocol::event::EventBody;
+use wasmill_record::event::EventBody;
 
 use super::*;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use wasmill_protocol::Timestamp;
 use wasmill_protocol::module::ModuleInfo;
-use wasmill_protocol::snapshot::DirectoryPart;
 use wasmill_protocol::tenant::Token;
+use wasmill_record::snapshot::DirectoryPart;
 
 use super::Contents;
 
@@ -56,9 +56,9 @@ impl Contents {
 
 #[cfg(test)]
 mod tests {
-    use wasmill_protocol::event::{Event, EventBody};
     use wasmill_protocol::tenant::{Role, Tenant};
     use wasmill_protocol::{Digest, TenantName};
+    use wasmill_record::event::{Event, EventBody};
 
     use super::*;
 

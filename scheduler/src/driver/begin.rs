@@ -4,9 +4,9 @@ use std::error::Error;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use wasmill_protocol::record::Record;
-use wasmill_protocol::snapshot::ReadModelCopy;
 use wasmill_protocol::{Digest, LogSeq};
+use wasmill_record::Record;
+use wasmill_record::snapshot::ReadModelCopy;
 use wasmill_scheduler_node::chain::hash;
 
 use super::{DriverError, Ground};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use wasmill_fabric::{Log, LogError};
-use wasmill_protocol::event::EventBody;
-use wasmill_protocol::record::Record;
 use wasmill_protocol::{Digest, LogSeq, Term};
+use wasmill_record::Record;
+use wasmill_record::event::EventBody;
 use wasmill_scheduler_core::State;
 use wasmill_scheduler_node::Chain;
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
 use wasmill_protocol::{Payload, TaskId, TaskSpec, TraceParent};
+use wasmill_record::event::{AfterAttempt, Event, EventBody};
 
 /// Tasks that are kept at hand at most; the read model has the others.
 const SPECS_MAX: usize = 64 * 1024;

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::message::{FromHost, Report};
 use wasmill_protocol::{Digest, TenantName};
+use wasmill_record::event::{Event, EventBody};
 use wasmill_scheduler_core::State;
 use wasmill_scheduler_core::io::Input;
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tracing::Span;
 use tracing::field::Empty;
-use wasmill_protocol::event::{AfterAttempt, EndReason, Event, EventBody};
 use wasmill_protocol::message::ToHost;
 use wasmill_protocol::{HostId, LogSeq, TaskId, Timestamp, TraceParent};
+use wasmill_record::event::{AfterAttempt, EndReason, Event, EventBody};
 use wasmill_trace::{KeyValue, TARGET};
 
 use super::specs::SpecCache;

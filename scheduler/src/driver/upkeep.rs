@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use wasmill_protocol::LogSeq;
-use wasmill_protocol::snapshot::ReadModelCopy;
+use wasmill_record::snapshot::ReadModelCopy;
 use wasmill_scheduler_core::state::Frozen;
 use wasmill_scheduler_node::Chain;
 use wasmill_scheduler_node::upkeep::{Ended, Work};

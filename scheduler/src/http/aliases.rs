@@ -5,8 +5,8 @@ use std::ops::Bound;
 use axum::body::Body;
 use axum::extract::State;
 use hyper::{HeaderMap, StatusCode, Uri};
-use wasmill_protocol::api::catalog::is_alias;
-use wasmill_protocol::api::{AliasDoc, FieldError, Page, PutAlias};
+use wasmill_api::catalog::is_alias;
+use wasmill_api::{AliasDoc, FieldError, Page, PutAlias};
 use wasmill_protocol::command::{Command, Done};
 use wasmill_protocol::tenant::Role;
 

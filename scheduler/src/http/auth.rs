@@ -302,8 +302,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use wasmill_protocol::Timestamp;
-    use wasmill_protocol::event::{Event, EventBody};
     use wasmill_protocol::tenant::Tenant;
+    use wasmill_record::event::{Event, EventBody};
 
     use super::*;
 

@@ -14,7 +14,7 @@ use futures::stream::{self, FuturesOrdered};
 use futures::{FutureExt, StreamExt};
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use wasmill_protocol::api::{FieldError, NDJSON, SubmitTask};
+use wasmill_api::{FieldError, NDJSON, SubmitTask};
 use wasmill_protocol::command::{Done, Refusal};
 use wasmill_protocol::{TaskId, TaskSpec, TenantName};
 

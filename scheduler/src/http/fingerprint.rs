@@ -3,7 +3,7 @@
 use std::io;
 
 use sha2::{Digest as _, Sha256};
-use wasmill_protocol::api::{LimitsAsked, SubmitTask};
+use wasmill_api::{LimitsAsked, SubmitTask};
 use wasmill_protocol::{Digest, TaskId};
 
 use super::canonical::canonical;

@@ -7,8 +7,8 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
-use wasmill_protocol::api::check::limit_of;
-use wasmill_protocol::api::{FieldError, FieldErrorKind};
+use wasmill_api::check::limit_of;
+use wasmill_api::{FieldError, FieldErrorKind};
 use wasmill_protocol::limits::Caps;
 
 use super::problem::{Code, Fault, Handled};
@@ -101,7 +101,7 @@ mod tests {
     use std::fmt::Write;
 
     use expect_test::expect;
-    use wasmill_protocol::api::SubmitTask;
+    use wasmill_api::SubmitTask;
 
     use super::*;
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use wasmill_protocol::api::Problem;
+use wasmill_api::Problem;
 use wasmill_protocol::limits::Caps;
 use wasmill_protocol::tenant::Role;
 

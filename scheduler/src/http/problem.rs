@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use wasmill_protocol::api::{FieldError, FieldErrorKind, PROBLEM_JSON, Problem};
+use wasmill_api::{FieldError, FieldErrorKind, PROBLEM_JSON, Problem};
 use wasmill_protocol::{OutcomeKind, TaskId};
 
 macro_rules! catalogue {

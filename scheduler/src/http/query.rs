@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use hyper::Uri;
+use wasmill_api::FieldError;
 use wasmill_protocol::Timestamp;
-use wasmill_protocol::api::FieldError;
 
 use super::problem::{Code, Fault, Handled};
 

@@ -11,13 +11,13 @@ use futures::future::{BoxFuture, FutureExt};
 use hyper::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Uri};
 use tracing::Instrument;
-use wasmill_protocol::api::check::{self, FUEL_MAX, module_name, priority};
-use wasmill_protocol::api::{FieldError, LimitsAsked, SubmitTask};
+use wasmill_api::check::{self, FUEL_MAX, module_name, priority};
+use wasmill_api::{FieldError, LimitsAsked, SubmitTask};
 use wasmill_protocol::command::{Command, Refusal};
-use wasmill_protocol::event::{AfterAttempt, EndReason, EventBody};
 use wasmill_protocol::task::{InputForm, RetryPolicy};
 use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{FinalState, Outcome, OutcomeKind, Payload, TaskId, TaskSpec, TaskState, TenantName};
+use wasmill_record::event::{AfterAttempt, EndReason, EventBody};
 
 use super::App;
 use super::auth::Caller;

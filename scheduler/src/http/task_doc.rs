@@ -4,11 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use wasmill_protocol::api::{OutcomeDoc, ProgressDoc, TaskDoc, TaskEventDoc, Time, UsageDoc};
-use wasmill_protocol::event::{AfterAttempt, EndReason};
+use wasmill_api::{OutcomeDoc, ProgressDoc, TaskDoc, TaskEventDoc, Time, UsageDoc};
 use wasmill_protocol::module::ModuleKind;
 use wasmill_protocol::task::InputForm;
 use wasmill_protocol::{OutcomeKind, Payload, TaskState, Timestamp};
+use wasmill_record::event::{AfterAttempt, EndReason};
 
 use super::App;
 use super::readable::is_readable;

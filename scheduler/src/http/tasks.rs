@@ -11,7 +11,7 @@ use axum::response::Response;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use wasmill_protocol::api::{FieldError, Page, TaskDoc, TaskEventsDoc};
+use wasmill_api::{FieldError, Page, TaskDoc, TaskEventsDoc};
 use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{Attempt, Payload, TaskId, TaskState, TenantName};
 
@@ -189,7 +189,7 @@ fn filter(app: &App, tenant: &TenantName, parameters: &mut Parameters) -> Handle
     filter.created_before = parameters.time("created_before")?;
     let job = parameters.text("job")?;
     if let Some(module) = parameters.text("module")? {
-        wasmill_protocol::api::check::module_name(&module)?;
+        wasmill_api::check::module_name(&module)?;
         // A digest may be of a module that is deleted; an alias that points nowhere matches nothing.
         let alias = app.handle.shared().directory.read().alias(tenant, &module);
         match module.parse().ok().or(alias) {

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use axum::body::Body;
 use axum::extract::State;
 use hyper::{HeaderMap, StatusCode, Uri};
-use wasmill_protocol::api::{ChangeTenant, CreateTenant, Page, TenantDoc, TenantUsage, Time};
+use wasmill_api::{ChangeTenant, CreateTenant, Page, TenantDoc, TenantUsage, Time};
 use wasmill_protocol::command::Command;
 use wasmill_protocol::tenant::{Quotas, Role, Tenant};
 use wasmill_protocol::{TenantName, Timestamp};
@@ -132,12 +132,12 @@ pub(super) fn named(text: &str) -> Handled<TenantName> {
     text.parse().map_err(|_| Fault::plain(Code::TenantUnknown))
 }
 
-/// The weight was checked to be at most [`WEIGHT_MAX`](wasmill_protocol::api::check::WEIGHT_MAX).
+/// The weight was checked to be at most [`WEIGHT_MAX`](wasmill_api::check::WEIGHT_MAX).
 fn weight(asked: Option<u64>) -> Option<u32> {
     asked.and_then(|weight| u32::try_from(weight).ok())
 }
 
-/// The class was checked to be at most [`CLASS_MAX`](wasmill_protocol::api::check::CLASS_MAX) either way.
+/// The class was checked to be at most [`CLASS_MAX`](wasmill_api::check::CLASS_MAX) either way.
 fn class(asked: Option<i64>) -> Option<i8> {
     asked.and_then(|class| i8::try_from(class).ok())
 }

@@ -3,8 +3,8 @@
 use axum::body::Body;
 use axum::extract::State;
 use hyper::{HeaderMap, StatusCode, Uri};
+use wasmill_api::{CreateToken, Page, Time, TokenCreated, TokenDoc};
 use wasmill_protocol::TenantName;
-use wasmill_protocol::api::{CreateToken, Page, Time, TokenCreated, TokenDoc};
 use wasmill_protocol::command::Command;
 use wasmill_protocol::tenant::{Role, Token};
 

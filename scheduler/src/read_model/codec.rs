@@ -58,13 +58,13 @@ pub(super) fn id_bytes(id: &TaskId) -> &[u8] {
 mod tests {
     use std::sync::Arc;
 
-    use wasmill_protocol::event::{AfterAttempt, EndReason};
     use wasmill_protocol::limits::Limits;
     use wasmill_protocol::message::Progress;
     use wasmill_protocol::task::{InputForm, RetryOn, RetryPolicy};
     use wasmill_protocol::{
         Attempt, Digest, FinalState, HostId, Outcome, OutcomeKind, Payload, TaskSpec, TrapCode, Usage,
     };
+    use wasmill_record::event::{AfterAttempt, EndReason};
 
     use super::*;
     use crate::read_model::fold::View;

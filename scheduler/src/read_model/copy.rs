@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use wasmill_fabric::{BlobError, BlobStat, Blobs};
 use wasmill_protocol::LogSeq;
-use wasmill_protocol::snapshot::ReadModelCopy;
+use wasmill_record::snapshot::ReadModelCopy;
 
 use super::flush::Replacement;
 use super::readers::Kind;

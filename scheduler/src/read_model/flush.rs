@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot, watch};
 use wasmill_fabric::Reminder;
-use wasmill_protocol::record::Record;
-use wasmill_protocol::snapshot::Expired;
 use wasmill_protocol::{Digest, LogSeq, TaskId, TenantName};
+use wasmill_record::Record;
+use wasmill_record::snapshot::Expired;
 
 use super::copy::CopyError;
 use super::pending::{Generation, PendingEvent, PendingKey, Place};

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use wasmill_protocol::event::{AfterAttempt, EndReason, Event, EventBody};
 use wasmill_protocol::{
     Attempt, FinalState, HostId, LogSeq, Outcome, Payload, TaskId, TaskSpec, TaskState, Timestamp, Usage,
 };
+use wasmill_record::event::{AfterAttempt, EndReason, Event, EventBody};
 
 use super::row::{BeganWith, HISTORY_ENTRIES_MAX, History, HistoryEntry, HistoryEvent, TaskRow};
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use wasmill_protocol::event::{Event, EventBody};
-use wasmill_protocol::record::Record;
 use wasmill_protocol::{Digest, LogSeq, Payload, TaskId, TenantName};
+use wasmill_record::Record;
+use wasmill_record::event::{Event, EventBody};
 
 use super::stored::submission_bytes;
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use wasmill_protocol::event::{AfterAttempt, EndReason};
 use wasmill_protocol::{
     Attempt, FinalState, HostId, LogSeq, Outcome, OutcomeKind, Payload, TaskId, TaskSpec, TaskState, Timestamp, Usage,
 };
+use wasmill_record::event::{AfterAttempt, EndReason};
 
 /// A task as it stands.
 ///

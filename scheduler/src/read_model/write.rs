@@ -5,9 +5,9 @@ use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
-use wasmill_protocol::event::{Event, EventBody};
-use wasmill_protocol::snapshot::Expired;
 use wasmill_protocol::{Digest, LogSeq, Payload, TaskId, TaskSpec, TenantName};
+use wasmill_record::event::{Event, EventBody};
+use wasmill_record::snapshot::Expired;
 
 use super::codec::{STANDING_COLUMNS, decode, encode, id_bytes, standing, time_number};
 use super::fold::{RESUMED_KEPT, Standing, View};

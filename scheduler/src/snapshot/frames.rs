@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use wasmill_protocol::snapshot::Part;
+use wasmill_record::snapshot::Part;
 
 /// More bytes than any part has; a length beyond this is damage.
 const PART_BYTES_MAX: u32 = 1 << 30;

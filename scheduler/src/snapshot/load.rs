@@ -6,7 +6,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use wasmill_fabric::{BlobError, Blobs};
 use wasmill_protocol::LogSeq;
-use wasmill_protocol::snapshot::{Part, PartError, SnapshotRef};
+use wasmill_record::snapshot::{Part, PartError, SnapshotRef};
 use wasmill_scheduler_core::state::{RestoreError, Restoring};
 
 use super::{Chain, PARTS_WAITING_MAX, Snapshot, frames};
@@ -114,8 +114,8 @@ mod tests {
 
     use wasmill_fabric::embedded::Embedded;
     use wasmill_protocol::Digest;
-    use wasmill_protocol::event::{Event, EventBody};
     use wasmill_protocol::{TaskId, TaskSpec, TenantName, Timestamp};
+    use wasmill_record::event::{Event, EventBody};
     use wasmill_scheduler_core::State;
 
     use super::*;

@@ -4,9 +4,9 @@ use futures::StreamExt;
 use memchr::memmem::Finder;
 use wasmill_fabric::{Log, LogError};
 use wasmill_protocol::LogSeq;
-use wasmill_protocol::event::EventBody;
-use wasmill_protocol::record::Record;
-use wasmill_protocol::snapshot::{ReadModelCopy, SnapshotRef};
+use wasmill_record::Record;
+use wasmill_record::event::EventBody;
+use wasmill_record::snapshot::{ReadModelCopy, SnapshotRef};
 
 use crate::driver::DriverError;
 
@@ -92,8 +92,8 @@ async fn each_naming(
 mod tests {
     use wasmill_fabric::embedded::Embedded;
     use wasmill_protocol::Timestamp;
-    use wasmill_protocol::event::Event;
-    use wasmill_protocol::record::RECORD_VERSION;
+    use wasmill_record::RECORD_VERSION;
+    use wasmill_record::event::Event;
 
     use super::*;
 

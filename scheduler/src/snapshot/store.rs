@@ -5,7 +5,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use wasmill_fabric::{BlobError, Blobs};
-use wasmill_protocol::snapshot::{self, Part, SnapshotRef};
+use wasmill_record::snapshot::{self, Part, SnapshotRef};
 use wasmill_scheduler_core::state::Frozen;
 
 use super::{Chain, PARTS_WAITING_MAX, frames};

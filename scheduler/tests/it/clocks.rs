@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use wasmill_protocol::event::{Event, EventBody};
-use wasmill_protocol::record::Record;
 use wasmill_protocol::{Digest, Term, Timestamp, Uptime};
+use wasmill_record::Record;
+use wasmill_record::event::{Event, EventBody};
 use wasmill_scheduler::driver::SnapshotConfig;
 use wasmill_scheduler::sweep::Sweep;
 

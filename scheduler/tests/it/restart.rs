@@ -2,9 +2,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use wasmill_fabric::embedded::Embedded;
-use wasmill_protocol::event::{Event, EventBody, PolicyHook};
-use wasmill_protocol::record::Record;
+use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::{LogSeq, Timestamp};
+use wasmill_record::Record;
+use wasmill_record::event::{Event, EventBody};
 
 use crate::support::{COMMAND, Client, Server, TASK, module, until};
 

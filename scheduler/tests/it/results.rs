@@ -3,7 +3,7 @@
 use reqwest::Method;
 use reqwest::header::ACCEPT;
 use serde_json::{Value, json};
-use wasmill_protocol::api::NDJSON;
+use wasmill_api::NDJSON;
 
 use crate::support::{Answer, Client, Server, TASK, until};
 

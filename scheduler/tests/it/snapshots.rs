@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use wasmill_protocol::snapshot::Current;
 use wasmill_protocol::{Digest, LogSeq};
+use wasmill_record::snapshot::Current;
 use wasmill_scheduler::driver::{DriverError, SnapshotConfig};
 use wasmill_scheduler::sweep::Sweep;
 

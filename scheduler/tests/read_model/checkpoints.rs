@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use wasmill_protocol::event::{AfterAttempt, EventBody};
 use wasmill_protocol::{Attempt, Digest, FinalState, OutcomeKind, Payload, Timestamp};
+use wasmill_record::event::{AfterAttempt, EventBody};
 use wasmill_scheduler::read_model::BeganWith;
 
 use crate::support::{Fed, attempt, blob, ended, ended_before, id, spec, started, submitted, succeeded, tenant};

@@ -3,9 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
-use wasmill_protocol::event::EventBody;
-use wasmill_protocol::snapshot::ReadModelCopy;
 use wasmill_protocol::{Digest, LogSeq, TaskSpec};
+use wasmill_record::event::EventBody;
+use wasmill_record::snapshot::ReadModelCopy;
 use wasmill_scheduler::read_model::{CopyError, TaskFilter};
 
 use crate::support::{Blobs, Fed, blob, ended_before, id, spec, started, submitted, succeeded, tenant};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use wasmill_protocol::event::{AfterAttempt, EventBody};
-use wasmill_protocol::snapshot::Expired;
 use wasmill_protocol::{Digest, FinalState, LogSeq, OutcomeKind, Payload, TaskSpec, TaskState};
+use wasmill_record::event::{AfterAttempt, EventBody};
+use wasmill_record::snapshot::Expired;
 use wasmill_scheduler::read_model::TaskFilter;
 
 use crate::support::{

@@ -1,7 +1,7 @@
 //! One task through its life, seen before and after it is in the file.
 
-use wasmill_protocol::event::{AfterAttempt, EndReason, EventBody};
 use wasmill_protocol::{Attempt, FinalState, HostId, LogSeq, OutcomeKind, Payload, TaskSpec, TaskState, Timestamp};
+use wasmill_record::event::{AfterAttempt, EndReason, EventBody};
 use wasmill_scheduler::read_model::{HISTORY_ENTRIES_MAX, HistoryEvent, TaskRow};
 
 use crate::support::{BEGIN, Fed, STEP_US, attempt, ended, id, spec, started, submitted, succeeded, tenant};

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use wasmill_protocol::event::{AfterAttempt, EndReason, EventBody};
 use wasmill_protocol::{
     Digest, FinalState, HostId, OutcomeKind, Payload, TaskId, TaskSpec, TaskState, TenantName, Timestamp,
 };
+use wasmill_record::event::{AfterAttempt, EndReason, EventBody};
 use wasmill_scheduler::read_model::{TaskFilter, TaskRow};
 
 use crate::support::{Fed, STEP_US, attempt, blob, ended, ended_before, id, module, spec, started, submitted, tenant};

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::FutureExt;
-use wasmill_protocol::event::{AfterAttempt, EventBody};
 use wasmill_protocol::{Digest, OutcomeKind, Payload, TaskSpec, Timestamp};
+use wasmill_record::event::{AfterAttempt, EventBody};
 use wasmill_scheduler::read_model::submission_bytes;
 
 use crate::support::{Fed, attempt, blob, ended, ended_before, spec, started, submitted, succeeded, tenant};

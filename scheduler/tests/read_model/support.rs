@@ -9,13 +9,13 @@ use std::time::Duration;
 use tempfile::TempDir;
 use uuid::Uuid;
 use wasmill_fabric::embedded::Embedded;
-use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
-use wasmill_protocol::record::Record;
-use wasmill_protocol::snapshot::{Expired, ReadModelCopy};
 use wasmill_protocol::{
     Attempt, AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, OutcomeKind, Payload, TaskId,
     TaskSpec, TenantName, Timestamp, Usage,
 };
+use wasmill_record::Record;
+use wasmill_record::event::{AfterAttempt, Event, EventBody};
+use wasmill_record::snapshot::{Expired, ReadModelCopy};
 use wasmill_scheduler::read_model::{History, Page, ReadModel, TaskFilter, TaskRow};
 
 /// When the first event happens.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use hyper::Method;
-use wasmill_protocol::api::NDJSON;
+use wasmill_api::NDJSON;
 
 use super::{bodies, payloads, wire};
 use crate::bench::bulk::{drain, lines};

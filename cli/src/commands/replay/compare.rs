@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use serde::Serialize;
+use wasmill_api::OutcomeDoc;
 use wasmill_protocol::OutcomeKind;
-use wasmill_protocol::api::OutcomeDoc;
 
 use crate::commands::describe;
 use crate::units::show_bytes;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wasmill_protocol::api::{ModuleDoc, OutcomeDoc, StatusDoc, TaskDoc, TaskEventDoc, TaskEventsDoc};
+use wasmill_api::{ModuleDoc, OutcomeDoc, StatusDoc, TaskDoc, TaskEventDoc, TaskEventsDoc};
 use wasmill_protocol::limits::Caps;
 use wasmill_protocol::{Attempt, AttemptId, Nonce, TaskSpec};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use wasmill_protocol::api::TaskDoc;
+use wasmill_api::TaskDoc;
 
 use crate::output::printable;
 

@@ -9,7 +9,7 @@ use reqwest::{Body, Method};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, BufReader};
 use tokio_util::io::ReaderStream;
-use wasmill_protocol::api::NDJSON;
+use wasmill_api::NDJSON;
 
 use crate::client::{Client, ClientError, Path, Problem};
 use crate::failure::{Exit, Failure, Outcome};

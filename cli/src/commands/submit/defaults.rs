@@ -5,7 +5,7 @@ use futures::Stream;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
-use wasmill_protocol::api::SubmitTask;
+use wasmill_api::SubmitTask;
 
 /// Fields whose value is a map: what a line does not name in one is added there.
 const MAPS: [&str; 4] = ["labels", "env", "limits", "require"];

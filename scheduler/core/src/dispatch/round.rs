@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use wasmill_protocol::event::EventBody;
 use wasmill_protocol::{AttemptId, Nonce, TenantName, Timestamp};
+use wasmill_record::event::EventBody;
 
 use super::Dispatch;
 use super::queue::{Asked, Choosing, Chosen, is_stored_out, tenant_view};

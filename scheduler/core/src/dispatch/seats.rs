@@ -1,7 +1,8 @@
 //! Asking policies, none of which is trusted.
 
 use wasmill_protocol::Timestamp;
-use wasmill_protocol::event::{EventBody, PolicyHook};
+use wasmill_protocol::policy::PolicyHook;
+use wasmill_record::event::EventBody;
 
 use crate::io::BenchedPolicy;
 use crate::leader::Tally;

@@ -1,8 +1,8 @@
 //! What becomes of a task when an attempt has ended.
 
-use wasmill_protocol::event::AfterAttempt;
 use wasmill_protocol::task::{RetryOn, RetryPolicy};
 use wasmill_protocol::{FinalState, OutcomeKind, Timestamp};
+use wasmill_record::event::AfterAttempt;
 
 use crate::random::Random;
 

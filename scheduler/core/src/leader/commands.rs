@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use wasmill_protocol::command::{Command, Counted, Done, QuotaKind, Refusal};
-use wasmill_protocol::event::EventBody;
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::tenant::{Quotas, Tenant, Token};
 use wasmill_protocol::{Digest, TaskId, TenantName};
+use wasmill_record::event::EventBody;
 
 use super::Core;
 use crate::state::tenants::TenantEntry;

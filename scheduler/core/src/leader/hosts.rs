@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wasmill_protocol::command::{Counted, Done, Refusal};
-use wasmill_protocol::event::EventBody;
 use wasmill_protocol::message::{Heartbeat, HostInfo};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, TenantName, Timestamp, kept};
+use wasmill_record::event::EventBody;
 
 use super::Core;
 use super::losses::Loss;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use wasmill_protocol::event::{AfterAttempt, EventBody};
 use wasmill_protocol::message::{FromHost, Report};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, Outcome, OutcomeKind, Payload, Usage};
+use wasmill_record::event::{AfterAttempt, EventBody};
 
 use super::Core;
 use super::after::{Bounds, Past, after_attempt};

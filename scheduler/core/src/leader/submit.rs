@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use wasmill_protocol::command::{Done, KeyCheck, ModuleRef, Overload, QuotaKind, Refusal};
-use wasmill_protocol::event::{EndReason, EventBody};
 use wasmill_protocol::module::ModuleKind;
 use wasmill_protocol::{Digest, FinalState, TaskId, TaskSpec, TenantName};
+use wasmill_record::event::{EndReason, EventBody};
 
 use super::Core;
 use crate::state::shapes::ShapeKey;

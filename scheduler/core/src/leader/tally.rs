@@ -1,7 +1,7 @@
 //! What the core counts.
 
 use wasmill_protocol::OutcomeKind;
-use wasmill_protocol::event::AfterAttempt;
+use wasmill_record::event::AfterAttempt;
 
 use crate::io::Counters;
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use wasmill_protocol::command::{Command, ModuleRef};
-use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::{Digest, HostId, Incarnation, TaskId, TaskSpec, TenantName, Term, Timestamp, Uptime};
+use wasmill_record::event::{Event, EventBody};
 
 use super::Core;
 use crate::config::CoreConfig;

@@ -1,7 +1,7 @@
 //! What happens because time has passed.
 
-use wasmill_protocol::event::{EndReason, EventBody};
 use wasmill_protocol::{FinalState, TaskId};
+use wasmill_record::event::{EndReason, EventBody};
 
 use super::Core;
 use crate::state::NONE;

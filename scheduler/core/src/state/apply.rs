@@ -1,7 +1,7 @@
 //! What each event does to the state.
 
-use wasmill_protocol::event::{AfterAttempt, Event, EventBody};
 use wasmill_protocol::{AttemptId, Digest, HostId, Incarnation, LogSeq, OutcomeKind, TaskId, TaskSpec, Timestamp};
+use wasmill_record::event::{AfterAttempt, Event, EventBody};
 
 use super::State;
 use super::keys::KeyEntry;

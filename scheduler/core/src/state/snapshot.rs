@@ -12,12 +12,13 @@ mod restore;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use wasmill_protocol::snapshot::{
-    Begin, BenchedRow, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, SNAPSHOT_VERSION, ShapeRow,
-    SupersededRow, TaskColumns, TaskPhase, TaskRow, TenantModule, TenantRow,
-};
+use wasmill_protocol::policy::BenchedRow;
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{HostId, LogSeq, TenantName};
+use wasmill_record::snapshot::{
+    Begin, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, SNAPSHOT_VERSION, ShapeRow, SupersededRow,
+    TaskColumns, TaskPhase, TaskRow, TenantModule, TenantRow,
+};
 
 use super::State;
 use super::placements::Placement;

@@ -1,9 +1,9 @@
 //! What the state tells.
 
-use wasmill_protocol::event::PolicyHook;
-use wasmill_protocol::snapshot::{Current, LedTime};
+use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::tenant::Tenant;
 use wasmill_protocol::{Digest, LogSeq, TaskId, TenantName, Term, Timestamp};
+use wasmill_record::snapshot::{Current, LedTime};
 
 use super::State;
 use super::slab::{NONE, Slot};

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wasmill_protocol::event::{AfterAttempt, EventBody};
 use wasmill_protocol::{
     Attempt, AttemptId, FinalState, HostId, Incarnation, OutcomeKind, TaskId, TaskState, TenantName, Timestamp,
 };
+use wasmill_record::event::{AfterAttempt, EventBody};
 use wasmill_scheduler_core::State;
 
 /// What the log says of every task there ever was.

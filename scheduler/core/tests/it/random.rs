@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::Config;
-use wasmill_protocol::event::Event;
+use wasmill_record::event::Event;
 
 use crate::story::{Op, Story};
 

@@ -10,14 +10,15 @@ use std::sync::Arc;
 
 use expect_test::expect_file;
 use wasmill_protocol::command::{Command, KeyCheck, ModuleRef};
-use wasmill_protocol::event::{EventBody, PolicyHook};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
 use wasmill_protocol::module::ModuleInfo;
+use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::task::{RetryOn, RetryPolicy};
 use wasmill_protocol::tenant::{Quotas, Role, Token};
 use wasmill_protocol::{
     HostId, Incarnation, Limits, LogSeq, Outcome, OutcomeKind, Payload, TaskSpec, TenantName, Term, Usage,
 };
+use wasmill_record::event::EventBody;
 use wasmill_scheduler_core::{CoreConfig, Input, Ready, ReplyTo};
 
 use crate::broken::Broken;

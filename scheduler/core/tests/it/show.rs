@@ -1,8 +1,8 @@
 //! Prints what comes out of the core, one line each.
 
 use wasmill_protocol::command::{Done, Refusal};
-use wasmill_protocol::event::{AfterAttempt, EndReason, EventBody};
 use wasmill_protocol::{OutcomeKind, Timestamp};
+use wasmill_record::event::{AfterAttempt, EndReason, EventBody};
 use wasmill_scheduler_core::io::MessageOut;
 
 use crate::names::Names;

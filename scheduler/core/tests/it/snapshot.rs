@@ -5,9 +5,9 @@ use std::sync::Arc;
 use wasmill_protocol::command::{Command, ModuleRef};
 use wasmill_protocol::message::{Heartbeat, HostInfo};
 use wasmill_protocol::module::ModuleInfo;
-use wasmill_protocol::snapshot::{Begin, Chain, Part, TaskColumns, TaskRow};
 use wasmill_protocol::tenant::{Quotas, Token};
 use wasmill_protocol::{HostId, TaskSpec, Term};
+use wasmill_record::snapshot::{Begin, Chain, Part, TaskColumns, TaskRow};
 use wasmill_scheduler_core::state::RestoreError;
 use wasmill_scheduler_core::{CoreConfig, Input, ReplyTo, State};
 

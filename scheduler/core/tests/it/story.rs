@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wasmill_protocol::command::{Command, Done, KeyCheck, ModuleRef};
-use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
 use wasmill_protocol::module::ModuleInfo;
-use wasmill_protocol::snapshot::{ReadModelCopy, SnapshotRef};
 use wasmill_protocol::task::{RetryOn, RetryPolicy};
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{
     AttemptId, HostId, Incarnation, LogSeq, Outcome, OutcomeKind, Payload, TaskSpec, TenantName, Usage,
 };
+use wasmill_record::event::{Event, EventBody};
+use wasmill_record::snapshot::{ReadModelCopy, SnapshotRef};
 use wasmill_scheduler_core::{Core, CoreConfig, Input, ReplyTo};
 
 use crate::model::{Model, Stands};

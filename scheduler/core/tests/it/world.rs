@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use wasmill_protocol::event::{Event, EventBody};
-use wasmill_protocol::snapshot::Part;
 use wasmill_protocol::{AttemptId, HostId, LogSeq, Term, Timestamp};
+use wasmill_record::event::{Event, EventBody};
+use wasmill_record::snapshot::Part;
 use wasmill_scheduler_core::io::MessageOut;
 use wasmill_scheduler_core::{Core, CoreConfig, Input, Ready, State};
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use wasmill_protocol::command::{Command, Done, Refusal};
-use wasmill_protocol::event::Event;
-use wasmill_protocol::record::Record;
 use wasmill_protocol::{Digest, LogSeq, Term, Timestamp};
+use wasmill_record::Record;
+use wasmill_record::event::Event;
 use wasmill_scheduler_core::io::{BenchedPolicy, HostView, MessageOut, QueueDepth, ReplyTo};
 
 use crate::Chain;

@@ -3,7 +3,7 @@
 use std::mem;
 
 use wasmill_protocol::command::{Done, Refusal};
-use wasmill_protocol::record::Decided;
+use wasmill_record::Decided;
 use wasmill_scheduler_core::io::ReplyTo;
 
 use super::CommandName;

@@ -2,11 +2,11 @@ use std::collections::BTreeSet;
 use std::panic::{self, AssertUnwindSafe};
 
 use wasmill_protocol::command::{Command, Done, Refusal};
-use wasmill_protocol::event::EventBody;
-use wasmill_protocol::record::Decided;
-use wasmill_protocol::snapshot::{Current, ReadModelCopy, SnapshotRef};
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{TenantName, Uptime};
+use wasmill_record::Decided;
+use wasmill_record::event::EventBody;
+use wasmill_record::snapshot::{Current, ReadModelCopy, SnapshotRef};
 use wasmill_scheduler_core::{CoreConfig, State};
 
 use super::*;

@@ -1,4 +1,4 @@
-use wasmill_protocol::record::Decided;
+use wasmill_record::Decided;
 
 use super::*;
 

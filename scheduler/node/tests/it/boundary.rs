@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 const MANIFEST: &str = include_str!("../../Cargo.toml");
 
 /// What the node machine may depend on. Each of these is pure itself.
-const ALLOWED: [&str; 5] = ["bytes", "sha2", "thiserror", "wasmill-protocol", "wasmill-scheduler-core"];
+const ALLOWED: [&str; 6] =
+    ["bytes", "sha2", "thiserror", "wasmill-protocol", "wasmill-record", "wasmill-scheduler-core"];
 
 fn dependencies(manifest: &str) -> BTreeSet<&str> {
     let names = manifest

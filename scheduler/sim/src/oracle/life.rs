@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use wasmill_protocol::event::{AfterAttempt, EndReason, Event, EventBody};
 use wasmill_protocol::task::RetryOn;
 use wasmill_protocol::{Attempt, AttemptId, FinalState, OutcomeKind, Payload, TaskSpec, Term, Timestamp};
+use wasmill_record::event::{AfterAttempt, EndReason, Event, EventBody};
 
 use super::{Checked, Oracle, Violation, hold};
 use crate::marks::{Mark, Marks};

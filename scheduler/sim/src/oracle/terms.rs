@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use wasmill_protocol::event::EventBody;
 use wasmill_protocol::{Digest, LogSeq, Term};
+use wasmill_record::event::EventBody;
 
 use super::{Checked, hold};
 use crate::log::Entry;

@@ -1,7 +1,7 @@
 //! A control node that follows: it reads the log, stands for election, and reads to the end before it leads.
 
-use wasmill_protocol::event::EventBody;
 use wasmill_protocol::{LogSeq, Term, Timestamp};
+use wasmill_record::event::EventBody;
 use wasmill_scheduler_core::clock::Witness;
 use wasmill_scheduler_node::leading::Input as NodeInput;
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use wasmill_protocol::event::EventBody;
-use wasmill_protocol::snapshot::{Current, ReadModelCopy, SnapshotRef};
 use wasmill_protocol::{Digest, LogSeq, Term};
+use wasmill_record::event::EventBody;
+use wasmill_record::snapshot::{Current, ReadModelCopy, SnapshotRef};
 use wasmill_scheduler_core::State;
 use wasmill_scheduler_node::Chain;
 use wasmill_scheduler_node::leading::Input as NodeInput;

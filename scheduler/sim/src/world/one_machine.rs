@@ -9,8 +9,8 @@ use crate::node::{Fold, Process, uptime_us};
 use crate::oracle::Checked;
 use crate::plant::Plant;
 use wasmill_host_core::Input;
-use wasmill_protocol::event::EventBody;
 use wasmill_protocol::{LogSeq, Term, Timestamp};
+use wasmill_record::event::EventBody;
 use wasmill_scheduler_core::Input as LeaderInput;
 use wasmill_scheduler_node::leading::Input as NodeInput;
 

@@ -1,8 +1,8 @@
 use futures::FutureExt;
 use wasmill_fabric::embedded::Embedded;
 use wasmill_protocol::command::{Command, ModuleRef, Overload, Refusal};
-use wasmill_protocol::event::{EndReason, Event};
 use wasmill_protocol::{FinalState, TaskId, TaskSpec, TenantName, Uptime};
+use wasmill_record::event::{EndReason, Event};
 use wasmill_scheduler_core::CoreConfig;
 
 use super::*;

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use wasmill_protocol::HostId;
 use wasmill_protocol::command::Reply;
 use wasmill_protocol::message::control::{ControlAnswer, ControlRequest, Explained, HostSeen, LeaderOverview};
-use wasmill_protocol::snapshot::BenchedRow;
+use wasmill_protocol::policy::BenchedRow;
 use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth, Waiting};
 
 use crate::driver::dispatch::encode;

@@ -4,9 +4,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use wasmill_fabric::embedded::Embedded;
 use wasmill_fabric::{BusError, Subscription};
-use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::message::{HostAck, ToHost};
 use wasmill_protocol::{AttemptId, Incarnation, TaskId, TaskSpec, Term, Timestamp};
+use wasmill_record::event::{Event, EventBody};
 use wasmill_scheduler_core::CoreConfig;
 use wasmill_scheduler_core::io::MessageOut;
 

@@ -1,7 +1,7 @@
 //! Lines of a body, whose unfinished one counts towards the memory of all bodies.
 
 use bytes::Bytes;
-use wasmill_protocol::api::lines::{self, Cut, LineTooLong};
+use wasmill_api::lines::{self, Cut, LineTooLong};
 
 use crate::http::memory::MemoryTaken;
 use crate::http::problem::{Code, Fault, Handled};

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use utoipa::openapi::response::Response;
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{IntoParams, IntoResponses, ToSchema};
-use wasmill_protocol::api::PROBLEM_JSON;
+use wasmill_api::PROBLEM_JSON;
 
 /// Bytes of any kind.
 #[derive(ToSchema)]

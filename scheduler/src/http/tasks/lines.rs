@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
-use wasmill_protocol::api::{NDJSON, TaskDoc};
+use wasmill_api::{NDJSON, TaskDoc};
 use wasmill_protocol::{Payload, TaskId, TenantName};
 
 use super::super::App;

@@ -2,8 +2,8 @@
 
 use std::thread;
 
-use wasmill_protocol::event::{Event, EventBody};
 use wasmill_protocol::{TaskSpec, Timestamp};
+use wasmill_record::event::{Event, EventBody};
 
 use super::*;
 use crate::read_model::store;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use wasmill_protocol::command::{Command, ModuleRef};
-use wasmill_protocol::event::EventBody;
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::tenant::Quotas;
@@ -13,6 +12,7 @@ use wasmill_protocol::{
     AttemptId, Digest, HostId, Incarnation, Limits, Outcome, OutcomeKind, Payload, TaskId, TaskSpec, TenantName, Term,
     Timestamp, Usage,
 };
+use wasmill_record::event::EventBody;
 
 use super::Model;
 use crate::config::CoreConfig;

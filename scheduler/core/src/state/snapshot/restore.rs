@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use thiserror::Error;
-use wasmill_protocol::event::PolicyHook;
-use wasmill_protocol::snapshot::{
-    Begin, BenchedRow, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, TaskColumns, TaskPhase,
-    TaskRow, TenantRow,
-};
+use wasmill_protocol::policy::BenchedRow;
+use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::{HostId, LogSeq, Timestamp};
+use wasmill_record::snapshot::{
+    Begin, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, TaskColumns, TaskPhase, TaskRow,
+    TenantRow,
+};
 
 use super::counted_from_0;
 use crate::io::{BenchedPolicy, QueueDepth};
