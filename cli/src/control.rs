@@ -10,7 +10,7 @@ use wasmill_fabric::cluster::{ControlConfig, Link};
 use wasmill_fabric::remote_blobs::serve_blobs;
 use wasmill_scheduler::driver::Ground;
 use wasmill_scheduler::handle::Standing;
-use wasmill_scheduler::http::{adopt_admin, bootstrap_first_admin};
+use wasmill_scheduler_http::{adopt_admin, bootstrap_first_admin};
 
 use crate::data_dir::{ADMIN_TOKEN_FILE, SERVER_ADDR_FILE};
 use crate::failure::Failure;

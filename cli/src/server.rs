@@ -25,7 +25,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 use wasmill_metrics::Registry;
-use wasmill_scheduler::http;
+use wasmill_scheduler_http as http;
 
 use data::{DataLock, identity};
 

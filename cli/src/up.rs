@@ -53,7 +53,7 @@ async fn serve(data: PathBuf, config: Config, identity: Identity) -> anyhow::Res
     let ground = HostGround { membership: fabric.membership(), bus: fabric.bus(), blobs: fabric.blobs() };
     let mut hosting = Hosting::start(ground, &data.join("host"), "local", &config, compiler.clone(), &metrics)?;
     hosting.registered(Patience::Bounded).await?;
-    wasmill_scheduler::http::bootstrap_admin(scheduling.handle(), &data.join(ADMIN_TOKEN_FILE)).await?;
+    wasmill_scheduler_http::bootstrap_admin(scheduling.handle(), &data.join(ADMIN_TOKEN_FILE)).await?;
     server::write_line(&data.join(SERVER_ADDR_FILE), &url)?;
 
     let (http_leaving, http_stop) = (CancellationToken::new(), CancellationToken::new());

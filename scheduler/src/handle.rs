@@ -11,8 +11,6 @@ use tokio::time::Instant;
 use wasmill_fabric::{Blobs, Log};
 use wasmill_protocol::command::{Command, Done, Overload, Refusal};
 use wasmill_protocol::{LogSeq, TaskId, Term};
-use wasmill_scheduler_core::io::Waiting;
-use wasmill_scheduler_core::state::Load;
 
 use crate::clock::Clock;
 use crate::directory::Directory;
@@ -22,6 +20,8 @@ use crate::progress::ProgressBoard;
 use crate::read_model::ReadModel;
 
 use wasmill_scheduler_node::Recorded;
+pub use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth, Waiting};
+pub use wasmill_scheduler_core::state::Load;
 pub use wasmill_scheduler_node::leading::Overview;
 
 /// How many requests wait for the driver at most; further callers are told to come back.

@@ -7,7 +7,6 @@ pub mod directory;
 pub mod driver;
 pub mod finals;
 pub mod handle;
-pub mod http;
 pub mod metrics;
 pub mod progress;
 pub mod read_model;

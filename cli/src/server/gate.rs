@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use wasmill_host::compile::{Compiler, InspectError, Payer};
 use wasmill_protocol::TenantName;
 use wasmill_protocol::module::ModuleInfo;
-use wasmill_scheduler::http::{GateError, ModuleGate, Upload, UploadBytes};
+use wasmill_scheduler_http::{GateError, ModuleGate, Upload, UploadBytes};
 
 /// Every upload is compiled once, in a child process, before it is stored.
 pub(crate) struct CompilerGate(pub(crate) Arc<Compiler>);

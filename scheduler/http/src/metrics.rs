@@ -16,13 +16,13 @@ use wasmill_metrics::{
 };
 use wasmill_protocol::Timestamp;
 use wasmill_protocol::tenant::Role;
-use wasmill_scheduler_core::io::HostView;
-use wasmill_scheduler_core::state::Load;
+use wasmill_scheduler::handle::HostView;
+use wasmill_scheduler::handle::Load;
 
 use super::auth::Caller;
 use super::problem::Handled;
 use super::{App, system};
-use crate::handle::Overview;
+use wasmill_scheduler::handle::Overview;
 
 /// What the HTTP interface counts.
 pub(super) struct Metrics {

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use wasmill_scheduler::http::{HttpConfig, Tls};
+use wasmill_scheduler_http::{HttpConfig, Tls};
 
 use crate::support::{Client, Server, TASK, raw};
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use wasmill_scheduler::http::{HttpConfig, Pace};
+use wasmill_scheduler_http::{HttpConfig, Pace};
 
 use crate::support::{Client, Server, TASK, until};
 

@@ -33,8 +33,8 @@ use super::submit::{
 };
 use super::tasks::{End, WAIT_MS_MAX, find_to_change};
 use super::trace;
-use crate::finals::FinalNotice;
-use crate::handle::Answer;
+use wasmill_scheduler::finals::FinalNotice;
+use wasmill_scheduler::handle::Answer;
 
 /// Run a module once.
 ///

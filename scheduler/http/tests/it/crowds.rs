@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use wasmill_scheduler::http::HttpConfig;
+use wasmill_scheduler_http::HttpConfig;
 
 use crate::support::{Client, Server, TASK, raw, until};
 

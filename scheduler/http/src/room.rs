@@ -8,7 +8,7 @@ use wasmill_protocol::{Payload, TaskId, TaskSpec, TenantName};
 use super::App;
 use super::problem::{Code, Fault, Handled};
 use super::submit::Draft;
-use crate::read_model::{OverQuota, Reservation, submission_bytes};
+use wasmill_scheduler::read_model::{OverQuota, Reservation, submission_bytes};
 
 /// What a task on its way has taken of its tenant's quota; nothing when there is none. Kept until the task is durable.
 pub(super) type Room = Option<Reservation>;

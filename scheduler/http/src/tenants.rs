@@ -19,7 +19,7 @@ use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
 use super::submit::read_json;
 use super::tasks::unreadable;
-use crate::directory::Contents;
+use wasmill_scheduler::directory::Contents;
 
 /// List tenants.
 ///

@@ -20,7 +20,7 @@ use wasmill_protocol::message::HostInfo;
 use wasmill_scheduler::Handle;
 use wasmill_scheduler::driver::{Driver, DriverConfig, DriverError, Ground, SnapshotConfig};
 use wasmill_scheduler::handle::Standing;
-use wasmill_scheduler::http::{HttpConfig, bootstrap_admin, serve};
+use wasmill_scheduler_http::{HttpConfig, bootstrap_admin, serve};
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler_core::CoreConfig;
 

@@ -17,14 +17,14 @@ use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{Digest, TenantName};
 
-use crate::http::App;
-use crate::http::auth::Caller;
-use crate::http::body::{BodyReader, header_text, media_type};
-use crate::http::gate::{GateError, Upload, UploadBytes};
-use crate::http::json;
-use crate::http::memory::MemoryTaken;
-use crate::http::problem::{Code, Fault, Handled};
-use crate::http::query::Parameters;
+use crate::App;
+use crate::auth::Caller;
+use crate::body::{BodyReader, header_text, media_type};
+use crate::gate::{GateError, Upload, UploadBytes};
+use crate::json;
+use crate::memory::MemoryTaken;
+use crate::problem::{Code, Fault, Handled};
+use crate::query::Parameters;
 
 /// What the client believes the digest to be.
 const DIGEST_HEADER: HeaderName = HeaderName::from_static("wasmill-digest");
@@ -39,13 +39,13 @@ const DIGEST_HEADER: HeaderName = HeaderName::from_static("wasmill-digest");
             names neither a program nor an alias", min_length = 1, max_length = 256),
         ("Wasmill-Digest" = Option<String>, Header, description = "Must be the digest of the body")),
     request_body(content(
-        (crate::http::openapi::Bytes = "application/wasm"),
-        (crate::http::openapi::Bytes = "application/octet-stream"))),
+        (crate::openapi::Bytes = "application/wasm"),
+        (crate::openapi::Bytes = "application/octet-stream"))),
     responses(
         (status = 200, description = "The tenant had it already", body = ModuleDoc),
         (status = 201, description = "It is stored", body = ModuleDoc),
-        crate::http::openapi::Conflict, crate::http::openapi::BodyProblems))]
-pub(in crate::http) async fn upload(
+        crate::openapi::Conflict, crate::openapi::BodyProblems))]
+pub(crate) async fn upload(
     State(app): State<App>,
     caller: Caller,
     uri: Uri,

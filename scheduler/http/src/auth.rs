@@ -23,8 +23,8 @@ use super::held::Asker;
 use super::look;
 use super::problem::{Code, Fault, Handled};
 use super::trace;
-use crate::directory::Directory;
-use crate::handle::Handle;
+use wasmill_scheduler::directory::Directory;
+use wasmill_scheduler::handle::Handle;
 
 /// Names the tenant that an admin acts for.
 pub(super) const TENANT_HEADER: HeaderName = HeaderName::from_static("wasmill-tenant");

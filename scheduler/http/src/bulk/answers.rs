@@ -8,7 +8,7 @@ use futures::Stream;
 use futures::stream;
 use tokio::sync::Notify;
 
-use crate::http::memory::MemoryTaken;
+use crate::memory::MemoryTaken;
 
 /// Chunks in which answers are sent.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -120,7 +120,7 @@ mod tests {
     use wasmill_protocol::TenantName;
 
     use super::*;
-    use crate::http::memory::Memory;
+    use crate::memory::Memory;
 
     fn memory(bytes: u64) -> MemoryTaken {
         Memory::new(bytes, "answers").of(&TenantName::default_tenant())

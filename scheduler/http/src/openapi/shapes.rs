@@ -12,19 +12,19 @@ use wasmill_api::PROBLEM_JSON;
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
 #[allow(dead_code, reason = "the description only looks at the type")]
-pub(in crate::http) struct Bytes(Vec<u8>);
+pub(crate) struct Bytes(Vec<u8>);
 
 /// A document without fields.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(in crate::http) struct Nothing {}
+pub(crate) struct Nothing {}
 
 macro_rules! path_parameter {
     ($name:ident, $field:ident, $doc:literal, $($schema:tt)*) => {
         #[derive(IntoParams)]
         #[into_params(parameter_in = Path)]
         #[allow(dead_code, reason = "the description only looks at the type")]
-        pub(in crate::http) struct $name {
+        pub(crate) struct $name {
             #[doc = $doc]
             #[param($($schema)*)]
             $field: String,
@@ -47,7 +47,7 @@ path_parameter!(ModulePath, module, "A digest or an alias.", min_length = 1, max
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "the description only looks at the type")]
-pub(in crate::http) struct PageParams {
+pub(crate) struct PageParams {
     /// Entries of the page; 100 when absent.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u64>,
@@ -58,7 +58,7 @@ macro_rules! cursor {
         #[derive(IntoParams)]
         #[into_params(parameter_in = Query)]
         #[allow(dead_code, reason = "the description only looks at the type")]
-        pub(in crate::http) struct $name {
+        pub(crate) struct $name {
             /// The `next` of the page before.
             #[param($($schema)*)]
             cursor: Option<String>,
@@ -73,7 +73,7 @@ cursor!(TaskCursor, pattern = "^[0-7][0-9a-f]{15}$");
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "the description only looks at the type")]
-pub(in crate::http) struct WaitParams {
+pub(crate) struct WaitParams {
     /// How long to wait for the end of the task.
     #[param(minimum = 0, maximum = 60000)]
     wait_ms: Option<u64>,
@@ -82,7 +82,7 @@ pub(in crate::http) struct WaitParams {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "the description only looks at the type")]
-pub(in crate::http) struct AttemptParams {
+pub(crate) struct AttemptParams {
     /// Which attempt; the latest when absent.
     #[param(minimum = 1)]
     attempt: Option<u32>,
@@ -91,7 +91,7 @@ pub(in crate::http) struct AttemptParams {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "the description only looks at the type")]
-pub(in crate::http) struct RunParams {
+pub(crate) struct RunParams {
     /// CPU time in milliseconds.
     #[param(minimum = 1)]
     cpu_ms: Option<u64>,
@@ -124,7 +124,7 @@ pub(in crate::http) struct RunParams {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "the description only looks at the type")]
-pub(in crate::http) struct TaskFilterParams {
+pub(crate) struct TaskFilterParams {
     /// In one of these states.
     #[param(explode, style = Form)]
     state: Option<Vec<wasmill_protocol::TaskState>>,
@@ -151,7 +151,7 @@ pub(in crate::http) struct TaskFilterParams {
 macro_rules! problems {
     ($(#[$doc:meta])* $name:ident $statuses:expr) => {
         $(#[$doc])*
-        pub(in crate::http) struct $name;
+        pub(crate) struct $name;
 
         impl IntoResponses for $name {
             fn responses() -> BTreeMap<String, RefOr<Response>> {

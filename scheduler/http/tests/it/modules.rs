@@ -5,7 +5,7 @@ use futures::{Stream, StreamExt, stream};
 use reqwest::Method;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use wasmill_scheduler::http::HttpConfig;
+use wasmill_scheduler_http::HttpConfig;
 
 use crate::support::{COMMAND, Server, TASK, module, raw, until};
 

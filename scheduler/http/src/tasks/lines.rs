@@ -21,7 +21,7 @@ use super::super::problem::{Code, Fault, Handled};
 use super::super::task_doc::{Shown, document};
 use super::result::{StoredResult, write_result};
 use super::{explain, has_output, unreadable};
-use crate::read_model::{Scan, TaskFilter, TaskRow};
+use wasmill_scheduler::read_model::{Scan, TaskFilter, TaskRow};
 
 /// Bytes that are sent together.
 const CHUNK_BYTES: usize = 64 * 1024;

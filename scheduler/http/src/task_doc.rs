@@ -12,7 +12,7 @@ use wasmill_record::event::{AfterAttempt, EndReason};
 
 use super::App;
 use super::readable::is_readable;
-use crate::read_model::{HistoryEntry, HistoryEvent, TaskRow};
+use wasmill_scheduler::read_model::{HistoryEntry, HistoryEvent, TaskRow};
 
 /// How much of a task is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use wasmill_protocol::TenantName;
 use wasmill_protocol::module::{ModuleInfo, ModuleKind, ModuleRejection};
-use wasmill_scheduler::http::{GateError, ModuleGate, Upload, UploadBytes};
+use wasmill_scheduler_http::{GateError, ModuleGate, Upload, UploadBytes};
 
 /// A module that is a command.
 pub(crate) const COMMAND: &[u8] = b"\0asm command";

@@ -51,7 +51,7 @@ use tokio_util::task::AbortOnDropHandle;
 use wasmill_protocol::Limits;
 use wasmill_protocol::limits::{Caps, MIB};
 
-use crate::handle::Handle;
+use wasmill_scheduler::handle::Handle;
 
 pub use auth::{BootstrapError, adopt_admin, bootstrap_admin, bootstrap_first_admin};
 pub use body::Pace;

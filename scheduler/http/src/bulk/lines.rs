@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use wasmill_api::lines::{self, Cut, LineTooLong};
 
-use crate::http::memory::MemoryTaken;
-use crate::http::problem::{Code, Fault, Handled};
+use crate::memory::MemoryTaken;
+use crate::problem::{Code, Fault, Handled};
 
 /// Cuts chunks into lines.
 pub(super) struct Lines {

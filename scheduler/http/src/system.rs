@@ -9,7 +9,7 @@ use wasmill_api::{BenchedDoc, HostDoc, Page, QueueDoc, StatusDoc, Time};
 use wasmill_protocol::HostId;
 use wasmill_protocol::command::Command;
 use wasmill_protocol::tenant::Role;
-use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth};
+use wasmill_scheduler::handle::{BenchedPolicy, HostView, QueueDepth};
 
 use super::App;
 use super::auth::Caller;
@@ -18,7 +18,7 @@ use super::modules::{PAGE_DEFAULT, PAGE_MAX, answer_page, page};
 use super::path::Named;
 use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
-use crate::handle::Overview;
+use wasmill_scheduler::handle::Overview;
 
 /// List hosts.
 ///

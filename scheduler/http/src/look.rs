@@ -2,7 +2,7 @@
 
 use super::App;
 use super::problem::{Code, Fault, Handled};
-use crate::handle::Unreached;
+use wasmill_scheduler::handle::Unreached;
 
 /// Looks; when nothing is found, once more after this node has caught up with the leader.
 pub(super) async fn twice<T>(app: &App, look: impl Fn() -> Handled<T>) -> Handled<T> {

@@ -26,8 +26,8 @@ use super::problem::{Code, Fault, Handled};
 use super::query::Parameters;
 use super::run::raw;
 use super::task_doc::{Shown, document, event, explained};
-use crate::finals::FinalWait;
-use crate::read_model::{BeganWith, Cursor, ReadError, TaskFilter, TaskRow};
+use wasmill_scheduler::finals::FinalWait;
+use wasmill_scheduler::read_model::{BeganWith, Cursor, ReadError, TaskFilter, TaskRow};
 
 /// The longest time that a request waits for a task.
 pub(super) const WAIT_MS_MAX: u64 = 60_000;
