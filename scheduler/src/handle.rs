@@ -19,9 +19,9 @@ use crate::metrics::Metrics;
 use crate::progress::ProgressBoard;
 use crate::read_model::ReadModel;
 
-use wasmill_scheduler_node::Recorded;
 pub use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth, Waiting};
 pub use wasmill_scheduler_core::state::Load;
+use wasmill_scheduler_node::Recorded;
 pub use wasmill_scheduler_node::leading::Overview;
 
 /// How many requests wait for the driver at most; further callers are told to come back.

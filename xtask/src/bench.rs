@@ -12,11 +12,11 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::cluster::{Directory, build, spots};
-use crate::fleet::{Fleet, Plan, STOP_MAX, ServerPrograms, Servers};
-use crate::http::{Body, Http};
-use crate::member::Member;
-use crate::shell::{self, program, target_dir};
-use crate::{guests, setup};
+use wasmill_processes::fleet::{Fleet, Plan, STOP_MAX, ServerPrograms, Servers};
+use wasmill_processes::http::{Body, Http};
+use wasmill_processes::member::Member;
+use wasmill_processes::shell::{self, program, target_dir};
+use wasmill_processes::{guests, setup};
 
 /// The lease of every process.
 const LEASE_MS: u64 = 5_000;

@@ -2,8 +2,10 @@
 
 use anyhow::Result;
 
-use crate::shell::{self, Steps, cargo, program};
-use crate::{fuzz, setup};
+use wasmill_processes::setup;
+use wasmill_processes::shell::{self, Steps, cargo, program};
+
+use crate::fuzz;
 
 /// Runs every check, also when one fails.
 pub(crate) fn run() -> Result<()> {

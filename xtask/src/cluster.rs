@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::fleet::{Addresses, Fleet, Plan, ServerPrograms, Servers, Spot};
-use crate::shell::{self, cargo, target_dir};
-use crate::{guests, setup};
+use wasmill_processes::fleet::{Addresses, Fleet, Plan, ServerPrograms, Servers, Spot};
+use wasmill_processes::shell::{self, cargo, target_dir};
+use wasmill_processes::{guests, setup};
 
 /// Guests at a time on each host.
 const SLOTS: u32 = 16;

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::server::Server;
-use crate::shell::{self, cargo, target_dir};
-use crate::{guests, setup};
+use wasmill_processes::shell::{self, cargo, target_dir};
+use wasmill_processes::{guests, setup};
 
 /// The text is at least this long.
 const TEXT_BYTES: usize = 2_000_000;

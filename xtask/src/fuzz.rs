@@ -8,8 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::setup;
-use crate::shell::{self, Steps, cargo, program, target_dir, workspace};
+use wasmill_processes::setup;
+use wasmill_processes::shell::{self, Steps, cargo, program, target_dir, workspace};
 
 /// Packages of fuzz targets, beside what they fuzz.
 pub(crate) const PACKAGES: [&str; 5] =

@@ -6,22 +6,15 @@ mod bench;
 mod check;
 mod cluster;
 mod demo;
-mod fire;
-mod fleet;
 mod fuzz;
-mod guests;
-mod http;
-mod member;
 mod monitoring;
-mod namespaces;
-mod power;
 mod server;
-mod setup;
-mod shell;
 mod test;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use wasmill_faults::{fire, power};
+use wasmill_processes::{guests, setup, shell};
 
 /// Builds, tests and shows Wasmill.
 #[derive(Debug, Parser)]

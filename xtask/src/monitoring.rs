@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::http::{Body, Http};
 use crate::server::Server;
-use crate::setup;
-use crate::shell::{self, program, target_dir};
+use wasmill_processes::http::{Body, Http};
+use wasmill_processes::setup;
+use wasmill_processes::shell::{self, program, target_dir};
 
 /// Where the rules and the dashboard are, from the root of the repository.
 const RULES: &str = "deploy/prometheus/alerts.yml";

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::shell::{self, program};
+use wasmill_processes::shell::{self, program};
 
 /// A running `wasmill up`. Killed when dropped, and its data removed; [`Server::stop`] ends it as an operator would.
 pub(crate) struct Server {

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::namespaces::Private;
 use crate::server::Server;
-use crate::shell::{self, Steps, cargo, program, target_dir};
-use crate::{guests, monitoring, setup};
+use wasmill_processes::namespaces::Private;
+use wasmill_processes::shell::{self, Steps, cargo, program, target_dir};
+use wasmill_processes::{guests, setup};
+
+use crate::monitoring;
 
 /// The options of `test`.
 #[derive(Debug, clap::Args)]

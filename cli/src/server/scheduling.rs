@@ -13,10 +13,10 @@ use wasmill_fabric::REMIND_AFTER;
 use wasmill_host::compile::Compiler;
 use wasmill_scheduler::driver::{Driver, DriverConfig, DriverError, Ground};
 use wasmill_scheduler::handle::Standing;
-use wasmill_scheduler_http::{self, HttpConfig, Listeners};
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler::{Handle, sweep};
 use wasmill_scheduler_core::CoreConfig;
+use wasmill_scheduler_http::{self, HttpConfig, Listeners};
 
 use super::config::Config;
 use super::front::Front;

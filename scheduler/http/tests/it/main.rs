@@ -5,6 +5,7 @@
 mod support;
 
 mod auth;
+mod boundary;
 mod bulk;
 mod clocks;
 mod cluster;

@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use wasmill_fabric::embedded::Embedded;
 use wasmill_scheduler::Handle;
 use wasmill_scheduler::driver::{Driver, DriverConfig, Ground, SnapshotConfig};
-use wasmill_scheduler_http::{HttpConfig, bootstrap_admin, listen, serve};
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler_core::CoreConfig;
+use wasmill_scheduler_http::{HttpConfig, bootstrap_admin, listen, serve};
 
 pub(crate) use client::{Answer, Client, raw};
 pub(crate) use cluster::{Cluster, Node};

@@ -20,9 +20,9 @@ use wasmill_protocol::message::HostInfo;
 use wasmill_scheduler::Handle;
 use wasmill_scheduler::driver::{Driver, DriverConfig, DriverError, Ground, SnapshotConfig};
 use wasmill_scheduler::handle::Standing;
-use wasmill_scheduler_http::{HttpConfig, bootstrap_admin, serve};
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler_core::CoreConfig;
+use wasmill_scheduler_http::{HttpConfig, bootstrap_admin, serve};
 
 use super::faults::{LogFaults, SmallBus};
 use super::{Client, FakeGate, FakeHost};

@@ -11,7 +11,7 @@ use crate::shell::{self, program};
 
 /// What is private.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Private {
+pub enum Private {
     /// Processes, mounts and the network. No root is needed where users may make namespaces.
     Network,
     /// Processes and mounts; the root in there is the real one, who may mount anything.
@@ -37,14 +37,14 @@ impl Private {
     /// # Errors
     ///
     /// What it takes is not installed, and cannot be.
-    pub(crate) fn is_possible(self) -> Result<bool> {
+    pub fn is_possible(self) -> Result<bool> {
         setup::namespace_tools()?;
         Ok((self == Self::Network || setup::packages::is_root()) && shell::works(self.command().arg("true")))
     }
 }
 
 /// Runs `xtask ARGUMENTS` in there, to its end.
-pub(crate) fn enter(private: Private, arguments: &[String]) -> Result<()> {
+pub fn enter(private: Private, arguments: &[String]) -> Result<()> {
     let hint = match private {
         Private::Network => {
             "; or allow users to make namespaces: sysctl kernel.unprivileged_userns_clone=1 or \

@@ -10,10 +10,11 @@ use wasmill_fabric_testing::free_port;
 
 /// A place for one process: the loopback of this machine, or a network namespace.
 #[derive(Debug)]
-pub(crate) struct Spot {
+pub struct Spot {
     /// Of the process, such as `nats-2`.
-    pub(crate) name: String,
-    pub(crate) ip: Ipv4Addr,
+    pub name: String,
+    /// Its address.
+    pub ip: Ipv4Addr,
     namespace: Option<PathBuf>,
     /// On loopback: which port stands for which usual one.
     ports: RefCell<BTreeMap<u16, u16>>,
@@ -21,17 +22,17 @@ pub(crate) struct Spot {
 
 impl Spot {
     /// On loopback, beside others: no port is the usual one.
-    pub(crate) fn loopback(name: &str) -> Self {
+    pub fn loopback(name: &str) -> Self {
         Self { name: name.to_owned(), ip: Ipv4Addr::LOCALHOST, namespace: None, ports: RefCell::default() }
     }
 
     /// In a network namespace, alone.
-    pub(crate) fn alone(name: &str, ip: Ipv4Addr, namespace: PathBuf) -> Self {
+    pub fn alone(name: &str, ip: Ipv4Addr, namespace: PathBuf) -> Self {
         Self { name: name.to_owned(), ip, namespace: Some(namespace), ports: RefCell::default() }
     }
 
     /// The URL of what usually listens on this port.
-    pub(crate) fn url(&self, scheme: &str, usual_port: u16) -> String {
+    pub fn url(&self, scheme: &str, usual_port: u16) -> String {
         let port = match self.namespace {
             Some(_) => usual_port,
             None => *self.ports.borrow_mut().entry(usual_port).or_insert_with(free_port),
@@ -40,7 +41,7 @@ impl Spot {
     }
 
     /// A program and its arguments, so that it runs here.
-    pub(crate) fn inside(&self, program: &Path, arguments: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
+    pub fn inside(&self, program: &Path, arguments: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
         let Some(namespace) = &self.namespace else { return (program.to_owned(), arguments) };
         let mut net = OsString::from("--net=");
         net.push(namespace);

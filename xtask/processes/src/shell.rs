@@ -8,12 +8,15 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 /// The directory of the workspace.
-pub(crate) fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a directory of the workspace")
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("the package is two directories below the workspace")
 }
 
 /// Where cargo puts what it builds, and we put everything else that can be thrown away.
-pub(crate) fn target_dir() -> PathBuf {
+pub fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => workspace().join(dir),
         None => workspace().join("target"),
@@ -21,12 +24,12 @@ pub(crate) fn target_dir() -> PathBuf {
 }
 
 /// Creates a directory and those above it.
-pub(crate) fn create_dir(dir: &Path) -> Result<()> {
+pub fn create_dir(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))
 }
 
 /// Cargo, in the workspace.
-pub(crate) fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> Command {
+pub fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> Command {
     let mut command = program("cargo");
     command.args(arguments);
     // What cargo tells us of our own package. Build scripts of dependencies watch it: with it they would be run again, and half of everything
@@ -40,14 +43,14 @@ pub(crate) fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = 
 }
 
 /// Any program, in the workspace.
-pub(crate) fn program(name: impl AsRef<OsStr>) -> Command {
+pub fn program(name: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(name);
     command.current_dir(workspace());
     command
 }
 
 /// This program once more. Not by the path of the running one: a build of the workspace links it anew, and the old file is gone.
-pub(crate) fn xtask() -> Command {
+pub fn xtask() -> Command {
     program(target_dir().join("debug/xtask"))
 }
 
@@ -56,7 +59,7 @@ pub(crate) fn xtask() -> Command {
 /// # Errors
 ///
 /// It cannot be started, or does not exit with 0.
-pub(crate) fn run(command: &mut Command) -> Result<()> {
+pub fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
     eprintln!("\n$ {shown}");
     let status = command.status().with_context(|| format!("cannot start `{shown}`"))?;
@@ -69,7 +72,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// # Errors
 ///
 /// It cannot be started, does not exit with 0, or writes something that is no UTF-8.
-pub(crate) fn capture(command: &mut Command) -> Result<String> {
+pub fn capture(command: &mut Command) -> Result<String> {
     let shown = show(command);
     let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start `{shown}`"))?;
     ensure!(output.status.success(), "`{shown}` ended with {}", output.status);
@@ -81,7 +84,7 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
 /// # Errors
 ///
 /// It cannot be started, or does not exit with 0; with what it has said.
-pub(crate) fn quietly(command: &mut Command) -> Result<()> {
+pub fn quietly(command: &mut Command) -> Result<()> {
     let shown = show(command);
     let output = command.output().with_context(|| format!("cannot start `{shown}`"))?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -90,7 +93,7 @@ pub(crate) fn quietly(command: &mut Command) -> Result<()> {
 }
 
 /// Whether a command can be run and exits with 0; its output is dropped.
-pub(crate) fn works(command: &mut Command) -> bool {
+pub fn works(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -100,7 +103,7 @@ pub(crate) fn works(command: &mut Command) -> bool {
 }
 
 /// A command as a user would type it.
-pub(crate) fn show(command: &Command) -> String {
+pub fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| quote(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
@@ -115,7 +118,7 @@ fn quote(word: &str) -> String {
 }
 
 /// Named steps that are all run, also when one fails, so that one run shows everything that is wrong.
-pub(crate) struct Steps {
+pub struct Steps {
     started: Instant,
     rows: Vec<(String, f64, Option<anyhow::Error>)>,
     skipped: Vec<(String, String)>,
@@ -123,12 +126,13 @@ pub(crate) struct Steps {
 
 impl Steps {
     /// No step yet.
-    pub(crate) fn new() -> Self {
+    #[allow(clippy::new_without_default, reason = "it begins to measure, which a default does not say")]
+    pub fn new() -> Self {
         Self { started: Instant::now(), rows: Vec::new(), skipped: Vec::new() }
     }
 
     /// Runs a step; its failure is kept for the end.
-    pub(crate) fn run(&mut self, name: &str, step: impl FnOnce() -> Result<()>) {
+    pub fn run(&mut self, name: &str, step: impl FnOnce() -> Result<()>) {
         eprintln!("\n== {name}");
         let started = Instant::now();
         let error = step().err();
@@ -139,7 +143,7 @@ impl Steps {
     }
 
     /// Leaves a step out, because this machine cannot run it; that is shown at the end.
-    pub(crate) fn skip(&mut self, name: &str, why: impl Into<String>) {
+    pub fn skip(&mut self, name: &str, why: impl Into<String>) {
         self.skipped.push((name.to_owned(), why.into()));
     }
 
@@ -148,7 +152,7 @@ impl Steps {
     /// # Errors
     ///
     /// A step failed.
-    pub(crate) fn finish(self) -> Result<()> {
+    pub fn finish(self) -> Result<()> {
         eprintln!("\n== all steps, {:.0} s", self.started.elapsed().as_secs_f64());
         for (name, seconds, error) in &self.rows {
             let result = if error.is_none() { "ok" } else { "FAILED" };

@@ -12,34 +12,40 @@ const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 /// A client with connections of its own.
 #[derive(Debug, Clone)]
-pub(crate) struct Http {
+pub struct Http {
     agent: ureq::Agent,
     token: Option<String>,
 }
 
 /// What came back.
 #[derive(Debug)]
-pub(crate) struct Response {
-    pub(crate) status: u16,
+pub struct Response {
+    /// The status.
+    pub status: u16,
     /// The header `Wasmill-Task`.
-    pub(crate) task: Option<String>,
-    pub(crate) body: Vec<u8>,
+    pub task: Option<String>,
+    /// The body, as far as it came.
+    pub body: Vec<u8>,
     /// Whether it came to its end.
-    pub(crate) is_whole: bool,
+    pub is_whole: bool,
 }
 
 /// What is sent.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Body<'a> {
+pub enum Body<'a> {
+    /// Nothing.
     None,
+    /// A document.
     Json(&'a Value),
+    /// A document on each line.
     Lines(&'a str),
+    /// Anything.
     Bytes(&'a [u8]),
 }
 
 impl Http {
     /// A client that gives up on an answer after `patience`.
-    pub(crate) fn new(token: Option<&str>, patience: Duration) -> Self {
+    pub fn new(token: Option<&str>, patience: Duration) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             // What is set for the way to the outside must not lead away from ourselves.
@@ -54,20 +60,14 @@ impl Http {
     /// # Errors
     ///
     /// The answer did not come, or not to its end: nothing is known.
-    pub(crate) fn call(&self, method: &str, url: &str, headers: &[(&str, &str)], body: Body<'_>) -> Result<Response> {
+    pub fn call(&self, method: &str, url: &str, headers: &[(&str, &str)], body: Body<'_>) -> Result<Response> {
         let response = self.call_in_part(method, url, headers, body)?;
         ensure!(response.is_whole, "the answer broke off after {} bytes", response.body.len());
         Ok(response)
     }
 
     /// Asks once, and takes an answer that breaks off as far as it came.
-    pub(crate) fn call_in_part(
-        &self,
-        method: &str,
-        url: &str,
-        headers: &[(&str, &str)],
-        body: Body<'_>,
-    ) -> Result<Response> {
+    pub fn call_in_part(&self, method: &str, url: &str, headers: &[(&str, &str)], body: Body<'_>) -> Result<Response> {
         let mut request = Request::builder().method(method).uri(url);
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -95,30 +95,31 @@ impl Http {
     }
 
     /// The JSON that a path answers with 200.
-    pub(crate) fn get(&self, url: &str) -> Result<Value> {
+    pub fn get(&self, url: &str) -> Result<Value> {
         let response = self.call("GET", url, &[], Body::None).with_context(|| format!("cannot get {url}"))?;
         ensure!(response.status == 200, "{url} answers {}: {}", response.status, response.text());
         response.json().with_context(|| format!("{url} does not answer JSON"))
     }
 
     /// Whether a path answers with 200.
-    pub(crate) fn is_good(&self, url: &str) -> bool {
+    pub fn is_good(&self, url: &str) -> bool {
         self.call("GET", url, &[], Body::None).is_ok_and(|response| response.status == 200)
     }
 }
 
 impl Response {
-    pub(crate) fn is_success(&self) -> bool {
+    /// Whether the status is one of success.
+    pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
     /// The body, if it is JSON.
-    pub(crate) fn json(&self) -> Option<Value> {
+    pub fn json(&self) -> Option<Value> {
         serde_json::from_slice(&self.body).ok()
     }
 
     /// The body for people.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }

@@ -13,11 +13,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 
-use crate::fleet::{Fleet, Plan, ServerPrograms, Servers, Spot};
-use crate::http::Http;
-use crate::namespaces::{Private, enter};
-use crate::setup;
-use crate::shell::{self, program, target_dir};
+use wasmill_processes::fleet::{Fleet, Plan, ServerPrograms, Servers, Spot};
+use wasmill_processes::http::Http;
+use wasmill_processes::namespaces::{Private, enter};
+use wasmill_processes::setup;
+use wasmill_processes::shell::{self, program, target_dir};
 
 /// The disk of a server.
 const DISK_BYTES: u64 = 256 << 20;
@@ -28,7 +28,7 @@ const ACKNOWLEDGED: std::ops::Range<u64> = 20..2000;
 
 /// The options of `power`.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct PowerArgs {
+pub struct PowerArgs {
     /// How often the power goes, with syncs and without them
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: u32,
@@ -38,7 +38,7 @@ pub(crate) struct PowerArgs {
 }
 
 /// Runs it all, in namespaces of its own.
-pub(crate) fn run(args: &PowerArgs) -> Result<()> {
+pub fn run(args: &PowerArgs) -> Result<()> {
     if !args.inside {
         setup::protoc()?;
         setup::servers()?;

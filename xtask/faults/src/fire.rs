@@ -19,17 +19,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 
-use crate::fleet::{Fleet, Plan, ServerPrograms, Servers, Spot};
-use crate::http::{Body, Http};
-use crate::namespaces::{Private, enter};
-use crate::shell::{self, cargo, target_dir};
-use crate::{guests, setup};
 use arena::Arena;
 use checker::{Violation, plant};
 use client::{Client, Node};
 use history::{Clock, Line, Writer};
 use nemesis::{Crowd, Kind, Nemesis, Who};
 use stage::Stage;
+use wasmill_processes::fleet::{Fleet, Plan, ServerPrograms, Servers, Spot};
+use wasmill_processes::http::{Body, Http};
+use wasmill_processes::namespaces::{Private, enter};
+use wasmill_processes::shell::{self, cargo, target_dir};
+use wasmill_processes::{guests, setup};
 
 /// Clients that ask at the same time.
 const CLIENTS: u64 = 4;
@@ -42,7 +42,7 @@ const SHOWN_MAX: usize = 40;
 
 /// The options of `fire`.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct FireArgs {
+pub struct FireArgs {
     /// How long processes are killed and cut off
     #[arg(long, value_name = "N", default_value_t = 2.0)]
     minutes: f64,
@@ -67,7 +67,7 @@ pub(crate) struct FireArgs {
 }
 
 /// Builds what is needed, and runs it all in namespaces of its own.
-pub(crate) fn run(args: &FireArgs) -> Result<()> {
+pub fn run(args: &FireArgs) -> Result<()> {
     if let Some(dir) = &args.check {
         return judge(dir);
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-pub(crate) use spot::Spot;
+pub use spot::Spot;
 
 use crate::http::Http;
 use crate::member::Member;
@@ -20,37 +20,45 @@ const READY_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at something that starts.
 const LOOK: Duration = Duration::from_millis(20);
 /// Everything ends in this time when it is asked to.
-pub(crate) const STOP_MAX: Duration = Duration::from_secs(45);
+pub const STOP_MAX: Duration = Duration::from_secs(45);
 
 /// What a cluster is made of.
 #[derive(Debug)]
-pub(crate) struct Plan<'a> {
+pub struct Plan<'a> {
     /// Data and logs go here.
-    pub(crate) dir: &'a Path,
+    pub dir: &'a Path,
     /// `wasmill`.
-    pub(crate) binary: &'a Path,
-    pub(crate) servers: ServerPrograms,
-    pub(crate) lease_ms: u64,
+    pub binary: &'a Path,
+    /// NATS and etcd.
+    pub servers: ServerPrograms,
+    /// How long a process that is silent is believed to live.
+    pub lease_ms: u64,
     /// Guests at a time on each host.
-    pub(crate) slots: u32,
-    pub(crate) etcd: Vec<Spot>,
-    pub(crate) nats: Vec<Spot>,
-    pub(crate) control: Vec<Spot>,
-    pub(crate) hosts: Vec<Spot>,
+    pub slots: u32,
+    /// Where each etcd runs.
+    pub etcd: Vec<Spot>,
+    /// Where each NATS runs. Without servers one process `wasmill up` is everything.
+    pub nats: Vec<Spot>,
+    /// Where each control node runs.
+    pub control: Vec<Spot>,
+    /// Where each host runs.
+    pub hosts: Vec<Spot>,
 }
 
 /// The servers' programs.
 #[derive(Debug, Clone)]
-pub(crate) struct ServerPrograms {
-    pub(crate) nats: PathBuf,
-    pub(crate) etcd: PathBuf,
+pub struct ServerPrograms {
+    /// `nats-server`.
+    pub nats: PathBuf,
+    /// `etcd`.
+    pub etcd: PathBuf,
     /// Whether this NATS can be told to sync before it acknowledges.
-    pub(crate) has_sync_interval: bool,
+    pub has_sync_interval: bool,
 }
 
 /// Which servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Servers {
+pub enum Servers {
     /// The oldest that are supported: NATS 2.9 and etcd 3.4
     Old,
     /// Recent ones: NATS 2.15 and etcd 3.5
@@ -59,7 +67,7 @@ pub(crate) enum Servers {
 
 impl ServerPrograms {
     /// Those below the directory that `setup` fills.
-    pub(crate) fn of(servers: Servers, dir: &Path) -> Self {
+    pub fn of(servers: Servers, dir: &Path) -> Self {
         let (nats, etcd) = match servers {
             Servers::Old => ("nats-2.9", "etcd-3.4"),
             Servers::New => ("nats-2.15", "etcd-3.5"),
@@ -74,29 +82,36 @@ impl ServerPrograms {
 
 /// The processes, and where they are reached.
 #[derive(Debug)]
-pub(crate) struct Fleet {
-    pub(crate) etcd: Vec<Member>,
-    pub(crate) nats: Vec<Member>,
-    pub(crate) control: Vec<Member>,
-    pub(crate) hosts: Vec<Member>,
-    pub(crate) addresses: Addresses,
+pub struct Fleet {
+    /// Each etcd.
+    pub etcd: Vec<Member>,
+    /// Each NATS.
+    pub nats: Vec<Member>,
+    /// Each control node.
+    pub control: Vec<Member>,
+    /// Each host.
+    pub hosts: Vec<Member>,
+    /// Where they are reached.
+    pub addresses: Addresses,
     data: PathBuf,
 }
 
 /// Where the parts are reached, in the order of the members.
 #[derive(Debug, Clone)]
-pub(crate) struct Addresses {
-    pub(crate) etcd: Vec<String>,
-    pub(crate) nats: Vec<String>,
+pub struct Addresses {
+    /// Each etcd, as `http://…`.
+    pub etcd: Vec<String>,
+    /// Each NATS, as `nats://…`.
+    pub nats: Vec<String>,
     /// Where a NATS says how it is.
-    pub(crate) nats_monitors: Vec<String>,
+    pub nats_monitors: Vec<String>,
     /// Control nodes, as `http://…`.
-    pub(crate) control: Vec<String>,
+    pub control: Vec<String>,
 }
 
 impl Fleet {
     /// Prepares everything; nothing runs yet.
-    pub(crate) fn new(plan: &Plan<'_>) -> Result<Self> {
+    pub fn new(plan: &Plan<'_>) -> Result<Self> {
         let (data, logs) = (plan.dir.join("data"), plan.dir.join("logs"));
         shell::create_dir(&data)?;
         shell::create_dir(&logs)?;
@@ -202,7 +217,7 @@ impl Fleet {
     }
 
     /// Starts everything and waits until it can be used; gives an administrator's token.
-    pub(crate) fn start(&mut self) -> Result<String> {
+    pub fn start(&mut self) -> Result<String> {
         let http = Http::new(None, Duration::from_secs(2));
         self.start_servers(&http)?;
         // The first one makes the token.
@@ -220,7 +235,7 @@ impl Fleet {
     }
 
     /// Starts etcd and NATS and waits until they can be used.
-    pub(crate) fn start_servers(&mut self, http: &Http) -> Result<()> {
+    pub fn start_servers(&mut self, http: &Http) -> Result<()> {
         start(&mut self.etcd)?;
         start(&mut self.nats)?;
         let healths = self.addresses.etcd.iter().map(|url| format!("{url}/health"));
@@ -242,12 +257,12 @@ impl Fleet {
     }
 
     /// Everything, in the order in which it is stopped.
-    pub(crate) fn members(&mut self) -> impl Iterator<Item = &mut Member> {
+    pub fn members(&mut self) -> impl Iterator<Item = &mut Member> {
         self.hosts.iter_mut().chain(&mut self.control).chain(&mut self.nats).chain(&mut self.etcd)
     }
 
     /// Asks everything to end, one after the other, and waits for it.
-    pub(crate) fn stop(&mut self) -> Result<()> {
+    pub fn stop(&mut self) -> Result<()> {
         let failed: Vec<String> =
             self.members().filter_map(|member| Some(format!("{:#}", member.stop(STOP_MAX).err()?))).collect();
         ensure!(failed.is_empty(), "{}", failed.join("\n"));

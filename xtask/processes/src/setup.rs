@@ -1,6 +1,6 @@
 //! Installs what is missing where this user may, else says by which command it is installed.
 
-pub(crate) mod packages;
+pub mod packages;
 mod protoc;
 mod servers;
 
@@ -9,8 +9,8 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-pub(crate) use protoc::protoc;
-pub(crate) use servers::{promtool, servers};
+pub use protoc::protoc;
+pub use servers::{promtool, servers};
 
 use crate::shell::{self, program, target_dir, works};
 
@@ -22,7 +22,7 @@ const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 const CARGO_DENY: [&str; 3] = ["cargo-deny", "--version", "=0.20.2"];
 
 /// Installs everything that `cargo xtask test` and `cargo xtask check` need.
-pub(crate) fn everything() -> Result<()> {
+pub fn everything() -> Result<()> {
     guest_targets()?;
     protoc()?;
     servers()?;
@@ -35,7 +35,7 @@ pub(crate) fn everything() -> Result<()> {
 }
 
 /// Adds the WebAssembly targets to the toolchain. rustup does so by itself only when it installs the toolchain.
-pub(crate) fn guest_targets() -> Result<()> {
+pub fn guest_targets() -> Result<()> {
     for target in GUEST_TARGETS {
         let libraries = shell::capture(program("rustc").args(["--print", "target-libdir", "--target", target]))?;
         if !PathBuf::from(libraries.trim()).is_dir() {
@@ -46,7 +46,7 @@ pub(crate) fn guest_targets() -> Result<()> {
 }
 
 /// Installs schemathesis into a virtual environment under the target directory; gives the program.
-pub(crate) fn schemathesis() -> Result<PathBuf> {
+pub fn schemathesis() -> Result<PathBuf> {
     let installed = venv().join("bin/schemathesis");
     if !works(program(&installed).arg("--version")) {
         shell::run(pip()?.arg(SCHEMATHESIS))?;
@@ -55,7 +55,7 @@ pub(crate) fn schemathesis() -> Result<PathBuf> {
 }
 
 /// A compiler for the part of the fuzzer that is written in C++.
-pub(crate) fn cpp_compiler() -> Result<()> {
+pub fn cpp_compiler() -> Result<()> {
     let has_one = || works(program("c++").arg("--version"));
     if !has_one() {
         packages::install(&["g++"])?;
@@ -91,7 +91,7 @@ fn python() -> Result<()> {
 }
 
 /// What makes a file system in a file.
-pub(crate) fn file_system_tools() -> Result<()> {
+pub fn file_system_tools() -> Result<()> {
     let has_tools = || works(program("mkfs.ext4").arg("-V"));
     if !has_tools() {
         packages::install(&["e2fsprogs"])?;
@@ -101,7 +101,7 @@ pub(crate) fn file_system_tools() -> Result<()> {
 }
 
 /// What makes namespaces and networks, and enters them.
-pub(crate) fn namespace_tools() -> Result<()> {
+pub fn namespace_tools() -> Result<()> {
     let has_tools = || ["ip", "unshare", "nsenter", "setpriv"].iter().all(|tool| works(program(tool).arg("-V")));
     if !has_tools() {
         packages::install(&["iproute2", "util-linux"])?;
@@ -114,7 +114,7 @@ pub(crate) fn namespace_tools() -> Result<()> {
 }
 
 /// Installs `cargo deny` under the target directory unless it is there; gives the program.
-pub(crate) fn cargo_deny() -> Result<PathBuf> {
+pub fn cargo_deny() -> Result<PathBuf> {
     if works(program("cargo-deny").arg("--version")) {
         return Ok("cargo-deny".into());
     }

@@ -11,8 +11,8 @@ use anyhow::Result;
 use super::arena::Arena;
 use super::history::{Clock, Line, Writer};
 use super::nemesis::{Fault, Kind, Nemesis, Step, Way, Who};
-use crate::fleet::{Fleet, STOP_MAX};
-use crate::member::Member;
+use wasmill_processes::fleet::{Fleet, STOP_MAX};
+use wasmill_processes::member::Member;
 
 /// Faults that go on at the same time at most.
 const FAULTS_MAX: usize = 2;

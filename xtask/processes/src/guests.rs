@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::setup::packages;
+use crate::shell::workspace;
 
 /// Components that export the task world.
 const TASKS: &[&str] =
@@ -26,18 +27,18 @@ const C_PACKAGES: &[&str] = &["clang", "lld", "wasi-libc", "libclang-rt-dev-wasm
 
 /// A guest that was built.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Guest {
+pub struct Guest {
     /// The directory under `examples/`, such as `word-count`.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// How it takes its payload.
-    pub(crate) kind: GuestKind,
+    pub kind: GuestKind,
     /// The module, `OUT_DIR/NAME.wasm`.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
 }
 
 /// How a guest takes its payload; the `kind` that a server reports for the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GuestKind {
+pub enum GuestKind {
     /// As an argument of the task world's `run`.
     Task,
     /// On stdin.
@@ -49,7 +50,7 @@ pub(crate) enum GuestKind {
 /// # Errors
 ///
 /// A toolchain that is missing and cannot be installed, with the command that would; or the compiler's failure.
-pub(crate) fn build_all(out_dir: &Path) -> Result<Vec<Guest>> {
+pub fn build_all(out_dir: &Path) -> Result<Vec<Guest>> {
     std::fs::create_dir_all(out_dir).with_context(|| format!("cannot create {}", out_dir.display()))?;
     let p2: Vec<_> = TASKS.iter().chain(COMMANDS_P2).copied().collect();
     let mut built = cargo_build("wasm32-wasip2", &p2)?;
@@ -69,10 +70,6 @@ pub(crate) fn build_all(out_dir: &Path) -> Result<Vec<Guest>> {
     guests.push(Guest { name, kind: GuestKind::Command, path });
     guests.sort_by_key(|guest| guest.name);
     Ok(guests)
-}
-
-fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a directory of the workspace")
 }
 
 /// Builds packages for a target; gives the module of each.

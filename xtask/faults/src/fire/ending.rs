@@ -9,7 +9,7 @@ use fastrand::Rng;
 
 use super::client::Node;
 use super::history::{Happened, Line, Seen, Writer};
-use crate::http::Http;
+use wasmill_processes::http::Http;
 
 /// A page of a listing.
 const PAGE: usize = 1000;

@@ -11,7 +11,7 @@ use crate::shell::{self, program};
 /// # Errors
 ///
 /// We are not root, or apt fails; the command that installs them is named.
-pub(crate) fn install(packages: &[&str]) -> Result<()> {
+pub fn install(packages: &[&str]) -> Result<()> {
     let by_hand = format!("apt-get install --yes --no-install-recommends {}", packages.join(" "));
     let apt_get = |arguments: &[&str]| {
         let mut command = program("apt-get");
@@ -24,7 +24,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
 }
 
 /// Downloads a package and unpacks it into `dir`, which is created. Nothing is installed: no service starts, and any user may.
-pub(crate) fn unpack(package: &str, dir: &Path) -> Result<()> {
+pub fn unpack(package: &str, dir: &Path) -> Result<()> {
     // Package lists of our own: those of the system may be missing, and only root may fetch them.
     let state = dir.join("apt");
     for directory in ["lists/partial", "cache/archives/partial", "download"] {
@@ -45,7 +45,7 @@ pub(crate) fn unpack(package: &str, dir: &Path) -> Result<()> {
 }
 
 /// Whether this user may do anything on this machine.
-pub(crate) fn is_root() -> bool {
+pub fn is_root() -> bool {
     shell::capture(program("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
 

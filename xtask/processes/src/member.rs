@@ -18,9 +18,9 @@ const SAID_LINES: usize = 30;
 
 /// A process that can be started again and again. It ends with us, however we end.
 #[derive(Debug)]
-pub(crate) struct Member {
+pub struct Member {
     /// Such as `control-1`.
-    pub(crate) name: String,
+    pub name: String,
     program: PathBuf,
     arguments: Vec<OsString>,
     log: PathBuf,
@@ -30,19 +30,19 @@ pub(crate) struct Member {
 
 impl Member {
     /// A process that was not started yet; what it prints is appended to `LOGS/NAME.log`.
-    pub(crate) fn new(name: &str, program: PathBuf, arguments: Vec<OsString>, logs: &Path) -> Self {
+    pub fn new(name: &str, program: PathBuf, arguments: Vec<OsString>, logs: &Path) -> Self {
         let log = logs.join(name).with_extension("log");
         Self { name: name.to_owned(), program, arguments, log, child: None, dies_of_signals: false }
     }
 
     /// It sends itself the signal that asked it to end, once everything is closed, as etcd does.
-    pub(crate) fn dying_of_signals(mut self) -> Self {
+    pub fn dying_of_signals(mut self) -> Self {
         self.dies_of_signals = true;
         self
     }
 
     /// Starts it. It need not be ready then.
-    pub(crate) fn start(&mut self) -> Result<()> {
+    pub fn start(&mut self) -> Result<()> {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let open = || OpenOptions::new().create(true).append(true).open(&self.log);
         let open = || open().with_context(|| format!("cannot write {}", self.log.display()));
@@ -59,7 +59,7 @@ impl Member {
     }
 
     /// `kill -9`, and waits until it is gone. One that is not running is fine.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             // It may have ended by itself.
             let _ = child.kill();
@@ -68,17 +68,17 @@ impl Member {
     }
 
     /// SIGSTOP: it stays as it is and does nothing.
-    pub(crate) fn pause(&self) -> Result<()> {
+    pub fn pause(&self) -> Result<()> {
         self.signal(Signal::STOP)
     }
 
     /// SIGCONT.
-    pub(crate) fn resume(&self) -> Result<()> {
+    pub fn resume(&self) -> Result<()> {
         self.signal(Signal::CONT)
     }
 
     /// SIGTERM.
-    pub(crate) fn ask_to_end(&self) -> Result<()> {
+    pub fn ask_to_end(&self) -> Result<()> {
         self.signal(Signal::TERM)
     }
 
@@ -87,7 +87,7 @@ impl Member {
     /// # Errors
     ///
     /// It does not end in time, or not well.
-    pub(crate) fn stop(&mut self, patience: Duration) -> Result<()> {
+    pub fn stop(&mut self, patience: Duration) -> Result<()> {
         if self.child.is_none() {
             return Ok(());
         }
@@ -106,19 +106,19 @@ impl Member {
     }
 
     /// How it has ended by itself; `None` while it runs. Says so once, and then it can be started again.
-    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+    pub fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().expect("a child can be waited for")?;
         self.child = None;
         Some(status)
     }
 
     /// Whether it was started, and not seen to end.
-    pub(crate) fn is_running(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         self.child.is_some()
     }
 
     /// The end of what it has said.
-    pub(crate) fn said(&self) -> String {
+    pub fn said(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();

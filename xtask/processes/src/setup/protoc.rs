@@ -18,7 +18,7 @@ const PROBE: &str =
 /// # Errors
 ///
 /// There is none and it cannot be installed; the command that installs it is named.
-pub(crate) fn protoc() -> Result<()> {
+pub fn protoc() -> Result<()> {
     let dir = target_dir().join("probe");
     shell::create_dir(&dir)?;
     let probe = dir.join("probe.proto");

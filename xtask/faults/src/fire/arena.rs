@@ -1,6 +1,6 @@
 //! Machines of our own: network namespaces on one switch that leads nowhere else.
 //!
-//! All of it lives in the namespaces of this process ([`crate::namespaces`]), and goes with it.
+//! All of it lives in the namespaces of this process ([`wasmill_processes::namespaces`]), and goes with it.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 
-use crate::fleet::Spot;
-use crate::shell::{self, program};
+use wasmill_processes::fleet::Spot;
+use wasmill_processes::shell::{self, program};
 
 /// Addresses for documentation (RFC 5737): nobody has them, and no packet leaves the switch.
 const NETWORK: [u8; 3] = [192, 0, 2];

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::history::{Answer, Call, Clock, Line, LineAnswer, Seen, Writer};
 use super::orders::{self, Wanted};
-use crate::http::{Body, Http, Response};
+use wasmill_processes::http::{Body, Http, Response};
 
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(15);

@@ -69,7 +69,7 @@ const SERVERS: [Server; 4] = [
 ];
 
 /// Where the servers are, or will be.
-pub(crate) fn dir() -> PathBuf {
+pub(super) fn dir() -> PathBuf {
     std::env::var_os(VARIABLE).map_or_else(|| target_dir().join("servers"), PathBuf::from)
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn dir() -> PathBuf {
 /// # Errors
 ///
 /// A server cannot be had here; each of them is named, with the command that would get it.
-pub(crate) fn servers() -> Result<PathBuf> {
+pub fn servers() -> Result<PathBuf> {
     let dir = dir();
     let failed: Vec<String> =
         SERVERS.iter().filter_map(|server| Some(format!("{:#}", server.ensure(&dir).err()?))).collect();
@@ -91,7 +91,7 @@ pub(crate) fn servers() -> Result<PathBuf> {
 /// # Errors
 ///
 /// It cannot be had here; the command that would get it is named.
-pub(crate) fn promtool() -> Result<PathBuf> {
+pub fn promtool() -> Result<PathBuf> {
     let dir = dir();
     PROMTOOL.ensure(&dir)?;
     Ok(dir.join(PROMTOOL.release).join(PROMTOOL.program))
