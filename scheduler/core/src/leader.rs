@@ -27,7 +27,7 @@ use crate::config::CoreConfig;
 use crate::dispatch::Dispatch;
 use crate::io::{Counters, HostView, Input, QueueDepth, Ready, ReplyTo, Waiting};
 use crate::random::Random;
-use crate::state::{Frozen, State};
+use crate::state::{Frozen, Slot, State};
 use hosts::Host;
 use outbox::Outbox;
 
@@ -282,6 +282,11 @@ impl Core {
 
     /// Decides an event: the only way in which the leader changes what the log says.
     pub(crate) fn emit(&mut self, body: EventBody) {
+        self.emit_at(body, None);
+    }
+
+    /// Decides the start or the end of an attempt of the task in `slot`: the state need not look for it.
+    pub(crate) fn emit_at(&mut self, body: EventBody, slot: Option<Slot>) {
         if !matches!(
             body,
             EventBody::AttemptStarted { .. }
@@ -293,7 +298,7 @@ impl Core {
             self.dispatch.wake();
         }
         let event = Event { at: self.now, body };
-        self.state.apply(&event);
+        self.state.apply_at(&event, slot);
         if let EventBody::TenantPut { tenant } = &event.body
             && let Some(number) = self.state.tenants.number(&tenant.name)
         {

@@ -220,10 +220,10 @@ impl Core {
         let id = self.dispatch.fleet.room(host).expect("a choice was checked").id.clone();
         let flight = Flight::new(self.now, number, weight, shape.memory_bytes, charge);
         let queued = self.state.shapes.shape(shape.id.slot).queued;
-        let attempts: Vec<(AttemptId, u64)> = queued
-            .slots(&self.state.tasks)
-            .take(count as usize)
-            .map(|slot| {
+        let tasks: Vec<Slot> = queued.slots(&self.state.tasks).take(count as usize).collect();
+        let attempts: Vec<(AttemptId, u64)> = tasks
+            .iter()
+            .map(|&slot| {
                 let task = &self.state.tasks[slot];
                 let nonce = Nonce(self.random.draw());
                 let id = AttemptId { task: task.id, attempt: task.attempt.next(), nonce };
@@ -234,8 +234,8 @@ impl Core {
         let incarnation = known.incarnation();
         attempts.iter().for_each(|(attempt, _)| known.began(*attempt, flight.clone()));
         self.outbox.assign_all(&id, incarnation, &attempts);
-        for (attempt, _) in attempts {
-            self.emit(EventBody::AttemptStarted { id: attempt, host: id.clone(), incarnation });
+        for ((attempt, _), slot) in attempts.into_iter().zip(tasks) {
+            self.emit_at(EventBody::AttemptStarted { id: attempt, host: id.clone(), incarnation }, Some(slot));
         }
         self.dispatch.fleet.take(host, count, shape.memory_bytes);
     }

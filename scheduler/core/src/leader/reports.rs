@@ -143,6 +143,6 @@ impl Core {
             output = Payload::Empty;
         }
         self.tally.attempt_ended(outcome.kind, next);
-        self.emit(EventBody::AttemptEnded { id, outcome, usage, output, captured, next });
+        self.emit_at(EventBody::AttemptEnded { id, outcome, usage, output, captured, next }, Some(slot));
     }
 }

@@ -57,6 +57,11 @@ impl State {
     ///
     /// When the event does not follow from those before: the log is damaged.
     pub fn apply(&mut self, event: &Event) {
+        self.apply_at(event, None);
+    }
+
+    /// Applies one event that starts or ends an attempt of the task in `slot`, when the place is at hand.
+    pub(crate) fn apply_at(&mut self, event: &Event, slot: Option<Slot>) {
         let at = event.at;
         // A term begins with the first event of a record.
         self.led.apply(self.last_seq.next(), event);
@@ -72,12 +77,12 @@ impl State {
             }
             body => {
                 self.time = self.time.max(at);
-                self.apply_body(body, at);
+                self.apply_body(body, at, slot);
             }
         }
     }
 
-    fn apply_body(&mut self, body: &EventBody, at: Timestamp) {
+    fn apply_body(&mut self, body: &EventBody, at: Timestamp, slot: Option<Slot>) {
         match body {
             EventBody::TermStarted { .. } => {}
             EventBody::TenantPut { tenant } => self.tenants.put(tenant),
@@ -99,12 +104,18 @@ impl State {
                 self.enter_queue(slot, at, QueueEnd::Back);
             }
             EventBody::TaskPrioritized { task, priority } => self.prioritize(*task, *priority),
-            EventBody::AttemptStarted { id, host, incarnation } => self.start(*id, host, *incarnation),
+            EventBody::AttemptStarted { id, host, incarnation } => {
+                let slot = slot.unwrap_or_else(|| self.known(id.task));
+                self.start(slot, *id, host, *incarnation);
+            }
             EventBody::CheckpointSaved { id, number, .. } => {
                 let slot = self.running(*id);
                 self.tasks[slot].checkpoint = *number;
             }
-            EventBody::AttemptEnded { id, outcome, next, .. } => self.end_attempt(*id, outcome.kind, *next, at),
+            EventBody::AttemptEnded { id, outcome, next, .. } => {
+                let slot = slot.unwrap_or_else(|| self.known(id.task));
+                self.end_attempt(slot, *id, outcome.kind, *next, at);
+            }
             EventBody::CancelRequested { task, .. } => {
                 let slot = self.known(*task);
                 assert!(self.tasks[slot].phase == Phase::Running, "{task} runs when it is asked to stop");
@@ -175,9 +186,9 @@ impl State {
         }
     }
 
-    fn start(&mut self, id: AttemptId, host: &HostId, incarnation: Incarnation) {
-        let slot = self.known(id.task);
+    fn start(&mut self, slot: Slot, id: AttemptId, host: &HostId, incarnation: Incarnation) {
         let task = &self.tasks[slot];
+        assert!(task.id == id.task, "{} is in the place that is named", id.task);
         assert!(task.phase == Phase::Queued, "{} is queued when it is started", id.task);
         assert!(id.attempt == task.attempt.next(), "attempts of {} are numbered without gaps", id.task);
         self.leave(slot);
@@ -190,8 +201,8 @@ impl State {
         self.count_running(slot, true);
     }
 
-    fn end_attempt(&mut self, id: AttemptId, kind: OutcomeKind, next: AfterAttempt, at: Timestamp) {
-        let slot = self.running(id);
+    fn end_attempt(&mut self, slot: Slot, id: AttemptId, kind: OutcomeKind, next: AfterAttempt, at: Timestamp) {
+        assert!(self.tasks[slot].runs(id), "{id:?} is the current attempt of its task");
         self.leave(slot);
         self.count_running(slot, false);
         let task = &mut self.tasks[slot];
