@@ -65,10 +65,10 @@ impl Core {
     fn settle(&mut self, id: &HostId, differences: Differences) {
         let Differences { resend, cancel, stopped, timed_out, ran_on } = differences;
         let host = self.hosts.get_mut(id).expect("it has just been heard");
-        let incarnation = host.incarnation();
+        let (slot, incarnation) = (host.slot, host.incarnation());
         if !timed_out.is_empty() {
             host.distrusted_until = self.now.plus_ms(self.config.distrust_ms);
-            self.dispatch.fleet.touch(host.slot);
+            self.dispatch.fleet.touch(slot);
         }
         for (tenant, time) in ran_on {
             self.dispatch.shares.run_on(tenant, time);
@@ -76,13 +76,13 @@ impl Core {
         }
         for attempt in cancel {
             self.tally.cancels_resent += 1;
-            self.outbox.cancel(id, incarnation, attempt);
+            self.outbox.cancel(slot, incarnation, attempt);
         }
         for attempt in resend {
             self.tally.assignments_resent += 1;
-            let slot = self.state.by_id[&attempt.task];
-            let queue_us = self.now.us_since(self.state.tasks[slot].queued_at);
-            self.outbox.assign(id, incarnation, attempt, queue_us);
+            let task = self.state.by_id[&attempt.task];
+            let queue_us = self.now.us_since(self.state.tasks[task].queued_at);
+            self.outbox.assign_again(slot, incarnation, attempt, queue_us);
         }
         for attempt in stopped {
             let slot = self.state.by_id[&attempt.task];
