@@ -118,7 +118,8 @@ impl Leader {
         });
     }
 
-    /// What a shape requires: one of ten labels three times, so that thirty labels make a thousand sets.
+    /// What a shape requires: one of ten labels three times, so that thirty labels make a thousand
+    /// sets.
     fn require(&self, shape: u32) -> Labels {
         let need = shape % self.size.needs;
         let digits = [need / 100, need / 10 % 10, need % 10].into_iter().zip(["a", "b", "c"]);

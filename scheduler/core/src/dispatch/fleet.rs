@@ -267,7 +267,8 @@ impl Fleet {
         assert_eq!(dated.collect::<BTreeSet<_>>(), self.due);
     }
 
-    /// The kind of the host in a slot, which is that of before while nothing has changed that matters.
+    /// The kind of the host in a slot, which is that of before while nothing has changed that
+    /// matters.
     fn kind_in(&mut self, slot: u32, room: &HostRoom) -> u32 {
         let place = &self.hosts[slot as usize];
         let is_alike = |before: &&HostRoom| (before.memory_bytes, &before.labels) == (room.memory_bytes, &room.labels);

@@ -6,7 +6,8 @@ use wasmill_protocol::HostId;
 
 use super::hosts::Host;
 
-/// Hosts, each under the slot in which dispatch counts it: where that is at hand no names are compared.
+/// Hosts, each under the slot in which dispatch counts it: where that is at hand no names are
+/// compared.
 #[derive(Debug, Default)]
 pub(crate) struct HostTable {
     by_id: BTreeMap<HostId, u32>,

@@ -60,6 +60,8 @@ pub(crate) struct Flight {
     pub(super) heard_at: Timestamp,
     /// Some heartbeat has listed it.
     pub(super) confirmed: bool,
+    /// The number of the heartbeat that listed it last.
+    pub(super) listed_in: Option<u64>,
     /// Heartbeats in a row that do not list it.
     pub(super) missing: u32,
     /// When the host was last told to stop it.
@@ -79,6 +81,7 @@ impl Flight {
             sent_at: now,
             heard_at: now,
             confirmed: false,
+            listed_in: None,
             missing: 0,
             cancel_sent_at: None,
             tenant,

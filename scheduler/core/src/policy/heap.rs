@@ -147,7 +147,8 @@ impl HostHeap {
     }
 }
 
-/// Of turns, hosts and counts: a host that came up several times gets all at once, when it is its turn for the first time.
+/// Of turns, hosts and counts: a host that came up several times gets all at once, when it is its
+/// turn for the first time.
 fn gather(chosen: &mut Vec<(usize, u32, u32)>) {
     if chosen.len() < 2 {
         return;

@@ -10,7 +10,8 @@ use super::slab::{NONE, Slot};
 use super::task::{Patience, Phase, Task};
 use crate::io::BenchedPolicy;
 
-/// Where the state has what an event is about that starts or ends an attempt, as far as its author knows.
+/// Where the state has what an event is about that starts or ends an attempt, as far as its author
+/// knows.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Known {
     /// The task.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use wasmill_protocol::kept;
 
-use super::heads::Heads;
+use super::heads::{Heads, reach};
 use super::{Fleet, Queue, TenantOrder};
 use crate::dispatch::fleet::KindRoom;
 use crate::state::shapes::since_without;
@@ -53,6 +53,9 @@ impl<'a> Choosing<'a> {
 
     /// Chooses up to `left` tasks. Where little is free tenants that run nothing or little come first, and may take what is kept; what they leave is everybody's.
     pub(in crate::dispatch) fn choose(mut self, mut left: u32) -> Vec<Chosen> {
+        if !self.has_room() {
+            return self.chosen;
+        }
         self.heads = Heads::of(self.queue, &self.lanes, &self.rooms);
         while left > 0 {
             if let Some((lane, first)) = self.first_of_few() {
@@ -68,6 +71,16 @@ impl<'a> Choosing<'a> {
             }
         }
         self.finish()
+    }
+
+    /// Whether some lane may have a place for its tenants: most dispatches end here.
+    fn has_room(&self) -> bool {
+        let has_room = |lane: &super::Lane| {
+            let (free, kept) = reach(&lane.kinds, &self.rooms);
+            let least = lane.by_running.first();
+            free > 0 || least.is_some_and(|(running, _)| kept::may_take(running.saturating_add(free), kept))
+        };
+        self.lanes.iter().filter_map(|&lane| self.queue.lanes[lane as usize].as_ref()).any(has_room)
     }
 
     /// What was chosen, in the order in which each shape was first.

@@ -1,9 +1,11 @@
 //! Which of many lanes is next, while tasks are chosen.
 //!
-//! Lanes that can run on the same kinds of hosts have the same room: they are a group. A start takes room of one kind and moves the first tenant of one lane,
-//! so only the groups of that kind and that lane are looked at again.
+//! Lanes that can run on the same kinds of hosts have the same room: they are a group. A start
+//! takes room of one kind and moves the first tenant of one lane, so only the groups of that kind
+//! and that lane are looked at again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use wasmill_protocol::kept;
 
@@ -11,12 +13,14 @@ use super::choose::{Choosing, Reach};
 use super::{Queue, TenantOrder};
 use crate::dispatch::fleet::KindRoom;
 
-/// Lanes with a tenant that may take what is kept are all looked at when they are no more than these.
+/// Lanes with a tenant that may take what is kept are all looked at when they are no more than
+/// these.
 const FEW_LANES_MAX: usize = if cfg!(test) { 2 } else { 16 };
 /// Else so many of a group are, the first ones.
 const LANES_LOOKED_AT_MAX: usize = 64;
 
-/// The first tenant of each lane. What is noted of one that has started something in another lane may be too far in front, as in the lane itself.
+/// The first tenant of each lane. What is noted of one that has started something in another lane
+/// may be too far in front, as in the lane itself.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
     /// By lane.
@@ -142,7 +146,8 @@ impl Heads {
 }
 
 impl Group {
-    /// Whether a tenant that runs so much may take a place that is kept. What is free counts as if it had that already.
+    /// Whether a tenant that runs so much may take a place that is kept. What is free counts as if
+    /// it had that already.
     fn is_few(&self, running: u64) -> bool {
         let (free, kept) = self.reach;
         kept::may_take(running.saturating_add(free), kept)
@@ -150,7 +155,8 @@ impl Group {
 }
 
 impl Choosing<'_> {
-    /// The tenant that is next in the lanes that are open, in which of them, and one that comes after it.
+    /// The tenant that is next in the lanes that are open, in which of them, and one that comes
+    /// after it.
     pub(super) fn first(&mut self) -> Option<(u32, TenantOrder, Option<TenantOrder>)> {
         loop {
             let &(order, lane) = self.heads.open.first()?;
@@ -220,20 +226,20 @@ impl Choosing<'_> {
             let few = lanes.into_iter().filter_map(|lane| Some((self.few_of(lane, reach)?, lane)));
             return few.min();
         }
-        let heads: Vec<_> = group.heads.iter().take(LANES_LOOKED_AT_MAX).copied().collect();
-        let mut best: Option<(TenantOrder, u32)> = None;
-        for (head, lane) in heads {
-            if best.is_some_and(|(best, _)| best < head) {
-                break;
-            }
+        let (mut best, mut from) = (None::<(TenantOrder, u32)>, Bound::Unbounded);
+        for _ in 0..LANES_LOOKED_AT_MAX {
+            let next = self.heads.groups[number].heads.range((from, Bound::Unbounded)).next().copied();
+            let Some((head, lane)) = next.filter(|(head, _)| best.is_none_or(|(best, _)| *head <= best)) else { break };
             let few = self.few_of(lane, reach).map(|order| (order, lane));
             best = best.into_iter().chain(few).min();
+            from = Bound::Excluded((head, lane));
         }
         best
     }
 }
 
-fn reach(kinds: &[u32], rooms: &[KindRoom]) -> Reach {
+/// What is left on these kinds of hosts.
+pub(super) fn reach(kinds: &[u32], rooms: &[KindRoom]) -> Reach {
     let rooms = kinds.iter().map(|&kind| rooms[kind as usize]).filter(|room| room.memory_bytes > 0);
     rooms.fold((0, 0), |(free, kept), room| (free + room.free, kept + room.kept))
 }
