@@ -1,5 +1,6 @@
 //! A newtype for everything that is named by a number or a string.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,9 +10,22 @@ use thiserror::Error;
 use uuid::Uuid;
 
 /// Names a task: a UUIDv7, so that ids sort by creation time.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TaskId(pub Uuid);
+
+/// The order of the bytes, compared as one number: ids are the keys of the largest indexes.
+impl Ord for TaskId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.as_u128().cmp(&other.0.as_u128())
+    }
+}
+
+impl PartialOrd for TaskId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// A text that does not name what it should name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -317,6 +331,14 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         for wrong in [id.0.simple().to_string(), id.0.braced().to_string(), String::new()] {
             assert!(wrong.parse::<TaskId>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn task_ids_sort_as_their_bytes_do() {
+        let ids = [0, 1, 255, 256, 1 << 64, u128::from(u64::MAX), u128::MAX - 1, u128::MAX].map(Uuid::from_u128);
+        for (one, other) in ids.iter().flat_map(|one| ids.iter().map(move |other| (one, other))) {
+            assert_eq!(TaskId(*one).cmp(&TaskId(*other)), one.as_bytes().cmp(other.as_bytes()));
         }
     }
 

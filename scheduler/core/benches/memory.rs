@@ -19,5 +19,5 @@ fn main() {
 
 #[divan::bench(args = [100, 100_000], sample_count = 1, sample_size = 1)]
 fn million_queued(bencher: Bencher, shapes: u32) {
-    bencher.bench_local(|| Leader::without_hosts(Size { hosts: 0, shapes, queued: 1_000_000 }));
+    bencher.bench_local(|| Leader::without_hosts(Size { hosts: 0, shapes, needs: 1, queued: 1_000_000 }));
 }

@@ -6,6 +6,7 @@ mod after;
 mod commands;
 mod explain;
 mod heartbeats;
+mod host_table;
 mod hosts;
 mod losses;
 mod outbox;
@@ -16,7 +17,7 @@ mod tally;
 mod tests;
 mod timers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::{HostId, Incarnation, TaskId, TenantName, Timestamp};
@@ -27,8 +28,8 @@ use crate::config::CoreConfig;
 use crate::dispatch::Dispatch;
 use crate::io::{Counters, HostView, Input, QueueDepth, Ready, ReplyTo, Waiting};
 use crate::random::Random;
-use crate::state::{Frozen, State};
-use hosts::Host;
+use crate::state::{Frozen, Known, State};
+use host_table::HostTable;
 use outbox::Outbox;
 
 pub(crate) use hosts::Flight;
@@ -46,7 +47,7 @@ pub struct Core {
     /// The time of the last step; never goes back while this core leads.
     pub(crate) now: Timestamp,
     leading: bool,
-    pub(crate) hosts: BTreeMap<HostId, Host>,
+    pub(crate) hosts: HostTable,
     /// Hosts that have left, or had at that time, by when they are forgotten.
     left: BTreeSet<(Timestamp, HostId)>,
     /// Lives of hosts that ran something when this leader began and have not been heard of.
@@ -82,7 +83,7 @@ impl Core {
             random: Random::new(seed),
             now: state.time(),
             leading: false,
-            hosts: BTreeMap::new(),
+            hosts: HostTable::default(),
             left: BTreeSet::new(),
             awaited: BTreeSet::new(),
             awaited_until: Timestamp(0),
@@ -154,7 +155,9 @@ impl Core {
         }
         self.flush();
         self.state.close_record();
-        std::mem::take(&mut self.ready)
+        // The next one will be about as large as this one.
+        let events = Vec::with_capacity(self.ready.events.len());
+        std::mem::replace(&mut self.ready, Ready { events, ..Ready::default() })
     }
 
     /// When the next step is due at the latest, if nothing else happens; the time of the last step when there is more to do at once.
@@ -282,6 +285,11 @@ impl Core {
 
     /// Decides an event: the only way in which the leader changes what the log says.
     pub(crate) fn emit(&mut self, body: EventBody) {
+        self.emit_at(body, Known::default());
+    }
+
+    /// Decides the start or the end of an attempt, of which it is known where the state has it.
+    pub(crate) fn emit_at(&mut self, body: EventBody, known: Known) {
         if !matches!(
             body,
             EventBody::AttemptStarted { .. }
@@ -293,7 +301,7 @@ impl Core {
             self.dispatch.wake();
         }
         let event = Event { at: self.now, body };
-        self.state.apply(&event);
+        self.state.apply_at(&event, known);
         if let EventBody::TenantPut { tenant } = &event.body
             && let Some(number) = self.state.tenants.number(&tenant.name)
         {

@@ -34,6 +34,7 @@ use superseded::Superseded;
 use task::{Patience, Task};
 use tenants::Tenants;
 
+pub(crate) use apply::Known;
 pub use load::{Load, TenantLoad};
 pub use shapes::Labels;
 pub(crate) use slab::{NONE, Slot};

@@ -1,6 +1,6 @@
 //! A leader with as many hosts, tenants, shapes and tasks as a benchmark asks for.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use wasmill_protocol::command::{Command, ModuleRef};
@@ -12,6 +12,8 @@ use wasmill_protocol::{
     Timestamp, Usage,
 };
 use wasmill_scheduler_core::{Core, CoreConfig, Input, ReplyTo, State};
+
+type Labels = BTreeMap<String, String>;
 
 /// Tenants of every benchmark.
 const TENANTS: u32 = 1_000;
@@ -25,6 +27,8 @@ pub(crate) struct Size {
     pub(crate) hosts: u32,
     /// Shapes; the first of [`TENANTS`] tenants have them in turns.
     pub(crate) shapes: u32,
+    /// Sets of labels of which each shape requires one, up to 1,000; none is required when it is 1.
+    pub(crate) needs: u32,
     /// Tasks in the queue, evenly over the shapes.
     pub(crate) queued: u32,
 }
@@ -103,6 +107,7 @@ impl Leader {
         let mut spec = TaskSpec { tenant: tenant(shape % TENANTS), ..TaskSpec::default() };
         // Shapes of one tenant differ in a way that every host can serve.
         spec.limits.memory_bytes = (64 << 20) + u64::from(shape / TENANTS);
+        spec.require = self.require(shape);
         let task = self.task(self.tasks);
         self.tasks += 1;
         self.command(Command::Submit {
@@ -111,6 +116,20 @@ impl Leader {
             spec: Arc::new(spec),
             key: None,
         });
+    }
+
+    /// What a shape requires: one of ten labels three times, so that thirty labels make a thousand
+    /// sets.
+    fn require(&self, shape: u32) -> Labels {
+        let need = shape % self.size.needs;
+        let digits = [need / 100, need / 10 % 10, need % 10].into_iter().zip(["a", "b", "c"]);
+        let labels = digits.map(|(digit, place)| (format!("{place}{digit}"), String::new()));
+        if self.size.needs == 1 { Labels::new() } else { labels.collect() }
+    }
+
+    /// What every host carries: all that is required.
+    fn carried(&self) -> Labels {
+        (0..self.size.needs).flat_map(|need| self.require(need)).collect()
     }
 
     /// The task that was submitted as the `number`th.
@@ -125,7 +144,8 @@ impl Leader {
 
     /// Hosts join one after the other.
     pub(crate) fn join(&mut self, host: u32) {
-        self.step(Input::HostJoined(HostInfo { id: host_id(host), ..HostInfo::default() }));
+        let labels = self.carried();
+        self.step(Input::HostJoined(HostInfo { id: host_id(host), labels, ..HostInfo::default() }));
     }
 
     /// What a host says of itself: as before, with the attempts that it holds.
@@ -144,6 +164,7 @@ impl Leader {
             credit,
             slots: credit * 2 / 3,
             memory_bytes: 1 << 40,
+            labels: self.carried(),
             ..Heartbeat::default()
         }
     }

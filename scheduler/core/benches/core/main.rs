@@ -34,23 +34,29 @@ fn decide(bencher: Bencher, size: Size) {
 
 #[divan::bench(args = [1, 1_000, 10_000], sample_count = 400, sample_size = 1, max_time = 5)]
 fn decisions_by_hosts(bencher: Bencher, hosts: u32) {
-    decide(bencher, Size { hosts, shapes: 100, queued: MILLION });
+    decide(bencher, Size { hosts, shapes: 100, needs: 1, queued: MILLION });
 }
 
 #[divan::bench(args = [1_000, 16_384, 100_000], sample_count = 400, sample_size = 1, max_time = 5)]
 fn decisions_by_shapes(bencher: Bencher, shapes: u32) {
-    decide(bencher, Size { hosts: 1_000, shapes, queued: MILLION });
+    decide(bencher, Size { hosts: 1_000, shapes, needs: 1, queued: MILLION });
+}
+
+/// Sets of labels of which each shape requires one: the lanes.
+#[divan::bench(args = [1, 1_000], sample_count = 400, sample_size = 1, max_time = 5)]
+fn decisions_by_needs(bencher: Bencher, needs: u32) {
+    decide(bencher, Size { hosts: 1_000, shapes: 1_000, needs, queued: MILLION });
 }
 
 /// One host, one tenant, one shape: what a single machine has.
 #[divan::bench(sample_count = 400, sample_size = 1)]
 fn decisions_alone(bencher: Bencher) {
-    decide(bencher, Size { hosts: 1, shapes: 1, queued: MILLION });
+    decide(bencher, Size { hosts: 1, shapes: 1, needs: 1, queued: MILLION });
 }
 
 #[divan::bench(args = [1, 1_000, 10_000], sample_count = 400, sample_size = 1)]
 fn heartbeat(bencher: Bencher, hosts: u32) {
-    let leader = RefCell::new(Leader::new(Size { hosts, shapes: 100, queued: MILLION }));
+    let leader = RefCell::new(Leader::new(Size { hosts, shapes: 100, needs: 1, queued: MILLION }));
     let mut host = 0;
     bencher
         .with_inputs(|| {
@@ -66,7 +72,7 @@ fn heartbeat(bencher: Bencher, hosts: u32) {
 
 #[divan::bench(args = [1_000, 10_000], sample_count = 400, sample_size = 1)]
 fn join(bencher: Bencher, hosts: u32) {
-    let mut leader = Leader::new(Size { hosts, shapes: 100, queued: MILLION });
+    let mut leader = Leader::new(Size { hosts, shapes: 100, needs: 1, queued: MILLION });
     let mut next = hosts;
     bencher.bench_local(|| {
         leader.join(next);
@@ -77,7 +83,7 @@ fn join(bencher: Bencher, hosts: u32) {
 
 #[divan::bench(args = [1, 10_000], sample_count = 20, sample_size = 1)]
 fn explain_page(bencher: Bencher, hosts: u32) {
-    let leader = Leader::new(Size { hosts, shapes: 100, queued: MILLION });
+    let leader = Leader::new(Size { hosts, shapes: 100, needs: 1, queued: MILLION });
     let (end, now) = (leader.tasks(), leader.core.state().time());
     let page: Vec<_> = (end - PAGE..end).map(|number| leader.task(number)).collect();
     bencher.bench_local(|| leader.core.explain_all(&page, now).len());
@@ -86,6 +92,6 @@ fn explain_page(bencher: Bencher, hosts: u32) {
 /// A task is submitted, and no host has a place for it.
 #[divan::bench(args = [1, 1_000, 10_000], sample_count = 400, sample_size = 1)]
 fn wake_up_without_room(bencher: Bencher, hosts: u32) {
-    let leader = RefCell::new(Leader::new(Size { hosts, shapes: 100, queued: MILLION }));
+    let leader = RefCell::new(Leader::new(Size { hosts, shapes: 100, needs: 1, queued: MILLION }));
     bencher.with_inputs(|| leader.borrow_mut().submit()).bench_local_values(|()| leader.borrow_mut().take_ready());
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use wasmill_protocol::{HostId, TenantName, Timestamp};
+use wasmill_protocol::{TenantName, Timestamp};
 
 use crate::policy::{HostChange, HostRoom, Ref};
 use crate::state::Labels;
@@ -23,6 +23,8 @@ pub(crate) struct Fleet {
     is_larger: bool,
     /// Labels that some shape has required of hosts: what kinds are told apart by.
     required: BTreeSet<(String, String)>,
+    /// How often those have changed.
+    required_changes: u64,
     /// Which hosts carry a label.
     carriers: BTreeMap<(String, String), BTreeSet<u32>>,
     /// Hosts that take no more attempts of a tenant for now.
@@ -35,11 +37,12 @@ pub(crate) struct Fleet {
 #[derive(Debug, Default)]
 struct Place {
     generation: u32,
-    id: HostId,
     room: Option<HostRoom>,
     is_touched: bool,
     /// Something was placed there, or was to be, since policies were told of it.
     is_stale: bool,
+    /// How often the labels that matter had changed when its kind was found.
+    matched: u64,
     due: Option<Timestamp>,
 }
 
@@ -91,12 +94,11 @@ impl KindRoom {
 
 impl Fleet {
     /// A host has appeared. Returns its slot.
-    pub(crate) fn appear(&mut self, id: HostId) -> u32 {
+    pub(crate) fn appear(&mut self) -> u32 {
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.hosts.push(Place::default());
             u32::try_from(self.hosts.len() - 1).expect("hosts are counted in 32 bits")
         });
-        self.hosts[slot as usize].id = id;
         self.touch(slot);
         slot
     }
@@ -183,6 +185,7 @@ impl Fleet {
             let carriers: Vec<u32> = self.carriers.get(&pair).into_iter().flatten().copied().collect();
             carriers.into_iter().for_each(|slot| self.touch(slot));
             self.required.insert(pair);
+            self.required_changes += 1;
         }
     }
 
@@ -191,7 +194,7 @@ impl Fleet {
         for (label, value) in labels {
             let pair = (label.clone(), value.clone());
             if !self.carriers.contains_key(&pair) {
-                self.required.remove(&pair);
+                self.required_changes += u64::from(self.required.remove(&pair));
             }
         }
     }
@@ -208,21 +211,17 @@ impl Fleet {
     }
 
     /// Takes the hosts of which something may have changed.
-    pub(crate) fn take_touched(&mut self) -> Vec<(u32, HostId)> {
+    pub(crate) fn take_touched(&mut self) -> Vec<u32> {
         let touched = std::mem::take(&mut self.touched);
-        let clear = |slot: u32| {
-            let place = &mut self.hosts[slot as usize];
-            place.is_touched = false;
-            (slot, place.id.clone())
-        };
-        touched.into_iter().map(clear).collect()
+        touched.iter().for_each(|&slot| self.hosts[slot as usize].is_touched = false);
+        touched
     }
 
     /// Takes in what a host has room for now, and when to look again. `None` when it is gone for good. Returns what has changed.
     pub(crate) fn set(&mut self, slot: u32, room: Option<HostRoom>, due: Option<Timestamp>) -> Option<HostChange> {
         let host = self.reference(slot);
         let room = room.map(|mut room| {
-            room.kind = self.kind(&room);
+            room.kind = self.kind_in(slot, &room);
             room
         });
         self.set_due(slot, due);
@@ -266,6 +265,20 @@ impl Fleet {
         assert!(sums.iter().zip(&rooms).all(|(sum, room)| (sum.free, sum.kept) == (room.free, room.kept)));
         let dated = (0..).zip(&self.hosts).filter_map(|(slot, place)| Some((place.due?, slot)));
         assert_eq!(dated.collect::<BTreeSet<_>>(), self.due);
+    }
+
+    /// The kind of the host in a slot, which is that of before while nothing has changed that
+    /// matters.
+    fn kind_in(&mut self, slot: u32, room: &HostRoom) -> u32 {
+        let place = &self.hosts[slot as usize];
+        let is_alike = |before: &&HostRoom| (before.memory_bytes, &before.labels) == (room.memory_bytes, &room.labels);
+        if place.matched == self.required_changes
+            && let Some(before) = place.room.as_ref().filter(is_alike)
+        {
+            return before.kind;
+        }
+        self.hosts[slot as usize].matched = self.required_changes;
+        self.kind(room)
     }
 
     fn kind(&mut self, room: &HostRoom) -> u32 {

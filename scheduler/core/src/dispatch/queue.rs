@@ -8,6 +8,7 @@
 //! tenant's key when the tenant has started something in another lane since: then it is too far in front, and is found out there.
 
 mod choose;
+mod heads;
 mod lanes;
 mod overdue;
 

@@ -14,8 +14,8 @@ use super::Dispatch;
 use super::queue::{Asked, Choosing, Chosen, is_stored_out, tenant_view};
 use crate::leader::{Core, Flight};
 use crate::policy::{Choice, HostChange, Order, Place, Ref, ShapeView, Wanted, fits};
-use crate::state::Slot;
 use crate::state::tenants::{TenantEntry, TenantNumber};
+use crate::state::{Known, Slot};
 
 /// Rounds of one dispatch: a later one uses what an earlier one could not place where it wanted.
 const ROUNDS_MAX: u32 = 16;
@@ -155,8 +155,8 @@ impl Core {
         let Dispatch { fleet, queue, place, .. } = dispatch;
         fleet.touch_due(*now);
         let mut changes: Vec<HostChange> = Vec::new();
-        for (slot, id) in fleet.take_touched() {
-            let host = hosts.get(&id).filter(|host| host.slot == slot);
+        for slot in fleet.take_touched() {
+            let host = hosts.at(slot);
             let (room, due) = (host.map(|host| host.room(*now, config)), host.and_then(|host| host.due(*now, config)));
             changes.extend(fleet.set(slot, room, due));
         }
@@ -217,27 +217,29 @@ impl Core {
         let charge = self.dispatch.shares.charge(number, weight);
         self.dispatch.shares.placed(number, class, charge, count);
         self.dispatch.touch_tenant(number);
-        let id = self.dispatch.fleet.room(host).expect("a choice was checked").id.clone();
         let flight = Flight::new(self.now, number, weight, shape.memory_bytes, charge);
-        let queued = self.state.shapes.shape(shape.id.slot).queued;
-        let attempts: Vec<(AttemptId, u64)> = queued
-            .slots(&self.state.tasks)
-            .take(count as usize)
-            .map(|slot| {
-                let task = &self.state.tasks[slot];
-                let nonce = Nonce(self.random.draw());
-                let id = AttemptId { task: task.id, attempt: task.attempt.next(), nonce };
-                (id, self.now.us_since(task.queued_at))
-            })
-            .collect();
-        let known = self.hosts.get_mut(&id).expect("a choice names a host that is known");
-        let incarnation = known.incarnation();
-        attempts.iter().for_each(|(attempt, _)| known.began(*attempt, flight.clone()));
-        self.outbox.assign_all(&id, incarnation, &attempts);
-        for (attempt, _) in attempts {
-            self.emit(EventBody::AttemptStarted { id: attempt, host: id.clone(), incarnation });
+        for _ in 0..count {
+            self.start_first(host.slot, shape.id.slot, flight.clone());
         }
         self.dispatch.fleet.take(host, count, shape.memory_bytes);
+    }
+
+    /// Starts the task that is first in the queue of a shape.
+    fn start_first(&mut self, host: u32, shape: Slot, flight: Flight) {
+        let slot = self.state.shapes.shape(shape).queued.head;
+        let task = &self.state.tasks[slot];
+        let nonce = Nonce(self.random.draw());
+        let id = AttemptId { task: task.id, attempt: task.attempt.next(), nonce };
+        let queue_us = self.now.us_since(task.queued_at);
+        let known = self.hosts.at_mut(host).expect("a choice names a host that is known");
+        known.began(id, flight);
+        let incarnation = known.incarnation();
+        let started = EventBody::AttemptStarted { id, host: known.id().clone(), incarnation };
+        let at = Known { task: Some(slot), placement: known.placement };
+        self.outbox.assign(host, incarnation, id, queue_us);
+        self.emit_at(started, at);
+        let placement = self.state.tasks[slot].placement;
+        self.hosts.at_mut(host).expect("it was just there").placement = Some(placement);
     }
 
     /// What was not started goes back to where it stood, and is left out for the rest of this dispatch: it fits nowhere, or the policy has declined it.

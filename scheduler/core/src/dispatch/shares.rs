@@ -17,7 +17,8 @@ const SCALE: u64 = 1_024;
 /// ended exactly that is given back, and what it has used is charged instead.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
-    by_tenant: BTreeMap<TenantNumber, Share>,
+    /// By the tenant's number.
+    tenants: Vec<Share>,
     /// By class, the greatest virtual time at which a tenant was served: who becomes active beside nobody starts from here.
     clocks: BTreeMap<i8, u64>,
 }
@@ -76,38 +77,39 @@ impl Shares {
             Some(rival) => self.time(rival),
             None => self.clocks.get(&class).copied().unwrap_or_default(),
         };
-        let share = self.by_tenant.entry(tenant).or_default();
+        let share = self.share_mut(tenant);
         share.time = share.time.max(least);
     }
 
     /// The virtual time of a tenant.
     pub(crate) fn time(&self, tenant: TenantNumber) -> u64 {
-        self.by_tenant.get(&tenant).map_or(0, |share| share.time)
+        self.share(tenant).time
     }
 
     /// What an attempt is charged when it is placed.
     pub(crate) fn charge(&self, tenant: TenantNumber, weight: u32) -> Charge {
-        let us = self.by_tenant.get(&tenant).map_or(COST_US_FIRST, |share| share.cost_us);
+        let us = self.share(tenant).cost_us;
         Charge { time: scaled(us, weight), us }
     }
 
     /// `count` attempts were placed, each for `charge`.
     pub(crate) fn placed(&mut self, tenant: TenantNumber, class: i8, charge: Charge, count: u32) {
-        let share = self.by_tenant.entry(tenant).or_default();
-        let clock = self.clocks.entry(class).or_default();
-        *clock = share.time.max(*clock);
+        let share = self.share_mut(tenant);
+        let before = share.time;
         share.time = share.time.saturating_add(charge.times(count));
+        let clock = self.clocks.entry(class).or_default();
+        *clock = before.max(*clock);
     }
 
     /// Attempts run for longer than they were charged for: so much virtual time more.
     pub(crate) fn run_on(&mut self, tenant: TenantNumber, time: u64) {
-        let share = self.by_tenant.entry(tenant).or_default();
+        let share = self.share_mut(tenant);
         share.time = share.time.saturating_add(time);
     }
 
     /// An attempt that was charged `charge` in all has ended after `run_us` microseconds.
     pub(crate) fn ended(&mut self, tenant: TenantNumber, weight: u32, run_us: u64, charge: Charge) {
-        let share = self.by_tenant.entry(tenant).or_default();
+        let share = self.share_mut(tenant);
         let cost_us = run_us.max(COST_US_MIN);
         let corrected = share.time.saturating_add(scaled(cost_us, weight));
         share.time = corrected.saturating_sub(charge.time);
@@ -117,7 +119,19 @@ impl Shares {
 
     /// The tenant is gone.
     pub(crate) fn remove(&mut self, tenant: TenantNumber) {
-        self.by_tenant.remove(&tenant);
+        *self.share_mut(tenant) = Share::default();
+    }
+
+    fn share(&self, tenant: TenantNumber) -> Share {
+        self.tenants.get(tenant as usize).copied().unwrap_or_default()
+    }
+
+    fn share_mut(&mut self, tenant: TenantNumber) -> &mut Share {
+        let index = tenant as usize;
+        if self.tenants.len() <= index {
+            self.tenants.resize_with(index + 1, Share::default);
+        }
+        &mut self.tenants[index]
     }
 }
 
@@ -146,7 +160,7 @@ mod tests {
             let charge = shares.place(1, 1, 8);
             (0..8).for_each(|_| shares.ended(1, 1, 10_000, charge));
         }
-        let (long, short) = (shares.by_tenant[&0].time, shares.by_tenant[&1].time);
+        let (long, short) = (shares.tenants[0].time, shares.tenants[1].time);
         assert!(long.abs_diff(short) < long / 10, "{long} {short}");
     }
 
@@ -163,7 +177,7 @@ mod tests {
                 used_us += count * run_us;
             }
         }
-        let charged_us = shares.by_tenant[&0].time / SCALE;
+        let charged_us = shares.tenants[0].time / SCALE;
         assert!(charged_us.abs_diff(used_us) < used_us / 100, "{charged_us} for {used_us}");
     }
 

@@ -6,7 +6,7 @@ use wasmill_protocol::message::Heartbeat;
 use wasmill_protocol::{AttemptId, HostId, OutcomeKind, Timestamp};
 
 use super::Core;
-use super::hosts::Host;
+use super::hosts::{Flight, Host};
 use crate::config::CoreConfig;
 use crate::state::tenants::TenantNumber;
 
@@ -65,10 +65,10 @@ impl Core {
     fn settle(&mut self, id: &HostId, differences: Differences) {
         let Differences { resend, cancel, stopped, timed_out, ran_on } = differences;
         let host = self.hosts.get_mut(id).expect("it has just been heard");
-        let incarnation = host.incarnation();
+        let (slot, incarnation) = (host.slot, host.incarnation());
         if !timed_out.is_empty() {
             host.distrusted_until = self.now.plus_ms(self.config.distrust_ms);
-            self.dispatch.fleet.touch(host.slot);
+            self.dispatch.fleet.touch(slot);
         }
         for (tenant, time) in ran_on {
             self.dispatch.shares.run_on(tenant, time);
@@ -76,13 +76,13 @@ impl Core {
         }
         for attempt in cancel {
             self.tally.cancels_resent += 1;
-            self.outbox.cancel(id, incarnation, attempt);
+            self.outbox.cancel(slot, incarnation, attempt);
         }
         for attempt in resend {
             self.tally.assignments_resent += 1;
-            let slot = self.state.by_id[&attempt.task];
-            let queue_us = self.now.us_since(self.state.tasks[slot].queued_at);
-            self.outbox.assign(id, incarnation, attempt, queue_us);
+            let task = self.state.by_id[&attempt.task];
+            let queue_us = self.now.us_since(self.state.tasks[task].queued_at);
+            self.outbox.assign_again(slot, incarnation, attempt, queue_us);
         }
         for attempt in stopped {
             let slot = self.state.by_id[&attempt.task];
@@ -105,17 +105,15 @@ impl Host {
         config: &CoreConfig,
         given_up: impl Fn(&AttemptId) -> bool,
     ) -> Differences {
-        let mut found = Differences::default();
+        let (mut found, number) = (Differences::default(), Some(heartbeat.number));
         let strangers_before = std::mem::take(&mut self.strangers);
-        if !heartbeat.partial {
-            self.flights.values_mut().for_each(|flight| flight.missing += 1);
-        } else if strangers_before.len() < ATTEMPTS_READ_MAX {
+        if heartbeat.partial && strangers_before.len() < ATTEMPTS_READ_MAX {
             // Those that are not listed this time are not gone for that.
             self.strangers.clone_from(&strangers_before);
         }
         for &id in heartbeat.attempts.iter().take(ATTEMPTS_READ_MAX) {
             match self.flights.get_mut(&id) {
-                Some(flight) => (flight.heard_at, flight.confirmed, flight.missing) = (now, true, 0),
+                Some(flight) => (flight.heard_at, flight.confirmed, flight.listed_in) = (now, true, number),
                 None => {
                     // One that has just ended is listed until the acknowledgement arrives: it is left alone unless it stays.
                     if given_up(&id) || strangers_before.contains(&id) {
@@ -125,9 +123,13 @@ impl Host {
                 }
             }
         }
-        self.charge_what_runs_on(heartbeat.slots, now, &mut found);
+        let attempts = self.flights.len() as u64;
+        let running = attempts.min(heartbeat.slots.into());
         let past = |at: Timestamp, ms: u64| now >= at.plus_ms(ms);
         for (&id, flight) in &mut self.flights {
+            let is_listed = flight.listed_in == number;
+            flight.missing = if is_listed { 0 } else { flight.missing + u32::from(!heartbeat.partial) };
+            flight.charge_what_runs_on((running, attempts), now, &mut found);
             let gone = flight.missing >= MISSING_MIN && past(flight.sent_at, config.missing_ms);
             let unconfirmed = flight.missing > 0 && !flight.confirmed && past(flight.sent_at, config.resend_ms);
             match flight.cancel_sent_at {
@@ -149,22 +151,21 @@ impl Host {
         }
         found
     }
+}
 
-    /// Charges attempts that run for longer than was thought when they were placed. Which of them run and which wait on the host is not known, so the slots
-    /// count for all of them in equal parts; what each has really used is charged instead when it has ended.
-    fn charge_what_runs_on(&mut self, slots: u32, now: Timestamp, found: &mut Differences) {
-        let attempts = self.flights.len() as u64;
-        let running = attempts.min(slots.into());
-        for flight in self.flights.values_mut().filter(|flight| flight.confirmed) {
-            let held_us = now.us_since(flight.placed_at);
-            if held_us <= flight.charge.us() {
-                continue;
-            }
-            let more = flight.charge.extend(held_us.saturating_mul(running) / attempts, flight.weight);
-            match found.ran_on.last_mut().filter(|(tenant, _)| *tenant == flight.tenant) {
-                Some((_, time)) => *time = time.saturating_add(more),
-                None => found.ran_on.push((flight.tenant, more)),
-            }
+impl Flight {
+    /// Charges an attempt that runs for longer than was thought when it was placed. Which attempts
+    /// of the host run and which wait there is not known, so the slots count for all of them in
+    /// equal parts; what each has really used is charged instead when it has ended.
+    fn charge_what_runs_on(&mut self, (running, attempts): (u64, u64), now: Timestamp, found: &mut Differences) {
+        let held_us = now.us_since(self.placed_at);
+        if !self.confirmed || held_us <= self.charge.us() {
+            return;
+        }
+        let more = self.charge.extend(held_us.saturating_mul(running) / attempts, self.weight);
+        match found.ran_on.last_mut().filter(|(tenant, _)| *tenant == self.tenant) {
+            Some((_, time)) => *time = time.saturating_add(more),
+            None => found.ran_on.push((self.tenant, more)),
         }
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Host {
     memory_promised: u64,
     /// Attempts in its last heartbeat that are not current.
     pub(super) strangers: BTreeSet<AttemptId>,
+    /// Where the state had what runs on it when something was placed there last.
+    pub(crate) placement: Option<Slot>,
 }
 
 /// An attempt on its way to a host, on it, or on its way back.
@@ -58,6 +60,8 @@ pub(crate) struct Flight {
     pub(super) heard_at: Timestamp,
     /// Some heartbeat has listed it.
     pub(super) confirmed: bool,
+    /// The number of the heartbeat that listed it last.
+    pub(super) listed_in: Option<u64>,
     /// Heartbeats in a row that do not list it.
     pub(super) missing: u32,
     /// When the host was last told to stop it.
@@ -77,6 +81,7 @@ impl Flight {
             sent_at: now,
             heard_at: now,
             confirmed: false,
+            listed_in: None,
             missing: 0,
             cancel_sent_at: None,
             tenant,
@@ -103,6 +108,7 @@ impl Host {
             flights: BTreeMap::new(),
             memory_promised: 0,
             strangers: BTreeSet::new(),
+            placement: None,
         }
     }
 
@@ -110,7 +116,6 @@ impl Host {
         self.info.incarnation
     }
 
-    #[cfg(test)]
     pub(crate) fn id(&self) -> &HostId {
         &self.info.id
     }
@@ -243,15 +248,15 @@ impl Core {
             self.lose_before(&id, incarnation, Loss::Ended);
         }
         let slot = self.hosts.get(&id).map(|host| host.slot);
-        let slot = slot.unwrap_or_else(|| self.dispatch.fleet.appear(id.clone()));
+        let slot = slot.unwrap_or_else(|| self.dispatch.fleet.appear());
         self.dispatch.fleet.touch(slot);
         let mut host = Host::new(slot, info, self.now);
         host.drained = self.state.drained.contains(&id);
-        self.hosts.insert(id.clone(), host);
+        self.hosts.insert(host);
         self.awaited.remove(&(id.clone(), incarnation));
         self.adopt(&id, incarnation);
         // It says how much it takes as soon as it knows who asks.
-        self.outbox.greet(&id, incarnation);
+        self.outbox.greet(slot, incarnation);
         self.dispatch.wake();
     }
 
@@ -277,7 +282,7 @@ impl Core {
     /// An operator drains a host, or ends the draining. It outlives the leader and the host's own lives.
     pub(super) fn drain_host(&mut self, id: HostId, draining: bool) -> Result<Done, Refusal> {
         let drained = self.state.drained.contains(&id);
-        if !drained && !self.hosts.contains_key(&id) {
+        if !drained && !self.hosts.contains(&id) {
             return Err(Refusal::HostUnknown);
         }
         if drained != draining {
@@ -309,7 +314,7 @@ impl Core {
         let Some(host) = self.hosts.get_mut(&placement.host) else { return };
         if let Some(flight) = host.flights.get_mut(&id) {
             flight.cancel_sent_at = Some(self.now);
-            self.outbox.cancel(&placement.host, placement.incarnation, id);
+            self.outbox.cancel(host.slot, placement.incarnation, id);
         }
     }
 }

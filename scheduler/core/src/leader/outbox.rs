@@ -1,8 +1,6 @@
 //! Messages to hosts that gather until the next [`Core::take_ready`].
 
-use std::collections::BTreeMap;
-
-use wasmill_protocol::{AttemptId, HostId, Incarnation};
+use wasmill_protocol::{AttemptId, Incarnation};
 
 use super::Core;
 use crate::io::MessageOut;
@@ -15,75 +13,95 @@ const CANCEL_PER_MESSAGE_MAX: usize = 4_096;
 /// Messages by host.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    by_host: BTreeMap<HostId, Outgoing>,
+    /// By the host's slot.
+    outgoing: Vec<Outgoing>,
+    /// Hosts for which something has gathered, each once.
+    addressed: Vec<u32>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Outgoing {
+    is_addressed: bool,
     incarnation: Incarnation,
     greet: bool,
+    /// Some of `assign` was sent before, so it may have ended meanwhile.
+    assigns_again: bool,
     assign: Vec<(AttemptId, u64)>,
     cancel: Vec<AttemptId>,
 }
 
-impl Outgoing {
-    fn new(incarnation: Incarnation) -> Self {
-        Self { incarnation, greet: false, assign: Vec::new(), cancel: Vec::new() }
-    }
-}
-
 impl Outbox {
     /// A message even if there is nothing to say: it tells the host who leads.
-    pub(super) fn greet(&mut self, host: &HostId, incarnation: Incarnation) {
+    pub(super) fn greet(&mut self, host: u32, incarnation: Incarnation) {
         self.outgoing(host, incarnation).greet = true;
     }
 
-    pub(super) fn assign(&mut self, host: &HostId, incarnation: Incarnation, id: AttemptId, queue_us: u64) {
+    /// An attempt that has just been placed.
+    pub(crate) fn assign(&mut self, host: u32, incarnation: Incarnation, id: AttemptId, queue_us: u64) {
         self.outgoing(host, incarnation).assign.push((id, queue_us));
     }
 
-    pub(crate) fn assign_all(&mut self, host: &HostId, incarnation: Incarnation, attempts: &[(AttemptId, u64)]) {
-        self.outgoing(host, incarnation).assign.extend_from_slice(attempts);
+    /// An attempt that was sent before.
+    pub(super) fn assign_again(&mut self, host: u32, incarnation: Incarnation, id: AttemptId, queue_us: u64) {
+        let outgoing = self.outgoing(host, incarnation);
+        outgoing.assigns_again = true;
+        outgoing.assign.push((id, queue_us));
     }
 
-    pub(super) fn cancel(&mut self, host: &HostId, incarnation: Incarnation, id: AttemptId) {
+    pub(super) fn cancel(&mut self, host: u32, incarnation: Incarnation, id: AttemptId) {
         self.outgoing(host, incarnation).cancel.push(id);
     }
 
-    fn outgoing(&mut self, host: &HostId, incarnation: Incarnation) -> &mut Outgoing {
-        if !self.by_host.contains_key(host) {
-            self.by_host.insert(host.clone(), Outgoing::new(incarnation));
+    fn outgoing(&mut self, host: u32, incarnation: Incarnation) -> &mut Outgoing {
+        let index = host as usize;
+        if self.outgoing.len() <= index {
+            self.outgoing.resize_with(index + 1, Outgoing::default);
         }
-        let outgoing = self.by_host.get_mut(host).expect("it was inserted if it was not there");
-        if outgoing.incarnation != incarnation {
+        let outgoing = &mut self.outgoing[index];
+        if !outgoing.is_addressed {
+            self.addressed.push(host);
+        }
+        if !outgoing.is_addressed || outgoing.incarnation != incarnation {
             // What gathered was for a life that is over.
-            *outgoing = Outgoing::new(incarnation);
+            *outgoing = Outgoing { is_addressed: true, incarnation, ..Outgoing::default() };
         }
         outgoing
     }
 }
 
 impl Core {
-    /// Makes messages of what gathered.
+    /// Makes messages of what gathered, in the order of the hosts' ids.
     pub(super) fn flush(&mut self) {
         let term = self.state.term();
-        for (host, outgoing) in std::mem::take(&mut self.outbox.by_host) {
-            let Outgoing { incarnation, mut greet, mut assign, cancel } = outgoing;
-            let Some(known) = self.hosts.get(&host).filter(|known| known.incarnation() == incarnation) else {
+        let mut addressed = std::mem::take(&mut self.outbox.addressed);
+        addressed.sort_unstable_by_key(|&slot| self.hosts.at(slot).map(|host| &host.info.id));
+        for slot in addressed {
+            let outgoing = std::mem::take(&mut self.outbox.outgoing[slot as usize]);
+            let Outgoing { incarnation, mut greet, assigns_again, mut assign, cancel, .. } = outgoing;
+            let Some(known) = self.hosts.at(slot).filter(|known| known.incarnation() == incarnation) else {
                 continue;
             };
-            // An attempt that has ended since it gathered must not be started once more.
-            assign.retain(|(id, _)| known.flights.contains_key(id));
-            let (mut assign, mut cancel) = (assign.into_iter().peekable(), cancel.into_iter().peekable());
-            while std::mem::take(&mut greet) || assign.peek().is_some() || cancel.peek().is_some() {
-                self.ready.messages.push(MessageOut {
-                    host: host.clone(),
-                    incarnation,
-                    term,
-                    assign: assign.by_ref().take(ASSIGN_PER_MESSAGE_MAX).collect(),
-                    cancel: cancel.by_ref().take(CANCEL_PER_MESSAGE_MAX).collect(),
-                });
+            if assigns_again {
+                // An attempt that has ended since it gathered must not be started once more.
+                assign.retain(|(id, _)| known.flights.contains_key(id));
+            }
+            let host = known.info.id.clone();
+            let (mut assign, mut cancel) = (Batches(assign), Batches(cancel));
+            while std::mem::take(&mut greet) || !assign.0.is_empty() || !cancel.0.is_empty() {
+                let (assign, cancel) = (assign.take(ASSIGN_PER_MESSAGE_MAX), cancel.take(CANCEL_PER_MESSAGE_MAX));
+                self.ready.messages.push(MessageOut { host: host.clone(), incarnation, term, assign, cancel });
             }
         }
+    }
+}
+
+/// What is left to be sent.
+struct Batches<T>(Vec<T>);
+
+impl<T> Batches<T> {
+    /// The first of it, up to `most`.
+    fn take(&mut self, most: usize) -> Vec<T> {
+        let left = self.0.split_off(most.min(self.0.len()));
+        std::mem::replace(&mut self.0, left)
     }
 }

@@ -9,8 +9,8 @@ use wasmill_record::event::{AfterAttempt, EventBody};
 use super::Core;
 use super::after::{Bounds, Past, after_attempt};
 use crate::io::ReplyTo;
-use crate::state::Slot;
 use crate::state::task::Phase;
+use crate::state::{Known, Slot};
 
 /// A longer run time than this is not believed, in microseconds: one day.
 const RUN_US_MAX: u64 = 86_400_000_000;
@@ -143,6 +143,7 @@ impl Core {
             output = Payload::Empty;
         }
         self.tally.attempt_ended(outcome.kind, next);
-        self.emit(EventBody::AttemptEnded { id, outcome, usage, output, captured, next });
+        let known = Known { task: Some(slot), placement: None };
+        self.emit_at(EventBody::AttemptEnded { id, outcome, usage, output, captured, next }, known);
     }
 }

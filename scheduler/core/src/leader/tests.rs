@@ -54,7 +54,7 @@ fn submit(core: &mut Core, number: usize) {
 
 fn beat(core: &mut Core, now: Timestamp, number: u64) {
     for host in ["h1", "h2"] {
-        let attempts = core.hosts[&HostId::from(host)].flights.keys().copied().collect();
+        let attempts = core.hosts.get(&HostId::from(host)).unwrap().flights.keys().copied().collect();
         let heartbeat = Heartbeat {
             host: host.into(),
             incarnation: Incarnation(0),

@@ -57,7 +57,7 @@ impl HostHeap {
     /// Places as much as there is room for.
     pub(super) fn place(&mut self, wanted: &[Wanted]) -> Vec<Choice> {
         let mut choices = Vec::new();
-        let mut chosen: Vec<(u32, usize, u32)> = Vec::new();
+        let mut chosen: Vec<(usize, u32, u32)> = Vec::new();
         for (index, wish) in wanted.iter().enumerate() {
             let mut left = wish.count;
             while left > 0
@@ -66,19 +66,11 @@ impl HostHeap {
                 let count = self.fill(slot, wish, left, rival);
                 assert!(count > 0, "a host that fits takes a task");
                 left -= count;
-                chosen.push((slot, chosen.len(), count));
+                chosen.push((chosen.len(), slot, count));
             }
-            // A host that came up several times gets all at once, when it is its turn for the first time.
-            chosen.sort_unstable();
-            let mut hosts: Vec<_> = chosen
-                .chunk_by(|one, other| one.0 == other.0)
-                .map(|same| (same[0].1, same[0].0, same.iter().map(|(.., count)| count).sum()))
-                .collect();
-            hosts.sort_unstable();
-            for (_, slot, count) in hosts {
-                choices.push(Choice { wanted: index, host: self.known(slot).id, count });
-            }
-            chosen.clear();
+            gather(&mut chosen);
+            let choice = |(_, slot, count)| Choice { wanted: index, host: self.known(slot).id, count };
+            choices.extend(chosen.drain(..).map(choice));
         }
         choices
     }
@@ -153,6 +145,21 @@ impl HostHeap {
             self.kinds[after.kind as usize].set(after.is_free).insert((after.rank, slot));
         }
     }
+}
+
+/// Of turns, hosts and counts: a host that came up several times gets all at once, when it is its
+/// turn for the first time.
+fn gather(chosen: &mut Vec<(usize, u32, u32)>) {
+    if chosen.len() < 2 {
+        return;
+    }
+    chosen.sort_unstable_by_key(|&(turn, slot, _)| (slot, turn));
+    chosen.dedup_by(|later, first| {
+        let is_same = later.1 == first.1;
+        first.2 += if is_same { later.2 } else { 0 };
+        is_same
+    });
+    chosen.sort_unstable();
 }
 
 /// Where a host is ordered.

@@ -10,6 +10,16 @@ use super::slab::{NONE, Slot};
 use super::task::{Patience, Phase, Task};
 use crate::io::BenchedPolicy;
 
+/// Where the state has what an event is about that starts or ends an attempt, as far as its author
+/// knows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Known {
+    /// The task.
+    pub(crate) task: Option<Slot>,
+    /// What runs on this life of the host. May be out of date.
+    pub(crate) placement: Option<Slot>,
+}
+
 impl State {
     /// Applies one record of the log.
     ///
@@ -57,6 +67,11 @@ impl State {
     ///
     /// When the event does not follow from those before: the log is damaged.
     pub fn apply(&mut self, event: &Event) {
+        self.apply_at(event, Known::default());
+    }
+
+    /// Applies one event. What is known is not looked up.
+    pub(crate) fn apply_at(&mut self, event: &Event, known: Known) {
         let at = event.at;
         // A term begins with the first event of a record.
         self.led.apply(self.last_seq.next(), event);
@@ -72,12 +87,12 @@ impl State {
             }
             body => {
                 self.time = self.time.max(at);
-                self.apply_body(body, at);
+                self.apply_body(body, at, known);
             }
         }
     }
 
-    fn apply_body(&mut self, body: &EventBody, at: Timestamp) {
+    fn apply_body(&mut self, body: &EventBody, at: Timestamp, known: Known) {
         match body {
             EventBody::TermStarted { .. } => {}
             EventBody::TenantPut { tenant } => self.tenants.put(tenant),
@@ -99,12 +114,18 @@ impl State {
                 self.enter_queue(slot, at, QueueEnd::Back);
             }
             EventBody::TaskPrioritized { task, priority } => self.prioritize(*task, *priority),
-            EventBody::AttemptStarted { id, host, incarnation } => self.start(*id, host, *incarnation),
+            EventBody::AttemptStarted { id, host, incarnation } => {
+                let slot = known.task.unwrap_or_else(|| self.known(id.task));
+                self.start(slot, *id, (host, *incarnation), known.placement);
+            }
             EventBody::CheckpointSaved { id, number, .. } => {
                 let slot = self.running(*id);
                 self.tasks[slot].checkpoint = *number;
             }
-            EventBody::AttemptEnded { id, outcome, next, .. } => self.end_attempt(*id, outcome.kind, *next, at),
+            EventBody::AttemptEnded { id, outcome, next, .. } => {
+                let slot = known.task.unwrap_or_else(|| self.known(id.task));
+                self.end_attempt(slot, *id, outcome.kind, *next, at);
+            }
             EventBody::CancelRequested { task, .. } => {
                 let slot = self.known(*task);
                 assert!(self.tasks[slot].phase == Phase::Running, "{task} runs when it is asked to stop");
@@ -175,13 +196,13 @@ impl State {
         }
     }
 
-    fn start(&mut self, id: AttemptId, host: &HostId, incarnation: Incarnation) {
-        let slot = self.known(id.task);
+    fn start(&mut self, slot: Slot, id: AttemptId, life: (&HostId, Incarnation), known: Option<Slot>) {
         let task = &self.tasks[slot];
+        assert!(task.id == id.task, "{} is in the place that is named", id.task);
         assert!(task.phase == Phase::Queued, "{} is queued when it is started", id.task);
         assert!(id.attempt == task.attempt.next(), "attempts of {} are numbered without gaps", id.task);
         self.leave(slot);
-        let placement = self.placements.push(&mut self.tasks, slot, host, incarnation);
+        let placement = self.placements.push(&mut self.tasks, slot, life, known);
         let task = &mut self.tasks[slot];
         (task.attempt, task.nonce, task.placement) = (id.attempt, id.nonce, placement);
         (task.checkpoint, task.late_recorded) = (0, false);
@@ -190,8 +211,8 @@ impl State {
         self.count_running(slot, true);
     }
 
-    fn end_attempt(&mut self, id: AttemptId, kind: OutcomeKind, next: AfterAttempt, at: Timestamp) {
-        let slot = self.running(id);
+    fn end_attempt(&mut self, slot: Slot, id: AttemptId, kind: OutcomeKind, next: AfterAttempt, at: Timestamp) {
+        assert!(self.tasks[slot].runs(id), "{id:?} is the current attempt of its task");
         self.leave(slot);
         self.count_running(slot, false);
         let task = &mut self.tasks[slot];
@@ -292,12 +313,11 @@ impl State {
     fn remove(&mut self, slot: Slot) {
         let Task { id, shape, patience, .. } = self.tasks[slot];
         let tenant = self.shapes.shape(shape).key.tenant;
-        self.tenants.entry_mut(tenant).tasks_queued -= 1;
         self.release_shape(shape);
         self.patiences.release(patience);
         self.by_id.remove(&id);
         self.tasks.remove(slot);
-        self.tenants.drop_if_empty(tenant);
+        self.tenants.forget_task(tenant);
     }
 
     fn change_shape(&mut self, slot: Slot, key: ShapeKey) {

@@ -23,18 +23,30 @@ pub(crate) struct Placements {
 }
 
 impl Placements {
-    pub(crate) fn push(&mut self, tasks: &mut Slab<Task>, task: Slot, host: &HostId, incarnation: Incarnation) -> Slot {
-        let key = (host.clone(), incarnation);
-        let slot = match self.by_host.get(&key) {
-            Some(&slot) => slot,
-            None => {
-                let placement = Placement { host: host.clone(), incarnation, tasks: List::default() };
-                let slot = self.placements.insert(placement);
-                self.by_host.insert(key, slot);
-                slot
-            }
+    /// Places a task on one life of a host. `known` is where that was when the caller looked last.
+    pub(crate) fn push(
+        &mut self,
+        tasks: &mut Slab<Task>,
+        task: Slot,
+        life: (&HostId, Incarnation),
+        known: Option<Slot>,
+    ) -> Slot {
+        let is_of_life = |slot: &Slot| {
+            self.placements.look_up(*slot).is_some_and(|placed| (&placed.host, placed.incarnation) == life)
         };
+        let slot = known.filter(is_of_life).unwrap_or_else(|| self.slot_of(life));
         self.placements[slot].tasks.push_back(tasks, task);
+        slot
+    }
+
+    fn slot_of(&mut self, (host, incarnation): (&HostId, Incarnation)) -> Slot {
+        let key = (host.clone(), incarnation);
+        if let Some(&slot) = self.by_host.get(&key) {
+            return slot;
+        }
+        let placement = Placement { host: host.clone(), incarnation, tasks: List::default() };
+        let slot = self.placements.insert(placement);
+        self.by_host.insert(key, slot);
         slot
     }
 

@@ -58,7 +58,8 @@ pub struct ModuleEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tenants {
     by_name: BTreeMap<TenantName, TenantNumber>,
-    entries: BTreeMap<TenantNumber, TenantEntry>,
+    /// By number, which is never below the index.
+    entries: Vec<(TenantNumber, Box<TenantEntry>)>,
     next: TenantNumber,
     tokens: BTreeMap<String, (TenantNumber, Digest)>,
     token_hashes: BTreeSet<Digest>,
@@ -69,7 +70,7 @@ impl Default for Tenants {
     fn default() -> Self {
         let mut tenants = Self {
             by_name: BTreeMap::new(),
-            entries: BTreeMap::new(),
+            entries: Vec::new(),
             next: 0,
             tokens: BTreeMap::new(),
             token_hashes: BTreeSet::new(),
@@ -92,16 +93,26 @@ impl Tenants {
 
     /// A tenant, if something of it is left.
     pub(crate) fn find(&self, number: TenantNumber) -> Option<&TenantEntry> {
-        self.entries.get(&number)
+        self.index_of(number).map(|index| &*self.entries[index].1)
+    }
+
+    /// O(1) as long as no tenant with a lower number is gone, else O(log tenants).
+    fn index_of(&self, number: TenantNumber) -> Option<usize> {
+        let last = (number as usize).min(self.entries.len().checked_sub(1)?);
+        if self.entries[last].0 == number {
+            return Some(last);
+        }
+        self.entries[..last].binary_search_by_key(&number, |(number, _)| *number).ok()
     }
 
     /// A tenant of which something is left.
     pub(crate) fn entry(&self, number: TenantNumber) -> &TenantEntry {
-        self.entries.get(&number).expect("a tenant's entry stays until its last task has ended")
+        self.find(number).expect("a tenant's entry stays until its last task has ended")
     }
 
     pub(crate) fn entry_mut(&mut self, number: TenantNumber) -> &mut TenantEntry {
-        self.entries.get_mut(&number).expect("a tenant's entry stays until its last task has ended")
+        let index = self.index_of(number).expect("a tenant's entry stays until its last task has ended");
+        &mut self.entries[index].1
     }
 
     fn named_mut(&mut self, name: &TenantName) -> &mut TenantEntry {
@@ -115,7 +126,7 @@ impl Tenants {
 
     /// All of which something is left, removed ones included.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (TenantNumber, &TenantEntry)> {
-        self.entries.iter().map(|(&number, entry)| (number, entry))
+        self.entries.iter().map(|(number, entry)| (*number, &**entry))
     }
 
     /// The number that the next tenant gets.
@@ -138,6 +149,7 @@ impl Tenants {
                 token_hashes.insert(*hash);
             }
         }
+        let entries = entries.into_iter().map(|(number, entry)| (number, Box::new(entry))).collect();
         Some(Self { by_name, entries, next, tokens, token_hashes })
     }
 
@@ -162,7 +174,7 @@ impl Tenants {
             belongings: Arc::default(),
             shapes: BTreeSet::new(),
         };
-        self.entries.insert(number, entry);
+        self.entries.push((number, Box::new(entry)));
     }
 
     /// Takes away all but the tasks. Returns the number under which those remain.
@@ -177,11 +189,21 @@ impl Tenants {
         number
     }
 
+    /// A task that neither waits nor runs any more is gone.
+    pub(crate) fn forget_task(&mut self, number: TenantNumber) {
+        let entry = self.entry_mut(number);
+        entry.tasks_queued -= 1;
+        if entry.removed {
+            self.drop_if_empty(number);
+        }
+    }
+
     /// Forgets a removed tenant whose last task has ended.
-    pub(crate) fn drop_if_empty(&mut self, number: TenantNumber) {
+    fn drop_if_empty(&mut self, number: TenantNumber) {
         let entry = self.entry(number);
         if entry.removed && entry.tasks_queued == 0 && entry.tasks_running == 0 {
-            self.entries.remove(&number);
+            let index = self.index_of(number).expect("its entry was just there");
+            self.entries.remove(index);
         }
     }
 
@@ -191,7 +213,7 @@ impl Tenants {
 
     /// Whether anybody may do everything.
     pub(crate) fn has_admin(&self) -> bool {
-        self.entries.values().any(|entry| !entry.belongings.admins.is_empty())
+        self.entries().any(|(_, entry)| !entry.belongings.admins.is_empty())
     }
 
     pub(crate) fn add_token(&mut self, token: &Token) {

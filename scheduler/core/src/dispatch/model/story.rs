@@ -20,6 +20,9 @@ use crate::io::{Input, ReplyTo};
 use crate::leader::Core;
 use crate::state::{Labels, Slot, State};
 
+/// Sets of labels that tasks may require.
+const NEEDS: u8 = 24;
+
 /// Something that happens before a dispatch.
 #[derive(Debug, Clone)]
 enum Op {
@@ -33,8 +36,9 @@ enum Op {
     Dispatch { budget: u32 },
 }
 
-fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let submit = (0..6u8, -1..2i8, prop::sample::select(vec![10, 300, 500, 600, 1_000]), 0..4u8, 1..6u8).prop_map(
+/// Things that happen, with tasks that require one of so many sets of labels.
+fn ops(needs: u8) -> impl Strategy<Value = Vec<Op>> {
+    let submit = (0..6u8, -1..2i8, prop::sample::select(vec![10, 300, 500, 600, 1_000]), 0..needs, 1..6u8).prop_map(
         |(tenant, priority, memory_mib, label, count)| Op::Submit { tenant, priority, memory_mib, label, count },
     );
     let beat =
@@ -84,7 +88,7 @@ impl Story {
             story.command(Command::AddModule { tenant: tenant(number), module, alias: None });
         }
         for number in 0..5u8 {
-            let labels = labels(number % 3);
+            let labels = carried(number);
             story.step(Input::HostJoined(HostInfo { id: host(number), labels, ..HostInfo::default() }));
         }
         story
@@ -122,13 +126,13 @@ impl Story {
                     slots,
                     credit: slots + beyond,
                     memory_bytes: memory_mib << 20,
-                    labels: labels(number % 3),
+                    labels: carried(number),
                     sated: sated.map(tenant).into_iter().collect(),
                     ..Heartbeat::default()
                 }));
             }
             Op::Leave { host: number } => {
-                let labels = labels(number % 3);
+                let labels = carried(number);
                 self.step(Input::HostLeft(host(number), Incarnation(0)));
                 self.step(Input::HostJoined(HostInfo { id: host(number), labels, ..HostInfo::default() }));
             }
@@ -238,14 +242,20 @@ fn task(number: u32) -> TaskId {
     format!("01890a5d-ac96-774b-bcce-{number:012x}").parse().unwrap()
 }
 
-/// None, one, two, or one that no host carries.
+/// What a host carries.
+fn carried(host: u8) -> Labels {
+    (4..NEEDS).flat_map(labels).chain(labels(host % 3)).collect()
+}
+
+/// None, one, two, one that no host carries, or one of many that every host carries.
 fn labels(number: u8) -> Labels {
     let pair = |label: &str| (label.to_owned(), "yes".to_owned());
     match number {
         0 => Labels::new(),
         1 => [pair("gpu")].into(),
         2 => [pair("gpu"), pair("ssd")].into(),
-        _ => [pair("moon")].into(),
+        3 => [pair("moon")].into(),
+        many => [pair(&format!("need-{many}"))].into(),
     }
 }
 
@@ -253,7 +263,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_index_decides_as_the_model_does(ops in ops(), by_age in any::<bool>()) {
+    fn the_index_decides_as_the_model_does(ops in ops(4), by_age in any::<bool>()) {
+        let mut story = Story::new(if by_age { "fifo" } else { "fair" });
+        ops.iter().for_each(|op| story.run(op));
+    }
+
+    #[test]
+    fn the_index_decides_as_the_model_does_in_many_lanes(ops in ops(NEEDS), by_age in any::<bool>()) {
         let mut story = Story::new(if by_age { "fifo" } else { "fair" });
         ops.iter().for_each(|op| story.run(op));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use wasmill_protocol::kept;
 
+use super::heads::{Heads, reach};
 use super::{Fleet, Queue, TenantOrder};
 use crate::dispatch::fleet::KindRoom;
 use crate::state::shapes::since_without;
@@ -26,7 +27,7 @@ pub(in crate::dispatch) struct Chosen {
 }
 
 /// What a lane can reach: places for everybody, and those that are kept.
-type Reach = (u64, u64);
+pub(super) type Reach = (u64, u64);
 
 /// One choice of tasks while it is made.
 #[derive(Debug)]
@@ -41,31 +42,45 @@ pub(in crate::dispatch) struct Choosing<'a> {
     /// Places left for tenants that some hosts are sated with, by tenant and lane, for everybody and kept.
     reach: BTreeMap<(TenantNumber, u32), [u64; 2]>,
     chosen: Vec<Chosen>,
+    pub(super) heads: Heads,
 }
 
 impl<'a> Choosing<'a> {
     pub(in crate::dispatch) fn new(queue: &'a mut Queue, state: &'a State, fleet: &'a Fleet) -> Self {
         let (rooms, lanes) = (fleet.rooms(), queue.busy_lanes().collect());
-        Self { queue, state, fleet, rooms, lanes, reach: BTreeMap::new(), chosen: Vec::new() }
+        Self { queue, state, fleet, rooms, lanes, reach: BTreeMap::new(), chosen: Vec::new(), heads: Heads::default() }
     }
 
     /// Chooses up to `left` tasks. Where little is free tenants that run nothing or little come first, and may take what is kept; what they leave is everybody's.
     pub(in crate::dispatch) fn choose(mut self, mut left: u32) -> Vec<Chosen> {
-        let mut open = self.lanes.clone();
+        if !self.has_room() {
+            return self.chosen;
+        }
+        self.heads = Heads::of(self.queue, &self.lanes, &self.rooms);
         while left > 0 {
             if let Some((lane, first)) = self.first_of_few() {
                 left -= self.serve(lane, first.tenant, None, 1, true);
-            } else if let Some((lane, first, rival)) = self.queue.first(&open) {
+            } else if let Some((lane, first, rival)) = self.first() {
                 if self.roomiest(lane, false).is_some() {
                     left -= self.serve(lane, first.tenant, rival, left, false);
                 } else {
-                    open.retain(|&other| other != lane);
+                    self.heads.close(lane);
                 }
             } else {
                 break;
             }
         }
         self.finish()
+    }
+
+    /// Whether some lane may have a place for its tenants: most dispatches end here.
+    fn has_room(&self) -> bool {
+        let has_room = |lane: &super::Lane| {
+            let (free, kept) = reach(&lane.kinds, &self.rooms);
+            let least = lane.by_running.first();
+            free > 0 || least.is_some_and(|(running, _)| kept::may_take(running.saturating_add(free), kept))
+        };
+        self.lanes.iter().filter_map(|&lane| self.queue.lanes[lane as usize].as_ref()).any(has_room)
     }
 
     /// What was chosen, in the order in which each shape was first.
@@ -96,11 +111,12 @@ impl<'a> Choosing<'a> {
             let shared = self.queue.lanes[lane as usize].as_ref().expect("it has just been served");
             let now = tenant.order_now(number, own, shared);
             let is_beaten = now.is_none_or(|now| rival.is_some_and(|rival| now > rival));
-            if is_beaten || self.lanes.iter().any(|&lane| self.few_come_first(lane)) {
+            if is_beaten || self.heads.may_few_come_first() {
                 break;
             }
         }
         self.queue.enter(number, lane);
+        self.heads.note(lane, self.queue);
         count
     }
 
@@ -168,6 +184,7 @@ impl<'a> Choosing<'a> {
         let room = &mut self.rooms[kind as usize];
         *(if free.is_some() { &mut room.free } else { &mut room.kept }) -= u64::from(count);
         room.memory_bytes = room.memory_bytes.saturating_sub(u128::from(memory_bytes) * u128::from(count));
+        self.heads.took(kind, &self.rooms);
         if let Some(reach) = self.reach_of(lane, number) {
             let of = usize::from(free.is_none() || reach[0] == 0);
             reach[of] = reach[of].saturating_sub(1);
@@ -197,43 +214,8 @@ impl<'a> Choosing<'a> {
         (places(roomiest) > 0).then_some(roomiest)
     }
 
-    /// Places on hosts that may serve a lane.
-    fn places(&self, lane: u32) -> Reach {
-        let kinds = self.queue.lanes[lane as usize].as_ref().map(|lane| lane.kinds.iter()).into_iter().flatten();
-        let rooms = kinds.map(|&kind| self.rooms[kind as usize]).filter(|room| room.memory_bytes > 0);
-        rooms.fold((0, 0), |(free, kept), room| (free + room.free, kept + room.kept))
-    }
-
-    /// Whether a tenant may come before all others because it runs little.
-    fn few_come_first(&self, lane: u32) -> bool {
-        let (free, kept) = self.places(lane);
-        let first = self.queue.lanes[lane as usize].as_ref().and_then(|lane| lane.by_running.first());
-        first.is_some_and(|(noted, _)| kept::may_take(noted + free, kept))
-    }
-
-    /// The first tenant that may take a place that is kept: one that runs nothing, or little. What is free counts as if it had that already.
-    fn first_of_few(&mut self) -> Option<(u32, TenantOrder)> {
-        loop {
-            let mut best: Option<(TenantOrder, u32)> = None;
-            for index in 0..self.lanes.len() {
-                let lane = self.lanes[index];
-                let first = self.few_of(lane).map(|order| (order, lane));
-                best = best.into_iter().chain(first).min();
-            }
-            let (order, lane) = best?;
-            // What it has started elsewhere may have moved it back.
-            self.queue.enter(order.tenant, lane);
-            if self.queue.tenant_lane(order.tenant, lane).entry == Some(order) {
-                return Some((lane, order));
-            }
-        }
-    }
-
-    fn few_of(&mut self, lane: u32) -> Option<TenantOrder> {
-        let (free, kept) = self.places(lane);
-        if !kept::may_take(free, kept) {
-            return None;
-        }
+    /// The first tenant of a lane that may take a place that is kept.
+    pub(super) fn few_of(&mut self, lane: u32, (free, kept): Reach) -> Option<TenantOrder> {
         self.queue.note_running(lane);
         let (queue, shared) = (&*self.queue, self.queue.lanes[lane as usize].as_ref()?);
         if !shared.by_running.first().is_some_and(|(noted, _)| kept::may_take(noted + free, kept)) {
@@ -259,7 +241,7 @@ impl<'a> Choosing<'a> {
 
 impl Queue {
     /// Notes of the tenants that run least in a lane what they run.
-    fn note_running(&mut self, lane: u32) {
+    pub(super) fn note_running(&mut self, lane: u32) {
         let Some(shared) = self.lanes[lane as usize].as_mut() else { return };
         while let Some(&(noted, number)) = shared.by_running.first() {
             let tenant = self.tenants[number as usize].as_mut().expect("who is in a lane is known");
@@ -279,26 +261,8 @@ impl Queue {
         (0..).zip(&self.lanes).filter(move |(_, lane)| busy(lane)).map(|(number, _)| number)
     }
 
-    /// The tenant that is next in some lanes, in which of them, and who comes after it.
-    fn first(&mut self, open: &[u32]) -> Option<(u32, TenantOrder, Option<TenantOrder>)> {
-        let (mut best, mut rival): (Option<(TenantOrder, u32)>, Option<TenantOrder>) = (None, None);
-        for &lane in open {
-            let Some(order) = self.first_of(lane) else { continue };
-            let second = self.lanes[lane as usize].as_ref().and_then(|lane| lane.order.iter().nth(1)).copied();
-            let beaten = match best {
-                Some((first, _)) if first <= order => Some(order),
-                before => {
-                    best = Some((order, lane));
-                    before.map(|(first, _)| first)
-                }
-            };
-            rival = [rival, second, beaten].into_iter().flatten().min();
-        }
-        best.map(|(order, lane)| (lane, order, rival))
-    }
-
     /// The first tenant of a lane, where it stands now.
-    fn first_of(&mut self, lane: u32) -> Option<TenantOrder> {
+    pub(super) fn first_of(&mut self, lane: u32) -> Option<TenantOrder> {
         loop {
             let order = *self.lanes[lane as usize].as_ref()?.order.first()?;
             let tenant = self.tenants[order.tenant as usize].as_ref().expect("who is in a lane is known");
