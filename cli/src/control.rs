@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use wasmill_fabric::Reminder;
 use wasmill_fabric::cluster::{ControlConfig, Link};
 use wasmill_fabric::remote_blobs::serve_blobs;
-use wasmill_scheduler::driver::Ground;
+use wasmill_fabric::{Fabric, Reminder};
 use wasmill_scheduler::handle::Standing;
 use wasmill_scheduler_http::{adopt_admin, bootstrap_first_admin};
 
@@ -67,15 +66,14 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config, identity: Iden
     let Some(cluster) = connect(&stop_asked, async || link.control_node(&control).await).await? else { return Ok(()) };
     cluster.warnings().iter().map(String::as_str).chain(cluster.news()).for_each(|warning| tracing::warn!("{warning}"));
 
-    let ground =
-        Ground { log: cluster.log(), blobs: cluster.blobs(), bus: cluster.bus(), membership: cluster.membership() };
-    let mut scheduling = Scheduling::open(&node, ground, &data, &config)?;
+    let Fabric { blobs, bus, .. } = cluster.fabric.clone();
+    let mut scheduling = Scheduling::open(&node, cluster.fabric.clone(), &data, &config)?;
     let registry = scheduling.handle().shared().metrics.registry();
     server::watch_process(registry, &config, Some(&args.cluster));
     cluster.watch(registry);
     let compiler = open_compiler(&data.join("cache"), &config, registry)?;
     let (blobs_stop, blobs_stopped) = watch::channel(false);
-    tokio::spawn(serve_blobs(cluster.bus(), cluster.blobs(), node, blobs_stopped));
+    tokio::spawn(serve_blobs(bus, blobs, node, blobs_stopped));
     let ready = |standing: &Standing| standing.leader.is_some() && standing.caught_up;
     tokio::select! {
         started = scheduling.start(&config, Patience::Endless, ready) => started?,

@@ -13,7 +13,7 @@ use wasmill_metrics::{Page, Registry, Source};
 use crate::failure::Failure;
 use crate::server::cluster::{ClusterArgs, connect};
 use crate::server::config::Config;
-use crate::server::hosting::{HostGround, Hosting, Patience, open_compiler};
+use crate::server::hosting::{Hosting, Patience, open_compiler};
 use crate::server::{self, GuestArgs, Identity, ServerArgs};
 
 /// Runs a host of a cluster: attempts, in sandboxes
@@ -51,10 +51,9 @@ async fn serve(args: &HostArgs, data: PathBuf, config: Config, identity: Identit
     server::watch_process(&registry, &config, Some(&args.cluster));
     cluster.watch(&registry);
     let compiler = open_compiler(&data.join("cache"), &config, &registry)?;
-    let ground = HostGround { membership: cluster.membership(), bus: cluster.bus(), blobs: cluster.blobs() };
     let address = args.address.clone().unwrap_or_else(server::machine::name);
     let metrics = Metrics::new(&registry);
-    let mut hosting = Hosting::start(ground, &host_dir, &address, &config, compiler, &metrics)?;
+    let mut hosting = Hosting::start(cluster.fabric, &host_dir, &address, &config, compiler, &metrics)?;
     if let Some(listener) = server::metrics_listener(&config)? {
         tokio::spawn(wasmill_metrics::serve(listener, Arc::new(HostPage { registry, metrics })));
     }

@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
-use wasmill_fabric::embedded::Embedded;
+use wasmill_fabric::embedded;
 use wasmill_host::metrics::Metrics;
-use wasmill_scheduler::driver::Ground;
 
 use crate::data_dir::{ADMIN_TOKEN_FILE, SERVER_ADDR_FILE};
 use crate::failure::Failure;
 use crate::server::config::Config;
 use crate::server::front::{Front, FrontArgs};
-use crate::server::hosting::{HostGround, Hosting, Patience, open_compiler};
+use crate::server::hosting::{Hosting, Patience, open_compiler};
 use crate::server::scheduling::{HttpStop, Scheduling};
 use crate::server::{self, GuestArgs, Identity, ServerArgs};
 
@@ -38,10 +37,9 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
 async fn serve(data: PathBuf, config: Config, identity: Identity) -> anyhow::Result<()> {
     let stop_asked = server::stop_signal()?;
     let fabric =
-        Embedded::open(&data).with_context(|| format!("cannot use the data directory `{}`", data.display()))?;
-    let ground =
-        Ground { log: fabric.log(), blobs: fabric.blobs(), bus: fabric.bus(), membership: fabric.membership() };
-    let mut scheduling = Scheduling::open(&identity.id, ground, &data, &config)?;
+        embedded::open(&data).with_context(|| format!("cannot use the data directory `{}`", data.display()))?;
+    let host_fabric = fabric.of_host();
+    let mut scheduling = Scheduling::open(&identity.id, fabric, &data, &config)?;
     let registry = scheduling.handle().shared().metrics.registry().clone();
     server::watch_process(&registry, &config, None);
     let compiler = open_compiler(&data.join("cache"), &config, &registry)?;
@@ -50,8 +48,7 @@ async fn serve(data: PathBuf, config: Config, identity: Identity) -> anyhow::Res
     let url = front.url.clone();
     scheduling.start(&config, Patience::Bounded, |standing| standing.leading).await?;
     let metrics = Metrics::new(&registry);
-    let ground = HostGround { membership: fabric.membership(), bus: fabric.bus(), blobs: fabric.blobs() };
-    let mut hosting = Hosting::start(ground, &data.join("host"), "local", &config, compiler.clone(), &metrics)?;
+    let mut hosting = Hosting::start(host_fabric, &data.join("host"), "local", &config, compiler.clone(), &metrics)?;
     hosting.registered(Patience::Bounded).await?;
     wasmill_scheduler_http::bootstrap_admin(scheduling.handle(), &data.join(ADMIN_TOKEN_FILE)).await?;
     server::write_line(&data.join(SERVER_ADDR_FILE), &url)?;

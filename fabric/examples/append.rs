@@ -18,7 +18,7 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use wasmill_fabric::Log;
 use wasmill_fabric::cluster::{Cluster, ClusterConfig, ControlConfig, EtcdConfig, NatsConfig};
-use wasmill_fabric::embedded::Embedded;
+use wasmill_fabric::embedded;
 use wasmill_fabric_testing::{EtcdOptions, EtcdServer, EtcdVersion, NatsOptions, NatsServer, NatsVersion};
 use wasmill_protocol::LogSeq;
 
@@ -42,7 +42,7 @@ async fn main() -> Result<()> {
 }
 
 async fn embedded(dir: PathBuf) -> Result<()> {
-    let log = Embedded::open(&dir)?.log();
+    let log = embedded::open(&dir)?.log;
     println!("{HEADER}");
     for events in EVENTS {
         for in_flight in IN_FLIGHT {
@@ -73,7 +73,7 @@ async fn cluster() -> Result<()> {
     println!("{HEADER}");
     for events in [1, 64, 1024] {
         for in_flight in IN_FLIGHT {
-            measure_log(cluster.log().as_ref(), "cluster", events, in_flight).await?;
+            measure_log(cluster.fabric.log.as_ref(), "cluster", events, in_flight).await?;
             measure_bare(&bare, events, in_flight).await?;
         }
     }

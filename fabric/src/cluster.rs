@@ -48,7 +48,7 @@ use self::mark::Mark;
 use self::membership::ClusterMembership;
 use self::nats::Nats;
 use crate::remote_blobs::RemoteBlobs;
-use crate::{Blobs, Bus, Log, Membership};
+use crate::{Bus, Fabric, HostFabric};
 
 /// How long a record or a chunk may wait for its acknowledgement until it is sent again.
 const ACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(2);
@@ -64,10 +64,8 @@ const REPLICAS: usize = 3;
 /// A control node's part of the cluster.
 #[derive(Clone)]
 pub struct Cluster {
-    log: Arc<ClusterLog>,
-    blobs: Arc<ClusterBlobs>,
-    bus: Arc<ClusterBus>,
-    membership: Arc<ClusterMembership>,
+    /// What it stands on.
+    pub fabric: Fabric,
     nats: Nats,
     etcd: EtcdThread,
     warnings: Arc<[String]>,
@@ -99,42 +97,18 @@ impl Cluster {
         let news = is_new.then(|| warnings::of_new_cluster(config).into());
         let name = HeldName::begin(&etcd, config, random()?).await;
         let floor = Floor::new(Mark::new(etcd.clone(), mark.stream), mark.last_seq);
-        Ok(Self {
+        let fabric = Fabric {
             log: Arc::new(ClusterLog::new(nats.clone(), stream, floor, WriterId(random()?))),
             blobs: Arc::new(ClusterBlobs::new(store, cache)),
             bus: Arc::new(ClusterBus::new(nats.clone())),
             membership: Arc::new(ClusterMembership::new(etcd.clone(), random()?)),
-            nats,
-            etcd,
-            warnings: warnings.into(),
-            news,
-            name: Arc::new(name),
-        })
+        };
+        Ok(Self { fabric, nats, etcd, warnings: warnings.into(), news, name: Arc::new(name) })
     }
 
     /// Ends when another control node has the name of this one and keeps it: then this one is to end. A process that has died keeps its name for its lease.
     pub fn name_taken(&self) -> impl Future<Output = ConnectError> + use<> {
         self.name.taken()
-    }
-
-    /// The log.
-    pub fn log(&self) -> Arc<dyn Log> {
-        Arc::clone(&self.log) as _
-    }
-
-    /// The blobs.
-    pub fn blobs(&self) -> Arc<dyn Blobs> {
-        Arc::clone(&self.blobs) as _
-    }
-
-    /// The bus.
-    pub fn bus(&self) -> Arc<dyn Bus> {
-        Arc::clone(&self.bus) as _
-    }
-
-    /// The membership.
-    pub fn membership(&self) -> Arc<dyn Membership> {
-        Arc::clone(&self.membership) as _
     }
 
     /// Shows how NATS and etcd answer this process.
@@ -157,9 +131,8 @@ impl Cluster {
 /// A host's part of the cluster: without any right to touch the log, or what the blobs are kept in.
 #[derive(Clone)]
 pub struct HostCluster {
-    bus: Arc<ClusterBus>,
-    blobs: Arc<RemoteBlobs>,
-    membership: Arc<ClusterMembership>,
+    /// What it stands on.
+    pub fabric: HostFabric,
     nats: Nats,
     etcd: EtcdThread,
 }
@@ -175,31 +148,16 @@ impl HostCluster {
     }
 
     fn open(nats: Nats, etcd: EtcdThread, config: &ClusterConfig) -> Result<Self, ConnectError> {
-        let bus = Arc::new(ClusterBus::new(nats.clone()));
-        let blobs = Arc::new(RemoteBlobs::new(Arc::clone(&bus) as _, config.member.as_str()));
+        let bus: Arc<dyn Bus> = Arc::new(ClusterBus::new(nats.clone()));
+        let blobs = Arc::new(RemoteBlobs::new(Arc::clone(&bus), config.member.as_str()));
         let membership = Arc::new(ClusterMembership::new(etcd.clone(), random()?));
-        Ok(Self { bus, blobs, membership, nats, etcd })
-    }
-
-    /// The bus.
-    pub fn bus(&self) -> Arc<dyn Bus> {
-        Arc::clone(&self.bus) as _
-    }
-
-    /// The blobs, as control nodes serve them with [`serve_blobs`](crate::remote_blobs::serve_blobs).
-    pub fn blobs(&self) -> Arc<dyn Blobs> {
-        Arc::clone(&self.blobs) as _
+        Ok(Self { fabric: HostFabric { blobs, bus, membership }, nats, etcd })
     }
 
     /// Shows how NATS and etcd answer this process.
     pub fn watch(&self, registry: &Registry) {
         self.nats.watch(registry);
         self.etcd.watch(registry);
-    }
-
-    /// The membership, in which a host can make itself known and nothing else.
-    pub fn membership(&self) -> Arc<dyn Membership> {
-        Arc::clone(&self.membership) as _
     }
 }
 

@@ -24,60 +24,29 @@ use std::sync::Arc;
 use thiserror::Error;
 
 pub(crate) use self::blobs::FileBlobs;
-use crate::{Blobs, Bus, Log, Membership};
+use crate::Fabric;
 
-/// Log, blobs, bus and membership of one process.
+/// Opens the data directory, creating it (mode 0700) if there is none. Blocks for a few milliseconds.
 ///
-/// The directory stays locked until this and everything that it handed out is dropped.
-#[derive(Clone)]
-pub struct Embedded {
-    log: Arc<log::EmbeddedLog>,
-    blobs: Arc<FileBlobs>,
-    bus: Arc<bus::EmbeddedBus>,
-    membership: Arc<membership::EmbeddedMembership>,
-}
-
-impl Embedded {
-    /// Opens the data directory, creating it (mode 0700) if there is none. Blocks for a few milliseconds.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError::Held`] when another process uses the directory; otherwise when it cannot be used.
-    pub fn open(dir: &Path) -> Result<Self, OpenError> {
-        files::create_dir_private(dir).map_err(|source| OpenError::Directory {
-            action: "create",
-            path: dir.to_owned(),
-            source,
-        })?;
-        let lock = Arc::new(lock::DirLock::acquire(dir)?);
-        let disk = Arc::new(disk::Disk::default());
-        Ok(Self {
-            log: Arc::new(log::EmbeddedLog::open(&dir.join("log.sqlite"), Arc::clone(&disk), Arc::clone(&lock))?),
-            blobs: Arc::new(FileBlobs::open_locked(&dir.join("blobs"), disk, Arc::clone(&lock))?),
-            bus: Arc::default(),
-            membership: Arc::new(membership::EmbeddedMembership::open(&dir.join("term"), lock)?),
-        })
-    }
-
-    /// The log.
-    pub fn log(&self) -> Arc<dyn Log> {
-        Arc::clone(&self.log) as _
-    }
-
-    /// The blobs.
-    pub fn blobs(&self) -> Arc<dyn Blobs> {
-        Arc::clone(&self.blobs) as _
-    }
-
-    /// The bus.
-    pub fn bus(&self) -> Arc<dyn Bus> {
-        Arc::clone(&self.bus) as _
-    }
-
-    /// The membership: this process always leads.
-    pub fn membership(&self) -> Arc<dyn Membership> {
-        Arc::clone(&self.membership) as _
-    }
+/// The directory stays locked until everything that this hands out is dropped.
+///
+/// # Errors
+///
+/// [`OpenError::Held`] when another process uses the directory; otherwise when it cannot be used.
+pub fn open(dir: &Path) -> Result<Fabric, OpenError> {
+    files::create_dir_private(dir).map_err(|source| OpenError::Directory {
+        action: "create",
+        path: dir.to_owned(),
+        source,
+    })?;
+    let lock = Arc::new(lock::DirLock::acquire(dir)?);
+    let disk = Arc::new(disk::Disk::default());
+    Ok(Fabric {
+        log: Arc::new(log::EmbeddedLog::open(&dir.join("log.sqlite"), Arc::clone(&disk), Arc::clone(&lock))?),
+        blobs: Arc::new(FileBlobs::open_locked(&dir.join("blobs"), disk, Arc::clone(&lock))?),
+        bus: Arc::new(bus::EmbeddedBus::default()),
+        membership: Arc::new(membership::EmbeddedMembership::open(&dir.join("term"), lock)?),
+    })
 }
 
 /// A data directory cannot be used.

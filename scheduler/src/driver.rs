@@ -26,7 +26,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use wasmill_fabric::{AppendError, Blobs, Bus, BusError, Log, LogError, Membership};
+use wasmill_fabric::{AppendError, BusError, Fabric, LogError};
 use wasmill_protocol::command::Refusal;
 use wasmill_protocol::limits::INLINE_BYTES_MAX;
 use wasmill_protocol::{Digest, LogSeq, Term};
@@ -48,19 +48,6 @@ pub use crate::snapshot::LoadError;
 use fold::Fold;
 use follower::Follower;
 use leader::Leader;
-
-/// What the driver stands on.
-#[derive(Clone)]
-pub struct Ground {
-    /// The log.
-    pub log: Arc<dyn Log>,
-    /// Payloads, results and modules.
-    pub blobs: Arc<dyn Blobs>,
-    /// Messages to and from hosts.
-    pub bus: Arc<dyn Bus>,
-    /// Elections and hosts.
-    pub membership: Arc<dyn Membership>,
-}
 
 /// Settings of the driver.
 #[derive(Debug, Clone)]
@@ -187,7 +174,7 @@ pub enum DriverError {
 /// Owns the core while this node leads.
 pub struct Driver {
     config: DriverConfig,
-    ground: Ground,
+    fabric: Fabric,
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
     /// The last record that `shared` has taken in; survives leaderships.
@@ -197,7 +184,7 @@ pub struct Driver {
 impl Driver {
     /// A driver that does nothing yet, and the handle to it. `read_model` may be behind the log; [`Driver::run`] brings it
     /// up to date.
-    pub fn new(config: DriverConfig, ground: Ground, read_model: Arc<ReadModel>) -> (Self, Handle) {
+    pub fn new(config: DriverConfig, fabric: Fabric, read_model: Arc<ReadModel>) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(REQUESTS_WAITING_MAX);
         let (standing, _) = watch::channel(Standing { node: config.node.clone(), ..Standing::default() });
         let shared = Arc::new(Shared {
@@ -205,19 +192,19 @@ impl Driver {
             read_model,
             finals: Finals::new(),
             progress: ProgressBoard::default(),
-            blobs: Arc::clone(&ground.blobs),
-            log: Arc::clone(&ground.log),
-            clock: Clock::start(ground.log.servers_time().is_none()),
+            blobs: Arc::clone(&fabric.blobs),
+            log: Arc::clone(&fabric.log),
+            clock: Clock::start(fabric.log.servers_time().is_none()),
             metrics: Metrics::default(),
             standing,
             published: watch::Sender::new(LogSeq(0)),
             asked: AtomicU64::new(0),
             recorded: std::sync::Mutex::new(Recorded::new(config.seed)),
-            command_bytes_max: command_bytes_max(&ground),
+            command_bytes_max: command_bytes_max(&fabric),
             log_asked: Mutex::default(),
         });
         let handle = Handle { requests: sender, shared: Arc::clone(&shared) };
-        (Self { config, ground, shared, requests, published: LogSeq(0) }, handle)
+        (Self { config, fabric, shared, requests, published: LogSeq(0) }, handle)
     }
 
     /// Follows, leads when elected, and follows again, until `shutdown`.
@@ -226,7 +213,7 @@ impl Driver {
     ///
     /// When going on would be wrong: the storage failed, or the log is damaged.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), DriverError> {
-        let (shared, log) = (Arc::clone(&self.shared), Arc::clone(&self.ground.log));
+        let (shared, log) = (Arc::clone(&self.shared), Arc::clone(&self.fabric.log));
         tokio::select! {
             ended = self.follow_and_lead(shutdown) => ended,
             never = clock::keep(&shared.clock, &*log) => match never {},
@@ -240,7 +227,7 @@ impl Driver {
             // Anew after every leadership: what the core had decided and the log does not hold is gone with it.
             let Some(fold) = self.begin(&shutdown).await? else { return Ok(()) };
             if !std::mem::replace(&mut log_found, true) {
-                let (shared, log) = (Arc::clone(&self.shared), Arc::clone(&self.ground.log));
+                let (shared, log) = (Arc::clone(&self.shared), Arc::clone(&self.fabric.log));
                 while !clock::ask_servers(&shared.clock, &*log).await {
                     self.refuse_while(&Refusal::NotLeader, tokio::time::sleep(LOG_RETRY), &shutdown).await;
                     if shutdown.is_cancelled() {
@@ -249,7 +236,7 @@ impl Driver {
                 }
                 self.shared.clock.log_found(fold.state.led());
             }
-            let follower = Follower::new(&self.config, &self.ground, &self.shared, fold);
+            let follower = Follower::new(&self.config, &self.fabric, &self.shared, fold);
             let followed = follower.follow(&mut self.requests, &mut self.published, &shutdown).await;
             let (fold, leadership) = match followed {
                 Ok(Some(elected)) => elected,
@@ -261,7 +248,7 @@ impl Driver {
                 Err(error) => return Err(error),
             };
             self.shared.metrics.elected();
-            let leader = Leader::new(&self.config, &self.ground, &self.shared, fold, leadership.term)?;
+            let leader = Leader::new(&self.config, &self.fabric, &self.shared, fold, leadership.term)?;
             let led = leader.lead(&mut self.requests, &mut self.published, &leadership, &shutdown).await;
             self.shared.clock.end_term();
             self.shared.standing.send_modify(|standing| {
@@ -287,7 +274,7 @@ impl Driver {
                         "the disk is full: nothing is accepted until there is space"
                     );
                     self.shared.standing.send_modify(|standing| standing.no_space = true);
-                    let log = Arc::clone(&self.ground.log);
+                    let log = Arc::clone(&self.fabric.log);
                     let room = async move {
                         loop {
                             tokio::time::sleep(pause).await;
@@ -306,7 +293,7 @@ impl Driver {
     /// The beginning of the log, as soon as it can be reached; `None` when asked to stop before.
     async fn begin(&mut self, shutdown: &CancellationToken) -> Result<Option<Fold>, DriverError> {
         loop {
-            match Fold::begin(&self.ground, &self.shared, &mut self.published).await {
+            match Fold::begin(&self.fabric, &self.shared, &mut self.published).await {
                 Ok(fold) => {
                     self.shared.note_log(true);
                     return Ok(Some(fold));
@@ -329,7 +316,7 @@ impl Driver {
 
     /// Whether a record is missing because nobody needs it any more who starts with a snapshot.
     async fn was_trimmed(&self, seq: LogSeq) -> Result<bool, DriverError> {
-        Ok(self.ground.log.first_seq().await? > seq)
+        Ok(self.fabric.log.first_seq().await? > seq)
     }
 
     /// Refuses everything until `over`; `None` when asked to stop before.
@@ -364,10 +351,10 @@ fn reason(ended: &Result<End, DriverError>) -> &'static str {
 }
 
 /// What a command may take, so that a record can hold what it does, and a message to another node or to a host as well.
-fn command_bytes_max(ground: &Ground) -> usize {
+fn command_bytes_max(fabric: &Fabric) -> usize {
     /// For what goes along: a checkpoint, and what is around the task.
     const ALONG_BYTES: usize = INLINE_BYTES_MAX as usize + 4 * 1024;
-    ground.log.record_bytes_max().min(ground.bus.payload_bytes_max()).saturating_sub(ALONG_BYTES)
+    fabric.log.record_bytes_max().min(fabric.bus.payload_bytes_max()).saturating_sub(ALONG_BYTES)
 }
 
 /// The wait before a log that cannot be reached is tried again.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use wasmill_fabric::{Blobs, Bus, Membership};
+use wasmill_fabric::HostFabric;
 use wasmill_host::agent::{Agent, AgentConfig, AgentError, SandboxEnds};
 use wasmill_host::compile::{CompileProgram, Compiler, CompilerConfig, ModuleCache, ModuleCacheConfig, SlotLimits};
 use wasmill_host::engine::{Engines, Instances};
@@ -25,13 +25,6 @@ const REGISTER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What is waited for beyond the grace when stopping: the sandbox ends within ticks, the leader within one append.
 const STOP_SLACK: Duration = Duration::from_secs(10);
 
-/// What the agent stands on.
-pub(crate) struct HostGround {
-    pub(crate) membership: Arc<dyn Membership>,
-    pub(crate) bus: Arc<dyn Bus>,
-    pub(crate) blobs: Arc<dyn Blobs>,
-}
-
 /// See the module.
 pub(crate) struct Hosting {
     stop: watch::Sender<bool>,
@@ -43,7 +36,7 @@ pub(crate) struct Hosting {
 impl Hosting {
     /// Starts the host that `data` is the directory of. `address` is for people.
     pub(crate) fn start(
-        ground: HostGround,
+        fabric: HostFabric,
         data: &Path,
         address: &str,
         config: &Config,
@@ -71,7 +64,7 @@ impl Hosting {
         let (to, from) = Sandbox::start(sandbox, Arc::<ModuleCache>::clone(&artifacts))?;
         let ends = SandboxEnds { to, from, readiness: artifacts };
         let stop = watch::Sender::new(false);
-        let HostGround { membership, bus, blobs } = ground;
+        let HostFabric { membership, bus, blobs } = fabric;
         let running = Agent::run(agent, membership, bus, blobs, ends, stop.subscribe());
         Ok(Self {
             stop,

@@ -9,9 +9,9 @@ use anyhow::{Context, anyhow};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wasmill_fabric::REMIND_AFTER;
+use wasmill_fabric::{Fabric, REMIND_AFTER};
 use wasmill_host::compile::Compiler;
-use wasmill_scheduler::driver::{Driver, DriverConfig, DriverError, Ground};
+use wasmill_scheduler::driver::{Driver, DriverConfig, DriverError};
 use wasmill_scheduler::handle::Standing;
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler::{Handle, sweep};
@@ -48,7 +48,7 @@ pub(crate) struct Scheduling {
 
 impl Scheduling {
     /// Opens the read model in `data`; starts nothing.
-    pub(crate) fn open(node: &str, ground: Ground, data: &Path, config: &Config) -> anyhow::Result<Self> {
+    pub(crate) fn open(node: &str, fabric: Fabric, data: &Path, config: &Config) -> anyhow::Result<Self> {
         let read_model = Arc::new(ReadModel::open(data)?);
         let seed = getrandom::u64().map_err(|error| anyhow!("cannot draw a random seed: {error}"))?;
         let config = DriverConfig {
@@ -57,7 +57,7 @@ impl Scheduling {
             snapshots: config.snapshots.clone(),
             seed,
         };
-        let (driver, handle) = Driver::new(config, ground, Arc::clone(&read_model));
+        let (driver, handle) = Driver::new(config, fabric, Arc::clone(&read_model));
         Ok(Self { handle, read_model, driver: Some(driver), stop: CancellationToken::new(), running: None })
     }
 

@@ -6,24 +6,24 @@ mod storage;
 
 use std::path::Path;
 
-use wasmill_fabric::embedded::Embedded;
+use wasmill_fabric::{Fabric, embedded};
 
 use crate::conformance::{Fixture, conformance};
 
 async fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
-    let embedded = Embedded::open(&dir.path().join("data")).unwrap();
+    let embedded = embedded::open(&dir.path().join("data")).unwrap();
     Fixture {
-        log: embedded.log(),
-        blobs: embedded.blobs(),
-        bus: embedded.bus(),
-        membership: embedded.membership(),
+        log: embedded.log,
+        blobs: embedded.blobs,
+        bus: embedded.bus,
+        membership: embedded.membership,
         _keep: Box::new(dir),
     }
 }
 
-fn open(dir: &Path) -> Embedded {
-    Embedded::open(dir).unwrap_or_else(|error| panic!("{error}"))
+fn open(dir: &Path) -> Fabric {
+    embedded::open(dir).unwrap_or_else(|error| panic!("{error}"))
 }
 
 conformance!(crate::embedded::fixture);

@@ -6,7 +6,7 @@ mod membership;
 
 use std::sync::Arc;
 
-use wasmill_fabric::embedded::Embedded;
+use wasmill_fabric::embedded;
 
 use crate::conformance::{Fixture, log_conformance, membership_conformance};
 
@@ -16,11 +16,11 @@ use self::membership::ModelMembership;
 /// Blobs and bus have no models: they are the embedded ones.
 fn fixture(replicated: bool, trouble: Trouble, troubled_etcd: bool) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
-    let embedded = Embedded::open(&dir.path().join("data")).unwrap();
+    let embedded = embedded::open(&dir.path().join("data")).unwrap();
     Fixture {
         log: Arc::new(ModelLog::new(replicated, trouble)),
-        blobs: embedded.blobs(),
-        bus: embedded.bus(),
+        blobs: embedded.blobs,
+        bus: embedded.bus,
         membership: Arc::new(ModelMembership::new(troubled_etcd)),
         _keep: Box::new(dir),
     }

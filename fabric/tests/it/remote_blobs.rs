@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::sync::watch;
 use wasmill_fabric::blobs::BlobReader;
-use wasmill_fabric::embedded::Embedded;
+use wasmill_fabric::embedded;
 use wasmill_fabric::remote_blobs::{RemoteBlobs, serve_blobs};
 use wasmill_fabric::{BlobError, BlobStat, BlobWriter, Blobs, Bus};
 use wasmill_protocol::Digest;
@@ -87,14 +87,14 @@ mod over_channels {
 
     async fn fixture() -> Fixture {
         let dir = tempfile::tempdir().unwrap();
-        let embedded = Embedded::open(dir.path()).unwrap();
-        let serving = serve(embedded.bus(), embedded.blobs(), "node-1").await;
-        let remote = Arc::new(RemoteBlobs::new(embedded.bus(), "host-1"));
+        let embedded = embedded::open(dir.path()).unwrap();
+        let serving = serve(embedded.bus.clone(), embedded.blobs.clone(), "node-1").await;
+        let remote = Arc::new(RemoteBlobs::new(embedded.bus.clone(), "host-1"));
         Fixture {
-            log: embedded.log(),
-            blobs: Arc::new(Served { remote, behind: embedded.blobs() }),
-            bus: embedded.bus(),
-            membership: embedded.membership(),
+            log: embedded.log,
+            blobs: Arc::new(Served { remote, behind: embedded.blobs.clone() }),
+            bus: embedded.bus.clone(),
+            membership: embedded.membership,
             _keep: Box::new((dir, serving)),
         }
     }
@@ -108,13 +108,13 @@ mod over_nats {
     async fn fixture() -> Fixture {
         let config = Pair::new().config("node-1");
         let (cluster, dir) = control(&config).await;
-        let serving = serve(cluster.bus(), cluster.blobs(), "node-1").await;
+        let serving = serve(cluster.fabric.bus.clone(), cluster.fabric.blobs.clone(), "node-1").await;
         let host = host(&member(&config, "host-1")).await;
         Fixture {
-            log: cluster.log(),
-            blobs: Arc::new(Served { remote: host.blobs(), behind: cluster.blobs() }),
-            bus: host.bus(),
-            membership: host.membership(),
+            log: cluster.fabric.log.clone(),
+            blobs: Arc::new(Served { remote: host.fabric.blobs.clone(), behind: cluster.fabric.blobs.clone() }),
+            bus: host.fabric.bus.clone(),
+            membership: host.fabric.membership.clone(),
             _keep: Box::new((dir, serving)),
         }
     }
@@ -125,9 +125,9 @@ mod over_nats {
 #[tokio::test]
 async fn hosts_may_store_and_read_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
-    let embedded = Embedded::open(dir.path()).unwrap();
-    let _serving = serve(embedded.bus(), embedded.blobs(), "node-1").await;
-    let remote = RemoteBlobs::new(embedded.bus(), "host-1");
+    let embedded = embedded::open(dir.path()).unwrap();
+    let _serving = serve(embedded.bus.clone(), embedded.blobs.clone(), "node-1").await;
+    let remote = RemoteBlobs::new(embedded.bus.clone(), "host-1");
     let stat = remote.put(Bytes::from_static(b"a result")).await.unwrap();
     let refused = |error: BlobError| {
         let BlobError::Storage { source, .. } = error else { panic!("{error}") };
@@ -136,21 +136,21 @@ async fn hosts_may_store_and_read_and_nothing_else() {
     refused(remote.delete(stat.digest).await.unwrap_err());
     refused(remote.delete_older(stat.digest, SystemTime::now()).await.unwrap_err());
     refused(remote.list().next().await.unwrap().unwrap_err());
-    assert_eq!(embedded.blobs().stat(stat.digest).await.unwrap().bytes, 8);
+    assert_eq!(embedded.blobs.stat(stat.digest).await.unwrap().bytes, 8);
 }
 
 /// A node that is asked for something is stopped in between: another one takes over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_begins_anew_when_its_node_is_gone() {
     let dir = tempfile::tempdir().unwrap();
-    let embedded = Embedded::open(dir.path()).unwrap();
-    let first = serve(embedded.bus(), embedded.blobs(), "node-1").await;
-    let remote = RemoteBlobs::new(embedded.bus(), "host-1");
+    let embedded = embedded::open(dir.path()).unwrap();
+    let first = serve(embedded.bus.clone(), embedded.blobs.clone(), "node-1").await;
+    let remote = RemoteBlobs::new(embedded.bus.clone(), "host-1");
     let mut writer = remote.create().await.unwrap();
     let bytes = Bytes::from(vec![7; 3_000_000]);
     writer.write(bytes.clone()).await.unwrap();
 
-    let _second = serve(embedded.bus(), embedded.blobs(), "node-2").await;
+    let _second = serve(embedded.bus.clone(), embedded.blobs.clone(), "node-2").await;
     drop(first);
     // The node that has what was written so far is gone, and with it this upload.
     let finished = within("the upload ends", writer.finish(Box::new(|_| true))).await;
@@ -164,11 +164,11 @@ async fn an_upload_begins_anew_when_its_node_is_gone() {
 #[tokio::test]
 async fn what_is_damaged_on_the_way_is_noticed_by_the_host() {
     let dir = tempfile::tempdir().unwrap();
-    let embedded = Embedded::open(dir.path()).unwrap();
-    let _serving = serve(embedded.bus(), embedded.blobs(), "node-1").await;
-    let remote = RemoteBlobs::new(embedded.bus(), "host-1");
+    let embedded = embedded::open(dir.path()).unwrap();
+    let _serving = serve(embedded.bus.clone(), embedded.blobs.clone(), "node-1").await;
+    let remote = RemoteBlobs::new(embedded.bus.clone(), "host-1");
     let stat = remote.put(Bytes::from(vec![7; 2_000_000])).await.unwrap();
-    let path = embedded.blobs().local_path(stat.digest).unwrap();
+    let path = embedded.blobs.local_path(stat.digest).unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() = 8;
     std::fs::write(&path, bytes).unwrap();
@@ -179,8 +179,8 @@ async fn what_is_damaged_on_the_way_is_noticed_by_the_host() {
 #[tokio::test]
 async fn without_a_control_node_the_host_hears_an_error_after_a_bounded_time() {
     let dir = tempfile::tempdir().unwrap();
-    let embedded = Embedded::open(dir.path()).unwrap();
-    let remote = RemoteBlobs::new(embedded.bus(), "host-1");
+    let embedded = embedded::open(dir.path()).unwrap();
+    let remote = RemoteBlobs::new(embedded.bus.clone(), "host-1");
     tokio::time::pause();
     let asked = tokio::time::timeout(Duration::from_secs(60), remote.stat(Digest([1; 32]))).await;
     assert!(matches!(asked, Ok(Err(BlobError::Storage { .. }))), "{asked:?}");

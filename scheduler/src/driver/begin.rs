@@ -9,7 +9,9 @@ use wasmill_record::Record;
 use wasmill_record::snapshot::ReadModelCopy;
 use wasmill_scheduler_node::chain::hash;
 
-use super::{DriverError, Ground};
+use wasmill_fabric::Fabric;
+
+use super::DriverError;
 use crate::handle::Shared;
 use crate::snapshot::{Search, Snapshot, load, newest_copy};
 
@@ -28,29 +30,29 @@ impl Beginning {
     /// # Errors
     ///
     /// When the log does not reach back far enough for what is at hand, or is damaged.
-    pub(super) async fn find(ground: &Ground, shared: &Shared) -> Result<Self, DriverError> {
-        let end = ground.log.last_seq().await?;
+    pub(super) async fn find(fabric: &Fabric, shared: &Shared) -> Result<Self, DriverError> {
+        let end = fabric.log.last_seq().await?;
         let seen = shared.read_model.position();
         if seen > end {
             return Err(DriverError::Shortened { last: end, seen });
         }
-        let first = ground.log.first_seq().await?;
-        let (snapshot, unusable) = newest_usable(ground, first, end).await?;
+        let first = fabric.log.first_seq().await?;
+        let (snapshot, unusable) = newest_usable(fabric, first, end).await?;
         let beginning = Self { snapshot, unusable, end };
-        beginning.bring_read_model(ground, shared, first).await?;
+        beginning.bring_read_model(fabric, shared, first).await?;
         Ok(beginning)
     }
 
     /// The read model takes in what comes before the fold's first record, by itself or from a copy.
-    async fn bring_read_model(&self, ground: &Ground, shared: &Shared, first: LogSeq) -> Result<(), DriverError> {
+    async fn bring_read_model(&self, fabric: &Fabric, shared: &Shared, first: LogSeq) -> Result<(), DriverError> {
         if shared.read_model.position().next() < first {
-            self.fetch_read_model(ground, shared, first).await?;
+            self.fetch_read_model(fabric, shared, first).await?;
         }
         let chain = self.snapshot.chain;
         let mut at = shared.read_model.position();
         // The record before the first one that is read is not known; from there on the chain is checked, and its end must be the snapshot's.
         let mut before: Option<Digest> = None;
-        let mut tail = ground.log.tail(at.next());
+        let mut tail = fabric.log.tail(at.next());
         while at < chain.last {
             let Some(next) = tail.next().await else {
                 return Err(DriverError::Shortened { last: at, seen: chain.last });
@@ -71,10 +73,10 @@ impl Beginning {
     }
 
     /// The log begins after what the read model has: it goes on from a copy that the log names.
-    async fn fetch_read_model(&self, ground: &Ground, shared: &Shared, first: LogSeq) -> Result<(), DriverError> {
+    async fn fetch_read_model(&self, fabric: &Fabric, shared: &Shared, first: LogSeq) -> Result<(), DriverError> {
         let position = shared.read_model.position();
         let after = self.snapshot.chain.last.next().max(first);
-        let copy = match newest_copy(&*ground.log, after, self.end).await? {
+        let copy = match newest_copy(&*fabric.log, after, self.end).await? {
             None => self.snapshot.state.current().read_model,
             copy => copy,
         };
@@ -83,14 +85,14 @@ impl Beginning {
         };
         let ReadModelCopy { seq, digest, .. } = copy;
         tracing::info!(%position, %first, copy = %digest, to = %seq, "the read model is fetched: the log begins after what it holds");
-        let restored = shared.read_model.restore(&*ground.blobs, &copy).await;
+        let restored = shared.read_model.restore(&*fabric.blobs, &copy).await;
         restored.map_err(|source| DriverError::ReadModelUnusable { digest, seq, first, source })
     }
 }
 
 /// The newest snapshot that can be read, or nothing when the log has all that ever was. And those that cannot be read.
-async fn newest_usable(ground: &Ground, first: LogSeq, end: LogSeq) -> Result<(Snapshot, Vec<Digest>), DriverError> {
-    let mut search = Search::new(&*ground.log, first, end);
+async fn newest_usable(fabric: &Fabric, first: LogSeq, end: LogSeq) -> Result<(Snapshot, Vec<Digest>), DriverError> {
+    let mut search = Search::new(&*fabric.log, first, end);
     let mut unusable = Vec::new();
     let mut newest_error = None;
     while let Some(found) = search.next().await? {
@@ -98,7 +100,7 @@ async fn newest_usable(ground: &Ground, first: LogSeq, end: LogSeq) -> Result<(S
             // The records that lead on from it are gone, and older ones are no better.
             break;
         }
-        match load(&*ground.blobs, &found).await {
+        match load(&*fabric.blobs, &found).await {
             Ok(snapshot) => return Ok((snapshot, unusable)),
             Err(error) => {
                 tracing::warn!(

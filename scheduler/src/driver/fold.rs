@@ -12,7 +12,9 @@ use wasmill_scheduler_core::State;
 use wasmill_scheduler_node::Chain;
 
 use super::begin::Beginning;
-use super::{DriverError, Ground};
+use wasmill_fabric::Fabric;
+
+use super::DriverError;
 use crate::handle::Shared;
 use crate::snapshot::Snapshot;
 
@@ -30,8 +32,8 @@ pub(super) struct Fold {
 
 impl Fold {
     /// What the newest snapshot says, or nothing yet. The log must reach as far as the read model has seen it.
-    pub(super) async fn begin(ground: &Ground, shared: &Shared, published: &mut LogSeq) -> Result<Self, DriverError> {
-        let Beginning { snapshot, unusable, end } = Beginning::find(ground, shared).await?;
+    pub(super) async fn begin(fabric: &Fabric, shared: &Shared, published: &mut LogSeq) -> Result<Self, DriverError> {
+        let Beginning { snapshot, unusable, end } = Beginning::find(fabric, shared).await?;
         let Snapshot { chain, state, directory } = snapshot;
         if *published < chain.last {
             shared.directory.restore(directory);

@@ -17,7 +17,9 @@ use super::fold::Fold;
 use super::forward::{self, Forwarder};
 use super::leader_watch::{LeaderNews, LeaderWatch};
 use super::log_watch::{LogNews, LogWatch};
-use super::{DriverConfig, DriverError, Ground};
+use wasmill_fabric::Fabric;
+
+use super::{DriverConfig, DriverError};
 use crate::handle::{Request, Shared};
 
 /// Requests that are taken at once.
@@ -32,7 +34,7 @@ const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);
 /// See the module.
 pub(super) struct Follower<'a> {
     config: &'a DriverConfig,
-    ground: &'a Ground,
+    fabric: &'a Fabric,
     shared: &'a Arc<Shared>,
     fold: Fold,
     forwarder: Forwarder,
@@ -40,9 +42,9 @@ pub(super) struct Follower<'a> {
 
 impl<'a> Follower<'a> {
     /// Follows the log from where `fold` stands.
-    pub(super) fn new(config: &'a DriverConfig, ground: &'a Ground, shared: &'a Arc<Shared>, fold: Fold) -> Self {
-        let forwarder = Forwarder::new(Arc::clone(&ground.bus), Arc::clone(shared), config.seed);
-        Self { config, ground, shared, fold, forwarder }
+    pub(super) fn new(config: &'a DriverConfig, fabric: &'a Fabric, shared: &'a Arc<Shared>, fold: Fold) -> Self {
+        let forwarder = Forwarder::new(Arc::clone(&fabric.bus), Arc::clone(shared), config.seed);
+        Self { config, fabric, shared, fold, forwarder }
     }
 
     /// Follows until this node is elected and has read the log to its end; `None` when it is to stop.
@@ -53,9 +55,9 @@ impl<'a> Follower<'a> {
         shutdown: &CancellationToken,
     ) -> Result<Option<(Fold, Leadership)>, DriverError> {
         let mut asked = Vec::new();
-        let mut tail = self.ground.log.tail(self.fold.chain.last.next());
-        let mut heartbeats = Heartbeats::listen(Arc::clone(&self.ground.bus)).await;
-        let mut log_watch = LogWatch::new(&*self.ground.log);
+        let mut tail = self.fabric.log.tail(self.fold.chain.last.next());
+        let mut heartbeats = Heartbeats::listen(Arc::clone(&self.fabric.bus)).await;
+        let mut log_watch = LogWatch::new(&*self.fabric.log);
         let mut leader_watch = LeaderWatch::new(self.forwarder.clone(), self.fold.state.term());
         let mut stood_after = self.fold.state.term();
         let mut clock = self.shared.clock.verdicts();
@@ -78,7 +80,7 @@ impl<'a> Follower<'a> {
                     leadership.lease.release().await;
                     stood_after = self.fold.state.term();
                     campaign.set(self.campaign());
-                    tail = self.ground.log.tail(self.fold.chain.last.next());
+                    tail = self.fabric.log.tail(self.fold.chain.last.next());
                 }
                 // Meanwhile its clients can be answered by the leader.
                 () = read_model.caught_up(), if behind => {}
@@ -124,7 +126,7 @@ impl<'a> Follower<'a> {
 
     /// Somebody wants something that only a leader can do.
     fn asked(&self, request: Request) {
-        let alone = self.ground.log.servers_time().is_none();
+        let alone = self.fabric.log.servers_time().is_none();
         if alone && self.shared.standing.borrow().no_space {
             forward::refuse(request, &Refusal::NoSpace);
         } else {
@@ -135,7 +137,7 @@ impl<'a> Follower<'a> {
     /// Reads the log to its end. Whether that could be done while the lease was held.
     async fn catch_up(&mut self, leadership: &Leadership, published: &mut LogSeq) -> Result<bool, DriverError> {
         let mut lost = leadership.lost.clone();
-        let log = &*self.ground.log;
+        let log = &*self.fabric.log;
         let read = async {
             let last = log.last_seq().await?;
             self.fold.read_to(last, log, self.shared, published).await
@@ -178,7 +180,7 @@ impl<'a> Follower<'a> {
 
     /// The tail from where we are, after a while.
     fn tail_later(&self) -> LogTail {
-        let (log, from) = (Arc::clone(&self.ground.log), self.fold.chain.last.next());
+        let (log, from) = (Arc::clone(&self.fabric.log), self.fold.chain.last.next());
         stream::once(async move {
             tokio::time::sleep(RETRY).await;
             log.tail(from)
@@ -189,7 +191,7 @@ impl<'a> Follower<'a> {
 
     /// Campaigns until it is won, from the first poll on and until it is dropped.
     fn campaign(&self) -> impl Future<Output = Leadership> + use<> {
-        let (membership, node) = (Arc::clone(&self.ground.membership), self.config.node.clone());
+        let (membership, node) = (Arc::clone(&self.fabric.membership), self.config.node.clone());
         async move {
             loop {
                 match membership.campaign(&node).await {

@@ -33,7 +33,9 @@ use super::stored::{self, StoredQuotas};
 use super::trace::Traced;
 use super::upkeep::Workers;
 use super::waits::Waits;
-use super::{DriverConfig, DriverError, Ground};
+use wasmill_fabric::Fabric;
+
+use super::{DriverConfig, DriverError};
 use crate::handle::{Overview, Request, Shared};
 
 /// Requests that are taken at once before the log is served again.
@@ -54,7 +56,7 @@ const TICK_MAX: Duration = Duration::from_secs(1);
 /// The shell around a leadership: it hears what happens, and carries out what follows.
 pub(super) struct Leader<'a> {
     leading: Leading,
-    ground: &'a Ground,
+    fabric: &'a Fabric,
     shared: &'a Arc<Shared>,
     node: &'a str,
     term: Term,
@@ -90,7 +92,7 @@ impl<'a> Leader<'a> {
     /// A leader that has not begun.
     pub(super) fn new(
         config: &'a DriverConfig,
-        ground: &'a Ground,
+        fabric: &'a Fabric,
         shared: &'a Arc<Shared>,
         fold: Fold,
         term: Term,
@@ -102,17 +104,17 @@ impl<'a> Leader<'a> {
         // Nonces are drawn from it: two leaderships of one process must not draw the same ones.
         let seed = config.seed.wrapping_add(term.0);
         // Replaced by `lead`, which holds the other end.
-        let posts = Posts::new(Arc::clone(&ground.bus), Arc::clone(shared), mpsc::channel(1).0);
+        let posts = Posts::new(Arc::clone(&fabric.bus), Arc::clone(shared), mpsc::channel(1).0);
         let upkeep = Upkeep::new(config.snapshots.clone(), fold.state.current().clone(), fold.unusable);
         let core = Core::new(seed, config.core.clone(), fold.state);
         Ok(Self {
             leading: Leading::new(leading::Config::default(), core, fold.chain, term, upkeep),
-            ground,
+            fabric,
             shared,
             node: &config.node,
             term,
-            writer: ground.log.writer(),
-            workers: Workers::new(ground, shared),
+            writer: fabric.log.writer(),
+            workers: Workers::new(fabric, shared),
             appends: FuturesOrdered::new(),
             waits: Waits::default(),
             responders: HashMap::new(),
@@ -145,12 +147,12 @@ impl<'a> Leader<'a> {
         shutdown: &CancellationToken,
     ) -> Result<End, DriverError> {
         tracing::info!(term = %self.term, node = self.node, "this node leads");
-        let mut ears = listen(self.ground, self.term).await?;
-        let mut hosts = self.ground.membership.hosts();
+        let mut ears = listen(self.fabric, self.term).await?;
+        let mut hosts = self.fabric.membership.hosts();
         let (sender, mut dispatched) = mpsc::channel(DISPATCH_RESULTS_WAITING_MAX);
-        self.posts = Posts::new(Arc::clone(&self.ground.bus), Arc::clone(self.shared), sender);
+        self.posts = Posts::new(Arc::clone(&self.fabric.bus), Arc::clone(self.shared), sender);
         let mut lost = leadership.lost.clone();
-        let mut log_watch = LogWatch::new(&*self.ground.log);
+        let mut log_watch = LogWatch::new(&*self.fabric.log);
         let (mut asked, mut forwarded, mut reported) = (Vec::new(), Vec::new(), Vec::new());
         self.shared.clock.begin_term(self.leading.core().state().time());
         let mut clock = self.shared.clock.verdicts();
@@ -175,7 +177,7 @@ impl<'a> Leader<'a> {
                 () = time_ends(&mut clock), if self.leading.is_open() => self.tell(leading::Input::TimeEnds),
                 () = ended(&mut lost) => self.tell(leading::Input::LeaseLost),
                 count = ears.reports.recv_many(&mut reported, HOST_MESSAGES_AT_ONCE), if self.leading.takes_in() => {
-                    if count == 0 { ears = listen(self.ground, self.term).await?; }
+                    if count == 0 { ears = listen(self.fabric, self.term).await?; }
                     reported.drain(..).for_each(|message| self.reported(message));
                 }
                 count = requests.recv_many(&mut asked, REQUESTS_AT_ONCE), if self.leading.takes_in() => {
@@ -183,13 +185,13 @@ impl<'a> Leader<'a> {
                     asked.drain(..).for_each(|request| self.asked(request, None));
                 }
                 count = ears.forwarded.recv_many(&mut forwarded, REQUESTS_AT_ONCE), if self.leading.takes_in() => {
-                    if count == 0 { ears = listen(self.ground, self.term).await?; }
+                    if count == 0 { ears = listen(self.fabric, self.term).await?; }
                     forwarded.drain(..).for_each(|message| self.forwarded(message));
                 }
                 Some(ended) = self.workers.next() => self.tell(leading::Input::WorkEnded(ended)),
                 message = ears.heartbeats.recv() => match message {
                     Some(message) => self.heartbeat(&message),
-                    None => ears = listen(self.ground, self.term).await?,
+                    None => ears = listen(self.fabric, self.term).await?,
                 },
                 Some(event) = hosts.next() => self.host_changed(event),
                 Some(result) = dispatched.recv() => match result {
@@ -261,7 +263,7 @@ impl<'a> Leader<'a> {
     /// Another node asks for its clients.
     fn forwarded(&mut self, message: Message) {
         let Some(responder) = message.responder else { return };
-        let bytes_max = self.ground.bus.payload_bytes_max();
+        let bytes_max = self.fabric.bus.payload_bytes_max();
         if let Some(received) = forward::received(&message.payload, responder, &mut self.heard, bytes_max) {
             if let Some(request) = received.request {
                 self.asked(request, Some(received.call));
@@ -278,7 +280,7 @@ impl<'a> Leader<'a> {
                 return;
             }
         };
-        let bytes_max = self.ground.log.record_bytes_max().saturating_sub(REPORT_AROUND_BYTES);
+        let bytes_max = self.fabric.log.record_bytes_max().saturating_sub(REPORT_AROUND_BYTES);
         if message.payload.len() > bytes_max {
             drop_too_large(&mut decoded, bytes_max);
         }
@@ -319,7 +321,7 @@ impl<'a> Leader<'a> {
 
     /// Carries out what the leadership says.
     fn carry_out(&mut self, published: &mut LogSeq) -> Option<End> {
-        let Ready { effects, appends, end } = self.leading.take_ready(self.ground.log.record_bytes_max());
+        let Ready { effects, appends, end } = self.leading.take_ready(self.fabric.log.record_bytes_max());
         effects.into_iter().for_each(|effects| self.take_effect(effects, published));
         appends.into_iter().for_each(|append| self.append(append));
         if let Some(end) = end {
@@ -476,8 +478,8 @@ async fn time_ends(clock: &mut watch::Receiver<Verdict>) {
 }
 
 /// Hears whatever is for the leader of this term.
-async fn listen(ground: &Ground, term: Term) -> Result<Ears, DriverError> {
-    let bus = &ground.bus;
+async fn listen(fabric: &Fabric, term: Term) -> Result<Ears, DriverError> {
+    let bus = &fabric.bus;
     let reports = bus.subscribe(subjects::REPORTS, HOST_MESSAGES_WAITING_MAX).await?;
     let heartbeats = bus.subscribe(subjects::HEARTBEATS, HOST_MESSAGES_WAITING_MAX).await?;
     let forwarded = bus.subscribe(&control::commands(term), FORWARDED_WAITING_MAX).await?;

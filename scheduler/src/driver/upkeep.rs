@@ -12,15 +12,15 @@ use wasmill_scheduler_core::state::Frozen;
 use wasmill_scheduler_node::Chain;
 use wasmill_scheduler_node::upkeep::{Ended, Work};
 
-use super::Ground;
 use crate::directory::Contents;
 use crate::handle::Shared;
 use crate::metrics::Upkeep;
 use crate::snapshot::store;
+use wasmill_fabric::Fabric;
 
 /// What is under way during one leadership. All of it ends with the leadership, and leaves nothing but a blob that no record names.
 pub(super) struct Workers {
-    ground: Ground,
+    fabric: Fabric,
     shared: Arc<Shared>,
     under_way: JoinSet<Ended>,
     /// How each would have ended if it panics.
@@ -29,25 +29,25 @@ pub(super) struct Workers {
 
 impl Workers {
     /// Nothing is under way.
-    pub(super) fn new(ground: &Ground, shared: &Arc<Shared>) -> Self {
-        Self { ground: ground.clone(), shared: Arc::clone(shared), under_way: JoinSet::new(), failures: HashMap::new() }
+    pub(super) fn new(fabric: &Fabric, shared: &Arc<Shared>) -> Self {
+        Self { fabric: fabric.clone(), shared: Arc::clone(shared), under_way: JoinSet::new(), failures: HashMap::new() }
     }
 
     /// Begins some work. What readers see is as it is after the record that it was said with.
     pub(super) fn begin(&mut self, work: Work) {
-        let (ground, shared) = (self.ground.clone(), Arc::clone(&self.shared));
+        let (fabric, shared) = (self.fabric.clone(), Arc::clone(&self.shared));
         let (handle, failure) = match work {
             Work::Snapshot(frozen, chain) => {
                 let directory = shared.directory.contents();
-                let stored = async move { snapshot(&ground, &shared, *frozen, directory, chain).await };
+                let stored = async move { snapshot(&fabric, &shared, *frozen, directory, chain).await };
                 (self.under_way.spawn(stored), Ended::SnapshotFailed)
             }
             Work::Measure => (self.under_way.spawn(async move { measure(&shared).await }), Ended::CopyFailed),
             Work::Copy { log_bytes } => {
-                (self.under_way.spawn(async move { copy(&ground, &shared, log_bytes).await }), Ended::CopyFailed)
+                (self.under_way.spawn(async move { copy(&fabric, &shared, log_bytes).await }), Ended::CopyFailed)
             }
             Work::Trim(to) => {
-                (self.under_way.spawn(async move { trim(&ground, &shared, to).await }), Ended::TrimFailed)
+                (self.under_way.spawn(async move { trim(&fabric, &shared, to).await }), Ended::TrimFailed)
             }
         };
         self.failures.insert(handle.id(), failure);
@@ -73,9 +73,9 @@ impl Workers {
     }
 }
 
-async fn snapshot(ground: &Ground, shared: &Shared, frozen: Frozen, directory: Arc<Contents>, chain: Chain) -> Ended {
+async fn snapshot(fabric: &Fabric, shared: &Shared, frozen: Frozen, directory: Arc<Contents>, chain: Chain) -> Ended {
     let begun = Instant::now();
-    let stored = store(&*ground.blobs, frozen, directory, chain).await;
+    let stored = store(&*fabric.blobs, frozen, directory, chain).await;
     shared.metrics.upkeep(Upkeep::Snapshot, begun.elapsed(), stored.is_ok());
     match stored {
         Ok(taken) => {
@@ -96,9 +96,9 @@ async fn measure(shared: &Shared) -> Ended {
     }
 }
 
-async fn copy(ground: &Ground, shared: &Shared, log_bytes: u64) -> Ended {
+async fn copy(fabric: &Fabric, shared: &Shared, log_bytes: u64) -> Ended {
     let (begun, at) = (Instant::now(), shared.clock.now());
-    let saved = shared.read_model.save(&*ground.blobs).await;
+    let saved = shared.read_model.save(&*fabric.blobs).await;
     shared.metrics.upkeep(Upkeep::Copy, begun.elapsed(), saved.is_ok());
     match saved {
         Ok((seq, stat)) => {
@@ -114,9 +114,9 @@ fn copy_failed(error: &(dyn Error + 'static)) -> Ended {
     Ended::CopyFailed
 }
 
-async fn trim(ground: &Ground, shared: &Shared, to: LogSeq) -> Ended {
+async fn trim(fabric: &Fabric, shared: &Shared, to: LogSeq) -> Ended {
     let begun = Instant::now();
-    let trimmed = ground.log.trim(to).await;
+    let trimmed = fabric.log.trim(to).await;
     shared.metrics.upkeep(Upkeep::Trim, begun.elapsed(), trimmed.is_ok());
     match trimmed {
         Ok(()) => {

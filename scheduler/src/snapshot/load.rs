@@ -112,7 +112,7 @@ impl Reading {
 mod tests {
     use std::sync::Arc;
 
-    use wasmill_fabric::embedded::Embedded;
+    use wasmill_fabric::embedded;
     use wasmill_protocol::Digest;
     use wasmill_protocol::{TaskId, TaskSpec, TenantName, Timestamp};
     use wasmill_record::event::{Event, EventBody};
@@ -138,7 +138,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_stored_is_loaded() {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = Embedded::open(dir.path()).unwrap().blobs();
+        let blobs = embedded::open(dir.path()).unwrap().blobs;
         let (mut state, contents) = state();
         let chain = Chain { last: LogSeq(1), hash: Digest([3; 32]), log_bytes: 77 };
         let stored = store(&*blobs, state.freeze(), Arc::new(contents.clone()), chain).await.unwrap();
@@ -156,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn f23_a_snapshot_that_was_changed_or_cut_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = Embedded::open(dir.path()).unwrap().blobs();
+        let blobs = embedded::open(dir.path()).unwrap().blobs;
         let (state, contents) = state();
         let chain = Chain { last: LogSeq(1), ..Chain::default() };
         let stored = store(&*blobs, state.freeze(), Arc::new(contents), chain).await.unwrap();

@@ -90,7 +90,7 @@ async fn each_naming(
 
 #[cfg(test)]
 mod tests {
-    use wasmill_fabric::embedded::Embedded;
+    use wasmill_fabric::embedded;
     use wasmill_protocol::Timestamp;
     use wasmill_record::RECORD_VERSION;
     use wasmill_record::event::Event;
@@ -106,7 +106,7 @@ mod tests {
     #[tokio::test]
     async fn the_newest_come_first_and_nothing_before_the_beginning_is_asked_for() {
         let dir = tempfile::tempdir().unwrap();
-        let log = Embedded::open(dir.path()).unwrap().log();
+        let log = embedded::open(dir.path()).unwrap().log;
         const RECORDS: u64 = 3_000;
         let named = [7, 1_000, 1_001, RECORDS - 1];
         for seq in 1..=RECORDS {

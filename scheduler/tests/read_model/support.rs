@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use uuid::Uuid;
-use wasmill_fabric::embedded::Embedded;
+use wasmill_fabric::embedded;
 use wasmill_protocol::{
     Attempt, AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, OutcomeKind, Payload, TaskId,
     TaskSpec, TenantName, Timestamp, Usage,
@@ -85,7 +85,7 @@ pub(crate) struct Blobs {
 impl Blobs {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { blobs: Embedded::open(dir.path()).unwrap().blobs(), dir }
+        Self { blobs: embedded::open(dir.path()).unwrap().blobs, dir }
     }
 
     /// The file of a blob.

@@ -34,7 +34,7 @@ async fn f39_an_append_whose_answer_is_lost_is_stored_once() {
         let proxy = Proxy::start(pair.nats.layout().port);
         let config = pair.config("node-1");
         let (cluster, _dir) = control(&behind(&config, &proxy)).await;
-        let log = cluster.log();
+        let log = cluster.fabric.log;
         assert_eq!(log.append(LogSeq(0), "first".into()).await.unwrap(), LogSeq(1));
 
         proxy.hold_answers();
@@ -55,7 +55,7 @@ async fn f39_an_append_that_the_server_has_forgotten_is_read_back() {
     let proxy = Proxy::start(pair.nats.layout().port);
     let config = pair.config("node-1");
     let (cluster, _dir) = control(&behind(&config, &proxy)).await;
-    let log = cluster.log();
+    let log = cluster.fabric.log;
     let (context, mut stream) = stream(&pair.nats.url(), config.cluster.as_str()).await;
     let mut forgetful = stream.info().await.unwrap().config.clone();
     forgetful.duplicate_window = std::time::Duration::from_millis(100);
@@ -85,7 +85,7 @@ async fn f39_an_append_that_the_server_has_forgotten_is_read_back() {
     .await;
     // Somebody else goes on meanwhile, who has read the record.
     let (other, _dir) = control(&member(&config, "node-2")).await;
-    assert_eq!(other.log().append(LogSeq(1), "of another".into()).await.unwrap(), LogSeq(2));
+    assert_eq!(other.fabric.log.append(LogSeq(1), "of another".into()).await.unwrap(), LogSeq(2));
     proxy.pass();
     assert_eq!(within("the append is done", lost).await.unwrap().unwrap(), LogSeq(1));
     let conflict = within("the next one has an outcome", log.append(LogSeq(1), "second".into())).await;
@@ -98,7 +98,7 @@ async fn f07_a_server_that_says_nothing_is_given_up_after_a_bounded_time() {
     let etcd = EtcdServer::start(&EtcdOptions::new(EtcdVersion::V3_5));
     let (cluster, _dir) = control(&config(vec![nats.url()], vec![etcd.url()], "node-1")).await;
     nats.process().pause();
-    let writer = cluster.log().writer();
+    let writer = cluster.fabric.log.writer();
     let appends = [0, 1].map(|last| writer.append(LogSeq(last), "nobody hears".into()));
     for outcome in within("the appends are given up", futures::future::join_all(appends)).await {
         assert!(matches!(outcome, Err(AppendError::Unreachable { .. })), "{outcome:?}");
@@ -107,8 +107,8 @@ async fn f07_a_server_that_says_nothing_is_given_up_after_a_bounded_time() {
     // Whatever of it has arrived: whoever reads the log knows, and can go on.
     within("the log goes on", async {
         loop {
-            let Ok(last) = cluster.log().last_seq().await else { continue };
-            if cluster.log().append(last, "again".into()).await.is_ok() {
+            let Ok(last) = cluster.fabric.log.last_seq().await else { continue };
+            if cluster.fabric.log.append(last, "again".into()).await.is_ok() {
                 break;
             }
         }
@@ -123,7 +123,7 @@ async fn f26_a_full_log_is_told_and_goes_on_when_there_is_space() {
         let mut options = ControlConfig::new(dir.path().join("blobs"));
         options.log_bytes_max = Some(200_000);
         let cluster = Cluster::connect(&pair.config("node-1"), &options).await.unwrap();
-        let (log, record) = (cluster.log(), Bytes::from(vec![7; 50_000]));
+        let (log, record) = (cluster.fabric.log, Bytes::from(vec![7; 50_000]));
         let mut last = LogSeq(0);
         let full = loop {
             match log.append(last, record.clone()).await {
@@ -199,8 +199,8 @@ async fn f19_a_server_that_is_killed_and_starts_again_loses_nothing() {
         let etcd = EtcdServer::start(&EtcdOptions::new(EtcdVersion::V3_5));
         let (cluster, _dir) = control(&config(vec![nats.url()], vec![etcd.url()], "node-1")).await;
         let (stop, stopped) = tokio::sync::watch::channel(false);
-        let writing = tokio::spawn(write(cluster.log(), stopped));
-        let mut tail = cluster.log().tail(LogSeq(1));
+        let writing = tokio::spawn(write(cluster.fabric.log.clone(), stopped));
+        let mut tail = cluster.fabric.log.tail(LogSeq(1));
         let mut next = LogSeq(1);
         for _ in 0..3 {
             // A tail goes on through all of it, without a gap.
@@ -216,7 +216,7 @@ async fn f19_a_server_that_is_killed_and_starts_again_loses_nothing() {
         stop.send_replace(true);
         let acknowledged = within("the writer stops", writing).await.unwrap();
         assert!(acknowledged.len() > 400, "{} records", acknowledged.len());
-        assert_nothing_is_lost(&*cluster.log(), &acknowledged).await;
+        assert_nothing_is_lost(&*cluster.fabric.log, &acknowledged).await;
     }
 }
 
@@ -227,8 +227,8 @@ async fn f19_one_of_three_servers_and_then_all_of_them_are_killed_and_nothing_is
     let (cluster, _dir) = control(&config(nats.urls(), vec![etcd.url()], "node-1")).await;
     assert_eq!(cluster.warnings(), <[String; 0]>::default());
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let writing = tokio::spawn(write(cluster.log(), stopped));
-    let mut tail = cluster.log().tail(LogSeq(1));
+    let writing = tokio::spawn(write(cluster.fabric.log.clone(), stopped));
+    let mut tail = cluster.fabric.log.tail(LogSeq(1));
     let mut next = LogSeq(1);
     let mut read = async |count: usize| {
         for _ in 0..count {
@@ -254,7 +254,7 @@ async fn f19_one_of_three_servers_and_then_all_of_them_are_killed_and_nothing_is
     read(100).await;
     stop.send_replace(true);
     let acknowledged = within("the writer stops", writing).await.unwrap();
-    assert_nothing_is_lost(&*cluster.log(), &acknowledged).await;
+    assert_nothing_is_lost(&*cluster.fabric.log, &acknowledged).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -263,7 +263,7 @@ async fn f23_a_log_that_is_gone_or_shorter_than_it_was_stops_everything() {
     let etcd = EtcdServer::start(&EtcdOptions::new(EtcdVersion::V3_5));
     let config = config(vec![nats.url()], vec![etcd.url()], "node-1");
     let (cluster, _dir) = control(&config).await;
-    let log = cluster.log();
+    let log = cluster.fabric.log;
     for last in 0..5 {
         log.append(LogSeq(last), format!("record {last}").into()).await.unwrap();
     }
@@ -288,7 +288,7 @@ async fn f23_a_log_that_is_gone_or_shorter_than_it_was_stops_everything() {
     assert!(tail.next().await.is_none());
     // A process that begins now has not seen it, but others have left word.
     let (later, _dir) = control(&member(&config, "node-2")).await;
-    let later = later.log();
+    let later = later.fabric.log;
     shorter(within("the end is read", storage(|| later.last_seq())).await);
 
     // Somebody has deleted the stream.

@@ -26,7 +26,7 @@ async fn gets_in(nats: &NatsServer, auth: NatsAuth, tls: &TlsConfig) {
     let mut config = config(vec![nats.url()], vec![Pair::new().etcd.url()], "node-1");
     (config.nats.auth, config.nats.tls) = (auth, tls.clone());
     let (control, _dir) = control(&config).await;
-    assert_eq!(control.log().append(LogSeq(0), "a record".into()).await.unwrap(), LogSeq(1));
+    assert_eq!(control.fabric.log.append(LogSeq(0), "a record".into()).await.unwrap(), LogSeq(1));
 }
 
 async fn stays_out(nats: &NatsServer, auth: NatsAuth, tls: &TlsConfig) {

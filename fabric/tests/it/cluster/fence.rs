@@ -21,7 +21,7 @@ async fn check(config: &ClusterConfig, nats_port: u16) {
     let proxy = Proxy::start(nats_port);
     let (stale, _dir) = control(&behind(&member(config, "stale"), &proxy)).await;
     let (current, _dir) = control(&member(config, "current")).await;
-    let (stale, current) = (stale.log(), current.log());
+    let (stale, current) = (stale.fabric.log, current.fabric.log);
     let writer = stale.writer();
     // Until the writer knows how many servers keep the stream.
     for last in 0..BEFORE {
@@ -82,9 +82,9 @@ async fn a_place_that_is_known_to_be_taken_is_not_asked_for() {
     let proxy = Proxy::start(pair.nats.layout().port);
     let (stale, _dir) = control(&behind(&member(&config, "stale"), &proxy)).await;
     let (current, _dir) = control(&member(&config, "current")).await;
-    let writer = stale.log().writer();
-    assert_eq!(current.log().append(LogSeq(0), "current".into()).await.unwrap(), LogSeq(1));
-    assert_eq!(read(&*stale.log(), 0, 1).await, ["current"]);
+    let writer = stale.fabric.log.writer();
+    assert_eq!(current.fabric.log.append(LogSeq(0), "current".into()).await.unwrap(), LogSeq(1));
+    assert_eq!(read(&*stale.fabric.log, 0, 1).await, ["current"]);
     proxy.hold_requests();
     for last in [0, 1] {
         let outcome = writer.append(LogSeq(last), "stale".into()).await;
@@ -100,7 +100,7 @@ async fn f05_a_stream_that_more_servers_keep_gets_one_append_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = ControlConfig::new(dir.path().join("blobs"));
     options.replicas = Some(1);
-    let log = Cluster::connect(&config, &options).await.unwrap().log();
+    let log = Cluster::connect(&config, &options).await.unwrap().fabric.log;
     let context = async_nats::jetstream::new(async_nats::connect(nats.urls()).await.unwrap());
     let stream = context.get_stream(format!("wasmill-{}-log", config.cluster)).await.unwrap();
     // Whether the second of two appends is sent behind the first: it names it then.
@@ -139,7 +139,7 @@ async fn f05_one_of_two_writers_has_the_place_whichever_server_decides() {
     let config = config(nats.urls(), vec![Pair::new().etcd.url()], "any");
     let ((one, _dir), (two, _other_dir)) =
         (control(&member(&config, "one")).await, control(&member(&config, "two")).await);
-    let logs = [("one", one.log()), ("two", two.log())];
+    let logs = [("one", one.fabric.log), ("two", two.fabric.log)];
     let operator = async_nats::connect(nats.urls()).await.unwrap();
     let step_down = format!("$JS.API.STREAM.LEADER.STEPDOWN.wasmill-{}-log", config.cluster);
     let mut records = Vec::new();

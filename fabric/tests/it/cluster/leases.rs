@@ -33,7 +33,7 @@ async fn next(hosts: &mut BoxStream<'static, HostEvent>) -> HostEvent {
 async fn registered(host: &HostCluster, info: HostInfo) -> HostRegistration {
     within("a host registers", async {
         loop {
-            if let Ok(registration) = host.membership().register(info.clone()).await {
+            if let Ok(registration) = host.fabric.membership.register(info.clone()).await {
                 return registration;
             }
         }
@@ -90,8 +90,8 @@ async fn f12_a_candidate_whose_lease_died_in_the_queue_campaigns_again() {
         let (first, _dir) = control(&config).await;
         let (second, _dir) = control(&member(&config, "node-2")).await;
         let etcd = etcd(&pair.etcd.url()).await;
-        let leading = elect(&*first.membership(), "node-1").await;
-        let membership = second.membership();
+        let leading = elect(&*first.fabric.membership, "node-1").await;
+        let membership = second.fabric.membership.clone();
         let waiting = tokio::spawn(async move { membership.campaign("node-2").await });
         let leases = until_candidates(&etcd, &config, 2).await;
 
@@ -115,8 +115,8 @@ async fn f12_a_candidate_that_was_cut_off_campaigns_again() {
     let proxy = Proxy::start(pair.etcd.port());
     let (second, _dir) = control(&etcd_behind(&member(&config, "node-2"), &proxy)).await;
     let etcd = etcd(&pair.etcd.url()).await;
-    let leading = elect(&*first.membership(), "node-1").await;
-    let membership = second.membership();
+    let leading = elect(&*first.fabric.membership, "node-1").await;
+    let membership = second.fabric.membership.clone();
     let waiting = tokio::spawn(async move { membership.campaign("node-2").await });
     let leases = until_candidates(&etcd, &config, 2).await;
     proxy.hold_requests();
@@ -136,7 +136,7 @@ async fn f06_a_leader_without_etcd_steps_down_by_its_own_clock() {
     let config = ClusterConfig { lease_ms: 2_000, ..pair.config("node-1") };
     let proxy = Proxy::start(pair.etcd.port());
     let (cluster, _dir) = control(&etcd_behind(&config, &proxy)).await;
-    let mut leading = elect(&*cluster.membership(), "node-1").await;
+    let mut leading = elect(&*cluster.fabric.membership, "node-1").await;
     // Nothing arrives any more, and nobody says so.
     proxy.hold_requests();
     proxy.hold_answers();
@@ -145,7 +145,7 @@ async fn f06_a_leader_without_etcd_steps_down_by_its_own_clock() {
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     // It never goes back, whatever comes later.
     proxy.pass();
-    let again = elect(&*cluster.membership(), "node-1").await;
+    let again = elect(&*cluster.fabric.membership, "node-1").await;
     assert!(again.term > leading.term && *leading.lost.borrow() && !*again.lost.borrow());
 }
 
@@ -157,7 +157,7 @@ async fn f15_a_stream_of_keepalives_is_opened_anew_while_time_is_left() {
         let config =
             ClusterConfig { lease_ms: 10_000, ..config(vec![Pair::new().nats.url()], vec![etcd.url()], "node-1") };
         let (cluster, _dir) = control(&config).await;
-        let mut leading = elect(&*cluster.membership(), "node-1").await;
+        let mut leading = elect(&*cluster.fabric.membership, "node-1").await;
         let lease = candidates(&super::leases::etcd(&etcd.url()).await, &config).await[0];
         etcd.kill();
         etcd.restart();
@@ -189,7 +189,7 @@ async fn a_lease_that_etcd_has_ended_is_lost_at_once() {
     let config = ClusterConfig { lease_ms: 3_000, ..pair.config("node-1") };
     let (cluster, _dir) = control(&config).await;
     let etcd = etcd(&pair.etcd.url()).await;
-    let mut leading = elect(&*cluster.membership(), "node-1").await;
+    let mut leading = elect(&*cluster.fabric.membership, "node-1").await;
     etcd.lease_client().revoke(candidates(&etcd, &config).await[0]).await.unwrap();
     until_lost(&mut leading.lost).await;
 }
@@ -199,7 +199,7 @@ async fn a_lease_that_etcd_has_ended_is_lost_at_once() {
 async fn e09_leases_do_not_notice_a_busy_runtime() {
     let config = ClusterConfig { lease_ms: 2_000, ..Pair::new().config("node-1") };
     let (cluster, _dir) = control(&config).await;
-    let mut leading = elect(&*cluster.membership(), "node-1").await;
+    let mut leading = elect(&*cluster.fabric.membership, "node-1").await;
     let busy = |_| {
         tokio::spawn(async {
             let began = Instant::now();
@@ -221,8 +221,8 @@ async fn whoever_leaves_politely_is_followed_at_once() {
     let (first, _dir) = control(&config).await;
     let (second, _dir) = control(&member(&config, "node-2")).await;
     let etcd = etcd(&pair.etcd.url()).await;
-    let leading = elect(&*first.membership(), "node-1").await;
-    let membership = second.membership();
+    let leading = elect(&*first.fabric.membership, "node-1").await;
+    let membership = second.fabric.membership.clone();
     let waiting = tokio::spawn(async move { membership.campaign("node-2").await });
     until_candidates(&etcd, &config, 2).await;
     leading.lease.release().await;
@@ -231,8 +231,8 @@ async fn whoever_leaves_politely_is_followed_at_once() {
     until_candidates(&etcd, &config, 0).await;
 
     // A candidate that is not waited for any more waits no longer either.
-    let leading = elect(&*first.membership(), "node-1").await;
-    let membership = second.membership();
+    let leading = elect(&*first.fabric.membership, "node-1").await;
+    let membership = second.fabric.membership.clone();
     let waiting = tokio::spawn(async move { membership.campaign("node-2").await });
     until_candidates(&etcd, &config, 2).await;
     waiting.abort();
@@ -245,10 +245,10 @@ async fn f10_without_a_quorum_nobody_leads_and_then_somebody_does_again() {
     let mut etcd = EtcdCluster::start(&EtcdOptions::new(EtcdVersion::V3_5));
     let config = ClusterConfig { lease_ms: 2_000, ..config(vec![Pair::new().nats.url()], etcd.urls(), "node-1") };
     let (cluster, _dir) = control(&config).await;
-    let mut leading = elect(&*cluster.membership(), "node-1").await;
+    let mut leading = elect(&*cluster.fabric.membership, "node-1").await;
     etcd.servers[0].kill();
     // Two of three go on without the third.
-    let membership = cluster.membership();
+    let membership = cluster.fabric.membership;
     within("a host registers", async { while membership.register(info("a", 1)).await.is_err() {} }).await;
     etcd.servers[1].kill();
     until_lost(&mut leading.lost).await;
@@ -269,8 +269,8 @@ async fn f01_a_host_that_falls_silent_leaves_when_its_lease_ends_and_notices_it_
     let (cluster, _dir) = control(&config).await;
     let proxy = Proxy::start(pair.etcd.port());
     let silent = host(&etcd_behind(&member(&config, "a"), &proxy)).await;
-    let mut registration = silent.membership().register(info("a", 1)).await.unwrap();
-    let mut hosts = cluster.membership().hosts();
+    let mut registration = silent.fabric.membership.register(info("a", 1)).await.unwrap();
+    let mut hosts = cluster.fabric.membership.hosts();
     assert_eq!(next(&mut hosts).await, HostEvent::Joined(info("a", 1)));
     proxy.hold_requests();
     proxy.hold_answers();
@@ -287,15 +287,17 @@ async fn a_later_life_of_a_host_is_never_replaced_by_an_earlier_one() {
     for pair in [Pair::old(), Pair::new()] {
         let config = pair.config("a");
         let (first, second) = (host(&config).await, host(&config).await);
-        let mut replaced = first.membership().register(info("a", 5)).await.unwrap();
-        let _later = second.membership().register(info("a", 6)).await.unwrap();
+        let mut replaced = first.fabric.membership.register(info("a", 5)).await.unwrap();
+        let _later = second.fabric.membership.register(info("a", 6)).await.unwrap();
         until_lost(&mut replaced.lost).await;
-        let Err(error) = first.membership().register(info("a", 5)).await else { panic!("an earlier life was let in") };
+        let Err(error) = first.fabric.membership.register(info("a", 5)).await else {
+            panic!("an earlier life was let in")
+        };
         assert!(error.to_string().contains("a later life of host `a` is registered, 6"), "{error}");
         // What is left of the earlier life does not end the later one.
         replaced.lease.release().await;
         let (cluster, _dir) = control(&member(&config, "node-1")).await;
-        assert_eq!(next(&mut cluster.membership().hosts()).await, HostEvent::Joined(info("a", 6)));
+        assert_eq!(next(&mut cluster.fabric.membership.hosts()).await, HostEvent::Joined(info("a", 6)));
     }
 }
 
@@ -306,17 +308,17 @@ async fn hosts_are_listed_anew_when_the_watch_has_missed_something() {
         let config = pair.config("node-1");
         let proxy = Proxy::start(pair.etcd.port());
         let (cluster, _dir) = control(&etcd_behind(&config, &proxy)).await;
-        let mut hosts = cluster.membership().hosts();
+        let mut hosts = cluster.fabric.membership.hosts();
         let stays = host(&member(&config, "stays")).await;
         // One after the other: those that are found together are told in the order of their names.
-        let _stays = stays.membership().register(info("stays", 1)).await.unwrap();
+        let _stays = stays.fabric.membership.register(info("stays", 1)).await.unwrap();
         assert_eq!(next(&mut hosts).await, HostEvent::Joined(info("stays", 1)));
-        let leaves = stays.membership().register(info("leaves", 1)).await.unwrap();
+        let leaves = stays.fabric.membership.register(info("leaves", 1)).await.unwrap();
         assert_eq!(next(&mut hosts).await, HostEvent::Joined(info("leaves", 1)));
 
         proxy.refuse();
         leaves.lease.release().await;
-        let _comes = stays.membership().register(info("comes", 1)).await.unwrap();
+        let _comes = stays.fabric.membership.register(info("comes", 1)).await.unwrap();
         let etcd = etcd(&pair.etcd.url()).await;
         let revision = etcd.kv_client().get("x", None).await.unwrap().header().unwrap().revision();
         etcd.kv_client().compact(revision, None).await.unwrap();
@@ -332,9 +334,9 @@ async fn hosts_are_known_through_a_restart_of_etcd() {
     let mut etcd = EtcdServer::start(&EtcdOptions::new(EtcdVersion::V3_5));
     let config = ClusterConfig { lease_ms: 10_000, ..config(vec![Pair::new().nats.url()], vec![etcd.url()], "node-1") };
     let (cluster, _dir) = control(&config).await;
-    let mut hosts = cluster.membership().hosts();
+    let mut hosts = cluster.fabric.membership.hosts();
     let one = host(&member(&config, "a")).await;
-    let mut registration = one.membership().register(info("a", 1)).await.unwrap();
+    let mut registration = one.fabric.membership.register(info("a", 1)).await.unwrap();
     assert_eq!(next(&mut hosts).await, HostEvent::Joined(info("a", 1)));
     etcd.kill();
     assert!(hosts.next().now_or_never().is_none(), "what etcd said last holds while it is away");
@@ -356,9 +358,9 @@ async fn hosts_are_known_through_a_restored_etcd() {
         let pair = Pair::new();
         let config = config(vec![pair.nats.url()], vec![etcd.url()], "node-1");
         let (cluster, _dir) = control(&config).await;
-        let mut hosts = cluster.membership().hosts();
+        let mut hosts = cluster.fabric.membership.hosts();
         let one = host(&member(&config, "a")).await;
-        let mut forgotten = one.membership().register(info("a", 1)).await.unwrap();
+        let mut forgotten = one.fabric.membership.register(info("a", 1)).await.unwrap();
         assert_eq!(next(&mut hosts).await, HostEvent::Joined(info("a", 1)));
         let client = self::etcd(&etcd.url()).await;
         for value in 0..50 {
@@ -393,16 +395,16 @@ async fn clusters_on_the_same_servers_do_not_see_each_other() {
     let config = pair.config("node-1");
     let other = ClusterConfig { cluster: fresh_name(), ..config.clone() };
     let ((one, _dir), (two, _other_dir)) = (control(&config).await, control(&other).await);
-    let _leading = elect(&*one.membership(), "node-1").await;
-    let _leading_too = elect(&*two.membership(), "node-1").await;
-    let _registered = one.membership().register(info("a", 1)).await.unwrap();
-    let mut hosts = two.membership().hosts();
-    let _theirs = two.membership().register(info("b", 1)).await.unwrap();
+    let _leading = elect(&*one.fabric.membership, "node-1").await;
+    let _leading_too = elect(&*two.fabric.membership, "node-1").await;
+    let _registered = one.fabric.membership.register(info("a", 1)).await.unwrap();
+    let mut hosts = two.fabric.membership.hosts();
+    let _theirs = two.fabric.membership.register(info("b", 1)).await.unwrap();
     assert_eq!(next(&mut hosts).await, HostEvent::Joined(info("b", 1)));
-    one.log().append(wasmill_protocol::LogSeq(0), "ours".into()).await.unwrap();
-    assert_eq!(two.log().last_seq().await.unwrap(), wasmill_protocol::LogSeq(0));
-    let mut news = two.bus().subscribe("news", 1).await.unwrap();
-    one.bus().publish("news", "ours".into()).await.unwrap();
-    two.bus().publish("news", "theirs".into()).await.unwrap();
+    one.fabric.log.append(wasmill_protocol::LogSeq(0), "ours".into()).await.unwrap();
+    assert_eq!(two.fabric.log.last_seq().await.unwrap(), wasmill_protocol::LogSeq(0));
+    let mut news = two.fabric.bus.subscribe("news", 1).await.unwrap();
+    one.fabric.bus.publish("news", "ours".into()).await.unwrap();
+    two.fabric.bus.publish("news", "theirs".into()).await.unwrap();
     assert_eq!(news.recv().await.unwrap().payload, "theirs");
 }

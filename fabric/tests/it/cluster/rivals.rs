@@ -29,9 +29,9 @@ fn taken(refused: Result<wasmill_fabric::HostRegistration, MembershipError>) -> 
 async fn f53_a_host_whose_id_another_process_takes_is_told_by_whom() {
     for pair in [Pair::old(), Pair::new()] {
         let config = pair.config("a");
-        let (first, second) = (host(&config).await.membership(), host(&config).await.membership());
+        let (first, second) = (host(&config).await.fabric.membership, host(&config).await.fabric.membership);
         let (cluster, _dir) = control(&member(&config, "node-1")).await;
-        let mut hosts = cluster.membership().hosts();
+        let mut hosts = cluster.fabric.membership.hosts();
         let mut old = first.register(info(5, 70)).await.unwrap();
         assert_eq!(within("it joins", hosts.next()).await, Some(HostEvent::Joined(info(5, 70))));
 

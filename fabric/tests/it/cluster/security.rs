@@ -128,7 +128,7 @@ async fn the_deployed_configuration_lets_members_do_their_work_and_a_stolen_host
     let control = Cluster::connect(&deployed.config("node-1"), &options).await.unwrap();
     assert_eq!(control.warnings(), <[String; 0]>::default());
     let (_shutdown, receiver) = watch::channel(false);
-    tokio::spawn(serve_blobs(control.bus(), control.blobs(), "node-1".to_owned(), receiver));
+    tokio::spawn(serve_blobs(control.fabric.bus.clone(), control.fabric.blobs.clone(), "node-1".to_owned(), receiver));
     let host = HostCluster::connect(&deployed.config("host-1")).await.unwrap();
 
     members_do_their_work(&control, &host).await;
@@ -139,7 +139,7 @@ async fn the_deployed_configuration_lets_members_do_their_work_and_a_stolen_host
 }
 
 async fn members_do_their_work(control: &Cluster, host: &HostCluster) {
-    let log = control.log();
+    let log = &control.fabric.log;
     for last in 0..20 {
         log.append(LogSeq(last), "a record".into()).await.unwrap();
     }
@@ -150,23 +150,26 @@ async fn members_do_their_work(control: &Cluster, host: &HostCluster) {
     let bytes = Bytes::from(vec![7; 2_000_000]);
     let stat = within("the blob is stored", async {
         loop {
-            if let Ok(stat) = host.blobs().put(bytes.clone()).await {
+            if let Ok(stat) = host.fabric.blobs.put(bytes.clone()).await {
                 return stat;
             }
         }
     })
     .await;
-    assert!(host.blobs().read(stat.digest, u64::MAX).await.unwrap() == bytes);
-    assert!(control.blobs().read(stat.digest, u64::MAX).await.unwrap() == bytes);
+    assert!(host.fabric.blobs.read(stat.digest, u64::MAX).await.unwrap() == bytes);
+    assert!(control.fabric.blobs.read(stat.digest, u64::MAX).await.unwrap() == bytes);
     // A list comes from one of three servers, which may be the last one to know.
-    within("it is listed", async { while !matches!(control.blobs().list().collect::<Vec<_>>().await[..], [Ok(_)]) {} })
-        .await;
-    control.blobs().delete(stat.digest).await.unwrap();
+    within("it is listed", async {
+        while !matches!(control.fabric.blobs.list().collect::<Vec<_>>().await[..], [Ok(_)]) {}
+    })
+    .await;
+    control.fabric.blobs.delete(stat.digest).await.unwrap();
 
     // Both ways, each answered.
-    for (from, to, subject) in
-        [(host.bus(), control.bus(), "reports.host-1"), (control.bus(), host.bus(), "host.host-1")]
-    {
+    for (from, to, subject) in [
+        (&host.fabric.bus, &control.fabric.bus, "reports.host-1"),
+        (&control.fabric.bus, &host.fabric.bus, "host.host-1"),
+    ] {
         let pattern = if subject.starts_with("reports") { "reports.*" } else { subject };
         let mut subscription = to.subscribe(pattern, 10).await.unwrap();
         let answering = async {
@@ -175,16 +178,16 @@ async fn members_do_their_work(control: &Cluster, host: &HostCluster) {
             }
         };
         let answer = tokio::select! {
-            answer = ask(&*from, subject) => answer,
+            answer = ask(&**from, subject) => answer,
             () = answering => panic!("the subscription has ended"),
         };
         assert_eq!(answer, "an answer");
     }
-    let mut heartbeats = control.bus().subscribe("heartbeats.*", 10).await.unwrap();
+    let mut heartbeats = control.fabric.bus.subscribe("heartbeats.*", 10).await.unwrap();
     // One that comes before every server knows who listens is lost, as any message may be.
     let beats = async {
         loop {
-            host.bus().publish("heartbeats.host-1", "alive".into()).await.unwrap();
+            host.fabric.bus.publish("heartbeats.host-1", "alive".into()).await.unwrap();
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
@@ -211,7 +214,7 @@ async fn a_stolen_host_speaks_for_nobody_else(deployed: &Deployed, control: &Clu
     let stolen = deployed.stolen("host-1").await;
     let mut heard = Vec::new();
     for pattern in ["reports.*", "heartbeats.*", "blobs.any.*", "host.*", "inbox.*", "anything"] {
-        heard.push(control.bus().subscribe(pattern, 100).await.unwrap());
+        heard.push(control.fabric.bus.subscribe(pattern, 100).await.unwrap());
     }
     for subject in [
         "reports.host-2",
@@ -257,7 +260,7 @@ async fn a_stolen_host_listens_to_nobody_else(deployed: &Deployed, control: &Clu
     within("its own assignments", async {
         loop {
             for host in ["host-2", "host-1"] {
-                control.bus().publish(&format!("host.{host}"), "an assignment".into()).await.unwrap();
+                control.fabric.bus.publish(&format!("host.{host}"), "an assignment".into()).await.unwrap();
             }
             if tokio::time::timeout(SHORTLY, its_own.next()).await.is_ok() {
                 break;
@@ -265,14 +268,14 @@ async fn a_stolen_host_listens_to_nobody_else(deployed: &Deployed, control: &Clu
         }
     })
     .await;
-    control.log().append(LogSeq(20), "a record".into()).await.unwrap();
+    control.fabric.log.append(LogSeq(20), "a record".into()).await.unwrap();
     for mut subscriber in overheard {
         let heard = tokio::time::timeout(Duration::from_millis(20), subscriber.next()).await;
         assert!(!matches!(heard, Ok(Some(_))), "{heard:?}");
     }
     // It may answer what it is asked, once, and no more.
-    let bus = control.bus();
-    let mut asked = std::pin::pin!(ask(&*bus, "host.host-1"));
+    let bus = &control.fabric.bus;
+    let mut asked = std::pin::pin!(ask(&**bus, "host.host-1"));
     let mut replies = Vec::new();
     let answer = loop {
         tokio::select! {
@@ -295,7 +298,7 @@ async fn a_stolen_host_listens_to_nobody_else(deployed: &Deployed, control: &Clu
 
 async fn a_stolen_host_does_not_touch_what_is_kept(deployed: &Deployed, control: &Cluster) {
     let stolen = deployed.stolen("host-1").await;
-    let before = control.log().last_seq().await.unwrap();
+    let before = control.fabric.log.last_seq().await.unwrap();
     for subject in [
         "$JS.API.INFO",
         "$JS.API.STREAM.NAMES",
@@ -314,11 +317,11 @@ async fn a_stolen_host_does_not_touch_what_is_kept(deployed: &Deployed, control:
         let answer = stolen.request(subject, "{}".into()).await;
         assert!(answer.is_err(), "`{subject}` has answered {answer:?}");
     }
-    assert_eq!(control.log().last_seq().await.unwrap(), before);
+    assert_eq!(control.fabric.log.last_seq().await.unwrap(), before);
     // Through the control nodes it can read what it can name, and nothing else.
     let host = HostCluster::connect(&deployed.config("host-1")).await.unwrap();
-    assert!(host.blobs().list().next().await.unwrap().is_err());
-    assert!(host.blobs().delete(Digest([1; 32])).await.is_err());
+    assert!(host.fabric.blobs.list().next().await.unwrap().is_err());
+    assert!(host.fabric.blobs.delete(Digest([1; 32])).await.is_err());
 }
 
 async fn nobody_gets_in_without_a_key(deployed: &Deployed) {
@@ -426,17 +429,19 @@ async fn a_host_may_touch_its_own_key_in_etcd_and_nothing_else() {
         // The log of a cluster of this name on a NATS that others use too.
         let control_config = config("node-1", "control");
         let control = Cluster::connect(&control_config, &ControlConfig::new(dir.path().join("blobs"))).await.unwrap();
-        let leading = within("an election", control.membership().campaign("node-1")).await.unwrap();
+        let leading = within("an election", control.fabric.membership.campaign("node-1")).await.unwrap();
         assert!(!*leading.lost.borrow());
 
         let host = HostCluster::connect(&config("host-1", "host-1")).await.unwrap();
         let info = |id: &str| HostInfo { id: HostId::from(id), incarnation: Incarnation(1), ..HostInfo::default() };
-        let registration = host.membership().register(info("host-1")).await.unwrap();
-        let mut hosts = control.membership().hosts();
+        let registration = host.fabric.membership.register(info("host-1")).await.unwrap();
+        let mut hosts = control.fabric.membership.hosts();
         assert_eq!(within("a host", hosts.next()).await, Some(HostEvent::Joined(info("host-1"))));
-        let Err(error) = host.membership().register(info("host-2")).await else { panic!("it speaks for another host") };
+        let Err(error) = host.fabric.membership.register(info("host-2")).await else {
+            panic!("it speaks for another host")
+        };
         assert!(error.to_string().contains("permission denied"), "{error}");
-        let campaign = tokio::time::timeout(SHORTLY * 10, host.membership().campaign("host-1")).await;
+        let campaign = tokio::time::timeout(SHORTLY * 10, host.fabric.membership.campaign("host-1")).await;
         assert!(campaign.is_err(), "a host has been elected");
         assert!(!*leading.lost.borrow());
         assert!(HostCluster::connect(&config("node-1", "host-1")).await.is_err(), "a key of somebody else");

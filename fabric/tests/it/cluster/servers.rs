@@ -71,10 +71,10 @@ pub(crate) async fn host(config: &ClusterConfig) -> HostCluster {
 pub(crate) async fn fresh(pair: &'static Pair) -> Fixture {
     let (cluster, dir) = control(&pair.config("node-1")).await;
     Fixture {
-        log: cluster.log(),
-        blobs: cluster.blobs(),
-        bus: cluster.bus(),
-        membership: cluster.membership(),
+        log: cluster.fabric.log,
+        blobs: cluster.fabric.blobs,
+        bus: cluster.fabric.bus,
+        membership: cluster.fabric.membership,
         _keep: Box::new(dir),
     }
 }

@@ -48,15 +48,16 @@ async fn f56_control_nodes_that_start_before_their_servers_all_come_up() {
         assert_eq!(nodes.iter().filter(is_new).count(), 1);
         let appended = within("a record", async {
             loop {
-                let last = nodes[0].0.log().last_seq().await.unwrap_or(LogSeq(0));
-                if let Ok(seq) = nodes[0].0.log().append(last, "a record".into()).await {
+                let last = nodes[0].0.fabric.log.last_seq().await.unwrap_or(LogSeq(0));
+                if let Ok(seq) = nodes[0].0.fabric.log.append(last, "a record".into()).await {
                     return seq;
                 }
             }
         })
         .await;
         for (cluster, _) in &nodes {
-            within("everybody sees it", async { while cluster.log().last_seq().await.ok() != Some(appended) {} }).await;
+            within("everybody sees it", async { while cluster.fabric.log.last_seq().await.ok() != Some(appended) {} })
+                .await;
         }
         drop(servers.await.unwrap());
     }
@@ -89,8 +90,8 @@ async fn reading_blobs_leaves_nothing_on_the_servers() {
         let before = stream.get_info().await.unwrap().state.consumer_count;
         for number in 0..40_usize {
             let bytes: Vec<u8> = (0..40_000 + 30_000 * number).map(|place| (place * 7 + number) as u8).collect();
-            let stored = writer.blobs().put(bytes.clone().into()).await.unwrap();
-            let read = reader.blobs().read(stored.digest, u64::MAX).await.unwrap();
+            let stored = writer.fabric.blobs.put(bytes.clone().into()).await.unwrap();
+            let read = reader.fabric.blobs.read(stored.digest, u64::MAX).await.unwrap();
             assert!(read == bytes, "{number}");
         }
         assert_eq!(stream.get_info().await.unwrap().state.consumer_count, before);

@@ -24,8 +24,8 @@ async fn f44_a_subscriber_that_the_server_cuts_off_notices_and_subscribes_again(
         let config = config(vec![nats.url()], vec![Pair::new().etcd.url()], "host-1");
         let slow = host(&behind(&config, &proxy)).await;
         let quick = host(&member(&config, "host-2")).await;
-        let mut subscription = slow.bus().subscribe("news", 10).await.unwrap();
-        let mut stays = quick.bus().subscribe("news", 100_000).await.unwrap();
+        let mut subscription = slow.fabric.bus.subscribe("news", 10).await.unwrap();
+        let mut stays = quick.fabric.bus.subscribe("news", 100_000).await.unwrap();
 
         // Nothing reaches it any more, so the server has to keep what is for it.
         proxy.hold_answers();
@@ -33,7 +33,7 @@ async fn f44_a_subscriber_that_the_server_cuts_off_notices_and_subscribes_again(
         let flood = async {
             let news = Bytes::from(vec![7; 100_000]);
             loop {
-                quick.bus().publish("news", news.clone()).await.unwrap();
+                quick.fabric.bus.publish("news", news.clone()).await.unwrap();
                 stays.recv().await.unwrap();
             }
         };
@@ -53,13 +53,13 @@ async fn f44_a_subscriber_that_the_server_cuts_off_notices_and_subscribes_again(
         }
         let mut again = within("it subscribes again", async {
             loop {
-                if let Ok(subscription) = slow.bus().subscribe("news", 100_000).await {
+                if let Ok(subscription) = slow.fabric.bus.subscribe("news", 100_000).await {
                     return subscription;
                 }
             }
         })
         .await;
-        quick.bus().publish("news", "after".into()).await.unwrap();
+        quick.fabric.bus.publish("news", "after".into()).await.unwrap();
         // The last of the flood may still come before it.
         within("news", async { while again.recv().await.unwrap().payload != "after" {} }).await;
     }
@@ -70,30 +70,30 @@ async fn f09_a_bus_without_its_server_says_so_and_sends_nothing_later() {
     let mut nats = NatsServer::start(&NatsOptions::new(NatsVersion::V2_15));
     let config = config(vec![nats.url()], vec![Pair::new().etcd.url()], "host-1");
     let one = host(&config).await;
-    let mut subscription = one.bus().subscribe("news", 10).await.unwrap();
-    let pending = one.bus().request("news", "a question".into(), PATIENCE);
+    let mut subscription = one.fabric.bus.subscribe("news", 10).await.unwrap();
+    let pending = one.fabric.bus.request("news", "a question".into(), PATIENCE);
     let pending = tokio::spawn(pending);
     let question = subscription.recv().await.unwrap();
     nats.kill();
     assert!(matches!(within("no answer", pending).await.unwrap(), Err(BusError::NoAnswer(_))));
     drop(question);
     assert!(within("the subscription ends", subscription.recv()).await.is_none());
-    within("it is noticed", async { while one.bus().publish("news", "lost".into()).await.is_ok() {} }).await;
+    within("it is noticed", async { while one.fabric.bus.publish("news", "lost".into()).await.is_ok() {} }).await;
     let unreachable = |error: BusError| assert!(matches!(error, BusError::Unreachable(_)), "{error:?}");
-    unreachable(one.bus().publish("news", "lost too".into()).await.unwrap_err());
-    unreachable(one.bus().request("news", Bytes::new(), PATIENCE).await.unwrap_err());
-    unreachable(one.bus().subscribe("news", 10).await.unwrap_err());
+    unreachable(one.fabric.bus.publish("news", "lost too".into()).await.unwrap_err());
+    unreachable(one.fabric.bus.request("news", Bytes::new(), PATIENCE).await.unwrap_err());
+    unreachable(one.fabric.bus.subscribe("news", 10).await.unwrap_err());
 
     nats.restart();
     let mut again = within("it subscribes again", async {
         loop {
-            if let Ok(subscription) = one.bus().subscribe("news", 10).await {
+            if let Ok(subscription) = one.fabric.bus.subscribe("news", 10).await {
                 return subscription;
             }
         }
     })
     .await;
-    one.bus().publish("news", "heard".into()).await.unwrap();
+    one.fabric.bus.publish("news", "heard".into()).await.unwrap();
     assert_eq!(again.recv().await.unwrap().payload, "heard");
 }
 
@@ -119,7 +119,7 @@ async fn how_the_servers_answer_is_measured() {
     };
     assert_eq!((shown("wasmill_nats_connected"), shown("wasmill_nats_disconnections_total")), (1.0, 0.0));
 
-    let _lease = within("an election", cluster.membership().campaign("node-1")).await.unwrap();
+    let _lease = within("an election", cluster.fabric.membership.campaign("node-1")).await.unwrap();
     until("wasmill_etcd_keep_alive_seconds_count", |answered| answered >= 1.0).await;
     etcd.kill();
     until("wasmill_etcd_keep_alives_failed_total", |failed| failed >= 1.0).await;
@@ -140,8 +140,8 @@ async fn a_subscriber_that_dies_is_noticed_by_those_who_wait_for_its_answer() {
     let config = pair.config("host-1");
     let dies = host(&behind(&config, &proxy)).await;
     let asks = host(&member(&config, "host-2")).await;
-    let mut subscription = dies.bus().subscribe("question", 10).await.unwrap();
-    let answer = tokio::spawn(asks.bus().request("question", Bytes::new(), Duration::from_secs(600)));
+    let mut subscription = dies.fabric.bus.subscribe("question", 10).await.unwrap();
+    let answer = tokio::spawn(asks.fabric.bus.request("question", Bytes::new(), Duration::from_secs(600)));
     let _question = subscription.recv().await.unwrap();
     proxy.refuse();
     let answer = within("the loss is noticed", answer).await.unwrap();
@@ -164,14 +164,14 @@ async fn f43_a_fleet_that_loses_its_server_comes_back() {
         nats.restart();
         let mut heartbeats = within("the leader is back", async {
             loop {
-                if let Ok(subscription) = cluster.bus().subscribe("heartbeats.*", HOSTS).await {
+                if let Ok(subscription) = cluster.fabric.bus.subscribe("heartbeats.*", HOSTS).await {
                     return subscription;
                 }
             }
         })
         .await;
         let beat = hosts.iter().enumerate().map(|(number, host)| async move {
-            while host.bus().publish(&format!("heartbeats.host-{number}"), Bytes::new()).await.is_err() {}
+            while host.fabric.bus.publish(&format!("heartbeats.host-{number}"), Bytes::new()).await.is_err() {}
         });
         within("every host is back", futures::future::join_all(beat)).await;
         for _ in 0..HOSTS {
@@ -187,13 +187,13 @@ async fn f19_hosts_read_and_store_blobs_through_a_restart() {
     let config = config(vec![nats.url()], vec![Pair::new().etcd.url()], "node-1");
     let (cluster, _dir) = control(&config).await;
     let (_shutdown, receiver) = watch::channel(false);
-    tokio::spawn(serve_blobs(cluster.bus(), cluster.blobs(), "node-1".to_owned(), receiver));
+    tokio::spawn(serve_blobs(cluster.fabric.bus, cluster.fabric.blobs, "node-1".to_owned(), receiver));
     let one = host(&member(&config, "host-1")).await;
     let bytes = Bytes::from(vec![7; 3_000_000]);
     let put = async |bytes: Bytes| {
         within("the blob is stored", async {
             loop {
-                if let Ok(stat) = one.blobs().put(bytes.clone()).await {
+                if let Ok(stat) = one.fabric.blobs.put(bytes.clone()).await {
                     return stat;
                 }
             }
@@ -207,7 +207,7 @@ async fn f19_hosts_read_and_store_blobs_through_a_restart() {
     for (stat, expected) in [(before, bytes.clone()), (after, bytes.slice(1..))] {
         let read = within("the blob is read", async {
             loop {
-                if let Ok(read) = one.blobs().read(stat.digest, u64::MAX).await {
+                if let Ok(read) = one.fabric.blobs.read(stat.digest, u64::MAX).await {
                     return read;
                 }
             }
@@ -223,15 +223,15 @@ async fn blobs_of_one_node_are_there_for_another() {
         let config = pair.config("node-1");
         let ((one, _dir), (two, _other_dir)) = (control(&config).await, control(&member(&config, "node-2")).await);
         let bytes = Bytes::from(vec![9; 1_000_000]);
-        let stat = one.blobs().put(bytes.clone()).await.unwrap();
-        assert!(two.blobs().read(stat.digest, u64::MAX).await.unwrap() == bytes);
-        assert!(two.blobs().local_path(stat.digest).is_some_and(|path| path.is_file()));
+        let stat = one.fabric.blobs.put(bytes.clone()).await.unwrap();
+        assert!(two.fabric.blobs.read(stat.digest, u64::MAX).await.unwrap() == bytes);
+        assert!(two.fabric.blobs.local_path(stat.digest).is_some_and(|path| path.is_file()));
         // Whoever stores it again makes it young; whoever has seen it old does not remove it then.
-        let again = two.blobs().put(bytes).await.unwrap();
+        let again = two.fabric.blobs.put(bytes).await.unwrap();
         assert!(again.modified > stat.modified);
-        assert!(!one.blobs().delete_older(stat.digest, again.modified).await.unwrap());
-        assert!(one.blobs().delete_older(stat.digest, again.modified + Duration::from_secs(1)).await.unwrap());
-        let gone = one.blobs().stat(stat.digest).await;
+        assert!(!one.fabric.blobs.delete_older(stat.digest, again.modified).await.unwrap());
+        assert!(one.fabric.blobs.delete_older(stat.digest, again.modified + Duration::from_secs(1)).await.unwrap());
+        let gone = one.fabric.blobs.stat(stat.digest).await;
         assert!(matches!(gone, Err(wasmill_fabric::BlobError::Unknown(_))), "{gone:?}");
     }
 }
@@ -240,7 +240,7 @@ async fn blobs_of_one_node_are_there_for_another() {
 async fn an_answer_that_is_too_large_is_no_answer() {
     let config = Pair::new().config("host-1");
     let one = host(&config).await;
-    let bus: Arc<dyn Bus> = one.bus();
+    let bus: Arc<dyn Bus> = one.fabric.bus;
     let mut subscription = bus.subscribe("large", 1).await.unwrap();
     let request = bus.request("large", Bytes::new(), Duration::from_millis(300));
     let (answer, ()) = tokio::join!(request, async {

@@ -74,7 +74,7 @@ fn spawn_child(dir: &Path) -> Child {
 }
 
 async fn append_for_ever(dir: &Path) {
-    let log = open(dir).log();
+    let log = open(dir).log;
     let writer = log.writer();
     let mut last = log.last_seq().await.unwrap();
     let mut in_flight = FuturesOrdered::new();
@@ -91,9 +91,9 @@ async fn append_for_ever(dir: &Path) {
 /// Reads the whole log; its last record.
 async fn check(dir: &Path, acknowledged: u64) -> u64 {
     let embedded = open(dir);
-    let last = embedded.log().last_seq().await.unwrap();
+    let last = embedded.log.last_seq().await.unwrap();
     assert!(last.0 >= acknowledged, "record {acknowledged} was acknowledged, the log ends at {last}");
-    let mut tail = embedded.log().tail(LogSeq(1)).take(last.0 as usize);
+    let mut tail = embedded.log.tail(LogSeq(1)).take(last.0 as usize);
     let mut expected = 0;
     while let Some(read) = tail.next().await {
         expected += 1;

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use futures::StreamExt;
-use wasmill_fabric::embedded::{Embedded, OpenError};
+use wasmill_fabric::embedded::{self, OpenError};
 use wasmill_protocol::message::HostInfo;
 use wasmill_protocol::{LogSeq, Term};
 
@@ -19,7 +19,7 @@ const CHILD_DIR: &str = "WASMILL_TEST_REFUSED_DIR";
 #[test]
 fn f31_a_second_process_is_refused_and_told_who_holds_it() {
     if let Some(dir) = env::var_os(CHILD_DIR) {
-        let Err(error) = Embedded::open(dir.as_ref()) else { panic!("two processes have the directory") };
+        let Err(error) = embedded::open(dir.as_ref()) else { panic!("two processes have the directory") };
         println!("refused: {error}");
         return;
     }
@@ -45,11 +45,11 @@ fn f31_a_second_process_is_refused_and_told_who_holds_it() {
 async fn the_directory_is_free_when_the_last_part_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let embedded = open(dir.path());
-    let parts = (embedded.log(), embedded.membership(), embedded.blobs());
+    let parts = (embedded.log.clone(), embedded.membership.clone(), embedded.blobs.clone());
     drop(embedded);
-    assert!(matches!(Embedded::open(dir.path()), Err(OpenError::Held { .. })));
+    assert!(matches!(embedded::open(dir.path()), Err(OpenError::Held { .. })));
     drop((parts.0, parts.1));
-    assert!(matches!(Embedded::open(dir.path()), Err(OpenError::Held { .. })));
+    assert!(matches!(embedded::open(dir.path()), Err(OpenError::Held { .. })));
     drop(parts.2);
     open(dir.path());
 }
@@ -65,7 +65,7 @@ fn the_directory_is_for_its_owner_only() {
 #[test]
 fn a_directory_that_cannot_be_made_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let Err(error) = Embedded::open(&file.path().join("data")) else { panic!("opened below a file") };
+    let Err(error) = embedded::open(&file.path().join("data")) else { panic!("opened below a file") };
     assert_eq!(error.to_string(), format!("cannot create `{}`", file.path().join("data").display()));
     assert!(error.source().is_some());
 }
@@ -74,34 +74,34 @@ fn a_directory_that_cannot_be_made_is_named() {
 async fn what_was_stored_is_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let embedded = open(dir.path());
-    let log = embedded.log();
+    let log = embedded.log.clone();
     for seq in 1..=20 {
         log.append(LogSeq(seq - 1), format!("record {seq}").into()).await.unwrap();
     }
-    let blob = embedded.blobs().put("a blob".into()).await.unwrap();
-    let term = embedded.membership().campaign("node").await.unwrap().term;
-    let _registration = embedded.membership().register(HostInfo::default()).await.unwrap();
+    let blob = embedded.blobs.put("a blob".into()).await.unwrap();
+    let term = embedded.membership.campaign("node").await.unwrap().term;
+    let _registration = embedded.membership.register(HostInfo::default()).await.unwrap();
     drop((log, embedded, _registration));
 
     let embedded = open(dir.path());
-    assert_eq!(embedded.log().last_seq().await.unwrap(), LogSeq(20));
-    let records: Vec<_> = embedded.log().tail(LogSeq(19)).take(2).map(Result::unwrap).collect().await;
+    assert_eq!(embedded.log.last_seq().await.unwrap(), LogSeq(20));
+    let records: Vec<_> = embedded.log.tail(LogSeq(19)).take(2).map(Result::unwrap).collect().await;
     assert_eq!(records, [(LogSeq(19), "record 19".into()), (LogSeq(20), "record 20".into())]);
-    assert_eq!(embedded.log().append(LogSeq(20), "record 21".into()).await.unwrap(), LogSeq(21));
-    assert_eq!(embedded.blobs().read(blob.digest, 100).await.unwrap(), "a blob");
-    assert!(embedded.membership().campaign("node").await.unwrap().term > term);
+    assert_eq!(embedded.log.append(LogSeq(20), "record 21".into()).await.unwrap(), LogSeq(21));
+    assert_eq!(embedded.blobs.read(blob.digest, 100).await.unwrap(), "a blob");
+    assert!(embedded.membership.campaign("node").await.unwrap().term > term);
 }
 
 #[tokio::test]
 async fn a_trimmed_log_goes_on_counting_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path()).log();
+    let log = open(dir.path()).log;
     for last in 0..5 {
         log.append(LogSeq(last), "record".into()).await.unwrap();
     }
     log.trim(LogSeq(5)).await.unwrap();
     drop(log);
-    let log = open(dir.path()).log();
+    let log = open(dir.path()).log;
     assert_eq!(log.last_seq().await.unwrap(), LogSeq(5));
     assert_eq!(log.append(LogSeq(5), "record".into()).await.unwrap(), LogSeq(6));
 }
@@ -109,7 +109,7 @@ async fn a_trimmed_log_goes_on_counting_after_a_restart() {
 #[tokio::test]
 async fn a_second_campaign_ends_the_first_leadership() {
     let dir = tempfile::tempdir().unwrap();
-    let membership = open(dir.path()).membership();
+    let membership = open(dir.path()).membership;
     let first = membership.campaign("node").await.unwrap();
     let second = membership.campaign("node").await.unwrap();
     assert_eq!((first.term, second.term), (Term(1), Term(2)));
@@ -121,7 +121,7 @@ async fn a_second_campaign_ends_the_first_leadership() {
 fn a_damaged_term_is_not_taken_for_the_first() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("term"), "many\n").unwrap();
-    let Err(error) = Embedded::open(dir.path()) else { panic!("opened") };
+    let Err(error) = embedded::open(dir.path()) else { panic!("opened") };
     let expected = format!("`{}` is damaged: `many` is not a term", dir.path().join("term").display());
     assert_eq!(error.to_string(), expected);
 }
@@ -133,7 +133,7 @@ fn a_file_of_something_else_is_not_taken_for_a_log() {
     {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("log.sqlite"), bytes).unwrap();
-        let Err(error) = Embedded::open(dir.path()) else { panic!("opened") };
+        let Err(error) = embedded::open(dir.path()) else { panic!("opened") };
         assert!(error.to_string().starts_with(expected), "{error}");
     }
 }

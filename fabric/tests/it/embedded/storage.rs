@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::io::AsyncReadExt;
 use wasmill_fabric::BlobError;
-use wasmill_fabric::embedded::Embedded;
+use wasmill_fabric::embedded;
 use wasmill_protocol::{Digest, LogSeq};
 
 use super::open;
@@ -19,7 +19,7 @@ fn blob_path(dir: &Path, digest: Digest) -> PathBuf {
 #[tokio::test]
 async fn a_damaged_blob_is_never_read_to_its_end() {
     let dir = tempfile::tempdir().unwrap();
-    let blobs = open(dir.path()).blobs();
+    let blobs = open(dir.path()).blobs;
     let bytes = Bytes::from(vec![1; 700_000]);
     let digest = blobs.put(bytes.clone()).await.unwrap().digest;
     let path = blob_path(dir.path(), digest);
@@ -48,7 +48,7 @@ async fn what_a_crash_left_half_written_is_removed_at_the_start() {
     drop(open(dir.path()));
     fs::write(tmp.join(".tmpXYZ"), "half a blob").unwrap();
     fs::write(dir.path().join("blobs/README"), "not a blob").unwrap();
-    let blobs = open(dir.path()).blobs();
+    let blobs = open(dir.path()).blobs;
     assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0);
     assert_eq!(blobs.list().count().await, 0);
 }
@@ -56,13 +56,13 @@ async fn what_a_crash_left_half_written_is_removed_at_the_start() {
 #[tokio::test]
 async fn a_record_missing_in_the_middle_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path()).log();
+    let log = open(dir.path()).log;
     for last in 0..9 {
         log.append(LogSeq(last), "record".into()).await.unwrap();
     }
     drop(log);
     damage(dir.path(), "DELETE FROM record WHERE seq = 5");
-    let log = open(dir.path()).log();
+    let log = open(dir.path()).log;
     let read: Vec<_> = log.tail(LogSeq(1)).collect().await;
     assert_eq!(read.iter().filter(|read| read.is_ok()).count(), 4);
     assert_eq!(read[4].as_ref().unwrap_err().to_string(), "record 5 of the log is missing");
@@ -70,7 +70,7 @@ async fn a_record_missing_in_the_middle_is_named() {
     drop(log);
 
     damage(dir.path(), "DELETE FROM record WHERE seq = 1");
-    let Err(error) = Embedded::open(dir.path()) else { panic!("opened without its first record") };
+    let Err(error) = embedded::open(dir.path()) else { panic!("opened without its first record") };
     assert!(error.to_string().ends_with("is damaged: record 1 is missing"), "{error}");
 }
 
@@ -85,7 +85,7 @@ async fn the_write_ahead_log_is_started_over_while_records_are_appended() {
     const WAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
     let dir = tempfile::tempdir().unwrap();
     let embedded = open(dir.path());
-    let log = embedded.log();
+    let log = embedded.log;
     let record = Bytes::from(vec![3; 1024 * 1024]);
     let mut largest = 0;
     for last in 0..RECORDS {

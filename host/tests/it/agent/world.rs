@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use wasmill_fabric::embedded::Embedded;
+use wasmill_fabric::embedded;
 use wasmill_fabric::{Blobs, Bus, Membership};
 use wasmill_host::agent::{Agent, AgentConfig, AgentError, KnownBounds, Made, Readiness, SandboxEnds, Wanted};
 use wasmill_host::channel::{Ended, FromSandbox, StopReason, ToSandbox, Work};
@@ -88,12 +88,12 @@ pub(crate) struct Setup {
 impl Setup {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let fabric = Embedded::open(&dir.path().join("fabric")).unwrap();
+        let fabric = embedded::open(&dir.path().join("fabric")).unwrap();
         Self {
             dir,
-            membership: fabric.membership(),
-            bus: fabric.bus(),
-            blobs: fabric.blobs(),
+            membership: fabric.membership,
+            bus: fabric.bus,
+            blobs: fabric.blobs,
             slots: 4,
             drain_grace_ms: AgentConfig::DRAIN_GRACE_MS,
             channel_capacity: 64,

@@ -40,19 +40,19 @@ async fn f52_a_node_whose_clock_the_servers_contradict_does_not_lead_and_says_wh
 async fn lead_ahead(server: Server, ahead_ms: u64) -> Server {
     let now = server.handle.shared().clock.now();
     let dir = server.stop().await;
-    let (driver, handle, ground) = open(dir.path(), SnapshotConfig::default()).await;
-    let last = ground.log.last_seq().await.unwrap();
-    let mut tail = ground.log.tail(last);
+    let (driver, handle, fabric) = open(dir.path(), SnapshotConfig::default()).await;
+    let last = fabric.log.last_seq().await.unwrap();
+    let mut tail = fabric.log.tail(last);
     let (_, bytes) = tail.next().await.unwrap().unwrap();
     let prev_hash = Digest(Sha256::digest(&bytes).into());
     let term = Term(Record::decode(last, &bytes).unwrap().term.0 + 1);
     let body = EventBody::TermStarted { term, node: "wrong".to_owned(), passed_us: 0, uptime: Uptime::default() };
     let events = vec![Event { at: now.plus_ms(ahead_ms), body }];
     let record = Record { version: 1, term, prev_hash, events, decided: None };
-    ground.log.append(last, record.encode()).await.unwrap();
+    fabric.log.append(last, record.encode()).await.unwrap();
     // The next election gives a later term.
-    drop(ground.membership.campaign("wrong").await.unwrap());
-    drop((tail, driver, handle, ground));
+    drop(fabric.membership.campaign("wrong").await.unwrap());
+    drop((tail, driver, handle, fabric));
     Server::start_in(dir, |_| {}).await
 }
 

@@ -360,7 +360,7 @@ async fn a_node_that_follows_shows_more_hosts_than_a_message_holds() {
     for number in 0..HOSTS {
         let labels = BTreeMap::from([("rack".to_owned(), "x".repeat(250))]);
         let host = HostInfo { id: HostId::from(&*format!("many-{number:04}")), labels, ..HostInfo::default() };
-        registrations.push(cluster.ground.membership.register(host).await.unwrap());
+        registrations.push(cluster.fabric.membership.register(host).await.unwrap());
     }
     let count = async |client: &Client| client.get("/v1/status").await.json()["hosts"].as_u64();
     until("the leader knows all hosts", async || count(leader).await == Some(1 + HOSTS as u64)).await;

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use wasmill_fabric::embedded::Embedded;
+use wasmill_fabric::embedded;
 use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::{LogSeq, Timestamp};
 use wasmill_record::Record;
@@ -91,7 +91,7 @@ async fn a_policy_that_was_benched_is_shown_by_whoever_leads_next() {
     };
     let events = vec![Event { at: Timestamp(1_772_366_400_000_000), body: benched }];
     let record = Record { version: Record::version_for(&events), events, ..Record::default() };
-    Embedded::open(dir.path()).unwrap().log().append(LogSeq(0), record.encode()).await.unwrap();
+    embedded::open(dir.path()).unwrap().log.append(LogSeq(0), record.encode()).await.unwrap();
 
     let server = Server::start_in(dir, |_| {}).await;
     let expected = json!([{"hook": "place", "policy": "mine", "reason": "unreachable executed", "at": "2026-03-01T12:00:00.000Z"}]);

@@ -96,7 +96,7 @@ impl Scene {
     }
 
     async fn first(&self) -> LogSeq {
-        self.server.ground.log.first_seq().await.unwrap()
+        self.server.fabric.log.first_seq().await.unwrap()
     }
 
     /// Waits until two snapshots and a copy count, and the log begins after what they have.
@@ -111,7 +111,7 @@ impl Scene {
 
 /// Waits until nobody has the directory.
 async fn free(dir: &Path) {
-    until("the data directory is free", async || wasmill_fabric::embedded::Embedded::open(dir).is_ok()).await;
+    until("the data directory is free", async || wasmill_fabric::embedded::open(dir).is_ok()).await;
 }
 
 fn blob(dir: &Path, digest: Digest) -> std::path::PathBuf {
@@ -187,15 +187,15 @@ async fn f23_a_record_after_a_snapshot_that_was_changed_or_is_missing_halts_and_
     let dir = server.stop().await;
     free(dir.path()).await;
     // The newest that the log names at its end: what follows it is all that a start folds.
-    let (driver, handle, ground) = open(dir.path(), often()).await;
-    let last = ground.log.last_seq().await.unwrap();
+    let (driver, handle, fabric) = open(dir.path(), often()).await;
+    let last = fabric.log.last_seq().await.unwrap();
     let (stop, reading) = (CancellationToken::new(), handle.shared().standing.subscribe());
     let running = tokio::spawn(driver.run(stop.clone()));
     reading.clone().wait_for(|standing| standing.leading).await.unwrap();
     let newest = handle.shared().directory.read().current.newest().unwrap().seq;
     stop.cancel();
     running.await.unwrap().unwrap();
-    drop((handle, ground));
+    drop((handle, fabric));
     free(dir.path()).await;
     assert!(newest < last);
 

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wasmill_fabric::embedded::Embedded;
+use wasmill_fabric::{Fabric, embedded};
 use wasmill_scheduler::Handle;
-use wasmill_scheduler::driver::{Driver, DriverConfig, Ground, SnapshotConfig};
+use wasmill_scheduler::driver::{Driver, DriverConfig, SnapshotConfig};
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler_core::CoreConfig;
 use wasmill_scheduler_http::{HttpConfig, bootstrap_admin, listen, serve};
@@ -38,7 +38,7 @@ pub(crate) struct Server {
     http: JoinHandle<()>,
     driver: JoinHandle<()>,
     host: FakeHost,
-    pub(crate) ground: Ground,
+    pub(crate) fabric: Fabric,
 }
 
 impl Server {
@@ -64,12 +64,12 @@ impl Server {
         snapshots: SnapshotConfig,
         change: impl FnOnce(&mut HttpConfig),
     ) -> Self {
-        let (driver, handle, ground) = open(dir.path(), snapshots).await;
+        let (driver, handle, fabric) = open(dir.path(), snapshots).await;
         let (stop_http, stop_driver) = (CancellationToken::new(), CancellationToken::new());
         let stop = stop_driver.clone();
         let driver = tokio::spawn(async move { driver.run(stop).await.unwrap() });
         handle.shared().standing.subscribe().wait_for(|standing| standing.leading).await.unwrap();
-        let host = FakeHost::start(ground.clone(), handle.clone()).await;
+        let host = FakeHost::start(fabric.clone(), handle.clone()).await;
 
         let token_file = dir.path().join("admin.token");
         bootstrap_admin(&handle, &token_file).await.unwrap();
@@ -83,7 +83,7 @@ impl Server {
         let http = tokio::spawn(async move { serving.await.unwrap() });
         let token = std::fs::read_to_string(token_file).unwrap();
         let admin = Client::new(address, token.trim());
-        Self { address, handle, gate, admin, dir, stop_http, stop_driver, http, driver, host, ground }
+        Self { address, handle, gate, admin, dir, stop_http, stop_driver, http, driver, host, fabric }
     }
 
     /// Asks the HTTP interface to stop, and nothing else.
@@ -132,16 +132,14 @@ impl Server {
 }
 
 /// A driver on a data directory, as soon as nobody has it any more.
-pub(crate) async fn open(dir: &Path, snapshots: SnapshotConfig) -> (Driver, Handle, Ground) {
+pub(crate) async fn open(dir: &Path, snapshots: SnapshotConfig) -> (Driver, Handle, Fabric) {
     // What a server before has under way in other threads ends a moment after it.
-    until("the data directory is free", async || Embedded::open(dir).is_ok()).await;
-    let embedded = Embedded::open(dir).unwrap();
-    let ground =
-        Ground { log: embedded.log(), blobs: embedded.blobs(), bus: embedded.bus(), membership: embedded.membership() };
+    until("the data directory is free", async || embedded::open(dir).is_ok()).await;
+    let fabric = embedded::open(dir).unwrap();
     let read_model = Arc::new(ReadModel::open(dir).unwrap());
     let config = DriverConfig { node: "test".to_owned(), core: CoreConfig::default(), snapshots, seed: 7 };
-    let (driver, handle) = Driver::new(config, ground.clone(), read_model);
-    (driver, handle, ground)
+    let (driver, handle) = Driver::new(config, fabric.clone(), read_model);
+    (driver, handle, fabric)
 }
 
 /// Waits until `condition` holds.

@@ -1,5 +1,5 @@
 use futures::FutureExt;
-use wasmill_fabric::embedded::Embedded;
+use wasmill_fabric::embedded;
 use wasmill_protocol::command::{Command, ModuleRef, Overload, Refusal};
 use wasmill_protocol::{FinalState, TaskId, TaskSpec, TenantName, Uptime};
 use wasmill_record::event::{EndReason, Event};
@@ -22,8 +22,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let fabric = Embedded::open(dir.path()).unwrap();
-        let (log, blobs, bus, membership) = (fabric.log(), fabric.blobs(), fabric.bus(), fabric.membership());
+        let fabric = embedded::open(dir.path()).unwrap();
         let config = DriverConfig {
             node: "node".to_owned(),
             core: CoreConfig::default(),
@@ -31,7 +30,7 @@ impl Fixture {
             seed: 7,
         };
         let read_model = Arc::new(ReadModel::open(dir.path()).unwrap());
-        let (driver, handle) = Driver::new(config, Ground { log, blobs, bus, membership }, read_model);
+        let (driver, handle) = Driver::new(config, fabric, read_model);
         let Snapshot { chain, state, .. } = Snapshot::of_empty_log();
         let fold = Fold { state, chain, unusable: Vec::new(), end: LogSeq(0) };
         Self { fold, driver, handle, published: LogSeq(0), dir }

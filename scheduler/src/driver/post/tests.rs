@@ -2,7 +2,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
-use wasmill_fabric::embedded::Embedded;
+use wasmill_fabric::embedded;
 use wasmill_fabric::{BusError, Subscription};
 use wasmill_protocol::message::{HostAck, ToHost};
 use wasmill_protocol::{AttemptId, Incarnation, TaskId, TaskSpec, Term, Timestamp};
@@ -15,7 +15,7 @@ use wasmill_scheduler_node::post::UNANSWERED_MAX;
 use super::*;
 use crate::driver::dispatch::encode;
 use crate::driver::specs::SpecCache;
-use crate::driver::{Driver, DriverConfig, Ground, SnapshotConfig};
+use crate::driver::{Driver, DriverConfig, SnapshotConfig};
 use crate::read_model::ReadModel;
 
 /// Notes what is sent, and answers nothing until it is told to.
@@ -96,16 +96,14 @@ fn specs() -> SpecCache {
 }
 
 fn posts(bus: &Arc<Notes>, dir: &std::path::Path) -> (Posts, mpsc::Receiver<DispatchResult>) {
-    let fabric = Embedded::open(dir).unwrap();
-    let (log, blobs, membership) = (fabric.log(), fabric.blobs(), fabric.membership());
-    let ground = Ground { log, blobs, bus: fabric.bus(), membership };
+    let fabric = embedded::open(dir).unwrap();
     let config = DriverConfig {
         node: "node".to_owned(),
         core: CoreConfig::default(),
         snapshots: SnapshotConfig::default(),
         seed: 7,
     };
-    let (_, handle) = Driver::new(config, ground, Arc::new(ReadModel::open(dir).unwrap()));
+    let (_, handle) = Driver::new(config, fabric, Arc::new(ReadModel::open(dir).unwrap()));
     let (results, refused) = mpsc::channel(16);
     let bus: Arc<dyn Bus> = Arc::<Notes>::clone(bus);
     (Posts::new(bus, Arc::clone(&handle.shared), results), refused)

@@ -13,12 +13,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wasmill_fabric::embedded::Embedded;
-use wasmill_fabric::{HostEvent, HostRegistration, Leadership, Lease, Membership, MembershipError};
+use wasmill_fabric::{Fabric, HostEvent, HostRegistration, Leadership, Lease, Membership, MembershipError, embedded};
 use wasmill_protocol::Term;
 use wasmill_protocol::message::HostInfo;
 use wasmill_scheduler::Handle;
-use wasmill_scheduler::driver::{Driver, DriverConfig, DriverError, Ground, SnapshotConfig};
+use wasmill_scheduler::driver::{Driver, DriverConfig, DriverError, SnapshotConfig};
 use wasmill_scheduler::handle::Standing;
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler_core::CoreConfig;
@@ -32,7 +31,7 @@ pub(crate) struct Cluster {
     election: Arc<Election>,
     pub(crate) nodes: Vec<Node>,
     host: Mutex<Option<FakeHost>>,
-    pub(crate) ground: Ground,
+    pub(crate) fabric: Fabric,
     _dir: TempDir,
 }
 
@@ -61,25 +60,20 @@ impl Cluster {
     /// Where the clocks of the servers that keep the log are so many seconds ahead of this machine's, or where each process keeps it itself.
     pub(crate) async fn start_with(count: usize, servers_ahead_s: Option<i64>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let embedded = Embedded::open(dir.path()).unwrap();
-        let election = Arc::new(Election::new(embedded.membership()));
-        let ground = Ground {
-            log: embedded.log(),
-            blobs: embedded.blobs(),
-            bus: embedded.bus(),
-            membership: Arc::clone(&election) as _,
-        };
+        let embedded = embedded::open(dir.path()).unwrap();
+        let election = Arc::new(Election::new(Arc::clone(&embedded.membership)));
+        let fabric = Fabric { membership: Arc::clone(&election) as _, ..embedded };
         let mut nodes = Vec::new();
         for index in 0..count {
-            nodes.push(Node::start(index, ground.clone(), &election, servers_ahead_s).await);
+            nodes.push(Node::start(index, fabric.clone(), &election, servers_ahead_s).await);
         }
-        Self { election, nodes, host: Mutex::default(), ground, _dir: dir }
+        Self { election, nodes, host: Mutex::default(), fabric, _dir: dir }
     }
 
     /// One more node; which one it is.
     pub(crate) async fn join(&mut self) -> usize {
         let index = self.nodes.len();
-        self.nodes.push(Node::start(index, self.ground.clone(), &self.election, Some(0)).await);
+        self.nodes.push(Node::start(index, self.fabric.clone(), &self.election, Some(0)).await);
         index
     }
 
@@ -118,7 +112,7 @@ impl Cluster {
         }
         let first = self.host.lock().unwrap().is_none();
         if first {
-            let host = FakeHost::start(self.ground.clone(), node.handle.clone()).await;
+            let host = FakeHost::start(self.fabric.clone(), node.handle.clone()).await;
             *self.host.lock().unwrap() = Some(host);
         }
         node.client
@@ -192,7 +186,7 @@ impl Node {
         Client::new(self.address, "")
     }
 
-    async fn start(index: usize, ground: Ground, election: &Election, servers_ahead_s: Option<i64>) -> Self {
+    async fn start(index: usize, fabric: Fabric, election: &Election, servers_ahead_s: Option<i64>) -> Self {
         let (name, seed) = (format!("node-{index}"), index as u64);
         let dir = tempfile::tempdir().unwrap();
         let read_model = Arc::new(ReadModel::open(dir.path()).unwrap());
@@ -202,10 +196,10 @@ impl Node {
             snapshots: SnapshotConfig::default(),
             seed,
         };
-        let log = Arc::new(LogFaults::new(Arc::clone(&ground.log), servers_ahead_s));
-        let bus = Arc::new(SmallBus::new(Arc::clone(&ground.bus)));
-        let ground = Ground { log: Arc::clone(&log) as _, bus: Arc::clone(&bus) as _, ..ground };
-        let (driver, handle) = Driver::new(config, ground, read_model);
+        let log = Arc::new(LogFaults::new(Arc::clone(&fabric.log), servers_ahead_s));
+        let bus = Arc::new(SmallBus::new(Arc::clone(&fabric.bus)));
+        let fabric = Fabric { log: Arc::clone(&log) as _, bus: Arc::clone(&bus) as _, ..fabric };
+        let (driver, handle) = Driver::new(config, fabric, read_model);
         election.handles.lock().unwrap().insert(name.clone(), handle.clone());
         let stop = CancellationToken::new();
         let stopped = stop.clone();

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use wasmill_fabric::Fabric;
 use wasmill_fabric::{Message, Subscription};
 use wasmill_protocol::message::{
     Assignment, FromHost, Heartbeat, HostAck, HostInfo, Progress, Report, ReportAck, ToHost, subjects,
 };
 use wasmill_protocol::{AttemptId, HostId, Incarnation, Outcome, OutcomeKind, Payload, TrapCode, Usage};
 use wasmill_scheduler::Handle;
-use wasmill_scheduler::driver::Ground;
 
 const MEMORY_BYTES: u64 = 1 << 40;
 const SLOTS: u32 = 64;
@@ -29,7 +29,7 @@ pub(crate) struct FakeHost {
 }
 
 struct Running {
-    ground: Ground,
+    fabric: Fabric,
     handle: Handle,
     info: HostInfo,
     /// Attempts that hang, and whether they stop when they are asked to.
@@ -41,7 +41,7 @@ struct Running {
 
 impl FakeHost {
     /// Registers and waits until the leader takes it for ready.
-    pub(crate) async fn start(ground: Ground, handle: Handle) -> Self {
+    pub(crate) async fn start(fabric: Fabric, handle: Handle) -> Self {
         let info = HostInfo {
             id: HostId::from("fake"),
             incarnation: Incarnation(1),
@@ -53,11 +53,11 @@ impl FakeHost {
             ..HostInfo::default()
         };
         let stop = CancellationToken::new();
-        let messages = ground.bus.subscribe(&subjects::host(&info.id), 1024).await.unwrap();
-        let registration = ground.membership.register(info.clone()).await.unwrap();
+        let messages = fabric.bus.subscribe(&subjects::host(&info.id), 1024).await.unwrap();
+        let registration = fabric.membership.register(info.clone()).await.unwrap();
         let (ended, reports) = mpsc::unbounded_channel();
         let running =
-            Running { ground, handle: handle.clone(), info, hanging: BTreeMap::new(), ended, term: Arc::default() };
+            Running { fabric, handle: handle.clone(), info, hanging: BTreeMap::new(), ended, term: Arc::default() };
         let stopped = stop.clone();
         let running = tokio::spawn(async move {
             running.run(messages, reports, stopped).await;
@@ -122,7 +122,7 @@ impl Running {
             ..Heartbeat::default()
         };
         let bytes = rmp_serde::to_vec_named(&heartbeat).unwrap().into();
-        self.ground.bus.publish(&subjects::heartbeats(&self.info.id), bytes).await.unwrap();
+        self.fabric.bus.publish(&subjects::heartbeats(&self.info.id), bytes).await.unwrap();
     }
 
     async fn take(&mut self, message: Message) {
@@ -218,7 +218,7 @@ impl Running {
 
     /// Reports until it is acknowledged.
     fn report(&self, reports: Vec<Report>) {
-        let (bus, subject) = (Arc::clone(&self.ground.bus), subjects::reports(&self.info.id));
+        let (bus, subject) = (Arc::clone(&self.fabric.bus), subjects::reports(&self.info.id));
         let term = Arc::clone(&self.term);
         let message = FromHost { host: self.info.id.clone(), incarnation: self.info.incarnation, reports };
         let bytes = Bytes::from(rmp_serde::to_vec_named(&message).unwrap());
