@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use tokio::net::TcpListener;
-use wasmill_scheduler_http::{self, Tls};
+use wasmill_scheduler_http::{self as http, Tls};
 
 use super::config::Config;
 

@@ -16,7 +16,7 @@ use wasmill_scheduler::handle::Standing;
 use wasmill_scheduler::read_model::ReadModel;
 use wasmill_scheduler::{Handle, sweep};
 use wasmill_scheduler_core::CoreConfig;
-use wasmill_scheduler_http::{self, HttpConfig, Listeners};
+use wasmill_scheduler_http::{self as http, HttpConfig, Listeners};
 
 use super::config::Config;
 use super::front::Front;

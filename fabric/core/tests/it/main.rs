@@ -1,3 +1,1 @@
 //! What a pure crate may depend on.
-
-mod manifest;

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod boundary;
 mod election;
 mod etcd;
 mod faults;
 mod jetstream;
-mod manifest;

@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod boundary;
 mod drain;
 mod invariants;
 mod lease;
-mod manifest;
 mod messages;
 mod reports;
 mod unready;

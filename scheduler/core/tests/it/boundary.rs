@@ -1,30 +1,17 @@
 //! The manifest proves the boundary: nothing that runs, waits, reads a clock or draws numbers can be reached from the core.
 
+#[path = "../../../../protocol/tests/shared/boundary.rs"]
+mod shared;
+
 use std::collections::BTreeSet;
 
-const MANIFEST: &str = include_str!("../../Cargo.toml");
-
-/// What the core may depend on. Each of these is pure itself.
-const ALLOWED: [&str; 3] = ["thiserror", "wasmill-protocol", "wasmill-record"];
-
-fn dependencies(manifest: &str) -> BTreeSet<&str> {
-    let names = manifest
-        .lines()
-        .skip_while(|line| line.trim() != "[dependencies]")
-        .skip(1)
-        .take_while(|line| !line.starts_with('['))
-        .filter_map(|line| line.split(['.', '=', ' ']).next());
-    names.filter(|name| !name.is_empty() && !name.starts_with('#')).collect()
+#[test]
+fn it_depends_on_pure_packages_alone() {
+    let dependencies = shared::dependencies(include_str!("../../Cargo.toml"));
+    assert_eq!(dependencies, BTreeSet::from(["thiserror", "wasmill-protocol", "wasmill-record"]));
 }
 
 #[test]
-fn the_core_depends_on_no_runtime() {
-    assert_eq!(dependencies(MANIFEST), BTreeSet::from(ALLOWED));
-    assert!(!MANIFEST.contains("build-dependencies") && !MANIFEST.contains("target."), "nor by another way");
-}
-
-#[test]
-fn a_runtime_would_be_seen() {
-    let manifest = "[package]\nname = \"x\"\n\n[dependencies]\ntokio.workspace = true\nrand = \"1\"\n\n[lints]\nworkspace = true\n";
-    assert_eq!(dependencies(manifest), BTreeSet::from(["rand", "tokio"]));
+fn what_is_banned_has_a_reason() {
+    shared::assert_bans(include_str!("../../clippy.toml"));
 }

@@ -1,6 +1,6 @@
 //! Tries the inputs again that are kept for the fuzz targets of `fuzz/`: what was found once stays repaired.
 
-#[path = "../../../../protocol/fuzz/replay.rs"]
+#[path = "../../../../protocol/tests/shared/replay.rs"]
 mod replay;
 #[path = "../../fuzz/src/targets.rs"]
 mod targets;

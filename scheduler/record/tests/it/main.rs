@@ -2,6 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails and says where and why")]
 
 mod fuzz;
-#[path = "../../../../protocol/tests/it/neighbour.rs"]
+#[path = "../../../../protocol/tests/shared/neighbour.rs"]
 mod neighbour;
 mod versions;

@@ -1,0 +1,17 @@
+//! The manifest proves the boundary: nothing that runs, waits, reads a clock or draws numbers can be reached from the core of the host.
+
+#[path = "../../../../protocol/tests/shared/boundary.rs"]
+mod shared;
+
+use std::collections::BTreeSet;
+
+#[test]
+fn it_depends_on_pure_packages_alone() {
+    let dependencies = shared::dependencies(include_str!("../../Cargo.toml"));
+    assert_eq!(dependencies, BTreeSet::from(["wasmill-protocol"]));
+}
+
+#[test]
+fn what_is_banned_has_a_reason() {
+    shared::assert_bans(include_str!("../../clippy.toml"));
+}

@@ -1,0 +1,39 @@
+//! What the tests of each pure package share: its manifest proves the boundary, and its bans have reasons.
+
+use std::collections::BTreeSet;
+
+/// The packages that a manifest depends on.
+///
+/// # Panics
+///
+/// When it depends on something by another way than `[dependencies]`.
+pub(crate) fn dependencies(manifest: &str) -> BTreeSet<&str> {
+    let mut section = "";
+    let mut dependencies = BTreeSet::new();
+    for line in manifest.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']');
+        } else if section == "dependencies"
+            && let Some((name, _)) = line.split_once(['.', ' ', '='])
+        {
+            dependencies.insert(name);
+        }
+        assert!(!section.starts_with("target.") && section != "build-dependencies", "unexpected section `{section}`");
+    }
+    dependencies
+}
+
+/// Asserts that `clippy.toml` bans what a pure package must not reach, each with its reason.
+pub(crate) fn assert_bans(bans: &str) {
+    let banned: Vec<&str> = bans.lines().filter(|line| line.contains("path =")).collect();
+    for name in ["HashMap", "Instant::now", "SystemTime", "env::var", "fs::", "net::", "thread::"] {
+        assert!(banned.iter().any(|line| line.contains(name)), "{name} is not banned");
+    }
+    assert!(banned.iter().all(|line| line.contains("reason = ")));
+}
+
+#[test]
+fn a_runtime_would_be_seen() {
+    let manifest = "[package]\nname = \"x\"\n\n[dependencies]\ntokio.workspace = true\nrand = \"1\"\n\n[lints]\nworkspace = true\n";
+    assert_eq!(dependencies(manifest), BTreeSet::from(["rand", "tokio"]));
+}
