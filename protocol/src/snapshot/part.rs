@@ -67,6 +67,9 @@ pub struct BenchedRow {
     /// Since when.
     #[serde(default)]
     pub at: Timestamp,
+    /// What it is, whatever its name; zero for one that is built in.
+    #[serde(default)]
+    pub digest: Digest,
 }
 
 /// See [`Part::Begin`].

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use wasmill_fabric::embedded::Embedded;
 use wasmill_protocol::event::{Event, EventBody, PolicyHook};
 use wasmill_protocol::record::Record;
-use wasmill_protocol::{LogSeq, Timestamp};
+use wasmill_protocol::{Digest, LogSeq, Timestamp};
 
 use crate::support::{COMMAND, Client, Server, TASK, module, until};
 
@@ -87,6 +87,7 @@ async fn a_policy_that_was_benched_is_shown_by_whoever_leads_next() {
         hook: PolicyHook::Place,
         policy: "mine".to_owned(),
         reason: "unreachable executed".to_owned(),
+        digest: Digest::default(),
     };
     let events = vec![Event { at: Timestamp(1_772_366_400_000_000), body: benched }];
     let record = Record { version: Record::version_for(&events), events, ..Record::default() };
