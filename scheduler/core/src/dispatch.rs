@@ -6,6 +6,7 @@
 
 mod answers;
 mod conduct;
+mod course;
 mod desk;
 mod fleet;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::config::CoreConfig;
 use crate::policy::{self, Order, Place, Seat, Seated};
 use crate::state::tenants::TenantNumber;
 use crate::state::{Slot, State};
+use course::Course;
 use fleet::Fleet;
 use queue::Queue;
 use seats::{OrderSeat, PlaceSeat};
@@ -53,14 +55,6 @@ pub(crate) struct Dispatch {
     course: Option<Course>,
     /// Tells what a policy is told from what it was told before it was seated anew or failed.
     sittings: u64,
-}
-
-/// How far a dispatch is.
-#[derive(Debug, Clone, Copy)]
-struct Course {
-    /// Attempts that it may start still.
-    left: u32,
-    rounds: u32,
 }
 
 impl Dispatch {

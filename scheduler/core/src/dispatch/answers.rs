@@ -6,18 +6,20 @@
 
 use std::collections::BTreeSet;
 
-use wasmill_protocol::Timestamp;
 use wasmill_protocol::event::PolicyHook;
+use wasmill_protocol::{TenantName, Timestamp};
 
+use super::Dispatch;
 use super::desk::Outcome;
 use super::outside::Subject;
-use super::queue::{is_stored_out, tenant_view};
-use super::round::{Round, set_keys};
+use super::queue::{Queue, is_stored_out, tenant_view};
+use super::round::{Round, Started};
 use super::seats::{Placing, checked};
-use super::{Course, Dispatch};
 use crate::leader::Core;
 use crate::policy::ask::{Answer, AskId, Question};
-use crate::policy::{Keys, PolicyFault, ShapeView, Wanted};
+use crate::policy::{Choice, Key, Keys, PolicyFault, ShapeView, Wanted};
+use crate::state::Slot;
+use crate::state::tenants::{TenantEntry, TenantNumber};
 
 impl Core {
     /// A policy outside answers.
@@ -30,30 +32,6 @@ impl Core {
         self.tally.policy_answers_late += u64::from(!is_taken);
     }
 
-    /// The dispatch under way, or a new one when something has changed; `None` while a policy is waited for, and when there is nothing to do. With it the
-    /// round that a policy has just decided, or could not.
-    pub(super) fn course(&mut self) -> Option<(Course, Option<Round>)> {
-        self.take_key_answer();
-        self.bench_silent();
-        let round = self.resume();
-        if self.dispatch.place.is_waiting() {
-            return None;
-        }
-        let now = self.now;
-        let Dispatch { course, place, is_awake, declined, queue, .. } = &mut self.dispatch;
-        if let Some(course) = course.take() {
-            return Some((course, round));
-        }
-        *is_awake |= place.stalls.next_due().is_some_and(|due| due <= now);
-        if !std::mem::take(is_awake) {
-            return None;
-        }
-        declined.clear();
-        queue.put_back();
-        place.begin();
-        Some((Course { left: self.config.dispatch_max, rounds: 0 }, None))
-    }
-
     /// When something is to be done about a policy.
     pub(crate) fn policies_due(&self) -> Option<Timestamp> {
         let (order, place) = (&self.dispatch.order, &self.dispatch.place);
@@ -62,7 +40,7 @@ impl Core {
     }
 
     /// The keys that were asked for are there, or the time for that is over.
-    fn take_key_answer(&mut self) {
+    pub(super) fn take_key_answer(&mut self) {
         let Some(outcome) = self.dispatch.order.asked().and_then(|policy| policy.desk.outcome(self.now)) else {
             return;
         };
@@ -144,7 +122,7 @@ impl Core {
     }
 
     /// What was to be placed is decided: by the policy, or by the default when the time is over.
-    fn resume(&mut self) -> Option<Round> {
+    pub(super) fn resume(&mut self) -> Option<Round> {
         if self.dispatch.place.is_waiting() {
             self.take_in_queue();
             self.take_in_hosts();
@@ -168,6 +146,21 @@ impl Core {
         Some(self.conclude(Placing::ByDefault(choices), wanted, 0))
     }
 
+    /// Starts what is right of a policy's answer. One in which everything is wrong is no answer.
+    pub(super) fn start_by_policy(&mut self, choices: Vec<Choice>, wanted: &mut [Wanted]) -> u32 {
+        let changed = self.dispatch.place.take_changed_since();
+        let Started { started, wrong, stale } = self.start(choices, wanted, &changed);
+        self.tally.policy_choices_wrong += wrong;
+        self.tally.policy_choices_stale += stale;
+        if started > 0 || wrong == 0 || stale > 0 {
+            return started;
+        }
+        self.place_failed(PolicyFault { reason: format!("all of its choices were wrong, {wrong} tasks") });
+        self.tally.policy_rounds_by_default += 1;
+        let choices = self.dispatch.place.place_by_default(self.now, wanted);
+        self.start(choices, wanted, &UNCHANGED).started
+    }
+
     /// The policy that places has failed: it is told everything again.
     pub(super) fn place_failed(&mut self, fault: PolicyFault) {
         let (sitting, now) = (self.dispatch.next_sitting(), self.now);
@@ -179,7 +172,7 @@ impl Core {
     }
 
     /// A policy that does not come back decides no more.
-    fn bench_silent(&mut self) {
+    pub(super) fn bench_silent(&mut self) {
         let (now, stall_ms) = (self.now, self.config.stall_ms);
         let reason = || format!("it has not answered a question for {stall_ms} ms");
         let Dispatch { order, place, .. } = &mut self.dispatch;
@@ -227,3 +220,18 @@ fn nonsense(what: &str) -> PolicyFault {
 
 /// No host has changed while the policy decided: it decides at once.
 pub(super) const UNCHANGED: BTreeSet<u32> = BTreeSet::new();
+
+/// Puts tenants and shapes where their keys say: every answer goes through this.
+pub(super) fn set_keys<'a>(
+    queue: &mut Queue,
+    stored_out: &BTreeSet<TenantName>,
+    tenants: impl Iterator<Item = (TenantNumber, &'a TenantEntry, Key)>,
+    shapes: impl Iterator<Item = (Slot, Key)>,
+) {
+    for (slot, key) in shapes {
+        queue.set_shape_key(slot, key);
+    }
+    for (number, entry, key) in tenants {
+        queue.set_tenant(number, entry, is_stored_out(stored_out, entry), key);
+    }
+}

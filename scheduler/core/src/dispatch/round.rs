@@ -10,17 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use wasmill_protocol::event::EventBody;
 use wasmill_protocol::{AttemptId, Nonce, TenantName, Timestamp};
 
-use super::answers::UNCHANGED;
-use super::queue::{Asked, Choosing, Chosen, Queue, is_stored_out, tenant_view};
+use super::Dispatch;
+use super::answers::{UNCHANGED, set_keys};
+use super::queue::{Asked, Choosing, Chosen, tenant_view};
 use super::seats::Placing;
-use super::{Course, Dispatch};
 use crate::leader::{Core, Flight};
-use crate::policy::{Choice, HostChange, Key, Order, Place, PolicyFault, Ref, ShapeView, Wanted, fits};
+use crate::policy::{Choice, HostChange, Order, Place, Ref, ShapeView, Wanted, fits};
 use crate::state::Slot;
 use crate::state::tenants::{TenantEntry, TenantNumber};
 
-/// Rounds of one dispatch: a later one uses what an earlier one could not place where it wanted.
-const ROUNDS_MAX: u32 = 16;
 /// For so many attempts of the policy, one goes to a task that is overdue.
 const GUARD_EVERY: u32 = 8;
 
@@ -37,12 +35,12 @@ pub(super) struct Round {
 
 /// What became of an answer, in tasks.
 #[derive(Debug, Clone, Copy, Default)]
-struct Started {
-    started: u32,
+pub(super) struct Started {
+    pub(super) started: u32,
     /// It never fitted.
-    wrong: u64,
+    pub(super) wrong: u64,
     /// It has not fitted any more.
-    stale: u64,
+    pub(super) stale: u64,
 }
 
 impl Core {
@@ -63,46 +61,6 @@ impl Core {
         if changed {
             number.into_iter().for_each(|number| self.dispatch.touch_tenant(number));
             self.dispatch.wake();
-        }
-    }
-
-    /// Starts as many attempts as may start now, up to [`CoreConfig::dispatch_max`](crate::CoreConfig::dispatch_max).
-    pub(crate) fn dispatch(&mut self) {
-        if let Some((course, round)) = self.course() {
-            self.run(course, round);
-        }
-        self.say_benched();
-        self.ask_for_keys();
-    }
-
-    /// Holds rounds as long as something starts, or a policy is to be asked.
-    fn run(&mut self, mut course: Course, mut decided: Option<Round>) {
-        while course.rounds < ROUNDS_MAX && course.left > 0 {
-            course.rounds += 1;
-            let round = match decided.take() {
-                Some(round) => round,
-                None => self.round(course.left),
-            };
-            self.say_benched();
-            course.left -= round.started;
-            if round.is_asked {
-                self.dispatch.course = Some(course);
-                return;
-            }
-            if self.state.depth.queued == 0 || (round.started == 0 && !round.moved_on) {
-                // What has happened while a policy was asked may let more start.
-                self.unfinished |= self.dispatch.is_awake;
-                return;
-            }
-        }
-        (self.dispatch.is_awake, self.unfinished) = (true, true);
-    }
-
-    /// Policies that were benched are events.
-    fn say_benched(&mut self) {
-        while let Some(benched) = self.dispatch.take_news() {
-            self.emit(benched);
-            self.unfinished = true;
         }
     }
 
@@ -147,21 +105,6 @@ impl Core {
             self.dispatch.queue.put_back();
         }
         Round { started, moved_on, is_asked: false }
-    }
-
-    /// Starts what is right of a policy's answer. One in which everything is wrong is no answer.
-    fn start_by_policy(&mut self, choices: Vec<Choice>, wanted: &mut [Wanted]) -> u32 {
-        let changed = self.dispatch.place.take_changed_since();
-        let Started { started, wrong, stale } = self.start(choices, wanted, &changed);
-        self.tally.policy_choices_wrong += wrong;
-        self.tally.policy_choices_stale += stale;
-        if started > 0 || wrong == 0 || stale > 0 {
-            return started;
-        }
-        self.place_failed(PolicyFault { reason: format!("all of its choices were wrong, {wrong} tasks") });
-        self.tally.policy_rounds_by_default += 1;
-        let choices = self.dispatch.place.place_by_default(self.now, wanted);
-        self.start(choices, wanted, &UNCHANGED).started
     }
 
     /// Takes in what has changed of tenants and shapes, and asks for their keys.
@@ -236,7 +179,7 @@ impl Core {
 
     /// Starts what is right among `choices`: every answer goes through this. What is still wanted is left in `wanted`. What was said of a host that has
     /// `changed` since the question may have been right then.
-    fn start(&mut self, choices: Vec<Choice>, wanted: &mut [Wanted], changed: &BTreeSet<u32>) -> Started {
+    pub(super) fn start(&mut self, choices: Vec<Choice>, wanted: &mut [Wanted], changed: &BTreeSet<u32>) -> Started {
         let mut sum = Started::default();
         for choice in choices {
             self.dispatch.fleet.name(choice.host);
@@ -368,20 +311,5 @@ impl Core {
         let started = self.start(choices, wanted, &UNCHANGED).started;
         self.tally.attempts_overdue += u64::from(started);
         started
-    }
-}
-
-/// Puts tenants and shapes where their keys say: every answer goes through this.
-pub(super) fn set_keys<'a>(
-    queue: &mut Queue,
-    stored_out: &BTreeSet<TenantName>,
-    tenants: impl Iterator<Item = (TenantNumber, &'a TenantEntry, Key)>,
-    shapes: impl Iterator<Item = (Slot, Key)>,
-) {
-    for (slot, key) in shapes {
-        queue.set_shape_key(slot, key);
-    }
-    for (number, entry, key) in tenants {
-        queue.set_tenant(number, entry, is_stored_out(stored_out, entry), key);
     }
 }
