@@ -178,8 +178,9 @@ pub enum EventBody {
         /// Up to where, and which blob.
         copy: ReadModelCopy,
     },
-    /// A policy failed too often, or left tasks in the queue that had a place: the built-in default decides in its place from now on, under this leader
-    /// and later ones, until an operator lifts that.
+    /// A policy failed too often, or left tasks in the queue that had a place: the built-in default
+    /// decides in its place from now on, under this leader and later ones, until an operator lifts
+    /// that.
     PolicyBenched {
         /// What it decided.
         hook: PolicyHook,

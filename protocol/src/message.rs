@@ -158,10 +158,11 @@ pub struct Heartbeat {
     pub sated: Vec<TenantName>,
     /// The process of the host, as in [`HostInfo`]: two that have one id can have one incarnation too. 0 from those that do not say.
     pub process: u64,
-    /// Memory limits of the attempts that it holds and that have not ended, summed up; of an earlier life, too. 0 from those that do not say.
+    /// Memory limits of the attempts that it holds and that have not ended, summed up; of an
+    /// earlier life, too. 0 from those that do not say.
     pub memory_held: u64,
-    /// Modules that are ready to run, [`MODULES_WARM_MAX`] at most, when they have changed or were not told for a while; else `None`. A hint: what is lost
-    /// on the way is told again later.
+    /// Modules that are ready to run, [`MODULES_WARM_MAX`] at most, when they have changed or were
+    /// not told for a while; else `None`. A hint: what is lost on the way is told again later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub modules_warm: Option<Vec<Digest>>,
 }

@@ -3,7 +3,8 @@
 use wasmill_protocol::Digest;
 use wasmill_protocol::message::MODULES_WARM_MAX;
 
-/// After so many heartbeats without a word they are told again: one that told of a change may have been lost.
+/// After so many heartbeats without a word they are told again: one that told of a change may have
+/// been lost.
 const QUIET_BEATS_MAX: u32 = 10;
 
 /// Modules that are ready to run.

@@ -18,7 +18,8 @@ pub trait Artifacts: Send + Sync + 'static {
     /// The module if it is in memory, without waiting: asked before every attempt.
     fn cached(&self, module: Digest, profile: Profile) -> Option<Arc<LoadedModule>>;
 
-    /// The modules that [`Artifacts::cached`] knows: what a host announces. None, where nothing is kept.
+    /// The modules that [`Artifacts::cached`] knows: what a host announces. None, where nothing is
+    /// kept.
     fn cached_modules(&self) -> Vec<Digest> {
         Vec::new()
     }

@@ -28,11 +28,11 @@ pub struct CoreConfig {
     /// A task that has waited longer in the queue than this is overdue: it gets a share of what is dispatched whatever the policy
     /// says, in milliseconds.
     pub longest_wait_ms: u64,
-    /// How long a dispatch waits for policies that live outside the core, all its questions together, in milliseconds. What is not placed then the
-    /// built-in default places.
+    /// How long a dispatch waits for policies that live outside the core, all its questions
+    /// together, in milliseconds. What is not placed then the built-in default places.
     pub ask_ms: u64,
-    /// A policy that leaves tasks in the queue for so long although a host has a place for them, or that does not come back with an answer, is benched, in
-    /// milliseconds.
+    /// A policy that leaves tasks in the queue for so long although a host has a place for them, or
+    /// that does not come back with an answer, is benched, in milliseconds.
     pub stall_ms: u64,
     /// Hosts that one task may lose before it is given up.
     pub hosts_lost_max: u8,

@@ -70,7 +70,8 @@ pub enum Input {
     ReadModelStored(ReadModelCopy),
     /// Another policy decides from now on, unless it is benched. A leader is told anew.
     PolicySeated(Seat),
-    /// A policy that lives outside the core answers one of [`Ready::asks`]. What is late, or answers another question than the one under way, is dropped.
+    /// A policy that lives outside the core answers one of [`Ready::asks`]. What is late, or
+    /// answers another question than the one under way, is dropped.
     PolicyAnswered {
         /// Which question.
         id: AskId,
@@ -96,7 +97,8 @@ pub struct Ready {
     pub replies: Vec<(ReplyTo, Result<Done, Refusal>)>,
     /// Reports whose consequences are in `events` or in an earlier record: to be acknowledged once those are durable.
     pub acks: Vec<ReplyTo>,
-    /// Questions to policies that live outside the core, one of each hook at most. They wait for nothing: what is decided by their answers is in later events.
+    /// Questions to policies that live outside the core, one of each hook at most. They wait for
+    /// nothing: what is decided by their answers is in later events.
     pub asks: Vec<Ask>,
 }
 
@@ -149,7 +151,8 @@ pub struct HostView {
     pub last_seen: wasmill_protocol::Timestamp,
 }
 
-/// A policy that failed too often, or left tasks in the queue that had a place: the built-in default decides in its place.
+/// A policy that failed too often, or left tasks in the queue that had a place: the built-in
+/// default decides in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BenchedPolicy {
     /// What it decided.

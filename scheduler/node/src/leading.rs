@@ -129,7 +129,8 @@ impl Leading {
     pub fn take_ready(&mut self, record_bytes_max: usize) -> Ready {
         while matches!(self.phase, Phase::Open | Phase::Closing(_)) && self.has_room() {
             let mut decided = self.core.take_ready();
-            // Questions rest on nothing that must be durable: what is decided by their answers is recorded later.
+            // Questions rest on nothing that must be durable: what is decided by their answers is
+            // recorded later.
             self.ready.asks.append(&mut decided.asks);
             let is_done = decided.is_empty();
             if !is_done {

@@ -54,7 +54,8 @@ pub struct Oracle {
     pub keys: BTreeMap<(TenantName, String), (TaskId, Digest, LogSeq)>,
     /// The highest credit that a life of a host has announced.
     pub credits: BTreeMap<(HostId, Incarnation), u32>,
-    /// The most memory that a life of a host has let be promised: as much more than it has as it takes attempts beyond its slots.
+    /// The most memory that a life of a host has let be promised: as much more than it has as it
+    /// takes attempts beyond its slots.
     pub promises: BTreeMap<(HostId, Incarnation), u64>,
     /// Lives of hosts that another process has ended, as the leader of a term was told, and what time it was for that leader.
     pub rivalled: BTreeMap<(Term, HostId, Incarnation), Timestamp>,

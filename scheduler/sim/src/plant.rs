@@ -93,7 +93,8 @@ pub enum Plant {
     HostForgetsCancels,
     /// A follower takes a record into its state, and waits for its read model before it shows the record: given up, it never does.
     ReadBeforeWait,
-    /// An answer of a policy is taken for one to the question that was asked last, whichever seat has asked.
+    /// An answer of a policy is taken for one to the question that was asked last, whichever seat
+    /// has asked.
     AnswerOfOlderSeat,
     /// A host's memory is promised twice.
     MemoryPromisedTwice,

@@ -1,4 +1,5 @@
-//! Policies that live outside the core: they answer from what they were told and from nothing else, late, wrong, or not at all.
+//! Policies that live outside the core: they answer from what they were told and from nothing else,
+//! late, wrong, or not at all.
 
 use std::collections::BTreeMap;
 

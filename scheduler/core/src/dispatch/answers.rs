@@ -1,8 +1,10 @@
 //! Questions to policies outside, and what becomes of their answers.
 //!
-//! While the answer of the policy that places is waited for nothing else is placed, but everything else goes on: tenants are ordered by the last keys, and
-//! what is not answered within [`CoreConfig::ask_ms`](crate::CoreConfig::ask_ms) the built-in default places. It goes on doing so until the policy comes
-//! back, be it with an answer that does not count any more, so that no second question queues up behind the first.
+//! While the answer of the policy that places is waited for nothing else is placed, but everything
+//! else goes on: tenants are ordered by the last keys, and what is not answered within
+//! [`CoreConfig::ask_ms`](crate::CoreConfig::ask_ms) the built-in default places. It goes on doing
+//! so until the policy comes back, be it with an answer that does not count any more, so that no
+//! second question queues up behind the first.
 
 use std::collections::BTreeSet;
 
@@ -197,7 +199,8 @@ impl Core {
         }
     }
 
-    /// How many tasks of a shape its gates let start: there are so many, it is the shape that was meant, and the quotas of its tenant have room.
+    /// How many tasks of a shape its gates let start: there are so many, it is the shape that was
+    /// meant, and the quotas of its tenant have room.
     pub(super) fn admitted(&self, shape: &ShapeView) -> u32 {
         let entry = self.state.tenants.find(shape.tenant_id);
         let entry = entry.filter(|entry| !entry.removed && !is_stored_out(&self.stored_out, entry));

@@ -44,7 +44,8 @@ impl Conduct {
         self.is_benched && state.benched(self.hook, &self.name, self.digest).is_none()
     }
 
-    /// The policy did not answer, or answered nonsense. Returns the event when that was once too often.
+    /// The policy did not answer, or answered nonsense. Returns the event when that was once too
+    /// often.
     pub(super) fn failed(&mut self, now: Timestamp, fault: PolicyFault, tally: &mut Tally) -> Option<EventBody> {
         tally.policy_faults += 1;
         self.faults.push_back(now);

@@ -16,7 +16,8 @@ pub(super) struct Course {
 }
 
 impl Core {
-    /// Starts as many attempts as may start now, up to [`CoreConfig::dispatch_max`](crate::CoreConfig::dispatch_max).
+    /// Starts as many attempts as may start now, up to
+    /// [`CoreConfig::dispatch_max`](crate::CoreConfig::dispatch_max).
     pub(crate) fn dispatch(&mut self) {
         if let Some((course, round)) = self.course() {
             self.run(course, round);
@@ -59,8 +60,9 @@ impl Core {
         }
     }
 
-    /// The dispatch under way, or a new one when something has changed; `None` while a policy is waited for, and when there is nothing to do. With it the
-    /// round that a policy has just decided, or could not.
+    /// The dispatch under way, or a new one when something has changed; `None` while a policy is
+    /// waited for, and when there is nothing to do. With it the round that a policy has just
+    /// decided, or could not.
     fn course(&mut self) -> Option<(Course, Option<Round>)> {
         self.take_key_answer();
         self.bench_silent();

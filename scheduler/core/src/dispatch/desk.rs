@@ -85,7 +85,8 @@ impl<S> Desk<S> {
         Ask { id, policy: Arc::clone(&self.policy), at, due, question }
     }
 
-    /// An answer has come. Returns whether it counts: it is for the question under way, the first, and in time.
+    /// An answer has come. Returns whether it counts: it is for the question under way, the first,
+    /// and in time.
     pub(super) fn take(&mut self, now: Timestamp, id: AskId, answer: Answer) -> bool {
         let Some(open) = self.open.as_mut().filter(|open| open.id == id) else { return false };
         if open.subject.is_none() {
@@ -119,8 +120,9 @@ impl<S> Desk<S> {
         timed_out.map(Outcome::TimedOut)
     }
 
-    /// Whether the policy has been silent for `ms` milliseconds after the time of a question was over. Time in which nothing could be noticed does not count:
-    /// the machine was suspended, and the policy with it.
+    /// Whether the policy has been silent for `ms` milliseconds after the time of a question was
+    /// over. Time in which nothing could be noticed does not count: the machine was suspended, and
+    /// the policy with it.
     pub(super) fn is_silent(&mut self, now: Timestamp, ms: u64) -> bool {
         let Some(open) = self.open.as_mut().filter(|open| open.subject.is_none()) else { return false };
         let is_over = now >= open.late_since.plus_ms(ms);

@@ -1,4 +1,5 @@
-//! Policies that live outside the core: what is to be asked of them next, and what counts until they answer.
+//! Policies that live outside the core: what is to be asked of them next, and what counts until
+//! they answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -50,14 +51,15 @@ impl OutsideOrder {
         }
     }
 
-    /// The policy has failed, and may have lost its memory: it is told everything again. What it has said counts.
+    /// The policy has failed, and may have lost its memory: it is told everything again. What it
+    /// has said counts.
     pub(super) fn begin_anew(&mut self, sitting: u64) {
         self.desk.begin_anew(sitting);
         self.told = Told::default();
     }
 
-    /// Keys that count until the policy has answered: its last ones, and those of the default for what it has not been asked about. What has changed is noted
-    /// for the next question.
+    /// Keys that count until the policy has answered: its last ones, and those of the default for
+    /// what it has not been asked about. What has changed is noted for the next question.
     pub(super) fn meanwhile(&mut self, now: Timestamp, tenants: &[TenantView], shapes: &[ShapeView]) -> Keys {
         self.changed_tenants.extend(tenants.iter().map(|tenant| tenant.id));
         self.changed_shapes.extend(shapes.iter().map(|shape| shape.id.slot));
@@ -167,7 +169,8 @@ impl OutsidePlace {
         }
     }
 
-    /// Takes the hosts that have changed while a question was under way: what was said of them may have been right then.
+    /// Takes the hosts that have changed while a question was under way: what was said of them may
+    /// have been right then.
     pub(super) fn take_changed_since(&mut self) -> BTreeSet<u32> {
         std::mem::take(&mut self.changed_since)
     }

@@ -85,7 +85,8 @@ impl Core {
         self.conclude(placing, wanted, guarded)
     }
 
-    /// Starts what a policy has placed, beside `guarded` attempts of the guard: its answer takes this way, whether it came at once or not.
+    /// Starts what a policy has placed, beside `guarded` attempts of the guard: its answer takes
+    /// this way, whether it came at once or not.
     pub(super) fn conclude(&mut self, placing: Placing, mut wanted: Vec<Wanted>, guarded: u32) -> Round {
         let placed = match placing {
             Placing::Ask => return self.ask_for_places(wanted, guarded),
@@ -177,7 +178,8 @@ impl Core {
         chosen.iter().map(wanted).collect()
     }
 
-    /// Starts what is right among `choices`: every answer goes through this. What is still wanted is left in `wanted`. What was said of a host that has
+    /// Starts what is right among `choices`: every answer goes through this. What is still wanted
+    /// is left in `wanted`. What was said of a host that has
     /// `changed` since the question may have been right then.
     pub(super) fn start(&mut self, choices: Vec<Choice>, wanted: &mut [Wanted], changed: &BTreeSet<u32>) -> Started {
         let mut sum = Started::default();

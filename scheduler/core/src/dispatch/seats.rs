@@ -1,4 +1,5 @@
-//! Asking policies, none of which is trusted. One in process answers at once; one outside is asked, and its answer takes the same way once it is there.
+//! Asking policies, none of which is trusted. One in process answers at once; one outside is asked,
+//! and its answer takes the same way once it is there.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -68,7 +69,8 @@ impl OrderSeat {
             }
     }
 
-    /// One key for each tenant and each shape: those that count now. They are the built-in default's when the policy does not answer.
+    /// One key for each tenant and each shape: those that count now. They are the built-in
+    /// default's when the policy does not answer.
     pub(super) fn keys(
         &mut self,
         now: Timestamp,

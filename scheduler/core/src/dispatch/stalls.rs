@@ -1,7 +1,8 @@
 //! Shapes that a policy leaves in the queue although a host has a place for them.
 //!
-//! A shape's clock runs while each dispatch finds it left again. A dispatch that finds no place for it, or does not come to it, stops the clock, and so does
-//! a time in which nothing was dispatched: a machine that was suspended, say. What has not been left lately costs nothing.
+//! A shape's clock runs while each dispatch finds it left again. A dispatch that finds no place for
+//! it, or does not come to it, stops the clock, and so does a time in which nothing was dispatched:
+//! a machine that was suspended, say. What has not been left lately costs nothing.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +43,8 @@ impl Stalls {
         *self = Self::default();
     }
 
-    /// The dispatch leaves a shape that has a place. Returns for how many milliseconds it has been left.
+    /// The dispatch leaves a shape that has a place. Returns for how many milliseconds it has been
+    /// left.
     pub(super) fn leave(&mut self, now: Timestamp, shape: &ShapeView) -> u64 {
         let slot = shape.id.slot;
         let is_same = |left: &&Left| left.shape == shape.id && now <= left.at.plus_ms(PAUSE_MS);
@@ -54,7 +56,8 @@ impl Stalls {
 
     /// When the next dispatch must come.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
-        // All of them were left by the same dispatch, give or take the time that its questions took.
+        // All of them were left by the same dispatch, give or take the time that its questions
+        // took.
         self.left.first_key_value().map(|(_, left)| left.at.plus_ms(DISPATCH_MS_MAX))
     }
 }
@@ -81,7 +84,8 @@ mod tests {
         }
     }
 
-    /// Leaves the shape in dispatches at these times, and says how long it was left at the last of them.
+    /// Leaves the shape in dispatches at these times, and says how long it was left at the last of
+    /// them.
     fn left_ms(dispatches: &[(u64, Option<ShapeView>)]) -> u64 {
         let mut stalls = Stalls::default();
         let mut last = 0;

@@ -195,8 +195,9 @@ impl Host {
         }
     }
 
-    /// The host says how much memory it holds. What is on its way to it, or was when it said that, is not in there; what an earlier leader has left there,
-    /// or an earlier life of the host, is. Of the two sums the larger counts.
+    /// The host says how much memory it holds. What is on its way to it, or was when it said that,
+    /// is not in there; what an earlier leader has left there, or an earlier life of the host, is.
+    /// Of the two sums the larger counts.
     pub(super) fn count_memory(&mut self, heartbeat: &Heartbeat, now: Timestamp) {
         let is_unseen = |flight: &&Flight| !flight.confirmed || (flight.heard_at < now && !heartbeat.partial);
         let unseen = self.flights.values().filter(is_unseen).map(|flight| flight.memory_bytes);

@@ -49,7 +49,8 @@ tally! {
     host_news_stale,
     /// Tasks in answers of a policy that were dropped.
     policy_choices_wrong,
-    /// Tasks in such answers that could have been placed as the question was asked, and could not when it was answered.
+    /// Tasks in such answers that could have been placed as the question was asked, and could not
+    /// when it was answered.
     policy_choices_stale,
     /// Questions to policies that live outside.
     policy_asks,
@@ -59,7 +60,8 @@ tally! {
     policy_faults,
     /// Rounds that the built-in default placed for a policy that has not answered, or nonsense.
     policy_rounds_by_default,
-    /// Policies that were taken out: after too many faults, or because they left tasks in the queue that had a place.
+    /// Policies that were taken out: after too many faults, or because they left tasks in the queue
+    /// that had a place.
     policies_benched,
     /// Attempts that were placed by the guard against endless waits.
     attempts_overdue,

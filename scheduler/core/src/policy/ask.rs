@@ -1,8 +1,10 @@
-//! Questions to policies that live outside the core, and what they answer: plain data that can travel to another thread or process.
+//! Questions to policies that live outside the core, and what they answer: plain data that can
+//! travel to another thread or process.
 //!
-//! The core hands out a question, goes on, and takes the answer as an input. At most one question of each hook is under way. Tenants, shapes and hosts
-//! go by numbers; what does not change of them, and what is long, is told once, when something appears. A slot is used again with another generation: what
-//! was known of its earlier use is gone then.
+//! The core hands out a question, goes on, and takes the answer as an input. At most one question
+//! of each hook is under way. Tenants, shapes and hosts go by numbers; what does not change of
+//! them, and what is long, is told once, when something appears. A slot is used again with another
+//! generation: what was known of its earlier use is gone then.
 
 use std::sync::Arc;
 
@@ -32,7 +34,8 @@ pub struct AskId {
     pub term: Term,
     /// What the policy decides.
     pub hook: PolicyHook,
-    /// Grows whenever a policy is seated and after each fault: the first question of a sitting tells everything anew.
+    /// Grows whenever a policy is seated and after each fault: the first question of a sitting
+    /// tells everything anew.
     pub sitting: u64,
     /// Grows with every question of a sitting.
     pub number: u64,

@@ -7,14 +7,16 @@ use wasmill_protocol::event::PolicyHook;
 
 use crate::io::BenchedPolicy;
 
-/// Benched policies that are remembered. When there are more, the one that was benched first may decide again.
+/// Benched policies that are remembered. When there are more, the one that was benched first may
+/// decide again.
 const BENCHED_MAX: usize = 64;
 
 /// What was benched and not lifted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Benched(BTreeMap<Identity, BenchedPolicy>);
 
-/// What a policy is known by: its digest, whatever it is called; one that is built in has none and is known by its name.
+/// What a policy is known by: its digest, whatever it is called; one that is built in has none and
+/// is known by its name.
 type Identity = (PolicyHook, Digest, String);
 
 fn identity(hook: PolicyHook, policy: &str, digest: Digest) -> Identity {

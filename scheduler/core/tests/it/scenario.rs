@@ -242,7 +242,8 @@ impl Scenario {
         }
     }
 
-    /// `keys 3 1`, `places 0:h1:2 1:h2:1`, `trap place`: to the last question, or to `ask=` by its name.
+    /// `keys 3 1`, `places 0:h1:2 1:h2:1`, `trap place`: to the last question, or to `ask=` by its
+    /// name.
     fn policy_answers(&mut self, line: &Line<'_>) {
         let plain = line.words[1..].iter().filter(|word| !word.contains('='));
         let (hook, answer) = match line.words[0] {

@@ -313,7 +313,8 @@ impl World {
     }
 }
 
-/// How much memory a host lets be promised: as much more than it has as it takes attempts beyond its slots.
+/// How much memory a host lets be promised: as much more than it has as it takes attempts beyond
+/// its slots.
 fn promised_at_most(heartbeat: &Heartbeat) -> u64 {
     let (slots, most) = (heartbeat.slots.max(1), heartbeat.credit.max(heartbeat.slots));
     let bytes = u128::from(heartbeat.memory_bytes) * u128::from(most) / u128::from(slots);

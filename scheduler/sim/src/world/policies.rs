@@ -1,4 +1,5 @@
-//! Policies outside: their answers are on their way for a while, and others may sit there when they come.
+//! Policies outside: their answers are on their way for a while, and others may sit there when they
+//! come.
 
 use wasmill_protocol::event::PolicyHook;
 use wasmill_scheduler_core::Input;
