@@ -91,6 +91,8 @@ pub enum FromSandbox {
         cpu_us: u64,
         /// Compiled modules that are ready to run.
         modules_cached: u32,
+        /// Some of these.
+        modules_warm: Vec<Digest>,
     },
     /// The attempt has ended and nothing of it is left in the sandbox.
     Ended(Box<Ended>),

@@ -15,6 +15,7 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
+use wasmill_protocol::message::MODULES_WARM_MAX;
 
 use crate::channel::{Ended, FromSandbox, ToSandbox, Work};
 use crate::engine::Engines;
@@ -200,8 +201,11 @@ impl Dispatcher {
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 interval.tick().await;
-                let modules_cached = shared.artifacts.cached_count();
-                let _ = shared.reports.try_send(FromSandbox::Load { cpu_us: running.cpu_us(), modules_cached });
+                let mut modules_warm = shared.artifacts.cached_modules();
+                let modules_cached = u32::try_from(modules_warm.len()).unwrap_or(u32::MAX);
+                modules_warm.truncate(MODULES_WARM_MAX);
+                let load = FromSandbox::Load { cpu_us: running.cpu_us(), modules_cached, modules_warm };
+                let _ = shared.reports.try_send(load);
             }
         })
     }

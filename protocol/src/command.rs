@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, HostId, LogSeq, TaskId, TenantName};
 use crate::module::ModuleInfo;
+use crate::policy::PolicyHook;
 use crate::task::TaskSpec;
 use crate::tenant::{Quotas, Token};
 
@@ -135,6 +136,16 @@ pub enum Command {
         host: HostId,
         /// Whether it takes no new attempts from now on.
         draining: bool,
+    },
+    /// Let a policy decide again that was benched. One that is not benched stays as it is.
+    LiftPolicy {
+        /// What it decides.
+        hook: PolicyHook,
+        /// Its name.
+        policy: String,
+        /// What it is, as in [`EventBody::PolicyBenched`](crate::event::EventBody::PolicyBenched).
+        #[serde(default)]
+        digest: Digest,
     },
 }
 

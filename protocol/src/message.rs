@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AttemptId, HostId, Incarnation, TenantName, Term};
+use crate::ids::{AttemptId, Digest, HostId, Incarnation, TenantName, Term};
 use crate::outcome::{Outcome, Usage};
 use crate::payload::Payload;
 use crate::task::TaskSpec;
@@ -158,7 +158,17 @@ pub struct Heartbeat {
     pub sated: Vec<TenantName>,
     /// The process of the host, as in [`HostInfo`]: two that have one id can have one incarnation too. 0 from those that do not say.
     pub process: u64,
+    /// Memory limits of the attempts that it holds and that have not ended, summed up; of an
+    /// earlier life, too. 0 from those that do not say.
+    pub memory_held: u64,
+    /// Modules that are ready to run, [`MODULES_WARM_MAX`] at most, when they have changed or were
+    /// not told for a while; else `None`. A hint: what is lost on the way is told again later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub modules_warm: Option<Vec<Digest>>,
 }
+
+/// Modules that a heartbeat names as ready to run at most.
+pub const MODULES_WARM_MAX: usize = 64;
 
 /// How far a guest says it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::Digest;
 use crate::time::Timestamp;
 
 /// What a policy decides.
@@ -38,4 +39,7 @@ pub struct BenchedRow {
     /// Since when.
     #[serde(default)]
     pub at: Timestamp,
+    /// What it is, whatever its name; zero for one that is built in.
+    #[serde(default)]
+    pub digest: Digest,
 }

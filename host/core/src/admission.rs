@@ -33,7 +33,7 @@ impl Waiting {
         self.assignment.queue_us.saturating_add(now.us_since(self.taken_at))
     }
 
-    fn memory_bytes(&self) -> u64 {
+    pub(crate) fn memory_bytes(&self) -> u64 {
         self.assignment.spec.limits.memory_bytes
     }
 }
@@ -103,6 +103,11 @@ impl Admission {
     /// Memory that running attempts may use.
     pub(crate) fn memory_used(&self) -> u64 {
         self.memory_used
+    }
+
+    /// Memory that attempts may use that have not started.
+    pub(crate) fn memory_waiting(&self) -> u64 {
+        self.line.memory_bytes()
     }
 
     /// Attempts that have not started.

@@ -17,6 +17,7 @@ use crate::outbox::Outbox;
 use crate::prefetch::{Prefetch, Sight};
 use crate::recent::Recent;
 use crate::unready::Unready;
+use crate::warm::Warm;
 
 /// The decisions of one host.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub struct HostCore {
     /// Which attempts were listed last, and whose progress was told last, where not all fit into one heartbeat.
     turns: Turns,
     modules_cached: u32,
+    /// Which modules these are, and when that was told.
+    warm: Warm,
     acks: Vec<(ReplyTo, HostAck)>,
     give_up: Vec<AttemptId>,
     stops: Vec<(AttemptId, StopReason)>,
@@ -143,6 +146,7 @@ impl HostCore {
             load: Load::default(),
             turns: Turns::default(),
             modules_cached: 0,
+            warm: Warm::default(),
             acks: Vec::new(),
             give_up: Vec::new(),
             stops: Vec::new(),
@@ -170,9 +174,10 @@ impl HostCore {
             Input::Drain { stop_at, give_up_at } => self.handle_drain(stop_at, give_up_at),
             Input::LeaseLost => self.handle_lease_lost(),
             Input::LeaseRegained(incarnation) => self.handle_lease_regained(incarnation),
-            Input::SandboxLoad { cpu_us, modules_cached } => {
+            Input::SandboxLoad { cpu_us, modules_cached, modules_warm } => {
                 self.load.note_total(cpu_us);
                 self.modules_cached = modules_cached;
+                self.warm.note(modules_warm);
             }
             Input::Tick => {}
         }
@@ -238,6 +243,8 @@ impl HostCore {
             modules_cached: self.modules_cached,
             load_millicores: self.load.millicores(self.now),
             process: self.config.process,
+            memory_held: self.memory_held(),
+            modules_warm: self.warm.tell(),
         })
     }
 
@@ -253,6 +260,11 @@ impl HostCore {
         let wanted = self.prefetch.credit().saturating_add(count(self.unready.len()));
         let beyond_held = count(self.held.len()).saturating_add(kept::credit(slots, u32::MAX));
         wanted.max(beyond_held.min(slots.saturating_add(PREFETCH_MAX)))
+    }
+
+    /// Memory limits of what runs here, or will.
+    fn memory_held(&self) -> u64 {
+        self.admission.memory_used() + self.admission.memory_waiting() + self.unready.memory_bytes()
     }
 
     /// Attempts in the sandbox.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, Progress, ToHost};
-use wasmill_protocol::{AttemptId, HostId, Incarnation, Outcome, Payload, Term, Timestamp, Usage};
+use wasmill_protocol::{AttemptId, Digest, HostId, Incarnation, Outcome, Payload, Term, Timestamp, Usage};
 
 /// What a host has, and who it is.
 #[derive(Debug, Clone)]
@@ -64,6 +64,8 @@ pub enum Input {
         cpu_us: u64,
         /// Compiled modules that are ready to run.
         modules_cached: u32,
+        /// Some of these, in any order.
+        modules_warm: Vec<Digest>,
     },
     /// A leader has answered a batch: what it holds is durable, unless somebody else leads by now.
     Acknowledged {

@@ -19,6 +19,7 @@ mod outbox;
 mod prefetch;
 mod recent;
 mod unready;
+mod warm;
 
 pub use crate::core::{Counters, HostCore};
 pub use crate::io::{Batch, BatchNumber, Config, Ended, Input, Ready, ReplyTo, StopReason};

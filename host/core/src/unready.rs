@@ -31,6 +31,11 @@ impl Unready {
         self.attempts.len()
     }
 
+    /// Memory limits of those. O(those).
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.attempts.values().map(|entry| entry.waiting.memory_bytes()).sum()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.attempts.len() >= UNREADY_MAX
     }

@@ -96,7 +96,9 @@ fn next(said: FromSandbox) -> Next {
     let large = |bytes: &Bytes| bytes.len() as u64 > INLINE_BYTES_MAX;
     match said {
         FromSandbox::Progress(id, progress) => Next::Hear(Input::Progress(id, progress)),
-        FromSandbox::Load { cpu_us, modules_cached } => Next::Hear(Input::SandboxLoad { cpu_us, modules_cached }),
+        FromSandbox::Load { cpu_us, modules_cached, modules_warm } => {
+            Next::Hear(Input::SandboxLoad { cpu_us, modules_cached, modules_warm })
+        }
         FromSandbox::Checkpoint { id, tenant, number, data } if large(&data) => {
             Next::Store(id, tenant, Large::Checkpoint(id, number, data))
         }

@@ -103,8 +103,8 @@ impl Artifacts for ModuleCache {
         self.shared.cached((module, profile))
     }
 
-    fn cached_count(&self) -> u32 {
-        u32::try_from(self.modules().len()).unwrap_or(u32::MAX)
+    fn cached_modules(&self) -> Vec<Digest> {
+        self.modules()
     }
 
     fn load<'a>(

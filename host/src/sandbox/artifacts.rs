@@ -18,9 +18,10 @@ pub trait Artifacts: Send + Sync + 'static {
     /// The module if it is in memory, without waiting: asked before every attempt.
     fn cached(&self, module: Digest, profile: Profile) -> Option<Arc<LoadedModule>>;
 
-    /// How many modules [`Artifacts::cached`] knows: what a host announces. None, where nothing is kept.
-    fn cached_count(&self) -> u32 {
-        0
+    /// The modules that [`Artifacts::cached`] knows: what a host announces. None, where nothing is
+    /// kept.
+    fn cached_modules(&self) -> Vec<Digest> {
+        Vec::new()
     }
 
     /// The module, compiled and loaded if it must be. Can take as long as compiling does, and may be dropped at any time.

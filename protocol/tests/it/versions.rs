@@ -50,6 +50,7 @@ fn what_is_sent_survives_one_version_in_both_directions() {
     check(&FromHost { host: HostId::from("a"), incarnation: Incarnation(1), reports: vec![ended] });
     check(&Heartbeat { host: HostId::from("a"), number: 9, partial: true, ..Heartbeat::default() });
     check(&Heartbeat { process: 70, ..Heartbeat::default() });
+    check(&Heartbeat { memory_held: 1 << 30, modules_warm: Some(vec![Digest([3; 32])]), ..Heartbeat::default() });
     check(&Heartbeat { unready: 3, sated: vec![TenantName::default()], ..Heartbeat::default() });
     check(&Uptime { boot: "b".to_owned(), us: 7 });
     check(&HostInfo { cores: 2, process: u64::MAX, predecessor: 7, ..HostInfo::default() });

@@ -1,6 +1,7 @@
 //! Settings of the core, checked once.
 
 use thiserror::Error;
+use wasmill_protocol::policy::PolicyHook;
 
 use crate::policy;
 
@@ -27,6 +28,12 @@ pub struct CoreConfig {
     /// A task that has waited longer in the queue than this is overdue: it gets a share of what is dispatched whatever the policy
     /// says, in milliseconds.
     pub longest_wait_ms: u64,
+    /// How long a dispatch waits for policies that live outside the core, all its questions
+    /// together, in milliseconds. What is not placed then the built-in default places.
+    pub ask_ms: u64,
+    /// A policy that leaves tasks in the queue for so long although a host has a place for them, or
+    /// that does not come back with an answer, is benched, in milliseconds.
+    pub stall_ms: u64,
     /// Hosts that one task may lose before it is given up.
     pub hosts_lost_max: u8,
     /// Faults of hosts that one task may meet before it is given up.
@@ -58,6 +65,8 @@ impl Default for CoreConfig {
             assign_timeout_ms: 30_000,
             distrust_ms: 10_000,
             longest_wait_ms: 60_000,
+            ask_ms: 20,
+            stall_ms: 5_000,
             hosts_lost_max: 3,
             host_faults_max: 10,
             dispatch_max: 1_024,
@@ -81,6 +90,18 @@ pub enum ConfigError {
         /// What it was set to.
         name: String,
         /// What it can be set to.
+        known: String,
+    },
+    /// There is one, and it decides something else.
+    #[error("the policy `{name}` is for `{other}` and not for `{setting}`: {known} are known")]
+    PolicyOfOther {
+        /// Which setting.
+        setting: &'static str,
+        /// What it can be set for.
+        other: &'static str,
+        /// What it was set to.
+        name: String,
+        /// What the setting can be set to.
         known: String,
     },
     /// Nothing would ever happen.
@@ -112,15 +133,14 @@ impl CoreConfig {
     ///
     /// The first setting that is wrong.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let names = [("order", &self.order, &policy::ORDERS), ("place", &self.place, &policy::PLACES)];
-        if let Some((setting, name, known)) = names.into_iter().find(|(_, name, known)| !known.contains(&name.as_str()))
-        {
-            return Err(ConfigError::PolicyUnknown { setting, name: name.clone(), known: known.join(", ") });
-        }
+        policy::check_name(PolicyHook::Order, &self.order)?;
+        policy::check_name(PolicyHook::Place, &self.place)?;
         let counts = [
             ("host_timeout_ms", self.host_timeout_ms),
             ("resend_ms", self.resend_ms),
             ("longest_wait_ms", self.longest_wait_ms),
+            ("ask_ms", self.ask_ms),
+            ("stall_ms", self.stall_ms),
             ("hosts_lost_max", u64::from(self.hosts_lost_max)),
             ("host_faults_max", u64::from(self.host_faults_max)),
             ("dispatch_max", u64::from(self.dispatch_max)),
@@ -136,6 +156,7 @@ impl CoreConfig {
         let ordered = [
             ("resend_ms", self.resend_ms, "missing_ms", self.missing_ms),
             ("missing_ms", self.missing_ms, "assign_timeout_ms", self.assign_timeout_ms),
+            ("ask_ms", self.ask_ms, "stall_ms", self.stall_ms),
         ];
         match ordered.into_iter().find(|(_, smaller_ms, _, larger_ms)| smaller_ms > larger_ms) {
             Some((smaller, smaller_ms, larger, larger_ms)) => {
@@ -169,11 +190,11 @@ mod tests {
         // One that places does not order.
         check(
             |config| config.order = "pack".into(),
-            expect!["there is no policy `pack` for `order`: fair, fifo are known"],
+            expect!["the policy `pack` is for `place` and not for `order`: fair, fifo are known"],
         );
         check(
             |config| config.place = "fair".into(),
-            expect!["there is no policy `fair` for `place`: least_loaded, pack are known"],
+            expect!["the policy `fair` is for `order` and not for `place`: least_loaded, pack are known"],
         );
         check(|config| config.dispatch_max = 0, expect!["`dispatch_max` is 0: at least 1 is needed"]);
         check(

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo};
 use wasmill_protocol::policy::PolicyHook;
-use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, TaskId, TenantName, Term, Uptime};
+use wasmill_protocol::{AttemptId, Digest, HostId, Incarnation, LogSeq, TaskId, TenantName, Term, Uptime};
 use wasmill_record::event::Event;
 use wasmill_record::snapshot::{ReadModelCopy, SnapshotRef};
+
+use crate::policy::Seat;
+use crate::policy::ask::{Answer, Ask, AskId};
 
 /// Everything that can happen to the leader.
 #[derive(Debug, Clone)]
@@ -66,6 +69,16 @@ pub enum Input {
     SnapshotStored(SnapshotRef),
     /// A copy of the read model was stored as a blob.
     ReadModelStored(ReadModelCopy),
+    /// Another policy decides from now on, unless it is benched. A leader is told anew.
+    PolicySeated(Seat),
+    /// A policy that lives outside the core answers one of [`Ready::asks`]. What is late, or
+    /// answers another question than the one under way, is dropped.
+    PolicyAnswered {
+        /// Which question.
+        id: AskId,
+        /// What it answers.
+        answer: Answer,
+    },
     /// Nothing but time passed.
     Tick,
 }
@@ -85,12 +98,19 @@ pub struct Ready {
     pub replies: Vec<(ReplyTo, Result<Done, Refusal>)>,
     /// Reports whose consequences are in `events` or in an earlier record: to be acknowledged once those are durable.
     pub acks: Vec<ReplyTo>,
+    /// Questions to policies that live outside the core, one of each hook at most. They wait for
+    /// nothing: what is decided by their answers is in later events.
+    pub asks: Vec<Ask>,
 }
 
 impl Ready {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.messages.is_empty() && self.replies.is_empty() && self.acks.is_empty()
+        self.events.is_empty()
+            && self.messages.is_empty()
+            && self.replies.is_empty()
+            && self.acks.is_empty()
+            && self.asks.is_empty()
     }
 }
 
@@ -132,13 +152,16 @@ pub struct HostView {
     pub last_seen: wasmill_protocol::Timestamp,
 }
 
-/// A policy that failed too often in a row, in whose place the built-in default decides.
+/// A policy that failed too often, or left tasks in the queue that had a place: the built-in
+/// default decides in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BenchedPolicy {
     /// What it decided.
     pub hook: PolicyHook,
     /// Its name.
     pub policy: String,
+    /// What it is, whatever its name; zero for one that is built in.
+    pub digest: Digest,
     /// What it failed of last.
     pub reason: String,
     /// Since when.

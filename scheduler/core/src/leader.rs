@@ -27,6 +27,7 @@ use wasmill_record::snapshot::{ReadModelCopy, SnapshotRef};
 use crate::config::CoreConfig;
 use crate::dispatch::Dispatch;
 use crate::io::{Counters, HostView, Input, QueueDepth, Ready, ReplyTo, Waiting};
+use crate::policy::ask::Ask;
 use crate::random::Random;
 use crate::state::{Frozen, Known, State};
 use host_table::HostTable;
@@ -115,6 +116,8 @@ impl Core {
             Input::ReadModelAt(seq) => self.state.read_model_at(seq),
             Input::Appended(seq) => self.state.appended(seq),
             Input::Command { reply_to, .. } if !self.leading => self.reply(reply_to, Err(Refusal::NotLeader)),
+            Input::PolicyAnswered { .. } if !self.leading => self.tally.policy_answers_late += 1,
+            Input::PolicySeated(seat) => self.dispatch.seat(seat, &self.state),
             // Hosts say it again to whoever leads.
             _ if !self.leading => {}
             Input::Command { reply_to, command } => {
@@ -129,6 +132,7 @@ impl Core {
             Input::SnapshotStored(snapshot) => self.snapshot_stored(snapshot),
             Input::ReadModelStored(copy) => self.read_model_stored(copy),
             Input::Stored { tenant, used_up } => self.note_stored(tenant, used_up),
+            Input::PolicyAnswered { id, answer } => self.policy_answered(id, answer),
             Input::Tick => {}
         }
     }
@@ -170,7 +174,7 @@ impl Core {
         }
         let timer = self.state.timers.first().map(|&(at, _)| at);
         let given_up = (!self.awaited.is_empty()).then_some(self.awaited_until);
-        [timer, given_up].into_iter().flatten().min()
+        [timer, given_up, self.policies_due()].into_iter().flatten().min()
     }
 
     /// Events that the next [`Core::take_ready`] hands out, as far as they are decided already.
@@ -277,6 +281,12 @@ impl Core {
         if self.state.current().read_model.is_none_or(|known| known.seq < copy.seq) {
             self.emit(EventBody::ReadModelSaved { copy });
         }
+    }
+
+    /// Asks a policy that lives outside.
+    pub(crate) fn hand_out(&mut self, ask: Ask) {
+        self.tally.policy_asks += 1;
+        self.ready.asks.push(ask);
     }
 
     fn reply(&mut self, reply_to: ReplyTo, result: Result<Done, Refusal>) {

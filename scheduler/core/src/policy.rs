@@ -2,15 +2,19 @@
 //!
 //! A policy sees tenants, shapes and hosts, never single tasks, and is told what has changed, never the whole world: it keeps what it
 //! needs. It is never trusted: the core checks every answer with [`fits()`], drops what is
-//! wrong and counts it. Quotas, fencing and the guard against endless waits belong to the core. What was decided is
+//! wrong and counts it. One that lives outside the core is asked by
+//! [`Ready::asks`](crate::Ready::asks) and delays nothing but its own decisions: see [`ask`].
+//! Quotas, fencing and the guard against endless waits belong to the core. What was decided is
 //! an event, so a replay never asks a policy.
 
+pub mod ask;
 mod fair;
 mod fifo;
 mod fits;
 mod heap;
 mod least_loaded;
 mod pack;
+mod seat;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +33,8 @@ pub(crate) use fits::Bytes;
 pub use fits::{Misfit, fits};
 pub use least_loaded::LeastLoaded;
 pub use pack::Pack;
+pub use seat::Seat;
+pub(crate) use seat::{Seated, check_name};
 
 /// The names that [`order_by_name`] knows.
 pub const ORDERS: [&str; 2] = ["fair", "fifo"];
@@ -242,7 +248,9 @@ pub struct HostRoom {
     pub cores: u32,
     /// Bytes of memory for guests.
     pub memory_bytes: u64,
-    /// Memory limits of the attempts that it has, summed up: more than it has when some of them wait.
+    /// Memory limits of the attempts that it has, summed up: more than it has when some of them
+    /// wait. The larger of what the leader has placed there and of what the host says, so that what
+    /// an earlier leader has left there counts too.
     pub memory_promised: u64,
     /// A host that has promised so much takes nothing more: as much more than its memory as its attempts may be more than its slots.
     pub memory_most: u64,
@@ -254,6 +262,11 @@ pub struct HostRoom {
     pub load_millicores: u32,
     /// Compiled modules that are ready to run.
     pub modules_cached: u32,
+    /// Which these are, as far as the host has told it:
+    /// [`MODULES_WARM_MAX`](wasmill_protocol::message::MODULES_WARM_MAX) at most, in order.
+    pub modules_warm: Arc<[Digest]>,
+    /// Memory limits of the attempts that have not ended there, as the host said last.
+    pub memory_held: u64,
 }
 
 /// Whether a host takes new attempts.

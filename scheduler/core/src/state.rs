@@ -4,6 +4,7 @@
 //! reads: so both hold the same. No payload, no result and no final task is kept here: a task takes less than 400 bytes.
 
 mod apply;
+mod benched;
 mod check;
 mod interner;
 mod keys;
@@ -20,11 +21,11 @@ mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::{HostId, LogSeq, TaskId, Term, Timestamp};
 use wasmill_record::snapshot::{Current, LedTime};
 
-use crate::io::{BenchedPolicy, QueueDepth};
+use crate::io::QueueDepth;
+use benched::Benched;
 use interner::Interner;
 use keys::Keys;
 use placements::Placements;
@@ -68,8 +69,8 @@ pub struct State {
     pub(crate) drained: BTreeSet<HostId>,
     pub(crate) depth: QueueDepth,
     pub(crate) current: Current,
-    /// The policy of each hook that was benched last.
-    pub(crate) benched: BTreeMap<PolicyHook, BenchedPolicy>,
+    /// Policies in whose place the built-in default decides.
+    pub(crate) benched: Benched,
 }
 
 #[cfg(test)]

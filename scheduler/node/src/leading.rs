@@ -128,7 +128,10 @@ impl Leading {
     /// bytes, but for one that holds a single event.
     pub fn take_ready(&mut self, record_bytes_max: usize) -> Ready {
         while matches!(self.phase, Phase::Open | Phase::Closing(_)) && self.has_room() {
-            let decided = self.core.take_ready();
+            let mut decided = self.core.take_ready();
+            // Questions rest on nothing that must be durable: what is decided by their answers is
+            // recorded later.
+            self.ready.asks.append(&mut decided.asks);
             let is_done = decided.is_empty();
             if !is_done {
                 self.record(decided, record_bytes_max);
@@ -241,6 +244,7 @@ impl Leading {
         self.phase = Phase::Over;
         self.under_way.clear();
         self.ready.appends.clear();
+        self.ready.asks.clear();
         self.ready.end = Some(end);
     }
 

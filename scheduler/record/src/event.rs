@@ -179,7 +179,9 @@ pub enum EventBody {
         /// Up to where, and which blob.
         copy: ReadModelCopy,
     },
-    /// A policy failed too often in a row: the built-in default decides in its place from now on, under this leader and later ones.
+    /// A policy failed too often, or left tasks in the queue that had a place: the built-in default
+    /// decides in its place from now on, under this leader and later ones, until an operator lifts
+    /// that.
     PolicyBenched {
         /// What it decided.
         hook: PolicyHook,
@@ -187,6 +189,19 @@ pub enum EventBody {
         policy: String,
         /// What it failed of last.
         reason: String,
+        /// What it is, whatever its name; zero for one that is built in, which its name tells.
+        #[serde(default)]
+        digest: Digest,
+    },
+    /// A policy that was benched may decide again.
+    PolicyLifted {
+        /// What it decides.
+        hook: PolicyHook,
+        /// Its name.
+        policy: String,
+        /// What it is, as in [`EventBody::PolicyBenched`].
+        #[serde(default)]
+        digest: Digest,
     },
     /// An operator drains a host in all its lives, or ends the draining.
     HostDrained {
@@ -254,6 +269,7 @@ impl EventBody {
             | Self::SnapshotTaken { .. }
             | Self::ReadModelSaved { .. }
             | Self::PolicyBenched { .. }
+            | Self::PolicyLifted { .. }
             | Self::HostDrained { .. } => None,
         }
     }
@@ -262,6 +278,7 @@ impl EventBody {
     pub fn record_version(&self) -> u32 {
         match self {
             Self::PolicyBenched { .. }
+            | Self::PolicyLifted { .. }
             | Self::SnapshotTaken { .. }
             | Self::ReadModelSaved { .. }
             | Self::HostDrained { .. } => 2,

@@ -12,7 +12,8 @@ use wasmill_protocol::ids::{Digest, LogSeq, Term};
 ///
 /// 2 added snapshots ([`EventBody::SnapshotTaken`](crate::event::EventBody::SnapshotTaken) and
 /// [`EventBody::ReadModelSaved`](crate::event::EventBody::ReadModelSaved)), benched policies
-/// ([`EventBody::PolicyBenched`](crate::event::EventBody::PolicyBenched)) and drained hosts
+/// ([`EventBody::PolicyBenched`](crate::event::EventBody::PolicyBenched) and
+/// [`EventBody::PolicyLifted`](crate::event::EventBody::PolicyLifted)) and drained hosts
 /// ([`EventBody::HostDrained`](crate::event::EventBody::HostDrained)).
 pub const RECORD_VERSION: u32 = 2;
 

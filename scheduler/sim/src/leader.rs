@@ -18,6 +18,7 @@ use crate::hosts::BatchAddress;
 use crate::log::Entry;
 use crate::node::{Fold, ForwardAddress};
 use crate::plant::Plant;
+use crate::policies::Policies;
 
 /// What a control node is while it leads.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Leader {
     pub snapshot_lost: bool,
     /// Messages to each host.
     pub posts: BTreeMap<HostId, HostPost>,
+    /// The policies outside that it asks.
+    pub policies: Policies,
     next_reply: u64,
 }
 
@@ -128,6 +131,7 @@ impl Leader {
             tick_at: None,
             snapshot_lost: false,
             posts: BTreeMap::new(),
+            policies: Policies::default(),
             next_reply: 0,
         }
     }

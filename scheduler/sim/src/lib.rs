@@ -21,6 +21,7 @@ pub mod leader;
 pub mod log;
 pub mod network;
 pub mod node;
+pub mod policies;
 pub mod servers;
 
 pub mod marks;

@@ -42,6 +42,9 @@ pub enum Mark {
     CancelOvertook,
     ClockSet,
     ClockEndedLeadership,
+    PolicyAnswered,
+    PolicyAnswerLate,
+    PolicyBenched,
     // Of clusters.
     ClockNotBelieved,
     ElectionWon,
@@ -112,7 +115,7 @@ pub enum Mark {
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 102] = [
+pub const ALL: [Mark; 105] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -149,6 +152,9 @@ pub const ALL: [Mark; 102] = [
     Mark::CancelOvertook,
     Mark::ClockSet,
     Mark::ClockEndedLeadership,
+    Mark::PolicyAnswered,
+    Mark::PolicyAnswerLate,
+    Mark::PolicyBenched,
     Mark::ClockNotBelieved,
     Mark::ElectionWon,
     Mark::ElectionOvertaken,

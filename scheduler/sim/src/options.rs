@@ -3,6 +3,7 @@
 
 mod cluster;
 
+use crate::policies::PolicyOptions;
 use crate::rng::Rng;
 
 pub use cluster::{ClusterOptions, Disaster};
@@ -52,6 +53,8 @@ pub struct Options {
     pub clock_sets: u64,
     /// Records that the read model lags behind the log at most.
     pub read_model_lag: u64,
+    /// Which policies decide, and what those outside are like.
+    pub policies: PolicyOptions,
     /// Several control nodes on servers of their own; `None` for everything in one process.
     pub cluster: Option<ClusterOptions>,
 }
@@ -88,6 +91,7 @@ impl Options {
             clocks_wrong,
             clock_sets,
             read_model_lag,
+            policies: PolicyOptions::draw(rng),
             cluster: None,
         }
     }

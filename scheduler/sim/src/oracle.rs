@@ -54,6 +54,9 @@ pub struct Oracle {
     pub keys: BTreeMap<(TenantName, String), (TaskId, Digest, LogSeq)>,
     /// The highest credit that a life of a host has announced.
     pub credits: BTreeMap<(HostId, Incarnation), u32>,
+    /// The most memory that a life of a host has let be promised: as much more than it has as it
+    /// takes attempts beyond its slots.
+    pub promises: BTreeMap<(HostId, Incarnation), u64>,
     /// Lives of hosts that another process has ended, as the leader of a term was told, and what time it was for that leader.
     pub rivalled: BTreeMap<(Term, HostId, Incarnation), Timestamp>,
     /// Something beyond all promises has happened: whoever notices may stop.
@@ -150,6 +153,7 @@ impl Oracle {
                 self.submitted(seq, event.at, *task, spec, *fingerprint)?;
             }
             EventBody::AttemptStarted { id, host, incarnation } => self.started(*id, host, *incarnation)?,
+            EventBody::PolicyBenched { .. } => marks.hit(Mark::PolicyBenched),
             EventBody::ReportLate { id, .. } => {
                 marks.hit(Mark::ReportLate);
                 let current = self.tasks.get(&id.task).and_then(Life::current);
@@ -205,7 +209,21 @@ impl Oracle {
         let credit = self.credits.get(&place).copied().unwrap_or(0);
         let on_host = self.running().filter(|(current, _)| self.attempts.get(current) == Some(&place)).count() as u64;
         hold!(on_host <= u64::from(credit), "{host} has {on_host} attempts, its credit is {credit}");
+        self.check_promise(id, &place)?;
         self.check_quotas(&tenant)
+    }
+
+    /// A host's memory is promised once: only the last attempt may go beyond what it promises.
+    fn check_promise(&self, id: AttemptId, place: &(HostId, Incarnation)) -> Checked {
+        let others = self.running().filter(|(other, _)| *other != id && self.attempts.get(other) == Some(place));
+        let promised: u64 = others.map(|(_, life)| life.spec.limits.memory_bytes).sum();
+        let most = self.promises.get(place).copied().unwrap_or(0);
+        hold!(
+            promised < most,
+            "{} has promised {promised} bytes of at most {most} when {id:?} is placed there",
+            place.0
+        );
+        Ok(())
     }
 
     fn check_quotas(&self, tenant: &TenantName) -> Checked {

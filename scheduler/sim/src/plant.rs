@@ -93,13 +93,18 @@ pub enum Plant {
     HostForgetsCancels,
     /// A follower takes a record into its state, and waits for its read model before it shows the record: given up, it never does.
     ReadBeforeWait,
+    /// An answer of a policy is taken for one to the question that was asked last, whichever seat
+    /// has asked.
+    AnswerOfOlderSeat,
+    /// A host's memory is promised twice.
+    MemoryPromisedTwice,
     /// A new leader does not ask what runs of removed tenants to stop.
     RemovalNotTakenUp,
 }
 
 impl Plant {
     /// All that can be caught on a single machine.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::ReplyBeforeDurable,
         Self::SendBeforeDurable,
         Self::AckBeforeDurable,
@@ -119,6 +124,8 @@ impl Plant {
         Self::HostForgetsCancels,
         Self::ClockSetUnnoticed,
         Self::PassedByWallClock,
+        Self::AnswerOfOlderSeat,
+        Self::MemoryPromisedTwice,
     ];
 
     /// Those that need several control nodes to do harm.

@@ -16,6 +16,7 @@ mod keep;
 mod lead;
 mod log_side;
 mod one_machine;
+mod policies;
 mod post;
 mod seat;
 mod stalls;
@@ -153,6 +154,7 @@ impl World {
             self.at(at, Happening::Act);
         }
         self.plan_faults(fault_us);
+        self.plan_seatings(fault_us);
         if self.is_clustered() {
             self.plan_cluster_faults(fault_us);
             self.at(500_000, Happening::Etcd(EtcdHappening::Tick));

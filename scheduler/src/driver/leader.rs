@@ -321,7 +321,8 @@ impl<'a> Leader<'a> {
 
     /// Carries out what the leadership says.
     fn carry_out(&mut self, published: &mut LogSeq) -> Option<End> {
-        let Ready { effects, appends, end } = self.leading.take_ready(self.fabric.log.record_bytes_max());
+        let Ready { effects, appends, asks, end } = self.leading.take_ready(self.fabric.log.record_bytes_max());
+        assert!(asks.is_empty(), "only built-in policies are seated here");
         effects.into_iter().for_each(|effects| self.take_effect(effects, published));
         appends.into_iter().for_each(|append| self.append(append));
         if let Some(end) = end {
@@ -455,7 +456,7 @@ fn drop_too_large(message: &mut FromHost, bytes_max: usize) {
 /// Says which policies do not decide any more.
 fn warn_of_benched(events: &[Event]) {
     for event in events {
-        if let EventBody::PolicyBenched { hook, policy, reason } = &event.body {
+        if let EventBody::PolicyBenched { hook, policy, reason, .. } = &event.body {
             tracing::warn!(
                 hook = hook.as_str(),
                 policy,

@@ -22,6 +22,7 @@ pub(super) fn at_most(command: &Command) -> usize {
         }
         Command::Cancel { reason, .. } => texts(reason),
         Command::AddToken { token } | Command::AddFirstToken { token } => token.name.len(),
+        Command::LiftPolicy { policy, .. } => policy.len(),
         // Names, whose length is checked.
         _ => 0,
     };

@@ -139,7 +139,8 @@ impl Standing {
             | EventBody::AliasRemoved { .. }
             | EventBody::SnapshotTaken { .. }
             | EventBody::ReadModelSaved { .. }
-            | EventBody::PolicyBenched { .. } => None,
+            | EventBody::PolicyBenched { .. }
+            | EventBody::PolicyLifted { .. } => None,
         }
     }
 

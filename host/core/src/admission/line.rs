@@ -65,6 +65,11 @@ impl Line {
         self.len
     }
 
+    /// Memory limits of those that wait. O(those).
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.by_arrival.values().flat_map(|tenant| self.of(tenant).waiting()).map(Waiting::memory_bytes).sum()
+    }
+
     /// The tenants of which something waits, in their order.
     pub(super) fn by_turn(&self) -> impl Iterator<Item = &TenantName> {
         self.turns.iter().map(|turn| &turn.tenant)

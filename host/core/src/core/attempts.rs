@@ -137,5 +137,6 @@ impl HostCore {
         self.incarnation = incarnation;
         self.leased = true;
         self.pulse.announce();
+        self.warm.tell_again();
     }
 }

@@ -39,6 +39,7 @@ impl HostCore {
             self.term = term;
             self.outbox.resend_all(self.now);
             self.pulse.announce();
+            self.warm.tell_again();
         }
     }
 

@@ -206,6 +206,19 @@ fn a_heartbeat_a_second_with_what_is_known() {
 }
 
 #[test]
+fn memory_that_is_held_is_told_whether_it_is_used_or_not() {
+    let mut world = World::settled(1);
+    let held = |world: &mut World, at_ms: u64| world.at_ms(at_ms).core.take_ready().heartbeat.unwrap().memory_held;
+    world.assign(&[1, 2, 3]).core.take_ready();
+    world.unready(1).core.take_ready();
+    assert_eq!(held(&mut world, 1_000), 30, "one is unready, one runs, one waits");
+    world.end(2, OutcomeKind::Succeeded).core.take_ready();
+    assert_eq!(held(&mut world, 2_000), 20, "what has ended holds nothing");
+    world.step(Input::LeaseLost).step(Input::LeaseRegained(Incarnation(2))).core.take_ready();
+    assert_eq!(held(&mut world, 3_000), 10, "what an earlier life has left runs still");
+}
+
+#[test]
 fn credit_that_changes_much_is_told_at_once() {
     let mut world = World::settled(1);
     for number in 1..=200 {

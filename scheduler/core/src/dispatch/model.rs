@@ -93,6 +93,7 @@ impl Model {
             blocked: BTreeSet::new(),
             reach: BTreeMap::new(),
         };
+        model.assert_promised(core);
         let fleet = &core.dispatch.fleet;
         for shape in &model.shapes {
             let most = fleet.memory_max(&fleet.kinds_for(&shape.need.0, shape.need.1));
@@ -109,6 +110,18 @@ impl Model {
             }
         }
         model
+    }
+
+    /// A host has promised what the log has placed there, and no less than it said that it holds.
+    fn assert_promised(&self, core: &Core) {
+        for (slot, room) in &self.hosts {
+            let host = core.hosts.values().find(|host| host.slot == *slot).expect("a known host");
+            let placed = core.state.placements.of(host.id(), host.incarnation());
+            let limit = |task: Slot| core.state.shapes.shape(core.state.tasks[task].shape).key.memory_bytes;
+            let promised: u64 = placed.slots(&core.state.tasks).map(limit).sum();
+            assert!(room.memory_promised >= promised, "{} has promised {promised} bytes", room.id);
+            assert_eq!(room.memory_promised, promised + host.memory_beyond(), "{}", room.id);
+        }
     }
 
     fn kinds(&self, need: &Need) -> BTreeSet<u32> {

@@ -306,6 +306,16 @@ impl Queue {
         tenant.lanes.iter().filter_map(first).filter(|order| order.class == class).min().map(|order| order.tenant)
     }
 
+    /// Whether a tenant has something in the queue.
+    pub(super) fn has_tenant(&self, number: TenantNumber) -> bool {
+        self.tenants.get(number as usize).is_some_and(Option::is_some)
+    }
+
+    /// Whether the slot of a shape still holds the one that is meant.
+    pub(super) fn is_current(&self, shape: Ref) -> bool {
+        self.generations.get(shape.slot as usize) == Some(&shape.generation)
+    }
+
     /// Whether a task of this shape is in the queue.
     pub(super) fn has_shape(&self, slot: Slot) -> bool {
         self.shapes.get(slot as usize).is_some_and(Option::is_some)

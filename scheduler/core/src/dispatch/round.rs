@@ -5,20 +5,20 @@
 //! that, so that one whose own flood is overdue does not keep the others from it.
 //! No tenant takes all places: the last ones of each host are kept for tenants that run nothing or little ([`kept`](wasmill_protocol::kept)).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wasmill_protocol::{AttemptId, Nonce, TenantName, Timestamp};
 use wasmill_record::event::EventBody;
 
 use super::Dispatch;
-use super::queue::{Asked, Choosing, Chosen, is_stored_out, tenant_view};
+use super::answers::{UNCHANGED, set_keys};
+use super::queue::{Asked, Choosing, Chosen, tenant_view};
+use super::seats::Placing;
 use crate::leader::{Core, Flight};
 use crate::policy::{Choice, HostChange, Order, Place, Ref, ShapeView, Wanted, fits};
 use crate::state::tenants::{TenantEntry, TenantNumber};
 use crate::state::{Known, Slot};
 
-/// Rounds of one dispatch: a later one uses what an earlier one could not place where it wanted.
-const ROUNDS_MAX: u32 = 16;
 /// For so many attempts of the policy, one goes to a task that is overdue.
 const GUARD_EVERY: u32 = 8;
 
@@ -28,7 +28,19 @@ pub(super) struct Round {
     /// Attempts that were started.
     pub(super) started: u32,
     /// Something was set aside, so that the next round finds what was behind it.
-    moved_on: bool,
+    pub(super) moved_on: bool,
+    /// A policy is asked: the next round is held when it has answered.
+    pub(super) is_asked: bool,
+}
+
+/// What became of an answer, in tasks.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Started {
+    pub(super) started: u32,
+    /// It never fitted.
+    pub(super) wrong: u64,
+    /// It has not fitted any more.
+    pub(super) stale: u64,
 }
 
 impl Core {
@@ -52,30 +64,6 @@ impl Core {
         }
     }
 
-    /// Starts as many attempts as may start now, up to [`CoreConfig::dispatch_max`](crate::CoreConfig::dispatch_max).
-    pub(crate) fn dispatch(&mut self) {
-        if !std::mem::take(&mut self.dispatch.is_awake) {
-            return;
-        }
-        self.dispatch.declined.clear();
-        self.dispatch.queue.put_back();
-        let mut budget = self.config.dispatch_max;
-        for _ in 0..ROUNDS_MAX {
-            let round = self.round(budget);
-            while let Some(benched) = self.dispatch.take_news() {
-                self.emit(benched);
-            }
-            budget -= round.started;
-            if self.state.depth.queued == 0 || (round.started == 0 && !round.moved_on) {
-                return;
-            }
-            if budget == 0 {
-                break;
-            }
-        }
-        (self.dispatch.is_awake, self.unfinished) = (true, true);
-    }
-
     /// One round of up to `budget` attempts.
     pub(super) fn round(&mut self, budget: u32) -> Round {
         self.dispatch.queue.retry_blocked();
@@ -89,26 +77,35 @@ impl Core {
         let guarded = self.start_overdue(free.min(budget));
         let Dispatch { queue, fleet, .. } = &mut self.dispatch;
         let chosen = Choosing::new(queue, &self.state, fleet).choose(capacity - guarded);
-        let mut wanted = self.wanted(&chosen);
+        let wanted = self.wanted(&chosen);
         if wanted.is_empty() {
-            return Round { started: guarded, moved_on: false };
+            return Round { started: guarded, ..Round::default() };
         }
-        let choices = self.dispatch.place.place(self.now, &wanted, &mut self.tally);
-        let (placed, wrong) = self.start(choices, &mut wanted);
-        self.tally.policy_choices_wrong += wrong;
+        let placing = self.dispatch.place.place(self.now, &wanted, &mut self.tally);
+        self.conclude(placing, wanted, guarded)
+    }
+
+    /// Starts what a policy has placed, beside `guarded` attempts of the guard: its answer takes
+    /// this way, whether it came at once or not.
+    pub(super) fn conclude(&mut self, placing: Placing, mut wanted: Vec<Wanted>, guarded: u32) -> Round {
+        let placed = match placing {
+            Placing::Ask => return self.ask_for_places(wanted, guarded),
+            Placing::ByPolicy(choices) => self.start_by_policy(choices, &mut wanted),
+            Placing::ByDefault(choices) => self.start(choices, &mut wanted, &UNCHANGED).started,
+        };
         self.dispatch.since_guard = self.dispatch.since_guard.saturating_add(placed);
         wanted.retain(|wish| wish.count > 0);
         self.leave_behind(&wanted);
         let moved_on = !wanted.is_empty();
         if placed + guarded > 0 {
-            return Round { started: placed + guarded, moved_on };
+            return Round { started: placed + guarded, moved_on, is_asked: false };
         }
         let started = self.start_one_overdue(&wanted);
         if started > 0 {
             // The guard gets one turn a round, and finds all of them again.
             self.dispatch.queue.put_back();
         }
-        Round { started, moved_on }
+        Round { started, moved_on, is_asked: false }
     }
 
     /// Takes in what has changed of tenants and shapes, and asks for their keys.
@@ -141,12 +138,8 @@ impl Core {
         }
         let shape_views: Vec<_> = shapes.iter().map(|&&slot| queue.view(state, slot)).collect();
         let keys = order.keys(*now, &views, &shape_views, tally);
-        for (slot, key) in shapes.into_iter().zip(keys.shapes) {
-            queue.set_shape_key(*slot, key);
-        }
-        for ((number, entry), key) in tenants.into_iter().zip(keys.tenants) {
-            queue.set_tenant(number, entry, is_stored_out(stored_out, entry), key);
-        }
+        let tenants = tenants.into_iter().zip(keys.tenants).map(|((number, entry), key)| (number, entry, key));
+        set_keys(queue, stored_out, tenants, shapes.into_iter().copied().zip(keys.shapes));
     }
 
     /// Takes in what has changed of hosts, and tells the policy.
@@ -185,28 +178,33 @@ impl Core {
         chosen.iter().map(wanted).collect()
     }
 
-    /// Starts what is right among `choices`: every answer goes through this. Returns how many attempts that is, and how many tasks the wrong ones were about.
-    /// What is still wanted is left in `wanted`.
-    fn start(&mut self, choices: Vec<Choice>, wanted: &mut [Wanted]) -> (u32, u64) {
-        let (mut started, mut wrong) = (0, 0);
+    /// Starts what is right among `choices`: every answer goes through this. What is still wanted
+    /// is left in `wanted`. What was said of a host that has
+    /// `changed` since the question may have been right then.
+    pub(super) fn start(&mut self, choices: Vec<Choice>, wanted: &mut [Wanted], changed: &BTreeSet<u32>) -> Started {
+        let mut sum = Started::default();
         for choice in choices {
             self.dispatch.fleet.name(choice.host);
             let (wish, room) = (wanted.get_mut(choice.wanted), self.dispatch.fleet.room(choice.host));
-            let count = match (&wish, room) {
+            let fitting = match (&wish, room) {
                 (Some(wish), Some(room)) if fits(&wish.shape, room, wish.kept).is_ok() => {
                     choice.count.min(wish.count).min(room.left_for(wish.kept, wish.shape.memory_bytes))
                 }
                 _ => 0,
             };
-            wrong += u64::from(choice.count - count);
+            let count = wish.as_ref().map_or(0, |wish| fitting.min(self.admitted(&wish.shape)));
+            let misfits = u64::from(choice.count - fitting);
+            let is_stale = !changed.is_empty() && changed.contains(&choice.host.slot);
+            *(if is_stale { &mut sum.stale } else { &mut sum.wrong }) += misfits;
+            sum.stale += u64::from(fitting - count);
             if let Some(wish) = wish.filter(|_| count > 0) {
                 wish.count -= count;
                 self.start_on(choice.host, count, &wish.shape);
-                started += count;
+                sum.started += count;
             }
         }
-        self.tally.attempts_started += u64::from(started);
-        (started, wrong)
+        self.tally.attempts_started += u64::from(sum.started);
+        sum
     }
 
     /// Starts the first tasks of a shape on a host that has room for them.
@@ -216,6 +214,7 @@ impl Core {
         let (class, weight) = (entry.class, entry.weight);
         let charge = self.dispatch.shares.charge(number, weight);
         self.dispatch.shares.placed(number, class, charge, count);
+        self.dispatch.order.started(shape, count);
         self.dispatch.touch_tenant(number);
         let flight = Flight::new(self.now, number, weight, shape.memory_bytes, charge);
         for _ in 0..count {
@@ -248,17 +247,20 @@ impl Core {
             self.take_in_hosts();
         }
         for wish in left {
-            let slot = wish.shape.id.slot;
-            if self.dispatch.place.is_declined(wish) {
-                self.dispatch.declined.insert(slot);
+            // A shape that has gone while a policy was asked has no place to go back to.
+            if !self.dispatch.queue.is_current(wish.shape.id) {
+                continue;
             }
-            self.dispatch.queue.set_aside(slot);
+            if self.dispatch.place.is_declined(wish) && self.admitted(&wish.shape) > 0 {
+                self.note_left(wish);
+            }
+            self.dispatch.queue.set_aside(wish.shape.id.slot);
             self.give_back(wish);
         }
     }
 
     /// What was chosen of a shape does not start: the queue learns again what there is.
-    fn give_back(&mut self, wish: &Wanted) {
+    pub(super) fn give_back(&mut self, wish: &Wanted) {
         self.dispatch.queue.touch_shape(wish.shape.id.slot);
         self.dispatch.touch_tenant(wish.shape.tenant_id);
     }
@@ -310,7 +312,7 @@ impl Core {
 
     fn start_by_default(&mut self, wanted: &mut [Wanted]) -> u32 {
         let choices = self.dispatch.place.place_by_default(self.now, wanted);
-        let (started, _) = self.start(choices, wanted);
+        let started = self.start(choices, wanted, &UNCHANGED).started;
         self.tally.attempts_overdue += u64::from(started);
         started
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use wasmill_protocol::command::{Command, Counted, Done, QuotaKind, Refusal};
 use wasmill_protocol::module::ModuleInfo;
+use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::tenant::{Quotas, Tenant, Token};
 use wasmill_protocol::{Digest, TaskId, TenantName};
 use wasmill_record::event::EventBody;
@@ -36,6 +37,7 @@ impl Core {
             Command::SetAlias { tenant, name, digest } => self.set_alias(tenant, name, digest),
             Command::RemoveAlias { tenant, name } => self.remove_alias(tenant, name),
             Command::DrainHost { host, draining } => self.drain_host(host, draining),
+            Command::LiftPolicy { hook, policy, digest } => self.lift_policy(hook, policy, digest),
             Command::Submit { .. } | Command::Cancel { .. } | Command::Prioritize { .. } => {
                 unreachable!("commands about tasks are decided elsewhere")
             }
@@ -81,8 +83,7 @@ impl Core {
         }
         let number = self.state.tenants.number(&name).ok_or(Refusal::TenantUnknown)?;
         self.emit(EventBody::TenantRemoved { tenant: name });
-        self.dispatch.shares.remove(number);
-        self.dispatch.touch_tenant(number);
+        self.dispatch.forget_tenant(number);
         if self.state.tenants.find(number).is_some() {
             self.removed_tenants.insert(number);
             self.cancel_running_of_removed();
@@ -101,6 +102,15 @@ impl Core {
             self.emit(EventBody::CancelRequested { task, reason: Some("the tenant was removed".into()) });
             self.send_cancel(slot);
         }
+    }
+
+    /// A policy that was benched decides again, here at once if it is seated.
+    fn lift_policy(&mut self, hook: PolicyHook, policy: String, digest: Digest) -> Result<Done, Refusal> {
+        if self.state.benched(hook, &policy, digest).is_some() {
+            self.emit(EventBody::PolicyLifted { hook, policy, digest });
+            self.dispatch.lift(&self.state);
+        }
+        Ok(Done::Changed)
     }
 
     fn add_token(&mut self, token: Token) -> Result<Done, Refusal> {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use wasmill_protocol::message::Heartbeat;
-use wasmill_protocol::{AttemptId, HostId, OutcomeKind, Timestamp};
+use wasmill_protocol::message::{Heartbeat, MODULES_WARM_MAX};
+use wasmill_protocol::{AttemptId, Digest, HostId, OutcomeKind, Timestamp};
 
 use super::Core;
 use super::hosts::{Flight, Host};
@@ -54,6 +54,10 @@ impl Core {
         }
         let superseded = &self.state.superseded;
         let differences = host.compare(&heartbeat, self.now, &self.config, |id| superseded.contains(id));
+        host.count_memory(&heartbeat, self.now);
+        if let Some(warm) = &heartbeat.modules_warm {
+            host.note_warm(warm);
+        }
         host.heartbeat = Some(heartbeat);
         if (host.room(self.now, &self.config), false) != before {
             self.dispatch.fleet.touch(host.slot);
@@ -97,6 +101,16 @@ impl Core {
 }
 
 impl Host {
+    /// Notes which modules are ready to run.
+    fn note_warm(&mut self, modules: &[Digest]) {
+        let mut modules = modules[..modules.len().min(MODULES_WARM_MAX)].to_vec();
+        modules.sort_unstable();
+        modules.dedup();
+        if *self.modules_warm != *modules {
+            self.modules_warm = modules.into();
+        }
+    }
+
     /// Notes what the heartbeat lists, and finds what differs.
     fn compare(
         &mut self,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use wasmill_protocol::command::{Counted, Done, Refusal};
 use wasmill_protocol::message::{Heartbeat, HostInfo};
-use wasmill_protocol::{AttemptId, HostId, Incarnation, TenantName, Timestamp, kept};
+use wasmill_protocol::{AttemptId, Digest, HostId, Incarnation, TenantName, Timestamp, kept};
 use wasmill_record::event::EventBody;
 
 use super::Core;
@@ -43,6 +43,10 @@ pub(crate) struct Host {
     pub(super) flights: BTreeMap<AttemptId, Flight>,
     /// Memory limits of those, summed up.
     memory_promised: u64,
+    /// What the host said last that it holds beyond that.
+    pub(super) memory_beyond: u64,
+    /// Modules that are ready to run there, as it said last, in order.
+    pub(super) modules_warm: Arc<[Digest]>,
     /// Attempts in its last heartbeat that are not current.
     pub(super) strangers: BTreeSet<AttemptId>,
     /// Where the state had what runs on it when something was placed there last.
@@ -107,6 +111,8 @@ impl Host {
             distrusted_until: Timestamp(0),
             flights: BTreeMap::new(),
             memory_promised: 0,
+            memory_beyond: 0,
+            modules_warm: Arc::default(),
             strangers: BTreeSet::new(),
             placement: None,
         }
@@ -118,6 +124,11 @@ impl Host {
 
     pub(crate) fn id(&self) -> &HostId {
         &self.info.id
+    }
+
+    #[cfg(test)]
+    pub(crate) fn memory_beyond(&self) -> u64 {
+        self.memory_beyond
     }
 
     #[cfg(test)]
@@ -178,13 +189,25 @@ impl Host {
             slots,
             cores: self.info.cores,
             memory_bytes,
-            memory_promised: self.memory_promised,
+            memory_promised: self.memory_promised.saturating_add(self.memory_beyond),
             memory_most: u64::try_from(memory_most).unwrap_or(u64::MAX).max(memory_bytes).max(1),
             sated: Arc::clone(&self.sated),
             labels: Arc::clone(&self.labels),
             load_millicores: beat.map_or(0, |beat| beat.load_millicores),
             modules_cached: beat.map_or(0, |beat| beat.modules_cached),
+            modules_warm: Arc::clone(&self.modules_warm),
+            memory_held: beat.map_or(0, |beat| beat.memory_held),
         }
+    }
+
+    /// The host says how much memory it holds. What is on its way to it, or was when it said that,
+    /// is not in there; what an earlier leader has left there, or an earlier life of the host, is.
+    /// Of the two sums the larger counts.
+    pub(super) fn count_memory(&mut self, heartbeat: &Heartbeat, now: Timestamp) {
+        let is_unseen = |flight: &&Flight| !flight.confirmed || (flight.heard_at < now && !heartbeat.partial);
+        let unseen = self.flights.values().filter(is_unseen).map(|flight| flight.memory_bytes);
+        let held = unseen.fold(heartbeat.memory_held, u64::saturating_add);
+        self.memory_beyond = held.saturating_sub(self.memory_promised);
     }
 
     /// When the room changes without a word, at the earliest: it is silent for too long, or trusted again.

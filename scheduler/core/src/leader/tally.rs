@@ -49,9 +49,19 @@ tally! {
     host_news_stale,
     /// Tasks in answers of a policy that were dropped.
     policy_choices_wrong,
-    /// Rounds that the built-in default decided because the policy did not answer or answered nonsense.
+    /// Tasks in such answers that could have been placed as the question was asked, and could not
+    /// when it was answered.
+    policy_choices_stale,
+    /// Questions to policies that live outside.
+    policy_asks,
+    /// Answers to another question than the one under way, or that came too late.
+    policy_answers_late,
+    /// Times that a policy did not answer, or answered nonsense.
     policy_faults,
-    /// Policies that were taken out after too many faults in a row.
+    /// Rounds that the built-in default placed for a policy that has not answered, or nonsense.
+    policy_rounds_by_default,
+    /// Policies that were taken out: after too many faults, or because they left tasks in the queue
+    /// that had a place.
     policies_benched,
     /// Attempts that were placed by the guard against endless waits.
     attempts_overdue,

@@ -41,6 +41,8 @@ fn host(id: &str, free: u32, attempts: u32) -> HostRoom {
         labels: Arc::new([("zone".to_owned(), id.to_owned())].into()),
         load_millicores: 0,
         modules_cached: 0,
+        modules_warm: Arc::default(),
+        memory_held: 0,
     }
 }
 

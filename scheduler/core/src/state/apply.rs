@@ -140,10 +140,11 @@ impl State {
             EventBody::ReportLate { id, .. } => self.record_late(*id),
             EventBody::SnapshotTaken { snapshot } => self.current.snapshot_taken(*snapshot),
             EventBody::ReadModelSaved { copy } => self.current.read_model_saved(*copy),
-            EventBody::PolicyBenched { hook, policy, reason } => {
-                let (hook, policy, reason) = (*hook, policy.clone(), reason.clone());
-                self.benched.insert(hook, BenchedPolicy { hook, policy, reason, at });
+            EventBody::PolicyBenched { hook, policy, reason, digest } => {
+                let (hook, policy, reason, digest) = (*hook, policy.clone(), reason.clone(), *digest);
+                self.benched.insert(BenchedPolicy { hook, policy, digest, reason, at });
             }
+            EventBody::PolicyLifted { hook, policy, digest } => self.benched.remove(*hook, policy, *digest),
             EventBody::HostDrained { host, draining: true } => drop(self.drained.insert(host.clone())),
             EventBody::HostDrained { host, draining: false } => drop(self.drained.remove(host)),
         }

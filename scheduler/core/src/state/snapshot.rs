@@ -80,7 +80,7 @@ impl State {
             patiences: self.patiences.places(),
             placements: self.placements.places(),
             superseded: self.superseded.clone(),
-            benched: self.benched.values().map(benched_row).collect(),
+            benched: self.benched.iter().map(benched_row).collect(),
             drained: self.drained.clone(),
             current: self.current.clone(),
         }
@@ -104,8 +104,8 @@ impl State {
 }
 
 fn benched_row(benched: &BenchedPolicy) -> BenchedRow {
-    let BenchedPolicy { hook, policy, reason, at } = benched.clone();
-    BenchedRow { hook, policy, reason, at }
+    let BenchedPolicy { hook, policy, digest, reason, at } = benched.clone();
+    BenchedRow { hook, policy, reason, at, digest }
 }
 
 fn freeze_tenant(number: TenantNumber, entry: &TenantEntry) -> FrozenTenant {

@@ -37,14 +37,14 @@ impl State {
         self.last_seq
     }
 
-    /// The policy that was benched last for a hook.
-    pub fn benched(&self, hook: PolicyHook) -> Option<&BenchedPolicy> {
-        self.benched.get(&hook)
+    /// Whether a policy is benched, and why.
+    pub fn benched(&self, hook: PolicyHook, policy: &str, digest: Digest) -> Option<&BenchedPolicy> {
+        self.benched.find(hook, policy, digest)
     }
 
-    /// The policies that were benched, the last one of each hook.
+    /// The policies that are benched.
     pub fn policies_benched(&self) -> impl Iterator<Item = &BenchedPolicy> {
-        self.benched.values()
+        self.benched.iter()
     }
 
     /// How many tasks are in each state that is not final.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 #![allow(clippy::disallowed_methods, reason = "tests read the scenarios")]
 
+mod asks;
 mod boundary;
 mod broken;
 mod fairness;

@@ -2,9 +2,14 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::Config;
+use wasmill_protocol::policy::PolicyHook;
 use wasmill_record::event::Event;
 
 use crate::story::{Op, Story};
+
+fn hook() -> impl Strategy<Value = PolicyHook> {
+    prop_oneof![Just(PolicyHook::Order), Just(PolicyHook::Place)]
+}
 
 fn op() -> impl Strategy<Value = Op> {
     let ms = prop_oneof![0..50u64, 0..4_000u64, Just(12_000)];
@@ -32,6 +37,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..4u8).prop_map(|behind| Op::ReadModel { behind }),
         1 => (0..4u8).prop_map(|behind| Op::SnapshotStored { behind }),
         10 => Just(Op::TakeReady),
+        4 => (hook(), prop_oneof![4 => Just(0u8), 1 => 0..3u8], any::<u8>())
+            .prop_map(|(hook, earlier, how)| Op::Answer { hook, earlier, how }),
+        1 => (hook(), 0..6u8).prop_map(|(hook, policy)| Op::Seat { hook, policy }),
         1 => Just(Op::Restart),
     ]
 }

@@ -19,8 +19,11 @@ use wasmill_protocol::{
     HostId, Incarnation, Limits, LogSeq, Outcome, OutcomeKind, Payload, TaskSpec, TenantName, Term, Usage,
 };
 use wasmill_record::event::EventBody;
+use wasmill_scheduler_core::policy::ask::{Answer, Outside};
+use wasmill_scheduler_core::policy::{Key, Keys, PolicyFault, Seat, Stride};
 use wasmill_scheduler_core::{CoreConfig, Input, Ready, ReplyTo};
 
+use crate::asks::Asks;
 use crate::broken::Broken;
 use crate::names::{Names, digest};
 use crate::show;
@@ -50,6 +53,7 @@ struct Scenario {
     replies: u64,
     /// What to print besides what is ready.
     said: String,
+    asks: Asks,
     /// The last heartbeat of each host: what is not said again stays.
     beats: std::collections::BTreeMap<HostId, Heartbeat>,
 }
@@ -106,6 +110,7 @@ impl Scenario {
             file: path.display().to_string(),
             replies: 0,
             said: String::new(),
+            asks: Asks::default(),
             beats: std::collections::BTreeMap::new(),
         }
     }
@@ -143,6 +148,9 @@ impl Scenario {
             writeln!(output, "log    {}", show::event(&self.names, &event.body)).unwrap();
         }
         self.show_effects(&ready, &mut output);
+        for ask in &ready.asks {
+            writeln!(output, "ask    {}", self.asks.show(&self.names, ask)).unwrap();
+        }
         if output.is_empty() { "nothing\n".into() } else { output }
     }
 
@@ -162,6 +170,9 @@ impl Scenario {
         match line.words[0] {
             "config" => self.configure(line),
             "seat" => self.seat(line),
+            "seat-outside" | "seat-built-in" => self.seat_by_name(line),
+            "keys" | "places" | "trap" => self.policy_answers(line),
+            "lift" => self.lift(line),
             "lead" => {
                 let term = Term(line.number("term").unwrap_or(1));
                 self.world.step(Input::Lead {
@@ -202,6 +213,7 @@ impl Scenario {
         config.batch_max = small("batch_max", config.batch_max);
         config.tasks_max = line.number("tasks_max").unwrap_or(config.tasks_max);
         config.shapes_per_tenant_max = small("shapes_per_tenant_max", config.shapes_per_tenant_max);
+        config.stall_ms = line.number("stall_ms").unwrap_or(config.stall_ms);
         config.longest_wait_ms = line.number("longest_wait_ms").unwrap_or(config.longest_wait_ms);
         self.world = World::new(config);
     }
@@ -214,6 +226,48 @@ impl Scenario {
         if let Some(name) = line.text_of(PolicyHook::Place.as_str()) {
             self.world.core.seat_place(Box::new(Broken(name.to_owned())));
         }
+    }
+
+    /// Seats policies outside, or built-in ones.
+    fn seat_by_name(&mut self, line: &Line<'_>) {
+        for hook in [PolicyHook::Order, PolicyHook::Place] {
+            let Some(name) = line.text_of(hook.as_str()) else { continue };
+            let digest = digest(line.text_of("digest").unwrap_or(name));
+            let outside =
+                Outside { name: name.into(), digest, orders_shapes: line.has("shapes"), ..Outside::default() };
+            let seat = match line.words[0] {
+                "seat-built-in" => Seat::built_in(hook, name).unwrap(),
+                _ => Seat::outside(hook, outside),
+            };
+            self.world.step(Input::PolicySeated(seat));
+        }
+    }
+
+    /// `keys 3 1`, `places 0:h1:2 1:h2:1`, `trap place`: to the last question, or to `ask=` by its
+    /// name.
+    fn policy_answers(&mut self, line: &Line<'_>) {
+        let plain = line.words[1..].iter().filter(|word| !word.contains('='));
+        let (hook, answer) = match line.words[0] {
+            "keys" => {
+                let key = |rank: &&str| Key { rank: rank.parse().unwrap(), stride: Stride::By(1), ..Key::default() };
+                (PolicyHook::Order, Answer::Keys(Keys { tenants: plain.map(key).collect(), shapes: Vec::new() }))
+            }
+            "places" => (PolicyHook::Place, Answer::Choices(plain.map(|text| self.asks.choice(text)).collect())),
+            _ => {
+                let hook = if line.word(1) == "order" { PolicyHook::Order } else { PolicyHook::Place };
+                (hook, Answer::Fault(PolicyFault { reason: "unreachable executed".to_owned() }))
+            }
+        };
+        let id = self.asks.id(hook, line.text_of("ask"));
+        self.world.step(Input::PolicyAnswered { id, answer });
+    }
+
+    fn lift(&mut self, line: &Line<'_>) {
+        let name = |hook: PolicyHook| Some((hook, line.text_of(hook.as_str())?.to_owned()));
+        let (hook, policy) = name(PolicyHook::Order).or_else(|| name(PolicyHook::Place)).unwrap();
+        let digest = digest(line.text_of("digest").unwrap_or(&policy));
+        let reply_to = self.reply_to();
+        self.world.step(Input::Command { reply_to, command: Command::LiftPolicy { hook, policy, digest } });
     }
 
     fn host_changes(&mut self, line: &Line<'_>) {
@@ -266,6 +320,8 @@ impl Scenario {
         beat.memory_bytes = line.number("memory_mib").map_or(beat.memory_bytes.max(1 << 32), |mib| mib << 20);
         beat.draining = line.has("draining");
         beat.unready = small("unready", beat.unready);
+        beat.memory_held = line.number("held_mib").map_or(beat.memory_held, |mib| mib << 20);
+        beat.modules_warm = line.text_of("warm").map(|names| names.split(',').map(digest).collect());
         match line.text_of("sated") {
             Some("none") => beat.sated = Vec::new(),
             Some(listed) => beat.sated = listed.split(',').map(|name| name.parse().unwrap()).collect(),

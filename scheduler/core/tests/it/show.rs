@@ -62,9 +62,10 @@ pub(crate) fn event(names: &Names, body: &EventBody) -> String {
         EventBody::ReportLate { id, host } => format!("late report of {} from {host}", names.attempt_name(*id)),
         EventBody::SnapshotTaken { snapshot } => format!("snapshot up to record {} taken", snapshot.seq),
         EventBody::ReadModelSaved { copy } => format!("read model up to record {} saved", copy.seq),
-        EventBody::PolicyBenched { hook, policy, reason } => {
+        EventBody::PolicyBenched { hook, policy, reason, .. } => {
             format!("policy {policy} is benched for {}: {reason}", hook.as_str())
         }
+        EventBody::PolicyLifted { hook, policy, .. } => format!("policy {policy} may {} again", hook.as_str()),
         EventBody::HostDrained { host, draining: true } => format!("{host} drained"),
         EventBody::HostDrained { host, draining: false } => format!("{host} no longer drained"),
     }

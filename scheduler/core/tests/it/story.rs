@@ -6,6 +6,7 @@ use std::sync::Arc;
 use wasmill_protocol::command::{Command, Done, KeyCheck, ModuleRef};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
 use wasmill_protocol::module::ModuleInfo;
+use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::task::{RetryOn, RetryPolicy};
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{
@@ -13,6 +14,8 @@ use wasmill_protocol::{
 };
 use wasmill_record::event::{Event, EventBody};
 use wasmill_record::snapshot::{ReadModelCopy, SnapshotRef};
+use wasmill_scheduler_core::policy::ask::{Answer, Ask, Outside, Question, WantedFacts};
+use wasmill_scheduler_core::policy::{Choice, Key, Keys, ORDERS, PLACES, PolicyFault, Ref, Seat, Stride};
 use wasmill_scheduler_core::{Core, CoreConfig, Input, ReplyTo};
 
 use crate::model::{Model, Stands};
@@ -37,6 +40,8 @@ pub(crate) enum Op {
     Refuse { attempt: u8 },
     ReadModel { behind: u8 },
     SnapshotStored { behind: u8 },
+    Answer { hook: PolicyHook, earlier: u8, how: u8 },
+    Seat { hook: PolicyHook, policy: u8 },
     TakeReady,
     Restart,
 }
@@ -54,6 +59,8 @@ pub(crate) struct Story {
     beats: u64,
     tasks: usize,
     term: u64,
+    /// What policies outside were asked.
+    asks: Vec<Ask>,
     /// Seats the policies of a new leader.
     seat: Box<dyn Fn(&mut Core)>,
 }
@@ -82,6 +89,7 @@ impl Story {
             beats: 0,
             tasks: 0,
             term: 1,
+            asks: Vec::new(),
             seat: Box::new(seat),
         };
         story.world.cores().for_each(&story.seat);
@@ -135,6 +143,7 @@ impl Story {
                 assert!(self.started.contains(&(*id, message.host.clone(), message.incarnation)), "in the log first");
             }
         }
+        self.asks.extend(ready.asks);
         for (_, result) in &ready.replies {
             if let Ok(Done::Accepted { task } | Done::Repeated { task }) = result {
                 assert!(self.model.tasks.contains_key(task), "{task} is in the log when it is accepted");
@@ -177,6 +186,14 @@ impl Story {
                 self.world.restart(self.term);
                 self.world.cores().for_each(&self.seat);
                 self.take_ready();
+            }
+            Op::Seat { hook, policy } => self.world.step(Input::PolicySeated(seat(hook, policy))),
+            Op::Answer { hook, earlier, how } => {
+                let mut asked = self.asks.iter().rev().filter(|ask| ask.id.hook == hook);
+                if let Some(ask) = asked.nth(usize::from(earlier)) {
+                    let (id, answer) = (ask.id, answer(ask, how));
+                    self.world.step(Input::PolicyAnswered { id, answer });
+                }
             }
             Op::Join { .. } | Op::Leave { .. } | Op::Beat { .. } | Op::Drain { .. } => self.host_changes(op),
             Op::Report { .. } | Op::Refuse { .. } => self.host_reports(op),
@@ -378,6 +395,41 @@ fn report(id: AttemptId, kind: u8) -> Report {
         Some(&kind) => {
             let outcome = Arc::new(Outcome::new(kind, ""));
             Report::Ended { id, outcome, usage: Usage::default(), output: Payload::Empty, captured: Payload::Empty }
+        }
+    }
+}
+
+/// One of the policies that are built in, or one outside.
+fn seat(hook: PolicyHook, policy: u8) -> Seat {
+    let names = match hook {
+        PolicyHook::Order => ORDERS,
+        PolicyHook::Place => PLACES,
+    };
+    let name = format!("outside-{policy}");
+    let outside = Outside { digest: digest(&name), name, orders_shapes: policy > 3, ..Outside::default() };
+    names.get(usize::from(policy)).map_or(Seat::outside(hook, outside), |name| Seat::built_in(hook, name).unwrap())
+}
+
+/// An answer that is right, or not quite.
+fn answer(ask: &Ask, how: u8) -> Answer {
+    let fault = || Answer::Fault(PolicyFault { reason: "unreachable executed".to_owned() });
+    match &ask.question {
+        _ if how.is_multiple_of(8) => fault(),
+        Question::Order(question) => {
+            let key = |rank: usize| Key { rank: rank as u64 ^ u64::from(how), stride: Stride::By(1), ..Key::default() };
+            let tenants = question.tenants.len() + usize::from(how.is_multiple_of(7));
+            Answer::Keys(Keys {
+                tenants: (0..tenants).map(key).collect(),
+                shapes: (0..question.shapes.len()).map(key).collect(),
+            })
+        }
+        Question::Place(question) => {
+            let choice = |(wanted, wish): (usize, &WantedFacts)| Choice {
+                wanted,
+                host: Ref { slot: (u32::from(how) + u32::try_from(wanted).unwrap()) % 3, generation: 0 },
+                count: wish.count,
+            };
+            Answer::Choices(question.wanted.iter().enumerate().map(choice).collect())
         }
     }
 }

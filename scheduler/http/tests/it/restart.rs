@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use wasmill_fabric::embedded;
 use wasmill_protocol::policy::PolicyHook;
-use wasmill_protocol::{LogSeq, Timestamp};
+use wasmill_protocol::{Digest, LogSeq, Timestamp};
 use wasmill_record::Record;
 use wasmill_record::event::{Event, EventBody};
 
@@ -88,6 +88,7 @@ async fn a_policy_that_was_benched_is_shown_by_whoever_leads_next() {
         hook: PolicyHook::Place,
         policy: "mine".to_owned(),
         reason: "unreachable executed".to_owned(),
+        digest: Digest::default(),
     };
     let events = vec![Event { at: Timestamp(1_772_366_400_000_000), body: benched }];
     let record = Record { version: Record::version_for(&events), events, ..Record::default() };

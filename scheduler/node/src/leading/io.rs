@@ -9,6 +9,7 @@ use wasmill_protocol::{Digest, LogSeq, Term, Timestamp};
 use wasmill_record::Record;
 use wasmill_record::event::Event;
 use wasmill_scheduler_core::io::{BenchedPolicy, HostView, MessageOut, QueueDepth, ReplyTo};
+use wasmill_scheduler_core::policy::ask::Ask;
 
 use crate::Chain;
 use crate::upkeep::{Ended, Work};
@@ -97,13 +98,15 @@ pub enum AppendFailure {
     NoSpace,
 }
 
-/// What follows, in this order: effects, then appends, then the end.
+/// What follows, in this order: effects, then appends, then questions, then the end.
 #[derive(Debug, Default)]
 pub struct Ready {
     /// To be carried out one after the other, and each completely.
     pub effects: Vec<Effects>,
     /// To be handed to the log one after the other.
     pub appends: Vec<Append>,
+    /// Questions to policies that live outside the core.
+    pub asks: Vec<Ask>,
     /// The leadership is over: nothing follows any more.
     pub end: Option<End>,
 }
@@ -111,7 +114,7 @@ pub struct Ready {
 impl Ready {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.effects.is_empty() && self.appends.is_empty() && self.end.is_none()
+        self.effects.is_empty() && self.appends.is_empty() && self.asks.is_empty() && self.end.is_none()
     }
 }
 

@@ -178,11 +178,13 @@ fn a_record_of_a_newer_version_is_refused_by_its_number() {
 /// Readers of each version know the events up to it, and a record says which of them it takes.
 #[test]
 fn a_record_asks_for_the_oldest_reader_that_understands_it() {
-    let benched =
-        EventBody::PolicyBenched { hook: PolicyHook::Place, policy: "mine".to_owned(), reason: "trap".to_owned() };
+    let (policy, reason, digest) = ("mine".to_owned(), "trap".to_owned(), Digest([7; 32]));
+    let benched = EventBody::PolicyBenched { hook: PolicyHook::Place, policy: policy.clone(), reason, digest };
+    let lifted = EventBody::PolicyLifted { hook: PolicyHook::Place, policy, digest };
     let old = record(1).events;
     let mut new = old.clone();
     new.push(Event { at: Timestamp(2), body: benched });
+    new.push(Event { at: Timestamp(3), body: lifted });
     assert_eq!(Record::version_for(&[]), 1);
     assert_eq!((Record::version_for(&old), Record::version_for(&new)), (1, 2));
     for events in [old, new] {

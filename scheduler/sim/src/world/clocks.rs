@@ -120,6 +120,7 @@ impl World {
         let mut leader = Leader::new(seed, term, fold, options);
         leader.node.step(clock, lead.into());
         process.leader = Some(leader);
+        self.seat_policies(node);
     }
 
     /// Led time grows no faster than time, whatever clocks show: what is kept for a while is kept that long.

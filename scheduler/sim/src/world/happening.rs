@@ -6,6 +6,7 @@ use wasmill_fabric_models::etcd::LeaseId;
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostAck, HostInfo, ToHost};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, Term};
+use wasmill_scheduler_core::policy::ask::{Answer, AskId};
 use wasmill_scheduler_node::upkeep::Ended;
 
 use super::{ClusterFault, Fault, World};
@@ -90,6 +91,10 @@ pub enum Happening {
     Log(LogHappening),
     /// Something with etcd.
     Etcd(EtcdHappening),
+    /// A policy outside answers what a life of a control node has asked.
+    PolicyAnswers(Sender, Box<(AskId, Answer)>),
+    /// Another policy decides from now on.
+    PolicySeated,
     /// Something goes wrong.
     Fault(Fault),
     /// Something goes wrong that only a cluster knows.
@@ -157,6 +162,7 @@ impl Happening {
             | Self::NodeTick(sender)
             | Self::HostAck(sender, ..)
             | Self::PayloadsAttached(sender, ..)
+            | Self::PolicyAnswers(sender, _)
             | Self::Log(
                 LogHappening::News(sender)
                 | LogHappening::Poll(sender)
@@ -217,6 +223,8 @@ impl World {
             Happening::Leases => return self.leases(),
             Happening::Log(happening) => return self.happen_to_log(happening),
             Happening::Etcd(happening) => return self.happen_to_etcd(happening),
+            Happening::PolicyAnswers(sender, answer) => return self.policy_answers(sender, answer.0, answer.1),
+            Happening::PolicySeated => self.policy_seated(),
             Happening::Fault(fault) => self.fault(fault),
             Happening::ClusterFault(fault) => return self.cluster_fault(fault),
             Happening::Heal => self.heal(),

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use wasmill_host_core::{Input, Ready, ReplyTo};
-use wasmill_protocol::message::Report;
-use wasmill_protocol::message::{Assignment, ToHost};
+use wasmill_protocol::message::{Assignment, Heartbeat, Report, ToHost};
 use wasmill_protocol::{AttemptId, OutcomeKind, Payload, Term, Timestamp};
 
 use super::{Fault, Happening, Sender, World};
@@ -71,8 +70,10 @@ impl World {
         }
         if let Some(heartbeat) = ready.heartbeat {
             let place = (heartbeat.host.clone(), heartbeat.incarnation);
-            let credit = self.oracle.credits.entry(place).or_default();
+            let credit = self.oracle.credits.entry(place.clone()).or_default();
             *credit = (*credit).max(heartbeat.credit);
+            let promise = self.oracle.promises.entry(place).or_default();
+            *promise = (*promise).max(promised_at_most(&heartbeat));
             let heartbeat = Arc::new(heartbeat);
             for node in self.listening() {
                 for arrival in self.arrivals(Place::Host(index), Place::Node(node)) {
@@ -310,4 +311,12 @@ impl World {
         let data = Payload::inline(bytes::Bytes::from_static(b"state"));
         self.step_host(index, life, Input::Checkpoint { id, number, data });
     }
+}
+
+/// How much memory a host lets be promised: as much more than it has as it takes attempts beyond
+/// its slots.
+fn promised_at_most(heartbeat: &Heartbeat) -> u64 {
+    let (slots, most) = (heartbeat.slots.max(1), heartbeat.credit.max(heartbeat.slots));
+    let bytes = u128::from(heartbeat.memory_bytes) * u128::from(most) / u128::from(slots);
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }

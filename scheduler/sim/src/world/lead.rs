@@ -39,12 +39,14 @@ impl World {
         let bytes_max = self.options.cluster.as_ref().map_or(usize::MAX, |cluster| cluster.record_bytes_max);
         loop {
             let Some(leader) = self.nodes[node].leader() else { return Ok(()) };
-            let Ready { effects, appends, end } = leader.node.take_ready(bytes_max);
-            if effects.is_empty() && appends.is_empty() && end.is_none() {
+            let ready = leader.node.take_ready(bytes_max);
+            if ready.is_empty() {
                 return Ok(());
             }
+            let Ready { effects, appends, asks, end } = ready;
             effects.into_iter().try_for_each(|effects| self.effects(node, effects))?;
             self.append(node, appends)?;
+            asks.iter().for_each(|ask| self.asked_policy(node, ask));
             if let Some(end) = end {
                 return self.leadership_ends(node, end);
             }
@@ -301,7 +303,11 @@ impl World {
 
     pub(super) fn heartbeat(&mut self, node: usize, heartbeat: &Heartbeat) {
         let sender = Sender { node, life: self.nodes[node].life };
-        self.step_leader(sender, |_| Input::Heartbeat(heartbeat.clone()));
+        let mut heard = heartbeat.clone();
+        if self.plant == Some(Plant::MemoryPromisedTwice) {
+            heard.memory_bytes *= 2;
+        }
+        self.step_leader(sender, |_| Input::Heartbeat(heard));
     }
 
     pub(super) fn host_ack(&mut self, sender: Sender, host: HostId, ack: HostAck) {

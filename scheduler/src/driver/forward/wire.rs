@@ -107,13 +107,13 @@ fn leader_overview(overview: Overview) -> LeaderOverview {
 }
 
 fn benched_row(benched: BenchedPolicy) -> BenchedRow {
-    let BenchedPolicy { hook, policy, reason, at } = benched;
-    BenchedRow { hook, policy, reason, at }
+    let BenchedPolicy { hook, policy, digest, reason, at } = benched;
+    BenchedRow { hook, policy, reason, at, digest }
 }
 
 fn benched(row: BenchedRow) -> BenchedPolicy {
-    let BenchedRow { hook, policy, reason, at } = row;
-    BenchedPolicy { hook, policy, reason, at }
+    let BenchedRow { hook, policy, reason, at, digest } = row;
+    BenchedPolicy { hook, policy, digest, reason, at }
 }
 
 /// See [`leader_overview`].

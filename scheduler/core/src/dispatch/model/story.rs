@@ -27,7 +27,7 @@ const NEEDS: u8 = 24;
 #[derive(Debug, Clone)]
 enum Op {
     Submit { tenant: u8, priority: i8, memory_mib: u64, label: u8, count: u8 },
-    Beat { host: u8, slots: u32, beyond: u32, memory_mib: u64, sated: Option<u8> },
+    Beat { host: u8, slots: u32, beyond: u32, memory_mib: u64, held_mib: u64, sated: Option<u8> },
     Leave { host: u8 },
     End { attempt: u8, run_ms: u64, returned: bool },
     Change { tenant: u8, weight: u32, class: i8, running: Option<u64>, memory_mib: Option<u64> },
@@ -43,7 +43,15 @@ fn ops(needs: u8) -> impl Strategy<Value = Vec<Op>> {
     );
     let beat =
         (0..5u8, 0..12u32, 0..8u32, prop::sample::select(vec![400, 550, 4_000]), prop::option::weighted(0.2, 0..6u8))
-            .prop_map(|(host, slots, beyond, memory_mib, sated)| Op::Beat { host, slots, beyond, memory_mib, sated });
+            .prop_flat_map(|beat| (Just(beat), prop::sample::select(vec![0, 0, 300, 2_000])))
+            .prop_map(|((host, slots, beyond, memory_mib, sated), held_mib)| Op::Beat {
+                host,
+                slots,
+                beyond,
+                memory_mib,
+                held_mib,
+                sated,
+            });
     let change = (0..6u8, 1..5u32, -1..2i8, prop::option::of(0..6u64), prop::option::of(0..3_000u64)).prop_map(
         |(tenant, weight, class, running, memory_mib)| Op::Change { tenant, weight, class, running, memory_mib },
     );
@@ -116,7 +124,7 @@ impl Story {
                     self.command(Command::Submit { task, module, spec: Arc::new(spec), key: None });
                 }
             }
-            Op::Beat { host: number, slots, beyond, memory_mib, sated } => {
+            Op::Beat { host: number, slots, beyond, memory_mib, held_mib, sated } => {
                 self.beats += 1;
                 let attempts = self.core.hosts.get(&host(number)).map(|host| host.attempts()).unwrap_or_default();
                 self.step(Input::Heartbeat(Heartbeat {
@@ -126,6 +134,7 @@ impl Story {
                     slots,
                     credit: slots + beyond,
                     memory_bytes: memory_mib << 20,
+                    memory_held: held_mib << 20,
                     labels: carried(number),
                     sated: sated.map(tenant).into_iter().collect(),
                     ..Heartbeat::default()

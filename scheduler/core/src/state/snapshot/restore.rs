@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use wasmill_protocol::policy::BenchedRow;
-use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::{HostId, LogSeq, Timestamp};
 use wasmill_record::snapshot::{
     Begin, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, TaskColumns, TaskPhase, TaskRow,
@@ -15,6 +14,7 @@ use wasmill_record::snapshot::{
 use super::counted_from_0;
 use crate::io::{BenchedPolicy, QueueDepth};
 use crate::state::State;
+use crate::state::benched::Benched;
 use crate::state::interner::Interner;
 use crate::state::placements::{Placement, Placements};
 use crate::state::shapes::{Shape, ShapeKey, Shapes};
@@ -47,7 +47,7 @@ pub struct Restoring {
     placements: SlabBuilder<Placement>,
     tasks: SlabBuilder<Task>,
     superseded: Superseded,
-    benched: BTreeMap<PolicyHook, BenchedPolicy>,
+    benched: Benched,
     drained: BTreeSet<HostId>,
     current: Current,
 }
@@ -87,7 +87,7 @@ impl Restoring {
             }
             (Part::Tasks(columns), _) => self.tasks(&columns)?,
             (Part::Superseded(rows), _) => rows.iter().for_each(|row| self.superseded.push(row.id, row.recorded)),
-            (Part::Benched(rows), _) => self.benched.extend(rows.into_iter().map(|row| (row.hook, benched(row)))),
+            (Part::Benched(rows), _) => rows.into_iter().for_each(|row| self.benched.insert(benched(row))),
             (Part::Drained(rows), _) => self.drained.extend(rows),
             (Part::Current(current), _) => self.current = current,
         }
@@ -319,6 +319,6 @@ fn task(row: &TaskRow) -> Task {
 }
 
 fn benched(row: BenchedRow) -> BenchedPolicy {
-    let BenchedRow { hook, policy, reason, at } = row;
-    BenchedPolicy { hook, policy, reason, at }
+    let BenchedRow { hook, policy, reason, at, digest } = row;
+    BenchedPolicy { hook, policy, digest, reason, at }
 }
