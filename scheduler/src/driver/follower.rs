@@ -14,7 +14,7 @@ use wasmill_protocol::message::{Heartbeat, subjects};
 use wasmill_protocol::{LogSeq, Term};
 
 use super::fold::Fold;
-use super::forward::{self, Forwarder};
+use super::forward::{self, ForwarderHandle, PresenceAsker};
 use super::leader_watch::{LeaderNews, LeaderWatch};
 use super::log_watch::{LogNews, LogWatch};
 use super::{DriverConfig, DriverError, Ground};
@@ -35,13 +35,18 @@ pub(super) struct Follower<'a> {
     ground: &'a Ground,
     shared: &'a Arc<Shared>,
     fold: Fold,
-    forwarder: Forwarder,
+    forwarder: &'a ForwarderHandle,
 }
 
 impl<'a> Follower<'a> {
     /// Follows the log from where `fold` stands.
-    pub(super) fn new(config: &'a DriverConfig, ground: &'a Ground, shared: &'a Arc<Shared>, fold: Fold) -> Self {
-        let forwarder = Forwarder::new(Arc::clone(&ground.bus), Arc::clone(shared), config.seed);
+    pub(super) fn new(
+        config: &'a DriverConfig,
+        ground: &'a Ground,
+        shared: &'a Arc<Shared>,
+        forwarder: &'a ForwarderHandle,
+        fold: Fold,
+    ) -> Self {
         Self { config, ground, shared, fold, forwarder }
     }
 
@@ -56,7 +61,8 @@ impl<'a> Follower<'a> {
         let mut tail = self.ground.log.tail(self.fold.chain.last.next());
         let mut heartbeats = Heartbeats::listen(Arc::clone(&self.ground.bus)).await;
         let mut log_watch = LogWatch::new(&*self.ground.log);
-        let mut leader_watch = LeaderWatch::new(self.forwarder.clone(), self.fold.state.term());
+        let presences = PresenceAsker::new(Arc::clone(&self.ground.bus), self.config.seed);
+        let mut leader_watch = LeaderWatch::new(presences, self.fold.state.term());
         let mut stood_after = self.fold.state.term();
         let mut clock = self.shared.clock.verdicts();
         let campaign = self.campaign();
