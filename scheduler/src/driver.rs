@@ -20,7 +20,6 @@ mod upkeep;
 mod waits;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -32,7 +31,6 @@ use wasmill_protocol::limits::INLINE_BYTES_MAX;
 use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_record::RecordError;
 use wasmill_scheduler_core::CoreConfig;
-use wasmill_scheduler_node::Recorded;
 use wasmill_scheduler_node::leading::{End, Loss};
 pub use wasmill_scheduler_node::upkeep::{SnapshotConfig, SnapshotConfigError};
 
@@ -47,6 +45,8 @@ pub use crate::snapshot::LoadError;
 
 use fold::Fold;
 use follower::Follower;
+use forward::ForwarderHandle;
+pub(crate) use forward::SharedForwards;
 use leader::Leader;
 
 /// Settings of the driver.
@@ -198,8 +198,7 @@ impl Driver {
             metrics: Metrics::default(),
             standing,
             published: watch::Sender::new(LogSeq(0)),
-            asked: AtomicU64::new(0),
-            recorded: std::sync::Mutex::new(Recorded::new(config.seed)),
+            forwards: SharedForwards::new(&*fabric.bus, config.seed),
             command_bytes_max: command_bytes_max(&fabric),
             log_asked: Mutex::default(),
         });
@@ -214,13 +213,18 @@ impl Driver {
     /// When going on would be wrong: the storage failed, or the log is damaged.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), DriverError> {
         let (shared, log) = (Arc::clone(&self.shared), Arc::clone(&self.fabric.log));
+        let forwarder = forward::begin(Arc::clone(&self.fabric.bus), Arc::clone(&shared), self.config.seed);
         tokio::select! {
-            ended = self.follow_and_lead(shutdown) => ended,
+            ended = self.follow_and_lead(&forwarder, shutdown) => ended,
             never = clock::keep(&shared.clock, &*log) => match never {},
         }
     }
 
-    async fn follow_and_lead(mut self, shutdown: CancellationToken) -> Result<(), DriverError> {
+    async fn follow_and_lead(
+        mut self,
+        forwarder: &ForwarderHandle,
+        shutdown: CancellationToken,
+    ) -> Result<(), DriverError> {
         let mut pause = NO_SPACE_PAUSE_MIN;
         let mut log_found = false;
         loop {
@@ -236,7 +240,7 @@ impl Driver {
                 }
                 self.shared.clock.log_found(fold.state.led());
             }
-            let follower = Follower::new(&self.config, &self.fabric, &self.shared, fold);
+            let follower = Follower::new(&self.config, &self.fabric, &self.shared, forwarder, fold);
             let followed = follower.follow(&mut self.requests, &mut self.published, &shutdown).await;
             let (fold, leadership) = match followed {
                 Ok(Some(elected)) => elected,

@@ -1,9 +1,6 @@
 //! What everything but the driver holds: ask the leader, look things up, wait for an end.
 
-mod size;
-
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
@@ -14,6 +11,7 @@ use wasmill_protocol::{LogSeq, TaskId, Term};
 
 use crate::clock::Clock;
 use crate::directory::Directory;
+use crate::driver::SharedForwards;
 use crate::finals::Finals;
 use crate::metrics::Metrics;
 use crate::progress::ProgressBoard;
@@ -21,7 +19,7 @@ use crate::read_model::ReadModel;
 
 pub use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth, Waiting};
 pub use wasmill_scheduler_core::state::Load;
-use wasmill_scheduler_node::Recorded;
+use wasmill_scheduler_node::command_bytes;
 pub use wasmill_scheduler_node::leading::Overview;
 
 /// How many requests wait for the driver at most; further callers are told to come back.
@@ -71,10 +69,8 @@ pub struct Shared {
     pub standing: watch::Sender<Standing>,
     /// The last record that readers of this node see.
     pub published: watch::Sender<LogSeq>,
-    /// How much was asked of leaders: gives each asking its number.
-    pub asked: AtomicU64,
-    /// What the log has said of the commands that this node has asked of leaders. Locked for a look only.
-    pub(crate) recorded: std::sync::Mutex<Recorded>,
+    /// What is asked of leaders.
+    pub(crate) forwards: SharedForwards,
     /// What a command may take.
     pub(crate) command_bytes_max: usize,
     /// When the log was last asked where it ends, and whether this node has read as far since; locked meanwhile.
@@ -133,9 +129,9 @@ pub(crate) enum Request {
 pub type Answer = Result<(LogSeq, Done), Refusal>;
 
 impl Shared {
-    /// What the log has said of the commands that this node has asked of leaders.
-    pub(crate) fn recorded(&self) -> std::sync::MutexGuard<'_, Recorded> {
-        self.recorded.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// How often leaders were asked something for clients of this node.
+    pub fn calls_made(&self) -> u64 {
+        self.forwards.with(|_, forwards| forwards.calls_made())
     }
 
     /// The leader of a term has answered this node.
@@ -207,7 +203,7 @@ impl Handle {
     }
 
     fn too_large(&self, command: &Command) -> Option<Refusal> {
-        let (bytes, bytes_max) = (size::at_most(command), self.shared.command_bytes_max);
+        let (bytes, bytes_max) = (command_bytes::at_most(command), self.shared.command_bytes_max);
         (bytes > bytes_max).then_some(Refusal::TooLarge { bytes: bytes as u64, bytes_max: bytes_max as u64 })
     }
 

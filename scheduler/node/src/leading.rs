@@ -20,7 +20,9 @@ use crate::Chain;
 use crate::upkeep::{Ended, Upkeep};
 use names::{Named, Names};
 
-pub use io::{Append, AppendFailure, CommandName, Config, Effects, End, Input, Loss, Overview, Ready, Tampering};
+pub use io::{
+    Append, AppendFailure, CommandName, Config, CutAfter, Effects, End, Input, Loss, Overview, Ready, Tampering,
+};
 
 /// A core that leads, the appends that are under way, and what waits for them.
 ///

@@ -1,7 +1,9 @@
-//! What the log has said of the commands of one node: so it knows what became of one whose answer was lost.
+//! What the log has said of the commands of one node: so it knows what became of one whose answer
+//! was lost.
 //!
-//! Every record names the commands that it decides. A leader whose answer does not come may have recorded a command or not, and may still do so;
-//! but no record of its term counts after the first one of a later term. A node that has read where a later term begins, and every record from
+//! Every record names the commands that it decides. A leader whose answer does not come may have
+//! recorded a command or not, and may still do so; but no record of its term counts after the first
+//! one of a later term. A node that has read where a later term begins, and every record from
 //! before it asked up to there, knows.
 
 #[cfg(test)]
@@ -38,7 +40,8 @@ pub struct Recorded {
     done: BTreeMap<Name, (LogSeq, Done)>,
     /// Those, by the order of the log.
     by_age: VecDeque<Name>,
-    /// Up to this record the log may hold commands that this node has not seen: it was not read, it names none, or what it named is forgotten.
+    /// Up to this record the log may hold commands that this node has not seen: it was not read, it
+    /// names none, or what it named is forgotten.
     blind_to: LogSeq,
     /// The last record that was read.
     last: LogSeq,
@@ -48,6 +51,18 @@ impl Recorded {
     /// Nothing has been read. `asker` tells the commands of this process from all others.
     pub fn new(asker: u64) -> Self {
         Self { asker, done: BTreeMap::new(), by_age: VecDeque::new(), blind_to: LogSeq(0), last: LogSeq(0) }
+    }
+
+    /// The last record that was read.
+    pub fn last(&self) -> LogSeq {
+        self.last
+    }
+
+    /// What follows is read after this record, and what comes before it is not.
+    pub fn restored(&mut self, seq: LogSeq) {
+        if seq > self.last {
+            (self.last, self.blind_to) = (seq, seq);
+        }
     }
 
     /// A record was read. One that was read before changes nothing.
@@ -87,8 +102,8 @@ impl Recorded {
         self.done.get(&name).cloned()
     }
 
-    /// What became of a command that was asked of leaders when record `position` had been read, now that a later term than all of theirs has begun
-    /// with record `began`.
+    /// What became of a command that was asked of leaders when record `position` had been read, now
+    /// that a later term than all of theirs has begun with record `began`.
     pub fn fate(&self, name: Name, position: LogSeq, began: LogSeq) -> Fate {
         match self.done.get(&name) {
             Some((seq, done)) => Fate::Done(*seq, done.clone()),

@@ -4,19 +4,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use wasmill_fabric_core::append::AppendNumber;
-use wasmill_protocol::command::{Done, Refusal};
 use wasmill_protocol::message::FromHost;
+use wasmill_protocol::message::control::ControlAnswer;
 use wasmill_protocol::{AttemptId, HostId, LogSeq, Term, Timestamp};
 use wasmill_record::event::{AfterAttempt, Event, EventBody};
 use wasmill_scheduler_core::{Core, CoreConfig, MessageOut, ReplyTo};
+use wasmill_scheduler_node::heard::{self, CallName};
 use wasmill_scheduler_node::leading::{Append, Config, Tampering};
 use wasmill_scheduler_node::upkeep::SnapshotConfig;
-use wasmill_scheduler_node::{Chain, Leading, Post, Upkeep};
+use wasmill_scheduler_node::{Chain, Heard, Leading, Post, Upkeep};
 
 use crate::clients::RequestId;
 use crate::hosts::BatchAddress;
 use crate::log::Entry;
-use crate::node::{Fold, ForwardAddress};
+use crate::node::{CallFrom, Fold};
 use crate::plant::Plant;
 use crate::policies::Policies;
 
@@ -29,8 +30,10 @@ pub struct Leader {
     pub appends: VecDeque<UnderWay>,
     /// Who gets which answer.
     pub answers: BTreeMap<ReplyTo, AnswerTo>,
-    /// Commands of other nodes that were heard, each try of them, and their answers once there are any.
-    pub forwards_heard: BTreeMap<(ForwardAddress, u32), Option<ForwardAnswer>>,
+    /// Calls of other nodes that were heard.
+    pub heard: Heard<CallFrom, ControlAnswer>,
+    /// Those, as a simple idea of them: when each was first heard, and whether it was answered.
+    pub calls: BTreeMap<CallName, (Timestamp, bool)>,
     /// The time for which the next tick is on the agenda.
     pub tick_at: Option<Timestamp>,
     /// The last snapshot that was stored is damaged.
@@ -68,16 +71,13 @@ pub struct UnderWay {
     pub is_rest: bool,
 }
 
-/// What another node is answered, and up to which record that is durable.
-pub type ForwardAnswer = (LogSeq, Result<Done, Refusal>);
-
 /// Who gets an answer.
 #[derive(Debug, Clone)]
 pub enum AnswerTo {
     /// A client of this node.
     Client(RequestId),
-    /// Another control node, for a client of its own, and which of its tries.
-    Node(ForwardAddress, u32),
+    /// Another control node, for a client of its own.
+    Node(CallName),
     /// A host, about one batch; the reports are kept to check the acknowledgement.
     Host(BatchAddress, Arc<FromHost>),
     /// Somebody who has asked what is going on.
@@ -127,7 +127,8 @@ impl Leader {
             node: Leading::new(config, Core::new(seed, CoreConfig::default(), fold.state), chain, term, upkeep),
             appends: VecDeque::new(),
             answers: BTreeMap::new(),
-            forwards_heard: BTreeMap::new(),
+            heard: Heard::new(heard_config(options.plant)),
+            calls: BTreeMap::new(),
             tick_at: None,
             snapshot_lost: false,
             posts: BTreeMap::new(),
@@ -163,6 +164,11 @@ impl Leader {
     pub fn last(&self) -> LogSeq {
         self.node.chain().last
     }
+}
+
+fn heard_config(plant: Option<Plant>) -> heard::Config {
+    let config = heard::Config::default();
+    if plant == Some(Plant::AnswerForgotten) { heard::Config { kept_us: 0, ..config } } else { config }
 }
 
 /// Only the first half of a record has the removal of a tenant then.

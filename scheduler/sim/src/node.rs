@@ -9,7 +9,7 @@ use wasmill_scheduler_core::clock::{Clock, Reading};
 
 use crate::leader::Leader;
 
-pub use cluster::{ClusterSide, EtcdWait, Forward, ForwardAddress, Forwarded, HostWatch, LogWait};
+pub use cluster::{CallFrom, ClusterSide, EtcdWait, Forwarded, HostWatch, LogWait, Waiting};
 pub use fold::{Fold, Halt};
 
 /// When every machine was started.

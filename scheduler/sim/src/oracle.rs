@@ -1,5 +1,6 @@
 //! What must hold, checked on the durable log by a deliberately simple idea of a task's life that shares no code with the core.
 
+mod calls;
 mod life;
 mod terms;
 
@@ -19,6 +20,7 @@ use crate::marks::{Mark, Marks};
 use crate::servers::Caller;
 use terms::Terms;
 
+pub use calls::Calls;
 pub use life::{Life, Phase};
 
 /// How far clocks that count as right may differ, in microseconds.
@@ -61,6 +63,8 @@ pub struct Oracle {
     pub rivalled: BTreeMap<(Term, HostId, Incarnation), Timestamp>,
     /// Something beyond all promises has happened: whoever notices may stop.
     pub disaster: bool,
+    /// What became of forwarded commands.
+    pub calls: Calls,
     /// The log has lost records that were durable: nothing is promised any more but that whoever knows them stops.
     pub shortened: bool,
     late: BTreeSet<AttemptId>,
@@ -83,6 +87,9 @@ impl Oracle {
         hold!(seq == self.seq.next(), "record {seq} follows {}", self.seq);
         self.terms.record(seq, entry)?;
         self.seq = seq;
+        if !self.disaster {
+            self.calls.durable(&entry.record)?;
+        }
         for event in &entry.record.events {
             let begins = matches!(event.body, EventBody::TermStarted { .. });
             if begins && event.at < self.at {

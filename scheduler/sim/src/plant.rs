@@ -81,6 +81,10 @@ pub enum Plant {
     CommandUnnamed,
     /// A command whose leader is gone is asked of the next one, whatever the log says of it.
     FateUnread,
+    /// A command of which the log does not tell what became of it is taken for one that was not done.
+    FateGuessed,
+    /// A leader forgets an answer while the node that has asked may ask for it again.
+    AnswerForgotten,
     /// A watch that broke goes on from now, without a look at what was missed.
     WatchGapIgnored,
     /// A leader does not look whose a later life of a host is.
@@ -129,7 +133,7 @@ impl Plant {
     ];
 
     /// Those that need several control nodes to do harm.
-    pub const OF_CLUSTERS: [Self; 27] = [
+    pub const OF_CLUSTERS: [Self; 29] = [
         Self::WallClockTrusted,
         Self::CampaignTrusted,
         Self::DeadlineFromReceipt,
@@ -148,6 +152,8 @@ impl Plant {
         Self::ForwardTakenTwice,
         Self::CommandUnnamed,
         Self::FateUnread,
+        Self::FateGuessed,
+        Self::AnswerForgotten,
         Self::WatchGapIgnored,
         Self::RivalUnseen,
         Self::HostTrustsStaleLeader,

@@ -42,6 +42,7 @@ impl Fold {
             shared.clock.restored(state.led());
             *published = chain.last;
             shared.published.send_replace(chain.last);
+            shared.forwards.restored(chain.last, state.term());
         }
         if chain.last > LogSeq(0) {
             note_term(shared, state.term(), chain.last, state.leader());
@@ -171,9 +172,9 @@ pub(super) fn publish_now(shared: &Shared, published: &mut LogSeq, seq: LogSeq, 
         shared.read_model.note_unneeded(modules_removed);
     }
     shared.finals.announce(record);
-    shared.recorded().read(seq, record);
     *published = seq;
     shared.published.send_replace(seq);
+    shared.forwards.read(seq, record);
 }
 
 #[cfg(test)]

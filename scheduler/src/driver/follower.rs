@@ -14,7 +14,7 @@ use wasmill_protocol::message::{Heartbeat, subjects};
 use wasmill_protocol::{LogSeq, Term};
 
 use super::fold::Fold;
-use super::forward::{self, Forwarder};
+use super::forward::{self, ForwarderHandle, PresenceAsker};
 use super::leader_watch::{LeaderNews, LeaderWatch};
 use super::log_watch::{LogNews, LogWatch};
 use wasmill_fabric::Fabric;
@@ -37,13 +37,18 @@ pub(super) struct Follower<'a> {
     fabric: &'a Fabric,
     shared: &'a Arc<Shared>,
     fold: Fold,
-    forwarder: Forwarder,
+    forwarder: &'a ForwarderHandle,
 }
 
 impl<'a> Follower<'a> {
     /// Follows the log from where `fold` stands.
-    pub(super) fn new(config: &'a DriverConfig, fabric: &'a Fabric, shared: &'a Arc<Shared>, fold: Fold) -> Self {
-        let forwarder = Forwarder::new(Arc::clone(&fabric.bus), Arc::clone(shared), config.seed);
+    pub(super) fn new(
+        config: &'a DriverConfig,
+        fabric: &'a Fabric,
+        shared: &'a Arc<Shared>,
+        forwarder: &'a ForwarderHandle,
+        fold: Fold,
+    ) -> Self {
         Self { config, fabric, shared, fold, forwarder }
     }
 
@@ -58,7 +63,8 @@ impl<'a> Follower<'a> {
         let mut tail = self.fabric.log.tail(self.fold.chain.last.next());
         let mut heartbeats = Heartbeats::listen(Arc::clone(&self.fabric.bus)).await;
         let mut log_watch = LogWatch::new(&*self.fabric.log);
-        let mut leader_watch = LeaderWatch::new(self.forwarder.clone(), self.fold.state.term());
+        let presences = PresenceAsker::new(Arc::clone(&self.fabric.bus), self.config.seed);
+        let mut leader_watch = LeaderWatch::new(presences, self.fold.state.term());
         let mut stood_after = self.fold.state.term();
         let mut clock = self.shared.clock.verdicts();
         let campaign = self.campaign();

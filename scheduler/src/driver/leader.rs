@@ -1,9 +1,12 @@
 //! One leadership: from `TermStarted` until it is lost.
 
+mod called;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
@@ -20,12 +23,11 @@ use wasmill_record::event::{Event, EventBody};
 use wasmill_scheduler_core::Core;
 use wasmill_scheduler_core::clock::Verdict;
 use wasmill_scheduler_core::io::{Input, ReplyTo};
-use wasmill_scheduler_node::leading::{self, Append, AppendFailure, CommandName, Effects, End, Loss, Ready};
-use wasmill_scheduler_node::{Leading, Upkeep};
+use wasmill_scheduler_node::leading::{self, Append, AppendFailure, Effects, End, Loss, Ready};
+use wasmill_scheduler_node::{Heard, Leading, Upkeep, heard};
 
 use super::dispatch::{Dispatch, DispatchResult, encode};
 use super::fold::{Fold, keys_are_in_read_model_to, publish_now};
-use super::forward;
 use super::log_watch::{LogNews, LogWatch};
 use super::post::Posts;
 use super::specs::SpecCache;
@@ -67,7 +69,9 @@ pub(super) struct Leader<'a> {
     responders: HashMap<ReplyTo, Responder>,
     /// Where an overview is to be told.
     overviews: BTreeMap<ReplyTo, oneshot::Sender<Overview>>,
-    heard: forward::HeardBefore,
+    /// What other nodes ask.
+    heard: Heard<Responder, Bytes>,
+    began: Instant,
     specs: SpecCache,
     stored: StoredQuotas,
     posts: Posts,
@@ -119,7 +123,8 @@ impl<'a> Leader<'a> {
             waits: Waits::default(),
             responders: HashMap::new(),
             overviews: BTreeMap::new(),
-            heard: forward::HeardBefore::default(),
+            heard: Heard::new(heard::Config::default()),
+            began: Instant::now(),
             specs: SpecCache::default(),
             stored: StoredQuotas::default(),
             posts,
@@ -136,6 +141,7 @@ impl<'a> Leader<'a> {
     ) -> Result<End, DriverError> {
         let led = self.lead_on(requests, published, leadership, shutdown).await;
         self.workers.stop().await;
+        self.end_calls();
         led
     }
 
@@ -182,11 +188,11 @@ impl<'a> Leader<'a> {
                 }
                 count = requests.recv_many(&mut asked, REQUESTS_AT_ONCE), if self.leading.takes_in() => {
                     if count == 0 { return Ok(End::Shutdown); }
-                    asked.drain(..).for_each(|request| self.asked(request, None));
+                    asked.drain(..).for_each(|request| self.asked(request));
                 }
                 count = ears.forwarded.recv_many(&mut forwarded, REQUESTS_AT_ONCE), if self.leading.takes_in() => {
                     if count == 0 { ears = listen(self.fabric, self.term).await?; }
-                    forwarded.drain(..).for_each(|message| self.forwarded(message));
+                    forwarded.drain(..).for_each(|mut message| self.forwarded(&mut message));
                 }
                 Some(ended) = self.workers.next() => self.tell(leading::Input::WorkEnded(ended)),
                 message = ears.heartbeats.recv() => match message {
@@ -227,8 +233,8 @@ impl<'a> Leader<'a> {
         Duration::from_micros(next).min(TICK_MAX)
     }
 
-    /// Something is asked, by another node in this call of it.
-    fn asked(&mut self, request: Request, call: Option<forward::Call>) {
+    /// Something is asked.
+    fn asked(&mut self, request: Request) {
         match request {
             Request::Command(command, answer) => {
                 let reply_to = self.waits.one(answer);
@@ -236,14 +242,8 @@ impl<'a> Leader<'a> {
             }
             Request::Commands(commands, answer) => {
                 let first = self.waits.batch(commands.len(), answer);
-                for ((reply_to, command), place) in (first..).map(ReplyTo).zip(commands).zip(0..) {
-                    self.tell(match call {
-                        Some(forward::Call { asker, number }) => {
-                            let name = CommandName { asker, number, place };
-                            leading::Input::Named { name, reply_to, command: Box::new(command) }
-                        }
-                        None => Input::Command { reply_to, command }.into(),
-                    });
+                for (reply_to, command) in (first..).map(ReplyTo).zip(commands) {
+                    self.step(Input::Command { reply_to, command });
                 }
             }
             Request::Check(command, answer) => drop(answer.send(self.leading.core().refusal(&command))),
@@ -257,18 +257,6 @@ impl<'a> Leader<'a> {
                 self.tell(leading::Input::Overview(reply_to));
             }
             Request::Load(answer) => drop(answer.send(self.leading.core().state().load())),
-        }
-    }
-
-    /// Another node asks for its clients.
-    fn forwarded(&mut self, message: Message) {
-        let Some(responder) = message.responder else { return };
-        let bytes_max = self.fabric.bus.payload_bytes_max();
-        if let Some(received) = forward::received(&message.payload, responder, &mut self.heard, bytes_max) {
-            if let Some(request) = received.request {
-                self.asked(request, Some(received.call));
-            }
-            tokio::spawn(received.respond);
         }
     }
 
@@ -388,7 +376,9 @@ impl<'a> Leader<'a> {
             }
         }
         for (reply_to, result) in effects.replies {
-            self.waits.answer(reply_to, seq, result);
+            if let Some(answered) = self.waits.answer(reply_to, seq, result) {
+                self.call_answered(answered);
+            }
         }
         for reply_to in effects.acks {
             if let Some(responder) = self.responders.remove(&reply_to) {
@@ -405,7 +395,10 @@ impl<'a> Leader<'a> {
         let term = self.term;
         match end {
             End::Shutdown => {}
-            End::NoSpace => self.waits.refuse_all(&Refusal::NoSpace),
+            End::NoSpace => {
+                let answered = self.waits.refuse_all(&Refusal::NoSpace);
+                answered.into_iter().for_each(|answered| self.call_answered(answered));
+            }
             End::Lost(Loss::Refused) => tracing::warn!(%term, "leadership is lost"),
             End::Lost(Loss::Lease) => tracing::warn!(%term, "leadership is lost: the lease has ended"),
             End::Lost(Loss::TermSeen(seen)) => {

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 use wasmill_protocol::Term;
 
-use super::forward::{Forwarder, Presence};
+use super::forward::{Presence, PresenceAsker};
 
 /// Between two questions.
 const ASK_AFTER: Duration = Duration::from_millis(250);
@@ -49,10 +49,10 @@ pub(super) trait AskLeader {
     fn presence(&self, term: Term, timeout: Duration) -> BoxFuture<'static, Presence>;
 }
 
-impl AskLeader for Forwarder {
+impl AskLeader for PresenceAsker {
     fn presence(&self, term: Term, timeout: Duration) -> BoxFuture<'static, Presence> {
-        let forwarder = self.clone();
-        async move { forwarder.presence(term, timeout).await }.boxed()
+        let asker = self.clone();
+        async move { asker.presence(term, timeout).await }.boxed()
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use wasmill_protocol::LogSeq;
 use wasmill_protocol::command::{Done, Refusal};
 use wasmill_scheduler_core::io::ReplyTo;
+use wasmill_scheduler_node::heard::CallName;
 
 use crate::handle::Answer;
 
@@ -18,7 +19,21 @@ pub(super) struct Waits {
 
 enum Wait {
     One(oneshot::Sender<Answer>),
-    Batch { answers: Vec<Answer>, missing: usize, sender: oneshot::Sender<Vec<Answer>> },
+    Batch { answers: Vec<Answer>, missing: usize, to: BatchTo },
+}
+
+/// Who waits for a batch.
+enum BatchTo {
+    Client(oneshot::Sender<Vec<Answer>>),
+    /// Another control node.
+    Call(CallName),
+}
+
+/// The answers to a call of another control node.
+#[derive(Debug, PartialEq)]
+pub(super) struct CallAnswers {
+    pub(super) name: CallName,
+    pub(super) answers: Vec<Answer>,
 }
 
 /// What stands in the place of an answer that has not come.
@@ -41,51 +56,79 @@ impl Waits {
 
     /// The first of `count` numbers for a batch, which is answered as a whole.
     pub(super) fn batch(&mut self, count: usize, sender: oneshot::Sender<Vec<Answer>>) -> u64 {
+        self.batch_to(count, BatchTo::Client(sender)).0
+    }
+
+    /// The first of `count` numbers for a call of another node; and the answers, when there is
+    /// nothing to answer.
+    pub(super) fn call(&mut self, count: usize, name: CallName) -> (u64, Option<CallAnswers>) {
+        self.batch_to(count, BatchTo::Call(name))
+    }
+
+    fn batch_to(&mut self, count: usize, to: BatchTo) -> (u64, Option<CallAnswers>) {
         let first = self.next;
         self.next += count as u64;
         if count == 0 {
-            let _ = sender.send(Vec::new());
-            return first;
+            return (first, to.send(Vec::new()));
         }
         let answers = vec![MISSING; count];
-        self.by_first.insert(first, Wait::Batch { answers, missing: count, sender });
-        first
+        self.by_first.insert(first, Wait::Batch { answers, missing: count, to });
+        (first, None)
     }
 
-    /// Nothing of what is still without an answer was done: answers that.
-    pub(super) fn refuse_all(&mut self, refusal: &Refusal) {
-        for wait in std::mem::take(&mut self.by_first).into_values() {
-            match wait {
-                Wait::One(sender) => drop(sender.send(Err(refusal.clone()))),
-                Wait::Batch { mut answers, sender, .. } => {
-                    let missing = answers.iter_mut().filter(|answer| **answer == MISSING);
-                    missing.for_each(|answer| *answer = Err(refusal.clone()));
-                    drop(sender.send(answers));
-                }
+    /// Nothing of what is still without an answer was done: answers that. Those of other nodes are
+    /// handed back.
+    pub(super) fn refuse_all(&mut self, refusal: &Refusal) -> Vec<CallAnswers> {
+        let refused = std::mem::take(&mut self.by_first).into_values().filter_map(|wait| match wait {
+            Wait::One(sender) => {
+                let _ = sender.send(Err(refusal.clone()));
+                None
             }
-        }
+            Wait::Batch { mut answers, to, .. } => {
+                let missing = answers.iter_mut().filter(|answer| **answer == MISSING);
+                missing.for_each(|answer| *answer = Err(refusal.clone()));
+                to.send(answers)
+            }
+        });
+        refused.collect()
     }
 
-    /// Answers. An unknown number means that nobody waits any more.
-    pub(super) fn answer(&mut self, reply_to: ReplyTo, seq: LogSeq, result: Result<Done, Refusal>) {
+    /// Answers. An unknown number means that nobody waits any more. The answers of a call of
+    /// another node are handed back once all are there.
+    pub(super) fn answer(
+        &mut self,
+        reply_to: ReplyTo,
+        seq: LogSeq,
+        result: Result<Done, Refusal>,
+    ) -> Option<CallAnswers> {
         let answer = result.map(|done| (seq, done));
-        let Some((&first, wait)) = self.by_first.range_mut(..=reply_to.0).next_back() else { return };
+        let (&first, wait) = self.by_first.range_mut(..=reply_to.0).next_back()?;
         if let Wait::Batch { answers, missing, .. } = wait {
-            let Some(slot) = usize::try_from(reply_to.0 - first).ok().and_then(|index| answers.get_mut(index)) else {
-                return;
-            };
-            *slot = answer;
+            *answers.get_mut(usize::try_from(reply_to.0 - first).ok()?)? = answer;
             *missing -= 1;
-            if *missing > 0 {
-                return;
-            }
-            if let Some(Wait::Batch { answers, sender, .. }) = self.by_first.remove(&first) {
-                let _ = sender.send(answers);
+            if *missing == 0
+                && let Some(Wait::Batch { answers, to, .. }) = self.by_first.remove(&first)
+            {
+                return to.send(answers);
             }
         } else if first == reply_to.0
             && let Some(Wait::One(sender)) = self.by_first.remove(&first)
         {
             let _ = sender.send(answer);
+        }
+        None
+    }
+}
+
+impl BatchTo {
+    /// Answers a client, and hands the answers of another node back.
+    fn send(self, answers: Vec<Answer>) -> Option<CallAnswers> {
+        match self {
+            Self::Client(sender) => {
+                let _ = sender.send(answers);
+                None
+            }
+            Self::Call(name) => Some(CallAnswers { name, answers }),
         }
     }
 }
@@ -113,6 +156,21 @@ mod tests {
         // Numbers that nobody waits for are ignored.
         waits.answer(ReplyTo(first), LogSeq(9), Ok(Done::Removed));
         waits.answer(ReplyTo(1_000), LogSeq(9), Ok(Done::Removed));
+    }
+
+    #[test]
+    fn the_answers_of_another_node_are_handed_back_as_a_whole() {
+        let (mut waits, name) = (Waits::default(), CallName { asker: 1, number: 2 });
+        let (first, none) = waits.call(2, name);
+        assert_eq!(none, None);
+        assert_eq!(waits.answer(ReplyTo(first), LogSeq(3), Ok(Done::Created)), None);
+        let answers = vec![Ok((LogSeq(3), Done::Created)), Err(Refusal::TaskUnknown)];
+        let answered = waits.answer(ReplyTo(first + 1), LogSeq(3), Err(Refusal::TaskUnknown));
+        assert_eq!(answered, Some(CallAnswers { name, answers }));
+        assert_eq!(waits.call(0, name).1, Some(CallAnswers { name, answers: Vec::new() }));
+        waits.call(1, name);
+        let answers = vec![Err(Refusal::NoSpace)];
+        assert_eq!(waits.refuse_all(&Refusal::NoSpace), [CallAnswers { name, answers }]);
     }
 
     #[test]

@@ -205,7 +205,7 @@ async fn tokens_that_are_wrong_ask_the_leader_nothing() {
     let cluster = Cluster::start(2).await;
     cluster.elect(0).await;
     let [_, follower] = cluster.clients();
-    let (asked, node) = (|| cluster.nodes[1].handle.shared().asked.load(Ordering::Relaxed), &cluster.nodes[1]);
+    let (asked, node) = (|| cluster.nodes[1].handle.shared().calls_made(), &cluster.nodes[1]);
     let (before, glances) = (asked(), node.log.glances());
     let strangers = (0..200).map(|number| Client { token: format!("wm_{number}"), ..follower.clone() });
     let refused = stream::iter(strangers).map(async |stranger| stranger.get("/v1/tasks").await.status);

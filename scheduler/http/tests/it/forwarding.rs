@@ -1,7 +1,5 @@
 //! What a node that follows asks of the leader, whose answers are lost, late, or about what the node has not read yet.
 
-use std::sync::atomic::Ordering;
-
 use serde_json::json;
 use wasmill_protocol::LogSeq;
 
@@ -84,7 +82,7 @@ async fn f04_an_answer_that_was_lost_is_asked_for_again_of_the_same_leader() {
 
 /// What a node that is held back answers: it may read on once it has asked the leader something, or the log where it ends.
 async fn answered_behind(node: &Node, request: impl Future<Output = Answer>) -> Answer {
-    let asked = || node.handle.shared().asked.load(Ordering::Relaxed) + node.log.glances();
+    let asked = || node.handle.shared().calls_made() + node.log.glances();
     let before = asked();
     let reads_on = async {
         until("the leader or the log is asked", async || asked() > before).await;

@@ -31,13 +31,16 @@ impl Default for Config {
     }
 }
 
+/// After how many of its events a record is cut, if it is.
+pub type CutAfter = fn(&[Event]) -> Option<usize>;
+
 /// What a test changes in what is recorded; nothing in a real node.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tampering {
     /// Changes the events of a record before they are encoded.
     pub spoil: Option<fn(&mut Vec<Event>)>,
     /// Cuts a record after this many of its events although it is not too large.
-    pub cut_after: Option<fn(&[Event]) -> Option<usize>>,
+    pub cut_after: Option<CutAfter>,
 }
 
 /// Everything that can happen to a leadership.

@@ -1,17 +1,22 @@
 //! What a control node keeps for the log, the seat and the other nodes, where it is not alone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use wasmill_fabric_core::append::{self, Appender, CallId, WriterId};
 use wasmill_fabric_core::candidacy::{self, Candidacy, Round};
 use wasmill_fabric_core::lease::KeepAliveNumber;
 use wasmill_fabric_models::etcd::LeaseId;
-use wasmill_protocol::command::{Command, Done, Refusal};
+use wasmill_protocol::command::Command;
 use wasmill_protocol::{LogSeq, Term, Timestamp};
-use wasmill_scheduler_node::Recorded;
+use wasmill_scheduler_node::Forwards;
+use wasmill_scheduler_node::forward::{self, ForwardId};
+use wasmill_scheduler_node::heard::CallName;
+use wasmill_scheduler_node::recorded::Fate;
 
 use crate::clients::RequestId;
+use crate::plant::Plant;
 use crate::servers::HostEntry;
+use crate::world::Sender;
 
 /// The shells around the machines of the fabric, and what is under way.
 #[derive(Debug)]
@@ -40,22 +45,22 @@ pub struct ClusterSide {
     pub etcd_calls: BTreeMap<u64, EtcdWait>,
     /// The hosts, as this node hears of them while it leads.
     pub watch: HostWatch,
-    /// Commands that another node is to decide, by their numbers.
-    pub forwards: BTreeMap<u64, Forward>,
+    /// Decides about commands that another node is to decide.
+    pub forwards: Forwards,
+    /// The clients that wait for those.
+    pub forwarding: BTreeMap<ForwardId, Waiting>,
     /// Tells what this process asks of leaders from what others do.
     pub asker: u64,
-    /// What the log has said of that.
-    pub recorded: Recorded,
     /// The last record that anybody is known to have seen.
     pub floor: LogSeq,
     /// What others were told.
     pub raised: LogSeq,
-    /// Answers that wait until this node has read the log up to them.
-    pub unread: VecDeque<(LogSeq, RequestId, Result<Done, Refusal>)>,
     /// The times for which ticks are on the agenda.
     pub seat_tick_at: Option<Timestamp>,
     /// As above.
     pub append_tick_at: Option<Timestamp>,
+    /// As above.
+    pub forward_tick_at: Option<Timestamp>,
     /// When it was resumed last.
     pub resumed_at: Timestamp,
     /// When the servers have last said what time it is.
@@ -113,52 +118,44 @@ pub struct HostWatch {
     pub known: BTreeMap<usize, HostEntry>,
 }
 
-/// Names a command that was forwarded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ForwardAddress {
-    /// By which node.
-    pub node: usize,
-    /// In which of its lives.
-    pub life: u64,
-    /// Which.
-    pub number: u64,
-}
-
-/// A command that is to be decided elsewhere.
+/// What a client of this node waits for that another node is to decide.
 #[derive(Debug, Clone)]
-pub struct Forward {
-    /// For which client.
+pub struct Waiting {
+    /// Which client.
     pub request: RequestId,
     /// What is asked.
     pub command: Command,
-    /// The term that it was sent to last.
-    pub term: Term,
-    /// What this node had read then.
-    pub position: LogSeq,
-    /// How often it was sent.
-    pub tries: u32,
-    /// Until when a leader is looked for.
-    pub until: Timestamp,
+    /// The term whose leader was asked last.
+    pub asked_of: Option<Term>,
 }
 
-/// A command on its way to the leader of a term.
-#[derive(Debug, Clone)]
-pub struct Forwarded {
-    /// Who sent it.
-    pub from: ForwardAddress,
-    /// By which name the leader knows who sent it.
-    pub asker: u64,
+/// Where the answer to a call goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallFrom {
+    /// Who has asked.
+    pub sender: Sender,
+    /// In which of its calls.
+    pub number: u64,
     /// Which try this is.
     pub tries: u32,
+}
+
+/// Commands on their way to the leader of a term.
+#[derive(Debug, Clone)]
+pub struct Forwarded {
+    /// Who sent them.
+    pub from: CallFrom,
+    /// By which name the leader knows the call.
+    pub name: CallName,
     /// To whoever leads in this term.
     pub term: Term,
     /// What is asked.
-    pub command: Command,
+    pub commands: Vec<Command>,
 }
 
 impl ClusterSide {
     /// A process that begins; `writer` and `seed` are its own.
-    pub fn new(writer: u64, seed: u64, lease_ttl_s: i64, replicated: bool) -> Self {
+    pub fn new(writer: u64, seed: u64, lease_ttl_s: i64, replicated: bool, plant: Option<Plant>) -> Self {
         let writer = WriterId(writer);
         Self {
             appender: appender(writer, replicated),
@@ -173,14 +170,14 @@ impl ClusterSide {
             log_calls: BTreeMap::new(),
             etcd_calls: BTreeMap::new(),
             watch: HostWatch::default(),
-            forwards: BTreeMap::new(),
+            forwards: Forwards::new(forwards_config(plant), writer.0),
+            forwarding: BTreeMap::new(),
             asker: writer.0,
-            recorded: Recorded::new(writer.0),
             floor: LogSeq(0),
             raised: LogSeq(0),
-            unread: VecDeque::new(),
             seat_tick_at: None,
             append_tick_at: None,
+            forward_tick_at: None,
             resumed_at: Timestamp(0),
             time_told_at: Timestamp(0),
             withdrawn: false,
@@ -188,7 +185,7 @@ impl ClusterSide {
         }
     }
 
-    /// A number that names a call, a forward or a watch of this process.
+    /// A number that names a call or a watch of this process.
     pub fn number(&mut self) -> u64 {
         self.next_call += 1;
         self.next_call
@@ -206,6 +203,16 @@ impl ClusterSide {
         (self.seat_lease, self.elected, self.end) = (None, None, None);
         self.watch = HostWatch::default();
     }
+}
+
+/// As in a real node, but that a leader is looked for less often: it is the same, and costs less here.
+fn forwards_config(plant: Option<Plant>) -> forward::Config {
+    let fate: Option<fn(Fate) -> Fate> = match plant {
+        Some(Plant::FateUnread) => Some(|_| Fate::NotRecorded),
+        Some(Plant::FateGuessed) => Some(|fate| if fate == Fate::Unknown { Fate::NotRecorded } else { fate }),
+        _ => None,
+    };
+    forward::Config { retry_us: 200_000, tampering: forward::Tampering { fate }, ..forward::Config::default() }
 }
 
 fn appender(writer: WriterId, replicated: bool) -> Appender {

@@ -240,7 +240,7 @@ impl World {
         leader.node.step(clock, NodeInput::Appended(seq));
         leader.node.step(clock, LeaderInput::ReadModelAt(read_model).into());
         self.nodes[node].read_model = self.nodes[node].read_model.max(read_model);
-        self.note_recorded(node, seq, &entry)?;
+        self.note_read(node, seq, &entry.record);
         self.answer_cut_early(node)?;
         self.pump_leader(node)
     }

@@ -170,6 +170,9 @@ impl World {
         self.marks.hit(Mark::ControlStopped);
         if self.is_clustered() {
             self.give_seat_back(node);
+            if let Some(leader) = self.nodes[node].process.as_mut().and_then(|process| process.leader.take()) {
+                self.end_calls(node, leader.heard);
+            }
         }
         self.node_stops(node);
         Ok(())

@@ -1,14 +1,12 @@
 //! A control node that follows: it reads the log, stands for election, and reads to the end before it leads.
 
 use wasmill_protocol::{LogSeq, Term, Timestamp};
-use wasmill_record::event::EventBody;
 use wasmill_scheduler_core::clock::Witness;
 use wasmill_scheduler_node::leading::Input as NodeInput;
 
 use super::keep::note_current;
 use super::{Fault, Happening, LogHappening, Sender, World};
-use crate::leader::{AnswerTo, LeaderOptions};
-use crate::log::Entry;
+use crate::leader::{AnswerTo, Leader, LeaderOptions};
 use crate::marks::Mark;
 use crate::network::Place;
 use crate::node::{ClusterSide, EtcdWait, Fold, Halt, LogWait, Process, uptime_us};
@@ -39,7 +37,8 @@ impl World {
         let reading = self.nodes[node].reading(self.now);
         let started = &mut self.nodes[node];
         started.life += 1;
-        started.process = Some(Process::new(reading, Some(ClusterSide::new(writer, seed, ttl_s, replicated))));
+        started.process =
+            Some(Process::new(reading, Some(ClusterSide::new(writer, seed, ttl_s, replicated, self.plant))));
         if started.halts > 0 {
             self.marks.hit(Mark::HaltedStarted);
         }
@@ -125,7 +124,7 @@ impl World {
                     }
                     process.publish(seq, now);
                     note_current(&mut process.current, &entry);
-                    self.note_recorded(node, seq, &entry)?;
+                    self.note_read(node, seq, &entry.record);
                     self.read_model_may_stall(node);
                 }
                 Err(_) if self.plant == Some(Plant::HoleAccepted) => self.read_over(node, seq, &payload),
@@ -135,16 +134,6 @@ impl World {
         // There is more, and others want to be heard too.
         self.at(100, Happening::Log(LogHappening::News(sender)));
         self.is_read(sender)
-    }
-
-    /// A record is shown by a node: the commands that it names are known to be recorded.
-    pub(super) fn note_recorded(&mut self, node: usize, seq: LogSeq, entry: &Entry) -> Checked {
-        let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) else {
-            return Ok(());
-        };
-        cluster.recorded.read(seq, &entry.record);
-        let begins = entry.record.events.iter().any(|event| matches!(event.body, EventBody::TermStarted { .. }));
-        if begins { self.clear_up_forwards(node, seq, entry.record.term) } else { Ok(()) }
     }
 
     /// A planted bug: what does not fit is passed over.
@@ -159,21 +148,10 @@ impl World {
         }
     }
 
-    /// Answers who waited for what was read, and leads if that is the end.
+    /// Leads if what was read is the end.
     fn is_read(&mut self, sender: Sender) -> Checked {
-        let Some(process) = self.nodes[sender.node].alive(sender.life) else { return Ok(()) };
-        let published = process.published;
-        let Some(cluster) = &mut process.cluster else { return Ok(()) };
-        let mut answers = Vec::new();
-        cluster.unread.retain(|(seq, request, answer)| {
-            let read = *seq <= published;
-            if read {
-                answers.push((*request, answer.clone()));
-            }
-            !read
-        });
-        for (request, answer) in answers {
-            self.answer(sender.node, request, answer)?;
+        if self.nodes[sender.node].alive(sender.life).is_none() {
+            return Ok(());
         }
         self.lead_if_read(sender.node)
     }
@@ -345,10 +323,13 @@ impl World {
             cluster.stand_again(ttl_s, seed, known);
         }
         // Whoever waited for an answer is told that there is none: what became of the command is not known.
-        for answer in leader.into_iter().flat_map(|leader| leader.answers.into_values()) {
-            if let AnswerTo::Client(request) = answer {
-                self.at(1_000, Happening::Impatient(request));
+        if let Some(Leader { answers, heard, .. }) = leader {
+            for answer in answers.into_values() {
+                if let AnswerTo::Client(request) = answer {
+                    self.at(1_000, Happening::Impatient(request));
+                }
             }
+            self.end_calls(node, heard);
         }
         self.at(0, Happening::Log(LogHappening::News(Sender { node, life })));
         self.ask_end(node);

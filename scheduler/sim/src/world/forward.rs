@@ -1,170 +1,120 @@
-//! Commands that reach a node that does not lead: it sends them to the leader, and answers when it has read what the answer rests on.
-//!
-//! What nobody has heard is sent again. A command whose answer was lost may have been carried out: it is asked for again under the same name, which is
-//! decided once and answered as often as it is asked. Once a later term has begun the log tells whether it was recorded.
+//! Commands that reach a node that does not lead: it sends them to the leader, and answers when it
+//! has read what the answer rests on. What is sent to whom, how often, and what became of it is
+//! decided by [`wasmill_scheduler_node::Forwards`]; here its calls are lost, late and doubled.
 
-use wasmill_protocol::command::{Command, Done, Refusal};
-use wasmill_protocol::{LogSeq, Term};
+use wasmill_protocol::command::{Command, Refusal, Reply};
+use wasmill_protocol::message::control::{ControlAnswer, ControlRequest};
+use wasmill_protocol::{LogSeq, Term, Timestamp};
+use wasmill_record::Record;
 use wasmill_scheduler_core::Input;
+use wasmill_scheduler_node::Heard;
+use wasmill_scheduler_node::forward::{Action, Answer, Asked, ForwardId, Outcome, Told};
+use wasmill_scheduler_node::heard::{CallName, Hearing};
 use wasmill_scheduler_node::leading::{CommandName, Input as NodeInput};
 use wasmill_scheduler_node::recorded::Fate;
 
 use super::{Happening, Sender, World};
-use crate::clients::{PATIENCE_US, RequestId};
-use crate::leader::{AnswerTo, ForwardAnswer};
+use crate::clients::RequestId;
+use crate::leader::AnswerTo;
 use crate::marks::Mark;
 use crate::network::Place;
-use crate::node::{Forward, ForwardAddress, Forwarded};
-use crate::oracle::{Checked, Violation};
+use crate::node::{CallFrom, ClusterSide, Forwarded, Waiting};
+use crate::oracle::{Checked, hold};
 use crate::plant::Plant;
 
-/// For how long a leader is looked for that hears a command, in microseconds.
-const LEADER_PATIENCE_US: u64 = 5_000_000;
-/// Between two looks for a leader, in microseconds.
-const LEADER_RETRY_US: u64 = 200_000;
-/// After how long an answer counts as lost, in microseconds: a connection is known to be cut by then.
+/// After how long an answer counts as lost, in microseconds: a connection is known to be cut by
+/// then.
 const LOST_US: u64 = 1_000_000;
-/// How long the leader may take, in microseconds: longer than clients wait here.
-const ANSWER_US: u64 = PATIENCE_US + 5_000_000;
+/// A leader that has answered a call gives the same answer for at least as long, in microseconds:
+/// so long may a node ask for it.
+const ANSWERED_US: u64 = 15_000_000;
+/// About what a call has, in bytes.
+const CALL_BYTES: usize = 1_000;
 
 impl World {
+    fn cluster_side(&mut self, sender: Sender) -> Option<&mut ClusterSide> {
+        self.nodes[sender.node].alive(sender.life)?.cluster.as_deref_mut()
+    }
+
     /// Sends a client's command to the leader.
     pub(super) fn forward(&mut self, sender: Sender, request: RequestId, command: Command) -> Checked {
-        let until = self.now.plus_us(LEADER_PATIENCE_US);
-        let Some(process) = self.nodes[sender.node].alive(sender.life) else { return Ok(()) };
-        let term = process.fold.state.term();
-        let Some(cluster) = &mut process.cluster else { return Ok(()) };
-        let number = cluster.number();
-        cluster.forwards.insert(number, Forward { request, command, term, position: LogSeq(0), tries: 0, until });
+        let now_us = self.now.0;
+        let Some(cluster) = self.cluster_side(sender) else { return Ok(()) };
+        hold!(cluster.forwards.has_room(), "node-{} forwards more than ever should here", sender.node);
+        let id = cluster.forwards.ask(now_us, Asked::Commands(vec![command.clone()]));
+        cluster.forwarding.insert(id, Waiting { request, command, asked_of: None });
         self.marks.hit(Mark::CommandForwarded);
-        self.send_forward(ForwardAddress { node: sender.node, life: sender.life, number });
+        self.touch_node(sender.node);
         Ok(())
     }
 
-    /// Sends a command that waits, to the leader of the newest term that the node knows.
-    fn send_forward(&mut self, from: ForwardAddress) {
-        let Some(process) = self.nodes[from.node].alive(from.life) else { return };
-        // A node that has led knows its own term at least.
-        let known = process.fold.state.term().max(process.leader.as_ref().map_or(Term(0), |leader| leader.term()));
-        let published = process.published;
-        let Some(cluster) = &mut process.cluster else { return };
+    /// Does what a node's forwards say.
+    pub(super) fn pump_forwards(&mut self, node: usize) -> Checked {
+        let sender = Sender { node, life: self.nodes[node].life };
+        loop {
+            let Some(cluster) = self.cluster_side(sender) else { return Ok(()) };
+            let actions = cluster.forwards.take_ready();
+            if actions.is_empty() {
+                break;
+            }
+            actions.into_iter().try_for_each(|action| self.act_for_forwards(sender, action))?;
+        }
+        self.arm_forwards(sender);
+        Ok(())
+    }
+
+    fn act_for_forwards(&mut self, sender: Sender, action: Action) -> Checked {
+        match action {
+            Action::Ask { id, number, tries, term, request, .. } => {
+                self.note_asked(sender, id, number, tries, term);
+                self.ask_leader(sender, number, tries, term, request);
+            }
+            // What comes of it is not listened to.
+            Action::Forget { .. } => {}
+            Action::Concluded { fate, .. } => self.marks.hit(match fate {
+                Fate::Done(..) => Mark::CommandFoundInLog,
+                Fate::NotRecorded => Mark::CommandNotRecorded,
+                Fate::Unknown => Mark::CommandFateUnknown,
+            }),
+            Action::Tell { id, told } => return self.told(sender, id, told),
+        }
+        Ok(())
+    }
+
+    fn note_asked(&mut self, sender: Sender, id: ForwardId, number: u64, tries: u32, term: Term) {
+        let Some(cluster) = self.cluster_side(sender) else { return };
         let asker = cluster.asker;
-        let Some(forward) = cluster.forwards.get_mut(&from.number) else { return };
-        forward.position = published;
-        forward.tries += 1;
-        let next_term = forward.tries > 1 && known > forward.term;
-        forward.term = known.max(forward.term);
-        let tries = forward.tries;
-        let forwarded = Forwarded { from, asker, tries, term: forward.term, command: forward.command.clone() };
-        if tries > 1 {
+        let before = cluster.forwarding.get_mut(&id).and_then(|waiting| waiting.asked_of.replace(term));
+        if before.is_some() {
             self.marks.hit(Mark::CommandRetried);
         }
-        if next_term {
+        if before.is_some_and(|before| before < term) {
             self.marks.hit(Mark::CommandRetriedInNextTerm);
         }
+        if tries == 1 {
+            self.oracle.calls.asked((asker, number), id.0);
+        }
+    }
+
+    fn ask_leader(&mut self, sender: Sender, number: u64, tries: u32, term: Term, request: ControlRequest) {
+        let ControlRequest::Commands(commands) = request else { return };
+        let Some(cluster) = self.cluster_side(sender) else { return };
+        let name = CallName { asker: cluster.asker, number };
+        self.at(LOST_US, Happening::ForwardEnds(sender, number, tries, Box::new(Outcome::Unanswered)));
         // The servers know whether anybody listens in this term.
-        let Some(to) = self.leader_of(forwarded.term) else {
+        let Some(to) = self.leader_of(term) else {
             self.marks.hit(Mark::CommandNobodyLed);
-            for arrival in self.arrivals(Place::Node(from.node), Place::Node(from.node)) {
-                self.at_time(arrival, Happening::ForwardUnheard(from, tries));
+            for arrival in self.arrivals(Place::Node(sender.node), Place::Node(sender.node)) {
+                self.at_time(arrival, Happening::ForwardEnds(sender, number, tries, Box::new(Outcome::Unheard)));
             }
-            self.at(ANSWER_US, Happening::ForwardTimeout(from, tries));
             return;
         };
-        for arrival in self.arrivals(Place::Node(from.node), Place::Node(to)) {
+        if tries > 1 {
+            self.marks.hit(Mark::CommandAskedAgain);
+        }
+        let forwarded = Forwarded { from: CallFrom { sender, number, tries }, name, term, commands };
+        for arrival in self.arrivals(Place::Node(sender.node), Place::Node(to)) {
             self.at_time(arrival, Happening::Forwarded(to, Box::new(forwarded.clone())));
-        }
-        self.at(LOST_US, Happening::ForwardUnanswered(from, tries));
-        self.at(ANSWER_US, Happening::ForwardTimeout(from, tries));
-    }
-
-    /// No answer has come yet: the same leader is asked for it again, for as long as it leads and the client waits.
-    pub(super) fn forward_unanswered(&mut self, from: ForwardAddress, tries: u32) -> Checked {
-        if self.found_in_log(from, tries)? {
-            return Ok(());
-        }
-        let Some(process) = self.nodes[from.node].alive(from.life) else { return Ok(()) };
-        let Some(cluster) = &process.cluster else { return Ok(()) };
-        let asker = cluster.asker;
-        let waits = |forward: &&Forward| forward.tries == tries;
-        let Some(forward) = cluster.forwards.get(&from.number).filter(waits) else { return Ok(()) };
-        let forwarded = Forwarded { from, asker, tries, term: forward.term, command: forward.command.clone() };
-        let Some(to) = self.leader_of(forwarded.term) else { return Ok(()) };
-        self.marks.hit(Mark::CommandAskedAgain);
-        for arrival in self.arrivals(Place::Node(from.node), Place::Node(to)) {
-            self.at_time(arrival, Happening::Forwarded(to, Box::new(forwarded.clone())));
-        }
-        self.at(LOST_US, Happening::ForwardUnanswered(from, tries));
-        Ok(())
-    }
-
-    /// Answers a client whose command is recorded, whether the leader has said so or not. Whether it is.
-    fn found_in_log(&mut self, address: ForwardAddress, tries: u32) -> Result<bool, Violation> {
-        let Some(process) = self.nodes[address.node].alive(address.life) else { return Ok(false) };
-        let Some(cluster) = &mut process.cluster else { return Ok(false) };
-        let name = (named(address, tries), 0);
-        let Some((_, done)) = cluster.recorded.done(name) else { return Ok(false) };
-        let Some(forward) = cluster.forwards.remove(&address.number) else { return Ok(false) };
-        self.marks.hit(Mark::CommandFoundInLog);
-        self.answer(address.node, forward.request, Ok(done))?;
-        Ok(true)
-    }
-
-    /// A node has read where a later term begins: what became of the commands that it has asked of earlier leaders is known now.
-    pub(super) fn clear_up_forwards(&mut self, node: usize, began: LogSeq, term: Term) -> Checked {
-        let life = self.nodes[node].life;
-        let unread = self.plant == Some(Plant::FateUnread);
-        let Some(cluster) = self.nodes[node].process.as_ref().and_then(|process| process.cluster.as_ref()) else {
-            return Ok(());
-        };
-        let asked = cluster.forwards.iter().filter(|(_, forward)| forward.term < term);
-        let fates: Vec<_> = asked
-            .map(|(&number, forward)| {
-                let address = ForwardAddress { node, life, number };
-                let name = (named(address, forward.tries), 0);
-                let fate = cluster.recorded.fate(name, forward.position, began);
-                (address, if unread { Fate::NotRecorded } else { fate })
-            })
-            .collect();
-        for (address, fate) in fates {
-            match fate {
-                Fate::Done(_, done) => {
-                    self.marks.hit(Mark::CommandFoundInLog);
-                    if let Some(request) = self.take_forward(address) {
-                        self.answer(node, request, Ok(done))?;
-                    }
-                }
-                Fate::Unknown => {
-                    self.marks.hit(Mark::CommandFateUnknown);
-                    if let Some(request) = self.take_forward(address) {
-                        self.at(0, Happening::Impatient(request));
-                    }
-                }
-                Fate::NotRecorded => {
-                    self.marks.hit(Mark::CommandNotRecorded);
-                    self.send_forward(address);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn take_forward(&mut self, address: ForwardAddress) -> Option<RequestId> {
-        let cluster = self.nodes[address.node].process.as_mut()?.cluster.as_mut()?;
-        cluster.forwards.remove(&address.number).map(|forward| forward.request)
-    }
-
-    /// Answers another node, and remembers what.
-    pub(super) fn answer_forwarded(&mut self, node: usize, to: ForwardAddress, tries: u32, answer: ForwardAnswer) {
-        if let Some(leader) = self.nodes[node].leader() {
-            leader.forwards_heard.insert((to, tries), Some(answer.clone()));
-        }
-        self.send_answer(node, to, answer);
-    }
-
-    fn send_answer(&mut self, node: usize, to: ForwardAddress, (seq, answer): ForwardAnswer) {
-        for arrival in self.arrivals(Place::Node(node), Place::Node(to.node)) {
-            self.at_time(arrival, Happening::ForwardAnswered(to, seq, answer.clone()));
         }
     }
 
@@ -176,112 +126,168 @@ impl World {
         (0..self.nodes.len()).find(leads)
     }
 
-    /// Another node asks for its clients. What comes twice is decided once: the core forgets what is final, and would take it for new.
-    pub(super) fn hear_forwarded(&mut self, node: usize, forwarded: Forwarded) {
-        let Forwarded { from, asker, tries, term, command } = forwarded;
-        let now = self.now;
-        let twice = self.plant == Some(Plant::ForwardTakenTwice);
-        if !self.takes_in(node) {
-            return;
-        }
-        let Some(process) = &mut self.nodes[node].process else { return };
-        let clock = process.clock(now);
-        let Some(leader) = process.leader.as_mut().filter(|leader| leader.term() == term) else { return };
-        if let Some(before) = leader.forwards_heard.get(&(from, tries)).cloned()
-            && !twice
-        {
-            self.marks.hit(Mark::CommandHeardTwice);
-            if let Some(answer) = before {
-                self.marks.hit(Mark::CommandAnsweredTwice);
-                self.send_answer(node, from, answer);
+    /// A node answers its client as its forwards say.
+    fn told(&mut self, sender: Sender, id: ForwardId, told: Told) -> Checked {
+        let Some(cluster) = self.cluster_side(sender) else { return Ok(()) };
+        let asker = cluster.asker;
+        let Some(Waiting { request, mut command, .. }) = cluster.forwarding.remove(&id) else { return Ok(()) };
+        let Told::Commands(mut answers) = told else { return Ok(()) };
+        match answers.pop() {
+            Some(Err(Refusal::OutcomeUnknown)) if self.plant == Some(Plant::RepeatWithoutIdentity) => {
+                self.clients.rename(&mut command);
+                self.forward(sender, request, command)
             }
-            return;
-        }
-        leader.forwards_heard.insert((from, tries), None);
-        let reply_to = leader.reply_to(AnswerTo::Node(from, tries));
-        let name = CommandName { asker, number: named(from, tries), place: 0 };
-        let input = match self.plant {
-            Some(Plant::CommandUnnamed) => Input::Command { reply_to, command }.into(),
-            _ => NodeInput::Named { name, reply_to, command: Box::new(command) },
-        };
-        leader.node.step(clock, input);
-        self.touch_node(node);
-    }
-
-    /// Nobody has heard the command: it is sent again while there is patience.
-    pub(super) fn forward_unheard(&mut self, address: ForwardAddress, tries: u32) -> Checked {
-        let now = self.now;
-        let Some(process) = self.nodes[address.node].alive(address.life) else { return Ok(()) };
-        let leads = process.leader.is_some();
-        let Some(cluster) = &mut process.cluster else { return Ok(()) };
-        let Some(forward) = cluster.forwards.get(&address.number).filter(|forward| forward.tries == tries) else {
-            return Ok(());
-        };
-        if forward.until <= now {
-            let request = forward.request;
-            cluster.forwards.remove(&address.number);
-            return self.answer(address.node, request, Err(Refusal::NotLeader));
-        }
-        if leads {
-            // Its own bus brings the command back to it.
-            self.send_forward(address);
-            return Ok(());
-        }
-        self.at(LEADER_RETRY_US, Happening::ForwardAgain(address, tries));
-        Ok(())
-    }
-
-    pub(super) fn forward_again(&mut self, address: ForwardAddress, tries: u32) {
-        let Some(process) = self.nodes[address.node].alive(address.life) else { return };
-        let Some(cluster) = &process.cluster else { return };
-        if cluster.forwards.get(&address.number).is_some_and(|forward| forward.tries == tries) {
-            self.send_forward(address);
+            Some(Err(Refusal::OutcomeUnknown)) => {
+                self.marks.hit(Mark::CommandUnanswered);
+                self.at(0, Happening::Impatient(request));
+                Ok(())
+            }
+            Some(answer) => {
+                if answer == Err(Refusal::NotLeader) && !self.oracle.disaster {
+                    self.oracle.calls.told_undone(asker, id.0)?;
+                }
+                self.answer(sender.node, request, answer.map(|(_, done)| done))
+            }
+            None => Ok(()),
         }
     }
 
-    pub(super) fn forward_answered(
-        &mut self,
-        address: ForwardAddress,
-        seq: LogSeq,
-        answer: Result<Done, Refusal>,
-    ) -> Checked {
-        let plant = self.plant;
-        let Some(process) = self.nodes[address.node].alive(address.life) else { return Ok(()) };
+    /// A node shows a record: its forwards go on.
+    pub(super) fn note_read(&mut self, node: usize, seq: LogSeq, record: &Record) {
+        let now_us = self.now.0;
+        if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
+            cluster.forwards.read(now_us, seq, record);
+            if !cluster.forwards.is_idle() {
+                self.touch_node(node);
+            }
+        }
+    }
+
+    /// Something comes of asking a leader.
+    pub(super) fn forward_ends(&mut self, sender: Sender, number: u64, tries: u32, mut outcome: Outcome) {
+        let (now_us, plant) = (self.now.0, self.plant);
+        let Some(process) = self.nodes[sender.node].alive(sender.life) else { return };
         let published = process.published;
-        let Some(cluster) = &mut process.cluster else { return Ok(()) };
-        let Some(forward) = cluster.forwards.remove(&address.number) else { return Ok(()) };
-        // A refusal changes nothing, so there is nothing to read.
-        if answer.is_err() || seq <= published || plant == Some(Plant::FollowerAnswersEarly) {
-            return self.answer(address.node, forward.request, answer);
+        let Some(cluster) = &mut process.cluster else { return };
+        let mut waits = false;
+        if let Outcome::Answer(ControlAnswer::Replies(replies)) = &mut outcome {
+            for reply in replies {
+                if let Reply::Done { seq, .. } = reply {
+                    waits |= *seq > published;
+                    if plant == Some(Plant::FollowerAnswersEarly) {
+                        *seq = LogSeq(0);
+                    }
+                }
+            }
         }
-        self.marks.hit(Mark::AnswerWaitedForRead);
-        cluster.unread.push_back((seq, forward.request, answer));
+        cluster.forwards.heard(now_us, number, tries, outcome);
+        if waits {
+            self.marks.hit(Mark::AnswerWaitedForRead);
+        }
+        self.touch_node(sender.node);
+    }
+
+    fn arm_forwards(&mut self, sender: Sender) {
+        let now = self.now;
+        let Some(cluster) = self.cluster_side(sender) else { return };
+        let Some(next_us) = cluster.forwards.next_timeout_us() else { return };
+        let next = Timestamp(next_us).max(now.plus_us(1));
+        if cluster.forward_tick_at.is_none_or(|armed| armed > next || armed < now) {
+            cluster.forward_tick_at = Some(next);
+            self.at_time(next, Happening::ForwardTick(sender));
+        }
+    }
+
+    pub(super) fn forward_tick(&mut self, sender: Sender) {
+        let now_us = self.now.0;
+        if let Some(cluster) = self.cluster_side(sender) {
+            cluster.forward_tick_at = None;
+            cluster.forwards.tick(now_us);
+            self.touch_node(sender.node);
+        }
+    }
+
+    /// Another node asks for its clients. What comes twice is decided once: the core forgets what
+    /// is final, and would take it for new.
+    pub(super) fn hear_forwarded(&mut self, node: usize, forwarded: Forwarded) -> Checked {
+        let Forwarded { from, name, term, commands } = forwarded;
+        let (now, plant) = (self.now, self.plant);
+        if !self.takes_in(node) {
+            return Ok(());
+        }
+        let leader = self.nodes[node].leader().filter(|leader| leader.term() == term);
+        let Some(leader) = leader else { return Ok(()) };
+        let hearing = leader.heard.commands(now.0, name, CALL_BYTES * commands.len(), from);
+        let (heard, is_answered) = *leader.calls.entry(name).or_insert((now, false));
+        hold!(
+            !is_answered || now.us_since(heard) >= ANSWERED_US || matches!(hearing, Hearing::Tell(..)),
+            "node-{node} is asked again for its answer to {name:?}, and says nothing"
+        );
+        match hearing {
+            Hearing::Decide => {}
+            Hearing::Tell(to, answer) => {
+                self.marks.hit(Mark::CommandHeardTwice);
+                self.marks.hit(Mark::CommandAnsweredTwice);
+                self.send_answer(node, to, answer);
+                if plant != Some(Plant::ForwardTakenTwice) {
+                    return Ok(());
+                }
+            }
+            Hearing::Waits | Hearing::Forgotten => {
+                self.marks.hit(Mark::CommandHeardTwice);
+                if plant != Some(Plant::ForwardTakenTwice) {
+                    return Ok(());
+                }
+            }
+        }
+        self.decide(node, name, commands);
         Ok(())
     }
 
-    /// The leader has not answered: what became of the command is not known, and that is what the client hears.
-    pub(super) fn forward_timeout(&mut self, address: ForwardAddress, tries: u32) -> Checked {
-        let plant = self.plant;
-        let Some(process) = self.nodes[address.node].alive(address.life) else { return Ok(()) };
-        let Some(cluster) = &mut process.cluster else { return Ok(()) };
-        let waits = |forward: &&mut Forward| forward.tries == tries;
-        let Some(forward) = cluster.forwards.get_mut(&address.number).filter(waits) else { return Ok(()) };
-        if plant == Some(Plant::RepeatWithoutIdentity) {
-            self.clients.rename(&mut forward.command);
-            self.send_forward(address);
-            return Ok(());
+    fn decide(&mut self, node: usize, name: CallName, commands: Vec<Command>) {
+        let sender = Sender { node, life: self.nodes[node].life };
+        let CallName { asker, number } = name;
+        for (command, place) in commands.into_iter().zip(0..) {
+            let Some(reply_to) = self.nodes[node].leader().map(|leader| leader.reply_to(AnswerTo::Node(name))) else {
+                return;
+            };
+            let input = match self.plant {
+                Some(Plant::CommandUnnamed) => Input::Command { reply_to, command }.into(),
+                _ => {
+                    let name = CommandName { asker, number, place };
+                    NodeInput::Named { name, reply_to, command: Box::new(command) }
+                }
+            };
+            self.tell_leader(sender, input);
         }
-        if self.found_in_log(address, tries)? {
-            return Ok(());
-        }
-        let Some(request) = self.take_forward(address) else { return Ok(()) };
-        self.marks.hit(Mark::CommandUnanswered);
-        self.at(0, Happening::Impatient(request));
-        Ok(())
     }
-}
 
-/// The number of a try of a command among everything that its node asks.
-fn named(address: ForwardAddress, tries: u32) -> u64 {
-    address.number << 16 | u64::from(tries)
+    /// Answers another node, and whoever asks for the same.
+    pub(super) fn answer_forwarded(&mut self, node: usize, name: CallName, answer: Answer) {
+        let reply = match answer {
+            Ok((seq, done)) => Reply::Done { seq, done },
+            Err(refusal) => Reply::Refused(refusal),
+        };
+        let answer = ControlAnswer::Replies(vec![reply]);
+        let Some(leader) = self.nodes[node].leader() else { return };
+        leader.calls.entry(name).and_modify(|(_, is_answered)| *is_answered = true);
+        for to in leader.heard.answered(name, &answer) {
+            self.send_answer(node, to, answer.clone());
+        }
+    }
+
+    /// A leadership is over: nodes that wait for an answer need not wait any longer.
+    pub(super) fn end_calls(&mut self, node: usize, heard: Heard<CallFrom, ControlAnswer>) {
+        for to in heard.end() {
+            self.send_answer(node, to, ControlAnswer::LeadershipLost);
+        }
+    }
+
+    fn send_answer(&mut self, node: usize, to: CallFrom, answer: ControlAnswer) {
+        let CallFrom { sender, number, tries } = to;
+        for arrival in self.arrivals(Place::Node(node), Place::Node(sender.node)) {
+            let outcome = Box::new(Outcome::Answer(answer.clone()));
+            self.at_time(arrival, Happening::ForwardEnds(sender, number, tries, outcome));
+        }
+    }
 }

@@ -7,13 +7,14 @@ use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostAck, HostInfo, ToHost};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, Term};
 use wasmill_scheduler_core::policy::ask::{Answer, AskId};
+use wasmill_scheduler_node::forward::Outcome;
 use wasmill_scheduler_node::upkeep::Ended;
 
 use super::{ClusterFault, Fault, World};
 use crate::clients::RequestId;
 use crate::hosts::BatchAddress;
 use crate::network::Place;
-use crate::node::{ForwardAddress, Forwarded};
+use crate::node::Forwarded;
 use crate::oracle::Checked;
 use crate::servers::{Caller, EtcdAnswer, EtcdAsk, LogAnswer, LogAsk, Snapshot, WatchNews};
 
@@ -43,16 +44,10 @@ pub enum Happening {
     Impatient(RequestId),
     /// A command of another node reaches the one that leads in its term.
     Forwarded(usize, Box<Forwarded>),
-    /// A node learns that nobody has heard a try of a forwarded command.
-    ForwardUnheard(ForwardAddress, u32),
-    /// A node looks for a leader again.
-    ForwardAgain(ForwardAddress, u32),
-    /// A forwarded command has no answer yet.
-    ForwardUnanswered(ForwardAddress, u32),
-    /// The leader's answer, and the record that holds it, reach the node that had forwarded a command.
-    ForwardAnswered(ForwardAddress, LogSeq, Result<Done, Refusal>),
-    /// A node stops waiting for the answer to a try of a forwarded command.
-    ForwardTimeout(ForwardAddress, u32),
+    /// Something comes of a try of a call that a node has made to a leader.
+    ForwardEnds(Sender, u64, u32, Box<Outcome>),
+    /// A node's forwards asked to be woken.
+    ForwardTick(Sender),
     /// The first append under way is durable, on a single machine.
     Durable(LogSeq, u64),
     /// A control node's core asked to be woken.
@@ -160,6 +155,8 @@ impl Happening {
             }
             Self::LookedUp(sender, ..)
             | Self::NodeTick(sender)
+            | Self::ForwardEnds(sender, ..)
+            | Self::ForwardTick(sender)
             | Self::HostAck(sender, ..)
             | Self::PayloadsAttached(sender, ..)
             | Self::PolicyAnswers(sender, _)
@@ -172,11 +169,6 @@ impl Happening {
                 | LogHappening::AppendTick(sender),
             )
             | Self::Etcd(EtcdHappening::WatchNews(sender, _) | EtcdHappening::SeatTick(sender)) => Some(sender.node),
-            Self::ForwardAnswered(address, ..)
-            | Self::ForwardUnheard(address, _)
-            | Self::ForwardAgain(address, _)
-            | Self::ForwardUnanswered(address, _)
-            | Self::ForwardTimeout(address, _) => Some(address.node),
             Self::Log(LogHappening::Answer(caller, _) | LogHappening::Timeout(caller))
             | Self::Etcd(EtcdHappening::Answer(caller, _) | EtcdHappening::Timeout(caller)) => match caller.place {
                 Place::Node(node) => Some(node),
@@ -196,12 +188,11 @@ impl World {
             Happening::LookedUp(sender, request, command) => return self.looked_up(sender, request, *command),
             Happening::Answered(request, answer) => return self.answered(request, answer),
             Happening::Impatient(request) => self.impatient(request),
-            Happening::Forwarded(node, forwarded) => self.hear_forwarded(node, *forwarded),
-            Happening::ForwardUnheard(address, tries) => return self.forward_unheard(address, tries),
-            Happening::ForwardAgain(address, tries) => self.forward_again(address, tries),
-            Happening::ForwardUnanswered(address, tries) => return self.forward_unanswered(address, tries),
-            Happening::ForwardAnswered(address, seq, answer) => return self.forward_answered(address, seq, answer),
-            Happening::ForwardTimeout(address, tries) => return self.forward_timeout(address, tries),
+            Happening::Forwarded(node, forwarded) => return self.hear_forwarded(node, *forwarded),
+            Happening::ForwardEnds(sender, number, tries, outcome) => {
+                self.forward_ends(sender, number, tries, *outcome);
+            }
+            Happening::ForwardTick(sender) => self.forward_tick(sender),
             Happening::Durable(seq, life) => return self.durable_on_disk(seq, life),
             Happening::NodeTick(sender) => self.node_tick(sender),
             Happening::HostJoined(info, life) => self.host_joined(Sender { node: 0, life }, *info),

@@ -118,6 +118,9 @@ impl World {
             (process.end_found, process.heard_us) = (last, uptime_us(now));
             process.clock.log_found(fold.state.led().last_event(), &fold.state.led().expected(&uptime), reading);
             process.current = fold.state.current().clone();
+            if let Some(cluster) = &mut process.cluster {
+                cluster.forwards.restored(now.0, fold.last, fold.state.term());
+            }
             process.fold = fold;
             process.begun = true;
         }

@@ -29,6 +29,7 @@ impl World {
         if self.is_clustered() {
             self.pump_appender(node)?;
             self.pump_seat(node)?;
+            self.pump_forwards(node)?;
         }
         self.arm_node(node);
         Ok(())
@@ -178,7 +179,7 @@ impl World {
         for (reply_to, answer) in effects.replies {
             match self.nodes[node].leader().and_then(|leader| leader.answers.remove(&reply_to)) {
                 Some(AnswerTo::Client(request)) => self.answer(node, request, answer)?,
-                Some(AnswerTo::Node(address, tries)) => self.answer_forwarded(node, address, tries, (seq, answer)),
+                Some(AnswerTo::Node(name)) => self.answer_forwarded(node, name, answer.map(|done| (seq, done))),
                 Some(AnswerTo::Host(..) | AnswerTo::Overview) | None => {}
             }
         }

@@ -12,31 +12,26 @@ use wasmill_scheduler_core::io::{BenchedPolicy, HostView, QueueDepth, Waiting};
 use crate::driver::dispatch::encode;
 use crate::handle::{Answer, Overview, Request};
 
-/// The request of another node, and its answer of at most `bytes_max`; none when leadership ends before.
-pub(super) fn receive(
+/// A question of another node, and its answer of at most `bytes_max`; none when leadership ends before, or when it is no question.
+pub(in crate::driver) fn question(
     request: ControlRequest,
     bytes_max: usize,
-) -> (Request, BoxFuture<'static, Option<ControlAnswer>>) {
+) -> Option<(Request, BoxFuture<'static, Option<ControlAnswer>>)> {
     match request {
-        ControlRequest::Commands(commands) => {
-            let (answer, answered) = oneshot::channel();
-            let replies = |answers: Vec<Answer>| answers.into_iter().map(super::reply).collect();
-            let answered = answered.map(move |answers| answers.ok().map(replies).map(ControlAnswer::Replies));
-            (Request::Commands(commands, answer), answered.boxed())
-        }
+        ControlRequest::Commands(_) => None,
         ControlRequest::Check(command) => {
             let (answer, answered) = oneshot::channel();
             let answered = answered.map(|refusal| refusal.ok().map(ControlAnswer::Checked));
-            (Request::Check(command, answer), answered.boxed())
+            Some((Request::Check(command, answer), answered.boxed()))
         }
         ControlRequest::Explain(tasks) => {
             let (answer, answered) = oneshot::channel();
             let explained = |waiting: Vec<Waiting>| waiting.into_iter().map(explained).collect();
             let answered = answered.map(move |waiting| waiting.ok().map(explained).map(ControlAnswer::Explained));
-            (Request::Explain(tasks, answer), answered.boxed())
+            Some((Request::Explain(tasks, answer), answered.boxed()))
         }
-        ControlRequest::Overview => overview_after(None, bytes_max),
-        ControlRequest::OverviewAfter(host) => overview_after(Some(host), bytes_max),
+        ControlRequest::Overview => Some(overview_after(None, bytes_max)),
+        ControlRequest::OverviewAfter(host) => Some(overview_after(Some(host), bytes_max)),
     }
 }
 
@@ -62,12 +57,13 @@ fn page(mut overview: LeaderOverview, after: Option<&HostId>, bytes_max: usize) 
     answer
 }
 
-/// The leader's answer to one command.
-pub(super) fn answer(reply: Reply) -> Answer {
-    match reply {
-        Reply::Done { seq, done } => Ok((seq, done)),
-        Reply::Refused(refusal) => Err(refusal),
-    }
+/// The answers to the commands of a call, as they travel.
+pub(in crate::driver) fn replies(answers: Vec<Answer>) -> ControlAnswer {
+    let reply = |answer: Answer| match answer {
+        Ok((seq, done)) => Reply::Done { seq, done },
+        Err(refusal) => Reply::Refused(refusal),
+    };
+    ControlAnswer::Replies(answers.into_iter().map(reply).collect())
 }
 
 fn explained(waiting: Waiting) -> Explained {

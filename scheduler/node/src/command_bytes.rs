@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use wasmill_protocol::command::{Command, ModuleRef};
 use wasmill_protocol::{Payload, TaskSpec};
 
+/// What a call has around its commands.
+pub const CALL_BYTES: usize = 1024;
 /// Names of fields, and everything of a known size.
 const AROUND_BYTES: usize = 2 * 1024;
 /// The mark in front of a text.
 const MARK_BYTES: usize = 5;
 
 /// No encoding of this command takes more.
-pub(super) fn at_most(command: &Command) -> usize {
+pub fn at_most(command: &Command) -> usize {
     let varying = match command {
         Command::Submit { module, spec, key, .. } => {
             let alias = if let ModuleRef::Alias(alias) = module { alias.len() } else { 0 };
