@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -14,7 +14,7 @@ use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::p2::bindings::CommandPre;
 
 use super::artifacts::{Artifacts, Entry, LoadError, LoadedModule, START_EXPORT};
-use super::control::{Control, Watched, panic_message, thread_cpu_ns};
+use super::control::{Control, Watched, clock_us, panic_message, thread_cpu_ns};
 use super::fuel::{self, Overspent};
 use super::guest::{Guest, HANDLES_MAX, Stdio};
 use super::output::Stdout;
@@ -78,13 +78,12 @@ impl Shared {
         let mut place = self.turns.place(work.tenant.clone());
         loop {
             let mut store = store(&loaded, work, Arc::clone(&control), self.reports.clone());
-            control.arm(store.data().work.limits.wall_ms);
-            let started = Instant::now();
+            let started_us = control.arm(store.data().work.limits.wall_ms);
             let freed = self.freed.notified();
             let end = control.watch(&mut place, pin!(enter(&loaded, &mut store))).await;
             if !is_pool_exhausted(&end) {
                 let mut ended = finish(store, end, &control, &mut place).await;
-                ended.usage.run_us = started.elapsed().as_micros() as u64;
+                ended.usage.run_us = clock_us() - started_us;
                 drop(slot);
                 self.freed.notify_one();
                 return ended;

@@ -93,9 +93,11 @@ impl Control {
         self.taken.notified().await;
     }
 
-    /// Starts the wall clock of the attempt.
-    pub(super) fn arm(&self, wall_ms: u64) {
-        self.deadline_us.store(clock_us().saturating_add(wall_ms.saturating_mul(1000)), Ordering::Relaxed);
+    /// Starts the wall clock of the attempt; when, in microseconds of [`clock_us`].
+    pub(super) fn arm(&self, wall_ms: u64) -> u64 {
+        let now_us = clock_us();
+        self.deadline_us.store(now_us.saturating_add(wall_ms.saturating_mul(1000)), Ordering::Relaxed);
+        now_us
     }
 
     /// Stops the wall clock: the attempt waits for us.

@@ -18,7 +18,7 @@ use super::watchdog::TICK;
 
 /// How far a tenant that had nothing to run is ahead of the others, in nanoseconds: what is short ends within its first turn.
 const AHEAD_NS: u64 = TICK.as_nanos() as u64;
-/// Tenants that are remembered without having a guest; of more, those without debts are forgotten.
+/// Tenants that are remembered without having a guest, because they will soon have one again; of more, those without debts are forgotten.
 const TENANTS_REMEMBERED_MAX: usize = 4096;
 
 /// The turns of one sandbox.
@@ -179,14 +179,11 @@ impl State {
         }
     }
 
-    /// One guest less. What a tenant has had too much is remembered for as long as there is room.
+    /// One guest less. The tenant is remembered for as long as there is room.
     fn forget(&mut self, name: &TenantName) {
         let now_ns = self.now_ns;
-        let tenant = self.tenant(name);
-        tenant.guests -= 1;
-        if tenant.guests == 0 && tenant.had_ns <= now_ns {
-            self.tenants.remove(name);
-        } else if self.tenants.len() > TENANTS_REMEMBERED_MAX {
+        self.tenant(name).guests -= 1;
+        if self.tenants.len() > TENANTS_REMEMBERED_MAX {
             self.tenants.retain(|_, tenant| tenant.guests > 0 || tenant.had_ns > now_ns);
         }
     }
@@ -381,6 +378,17 @@ mod tests {
             }
         }
         assert!((1..=3).contains(&in_a_row), "{in_a_row} turns");
+    }
+
+    #[test]
+    fn tenants_without_guests_are_remembered_up_to_a_bound() {
+        let turns = Turns::new(1, || ());
+        for number in 0..3 * TENANTS_REMEMBERED_MAX {
+            let mut guest = place(&turns, &format!("t{number}"));
+            assert!(has_turn(&mut guest));
+            guest.give_back(0, Wants::Nothing);
+            assert!(turns.state().tenants.len() <= TENANTS_REMEMBERED_MAX, "{number}");
+        }
     }
 
     #[test]
