@@ -27,9 +27,10 @@ use crate::config::CoreConfig;
 use crate::dispatch::Dispatch;
 use crate::io::{Counters, HostView, Input, QueueDepth, Ready, ReplyTo, Waiting};
 use crate::random::Random;
-use crate::state::{Frozen, State};
+use crate::state::{Frozen, State, Timers};
 use hosts::Host;
 use outbox::Outbox;
+use timers::Deadline;
 
 pub(crate) use hosts::Flight;
 pub(crate) use tally::Tally;
@@ -47,12 +48,10 @@ pub struct Core {
     pub(crate) now: Timestamp,
     leading: bool,
     pub(crate) hosts: BTreeMap<HostId, Host>,
-    /// Hosts that have left, or had at that time, by when they are forgotten.
-    left: BTreeSet<(Timestamp, HostId)>,
+    /// Times that this leader waits for, and no later one.
+    deadlines: Timers<Deadline>,
     /// Lives of hosts that ran something when this leader began and have not been heard of.
     awaited: BTreeSet<(HostId, Incarnation)>,
-    /// When those are given up.
-    awaited_until: Timestamp,
     /// Removed tenants that have tasks left.
     removed_tenants: BTreeSet<u32>,
     /// Tenants that have used up their quota of stored bytes.
@@ -83,9 +82,8 @@ impl Core {
             now: state.time(),
             leading: false,
             hosts: BTreeMap::new(),
-            left: BTreeSet::new(),
+            deadlines: Timers::default(),
             awaited: BTreeSet::new(),
-            awaited_until: Timestamp(0),
             removed_tenants: BTreeSet::new(),
             stored_out: BTreeSet::new(),
             dispatch,
@@ -165,9 +163,7 @@ impl Core {
         if self.unfinished {
             return Some(self.now);
         }
-        let timer = self.state.timers.first().map(|&(at, _)| at);
-        let given_up = (!self.awaited.is_empty()).then_some(self.awaited_until);
-        [timer, given_up].into_iter().flatten().min()
+        [self.state.timers.next_at(), self.deadlines.next_at()].into_iter().flatten().min()
     }
 
     /// Events that the next [`Core::take_ready`] hands out, as far as they are decided already.
@@ -239,9 +235,11 @@ impl Core {
         assert!(!self.leading, "a core leads once");
         self.emit(began);
         self.leading = true;
-        self.awaited_until = self.now.plus_ms(self.config.lead_grace_ms);
         let running = self.state.placements.iter();
         self.awaited = running.map(|placed| (placed.host.clone(), placed.incarnation)).collect();
+        if !self.awaited.is_empty() {
+            self.deadlines.insert(self.now.plus_ms(self.config.lead_grace_ms), Deadline::Awaited);
+        }
         let removed = self.state.tenants.entries().filter(|(_, entry)| entry.removed);
         self.removed_tenants = removed.map(|(number, _)| number).collect();
         if !self.removed_tenants.is_empty() {

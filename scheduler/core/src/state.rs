@@ -16,6 +16,7 @@ mod snapshot;
 mod superseded;
 pub(crate) mod task;
 pub(crate) mod tenants;
+mod timers;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +41,7 @@ pub(crate) use slab::{NONE, Slot};
 pub use snapshot::{Frozen, RestoreError, Restoring};
 pub use task::TaskView;
 pub use tenants::ModuleEntry;
+pub(crate) use timers::{Timer, Timers};
 
 /// What the log says, without the tasks that are final.
 ///
@@ -59,8 +61,8 @@ pub struct State {
     pub(crate) shapes: Shapes,
     pub(crate) patiences: Interner<Patience>,
     pub(crate) placements: Placements,
-    /// When a waiting task is queued and when a queued one expires.
-    pub(crate) timers: BTreeSet<(Timestamp, Slot)>,
+    /// What waits for a time.
+    pub(crate) timers: Timers<Timer>,
     pub(crate) keys: Keys,
     pub(crate) superseded: Superseded,
     /// Hosts that get no new attempts, whether they are there or not.
@@ -86,7 +88,7 @@ mod tests {
     fn a_task_takes_less_than_400_bytes_with_all_its_indices() {
         let task = size_of::<Option<Task>>() + size_of::<Slot>();
         let by_id = b_tree_entry(size_of::<(TaskId, Slot)>());
-        let timer = b_tree_entry(size_of::<(Timestamp, Slot)>());
+        let timer = b_tree_entry(size_of::<(Timestamp, Timer)>());
         // Usually shared; at worst every task has its own.
         let patience = b_tree_entry(size_of::<(Patience, Slot)>()) + size_of::<(Patience, u32)>();
         assert_eq!(size_of::<Option<Task>>(), 80);

@@ -1,40 +1,60 @@
 //! What happens because time has passed.
 
-use wasmill_protocol::{FinalState, TaskId};
+use wasmill_protocol::{FinalState, HostId, TaskId};
 use wasmill_record::event::{EndReason, EventBody};
 
 use super::Core;
-use crate::state::NONE;
-use crate::state::task::Phase;
+use crate::state::task::{Phase, Task};
 use crate::state::tenants::TenantNumber;
+use crate::state::{NONE, Slot, Timer};
+
+/// What a leader waits for that no log holds: the next leader begins without.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Deadline {
+    /// Hosts that ran something when this leader began are given up.
+    Awaited,
+    /// A host that has left is forgotten.
+    Left(HostId),
+}
 
 impl Core {
     /// Handles what is due, up to [`CoreConfig::batch_max`](crate::CoreConfig::batch_max) tasks.
     pub(super) fn advance(&mut self) {
-        self.give_up_hosts();
+        while let Some(deadline) = self.deadlines.take_due(self.now) {
+            match deadline {
+                Deadline::Awaited => self.give_up_awaited(),
+                Deadline::Left(host) => self.forget_host(&host),
+            }
+        }
         let left = self.fire_timers(self.config.batch_max);
         let left = self.end_tasks_of_removed_tenants(left);
         self.unfinished |= left == 0;
     }
 
-    /// Queues the tasks whose time has come and ends those that waited too long. Returns what is left of `budget`.
+    /// Fires the timers whose time has come. Returns what is left of `budget`.
     fn fire_timers(&mut self, mut budget: u32) -> u32 {
         while budget > 0
-            && let Some(&(at, slot)) = self.state.timers.first()
-            && at <= self.now
+            && let Some(&timer) = self.state.timers.due(self.now)
         {
             budget -= 1;
-            let (task, phase) = (self.state.tasks[slot].id, self.state.tasks[slot].phase);
-            match phase {
-                Phase::Waiting => self.emit(EventBody::TaskQueued { task }),
-                Phase::Queued => {
-                    self.tally.tasks_expired += 1;
-                    self.emit(EventBody::TaskEnded { task, state: FinalState::Failed, reason: EndReason::Expired });
-                }
-                Phase::Running => unreachable!("only tasks that wait have a timer"),
+            match timer {
+                Timer::Task(slot) => self.fire_task(slot),
             }
         }
         budget
+    }
+
+    /// Queues a task whose time has come, or ends one that waited too long.
+    fn fire_task(&mut self, slot: Slot) {
+        let Task { id: task, phase, .. } = self.state.tasks[slot];
+        match phase {
+            Phase::Waiting => self.emit(EventBody::TaskQueued { task }),
+            Phase::Queued => {
+                self.tally.tasks_expired += 1;
+                self.emit(EventBody::TaskEnded { task, state: FinalState::Failed, reason: EndReason::Expired });
+            }
+            Phase::Running => unreachable!("only tasks that wait have a timer"),
+        }
     }
 
     /// Ends tasks whose tenant is gone and that do not run. Returns what is left of `budget`.

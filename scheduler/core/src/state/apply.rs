@@ -8,6 +8,7 @@ use super::keys::KeyEntry;
 use super::shapes::{QueueEnd, ShapeKey};
 use super::slab::{NONE, Slot};
 use super::task::{Patience, Phase, Task};
+use super::timers::Timer;
 use crate::io::BenchedPolicy;
 
 impl State {
@@ -246,7 +247,7 @@ impl State {
         let task = &mut self.tasks[slot];
         (task.phase, task.timer) = (Phase::Waiting, until);
         let shape = task.shape;
-        self.timers.insert((until, slot));
+        self.timers.insert(until, Timer::Task(slot));
         self.shapes.waiting_mut(shape).push_back(&mut self.tasks, slot);
         self.depth.waiting += 1;
     }
@@ -257,7 +258,7 @@ impl State {
         if let Some(expires_ms) = self.patiences.value(task.patience).expires_ms {
             // Never zero, which means no timer.
             task.timer = at.plus_ms(expires_ms).max(Timestamp(1));
-            self.timers.insert((task.timer, slot));
+            self.timers.insert(task.timer, Timer::Task(slot));
         }
         let shape = task.shape;
         self.shapes.push_queued(&mut self.tasks, shape, slot, end);
@@ -283,7 +284,7 @@ impl State {
             }
         }
         if timer != Timestamp(0) {
-            self.timers.remove(&(timer, slot));
+            self.timers.remove(timer, Timer::Task(slot));
             self.tasks[slot].timer = Timestamp(0);
         }
     }

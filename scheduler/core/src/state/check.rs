@@ -8,6 +8,7 @@ use super::State;
 use super::slab::Slot;
 use super::task::Phase;
 use super::tenants::{Belongings, TenantNumber};
+use super::timers::Timer;
 use crate::io::QueueDepth;
 
 impl State {
@@ -38,7 +39,7 @@ impl State {
             assert!(task.phase != Phase::Waiting || task.timer > Timestamp(0), "{id} waits for a time");
             if task.timer > Timestamp(0) {
                 timers += 1;
-                assert!(self.timers.contains(&(task.timer, slot)), "{id} has its timer");
+                assert!(self.timers.contains(task.timer, Timer::Task(slot)), "{id} has its timer");
             }
             *shapes.entry(task.shape).or_default() += 1;
         }

@@ -22,6 +22,7 @@ use crate::state::slab::{List, NONE, Slab, SlabBuilder, Slot};
 use crate::state::superseded::Superseded;
 use crate::state::task::{Patience, Phase, Task};
 use crate::state::tenants::{Belongings, ModuleEntry, TenantEntry, TenantNumber, Tenants};
+use crate::state::timers::Timer;
 
 /// Parts that are not those of one snapshot. What was read of it is dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -129,7 +130,7 @@ impl Restoring {
             shapes: Shapes::from_places(shapes).ok_or(contradiction(SHAPES))?,
             patiences: Interner::from_places(patiences).ok_or(contradiction(PATIENCES))?,
             placements: Placements::from_places(placements).ok_or(contradiction(PLACEMENTS))?,
-            timers: timed.map(|(slot, task)| (task.timer, slot)).collect(),
+            timers: timed.map(|(slot, task)| (task.timer, Timer::Task(slot))).collect(),
             superseded: self.superseded,
             depth,
             benched: self.benched,
