@@ -33,7 +33,7 @@ pub struct CoreConfig {
     pub host_faults_max: u8,
     /// Attempts that are dispatched by one [`take_ready`](crate::Core::take_ready).
     pub dispatch_max: u32,
-    /// Tasks whose time has come, or whose tenant was removed, that are handled by one
+    /// Tasks whose time has come, and those of work that is done in slices, that are handled by one
     /// [`take_ready`](crate::Core::take_ready).
     pub batch_max: u32,
     /// Tasks that are not final, in all.

@@ -3,6 +3,7 @@
 //! Each file decides one thing; this one holds what they share and hands the inputs out.
 
 mod after;
+mod backlog;
 mod commands;
 mod explain;
 mod heartbeats;
@@ -28,6 +29,7 @@ use crate::dispatch::Dispatch;
 use crate::io::{Counters, HostView, Input, QueueDepth, Ready, ReplyTo, Waiting};
 use crate::random::Random;
 use crate::state::{Frozen, State, Timers};
+use backlog::Backlog;
 use hosts::Host;
 use outbox::Outbox;
 use timers::Deadline;
@@ -52,8 +54,8 @@ pub struct Core {
     deadlines: Timers<Deadline>,
     /// Lives of hosts that ran something when this leader began and have not been heard of.
     awaited: BTreeSet<(HostId, Incarnation)>,
-    /// Removed tenants that have tasks left.
-    removed_tenants: BTreeSet<u32>,
+    /// Work that is too large for one step.
+    backlog: Backlog,
     /// Tenants that have used up their quota of stored bytes.
     pub(crate) stored_out: BTreeSet<TenantName>,
     pub(crate) dispatch: Dispatch,
@@ -84,7 +86,7 @@ impl Core {
             hosts: BTreeMap::new(),
             deadlines: Timers::default(),
             awaited: BTreeSet::new(),
-            removed_tenants: BTreeSet::new(),
+            backlog: Backlog::default(),
             stored_out: BTreeSet::new(),
             dispatch,
             outbox: Outbox::default(),
@@ -229,6 +231,9 @@ impl Core {
             host.assert_consistent(&self.state);
         }
         self.dispatch.assert_consistent();
+        if self.leading {
+            self.backlog.assert_consistent(&self.state);
+        }
     }
 
     fn lead(&mut self, began: EventBody) {
@@ -240,9 +245,8 @@ impl Core {
         if !self.awaited.is_empty() {
             self.deadlines.insert(self.now.plus_ms(self.config.lead_grace_ms), Deadline::Awaited);
         }
-        let removed = self.state.tenants.entries().filter(|(_, entry)| entry.removed);
-        self.removed_tenants = removed.map(|(number, _)| number).collect();
-        if !self.removed_tenants.is_empty() {
+        self.backlog = Backlog::of(&self.state);
+        if !self.backlog.is_empty() {
             self.cancel_running_of_removed();
         }
         self.dispatch.wake();

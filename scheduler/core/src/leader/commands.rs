@@ -9,6 +9,7 @@ use wasmill_protocol::{Digest, TaskId, TenantName};
 use wasmill_record::event::EventBody;
 
 use super::Core;
+use super::backlog::Work;
 use crate::state::tenants::TenantEntry;
 use crate::state::{Slot, State};
 
@@ -16,8 +17,8 @@ use crate::state::{Slot, State};
 const TOKENS_PER_TENANT_MAX: usize = 10_000;
 /// Aliases of one tenant; there is no quota for them.
 const ALIASES_PER_TENANT_MAX: usize = 10_000;
-/// Tenants in all.
-const TENANTS_MAX: usize = 100_000;
+/// Tenants in all, removed ones that have tasks left included.
+pub(super) const TENANTS_MAX: usize = 100_000;
 
 impl Core {
     /// Every command but those about single tasks.
@@ -84,7 +85,7 @@ impl Core {
         self.dispatch.shares.remove(number);
         self.dispatch.touch_tenant(number);
         if self.state.tenants.find(number).is_some() {
-            self.removed_tenants.insert(number);
+            self.backlog.push(Work::EndTenant(number), &self.state);
             self.cancel_running_of_removed();
         }
         Ok(Done::Removed)

@@ -230,6 +230,39 @@ fn a_new_leader_asks_what_runs_of_removed_tenants_to_stop() {
     next.assert_consistent();
 }
 
+/// Two tenants with more tasks than one step ends.
+#[test]
+fn the_tasks_of_removed_tenants_end_in_slices_that_take_turns() {
+    let config = CoreConfig { batch_max: 128, ..CoreConfig::default() };
+    let mut core = Core::new(1, config.clone(), State::default());
+    core.step(START, lead(1, "n1"));
+    let ask = |core: &mut Core, command| core.step(START, Input::Command { reply_to: ReplyTo(0), command });
+    let tenants: [TenantName; 2] = ["a", "b"].map(|name| name.parse().unwrap());
+    let module = Arc::new(ModuleInfo { digest: MODULE, ..ModuleInfo::default() });
+    for (index, tenant) in tenants.iter().enumerate() {
+        ask(&mut core, Command::CreateTenant { name: tenant.clone(), weight: 1, class: 0, quotas: Default::default() });
+        ask(&mut core, Command::AddModule { tenant: tenant.clone(), module: module.clone(), alias: None });
+        for number in 0..100 {
+            let spec = Arc::new(TaskSpec { tenant: tenant.clone(), module: MODULE, ..TaskSpec::default() });
+            let (task, module) = (task(index * 100 + number), ModuleRef::Digest(MODULE));
+            ask(&mut core, Command::Submit { task, module, spec, key: None });
+        }
+    }
+    tenants.iter().for_each(|tenant| ask(&mut core, Command::RemoveTenant { name: tenant.clone() }));
+    let left =
+        |core: &Core| tenants.clone().map(|name| core.state().tasks().filter(|task| task.tenant == name).count());
+    core.take_ready();
+    assert_eq!((left(&core), core.next_timeout()), ([36, 36], Some(START)), "one slice of each");
+    core.assert_consistent();
+    // What is left is found again by the next leader.
+    let mut next = Core::new(2, config, core.state().clone());
+    next.step(START, lead(2, "n2"));
+    next.assert_consistent();
+    next.take_ready();
+    assert_eq!((left(&next), next.next_timeout()), ([0, 0], None));
+    next.assert_consistent();
+}
+
 /// Answers with one key too few.
 #[derive(Debug)]
 struct Short;

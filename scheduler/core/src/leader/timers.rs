@@ -1,14 +1,13 @@
 //! What happens because time has passed.
 
-use wasmill_protocol::{FinalState, HostId, TaskId};
+use wasmill_protocol::{FinalState, HostId};
 use wasmill_record::event::{EndReason, EventBody};
 
 use super::Core;
 use crate::state::task::{Phase, Task};
-use crate::state::tenants::TenantNumber;
-use crate::state::{NONE, Slot, Timer};
+use crate::state::{Slot, Timer};
 
-/// What a leader waits for that no log holds: the next leader begins without.
+/// A time that the present leader waits for. No log holds it: the next leader begins without.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Deadline {
     /// Hosts that ran something when this leader began are given up.
@@ -26,9 +25,12 @@ impl Core {
                 Deadline::Left(host) => self.forget_host(&host),
             }
         }
-        let left = self.fire_timers(self.config.batch_max);
-        let left = self.end_tasks_of_removed_tenants(left);
+        // Timers without end leave half of the budget to large work.
+        let kept = if self.backlog.is_empty() { 0 } else { self.config.batch_max / 2 };
+        let left = self.fire_timers(self.config.batch_max - kept);
         self.unfinished |= left == 0;
+        self.work_off(left + kept);
+        self.unfinished |= !self.backlog.is_empty();
     }
 
     /// Fires the timers whose time has come. Returns what is left of `budget`.
@@ -55,31 +57,5 @@ impl Core {
             }
             Phase::Running => unreachable!("only tasks that wait have a timer"),
         }
-    }
-
-    /// Ends tasks whose tenant is gone and that do not run. Returns what is left of `budget`.
-    fn end_tasks_of_removed_tenants(&mut self, mut budget: u32) -> u32 {
-        while budget > 0
-            && let Some(&tenant) = self.removed_tenants.first()
-        {
-            let Some(task) = self.idle_task_of(tenant) else {
-                self.removed_tenants.remove(&tenant);
-                continue;
-            };
-            budget -= 1;
-            let (state, reason) = (FinalState::Cancelled, EndReason::TenantRemoved);
-            self.emit(EventBody::TaskEnded { task, state, reason });
-            self.tally.tasks_cancelled += 1;
-        }
-        budget
-    }
-
-    fn idle_task_of(&self, tenant: TenantNumber) -> Option<TaskId> {
-        let shapes = &self.state.tenants.find(tenant)?.shapes;
-        let heads = shapes.iter().flat_map(|&shape| {
-            let shape = self.state.shapes.shape(shape);
-            [shape.queued.head, shape.waiting.head]
-        });
-        heads.into_iter().find(|&slot| slot != NONE).map(|slot| self.state.tasks[slot].id)
     }
 }
