@@ -6,6 +6,7 @@ mod after;
 mod backlog;
 mod commands;
 mod explain;
+mod flight;
 mod heartbeats;
 mod hosts;
 mod losses;
@@ -34,7 +35,7 @@ use hosts::Host;
 use outbox::Outbox;
 use timers::Deadline;
 
-pub(crate) use hosts::Flight;
+pub(crate) use flight::Flight;
 pub(crate) use tally::Tally;
 
 /// The deciding half of a control node.

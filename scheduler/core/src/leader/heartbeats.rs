@@ -6,14 +6,13 @@ use wasmill_protocol::message::Heartbeat;
 use wasmill_protocol::{AttemptId, HostId, OutcomeKind, Timestamp};
 
 use super::Core;
+use super::flight::{Due, Flight};
 use super::hosts::Host;
 use crate::config::CoreConfig;
 use crate::state::tenants::TenantNumber;
 
 /// Attempts that are read from one heartbeat; no host has more.
 const ATTEMPTS_READ_MAX: usize = 65_536;
-/// Heartbeats in a row that must miss an attempt that was confirmed before.
-const MISSING_MIN: u32 = 2;
 
 /// What one heartbeat gives rise to.
 #[derive(Debug, Default)]
@@ -108,14 +107,14 @@ impl Host {
         let mut found = Differences::default();
         let strangers_before = std::mem::take(&mut self.strangers);
         if !heartbeat.partial {
-            self.flights.values_mut().for_each(|flight| flight.missing += 1);
+            self.flights.values_mut().for_each(Flight::maybe_missing);
         } else if strangers_before.len() < ATTEMPTS_READ_MAX {
             // Those that are not listed this time are not gone for that.
             self.strangers.clone_from(&strangers_before);
         }
         for &id in heartbeat.attempts.iter().take(ATTEMPTS_READ_MAX) {
             match self.flights.get_mut(&id) {
-                Some(flight) => (flight.heard_at, flight.confirmed, flight.missing) = (now, true, 0),
+                Some(flight) => flight.listed(now),
                 None => {
                     // One that has just ended is listed until the acknowledgement arrives: it is left alone unless it stays.
                     if given_up(&id) || strangers_before.contains(&id) {
@@ -126,25 +125,13 @@ impl Host {
             }
         }
         self.charge_what_runs_on(heartbeat.slots, now, &mut found);
-        let past = |at: Timestamp, ms: u64| now >= at.plus_ms(ms);
         for (&id, flight) in &mut self.flights {
-            let gone = flight.missing >= MISSING_MIN && past(flight.sent_at, config.missing_ms);
-            let unconfirmed = flight.missing > 0 && !flight.confirmed && past(flight.sent_at, config.resend_ms);
-            match flight.cancel_sent_at {
-                Some(_) if gone => found.stopped.push(id),
-                Some(sent_at) if past(sent_at, config.resend_ms) => {
-                    flight.cancel_sent_at = Some(now);
-                    found.cancel.push(id);
-                }
-                Some(_) => {}
-                None if flight.missing > 0 && past(flight.heard_at, config.assign_timeout_ms) => {
-                    found.timed_out.push(id);
-                }
-                None if gone || unconfirmed => {
-                    (flight.sent_at, flight.missing) = (now, 0);
-                    found.resend.push(id);
-                }
-                None => {}
+            match flight.compare(now, config) {
+                Due::Nothing => {}
+                Due::Resend => found.resend.push(id),
+                Due::TellAgain => found.cancel.push(id),
+                Due::Stopped => found.stopped.push(id),
+                Due::TimedOut => found.timed_out.push(id),
             }
         }
         found
@@ -155,7 +142,7 @@ impl Host {
     fn charge_what_runs_on(&mut self, slots: u32, now: Timestamp, found: &mut Differences) {
         let attempts = self.flights.len() as u64;
         let running = attempts.min(slots.into());
-        for flight in self.flights.values_mut().filter(|flight| flight.confirmed) {
+        for flight in self.flights.values_mut().filter(|flight| flight.is_confirmed()) {
             let held_us = now.us_since(flight.placed_at);
             if held_us <= flight.charge.us() {
                 continue;

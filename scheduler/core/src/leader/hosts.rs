@@ -10,12 +10,12 @@ use wasmill_protocol::{AttemptId, HostId, Incarnation, TenantName, Timestamp, ke
 use wasmill_record::event::EventBody;
 
 use super::Core;
+use super::flight::Flight;
 use super::losses::Loss;
 use crate::config::CoreConfig;
 use crate::dispatch::Charge;
 use crate::io::HostView;
 use crate::policy::{HostRoom, Standing};
-use crate::state::tenants::TenantNumber;
 use crate::state::{Labels, Slot, State};
 
 /// Hosts that are drained at the same time, those that are gone included: until somebody ends the draining they are remembered.
@@ -45,46 +45,6 @@ pub(crate) struct Host {
     memory_promised: u64,
     /// Attempts in its last heartbeat that are not current.
     pub(super) strangers: BTreeSet<AttemptId>,
-}
-
-/// An attempt on its way to a host, on it, or on its way back.
-#[derive(Debug, Clone)]
-pub(crate) struct Flight {
-    /// When it was placed.
-    pub(super) placed_at: Timestamp,
-    /// When it was sent last.
-    pub(super) sent_at: Timestamp,
-    /// When a heartbeat listed it last; when it was placed, before the first.
-    pub(super) heard_at: Timestamp,
-    /// Some heartbeat has listed it.
-    pub(super) confirmed: bool,
-    /// Heartbeats in a row that do not list it.
-    pub(super) missing: u32,
-    /// When the host was last told to stop it.
-    pub(super) cancel_sent_at: Option<Timestamp>,
-    pub(super) tenant: TenantNumber,
-    /// The weight that its tenant had.
-    pub(super) weight: u32,
-    pub(super) memory_bytes: u64,
-    /// What its tenant was charged for it by this leader.
-    pub(super) charge: Charge,
-}
-
-impl Flight {
-    pub(crate) fn new(now: Timestamp, tenant: TenantNumber, weight: u32, memory_bytes: u64, charge: Charge) -> Self {
-        Self {
-            placed_at: now,
-            sent_at: now,
-            heard_at: now,
-            confirmed: false,
-            missing: 0,
-            cancel_sent_at: None,
-            tenant,
-            weight,
-            memory_bytes,
-            charge,
-        }
-    }
 }
 
 impl Host {
@@ -122,7 +82,7 @@ impl Host {
 
     /// Whether the host has shown to hold the attempt.
     pub(super) fn holds(&self, id: AttemptId) -> bool {
-        self.flights.get(&id).is_some_and(|flight| flight.confirmed)
+        self.flights.get(&id).is_some_and(Flight::is_confirmed)
     }
 
     /// An attempt was placed on it.
@@ -308,7 +268,7 @@ impl Core {
         let placement = self.state.placements.placement(task.placement);
         let Some(host) = self.hosts.get_mut(&placement.host) else { return };
         if let Some(flight) = host.flights.get_mut(&id) {
-            flight.cancel_sent_at = Some(self.now);
+            flight.stop(self.now);
             self.outbox.cancel(&placement.host, placement.incarnation, id);
         }
     }
