@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use wasmill_protocol::command::{Command, Done, Refusal};
-use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo};
+use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, StopCause};
 use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, TaskId, TenantName, Term, Uptime};
 use wasmill_record::event::Event;
@@ -106,7 +106,7 @@ pub struct MessageOut {
     /// Attempts to run, each with the microseconds that its task has waited. The driver adds `TaskSpec` and checkpoint.
     pub assign: Vec<(AttemptId, u64)>,
     /// Attempts to stop.
-    pub cancel: Vec<AttemptId>,
+    pub stop: Vec<(AttemptId, StopCause)>,
 }
 
 /// What the core knows of a host, for `GET /v1/hosts`.

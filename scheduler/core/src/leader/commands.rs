@@ -100,7 +100,7 @@ impl Core {
         for slot in asked {
             let task = self.state.tasks[slot].id;
             self.emit(EventBody::CancelRequested { task, reason: Some("the tenant was removed".into()) });
-            self.send_cancel(slot);
+            self.send_stop(slot);
         }
     }
 

@@ -1,6 +1,7 @@
 //! How far an attempt is that was placed on a host, as its leader knows it.
 
 use wasmill_protocol::Timestamp;
+use wasmill_protocol::message::StopCause;
 
 use crate::config::CoreConfig;
 use crate::dispatch::Charge;
@@ -38,6 +39,7 @@ enum Stage {
     Confirmed,
     /// The host is told to stop it.
     Stopping {
+        cause: StopCause,
         /// When it was told last.
         told_at: Timestamp,
         /// Some heartbeat has listed it, before or since.
@@ -53,7 +55,7 @@ pub(super) enum Due {
     /// It is sent again.
     Resend,
     /// The host is told again to stop it.
-    TellAgain,
+    TellAgain(StopCause),
     /// It was to be stopped, and the host does not have it.
     Stopped,
     /// The host does not have it, and has been sent it for too long.
@@ -104,10 +106,10 @@ impl Flight {
     /// # Panics
     ///
     /// When it was told before: a task is asked to stop once.
-    pub(super) fn stop(&mut self, now: Timestamp) {
+    pub(super) fn stop(&mut self, cause: StopCause, now: Timestamp) {
         let confirmed = self.is_confirmed();
         assert!(!matches!(self.stage, Stage::Stopping { .. }), "an attempt is asked to stop once");
-        self.stage = Stage::Stopping { told_at: now, confirmed };
+        self.stage = Stage::Stopping { cause, told_at: now, confirmed };
     }
 
     /// What is to be done after a heartbeat; that it is done is noted already.
@@ -116,9 +118,9 @@ impl Flight {
         let gone = self.missing >= MISSING_MIN && past(self.sent_at, config.missing_ms);
         match &mut self.stage {
             Stage::Stopping { .. } if gone => Due::Stopped,
-            Stage::Stopping { told_at, .. } if past(*told_at, config.resend_ms) => {
+            Stage::Stopping { cause, told_at, .. } if past(*told_at, config.resend_ms) => {
                 *told_at = now;
-                Due::TellAgain
+                Due::TellAgain(*cause)
             }
             Stage::Stopping { .. } => Due::Nothing,
             _ if self.missing > 0 && past(self.heard_at, config.assign_timeout_ms) => Due::TimedOut,
@@ -139,6 +141,7 @@ mod tests {
     use super::*;
 
     const START: Timestamp = Timestamp(1_000_000_000);
+    const AGAIN: Due = Due::TellAgain(StopCause::Cancelled);
 
     /// What is due after a heartbeat in each second, from the first on: `x` lists the attempt, `.` does not, and neither does `s`, before which the host is told
     /// to stop it.
@@ -147,7 +150,7 @@ mod tests {
         let due = |(second, beat): (usize, char)| {
             let now = START.plus_ms(second as u64 * 1_000);
             if beat == 's' {
-                flight.stop(now);
+                flight.stop(StopCause::Cancelled, now);
             }
             flight.maybe_missing();
             if beat == 'x' {
@@ -174,8 +177,8 @@ mod tests {
 
     #[test]
     fn what_is_to_stop_is_told_again_and_never_sent_again() {
-        assert_eq!(dues("xsxx"), [(3, Due::TellAgain), (4, Due::TellAgain)]);
+        assert_eq!(dues("xsxx"), [(3, AGAIN), (4, AGAIN)]);
         assert_eq!(dues("xs.."), [(3, Due::Stopped), (4, Due::Stopped)]);
-        assert_eq!(dues("s..")[..2], [(2, Due::TellAgain), (3, Due::Stopped)]);
+        assert_eq!(dues("s..")[..2], [(2, AGAIN), (3, Due::Stopped)]);
     }
 }

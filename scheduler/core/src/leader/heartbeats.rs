@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmill_protocol::message::Heartbeat;
+use wasmill_protocol::message::{Heartbeat, StopCause};
 use wasmill_protocol::{AttemptId, HostId, OutcomeKind, Timestamp};
 
 use super::Core;
@@ -20,7 +20,7 @@ struct Differences {
     /// Not confirmed in time: to be sent again.
     resend: Vec<AttemptId>,
     /// To be told again to stop, or at all because it is not ours.
-    cancel: Vec<AttemptId>,
+    stop: Vec<(AttemptId, StopCause)>,
     /// Asked to stop, and the host does not have it: stopped.
     stopped: Vec<AttemptId>,
     /// Never confirmed for too long.
@@ -62,7 +62,7 @@ impl Core {
     }
 
     fn settle(&mut self, id: &HostId, differences: Differences) {
-        let Differences { resend, cancel, stopped, timed_out, ran_on } = differences;
+        let Differences { resend, stop, stopped, timed_out, ran_on } = differences;
         let host = self.hosts.get_mut(id).expect("it has just been heard");
         let incarnation = host.incarnation();
         if !timed_out.is_empty() {
@@ -73,9 +73,9 @@ impl Core {
             self.dispatch.shares.run_on(tenant, time);
             self.dispatch.touch_tenant(tenant);
         }
-        for attempt in cancel {
+        for (attempt, cause) in stop {
             self.tally.cancels_resent += 1;
-            self.outbox.cancel(id, incarnation, attempt);
+            self.outbox.stop(id, incarnation, attempt, cause);
         }
         for attempt in resend {
             self.tally.assignments_resent += 1;
@@ -118,7 +118,7 @@ impl Host {
                 None => {
                     // One that has just ended is listed until the acknowledgement arrives: it is left alone unless it stays.
                     if given_up(&id) || strangers_before.contains(&id) {
-                        found.cancel.push(id);
+                        found.stop.push((id, StopCause::NotCurrent));
                     }
                     self.strangers.insert(id);
                 }
@@ -129,7 +129,7 @@ impl Host {
             match flight.compare(now, config) {
                 Due::Nothing => {}
                 Due::Resend => found.resend.push(id),
-                Due::TellAgain => found.cancel.push(id),
+                Due::TellAgain(cause) => found.stop.push((id, cause)),
                 Due::Stopped => found.stopped.push(id),
                 Due::TimedOut => found.timed_out.push(id),
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wasmill_protocol::command::{Counted, Done, Refusal};
-use wasmill_protocol::message::{Heartbeat, HostInfo};
+use wasmill_protocol::message::{Heartbeat, HostInfo, StopCause};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, TenantName, Timestamp, kept};
 use wasmill_record::event::EventBody;
 
@@ -229,7 +229,7 @@ impl Core {
         }
         for slot in slots {
             if self.state.tasks[slot].cancel_requested {
-                self.send_cancel(slot);
+                self.send_stop(slot);
             }
         }
     }
@@ -261,15 +261,17 @@ impl Core {
         }
     }
 
-    /// Tells the host of a running task to stop it. If the message is lost, the host's heartbeats bring it up again.
-    pub(super) fn send_cancel(&mut self, slot: Slot) {
+    /// Tells the host of a running task that was asked to stop. If the message is lost, the host's heartbeats bring it up again.
+    pub(super) fn send_stop(&mut self, slot: Slot) {
         let task = &self.state.tasks[slot];
         let id = task.attempt_id();
+        let removed = self.state.owner(task).removed;
+        let cause = if removed { StopCause::TenantRemoved } else { StopCause::Cancelled };
         let placement = self.state.placements.placement(task.placement);
         let Some(host) = self.hosts.get_mut(&placement.host) else { return };
         if let Some(flight) = host.flights.get_mut(&id) {
-            flight.stop(self.now);
-            self.outbox.cancel(&placement.host, placement.incarnation, id);
+            flight.stop(cause, self.now);
+            self.outbox.stop(&placement.host, placement.incarnation, id, cause);
         }
     }
 }

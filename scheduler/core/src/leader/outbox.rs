@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use wasmill_protocol::message::StopCause;
 use wasmill_protocol::{AttemptId, HostId, Incarnation};
 
 use super::Core;
@@ -9,8 +10,8 @@ use crate::io::MessageOut;
 
 /// Assignments in one message: with payloads of a usual size it stays far below what a bus carries.
 const ASSIGN_PER_MESSAGE_MAX: usize = 256;
-/// Cancels in one message.
-const CANCEL_PER_MESSAGE_MAX: usize = 4_096;
+/// Attempts to stop in one message. Each is written twice, once for hosts that know no causes.
+const STOP_PER_MESSAGE_MAX: usize = 2_048;
 
 /// Messages by host.
 #[derive(Debug, Default)]
@@ -23,12 +24,12 @@ struct Outgoing {
     incarnation: Incarnation,
     greet: bool,
     assign: Vec<(AttemptId, u64)>,
-    cancel: Vec<AttemptId>,
+    stop: Vec<(AttemptId, StopCause)>,
 }
 
 impl Outgoing {
     fn new(incarnation: Incarnation) -> Self {
-        Self { incarnation, greet: false, assign: Vec::new(), cancel: Vec::new() }
+        Self { incarnation, greet: false, assign: Vec::new(), stop: Vec::new() }
     }
 }
 
@@ -46,8 +47,8 @@ impl Outbox {
         self.outgoing(host, incarnation).assign.extend_from_slice(attempts);
     }
 
-    pub(super) fn cancel(&mut self, host: &HostId, incarnation: Incarnation, id: AttemptId) {
-        self.outgoing(host, incarnation).cancel.push(id);
+    pub(super) fn stop(&mut self, host: &HostId, incarnation: Incarnation, id: AttemptId, cause: StopCause) {
+        self.outgoing(host, incarnation).stop.push((id, cause));
     }
 
     fn outgoing(&mut self, host: &HostId, incarnation: Incarnation) -> &mut Outgoing {
@@ -68,20 +69,20 @@ impl Core {
     pub(super) fn flush(&mut self) {
         let term = self.state.term();
         for (host, outgoing) in std::mem::take(&mut self.outbox.by_host) {
-            let Outgoing { incarnation, mut greet, mut assign, cancel } = outgoing;
+            let Outgoing { incarnation, mut greet, mut assign, stop } = outgoing;
             let Some(known) = self.hosts.get(&host).filter(|known| known.incarnation() == incarnation) else {
                 continue;
             };
             // An attempt that has ended since it gathered must not be started once more.
             assign.retain(|(id, _)| known.flights.contains_key(id));
-            let (mut assign, mut cancel) = (assign.into_iter().peekable(), cancel.into_iter().peekable());
-            while std::mem::take(&mut greet) || assign.peek().is_some() || cancel.peek().is_some() {
+            let (mut assign, mut stop) = (assign.into_iter().peekable(), stop.into_iter().peekable());
+            while std::mem::take(&mut greet) || assign.peek().is_some() || stop.peek().is_some() {
                 self.ready.messages.push(MessageOut {
                     host: host.clone(),
                     incarnation,
                     term,
                     assign: assign.by_ref().take(ASSIGN_PER_MESSAGE_MAX).collect(),
-                    cancel: cancel.by_ref().take(CANCEL_PER_MESSAGE_MAX).collect(),
+                    stop: stop.by_ref().take(STOP_PER_MESSAGE_MAX).collect(),
                 });
             }
         }

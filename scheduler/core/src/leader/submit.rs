@@ -121,7 +121,7 @@ impl Core {
         }
         if !entry.cancel_requested {
             self.emit(EventBody::CancelRequested { task, reason });
-            self.send_cancel(slot);
+            self.send_stop(slot);
         }
         Ok(Done::CancelAsked)
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wasmill_protocol::command::{Command, ModuleRef};
-use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
+use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report, StopCause};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::{Digest, HostId, Incarnation, TaskId, TaskSpec, TenantName, Term, Timestamp, Uptime};
 use wasmill_record::event::{Event, EventBody};
@@ -225,8 +225,9 @@ fn a_new_leader_asks_what_runs_of_removed_tenants_to_stop() {
         |event: &&Event| matches!(event.body, EventBody::CancelRequested { task: asked, .. } if asked == task(1));
     assert_eq!(asked.iter().filter(is_asked).count(), 1, "{asked:?}");
     next.step(START, Input::HostJoined(host));
-    let sent: Vec<_> = next.take_ready().messages.into_iter().flat_map(|message| message.cancel).collect();
-    assert_eq!(sent.iter().map(|id| id.task).collect::<Vec<_>>(), [task(1)]);
+    let sent: Vec<_> = next.take_ready().messages.into_iter().flat_map(|message| message.stop).collect();
+    let sent: Vec<_> = sent.iter().map(|(id, cause)| (id.task, *cause)).collect();
+    assert_eq!(sent, [(task(1), StopCause::TenantRemoved)]);
     next.assert_consistent();
 }
 

@@ -98,8 +98,9 @@ pub(crate) fn message(names: &Names, message: &MessageOut) -> String {
         });
         parts.push(format!("run {}", run.collect::<Vec<_>>().join(", ")));
     }
-    if !message.cancel.is_empty() {
-        let stop: Vec<_> = message.cancel.iter().map(|id| names.attempt_name(*id)).collect();
+    if !message.stop.is_empty() {
+        let stop = message.stop.iter().map(|(id, cause)| format!("{} ({})", names.attempt_name(*id), cause.as_str()));
+        let stop: Vec<_> = stop.collect();
         parts.push(format!("stop {}", stop.join(", ")));
     }
     if parts.is_empty() {
