@@ -9,6 +9,8 @@ use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, TaskId, TenantNam
 use wasmill_record::event::Event;
 use wasmill_record::snapshot::{ReadModelCopy, SnapshotRef};
 
+use crate::state::Owner;
+
 /// Everything that can happen to the leader.
 #[derive(Debug, Clone)]
 pub enum Input {
@@ -79,6 +81,8 @@ pub struct ReplyTo(pub u64);
 pub struct Ready {
     /// To be appended as one record. Already applied to the core's state: the core runs ahead of the log.
     pub events: Vec<Event>,
+    /// Whose each of `events` is.
+    pub owners: Vec<Owner>,
     /// To be sent once `events`, and every record before, are durable. May be lost; the core resends.
     pub messages: Vec<MessageOut>,
     /// To be answered once `events`, and every record before, are durable. A refusal waits too: it may rest on what is not durable yet.

@@ -296,12 +296,11 @@ impl Core {
             self.dispatch.wake();
         }
         let event = Event { at: self.now, body };
-        self.state.apply(&event);
-        if let EventBody::TenantPut { tenant } = &event.body
-            && let Some(number) = self.state.tenants.number(&tenant.name)
-        {
+        let owner = self.state.apply(&event);
+        if let (EventBody::TenantPut { .. }, Some(number)) = (&event.body, owner) {
             self.dispatch.touch_tenant(number);
         }
         self.ready.events.push(event);
+        self.ready.owners.push(owner);
     }
 }

@@ -35,12 +35,13 @@ use superseded::Superseded;
 use task::{Patience, Task};
 use tenants::Tenants;
 
+pub use apply::{Owner, Owners};
 pub use load::{Load, TenantLoad};
 pub use shapes::Labels;
 pub(crate) use slab::{NONE, Slot};
 pub use snapshot::{Frozen, RestoreError, Restoring};
 pub use task::TaskView;
-pub use tenants::ModuleEntry;
+pub use tenants::{ModuleEntry, TenantNumber};
 pub(crate) use timers::{Timer, Timers};
 
 /// What the log says, without the tasks that are final.

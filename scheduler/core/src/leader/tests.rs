@@ -217,7 +217,9 @@ fn a_new_leader_asks_what_runs_of_removed_tenants_to_stop() {
     log.push(removal[0].clone());
 
     let mut state = State::default();
-    log.iter().for_each(|event| state.apply(event));
+    for event in &log {
+        state.apply(event);
+    }
     let mut next = Core::new(2, CoreConfig::default(), state);
     next.step(START, lead(2, "n2"));
     let asked = next.take_ready().events;

@@ -1,5 +1,7 @@
 //! What each event does to the state.
 
+use std::sync::Arc;
+
 use wasmill_protocol::{AttemptId, Digest, HostId, Incarnation, LogSeq, OutcomeKind, TaskId, TaskSpec, Timestamp};
 use wasmill_record::event::{AfterAttempt, Event, EventBody};
 
@@ -8,31 +10,39 @@ use super::keys::KeyEntry;
 use super::shapes::{QueueEnd, ShapeKey};
 use super::slab::{NONE, Slot};
 use super::task::{Patience, Phase, Task};
+use super::tenants::TenantNumber;
 use super::timers::Timer;
 use crate::io::BenchedPolicy;
 
+/// The tenant that an event is of, by its number, which no other tenant ever has. `None` for what concerns all, and for a report that comes late for an
+/// attempt that a former version has given up.
+pub type Owner = Option<TenantNumber>;
+
+/// The owner of each event of a record, in their order. Found while the record is folded: events about attempts name no tenant, and a task that has
+/// ended is gone when somebody asks.
+pub type Owners = Arc<[Owner]>;
+
 impl State {
-    /// Applies one record of the log.
+    /// Applies one record of the log. Returns whose its events are.
     ///
     /// # Panics
     ///
     /// When the record is not the next one, or does not follow from those before: the log is damaged, and to carry on would
     /// be wrong.
-    pub fn apply_record(&mut self, seq: LogSeq, events: &[Event]) {
+    pub fn apply_record(&mut self, seq: LogSeq, events: &[Event]) -> Owners {
         if self.last_seq == LogSeq(0) {
             // What came before was trimmed: its keys are for the read model to know.
             self.keys.forget_to(LogSeq(seq.0 - 1));
         } else {
             assert!(seq == self.last_seq.next(), "record {seq} follows record {}", self.last_seq);
         }
-        for event in events {
-            self.apply(event);
-        }
+        let owners = events.iter().map(|event| self.apply(event)).collect();
         self.close_record();
         self.appended(seq);
         self.keys.settle_record();
         // Drops the keys of this record when the read model has them already.
         self.keys.forget_to(LogSeq(0));
+        owners
     }
 
     /// The events that were applied so far were handed out to become one record.
@@ -52,12 +62,12 @@ impl State {
         self.keys.forget_to(seq);
     }
 
-    /// Applies one event.
+    /// Applies one event. Returns whose it is: found on the way, at no cost of its own.
     ///
     /// # Panics
     ///
     /// When the event does not follow from those before: the log is damaged.
-    pub fn apply(&mut self, event: &Event) {
+    pub fn apply(&mut self, event: &Event) -> Owner {
         let at = event.at;
         // A term begins with the first event of a record.
         self.led.apply(self.last_seq.next(), event);
@@ -70,54 +80,43 @@ impl State {
                     self.set_back(at);
                 }
                 self.time = at;
+                None
             }
             body => {
                 self.time = self.time.max(at);
-                self.apply_body(body, at);
+                match body.task() {
+                    Some(task) => self.apply_to_task(task, body, at),
+                    None => self.apply_elsewhere(body, at),
+                }
             }
         }
     }
 
-    fn apply_body(&mut self, body: &EventBody, at: Timestamp) {
+    /// Applies an event that is about no task.
+    fn apply_elsewhere(&mut self, body: &EventBody, at: Timestamp) -> Owner {
         match body {
-            EventBody::TermStarted { .. } => {}
-            EventBody::TenantPut { tenant } => self.tenants.put(tenant),
+            EventBody::TenantPut { tenant } => Some(self.tenants.put(tenant)),
             EventBody::TenantRemoved { tenant } => {
                 let number = self.tenants.remove(tenant);
                 self.keys.remove_tenant(number);
+                Some(number)
             }
-            EventBody::TokenAdded { token } => self.tenants.add_token(token),
-            EventBody::TokenRemoved { tenant, id } => self.tenants.remove_token(tenant, id),
-            EventBody::ModuleAdded { tenant, module } => self.tenants.add_module(tenant, module),
-            EventBody::ModuleRemoved { tenant, digest } => self.tenants.remove_module(tenant, digest),
-            EventBody::AliasSet { tenant, name, digest } => self.tenants.set_alias(tenant, name, *digest),
-            EventBody::AliasRemoved { tenant, name } => self.tenants.remove_alias(tenant, name),
-            EventBody::TaskSubmitted { task, spec, fingerprint } => self.submit(*task, spec, *fingerprint, at),
-            EventBody::TaskQueued { task } => {
-                let slot = self.known(*task);
-                assert!(self.tasks[slot].phase == Phase::Waiting, "{task} is waiting when it is queued");
-                self.leave(slot);
-                self.enter_queue(slot, at, QueueEnd::Back);
+            EventBody::TokenAdded { token } => Some(self.tenants.add_token(token)),
+            EventBody::TokenRemoved { tenant, id } => Some(self.tenants.remove_token(tenant, id)),
+            EventBody::ModuleAdded { tenant, module } => Some(self.tenants.add_module(tenant, module)),
+            EventBody::ModuleRemoved { tenant, digest } => Some(self.tenants.remove_module(tenant, digest)),
+            EventBody::AliasSet { tenant, name, digest } => Some(self.tenants.set_alias(tenant, name, *digest)),
+            EventBody::AliasRemoved { tenant, name } => Some(self.tenants.remove_alias(tenant, name)),
+            other => {
+                self.apply_to_all(other, at);
+                None
             }
-            EventBody::TaskPrioritized { task, priority } => self.prioritize(*task, *priority),
-            EventBody::AttemptStarted { id, host, incarnation } => self.start(*id, host, *incarnation),
-            EventBody::CheckpointSaved { id, number, .. } => {
-                let slot = self.running(*id);
-                self.tasks[slot].checkpoint = *number;
-            }
-            EventBody::AttemptEnded { id, outcome, next, .. } => self.end_attempt(*id, outcome.kind, *next, at),
-            EventBody::CancelRequested { task, .. } => {
-                let slot = self.known(*task);
-                assert!(self.tasks[slot].phase == Phase::Running, "{task} runs when it is asked to stop");
-                self.tasks[slot].cancel_requested = true;
-            }
-            EventBody::TaskEnded { task, .. } => {
-                let slot = self.known(*task);
-                assert!(self.tasks[slot].phase != Phase::Running, "{task} does not run when it ends by itself");
-                self.leave(slot);
-                self.remove(slot);
-            }
-            EventBody::ReportLate { id, .. } => self.record_late(*id),
+        }
+    }
+
+    /// Applies an event that is of no tenant.
+    fn apply_to_all(&mut self, body: &EventBody, at: Timestamp) {
+        match body {
             EventBody::SnapshotTaken { snapshot } => self.current.snapshot_taken(*snapshot),
             EventBody::ReadModelSaved { copy } => self.current.read_model_saved(*copy),
             EventBody::PolicyBenched { hook, policy, reason } => {
@@ -126,7 +125,47 @@ impl State {
             }
             EventBody::HostDrained { host, draining: true } => drop(self.drained.insert(host.clone())),
             EventBody::HostDrained { host, draining: false } => drop(self.drained.remove(host)),
+            other => unreachable!("{other:?} is applied elsewhere"),
         }
+    }
+
+    /// Applies an event that is about a task.
+    fn apply_to_task(&mut self, task: TaskId, body: &EventBody, at: Timestamp) -> Owner {
+        let slot = match body {
+            EventBody::TaskSubmitted { spec, fingerprint, .. } => self.submit(task, spec, *fingerprint, at),
+            EventBody::ReportLate { id, .. } => return self.record_late(*id),
+            _ => self.known(task),
+        };
+        let owner = self.shapes.shape(self.tasks[slot].shape).key.tenant;
+        match body {
+            EventBody::TaskQueued { .. } => {
+                assert!(self.tasks[slot].phase == Phase::Waiting, "{task} is waiting when it is queued");
+                self.leave(slot);
+                self.enter_queue(slot, at, QueueEnd::Back);
+            }
+            EventBody::TaskPrioritized { priority, .. } => self.prioritize(slot, *priority),
+            EventBody::AttemptStarted { id, host, incarnation } => self.start(slot, *id, host, *incarnation),
+            EventBody::CheckpointSaved { id, number, .. } => {
+                assert!(self.tasks[slot].runs(*id), "{id:?} is the current attempt of its task");
+                self.tasks[slot].checkpoint = *number;
+            }
+            EventBody::AttemptEnded { id, outcome, next, .. } => {
+                assert!(self.tasks[slot].runs(*id), "{id:?} is the current attempt of its task");
+                self.end_attempt(slot, *id, outcome.kind, *next, at);
+            }
+            EventBody::CancelRequested { .. } => {
+                assert!(self.tasks[slot].phase == Phase::Running, "{task} runs when it is asked to stop");
+                self.tasks[slot].cancel_requested = true;
+            }
+            EventBody::TaskEnded { .. } => {
+                assert!(self.tasks[slot].phase != Phase::Running, "{task} does not run when it ends by itself");
+                self.leave(slot);
+                self.remove(slot);
+            }
+            EventBody::TaskSubmitted { .. } => {}
+            other => unreachable!("{other:?} is applied elsewhere"),
+        }
+        Some(owner)
     }
 
     /// Where a task is that is not final.
@@ -134,14 +173,7 @@ impl State {
         *self.by_id.get(&task).unwrap_or_else(|| panic!("{task} is not final, so the state knows it"))
     }
 
-    /// Where the task is whose current attempt is `id`.
-    fn running(&self, id: AttemptId) -> Slot {
-        let slot = self.known(id.task);
-        assert!(self.tasks[slot].runs(id), "{id:?} is the current attempt of its task");
-        slot
-    }
-
-    fn submit(&mut self, id: TaskId, spec: &TaskSpec, fingerprint: Option<Digest>, at: Timestamp) {
+    fn submit(&mut self, id: TaskId, spec: &TaskSpec, fingerprint: Option<Digest>, at: Timestamp) -> Slot {
         let tenant = self.tenants.number(&spec.tenant).expect("a task was accepted while its tenant existed");
         let shape = self.acquire_shape(self.shapes.key(tenant, spec));
         let patience = self.patiences.acquire(&Patience::of(spec));
@@ -157,10 +189,10 @@ impl State {
         } else {
             self.enter_queue(slot, at, QueueEnd::Back);
         }
+        slot
     }
 
-    fn prioritize(&mut self, task: TaskId, priority: i8) {
-        let slot = self.known(task);
+    fn prioritize(&mut self, slot: Slot, priority: i8) {
         let Task { phase, timer, queued_at, shape, .. } = self.tasks[slot];
         let key = ShapeKey { priority, ..self.shapes.shape(shape).key.clone() };
         if phase == Phase::Running {
@@ -176,8 +208,7 @@ impl State {
         }
     }
 
-    fn start(&mut self, id: AttemptId, host: &HostId, incarnation: Incarnation) {
-        let slot = self.known(id.task);
+    fn start(&mut self, slot: Slot, id: AttemptId, host: &HostId, incarnation: Incarnation) {
         let task = &self.tasks[slot];
         assert!(task.phase == Phase::Queued, "{} is queued when it is started", id.task);
         assert!(id.attempt == task.attempt.next(), "attempts of {} are numbered without gaps", id.task);
@@ -191,8 +222,8 @@ impl State {
         self.count_running(slot, true);
     }
 
-    fn end_attempt(&mut self, id: AttemptId, kind: OutcomeKind, next: AfterAttempt, at: Timestamp) {
-        let slot = self.running(id);
+    fn end_attempt(&mut self, slot: Slot, id: AttemptId, kind: OutcomeKind, next: AfterAttempt, at: Timestamp) {
+        let tenant = self.shapes.shape(self.tasks[slot].shape).key.tenant;
         self.leave(slot);
         self.count_running(slot, false);
         let task = &mut self.tasks[slot];
@@ -203,7 +234,7 @@ impl State {
         }
         // One late report is recorded for each attempt at most, from whatever host.
         if matches!(kind, OutcomeKind::HostLost | OutcomeKind::Returned) && !task.late_recorded {
-            self.superseded.insert(id);
+            self.superseded.insert(id, tenant);
         }
         match next {
             AfterAttempt::Final { .. } => self.remove(slot),
@@ -219,13 +250,13 @@ impl State {
         }
     }
 
-    fn record_late(&mut self, id: AttemptId) {
-        self.superseded.remove(&id);
-        if let Some(&slot) = self.by_id.get(&id.task)
-            && self.tasks[slot].runs(id)
-        {
-            self.tasks[slot].late_recorded = true;
-        }
+    /// The attempt is the current one of its task, or one that was given up: its task may have ended since.
+    fn record_late(&mut self, id: AttemptId) -> Owner {
+        let given_up = self.superseded.remove(&id);
+        let current = self.by_id.get(&id.task).copied().filter(|&slot| self.tasks[slot].runs(id));
+        let Some(slot) = current else { return given_up.flatten() };
+        self.tasks[slot].late_recorded = true;
+        Some(self.shapes.shape(self.tasks[slot].shape).key.tenant)
     }
 
     /// Moves between the tenant's counts of queued and of running tasks.

@@ -16,8 +16,8 @@ use wasmill_protocol::policy::BenchedRow;
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{HostId, LogSeq, TenantName};
 use wasmill_record::snapshot::{
-    Begin, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, SNAPSHOT_VERSION, ShapeRow, SupersededRow,
-    TaskColumns, TaskPhase, TaskRow, TenantModule, TenantRow,
+    Begin, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, SNAPSHOT_VERSION, ShapeRow, TaskColumns,
+    TaskPhase, TaskRow, TenantModule, TenantRow,
 };
 
 use super::State;
@@ -140,7 +140,7 @@ impl Frozen {
         let placements = rows(self.placements.into_chunks(), ROWS_PER_PART, placement_row).map(Part::Placements);
         let tasks =
             rows(self.tasks.into_chunks(), CHUNK, task_row).map(|rows| Part::Tasks(Box::new(TaskColumns::pack(&rows))));
-        let superseded: Vec<_> = self.superseded.iter().map(|(id, recorded)| SupersededRow { id, recorded }).collect();
+        let superseded: Vec<_> = self.superseded.rows().collect();
         let superseded: Vec<_> = superseded.chunks(ROWS_PER_PART).map(|rows| Part::Superseded(rows.to_vec())).collect();
         let drained: Vec<_> = self.drained.into_iter().collect();
         let drained: Vec<_> = drained.chunks(ROWS_PER_PART).map(|rows| Part::Drained(rows.to_vec())).collect();

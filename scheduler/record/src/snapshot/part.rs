@@ -227,4 +227,7 @@ pub struct SupersededRow {
     pub id: AttemptId,
     /// It was recorded as late already, and only its turn to be forgotten is waited for.
     pub recorded: bool,
+    /// The number of the tenant of its task. `None` when it was recorded, and in what a former version has written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<u32>,
 }

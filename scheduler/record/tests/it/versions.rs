@@ -90,7 +90,8 @@ fn snapshots_survive_one_version_in_both_directions() {
     check(&ShapeRow { slot: 1, priority: -3, require: labels, queued: 2, ..ShapeRow::default() });
     check(&PlacementRow { slot: 1, host: HostId::from("h"), incarnation: Incarnation(2), running: 3 });
     check(&TaskColumns::pack(&[row]));
-    check(&SupersededRow { id: attempt(), recorded: true });
+    check(&SupersededRow { id: attempt(), recorded: true, tenant: None });
+    check(&SupersededRow { id: attempt(), recorded: false, tenant: Some(7) });
     check(&reference);
     check(&copy);
     check(&Current { snapshots: vec![reference], read_model: Some(copy) });

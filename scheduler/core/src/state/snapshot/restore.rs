@@ -87,7 +87,7 @@ impl Restoring {
                 check(rows.into_iter().all(|row| self.placements.put(row.slot, placement(row))), PLACEMENTS)?;
             }
             (Part::Tasks(columns), _) => self.tasks(&columns)?,
-            (Part::Superseded(rows), _) => rows.iter().for_each(|row| self.superseded.push(row.id, row.recorded)),
+            (Part::Superseded(rows), _) => rows.iter().for_each(|row| self.superseded.push(row)),
             (Part::Benched(rows), _) => self.benched.extend(rows.into_iter().map(|row| (row.hook, benched(row)))),
             (Part::Drained(rows), _) => self.drained.extend(rows),
             (Part::Current(current), _) => self.current = current,
