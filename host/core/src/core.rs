@@ -74,7 +74,8 @@ struct Running {
     taken: (Timestamp, u64),
     /// CPU time of what was compiled for it, in microseconds.
     compile_us: u64,
-    /// Why the sandbox was asked to stop it. A reason that ends it takes the place of one that hands it back.
+    /// Why the sandbox was asked to stop it. A reason that ends it takes the place of one that
+    /// hands it back.
     stop: Option<StopReason>,
     /// The newest checkpoint.
     checkpoint_number: u32,

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use wasmill_protocol::AttemptId;
 
-/// A value for each of some attempts. It forgets the oldest beyond its bound, and keeps the first value of each.
+/// A value for each of some attempts. It forgets the oldest beyond its bound, and keeps the first
+/// value of each.
 #[derive(Debug)]
 pub(crate) struct Recent<T = ()> {
     capacity: usize,

@@ -1,7 +1,8 @@
 //! Attempts that are to be stopped, each with its cause, as they travel between versions.
 //!
-//! A host of a former version reads `cancel` alone: ids of attempts that it ends as cancelled. So each
-//! attempt that may end so stands there, and `stop` adds the causes that such a host does not know.
+//! A host of a former version reads `cancel` alone: ids of attempts that it ends as cancelled. So
+//! each attempt that may end so stands there, and `stop` adds the causes that such a host does not
+//! know.
 
 use std::collections::{BTreeMap, BTreeSet};
 

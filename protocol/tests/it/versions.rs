@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use wasmill_protocol::message::{
     Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ReportAck, StopCause, ToHost,
 };
+use wasmill_protocol::task::{Edge, EdgeOn};
 use wasmill_protocol::{
     Attempt, AttemptId, Digest, HostId, Incarnation, Nonce, Outcome, OutcomeKind, Payload, TaskId, TaskSpec,
     TenantName, Term, Timestamp, TraceParent, Uptime, Usage,
@@ -45,6 +46,7 @@ fn what_is_sent_survives_one_version_in_both_directions() {
     check(&Outcome { exit_code: Some(3), ..Outcome::new(OutcomeKind::Errored, "exit") });
     check(&Usage { fuel: Some(1), cpu_us: 2, cached: true, ..Usage::default() });
     check(&ToHost { term: Term(1), stop: vec![(attempt(), StopCause::NotCurrent)], ..ToHost::default() });
+    check(&Edge { on: EdgeOn::Any, ..Edge::default() });
     check(&Assignment { id: attempt(), spec: Arc::new(spec()), tenant_since: Timestamp(3), ..Assignment::default() });
     check(&Assignment { id: attempt(), compile_ms_per_s: Some(5), ..Assignment::default() });
     check(&Usage { compile_us: 7, ..Usage::default() });

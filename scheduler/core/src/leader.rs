@@ -30,7 +30,7 @@ use crate::dispatch::Dispatch;
 use crate::io::{Counters, HostView, Input, QueueDepth, Ready, ReplyTo, Waiting};
 use crate::random::Random;
 use crate::state::{Frozen, State, Timers};
-use backlog::Backlog;
+use backlog::{Backlog, Work};
 use hosts::Host;
 use outbox::Outbox;
 use timers::Deadline;
@@ -139,7 +139,7 @@ impl Core {
             return Some(Refusal::NotLeader);
         }
         match command {
-            Command::Submit { module, spec, .. } => self.refuses(module, spec).err(),
+            Command::Submit { module, spec, edges, .. } => self.refuses(module, spec, edges).err(),
             Command::AddModule { tenant, module, alias } => self.refuses_module(tenant, module, alias.as_deref()).err(),
             _ => None,
         }
@@ -255,7 +255,7 @@ impl Core {
 
     fn command(&mut self, command: Command) -> Result<Done, Refusal> {
         let result = match command {
-            Command::Submit { task, module, spec, key } => self.submit(task, &module, spec, key),
+            Command::Submit { task, module, spec, key, edges } => self.submit(task, &module, spec, key, edges),
             Command::Cancel { tenant, task, reason } => self.cancel(&tenant, task, reason),
             Command::Prioritize { tenant, task, priority } => self.prioritize(&tenant, task, priority),
             other => self.administer(other),
@@ -299,6 +299,9 @@ impl Core {
         let owner = self.state.apply(&event);
         if let (EventBody::TenantPut { .. }, Some(number)) = (&event.body, owner) {
             self.dispatch.touch_tenant(number);
+        }
+        if self.state.unblocked.count > 0 {
+            self.backlog.push(Work::Unblock, &self.state);
         }
         self.ready.events.push(event);
         self.ready.owners.push(owner);

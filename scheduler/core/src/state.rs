@@ -5,6 +5,7 @@
 
 mod apply;
 mod check;
+mod edges;
 mod interner;
 mod keys;
 mod load;
@@ -26,11 +27,12 @@ use wasmill_protocol::{HostId, LogSeq, TaskId, Term, Timestamp};
 use wasmill_record::snapshot::{Current, LedTime};
 
 use crate::io::{BenchedPolicy, QueueDepth};
+use edges::Edges;
 use interner::Interner;
 use keys::Keys;
 use placements::Placements;
 use shapes::Shapes;
-use slab::Slab;
+use slab::{List, Slab};
 use superseded::Superseded;
 use task::{Patience, Task};
 use tenants::Tenants;
@@ -64,6 +66,12 @@ pub struct State {
     pub(crate) placements: Placements,
     /// What waits for a time.
     pub(crate) timers: Timers<Timer>,
+    pub(crate) edges: Edges,
+    /// Tasks that wait for other tasks no more, and that no event has queued or ended yet.
+    pub(crate) unblocked: List,
+    /// Those of them that are to be skipped, each with the task that it has waited for and that did
+    /// not end as it should.
+    pub(crate) skips: BTreeMap<Slot, TaskId>,
     pub(crate) keys: Keys,
     pub(crate) superseded: Superseded,
     /// Hosts that get no new attempts, whether they are there or not.
@@ -92,7 +100,7 @@ mod tests {
         let timer = b_tree_entry(size_of::<(Timestamp, Timer)>());
         // Usually shared; at worst every task has its own.
         let patience = b_tree_entry(size_of::<(Patience, Slot)>()) + size_of::<(Patience, u32)>();
-        assert_eq!(size_of::<Option<Task>>(), 80);
+        assert_eq!(size_of::<Option<Task>>(), 88);
         assert!(task + by_id + timer < 200, "{task} {by_id} {timer}");
         assert!(task + by_id + timer + patience < 400, "{patience}");
     }

@@ -326,7 +326,8 @@ impl Leading {
         self.ready.appends.push(Append { chain: self.chain, record, bytes, is_cut: false });
     }
 
-    /// Hands out what was decided together in two parts, the first of `at` events, each in one record or several.
+    /// Hands out what was decided together in two parts, the first of `at` events, each in one
+    /// record or several.
     fn append_both(&mut self, first: Decisions, at: usize, record_bytes_max: usize) {
         let (first, rest) = first.cut(at);
         self.append(first, record_bytes_max);

@@ -1,7 +1,8 @@
 //! Messages to one host: they leave in the order in which they were decided.
 //!
-//! An assignment may have to wait until its payload is read. What is decided for the same host meanwhile waits behind it, but for stops: a
-//! stop leaves at once, because what it is for may run, and a host remembers the stop of an attempt that has not come yet.
+//! An assignment may have to wait until its payload is read. What is decided for the same host
+//! meanwhile waits behind it, but for stops: a stop leaves at once, because what it is for may run,
+//! and a host remembers the stop of an attempt that has not come yet.
 
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,8 @@ use wasmill_scheduler_core::io::MessageOut;
 
 /// Messages to one host that wait at most, the one included that waits for a payload. The core sends again what finds no room.
 pub const WAITING_MAX: usize = 512;
-/// Messages to one host that are sent and not acknowledged at most; stops that leave at once are counted and are not held back.
+/// Messages to one host that are sent and not acknowledged at most; stops that leave at once are
+/// counted and are not held back.
 pub const UNANSWERED_MAX: usize = 512;
 
 /// The order of messages to one host.

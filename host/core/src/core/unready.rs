@@ -63,7 +63,8 @@ impl HostCore {
         }
     }
 
-    /// Takes an attempt out of the unready ones. Returns what it has used, or nothing if it is not among them.
+    /// Takes an attempt out of the unready ones. Returns what it has used, or nothing if it is not
+    /// among them.
     pub(super) fn leave_unready(&mut self, id: AttemptId) -> Option<Usage> {
         let waiting = self.take_unready(id)?;
         Some(Usage { queue_us: waiting.queue_us(self.now), compile_us: waiting.compile_us, ..Usage::default() })

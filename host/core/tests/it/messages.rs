@@ -222,7 +222,8 @@ fn credit_that_changes_much_is_told_at_once() {
     assert_eq!(world.next_timeout_ms(), Some(1050));
 }
 
-/// A cause that ends an attempt says so in its outcome; one of a newer leader hands it back, wherever it is.
+/// A cause that ends an attempt says so in its outcome; one of a newer leader hands it back,
+/// wherever it is.
 #[test]
 fn what_is_stopped_ends_as_its_cause_says() {
     let mut world = World::settled(2);

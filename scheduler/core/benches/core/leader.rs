@@ -110,6 +110,7 @@ impl Leader {
             module: ModuleRef::Digest(Digest::default()),
             spec: Arc::new(spec),
             key: None,
+            edges: Vec::new(),
         });
     }
 

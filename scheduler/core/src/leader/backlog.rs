@@ -1,6 +1,7 @@
 //! Work that is too large for one step: it is done in slices, and takes turns with other such work.
 //!
-//! No log holds it. The state shows how much of it is left, so the next leader finds it again when it begins ([`Backlog::of`]).
+//! No log holds it. The state shows how much of it is left, so the next leader finds it again when
+//! it begins ([`Backlog::of`]).
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -14,14 +15,16 @@ use crate::state::tenants::TenantNumber;
 
 /// Tasks that one piece of work handles before the next one has its turn.
 const SLICE_TASKS_MAX: u32 = 64;
-/// Pieces of work at the same time: one for each tenant.
-const WORK_MAX: usize = TENANTS_MAX;
+/// Pieces of work at the same time: one for each tenant, and [`Work::Unblock`].
+const WORK_MAX: usize = TENANTS_MAX + 1;
 
 /// A piece of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Work {
     /// The tasks of a removed tenant that do not run are ended.
     EndTenant(TenantNumber),
+    /// Tasks that wait for other tasks no more are queued or skipped.
+    Unblock,
 }
 
 impl Work {
@@ -29,6 +32,7 @@ impl Work {
     fn is_left(self, state: &State) -> bool {
         match self {
             Self::EndTenant(tenant) => state.tenants.find(tenant).is_some(),
+            Self::Unblock => state.unblocked.count > 0,
         }
     }
 }
@@ -46,6 +50,9 @@ impl Backlog {
         let mut backlog = Self::default();
         let removed = state.tenants.entries().filter(|(_, entry)| entry.removed);
         removed.for_each(|(number, _)| backlog.push(Work::EndTenant(number), state));
+        if state.unblocked.count > 0 {
+            backlog.push(Work::Unblock, state);
+        }
         backlog
     }
 
@@ -53,12 +60,13 @@ impl Backlog {
         self.line.is_empty()
     }
 
-    /// Adds work, unless it is there. O(log n); O(n) when the line is full, to drop work that has come to nothing meanwhile.
+    /// Adds work, unless it is there. O(log n); O(n) when the line is full, to drop work that has
+    /// come to nothing meanwhile.
     pub(super) fn push(&mut self, work: Work, state: &State) {
         if self.line.len() >= WORK_MAX {
             self.line.retain(|work| work.is_left(state));
             self.known = self.line.iter().copied().collect();
-            assert!(self.line.len() < WORK_MAX, "there is one piece of work for each tenant");
+            assert!(self.line.len() < WORK_MAX, "there is one piece of work for each tenant, and one more");
         }
         if self.known.insert(work) {
             self.line.push_back(work);
@@ -76,9 +84,11 @@ impl Backlog {
     pub(super) fn assert_consistent(&self, state: &State) {
         assert_eq!(self.line.iter().copied().collect::<BTreeSet<_>>(), self.known);
         assert!(self.line.len() == self.known.len() && self.line.len() <= WORK_MAX, "each piece of work is there once");
+        let unblocks = self.known.contains(&Work::Unblock);
+        assert!(unblocks || state.unblocked.count == 0, "there is work for the tasks that are blocked no more");
         for (number, entry) in state.tenants.entries().filter(|(_, entry)| entry.removed) {
             let is_known = self.known.contains(&Work::EndTenant(number));
-            assert!(is_known || entry.tasks_queued == 0, "there is work for the tasks of {}", entry.name);
+            assert!(is_known || unblocks || entry.tasks_queued == 0, "there is work for the tasks of {}", entry.name);
         }
     }
 }
@@ -92,6 +102,7 @@ impl Core {
             let slice = budget.min(SLICE_TASKS_MAX);
             let done = match work {
                 Work::EndTenant(tenant) => self.end_tasks_of_removed(tenant, slice),
+                Work::Unblock => self.unblock(slice),
             };
             assert!(done <= slice, "a slice is not exceeded");
             budget -= done;
@@ -101,7 +112,8 @@ impl Core {
         }
     }
 
-    /// Ends at most `slice` tasks of a removed tenant that do not run. Returns how many; fewer than `slice` when no more are left.
+    /// Ends at most `slice` tasks of a removed tenant that do not run. Returns how many; fewer than
+    /// `slice` when no more are left.
     fn end_tasks_of_removed(&mut self, tenant: TenantNumber, slice: u32) -> u32 {
         let tasks = self.idle_tasks_of(tenant, slice as usize);
         for &task in &tasks {
@@ -110,6 +122,29 @@ impl Core {
             self.tally.tasks_cancelled += 1;
         }
         tasks.len() as u32
+    }
+
+    /// Queues or skips at most `slice` tasks that wait for other tasks no more. Returns how many;
+    /// fewer than `slice` when no more are left.
+    fn unblock(&mut self, slice: u32) -> u32 {
+        let mut done = 0;
+        while done < slice
+            && let Some(found) = self.state.tasks.find(self.state.unblocked.head)
+        {
+            done += 1;
+            let task = found.id;
+            let body = if self.state.owner(found).removed {
+                self.tally.tasks_cancelled += 1;
+                EventBody::TaskEnded { task, state: FinalState::Cancelled, reason: EndReason::TenantRemoved }
+            } else if let Some(&predecessor) = self.state.skips.get(&self.state.unblocked.head) {
+                self.tally.tasks_skipped += 1;
+                EventBody::TaskEnded { task, state: FinalState::Skipped, reason: EndReason::Skipped { predecessor } }
+            } else {
+                EventBody::TaskQueued { task }
+            };
+            self.emit(body);
+        }
+        done
     }
 
     /// Tasks of a tenant that do not run. O(shapes of the tenant + `tasks_max`).

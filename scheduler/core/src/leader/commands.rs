@@ -196,11 +196,10 @@ impl Core {
         let shape = tenant.shapes.iter().copied().find(used)?;
         let lists = state.shapes.shape(shape);
         let running = state.placements.iter().flat_map(|placed| placed.tasks.slots(&state.tasks));
-        let mut tasks = lists
-            .queued
-            .slots(&state.tasks)
-            .chain(lists.waiting.slots(&state.tasks))
-            .chain(running.filter(|&slot| state.tasks[slot].shape == shape));
+        let mut tasks =
+            lists.queued.slots(&state.tasks).chain(lists.waiting.slots(&state.tasks)).chain(
+                running.chain(state.unblocked.slots(&state.tasks)).filter(|&slot| state.tasks[slot].shape == shape),
+            );
         let task = tasks.next().expect("a shape that exists has a task");
         Some(state.tasks[task].id)
     }

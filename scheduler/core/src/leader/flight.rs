@@ -30,7 +30,8 @@ pub(crate) struct Flight {
     pub(super) charge: Charge,
 }
 
-/// Where it stands. It goes down this list and never back; its end takes the flight away, from any of these.
+/// Where it stands. It goes down this list and never back; its end takes the flight away, from any
+/// of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// No heartbeat has listed it.
@@ -96,7 +97,8 @@ impl Flight {
         }
     }
 
-    /// A heartbeat that lists all attempts of the host begins to be read: [`Flight::listed`] follows for those that it lists.
+    /// A heartbeat that lists all attempts of the host begins to be read: [`Flight::listed`]
+    /// follows for those that it lists.
     pub(super) fn maybe_missing(&mut self) {
         self.missing += 1;
     }
@@ -143,8 +145,8 @@ mod tests {
     const START: Timestamp = Timestamp(1_000_000_000);
     const AGAIN: Due = Due::TellAgain(StopCause::Cancelled);
 
-    /// What is due after a heartbeat in each second, from the first on: `x` lists the attempt, `.` does not, and neither does `s`, before which the host is told
-    /// to stop it.
+    /// What is due after a heartbeat in each second, from the first on: `x` lists the attempt, `.`
+    /// does not, and neither does `s`, before which the host is told to stop it.
     fn dues(beats: &str) -> Vec<(usize, Due)> {
         let mut flight = Flight::new(START, 1, 1, 0, Charge::default());
         let due = |(second, beat): (usize, char)| {

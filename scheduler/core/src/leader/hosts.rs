@@ -261,7 +261,8 @@ impl Core {
         }
     }
 
-    /// Tells the host of a running task that was asked to stop. If the message is lost, the host's heartbeats bring it up again.
+    /// Tells the host of a running task that was asked to stop. If the message is lost, the host's
+    /// heartbeats bring it up again.
     pub(super) fn send_stop(&mut self, slot: Slot) {
         let task = &self.state.tasks[slot];
         let id = task.attempt_id();

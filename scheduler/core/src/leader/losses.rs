@@ -93,7 +93,8 @@ impl Core {
         }
     }
 
-    /// Forgets a host that left long ago, unless it has come back since, or come and left once more.
+    /// Forgets a host that left long ago, unless it has come back since, or come and left once
+    /// more.
     pub(super) fn forget_host(&mut self, id: &HostId) {
         let now = self.now;
         let is_over = |host: &&Host| !host.joined && now >= host.last_seen.plus_ms(LEFT_SHOWN_MS);

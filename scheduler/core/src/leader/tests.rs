@@ -48,7 +48,8 @@ fn lead(term: u64, node: &str) -> Input {
 /// Two shapes, so that there is something to order.
 fn submit(core: &mut Core, number: usize) {
     let spec = Arc::new(TaskSpec { module: MODULE, priority: i8::from(number % 2 == 1), ..TaskSpec::default() });
-    let command = Command::Submit { task: task(number), module: ModuleRef::Digest(MODULE), spec, key: None };
+    let command =
+        Command::Submit { task: task(number), module: ModuleRef::Digest(MODULE), spec, key: None, edges: Vec::new() };
     core.step(START, Input::Command { reply_to: ReplyTo(0), command });
 }
 
@@ -202,7 +203,10 @@ fn a_new_leader_asks_what_runs_of_removed_tenants_to_stop() {
     let module = Arc::new(ModuleInfo { digest: MODULE, ..ModuleInfo::default() });
     ask(&mut first, Command::AddModule { tenant: tenant.clone(), module, alias: None });
     let spec = Arc::new(TaskSpec { tenant: tenant.clone(), module: MODULE, ..TaskSpec::default() });
-    ask(&mut first, Command::Submit { task: task(1), module: ModuleRef::Digest(MODULE), spec, key: None });
+    ask(
+        &mut first,
+        Command::Submit { task: task(1), module: ModuleRef::Digest(MODULE), spec, key: None, edges: Vec::new() },
+    );
     first.step(START, Input::HostJoined(host.clone()));
     first.step(START, Input::HostJoined(HostInfo { id: "h2".into(), ..HostInfo::default() }));
     beat(&mut first, START, 1);
@@ -248,7 +252,7 @@ fn the_tasks_of_removed_tenants_end_in_slices_that_take_turns() {
         for number in 0..100 {
             let spec = Arc::new(TaskSpec { tenant: tenant.clone(), module: MODULE, ..TaskSpec::default() });
             let (task, module) = (task(index * 100 + number), ModuleRef::Digest(MODULE));
-            ask(&mut core, Command::Submit { task, module, spec, key: None });
+            ask(&mut core, Command::Submit { task, module, spec, key: None, edges: Vec::new() });
         }
     }
     tenants.iter().for_each(|tenant| ask(&mut core, Command::RemoveTenant { name: tenant.clone() }));

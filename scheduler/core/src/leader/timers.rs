@@ -55,7 +55,9 @@ impl Core {
                 self.tally.tasks_expired += 1;
                 self.emit(EventBody::TaskEnded { task, state: FinalState::Failed, reason: EndReason::Expired });
             }
-            Phase::Running => unreachable!("only tasks that wait have a timer"),
+            Phase::Running | Phase::Blocked | Phase::Unblocked => {
+                unreachable!("only tasks that wait for a time have a timer")
+            }
         }
     }
 }

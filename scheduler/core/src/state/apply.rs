@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use wasmill_protocol::{AttemptId, Digest, HostId, Incarnation, LogSeq, OutcomeKind, TaskId, TaskSpec, Timestamp};
+use wasmill_protocol::task::Edge;
+use wasmill_protocol::{
+    AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, OutcomeKind, TaskId, TaskSpec, Timestamp,
+};
 use wasmill_record::event::{AfterAttempt, Event, EventBody};
 
 use super::State;
@@ -14,12 +17,13 @@ use super::tenants::TenantNumber;
 use super::timers::Timer;
 use crate::io::BenchedPolicy;
 
-/// The tenant that an event is of, by its number, which no other tenant ever has. `None` for what concerns all, and for a report that comes late for an
-/// attempt that a former version has given up.
+/// The tenant that an event is of, by its number, which no other tenant ever has. `None` for what
+/// concerns all, and for a report that comes late for an attempt that a former version has given
+/// up.
 pub type Owner = Option<TenantNumber>;
 
-/// The owner of each event of a record, in their order. Found while the record is folded: events about attempts name no tenant, and a task that has
-/// ended is gone when somebody asks.
+/// The owner of each event of a record, in their order. Found while the record is folded: events
+/// about attempts name no tenant, and a task that has ended is gone when somebody asks.
 pub type Owners = Arc<[Owner]>;
 
 impl State {
@@ -132,14 +136,21 @@ impl State {
     /// Applies an event that is about a task.
     fn apply_to_task(&mut self, task: TaskId, body: &EventBody, at: Timestamp) -> Owner {
         let slot = match body {
-            EventBody::TaskSubmitted { spec, fingerprint, .. } => self.submit(task, spec, *fingerprint, at),
+            EventBody::TaskSubmitted { spec, fingerprint, edges, .. } => {
+                self.submit(task, spec, *fingerprint, edges, at)
+            }
             EventBody::ReportLate { id, .. } => return self.record_late(*id),
             _ => self.known(task),
         };
         let owner = self.shapes.shape(self.tasks[slot].shape).key.tenant;
         match body {
             EventBody::TaskQueued { .. } => {
-                assert!(self.tasks[slot].phase == Phase::Waiting, "{task} is waiting when it is queued");
+                let phase = self.tasks[slot].phase;
+                let may_run = phase == Phase::Unblocked && !self.skips.contains_key(&slot);
+                assert!(
+                    phase == Phase::Waiting || may_run,
+                    "{task} is waiting when it is queued, and for no other task"
+                );
                 self.leave(slot);
                 self.enter_queue(slot, at, QueueEnd::Back);
             }
@@ -157,10 +168,10 @@ impl State {
                 assert!(self.tasks[slot].phase == Phase::Running, "{task} runs when it is asked to stop");
                 self.tasks[slot].cancel_requested = true;
             }
-            EventBody::TaskEnded { .. } => {
+            EventBody::TaskEnded { state, .. } => {
                 assert!(self.tasks[slot].phase != Phase::Running, "{task} does not run when it ends by itself");
                 self.leave(slot);
-                self.remove(slot);
+                self.remove(slot, *state, at);
             }
             EventBody::TaskSubmitted { .. } => {}
             other => unreachable!("{other:?} is applied elsewhere"),
@@ -173,7 +184,14 @@ impl State {
         *self.by_id.get(&task).unwrap_or_else(|| panic!("{task} is not final, so the state knows it"))
     }
 
-    fn submit(&mut self, id: TaskId, spec: &TaskSpec, fingerprint: Option<Digest>, at: Timestamp) -> Slot {
+    fn submit(
+        &mut self,
+        id: TaskId,
+        spec: &TaskSpec,
+        fingerprint: Option<Digest>,
+        edges: &[Edge],
+        at: Timestamp,
+    ) -> Slot {
         let tenant = self.tenants.number(&spec.tenant).expect("a task was accepted while its tenant existed");
         let shape = self.acquire_shape(self.shapes.key(tenant, spec));
         let patience = self.patiences.acquire(&Patience::of(spec));
@@ -184,7 +202,15 @@ impl State {
         if let (Some(key), Some(fingerprint)) = (&spec.idempotency_key, fingerprint) {
             self.keys.insert(tenant, key, KeyEntry { task: id, fingerprint });
         }
-        if spec.not_before > at {
+        // Each is put in front of those that follow it.
+        for edge in edges.iter().rev() {
+            let predecessor = self.known(edge.predecessor);
+            self.edges.add(&mut self.tasks, predecessor, slot, edge.on);
+        }
+        if !edges.is_empty() {
+            self.tasks[slot].timer = spec.not_before;
+            self.enter_blocked(slot);
+        } else if spec.not_before > at {
             self.enter_waiting(slot, spec.not_before);
         } else {
             self.enter_queue(slot, at, QueueEnd::Back);
@@ -195,7 +221,7 @@ impl State {
     fn prioritize(&mut self, slot: Slot, priority: i8) {
         let Task { phase, timer, queued_at, shape, .. } = self.tasks[slot];
         let key = ShapeKey { priority, ..self.shapes.shape(shape).key.clone() };
-        if phase == Phase::Running {
+        if matches!(phase, Phase::Running | Phase::Unblocked) {
             // It is in no list of its shape; the new one matters when it comes back.
             self.change_shape(slot, key);
             return;
@@ -204,6 +230,7 @@ impl State {
         self.change_shape(slot, key);
         match phase {
             Phase::Waiting => self.enter_waiting(slot, timer),
+            Phase::Blocked => self.enter_blocked(slot),
             _ => self.enter_queue(slot, queued_at, QueueEnd::Back),
         }
     }
@@ -237,7 +264,7 @@ impl State {
             self.superseded.insert(id, tenant);
         }
         match next {
-            AfterAttempt::Final { .. } => self.remove(slot),
+            AfterAttempt::Final { state } => self.remove(slot, state, at),
             AfterAttempt::Requeue => self.enter_queue(slot, at, QueueEnd::Front),
             AfterAttempt::Retry { not_before } => {
                 self.tasks[slot].failures += 1;
@@ -250,7 +277,8 @@ impl State {
         }
     }
 
-    /// The attempt is the current one of its task, or one that was given up: its task may have ended since.
+    /// The attempt is the current one of its task, or one that was given up: its task may have
+    /// ended since.
     fn record_late(&mut self, id: AttemptId) -> Owner {
         let given_up = self.superseded.remove(&id);
         let current = self.by_id.get(&id.task).copied().filter(|&slot| self.tasks[slot].runs(id));
@@ -283,6 +311,37 @@ impl State {
         self.depth.waiting += 1;
     }
 
+    /// Its timer stays: it counts once no other task is waited for.
+    fn enter_blocked(&mut self, slot: Slot) {
+        self.tasks[slot].phase = Phase::Blocked;
+        let shape = self.tasks[slot].shape;
+        self.shapes.waiting_mut(shape).push_back(&mut self.tasks, slot);
+        self.depth.waiting += 1;
+    }
+
+    /// A task that was waited for has ended, as its edge asks or otherwise.
+    fn predecessor_ended(&mut self, slot: Slot, predecessor: TaskId, is_met: bool, at: Timestamp) {
+        if self.tasks[slot].phase != Phase::Blocked {
+            // Another edge from the same task has decided it.
+            return;
+        }
+        if !is_met {
+            self.edges.drop_leading(&mut self.tasks, slot);
+            self.skips.insert(slot, predecessor);
+        }
+        let Task { edges_leading, timer, .. } = self.tasks[slot];
+        if edges_leading != NONE {
+            return;
+        }
+        self.leave(slot);
+        if is_met && timer > at {
+            return self.enter_waiting(slot, timer);
+        }
+        (self.tasks[slot].phase, self.tasks[slot].timer) = (Phase::Unblocked, Timestamp(0));
+        self.unblocked.push_back(&mut self.tasks, slot);
+        self.depth.waiting += 1;
+    }
+
     fn enter_queue(&mut self, slot: Slot, at: Timestamp, end: QueueEnd) {
         let task = &mut self.tasks[slot];
         (task.phase, task.queued_at, task.timer) = (Phase::Queued, at, Timestamp(0));
@@ -300,8 +359,12 @@ impl State {
     fn leave(&mut self, slot: Slot) {
         let Task { phase, timer, shape, placement, .. } = self.tasks[slot];
         match phase {
-            Phase::Waiting => {
+            Phase::Waiting | Phase::Blocked => {
                 self.shapes.waiting_mut(shape).unlink(&mut self.tasks, slot);
+                self.depth.waiting -= 1;
+            }
+            Phase::Unblocked => {
+                self.unblocked.unlink(&mut self.tasks, slot);
                 self.depth.waiting -= 1;
             }
             Phase::Queued => {
@@ -314,15 +377,25 @@ impl State {
                 self.depth.running -= 1;
             }
         }
-        if timer != Timestamp(0) {
+        if phase != Phase::Blocked && timer != Timestamp(0) {
             self.timers.remove(timer, Timer::Task(slot));
             self.tasks[slot].timer = Timestamp(0);
         }
     }
 
-    /// Forgets a task that is final and in no list any more.
-    fn remove(&mut self, slot: Slot) {
+    /// Forgets a task that is final and in no list any more, and tells those that wait for it.
+    /// O(its edges), each of which goes once.
+    fn remove(&mut self, slot: Slot, end: FinalState, at: Timestamp) {
+        self.edges.drop_leading(&mut self.tasks, slot);
+        let successors = self.edges.take_leaving(&mut self.tasks, slot);
+        self.skips.remove(&slot);
         let Task { id, shape, patience, .. } = self.tasks[slot];
+        // An edge that is not met decides, also beside another one from the same task.
+        for is_met in [false, true] {
+            for &(successor, _) in successors.iter().filter(|(_, on)| on.is_met_by(end) == is_met) {
+                self.predecessor_ended(successor, id, is_met, at);
+            }
+        }
         let tenant = self.shapes.shape(shape).key.tenant;
         self.tenants.entry_mut(tenant).tasks_queued -= 1;
         self.release_shape(shape);

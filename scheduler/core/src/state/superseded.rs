@@ -14,7 +14,8 @@ pub(crate) const SUPERSEDED_MAX: usize = 16_384;
 /// fill the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Superseded {
-    /// Each with the tenant of its task, unless a former version has written the snapshot that it comes from.
+    /// Each with the tenant of its task, unless a former version has written the snapshot that it
+    /// comes from.
     known: BTreeMap<AttemptId, Option<TenantNumber>>,
     oldest_first: VecDeque<AttemptId>,
 }
@@ -32,7 +33,8 @@ impl Superseded {
         }
     }
 
-    /// Was recorded as late. It stays in the order until its turn comes, which keeps this O(log n). Returns the tenant of its task.
+    /// Was recorded as late. It stays in the order until its turn comes, which keeps this O(log n).
+    /// Returns the tenant of its task.
     pub(crate) fn remove(&mut self, id: &AttemptId) -> Option<Option<TenantNumber>> {
         self.known.remove(id)
     }

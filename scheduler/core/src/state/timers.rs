@@ -6,16 +6,19 @@ use wasmill_protocol::Timestamp;
 
 use super::slab::Slot;
 
-/// Something that the state waits for. A timer follows from the log and so outlives the leader; the leader of that time decides what happens.
+/// Something that the state waits for. A timer follows from the log and so outlives the leader; the
+/// leader of that time decides what happens.
 ///
-/// Another thing with a time is one more variant here, and one more arm where the leader fires timers (`leader/timers.rs`).
+/// Another thing with a time is one more variant here, and one more arm where the leader fires
+/// timers (`leader/timers.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     /// A waiting task is queued, or a queued one expires.
     Task(Slot),
 }
 
-/// Things with the times at which they are due, in that order; things of one time are in their own order. Each call is O(log n).
+/// Things with the times at which they are due, in that order; things of one time are in their own
+/// order. Each call is O(log n).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Timers<T> {
     by_time: BTreeSet<(Timestamp, T)>,

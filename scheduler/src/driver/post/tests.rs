@@ -89,6 +89,7 @@ fn specs() -> SpecCache {
             task: attempt(number).task,
             spec: Arc::new(TaskSpec::default()),
             fingerprint: None,
+            edges: Vec::new(),
         };
         specs.apply(&Event { at: Timestamp(1), body });
     }
