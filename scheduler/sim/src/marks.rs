@@ -11,6 +11,8 @@ pub enum Mark {
     TaskCancelledWaiting,
     TaskCancelledRunning,
     TaskExpired,
+    TaskUnblocked,
+    TaskSkipped,
     TenantRemoved,
     AttemptRetried,
     AttemptReturned,
@@ -112,12 +114,14 @@ pub enum Mark {
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 102] = [
+pub const ALL: [Mark; 104] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
     Mark::TaskCancelledRunning,
     Mark::TaskExpired,
+    Mark::TaskUnblocked,
+    Mark::TaskSkipped,
     Mark::TenantRemoved,
     Mark::AttemptRetried,
     Mark::AttemptReturned,
