@@ -27,7 +27,7 @@ pub struct TaskDoc {
     pub module: Digest,
     /// Where it stands.
     pub state: TaskState,
-    /// Why it did not succeed, as a stable word: `expired`, `tenant_removed`, or the kind of the outcome that decided it.
+    /// Why it did not succeed, as a stable word: `expired`, `tenant_removed`, `dependency`, or the kind of the outcome that decided it.
     pub reason: Option<String>,
     /// Whether somebody asked for it to stop.
     pub cancel_requested: bool,

@@ -24,8 +24,8 @@ pub enum ToSandbox {
 /// Why an attempt is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// The task was cancelled.
-    Cancelled,
+    /// The leader has asked for it.
+    Asked,
     /// The host shuts down or has lost its lease; the attempt is handed back or dropped.
     Drained,
 }

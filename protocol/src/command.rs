@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Digest, HostId, LogSeq, TaskId, TenantName};
 use crate::module::ModuleInfo;
 use crate::policy::PolicyHook;
-use crate::task::TaskSpec;
+use crate::task::{Edge, TaskSpec};
 use crate::tenant::{Quotas, Token};
 
 /// Names a module in a request.
@@ -33,6 +33,9 @@ pub enum Command {
         spec: Arc<TaskSpec>,
         /// Set when there is an idempotency key.
         key: Option<KeyCheck>,
+        /// What it waits for first: tasks of its tenant that are not final.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        edges: Vec<Edge>,
     },
     /// Stop a task.
     Cancel {
@@ -286,13 +289,15 @@ pub enum Overload {
     Shapes,
     /// What the read model has yet to write.
     ReadModel,
+    /// The edges between tasks that are not final.
+    Edges,
 }
 
 impl Overload {
     /// Whether it is full of what callers have sent, so that sending less of it helps.
     pub fn is_of_callers(self) -> bool {
         match self {
-            Self::Commands | Self::Tasks | Self::TenantShapes | Self::Shapes => true,
+            Self::Commands | Self::Tasks | Self::TenantShapes | Self::Shapes | Self::Edges => true,
             Self::ReadModel => false,
         }
     }
@@ -308,6 +313,7 @@ impl fmt::Display for Overload {
             }
             Self::Shapes => "too many combinations of tenant, module, memory, labels and priority are in the queue",
             Self::ReadModel => "the read model is behind",
+            Self::Edges => "too many edges between tasks that are not final",
         })
     }
 }
@@ -323,6 +329,8 @@ pub enum Counted {
     Aliases,
     /// Hosts that are drained, whether they are there or not.
     HostsDrained,
+    /// Edges that lead to one task.
+    EdgesOfTask,
 }
 
 impl Counted {
@@ -333,6 +341,7 @@ impl Counted {
             Self::Tokens => "tokens of the tenant",
             Self::Aliases => "aliases of the tenant",
             Self::HostsDrained => "hosts that are drained",
+            Self::EdgesOfTask => "edges that lead to the task",
         }
     }
 }

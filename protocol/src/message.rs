@@ -1,6 +1,7 @@
 //! What control nodes and hosts say to each other over the bus. Any of it may be lost, doubled or reordered.
 
 pub mod control;
+mod stop;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +14,11 @@ use crate::payload::Payload;
 use crate::task::TaskSpec;
 use crate::time::Timestamp;
 
+pub use stop::StopCause;
+
 /// From the leader to one host.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(from = "stop::Received")]
 pub struct ToHost {
     /// The leader's term. A host refuses one lower than the highest it has seen.
     pub term: Term,
@@ -23,8 +26,8 @@ pub struct ToHost {
     pub incarnation: Incarnation,
     /// Attempts to run.
     pub assign: Vec<Assignment>,
-    /// Attempts to stop.
-    pub cancel: Vec<AttemptId>,
+    /// Attempts to stop, each once.
+    pub stop: Vec<(AttemptId, StopCause)>,
 }
 
 /// One attempt to run.

@@ -95,6 +95,40 @@ impl TaskSpec {
     }
 }
 
+/// A task waits until another one, its predecessor, has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Edge {
+    /// Which task it waits for: one of the same tenant.
+    pub predecessor: TaskId,
+    /// How that must end. If it ends otherwise, the task that waits is skipped.
+    pub on: EdgeOn,
+}
+
+/// The ends of a predecessor that let the task run that waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EdgeOn {
+    /// It has succeeded.
+    #[default]
+    Success,
+    /// It has failed. One that was cancelled or skipped has not.
+    Failure,
+    /// Whatever its end.
+    Any,
+}
+
+impl EdgeOn {
+    /// Whether this end lets the task run.
+    pub fn is_met_by(self, end: FinalState) -> bool {
+        match self {
+            Self::Success => end == FinalState::Succeeded,
+            Self::Failure => end == FinalState::Failed,
+            Self::Any => true,
+        }
+    }
+}
+
 /// How a payload was submitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -142,7 +142,7 @@ fn event(id: TaskId, body: EventBody) -> Event {
 
 fn submitted(id: TaskId) -> Event {
     let spec = TaskSpec { input: Payload::inline("{\"n\":1}".into()), ..TaskSpec::default() };
-    event(id, EventBody::TaskSubmitted { task: id, spec: Arc::new(spec), fingerprint: None })
+    event(id, EventBody::TaskSubmitted { task: id, spec: Arc::new(spec), fingerprint: None, edges: Vec::new() })
 }
 
 fn attempt(task: TaskId) -> AttemptId {

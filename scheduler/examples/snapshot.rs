@@ -82,7 +82,7 @@ fn event(body: EventBody) -> Event {
 
 fn submitted(task: TaskId) -> Event {
     let spec = Arc::new(TaskSpec { input: Payload::inline("{\"n\":1}".into()), ..TaskSpec::default() });
-    event(EventBody::TaskSubmitted { task, spec, fingerprint: None })
+    event(EventBody::TaskSubmitted { task, spec, fingerprint: None, edges: Vec::new() })
 }
 
 fn attempt(task: TaskId) -> AttemptId {

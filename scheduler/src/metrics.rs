@@ -219,7 +219,7 @@ impl Metrics {
                     self.finished(created(id.task), event.at);
                 }
             }
-            EventBody::TaskEnded { task, reason: EndReason::Cancelled { .. } | EndReason::Expired, .. } => {
+            EventBody::TaskEnded { task, reason, .. } if *reason != EndReason::TenantRemoved => {
                 self.finished(created(*task), event.at);
             }
             _ => {}

@@ -480,8 +480,9 @@ fn merge(id: TaskId, stored: Option<Stored>, events: &[PendingEvent]) -> Option<
     let held = merged.as_ref().map_or(LogSeq(0), |stored| stored.standing.seq);
     for pending in events.iter().filter(|pending| pending.place.0 > held) {
         let (seq, event) = (pending.place.0, pending.event());
-        if let EventBody::TaskSubmitted { spec, .. } = &event.body {
-            merged = Some(Stored { id, spec: Arc::clone(spec), standing: Standing::submitted(seq, event.at, spec) });
+        if let EventBody::TaskSubmitted { spec, edges, .. } = &event.body {
+            let standing = Standing::submitted(seq, event.at, spec, !edges.is_empty());
+            merged = Some(Stored { id, spec: Arc::clone(spec), standing });
         } else if let Some(stored) = &mut merged {
             stored.standing.fold(seq, event);
         }

@@ -56,9 +56,9 @@ pub const OUTBOX_BYTES_MAX: u64 = 64 * MIB;
 /// later still runs once more for nothing: the leader knows that the attempt is over and drops what it hears.
 pub const RECENT_MAX: usize = 65_536;
 
-/// Cancels of attempts that have not come that are remembered: twice as many attempts as a leader has on one host at most. An attempt that comes after
-/// its cancel is not started.
-pub const CANCELLED_EARLY_MAX: usize = 8_192;
+/// Attempts that were to be stopped before they came that are remembered: twice as many as a leader
+/// has on one host at most. None of them is started.
+pub const STOPPED_EARLY_MAX: usize = 8_192;
 
 /// The wait before a failed batch is sent again is drawn from the half to the whole of this, in milliseconds; doubles with each failure.
 pub const RESEND_MS: u64 = 50;

@@ -6,11 +6,11 @@ mod unready;
 
 use std::collections::BTreeMap;
 
-use wasmill_protocol::message::{Heartbeat, HostAck, Progress};
+use wasmill_protocol::message::{Heartbeat, HostAck, Progress, StopCause};
 use wasmill_protocol::{AttemptId, Incarnation, Term, Timestamp, kept};
 
 use crate::admission::{Admission, Place};
-use crate::bounds::{BATCH_BYTES_MAX, CANCELLED_EARLY_MAX, MESSAGE_BYTES_MIN, PREFETCH_MAX, RECENT_MAX};
+use crate::bounds::{BATCH_BYTES_MAX, MESSAGE_BYTES_MIN, PREFETCH_MAX, RECENT_MAX, STOPPED_EARLY_MAX};
 use crate::heartbeat::{Load, Pulse, Turns};
 use crate::io::{Config, Input, Ready, ReplyTo, StopReason};
 use crate::outbox::Outbox;
@@ -35,8 +35,8 @@ pub struct HostCore {
     /// Attempts that the leader has given to others and that the sandbox has not ended yet: they occupy their place still.
     abandoned: BTreeMap<AttemptId, Place>,
     recent: Recent,
-    /// Attempts that were cancelled and have not come.
-    cancelled_early: Recent,
+    /// Attempts that are to be stopped and have not come.
+    stopped_early: Recent<StopCause>,
     admission: Admission,
     unready: Unready,
     prefetch: Prefetch,
@@ -77,10 +77,9 @@ struct Running {
     taken: (Timestamp, u64),
     /// CPU time of what was compiled for it, in microseconds.
     compile_us: u64,
-    /// The sandbox was asked to stop it.
-    stopping: bool,
-    /// Its task was cancelled, so it ends as cancelled even if it was stopped for another reason.
-    cancelled: bool,
+    /// Why the sandbox was asked to stop it. A reason that ends it takes the place of one that
+    /// hands it back.
+    stop: Option<StopReason>,
     /// The newest checkpoint.
     checkpoint_number: u32,
     progress: Option<Box<Progress>>,
@@ -137,7 +136,7 @@ impl HostCore {
             held: BTreeMap::new(),
             abandoned: BTreeMap::new(),
             recent: Recent::new(RECENT_MAX),
-            cancelled_early: Recent::new(CANCELLED_EARLY_MAX),
+            stopped_early: Recent::new(STOPPED_EARLY_MAX),
             admission: Admission::new(config.slots, config.memory_bytes),
             unready: Unready::default(),
             prefetch: Prefetch::new(config.slots),

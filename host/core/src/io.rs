@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, Progress, ToHost};
+use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, Progress, StopCause, ToHost};
 use wasmill_protocol::{AttemptId, Digest, HostId, Incarnation, Outcome, Payload, Term, Timestamp, Usage};
 
 /// What a host has, and who it is.
@@ -118,10 +118,20 @@ pub struct BatchNumber(pub u64);
 /// Why an attempt is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// Its task was cancelled.
-    Cancelled,
+    /// The leader has asked for it.
+    Asked(StopCause),
     /// The host shuts down or has lost its lease.
     Drained,
+}
+
+impl StopReason {
+    /// Whether the attempt is handed back instead of ended.
+    pub(crate) fn hands_back(self) -> bool {
+        match self {
+            Self::Asked(cause) => cause.hands_back(),
+            Self::Drained => true,
+        }
+    }
 }
 
 /// What follows from the steps since the last call. To be done in the order of the fields.

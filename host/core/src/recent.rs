@@ -1,30 +1,37 @@
-//! Remembers which attempts are over and done with.
+//! Remembers something of the attempts of late.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 
 use wasmill_protocol::AttemptId;
 
-/// A set of attempts that forgets the oldest beyond its bound.
+/// A value for each of some attempts. It forgets the oldest beyond its bound, and keeps the first
+/// value of each.
 #[derive(Debug)]
-pub(crate) struct Recent {
+pub(crate) struct Recent<T = ()> {
     capacity: usize,
-    known: BTreeSet<AttemptId>,
+    known: BTreeMap<AttemptId, T>,
     order: VecDeque<AttemptId>,
 }
 
-impl Recent {
+impl<T: Copy> Recent<T> {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, known: BTreeSet::new(), order: VecDeque::new() }
+        Self { capacity, known: BTreeMap::new(), order: VecDeque::new() }
     }
 
     pub(crate) fn contains(&self, id: AttemptId) -> bool {
-        self.known.contains(&id)
+        self.known.contains_key(&id)
     }
 
-    pub(crate) fn insert(&mut self, id: AttemptId) {
-        if !self.known.insert(id) {
-            return;
-        }
+    pub(crate) fn find(&self, id: AttemptId) -> Option<T> {
+        self.known.get(&id).copied()
+    }
+
+    pub(crate) fn insert(&mut self, id: AttemptId, value: T) {
+        match self.known.entry(id) {
+            Entry::Occupied(_) => return,
+            Entry::Vacant(vacant) => vacant.insert(value),
+        };
         self.order.push_back(id);
         if self.order.len() > self.capacity
             && let Some(oldest) = self.order.pop_front()
@@ -47,10 +54,11 @@ mod tests {
     #[test]
     fn the_oldest_is_forgotten_first() {
         let mut recent = Recent::new(2);
-        for nonce in [1, 2, 1, 3] {
-            recent.insert(id(nonce));
+        for (nonce, value) in [(1, 'a'), (2, 'b'), (1, 'c'), (2, 'd'), (3, 'e')] {
+            recent.insert(id(nonce), value);
         }
-        assert_eq!([1, 2, 3].map(|nonce| recent.contains(id(nonce))), [false, true, true]);
+        assert_eq!([1, 2, 3].map(|nonce| recent.find(id(nonce))), [None, Some('b'), Some('e')]);
+        assert!(!recent.contains(id(1)) && recent.contains(id(3)));
         assert_eq!((recent.known.len(), recent.order.len()), (2, 2));
     }
 }

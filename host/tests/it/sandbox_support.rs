@@ -150,7 +150,7 @@ impl TestSandbox {
     }
 
     pub(crate) async fn stop(&self, id: AttemptId) {
-        self.to.send(ToSandbox::Stop(id, StopReason::Cancelled)).await.unwrap();
+        self.to.send(ToSandbox::Stop(id, StopReason::Asked)).await.unwrap();
     }
 
     pub(crate) async fn take_checkpoint(&self, id: AttemptId) {

@@ -40,11 +40,13 @@ pub struct CoreConfig {
     pub host_faults_max: u8,
     /// Attempts that are dispatched by one [`take_ready`](crate::Core::take_ready).
     pub dispatch_max: u32,
-    /// Tasks whose time has come, or whose tenant was removed, that are handled by one
+    /// Tasks whose time has come, and those of work that is done in slices, that are handled by one
     /// [`take_ready`](crate::Core::take_ready).
     pub batch_max: u32,
     /// Tasks that are not final, in all.
     pub tasks_max: u64,
+    /// Edges between tasks that are not final, in all.
+    pub edges_max: u32,
     /// Shapes of tasks that are not final, in all.
     pub shapes_max: u32,
     /// Shapes of tasks that are not final, per tenant.
@@ -72,6 +74,7 @@ impl Default for CoreConfig {
             dispatch_max: 1_024,
             batch_max: 1_024,
             tasks_max: 5_000_000,
+            edges_max: 10_000_000,
             shapes_max: 100_000,
             shapes_per_tenant_max: 1_024,
             host_credit_max: 4_096,
@@ -146,6 +149,7 @@ impl CoreConfig {
             ("dispatch_max", u64::from(self.dispatch_max)),
             ("batch_max", u64::from(self.batch_max)),
             ("tasks_max", self.tasks_max),
+            ("edges_max", u64::from(self.edges_max)),
             ("shapes_max", u64::from(self.shapes_max)),
             ("shapes_per_tenant_max", u64::from(self.shapes_per_tenant_max)),
             ("host_credit_max", u64::from(self.host_credit_max)),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use wasmill_protocol::command::{Command, Done, Refusal};
-use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo};
+use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, StopCause};
 use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::{AttemptId, Digest, HostId, Incarnation, LogSeq, TaskId, TenantName, Term, Uptime};
 use wasmill_record::event::Event;
@@ -11,6 +11,7 @@ use wasmill_record::snapshot::{ReadModelCopy, SnapshotRef};
 
 use crate::policy::Seat;
 use crate::policy::ask::{Answer, Ask, AskId};
+use crate::state::Owner;
 
 /// Everything that can happen to the leader.
 #[derive(Debug, Clone)]
@@ -92,6 +93,8 @@ pub struct ReplyTo(pub u64);
 pub struct Ready {
     /// To be appended as one record. Already applied to the core's state: the core runs ahead of the log.
     pub events: Vec<Event>,
+    /// Whose each of `events` is.
+    pub owners: Vec<Owner>,
     /// To be sent once `events`, and every record before, are durable. May be lost; the core resends.
     pub messages: Vec<MessageOut>,
     /// To be answered once `events`, and every record before, are durable. A refusal waits too: it may rest on what is not durable yet.
@@ -126,7 +129,7 @@ pub struct MessageOut {
     /// Attempts to run, each with the microseconds that its task has waited. The driver adds `TaskSpec` and checkpoint.
     pub assign: Vec<(AttemptId, u64)>,
     /// Attempts to stop.
-    pub cancel: Vec<AttemptId>,
+    pub stop: Vec<(AttemptId, StopCause)>,
 }
 
 /// What the core knows of a host, for `GET /v1/hosts`.

@@ -3,8 +3,10 @@
 //! Each file decides one thing; this one holds what they share and hands the inputs out.
 
 mod after;
+mod backlog;
 mod commands;
 mod explain;
+mod flight;
 mod heartbeats;
 mod host_table;
 mod hosts;
@@ -29,11 +31,13 @@ use crate::dispatch::Dispatch;
 use crate::io::{Counters, HostView, Input, QueueDepth, Ready, ReplyTo, Waiting};
 use crate::policy::ask::Ask;
 use crate::random::Random;
-use crate::state::{Frozen, Known, State};
+use crate::state::{Frozen, Known, State, Timers};
+use backlog::{Backlog, Work};
 use host_table::HostTable;
 use outbox::Outbox;
+use timers::Deadline;
 
-pub(crate) use hosts::Flight;
+pub(crate) use flight::Flight;
 pub(crate) use tally::Tally;
 
 /// The deciding half of a control node.
@@ -49,14 +53,12 @@ pub struct Core {
     pub(crate) now: Timestamp,
     leading: bool,
     pub(crate) hosts: HostTable,
-    /// Hosts that have left, or had at that time, by when they are forgotten.
-    left: BTreeSet<(Timestamp, HostId)>,
+    /// Times that this leader waits for, and no later one.
+    deadlines: Timers<Deadline>,
     /// Lives of hosts that ran something when this leader began and have not been heard of.
     awaited: BTreeSet<(HostId, Incarnation)>,
-    /// When those are given up.
-    awaited_until: Timestamp,
-    /// Removed tenants that have tasks left.
-    removed_tenants: BTreeSet<u32>,
+    /// Work that is too large for one step.
+    backlog: Backlog,
     /// Tenants that have used up their quota of stored bytes.
     pub(crate) stored_out: BTreeSet<TenantName>,
     pub(crate) dispatch: Dispatch,
@@ -85,10 +87,9 @@ impl Core {
             now: state.time(),
             leading: false,
             hosts: HostTable::default(),
-            left: BTreeSet::new(),
+            deadlines: Timers::default(),
             awaited: BTreeSet::new(),
-            awaited_until: Timestamp(0),
-            removed_tenants: BTreeSet::new(),
+            backlog: Backlog::default(),
             stored_out: BTreeSet::new(),
             dispatch,
             outbox: Outbox::default(),
@@ -143,7 +144,7 @@ impl Core {
             return Some(Refusal::NotLeader);
         }
         match command {
-            Command::Submit { module, spec, .. } => self.refuses(module, spec).err(),
+            Command::Submit { module, spec, edges, .. } => self.refuses(module, spec, edges).err(),
             Command::AddModule { tenant, module, alias } => self.refuses_module(tenant, module, alias.as_deref()).err(),
             _ => None,
         }
@@ -161,7 +162,8 @@ impl Core {
         self.state.close_record();
         // The next one will be about as large as this one.
         let events = Vec::with_capacity(self.ready.events.len());
-        std::mem::replace(&mut self.ready, Ready { events, ..Ready::default() })
+        let owners = Vec::with_capacity(self.ready.owners.len());
+        std::mem::replace(&mut self.ready, Ready { events, owners, ..Ready::default() })
     }
 
     /// When the next step is due at the latest, if nothing else happens; the time of the last step when there is more to do at once.
@@ -172,9 +174,7 @@ impl Core {
         if self.unfinished {
             return Some(self.now);
         }
-        let timer = self.state.timers.first().map(|&(at, _)| at);
-        let given_up = (!self.awaited.is_empty()).then_some(self.awaited_until);
-        [timer, given_up, self.policies_due()].into_iter().flatten().min()
+        [self.state.timers.next_at(), self.deadlines.next_at(), self.policies_due()].into_iter().flatten().min()
     }
 
     /// Events that the next [`Core::take_ready`] hands out, as far as they are decided already.
@@ -240,18 +240,22 @@ impl Core {
             host.assert_consistent(&self.state);
         }
         self.dispatch.assert_consistent();
+        if self.leading {
+            self.backlog.assert_consistent(&self.state);
+        }
     }
 
     fn lead(&mut self, began: EventBody) {
         assert!(!self.leading, "a core leads once");
         self.emit(began);
         self.leading = true;
-        self.awaited_until = self.now.plus_ms(self.config.lead_grace_ms);
         let running = self.state.placements.iter();
         self.awaited = running.map(|placed| (placed.host.clone(), placed.incarnation)).collect();
-        let removed = self.state.tenants.entries().filter(|(_, entry)| entry.removed);
-        self.removed_tenants = removed.map(|(number, _)| number).collect();
-        if !self.removed_tenants.is_empty() {
+        if !self.awaited.is_empty() {
+            self.deadlines.insert(self.now.plus_ms(self.config.lead_grace_ms), Deadline::Awaited);
+        }
+        self.backlog = Backlog::of(&self.state);
+        if !self.backlog.is_empty() {
             self.cancel_running_of_removed();
         }
         self.dispatch.wake();
@@ -259,7 +263,7 @@ impl Core {
 
     fn command(&mut self, command: Command) -> Result<Done, Refusal> {
         let result = match command {
-            Command::Submit { task, module, spec, key } => self.submit(task, &module, spec, key),
+            Command::Submit { task, module, spec, key, edges } => self.submit(task, &module, spec, key, edges),
             Command::Cancel { tenant, task, reason } => self.cancel(&tenant, task, reason),
             Command::Prioritize { tenant, task, priority } => self.prioritize(&tenant, task, priority),
             other => self.administer(other),
@@ -311,12 +315,14 @@ impl Core {
             self.dispatch.wake();
         }
         let event = Event { at: self.now, body };
-        self.state.apply_at(&event, known);
-        if let EventBody::TenantPut { tenant } = &event.body
-            && let Some(number) = self.state.tenants.number(&tenant.name)
-        {
+        let owner = self.state.apply_at(&event, known);
+        if let (EventBody::TenantPut { .. }, Some(number)) = (&event.body, owner) {
             self.dispatch.touch_tenant(number);
         }
+        if self.state.unblocked.count > 0 {
+            self.backlog.push(Work::Unblock, &self.state);
+        }
         self.ready.events.push(event);
+        self.ready.owners.push(owner);
     }
 }

@@ -6,6 +6,7 @@
 mod apply;
 mod benched;
 mod check;
+mod edges;
 mod interner;
 mod keys;
 mod load;
@@ -17,6 +18,7 @@ mod snapshot;
 mod superseded;
 pub(crate) mod task;
 pub(crate) mod tenants;
+mod timers;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,22 +28,25 @@ use wasmill_record::snapshot::{Current, LedTime};
 
 use crate::io::QueueDepth;
 use benched::Benched;
+use edges::Edges;
 use interner::Interner;
 use keys::Keys;
 use placements::Placements;
 use shapes::Shapes;
-use slab::Slab;
+use slab::{List, Slab};
 use superseded::Superseded;
 use task::{Patience, Task};
 use tenants::Tenants;
 
 pub(crate) use apply::Known;
+pub use apply::{Owner, Owners};
 pub use load::{Load, TenantLoad};
 pub use shapes::Labels;
 pub(crate) use slab::{NONE, Slot};
 pub use snapshot::{Frozen, RestoreError, Restoring};
 pub use task::TaskView;
-pub use tenants::ModuleEntry;
+pub use tenants::{ModuleEntry, TenantNumber};
+pub(crate) use timers::{Timer, Timers};
 
 /// What the log says, without the tasks that are final.
 ///
@@ -61,8 +66,14 @@ pub struct State {
     pub(crate) shapes: Shapes,
     pub(crate) patiences: Interner<Patience>,
     pub(crate) placements: Placements,
-    /// When a waiting task is queued and when a queued one expires.
-    pub(crate) timers: BTreeSet<(Timestamp, Slot)>,
+    /// What waits for a time.
+    pub(crate) timers: Timers<Timer>,
+    pub(crate) edges: Edges,
+    /// Tasks that wait for other tasks no more, and that no event has queued or ended yet.
+    pub(crate) unblocked: List,
+    /// Those of them that are to be skipped, each with the task that it has waited for and that did
+    /// not end as it should.
+    pub(crate) skips: BTreeMap<Slot, TaskId>,
     pub(crate) keys: Keys,
     pub(crate) superseded: Superseded,
     /// Hosts that get no new attempts, whether they are there or not.
@@ -88,10 +99,10 @@ mod tests {
     fn a_task_takes_less_than_400_bytes_with_all_its_indices() {
         let task = size_of::<Option<Task>>() + size_of::<Slot>();
         let by_id = b_tree_entry(size_of::<(TaskId, Slot)>());
-        let timer = b_tree_entry(size_of::<(Timestamp, Slot)>());
+        let timer = b_tree_entry(size_of::<(Timestamp, Timer)>());
         // Usually shared; at worst every task has its own.
         let patience = b_tree_entry(size_of::<(Patience, Slot)>()) + size_of::<(Patience, u32)>();
-        assert_eq!(size_of::<Option<Task>>(), 80);
+        assert_eq!(size_of::<Option<Task>>(), 88);
         assert!(task + by_id + timer < 200, "{task} {by_id} {timer}");
         assert!(task + by_id + timer + patience < 400, "{patience}");
     }

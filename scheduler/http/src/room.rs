@@ -40,7 +40,9 @@ impl Draft {
         let room = reserve(app, quota(app, &self.spec.tenant), &self.spec, large)?;
         if let Some(bytes) = self.large.take() {
             let (module, spec) = (ModuleRef::Digest(self.spec.module), Arc::new(self.spec.clone()));
-            app.handle.check(Command::Submit { task: TaskId::default(), module, spec, key: None }).await?;
+            app.handle
+                .check(Command::Submit { task: TaskId::default(), module, spec, key: None, edges: Vec::new() })
+                .await?;
             let stat = app.handle.shared().blobs.put(bytes).await?;
             self.spec.input = Payload::Blob { digest: stat.digest, bytes: stat.bytes };
         }

@@ -200,6 +200,9 @@ fn ended(task: TaskId, reason: &EndReason) -> Fault {
         EndReason::Cancelled { reason: None } => "the task was cancelled before it ran".to_owned(),
         EndReason::Expired => "the task waited too long".to_owned(),
         EndReason::TenantRemoved => "the tenant was deleted".to_owned(),
+        EndReason::Skipped { predecessor } => {
+            format!("task {predecessor}, for which it waited, did not end as it should")
+        }
     };
     Fault::new(Code::Outcome(OutcomeKind::Cancelled), detail).task(task)
 }

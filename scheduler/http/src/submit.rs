@@ -310,7 +310,7 @@ impl Draft {
 
 /// What asks the core for a task.
 pub(super) fn submission(task: TaskId, spec: &Arc<TaskSpec>, key: Option<KeyCheck>) -> Command {
-    Command::Submit { task, module: ModuleRef::Digest(spec.module), spec: Arc::clone(spec), key }
+    Command::Submit { task, module: ModuleRef::Digest(spec.module), spec: Arc::clone(spec), key, edges: Vec::new() }
 }
 
 /// What the read model knows of an idempotency key.

@@ -102,7 +102,7 @@ fn waiting_for(row: &TaskRow) -> Option<String> {
     match row.state {
         TaskState::Waiting => Some(match row.waiting_until {
             Some(until) => format!("its time: {until}"),
-            None => "its time".to_owned(),
+            None => "its time, or tasks that it depends on".to_owned(),
         }),
         TaskState::Queued => Some("a free slot on a host".to_owned()),
         _ => None,
@@ -116,6 +116,7 @@ fn reason(row: &TaskRow) -> Option<String> {
     let reason = match &row.end_reason {
         Some(EndReason::Expired) => "expired",
         Some(EndReason::TenantRemoved) => "tenant_removed",
+        Some(EndReason::Skipped { .. }) => "dependency",
         Some(EndReason::Cancelled { .. }) => OutcomeKind::Cancelled.as_str(),
         None => row.outcome.as_ref()?.kind.as_str(),
     };
@@ -200,6 +201,7 @@ pub(super) fn event(entry: &HistoryEntry) -> TaskEventDoc {
                 EndReason::Cancelled { reason } => reason.clone(),
                 EndReason::Expired => Some("expired".to_owned()),
                 EndReason::TenantRemoved => Some("tenant_removed".to_owned()),
+                EndReason::Skipped { predecessor } => Some(format!("dependency {predecessor}")),
             };
             TaskEventDoc { state: Some((*state).into()), reason, ..base("ended") }
         }

@@ -11,13 +11,15 @@ pub const CALL_BYTES: usize = 1024;
 const AROUND_BYTES: usize = 2 * 1024;
 /// The mark in front of a text.
 const MARK_BYTES: usize = 5;
+/// An edge, with the names of its fields.
+const EDGE_BYTES: usize = 64;
 
 /// No encoding of this command takes more.
 pub fn at_most(command: &Command) -> usize {
     let varying = match command {
-        Command::Submit { module, spec, key, .. } => {
+        Command::Submit { module, spec, key, edges, .. } => {
             let alias = if let ModuleRef::Alias(alias) = module { alias.len() } else { 0 };
-            alias + key.as_ref().map_or(0, |key| key.key.len()) + of_task(spec)
+            alias + key.as_ref().map_or(0, |key| key.key.len()) + of_task(spec) + edges.len() * EDGE_BYTES
         }
         Command::AddModule { module, alias, .. } => {
             texts(module.imports.iter().chain(&module.exports).chain(alias).chain(&module.name).chain(&module.hints))
@@ -82,8 +84,20 @@ mod tests {
         let module = ModuleInfo { imports: names.clone(), exports: names, ..ModuleInfo::default() };
         let (tenant, task) = (TenantName::default_tenant, TaskId::default());
         let commands = [
-            Command::Submit { task, module: ModuleRef::Alias(text(64)), spec: Arc::new(spec), key: Some(key) },
-            Command::Submit { task, module: ModuleRef::Digest(Digest::default()), spec: Arc::default(), key: None },
+            Command::Submit {
+                task,
+                module: ModuleRef::Alias(text(64)),
+                spec: Arc::new(spec),
+                key: Some(key),
+                edges: Vec::new(),
+            },
+            Command::Submit {
+                task,
+                module: ModuleRef::Digest(Digest::default()),
+                spec: Arc::default(),
+                key: None,
+                edges: Vec::new(),
+            },
             Command::AddModule { tenant: tenant(), module: Arc::new(module), alias: Some(text(64)) },
             Command::Cancel { tenant: tenant(), task, reason: Some(text(4096)) },
         ];

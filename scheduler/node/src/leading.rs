@@ -15,6 +15,7 @@ use wasmill_record::Record;
 use wasmill_record::event::Event;
 use wasmill_scheduler_core::Core;
 use wasmill_scheduler_core::io::{self as core_io, ReplyTo};
+use wasmill_scheduler_core::state::Owner;
 
 use crate::Chain;
 use crate::upkeep::{Ended, Upkeep};
@@ -48,6 +49,22 @@ pub struct Leading {
     blobs: Vec<Digest>,
     phase: Phase,
     ready: Ready,
+}
+
+/// What was decided together.
+struct Decisions {
+    events: Vec<Event>,
+    /// Whose each event is.
+    owners: Vec<Owner>,
+    named: Vec<Named>,
+}
+
+impl Decisions {
+    fn cut(mut self, at: usize) -> (Self, Self) {
+        let (named, named_after) = names::cut(self.named, at);
+        let rest = Self { events: self.events.split_off(at), owners: self.owners.split_off(at), named: named_after };
+        (Self { named, ..self }, rest)
+    }
 }
 
 /// How far a leadership is.
@@ -255,10 +272,12 @@ impl Leading {
         let mut events = mem::take(&mut decided.events);
         if let Some(spoil) = self.config.tampering.spoil {
             spoil(&mut events);
+            decided.owners.resize(events.len(), None);
         }
+        let owners = mem::take(&mut decided.owners);
         let named = self.names.take(&decided.replies);
         if !events.is_empty() {
-            self.append(events, named, record_bytes_max);
+            self.append(Decisions { events, owners, named }, record_bytes_max);
             if self.upkeep.wants_snapshot(self.now, &self.chain) {
                 self.upkeep.hold(self.core.freeze(), self.chain);
             }
@@ -285,21 +304,21 @@ impl Leading {
     }
 
     /// Hands out one record, or several when one would be too large.
-    fn append(&mut self, mut events: Vec<Event>, named: Vec<Named>, record_bytes_max: usize) {
-        let count = events.len();
-        let forced = self.config.tampering.cut_after.and_then(|cut_after| cut_after(&events));
+    fn append(&mut self, decisions: Decisions, record_bytes_max: usize) {
+        let count = decisions.events.len();
+        let forced = self.config.tampering.cut_after.and_then(|cut_after| cut_after(&decisions.events));
         if let Some(at) = forced.filter(|at| (1..count).contains(at)) {
-            let rest = events.split_off(at);
-            return self.append_both(events, rest, named, record_bytes_max);
+            return self.append_both(decisions, at, record_bytes_max);
         }
+        let Decisions { events, owners, named } = decisions;
+        assert_eq!(events.len(), owners.len(), "of each event it is known whose it is");
         let version = Record::version_for(&events);
         let decided = Some(names::grouped(&named));
         let record = Record { version, term: self.term, prev_hash: self.chain.hash, events, decided };
         let bytes = record.encode();
         if bytes.len() > record_bytes_max && count > 1 {
-            events = record.events;
-            let rest = events.split_off(count / 2);
-            return self.append_both(events, rest, named, record_bytes_max);
+            let decisions = Decisions { events: record.events, owners, named };
+            return self.append_both(decisions, count / 2, record_bytes_max);
         }
         self.chain = self.chain.then(&bytes);
         self.core.step(self.now, core_io::Input::Appended(self.chain.last));
@@ -307,19 +326,21 @@ impl Leading {
         self.under_way.push_back(Effects {
             seq: self.chain.last,
             record: Some(Arc::clone(&record)),
+            owners: owners.into(),
             ..Effects::default()
         });
         self.ready.appends.push(Append { chain: self.chain, record, bytes, is_cut: false });
     }
 
-    /// Hands out what was decided together in two parts, each in one record or several.
-    fn append_both(&mut self, first: Vec<Event>, rest: Vec<Event>, named: Vec<Named>, record_bytes_max: usize) {
-        let (of_first, of_rest) = names::cut(named, first.len());
-        self.append(first, of_first, record_bytes_max);
+    /// Hands out what was decided together in two parts, the first of `at` events, each in one
+    /// record or several.
+    fn append_both(&mut self, first: Decisions, at: usize, record_bytes_max: usize) {
+        let (first, rest) = first.cut(at);
+        self.append(first, record_bytes_max);
         if let Some(append) = self.ready.appends.last_mut() {
             append.is_cut = true;
         }
-        self.append(rest, of_rest, record_bytes_max);
+        self.append(rest, record_bytes_max);
     }
 
     /// The core runs ahead of the log: what is going on is told once it is durable, so that nobody hears of an end that a look at the task does

@@ -1,7 +1,8 @@
 //! Messages to one host: they leave in the order in which they were decided.
 //!
-//! An assignment may have to wait until its payload is read. What is decided for the same host meanwhile waits behind it, but for cancels: a
-//! cancel leaves at once, because what it is for may run, and a host remembers the cancel of an attempt that has not come yet.
+//! An assignment may have to wait until its payload is read. What is decided for the same host
+//! meanwhile waits behind it, but for stops: a stop leaves at once, because what it is for may run,
+//! and a host remembers the stop of an attempt that has not come yet.
 
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,8 @@ use wasmill_scheduler_core::io::MessageOut;
 
 /// Messages to one host that wait at most, the one included that waits for a payload. The core sends again what finds no room.
 pub const WAITING_MAX: usize = 512;
-/// Messages to one host that are sent and not acknowledged at most; cancels that leave at once are counted and are not held back.
+/// Messages to one host that are sent and not acknowledged at most; stops that leave at once are
+/// counted and are not held back.
 pub const UNANSWERED_MAX: usize = 512;
 
 /// The order of messages to one host.
@@ -29,15 +31,15 @@ pub struct Post<M> {
 /// A message with whatever goes along with it.
 pub trait Message: Sized {
     /// What is to be stopped, as a message of its own, if anything is.
-    fn take_cancels(&mut self) -> Option<Self>;
+    fn take_stops(&mut self) -> Option<Self>;
 }
 
 impl Message for MessageOut {
-    fn take_cancels(&mut self) -> Option<Self> {
-        let cancel = mem::take(&mut self.cancel);
+    fn take_stops(&mut self) -> Option<Self> {
+        let stop = mem::take(&mut self.stop);
         let Self { incarnation, term, .. } = *self;
-        let of_cancels = |cancel| Self { host: self.host.clone(), incarnation, term, assign: Vec::new(), cancel };
-        (!cancel.is_empty()).then(|| of_cancels(cancel))
+        let of_stops = |stop| Self { host: self.host.clone(), incarnation, term, assign: Vec::new(), stop };
+        (!stop.is_empty()).then(|| of_stops(stop))
     }
 }
 
@@ -76,10 +78,10 @@ impl<M: Message> Post<M> {
             return false;
         }
         if self.front != Front::Absent
-            && let Some(cancels) = message.take_cancels()
+            && let Some(stops) = message.take_stops()
         {
             self.unanswered += 1;
-            self.ready.push(Action::Send(cancels));
+            self.ready.push(Action::Send(stops));
         }
         self.waiting.push_back(message);
         self.go_on();
@@ -113,7 +115,7 @@ impl<M: Message> Post<M> {
         mem::take(&mut self.ready)
     }
 
-    /// Messages that have not left, but for cancels that have.
+    /// Messages that have not left, but for stops that have.
     pub fn waits(&self) -> usize {
         self.waiting.len() + usize::from(self.front != Front::Absent)
     }

@@ -10,7 +10,7 @@ use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::outcome::{Outcome, Usage};
 use wasmill_protocol::payload::Payload;
 use wasmill_protocol::policy::PolicyHook;
-use wasmill_protocol::task::{FinalState, TaskSpec};
+use wasmill_protocol::task::{Edge, FinalState, TaskSpec};
 use wasmill_protocol::tenant::{Tenant, Token};
 use wasmill_protocol::time::{Timestamp, Uptime};
 
@@ -91,7 +91,8 @@ pub enum EventBody {
         /// The alias.
         name: String,
     },
-    /// A task was accepted. It is waiting if `spec.not_before` is later than the event, else queued.
+    /// A task was accepted. It is waiting if it has edges or `spec.not_before` is later than the
+    /// event, else queued.
     TaskSubmitted {
         /// Its id.
         task: TaskId,
@@ -99,6 +100,9 @@ pub enum EventBody {
         spec: Arc<TaskSpec>,
         /// SHA-256 of the submission, to tell a repeat from another task under the same idempotency key.
         fingerprint: Option<Digest>,
+        /// What it waits for first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        edges: Vec<Edge>,
     },
     /// A waiting task could start now.
     TaskQueued {
@@ -242,6 +246,11 @@ pub enum EndReason {
     Expired,
     /// Its tenant was deleted.
     TenantRemoved,
+    /// A task that it has waited for did not end as its edge asks.
+    Skipped {
+        /// Which.
+        predecessor: TaskId,
+    },
 }
 
 impl EventBody {
@@ -281,7 +290,9 @@ impl EventBody {
             | Self::PolicyLifted { .. }
             | Self::SnapshotTaken { .. }
             | Self::ReadModelSaved { .. }
-            | Self::HostDrained { .. } => 2,
+            | Self::HostDrained { .. }
+            | Self::TaskEnded { reason: EndReason::Skipped { .. }, .. } => 2,
+            Self::TaskSubmitted { edges, .. } if !edges.is_empty() => 2,
             _ => 1,
         }
     }

@@ -13,8 +13,10 @@ use wasmill_protocol::ids::{Digest, LogSeq, Term};
 /// 2 added snapshots ([`EventBody::SnapshotTaken`](crate::event::EventBody::SnapshotTaken) and
 /// [`EventBody::ReadModelSaved`](crate::event::EventBody::ReadModelSaved)), benched policies
 /// ([`EventBody::PolicyBenched`](crate::event::EventBody::PolicyBenched) and
-/// [`EventBody::PolicyLifted`](crate::event::EventBody::PolicyLifted)) and drained hosts
-/// ([`EventBody::HostDrained`](crate::event::EventBody::HostDrained)).
+/// [`EventBody::PolicyLifted`](crate::event::EventBody::PolicyLifted)), drained hosts
+/// ([`EventBody::HostDrained`](crate::event::EventBody::HostDrained)), edges between tasks
+/// ([`EventBody::TaskSubmitted`](crate::event::EventBody::TaskSubmitted)) and skipped tasks
+/// ([`EndReason::Skipped`](crate::event::EndReason::Skipped)).
 pub const RECORD_VERSION: u32 = 2;
 
 /// A batch of events that became durable together.

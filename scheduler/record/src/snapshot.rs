@@ -13,8 +13,8 @@ pub use columns::{TaskColumns, TaskPhase, TaskRow};
 pub use current::{Current, ReadModelCopy, SNAPSHOTS_KEPT, SnapshotRef};
 pub use led_time::{Expired, LedTime};
 pub use part::{
-    Begin, Chain, DirectoryPart, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, SupersededRow,
-    TenantModule, TenantRow,
+    Begin, Chain, DirectoryPart, EdgeRow, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, SkipRow,
+    SupersededRow, TenantModule, TenantRow,
 };
 
 use bytes::Bytes;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 use wasmill_protocol::command::{Command, KeyCheck, ModuleRef};
 use wasmill_protocol::module::{ModuleInfo, ModuleKind};
-use wasmill_protocol::task::{RetryOn, RetryPolicy};
+use wasmill_protocol::task::{Edge, EdgeOn, RetryOn, RetryPolicy};
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{Digest, Limits, LogSeq, TaskId, TaskSpec, TenantName, Timestamp};
 
@@ -108,9 +108,9 @@ impl Clients {
     /// A request with a key that was not answered is made again, as a client with sense does; with a new task id, as the shell would draw one.
     pub fn ask_again(&mut self, command: Command) -> Option<(RequestId, Command)> {
         match command {
-            Command::Submit { module, spec, key: Some(key), .. } => {
+            Command::Submit { module, spec, key: Some(key), edges, .. } => {
                 let task = self.task_id();
-                Some(self.request(Command::Submit { task, module, spec, key: Some(key) }))
+                Some(self.request(Command::Submit { task, module, spec, key: Some(key), edges }))
             }
             _ => None,
         }
@@ -177,11 +177,24 @@ impl Clients {
             spec.expires_ms = Some(5_000);
         }
         let module = ModuleRef::Alias("tool".into());
-        let command = Command::Submit { task: self.task_id(), module, spec: Arc::new(spec), key };
+        let edges = self.edges(&spec.tenant);
+        let command = Command::Submit { task: self.task_id(), module, spec: Arc::new(spec), key, edges };
         if keyed {
             self.keyed.push(command.clone());
         }
         command
+    }
+
+    /// Mostly none; else tasks that were accepted of late, some of which are final already.
+    fn edges(&mut self, tenant: &TenantName) -> Vec<Edge> {
+        if !self.rng.chance(250) {
+            return Vec::new();
+        }
+        let count = usize::try_from(self.rng.between(1, 3)).unwrap_or(1);
+        let recent = self.known.iter().rev().take(12).filter(|(owner, _)| owner == tenant);
+        let predecessors: Vec<_> = recent.map(|(_, task)| *task).take(count).collect();
+        let on = [EdgeOn::Success, EdgeOn::Success, EdgeOn::Failure, EdgeOn::Any];
+        predecessors.into_iter().map(|predecessor| Edge { predecessor, on: *self.rng.pick(&on) }).collect()
     }
 
     fn repeat(&mut self, now: Timestamp, options: &Options) -> Command {
@@ -189,7 +202,9 @@ impl Clients {
             return self.submit(now, options);
         }
         match self.rng.pick(&self.keyed).clone() {
-            Command::Submit { module, spec, key, .. } => Command::Submit { task: self.task_id(), module, spec, key },
+            Command::Submit { module, spec, key, edges, .. } => {
+                Command::Submit { task: self.task_id(), module, spec, key, edges }
+            }
             other => other,
         }
     }

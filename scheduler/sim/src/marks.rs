@@ -11,6 +11,8 @@ pub enum Mark {
     TaskCancelledWaiting,
     TaskCancelledRunning,
     TaskExpired,
+    TaskUnblocked,
+    TaskSkipped,
     TenantRemoved,
     AttemptRetried,
     AttemptReturned,
@@ -115,12 +117,14 @@ pub enum Mark {
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 105] = [
+pub const ALL: [Mark; 107] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
     Mark::TaskCancelledRunning,
     Mark::TaskExpired,
+    Mark::TaskUnblocked,
+    Mark::TaskSkipped,
     Mark::TenantRemoved,
     Mark::AttemptRetried,
     Mark::AttemptReturned,

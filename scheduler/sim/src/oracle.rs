@@ -7,11 +7,12 @@ mod terms;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use wasmill_protocol::task::Edge;
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{
     AttemptId, Digest, HostId, Incarnation, LogSeq, OutcomeKind, Payload, TaskId, TaskSpec, TenantName, Term, Timestamp,
 };
-use wasmill_record::event::{Event, EventBody};
+use wasmill_record::event::{EndReason, Event, EventBody};
 
 use crate::guest;
 use crate::log::Entry;
@@ -156,8 +157,8 @@ impl Oracle {
                     }
                 });
             }
-            EventBody::TaskSubmitted { task, spec, fingerprint } => {
-                self.submitted(seq, event.at, *task, spec, *fingerprint)?;
+            EventBody::TaskSubmitted { task, spec, fingerprint, edges } => {
+                self.submitted(seq, event.at, *task, spec, *fingerprint, edges)?;
             }
             EventBody::AttemptStarted { id, host, incarnation } => self.started(*id, host, *incarnation)?,
             EventBody::PolicyBenched { .. } => marks.hit(Mark::PolicyBenched),
@@ -169,11 +170,36 @@ impl Oracle {
             }
             body => {
                 let Some(task) = body.task() else { return Ok(()) };
+                self.check_edges(task, body, marks)?;
                 let Some(life) = self.tasks.get_mut(&task) else {
                     return Err(Violation(format!("an event for the unknown task {task}: {body:?}")));
                 };
                 life.event(event, marks)?;
             }
+        }
+        Ok(())
+    }
+
+    /// A task that waits for others is queued when all have ended as its edges ask, and skipped
+    /// when one has not.
+    fn check_edges(&self, task: TaskId, body: &EventBody, marks: &mut Marks) -> Checked {
+        let Some(life) = self.tasks.get(&task) else { return Ok(()) };
+        let end = |edge: &Edge| match self.tasks.get(&edge.predecessor).map(|life| life.phase) {
+            Some(Phase::Ended(state)) => Some(edge.on.is_met_by(state)),
+            _ => None,
+        };
+        match body {
+            EventBody::TaskQueued { .. } if !life.edges.is_empty() && !life.was_tried() => {
+                let met = life.edges.iter().all(|edge| end(edge) == Some(true));
+                hold!(met, "{task} was queued before what it waits for: {:?}", life.edges);
+                marks.hit(Mark::TaskUnblocked);
+            }
+            EventBody::TaskEnded { reason: EndReason::Skipped { predecessor }, .. } => {
+                let mut to_blame = life.edges.iter().filter(|edge| edge.predecessor == *predecessor);
+                hold!(to_blame.any(|edge| end(edge) == Some(false)), "{task} was skipped: {:?}", life.edges);
+                marks.hit(Mark::TaskSkipped);
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -185,8 +211,11 @@ impl Oracle {
         task: TaskId,
         spec: &Arc<TaskSpec>,
         fingerprint: Option<Digest>,
+        edges: &[Edge],
     ) -> Checked {
-        let life = Life::new(at, Arc::clone(spec));
+        let known = |edge: &Edge| self.tasks.get(&edge.predecessor).is_some_and(|life| life.spec.tenant == spec.tenant);
+        hold!(edges.iter().all(known), "{task} waits for a stranger: {edges:?}");
+        let life = Life::new(at, Arc::clone(spec), edges.to_vec());
         hold!(self.tasks.insert(task, life).is_none(), "task {task} was accepted twice");
         self.submitted.insert(task, seq);
         if let (Some(submission), None) = (guest::submission_of(&spec.input), &spec.idempotency_key) {

@@ -54,9 +54,9 @@ impl Dispatch {
 
     /// The message as it is: it assigns nothing.
     pub(super) fn without_payloads(self) -> Attached {
-        let MessageOut { host, incarnation, term, assign, cancel } = self.message;
+        let MessageOut { host, incarnation, term, assign, stop } = self.message;
         assert!(assign.is_empty(), "an assignment needs its payload");
-        Attached { host, message: ToHost { term, incarnation, assign: Vec::new(), cancel }, unknown: Vec::new() }
+        Attached { host, message: ToHost { term, incarnation, assign: Vec::new(), stop }, unknown: Vec::new() }
     }
 
     /// Attaches the payloads.
@@ -81,7 +81,7 @@ impl Dispatch {
             term: message.term,
             incarnation: message.incarnation,
             assign: Vec::with_capacity(message.assign.len()),
-            cancel: message.cancel,
+            stop: message.stop,
         };
         let mut unknown = Vec::new();
         let directory = shared.directory.read();
@@ -110,8 +110,8 @@ impl Dispatch {
 }
 
 impl Message for Dispatch {
-    fn take_cancels(&mut self) -> Option<Self> {
-        self.message.take_cancels().map(|message| Self { message, at_hand: Vec::new() })
+    fn take_stops(&mut self) -> Option<Self> {
+        self.message.take_stops().map(|message| Self { message, at_hand: Vec::new() })
     }
 }
 
@@ -174,7 +174,7 @@ fn split(mut message: ToHost, bytes_max: usize) -> Vec<Bytes> {
         term: message.term,
         incarnation: message.incarnation,
         assign: message.assign.split_off(message.assign.len() / 2),
-        cancel: std::mem::take(&mut message.cancel),
+        stop: std::mem::take(&mut message.stop),
     };
     let mut pieces = split(message, bytes_max);
     pieces.extend(split(rest, bytes_max));
@@ -191,16 +191,18 @@ pub(super) fn encode<T: serde::Serialize>(message: &T) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use wasmill_protocol::message::StopCause;
+
     use super::*;
 
     #[test]
     fn a_large_message_is_split_and_stops_come_last() {
         let spec = Arc::new(TaskSpec { input: Payload::Inline(vec![7; 1_000].into()), ..TaskSpec::default() });
         let assign = vec![Assignment { spec, ..Assignment::default() }; 9];
-        let message = ToHost { assign, cancel: vec![AttemptId::default()], ..ToHost::default() };
+        let message = ToHost { assign, stop: vec![(AttemptId::default(), StopCause::Cancelled)], ..ToHost::default() };
         let pieces: Vec<ToHost> =
             split(message, 4_000).iter().map(|piece| rmp_serde::from_slice(piece).unwrap()).collect();
-        let counts: Vec<_> = pieces.iter().map(|piece| (piece.assign.len(), piece.cancel.len())).collect();
+        let counts: Vec<_> = pieces.iter().map(|piece| (piece.assign.len(), piece.stop.len())).collect();
         assert_eq!(counts.iter().map(|(assigned, _)| assigned).sum::<usize>(), 9);
         assert!(pieces.len() >= 3, "{counts:?}");
         assert_eq!(counts.iter().rposition(|(_, stopped)| *stopped == 1), Some(pieces.len() - 1));

@@ -69,7 +69,7 @@ async fn carry(carrier: Carrier, mut waiting: mpsc::Receiver<Dispatch>) {
                     attaching = Some(async move { Dispatch::attach(next, &shared).await }.boxed());
                 }
                 Action::SendAttached => sent.extend(attached.take().map(|message| carrier.send(message))),
-                Action::Send(cancels) => sent.push(carrier.send(cancels.without_payloads())),
+                Action::Send(stops) => sent.push(carrier.send(stops.without_payloads())),
             }
         }
         if !open && post.is_idle() {

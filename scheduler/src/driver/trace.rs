@@ -87,6 +87,7 @@ fn attributes_of_end(task: TaskId, body: &EventBody) -> Option<Vec<KeyValue>> {
                 EndReason::Cancelled { .. } => "cancelled",
                 EndReason::Expired => "expired",
                 EndReason::TenantRemoved => "tenant_removed",
+                EndReason::Skipped { .. } => "skipped",
             };
             Some(vec![task, KeyValue::new("wasmill.reason", reason)])
         }

@@ -58,10 +58,11 @@ pub(super) struct View {
 }
 
 impl Standing {
-    /// A task that has just been accepted.
-    pub(super) fn submitted(seq: LogSeq, at: Timestamp, spec: &TaskSpec) -> Self {
+    /// A task that has just been accepted. One that `is_blocked` waits for other tasks first.
+    pub(super) fn submitted(seq: LogSeq, at: Timestamp, spec: &TaskSpec, is_blocked: bool) -> Self {
         let waiting_until = (spec.not_before > at).then_some(spec.not_before);
-        let state = if waiting_until.is_some() { TaskState::Waiting } else { TaskState::Queued };
+        let waits = is_blocked || waiting_until.is_some();
+        let state = if waits { TaskState::Waiting } else { TaskState::Queued };
         let view = View { waiting_until, ..View::default() };
         let mut standing = Self { state, created_at: at, updated_at: at, finished_at: None, seq, view };
         standing.note(seq, at, HistoryEvent::Submitted { waiting_until });

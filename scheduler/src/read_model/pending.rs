@@ -86,7 +86,7 @@ impl Generation {
 
     fn index_event(&mut self, event: &EventBody, place: Place) {
         match event {
-            EventBody::TaskSubmitted { task, spec, fingerprint } => {
+            EventBody::TaskSubmitted { task, spec, fingerprint, .. } => {
                 self.bytes += inline_bytes(&spec.input);
                 let bytes = submission_bytes(spec);
                 match self.submitted.get_mut(&spec.tenant) {

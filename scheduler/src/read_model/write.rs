@@ -168,8 +168,8 @@ impl Sink {
 
     fn take(&mut self, changes: &mut Changes, seq: LogSeq, event: &Event) -> rusqlite::Result<()> {
         match &event.body {
-            EventBody::TaskSubmitted { task, spec, fingerprint } => {
-                let standing = Standing::submitted(seq, event.at, spec);
+            EventBody::TaskSubmitted { task, spec, fingerprint, edges } => {
+                let standing = Standing::submitted(seq, event.at, spec, !edges.is_empty());
                 let origin = Origin::New { spec: Arc::clone(spec), fingerprint: *fingerprint };
                 changes.push(Change { id: *task, standing, origin });
                 Ok(())

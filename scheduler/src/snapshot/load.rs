@@ -127,7 +127,12 @@ mod tests {
         let mut bodies = vec![EventBody::ModuleAdded { tenant: TenantName::default(), module }];
         for number in 0..10_000_u128 {
             let task = TaskId(uuid::Uuid::from_u128(number));
-            bodies.push(EventBody::TaskSubmitted { task, spec: Arc::new(TaskSpec::default()), fingerprint: None });
+            bodies.push(EventBody::TaskSubmitted {
+                task,
+                spec: Arc::new(TaskSpec::default()),
+                fingerprint: None,
+                edges: Vec::new(),
+            });
         }
         let events: Vec<_> = bodies.into_iter().map(|body| Event { at: Timestamp(5), body }).collect();
         state.apply_record(LogSeq(1), &events);

@@ -46,7 +46,7 @@ pub(crate) fn spec(tenant_name: &str) -> TaskSpec {
 
 pub(crate) fn submitted(number: u64, spec: TaskSpec) -> EventBody {
     let fingerprint = spec.idempotency_key.as_ref().map(|_| Digest([number as u8; 32]));
-    EventBody::TaskSubmitted { task: id(number), spec: Arc::new(spec), fingerprint }
+    EventBody::TaskSubmitted { task: id(number), spec: Arc::new(spec), fingerprint, edges: Vec::new() }
 }
 
 pub(crate) fn attempt(number: u64, attempt: u32) -> AttemptId {

@@ -1,6 +1,8 @@
 //! Attempts start, say what they do, end, and are stopped when the host has to let go of them.
 
-use wasmill_protocol::message::{Assignment, Progress, Report};
+use std::sync::Arc;
+
+use wasmill_protocol::message::{Assignment, Progress, Report, StopCause};
 use wasmill_protocol::{AttemptId, Incarnation, OutcomeKind, Payload, Timestamp};
 
 use super::{Held, HostCore, Phase, Running};
@@ -18,8 +20,7 @@ impl HostCore {
                 queue_us,
                 taken: (waiting.taken_at, waiting.assignment.queue_us),
                 compile_us: waiting.compile_us,
-                stopping: false,
-                cancelled: false,
+                stop: None,
                 checkpoint_number: 0,
                 progress: None,
             };
@@ -45,20 +46,24 @@ impl HostCore {
             Some(Held::Waiting | Held::Ended) | None => return,
         };
         self.admission.release(&running.place);
-        let Ended { outcome, mut usage, output, captured, .. } = ended;
+        let Ended { mut outcome, mut usage, output, captured, .. } = ended;
         self.prefetch.note_ended();
         self.load.note_ended(self.now, &usage.spent());
         usage.queue_us = running.queue_us;
         usage.compile_us = running.compile_us;
         // One that was stopped by us and ended by itself in the same moment has a result like any other.
-        let handed_back = running.stopping && !running.cancelled && outcome.kind == OutcomeKind::Cancelled;
-        if handed_back {
+        let stop = running.stop.filter(|_| outcome.kind == OutcomeKind::Cancelled);
+        if stop.is_some_and(StopReason::hands_back) {
             self.counters.returned += 1;
-            self.end(Report::Returned { id });
-        } else {
-            self.counters.ended += 1;
-            self.end(Report::Ended { id, outcome, usage, output, captured });
+            return self.end(Report::Returned { id });
         }
+        if let Some(StopReason::Asked(cause)) = stop
+            && cause != StopCause::Cancelled
+        {
+            Arc::make_mut(&mut outcome).message = cause.message().to_owned();
+        }
+        self.counters.ended += 1;
+        self.end(Report::Ended { id, outcome, usage, output, captured });
     }
 
     pub(super) fn handle_checkpoint(&mut self, id: AttemptId, number: u32, data: Payload) {
@@ -102,9 +107,9 @@ impl HostCore {
         }
         for (id, held) in &mut self.held {
             if let Held::Running(running) = held
-                && !running.stopping
+                && running.stop.is_none()
             {
-                running.stopping = true;
+                running.stop = Some(StopReason::Drained);
                 self.stops.push((*id, StopReason::Drained));
             }
         }
@@ -119,10 +124,10 @@ impl HostCore {
         self.give_up_unready();
         self.outbox.clear();
         for (id, held) in std::mem::take(&mut self.held) {
-            self.recent.insert(id);
+            self.recent.insert(id, ());
             self.counters.abandoned += 1;
             if let Held::Running(running) = held {
-                if !running.stopping {
+                if running.stop.is_none() {
                     self.stops.push((id, StopReason::Drained));
                 }
                 self.abandoned.insert(id, running.place);

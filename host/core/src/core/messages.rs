@@ -1,6 +1,6 @@
 //! What the leader asks, and what it has heard.
 
-use wasmill_protocol::message::{Assignment, HostAck, Report, ToHost};
+use wasmill_protocol::message::{Assignment, HostAck, Report, StopCause, ToHost};
 use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, Term, Usage};
 
 use super::{Held, HostCore};
@@ -26,8 +26,8 @@ impl HostCore {
             return HostAck { term_seen: None, refused };
         }
         let refused = message.assign.into_iter().filter_map(|assignment| self.assign(assignment)).collect();
-        for id in message.cancel {
-            self.cancel(id);
+        for (id, cause) in message.stop {
+            self.stop(id, cause);
         }
         HostAck { term_seen: None, refused }
     }
@@ -68,40 +68,58 @@ impl HostCore {
         self.counters.taken += 1;
         self.held.insert(id, Held::Waiting);
         self.admission.push(Waiting { assignment, taken_at: self.now, compile_us: 0 });
-        if self.cancelled_early.contains(id) {
-            // Its cancel has overtaken it.
-            self.cancel(id);
+        if let Some(cause) = self.stopped_early.find(id) {
+            // What stops it has overtaken it.
+            self.stop(id, cause);
         }
         None
     }
 
-    fn cancel(&mut self, id: AttemptId) {
+    /// The leader has asked for an attempt to stop.
+    fn stop(&mut self, id: AttemptId, cause: StopCause) {
         match self.held.get_mut(&id) {
             Some(Held::Waiting) => {
                 let Some(waiting) = self.admission.remove(id) else { return };
                 let usage = Usage { queue_us: waiting.queue_us(self.now), ..Usage::default() };
-                let outcome = Outcome::new(OutcomeKind::Cancelled, "cancelled before it started").into();
-                let (output, captured) = (Payload::Empty, Payload::Empty);
-                self.counters.ended += 1;
-                self.end(Report::Ended { id, outcome, usage, output, captured });
+                self.end_unstarted(id, cause, usage);
             }
             Some(Held::Unready) => {
                 self.give_up.push(id);
-                self.end_unready(id, OutcomeKind::Cancelled, "cancelled before it started");
+                if let Some(usage) = self.leave_unready(id) {
+                    self.end_unstarted(id, cause, usage);
+                }
             }
             Some(Held::Running(running)) => {
-                running.cancelled = true;
-                if !running.stopping {
-                    running.stopping = true;
-                    self.stops.push((id, StopReason::Cancelled));
+                let reason = StopReason::Asked(cause);
+                if running.stop.is_none() {
+                    self.stops.push((id, reason));
+                }
+                if running.stop.is_none_or(StopReason::hands_back) {
+                    running.stop = Some(reason);
                 }
             }
             // The leader learns it from the report.
             Some(Held::Ended) => {}
             // It was here, or will come: names of attempts are never used again, so to remember it for too long is harmless.
             None if self.recent.contains(id) => {}
-            None => self.cancelled_early.insert(id),
+            None => self.stopped_early.insert(id, cause),
         }
+    }
+
+    /// Ends an attempt, or hands it back, that was stopped before its guest started.
+    fn end_unstarted(&mut self, id: AttemptId, cause: StopCause, usage: Usage) {
+        if cause.hands_back() {
+            self.counters.returned += 1;
+            return self.end(Report::Returned { id });
+        }
+        let message = match cause {
+            StopCause::Cancelled => "cancelled before it started",
+            other => other.message(),
+        };
+        let outcome = Outcome::new(OutcomeKind::Cancelled, message).into();
+        let (output, captured) = (Payload::Empty, Payload::Empty);
+        self.counters.ended += 1;
+        self.end(Report::Ended { id, outcome, usage, output, captured });
     }
 
     /// An attempt is over: from here on there is only its report.
@@ -130,7 +148,7 @@ impl HostCore {
             match report {
                 Report::Ended { id, .. } | Report::Returned { id } => {
                     self.held.remove(id);
-                    self.recent.insert(*id);
+                    self.recent.insert(*id, ());
                 }
                 Report::Checkpoint { .. } => {}
             }

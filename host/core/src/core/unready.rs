@@ -41,9 +41,9 @@ impl HostCore {
     /// It will not be ready: the shell says why.
     pub(super) fn handle_never_ready(&mut self, ended: Ended) {
         let Ended { id, outcome, mut usage, output, captured } = ended;
-        let Some(waiting) = self.take_unready(id) else { return };
-        usage.queue_us = waiting.queue_us(self.now);
-        usage.compile_us += waiting.compile_us;
+        let Some(used) = self.leave_unready(id) else { return };
+        usage.queue_us = used.queue_us;
+        usage.compile_us += used.compile_us;
         self.counters.ended += 1;
         self.end(Report::Ended { id, outcome, usage, output, captured });
     }
@@ -57,15 +57,17 @@ impl HostCore {
                  quota compile_ms_per_s or this host allows",
                 UNREADY_MS_MAX / 1000
             );
-            self.end_unready(id, OutcomeKind::DeadlineExceeded, &message);
+            let outcome = Outcome::new(OutcomeKind::DeadlineExceeded, message).into();
+            let (output, captured) = (Payload::Empty, Payload::Empty);
+            self.handle_never_ready(Ended { id, outcome, usage: Usage::default(), output, captured });
         }
     }
 
-    /// Ends an unready attempt by ourselves.
-    pub(super) fn end_unready(&mut self, id: AttemptId, kind: OutcomeKind, message: &str) {
-        let (output, captured) = (Payload::Empty, Payload::Empty);
-        let outcome = Outcome::new(kind, message).into();
-        self.handle_never_ready(Ended { id, outcome, usage: Usage::default(), output, captured });
+    /// Takes an attempt out of the unready ones. Returns what it has used, or nothing if it is not
+    /// among them.
+    pub(super) fn leave_unready(&mut self, id: AttemptId) -> Option<Usage> {
+        let waiting = self.take_unready(id)?;
+        Some(Usage { queue_us: waiting.queue_us(self.now), compile_us: waiting.compile_us, ..Usage::default() })
     }
 
     /// Lets go of all that are unready, and says which they were.

@@ -1,5 +1,7 @@
 //! The manifest proves the boundary: nothing that runs, waits, reads a clock or draws numbers can be reached from the core of the host.
 
+#[path = "../../../../protocol/tests/shared/bans.rs"]
+mod bans;
 #[path = "../../../../protocol/tests/shared/boundary.rs"]
 mod shared;
 
@@ -13,5 +15,5 @@ fn it_depends_on_pure_packages_alone() {
 
 #[test]
 fn what_is_banned_has_a_reason() {
-    shared::assert_bans(include_str!("../../clippy.toml"));
+    bans::assert_bans(include_str!("../../clippy.toml"));
 }

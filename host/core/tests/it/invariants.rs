@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use wasmill_host_core::bounds::{BATCHES_IN_FLIGHT_MAX, PREFETCH_MAX};
 use wasmill_host_core::{Batch, Input, Ready, StopReason};
-use wasmill_protocol::message::{Assignment, Report};
+use wasmill_protocol::message::{Assignment, Report, StopCause};
 use wasmill_protocol::{AttemptId, Incarnation, OutcomeKind, TaskSpec};
 
 use crate::world::{World, assignment, ended, id};
@@ -245,7 +245,7 @@ impl Model {
             assert!(self.unready.remove(&id), "nobody compiles for {id:?}");
         }
         for (id, reason) in stop {
-            assert!(matches!(reason, StopReason::Cancelled | StopReason::Drained));
+            assert!(matches!(reason, StopReason::Asked(StopCause::Cancelled) | StopReason::Drained));
             assert!(self.started.contains(&id), "stopped without having been started");
         }
         self.in_flight.extend(batches);

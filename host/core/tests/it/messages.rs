@@ -3,7 +3,7 @@
 use expect_test::expect;
 use wasmill_host_core::bounds::{HEARTBEAT_MS, PREFETCH_MAX};
 use wasmill_host_core::{Input, ReplyTo};
-use wasmill_protocol::message::{Progress, ToHost};
+use wasmill_protocol::message::{Progress, StopCause, ToHost};
 use wasmill_protocol::{Incarnation, OutcomeKind, Term};
 
 use crate::world::{World, assignment, id};
@@ -13,7 +13,7 @@ fn of_term(term: u64, incarnation: u64, attempt: u64) -> Input {
         term: Term(term),
         incarnation: Incarnation(incarnation),
         assign: vec![assignment(attempt, 10)],
-        cancel: Vec::new(),
+        stop: Vec::new(),
     };
     Input::Message { reply_to: ReplyTo(attempt), message }
 }
@@ -233,6 +233,38 @@ fn credit_that_changes_much_is_told_at_once() {
         heartbeat with credit 81 holds
     "#]]);
     assert_eq!(world.next_timeout_ms(), Some(1050));
+}
+
+/// A cause that ends an attempt says so in its outcome; one of a newer leader hands it back,
+/// wherever it is.
+#[test]
+fn what_is_stopped_ends_as_its_cause_says() {
+    let mut world = World::settled(2);
+    world.assign(&[1, 2, 3, 4]).check(expect![[r#"
+        ack 0
+        start #1
+        start #2
+    "#]]);
+    let causes = [(1, StopCause::TenantRemoved), (2, StopCause::Unknown), (3, StopCause::NotCurrent)];
+    world.stop(&causes).stop(&[(4, StopCause::Unknown), (5, StopCause::Unknown)]).check(expect![[r#"
+        ack 0
+        ack 0
+        stop #1 TenantRemoved
+        stop #2 Unknown
+        batch 1 of incarnation 1
+          ended #3 cancelled after 1000 us in queues: stopped because it is not the current attempt of its task
+          returned #4
+    "#]]);
+    // A cancel counts more than what hands the attempt back, and the other way round it does not.
+    world.stop(&[(2, StopCause::Cancelled), (1, StopCause::Unknown)]).assign(&[5]);
+    world.end(1, OutcomeKind::Cancelled).end(2, OutcomeKind::Cancelled).check(expect![[r#"
+        ack 0
+        ack 0
+        batch 2 of incarnation 1
+          returned #5
+          ended #1 cancelled after 1000 us in queues: stopped because its tenant was removed
+          ended #2 cancelled after 1000 us in queues
+    "#]]);
 }
 
 /// F55

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use expect_test::Expect;
 use wasmill_host_core::bounds::HEARTBEAT_MS;
-use wasmill_host_core::{Batch, BatchNumber, Config, Ended, HostCore, Input, Ready, ReplyTo};
-use wasmill_protocol::message::{Assignment, HostAck, Report, ToHost};
+use wasmill_host_core::{Batch, BatchNumber, Config, Ended, HostCore, Input, Ready, ReplyTo, StopReason};
+use wasmill_protocol::message::{Assignment, HostAck, Report, StopCause, ToHost};
 use wasmill_protocol::{
     Attempt, AttemptId, Incarnation, Limits, Nonce, Outcome, OutcomeKind, Payload, TaskSpec, Term, Timestamp, Usage,
 };
@@ -69,8 +69,18 @@ impl World {
 
     /// A message of the leader of term 1.
     pub(crate) fn message(&mut self, assign: Vec<Assignment>, cancel: &[u64]) -> &mut Self {
-        let cancel = cancel.iter().map(|number| id(*number)).collect();
-        let message = ToHost { term: Term(1), incarnation: self.core.incarnation(), assign, cancel };
+        let stop: Vec<_> = cancel.iter().map(|number| (*number, StopCause::Cancelled)).collect();
+        self.message_with(assign, &stop)
+    }
+
+    /// The same with nothing but attempts to stop.
+    pub(crate) fn stop(&mut self, stop: &[(u64, StopCause)]) -> &mut Self {
+        self.message_with(Vec::new(), stop)
+    }
+
+    fn message_with(&mut self, assign: Vec<Assignment>, stop: &[(u64, StopCause)]) -> &mut Self {
+        let stop = stop.iter().map(|(number, cause)| (id(*number), *cause)).collect();
+        let message = ToHost { term: Term(1), incarnation: self.core.incarnation(), assign, stop };
         self.step(Input::Message { reply_to: ReplyTo(0), message })
     }
 
@@ -153,7 +163,11 @@ pub(crate) fn show(ready: &Ready) -> String {
         writeln!(text, "give up{}", names(&[*id])).unwrap();
     }
     for (id, reason) in &ready.stop {
-        writeln!(text, "stop{} {reason:?}", names(&[*id])).unwrap();
+        let reason = match reason {
+            StopReason::Asked(cause) => format!("{cause:?}"),
+            StopReason::Drained => "Drained".to_owned(),
+        };
+        writeln!(text, "stop{} {reason}", names(&[*id])).unwrap();
     }
     for Batch { number, message } in &ready.batches {
         writeln!(text, "batch {} of incarnation {}", number.0, message.incarnation).unwrap();
@@ -183,7 +197,11 @@ fn show_report(report: &Report) -> String {
         Report::Ended { outcome, usage, .. } => {
             let compiled =
                 if usage.compile_us > 0 { format!(", compiled {} us", usage.compile_us) } else { String::new() };
-            format!("ended{name} {} after {} us in queues{compiled}", outcome.kind.as_str(), usage.queue_us)
+            // What every cancelled attempt says is left out.
+            let is_usual = outcome.message.is_empty() || outcome.message.starts_with("cancelled");
+            let message = if is_usual { String::new() } else { format!(": {}", outcome.message) };
+            let kind = outcome.kind.as_str();
+            format!("ended{name} {kind} after {} us in queues{compiled}{message}", usage.queue_us)
         }
         Report::Checkpoint { number, .. } => format!("checkpoint{name} number {number}"),
         Report::Returned { .. } => format!("returned{name}"),

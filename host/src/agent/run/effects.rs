@@ -94,14 +94,15 @@ impl Agent {
     }
 
     fn stop(&mut self, id: AttemptId, reason: StopReason) {
+        let (reason, cause) = match reason {
+            StopReason::Asked(cause) => (channel::StopReason::Asked, cause.as_str()),
+            StopReason::Drained => (channel::StopReason::Drained, "drained"),
+        };
+        tracing::debug!(task = %id.task, attempt = id.attempt.0, cause, "an attempt is stopped");
         if let Some(fetch) = self.fetching.remove(&id) {
             fetch.abort();
             return self.end_here(id, OutcomeKind::Cancelled, "stopped before it started");
         }
-        let reason = match reason {
-            StopReason::Cancelled => channel::StopReason::Cancelled,
-            StopReason::Drained => channel::StopReason::Drained,
-        };
         self.outgoing.push_back(ToSandbox::Stop(id, reason));
     }
 

@@ -75,7 +75,7 @@ async fn a_lost_lease_stops_everything_and_a_new_life_begins() {
         term: Term(1),
         incarnation: world.info.incarnation,
         assign: vec![world.assignment(2, "echo x")],
-        cancel: Vec::new(),
+        stop: Vec::new(),
     };
     world
         .until("the new life", |heard| {
@@ -155,7 +155,7 @@ async fn f44_a_subscription_that_ends_is_renewed() {
         term: Term(1),
         incarnation: world.info.incarnation,
         assign: vec![world.assignment(2, "echo x")],
-        cancel: Vec::new(),
+        stop: Vec::new(),
     };
     while world.send(message.clone()).await != Some(HostAck::default()) {
         tokio::task::yield_now().await;

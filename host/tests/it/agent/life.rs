@@ -66,7 +66,7 @@ async fn cancel_reaches_the_sandbox() {
     world.cancel(1).await;
     let heard = world.until("the end of 1", |heard| heard.end(1).is_some()).await;
     assert_eq!(heard.kind(1), Some(OutcomeKind::Cancelled));
-    assert_eq!(heard.stopped, [(id(1), StopReason::Cancelled)]);
+    assert_eq!(heard.stopped, [(id(1), StopReason::Asked)]);
     let beat = world.until("progress", |heard| heard.heartbeat.as_ref().is_some_and(|beat| !beat.progress.is_empty()));
     assert_eq!(beat.await.heartbeat.unwrap().progress, [(id(2), progress)]);
     world.cancel(2).await;
@@ -81,7 +81,7 @@ async fn a_stale_leader_and_one_who_means_another_life_are_refused() {
         term: Term(term),
         incarnation,
         assign: vec![world.assignment(1, "echo x")],
-        cancel: Vec::new(),
+        stop: Vec::new(),
     };
     let later = world.info.incarnation.next();
     assert_eq!(world.send(message(5, later)).await, Some(HostAck { term_seen: None, refused: vec![id(1)] }));

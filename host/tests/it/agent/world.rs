@@ -18,7 +18,7 @@ use wasmill_host::metrics::Metrics;
 use wasmill_metrics::Registry;
 use wasmill_protocol::limits::Caps;
 use wasmill_protocol::message::{
-    Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ReportAck, ToHost, subjects,
+    Assignment, FromHost, Heartbeat, HostAck, HostInfo, Report, ReportAck, StopCause, ToHost, subjects,
 };
 use wasmill_protocol::{
     Attempt, AttemptId, Digest, Nonce, Outcome, OutcomeKind, Payload, TaskSpec, TenantName, Term, Usage,
@@ -179,14 +179,14 @@ impl World {
 
     /// Sends assignments to this life of the host as the leader of term 1, and expects that all are taken.
     pub(crate) async fn assign(&self, assign: Vec<Assignment>) {
-        let message = ToHost { term: Term(1), incarnation: self.info.incarnation, assign, cancel: Vec::new() };
+        let message = ToHost { term: Term(1), incarnation: self.info.incarnation, assign, stop: Vec::new() };
         let HostAck { term_seen, refused } = self.send(message).await.unwrap();
         assert_eq!((term_seen, refused.len()), (None, 0));
     }
 
     pub(crate) async fn cancel(&self, number: u64) {
-        let cancel = vec![id(number)];
-        let message = ToHost { term: Term(1), incarnation: self.info.incarnation, assign: Vec::new(), cancel };
+        let stop = vec![(id(number), StopCause::Cancelled)];
+        let message = ToHost { term: Term(1), incarnation: self.info.incarnation, assign: Vec::new(), stop };
         assert_eq!(self.send(message).await, Some(HostAck::default()));
     }
 

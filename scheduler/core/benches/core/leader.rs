@@ -115,6 +115,7 @@ impl Leader {
             module: ModuleRef::Digest(Digest::default()),
             spec: Arc::new(spec),
             key: None,
+            edges: Vec::new(),
         });
     }
 

@@ -62,6 +62,12 @@ impl Source {
 
     fn op(&mut self, kind: u8) -> Op {
         match kind % 20 {
+            _ if kind >= 240 => Op::SubmitAfter {
+                tenant: kind,
+                back: [self.byte() % 8, self.byte() % 8],
+                on: self.byte(),
+                delay_ms: self.ms(),
+            },
             0..4 => Op::Submit {
                 tenant: kind / 20,
                 priority: i8::from_ne_bytes([self.byte()]) % 4,

@@ -10,6 +10,7 @@ use wasmill_protocol::{Digest, TaskId, TenantName};
 use wasmill_record::event::EventBody;
 
 use super::Core;
+use super::backlog::Work;
 use crate::state::tenants::TenantEntry;
 use crate::state::{Slot, State};
 
@@ -17,8 +18,8 @@ use crate::state::{Slot, State};
 const TOKENS_PER_TENANT_MAX: usize = 10_000;
 /// Aliases of one tenant; there is no quota for them.
 const ALIASES_PER_TENANT_MAX: usize = 10_000;
-/// Tenants in all.
-const TENANTS_MAX: usize = 100_000;
+/// Tenants in all, removed ones that have tasks left included.
+pub(super) const TENANTS_MAX: usize = 100_000;
 
 impl Core {
     /// Every command but those about single tasks.
@@ -85,7 +86,7 @@ impl Core {
         self.emit(EventBody::TenantRemoved { tenant: name });
         self.dispatch.forget_tenant(number);
         if self.state.tenants.find(number).is_some() {
-            self.removed_tenants.insert(number);
+            self.backlog.push(Work::EndTenant(number), &self.state);
             self.cancel_running_of_removed();
         }
         Ok(Done::Removed)
@@ -100,7 +101,7 @@ impl Core {
         for slot in asked {
             let task = self.state.tasks[slot].id;
             self.emit(EventBody::CancelRequested { task, reason: Some("the tenant was removed".into()) });
-            self.send_cancel(slot);
+            self.send_stop(slot);
         }
     }
 
@@ -205,11 +206,10 @@ impl Core {
         let shape = tenant.shapes.iter().copied().find(used)?;
         let lists = state.shapes.shape(shape);
         let running = state.placements.iter().flat_map(|placed| placed.tasks.slots(&state.tasks));
-        let mut tasks = lists
-            .queued
-            .slots(&state.tasks)
-            .chain(lists.waiting.slots(&state.tasks))
-            .chain(running.filter(|&slot| state.tasks[slot].shape == shape));
+        let mut tasks =
+            lists.queued.slots(&state.tasks).chain(lists.waiting.slots(&state.tasks)).chain(
+                running.chain(state.unblocked.slots(&state.tasks)).filter(|&slot| state.tasks[slot].shape == shape),
+            );
         let task = tasks.next().expect("a shape that exists has a task");
         Some(state.tasks[task].id)
     }

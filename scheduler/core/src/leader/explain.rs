@@ -67,6 +67,12 @@ impl<'a> Question<'a> {
         let task = &state.tasks[slot];
         let waiting_for = match task.phase {
             Phase::Running => None,
+            Phase::Blocked => {
+                let predecessor =
+                    state.edges.predecessor(&state.tasks, slot).expect("a blocked task waits for another one");
+                Some(format!("dependency {}", state.tasks[predecessor].id))
+            }
+            Phase::Unblocked => Some("its turn: its dependencies have ended".to_owned()),
             Phase::Waiting if task.attempt == Attempt(0) => Some(format!("delayed until {}", task.timer)),
             Phase::Waiting => Some(format!("retry after {}", task.timer)),
             Phase::Queued => Some(self.queued(slot, task)),

@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use wasmill_protocol::message::{Heartbeat, MODULES_WARM_MAX};
+use wasmill_protocol::message::{Heartbeat, MODULES_WARM_MAX, StopCause};
 use wasmill_protocol::{AttemptId, Digest, HostId, OutcomeKind, Timestamp};
 
 use super::Core;
-use super::hosts::{Flight, Host};
+use super::flight::{Due, Flight};
+use super::hosts::Host;
 use crate::config::CoreConfig;
 use crate::state::tenants::TenantNumber;
 
 /// Attempts that are read from one heartbeat; no host has more.
 const ATTEMPTS_READ_MAX: usize = 65_536;
-/// Heartbeats in a row that must miss an attempt that was confirmed before.
-const MISSING_MIN: u32 = 2;
 
 /// What one heartbeat gives rise to.
 #[derive(Debug, Default)]
@@ -21,7 +20,7 @@ struct Differences {
     /// Not confirmed in time: to be sent again.
     resend: Vec<AttemptId>,
     /// To be told again to stop, or at all because it is not ours.
-    cancel: Vec<AttemptId>,
+    stop: Vec<(AttemptId, StopCause)>,
     /// Asked to stop, and the host does not have it: stopped.
     stopped: Vec<AttemptId>,
     /// Never confirmed for too long.
@@ -67,7 +66,7 @@ impl Core {
     }
 
     fn settle(&mut self, id: &HostId, differences: Differences) {
-        let Differences { resend, cancel, stopped, timed_out, ran_on } = differences;
+        let Differences { resend, stop, stopped, timed_out, ran_on } = differences;
         let host = self.hosts.get_mut(id).expect("it has just been heard");
         let (slot, incarnation) = (host.slot, host.incarnation());
         if !timed_out.is_empty() {
@@ -78,9 +77,9 @@ impl Core {
             self.dispatch.shares.run_on(tenant, time);
             self.dispatch.touch_tenant(tenant);
         }
-        for attempt in cancel {
+        for (attempt, cause) in stop {
             self.tally.cancels_resent += 1;
-            self.outbox.cancel(slot, incarnation, attempt);
+            self.outbox.stop(slot, incarnation, attempt, cause);
         }
         for attempt in resend {
             self.tally.assignments_resent += 1;
@@ -119,7 +118,7 @@ impl Host {
         config: &CoreConfig,
         given_up: impl Fn(&AttemptId) -> bool,
     ) -> Differences {
-        let (mut found, number) = (Differences::default(), Some(heartbeat.number));
+        let mut found = Differences::default();
         let strangers_before = std::mem::take(&mut self.strangers);
         if heartbeat.partial && strangers_before.len() < ATTEMPTS_READ_MAX {
             // Those that are not listed this time are not gone for that.
@@ -127,11 +126,11 @@ impl Host {
         }
         for &id in heartbeat.attempts.iter().take(ATTEMPTS_READ_MAX) {
             match self.flights.get_mut(&id) {
-                Some(flight) => (flight.heard_at, flight.confirmed, flight.listed_in) = (now, true, number),
+                Some(flight) => flight.listed(heartbeat.number, now),
                 None => {
                     // One that has just ended is listed until the acknowledgement arrives: it is left alone unless it stays.
                     if given_up(&id) || strangers_before.contains(&id) {
-                        found.cancel.push(id);
+                        found.stop.push((id, StopCause::NotCurrent));
                     }
                     self.strangers.insert(id);
                 }
@@ -139,28 +138,14 @@ impl Host {
         }
         let attempts = self.flights.len() as u64;
         let running = attempts.min(heartbeat.slots.into());
-        let past = |at: Timestamp, ms: u64| now >= at.plus_ms(ms);
         for (&id, flight) in &mut self.flights {
-            let is_listed = flight.listed_in == number;
-            flight.missing = if is_listed { 0 } else { flight.missing + u32::from(!heartbeat.partial) };
             flight.charge_what_runs_on((running, attempts), now, &mut found);
-            let gone = flight.missing >= MISSING_MIN && past(flight.sent_at, config.missing_ms);
-            let unconfirmed = flight.missing > 0 && !flight.confirmed && past(flight.sent_at, config.resend_ms);
-            match flight.cancel_sent_at {
-                Some(_) if gone => found.stopped.push(id),
-                Some(sent_at) if past(sent_at, config.resend_ms) => {
-                    flight.cancel_sent_at = Some(now);
-                    found.cancel.push(id);
-                }
-                Some(_) => {}
-                None if flight.missing > 0 && past(flight.heard_at, config.assign_timeout_ms) => {
-                    found.timed_out.push(id);
-                }
-                None if gone || unconfirmed => {
-                    (flight.sent_at, flight.missing) = (now, 0);
-                    found.resend.push(id);
-                }
-                None => {}
+            match flight.compare(heartbeat, now, config) {
+                Due::Nothing => {}
+                Due::Resend => found.resend.push(id),
+                Due::TellAgain(cause) => found.stop.push((id, cause)),
+                Due::Stopped => found.stopped.push(id),
+                Due::TimedOut => found.timed_out.push(id),
             }
         }
         found
@@ -173,7 +158,7 @@ impl Flight {
     /// equal parts; what each has really used is charged instead when it has ended.
     fn charge_what_runs_on(&mut self, (running, attempts): (u64, u64), now: Timestamp, found: &mut Differences) {
         let held_us = now.us_since(self.placed_at);
-        if !self.confirmed || held_us <= self.charge.us() {
+        if !self.is_confirmed() || held_us <= self.charge.us() {
             return;
         }
         let more = self.charge.extend(held_us.saturating_mul(running) / attempts, self.weight);

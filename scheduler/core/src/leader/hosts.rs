@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wasmill_protocol::command::{Counted, Done, Refusal};
-use wasmill_protocol::message::{Heartbeat, HostInfo};
+use wasmill_protocol::message::{Heartbeat, HostInfo, StopCause};
 use wasmill_protocol::{AttemptId, Digest, HostId, Incarnation, TenantName, Timestamp, kept};
 use wasmill_record::event::EventBody;
 
 use super::Core;
+use super::flight::Flight;
 use super::losses::Loss;
 use crate::config::CoreConfig;
 use crate::dispatch::Charge;
 use crate::io::HostView;
 use crate::policy::{HostRoom, Standing};
-use crate::state::tenants::TenantNumber;
 use crate::state::{Labels, Slot, State};
 
 /// Hosts that are drained at the same time, those that are gone included: until somebody ends the draining they are remembered.
@@ -51,49 +51,6 @@ pub(crate) struct Host {
     pub(super) strangers: BTreeSet<AttemptId>,
     /// Where the state had what runs on it when something was placed there last.
     pub(crate) placement: Option<Slot>,
-}
-
-/// An attempt on its way to a host, on it, or on its way back.
-#[derive(Debug, Clone)]
-pub(crate) struct Flight {
-    /// When it was placed.
-    pub(super) placed_at: Timestamp,
-    /// When it was sent last.
-    pub(super) sent_at: Timestamp,
-    /// When a heartbeat listed it last; when it was placed, before the first.
-    pub(super) heard_at: Timestamp,
-    /// Some heartbeat has listed it.
-    pub(super) confirmed: bool,
-    /// The number of the heartbeat that listed it last.
-    pub(super) listed_in: Option<u64>,
-    /// Heartbeats in a row that do not list it.
-    pub(super) missing: u32,
-    /// When the host was last told to stop it.
-    pub(super) cancel_sent_at: Option<Timestamp>,
-    pub(super) tenant: TenantNumber,
-    /// The weight that its tenant had.
-    pub(super) weight: u32,
-    pub(super) memory_bytes: u64,
-    /// What its tenant was charged for it by this leader.
-    pub(super) charge: Charge,
-}
-
-impl Flight {
-    pub(crate) fn new(now: Timestamp, tenant: TenantNumber, weight: u32, memory_bytes: u64, charge: Charge) -> Self {
-        Self {
-            placed_at: now,
-            sent_at: now,
-            heard_at: now,
-            confirmed: false,
-            listed_in: None,
-            missing: 0,
-            cancel_sent_at: None,
-            tenant,
-            weight,
-            memory_bytes,
-            charge,
-        }
-    }
 }
 
 impl Host {
@@ -138,7 +95,7 @@ impl Host {
 
     /// Whether the host has shown to hold the attempt.
     pub(super) fn holds(&self, id: AttemptId) -> bool {
-        self.flights.get(&id).is_some_and(|flight| flight.confirmed)
+        self.flights.get(&id).is_some_and(Flight::is_confirmed)
     }
 
     /// An attempt was placed on it.
@@ -204,7 +161,7 @@ impl Host {
     /// is not in there; what an earlier leader has left there, or an earlier life of the host, is.
     /// Of the two sums the larger counts.
     pub(super) fn count_memory(&mut self, heartbeat: &Heartbeat, now: Timestamp) {
-        let is_unseen = |flight: &&Flight| !flight.confirmed || (flight.heard_at < now && !heartbeat.partial);
+        let is_unseen = |flight: &&Flight| flight.is_unseen(heartbeat, now);
         let unseen = self.flights.values().filter(is_unseen).map(|flight| flight.memory_bytes);
         let held = unseen.fold(heartbeat.memory_held, u64::saturating_add);
         self.memory_beyond = held.saturating_sub(self.memory_promised);
@@ -297,7 +254,7 @@ impl Core {
         }
         for slot in slots {
             if self.state.tasks[slot].cancel_requested {
-                self.send_cancel(slot);
+                self.send_stop(slot);
             }
         }
     }
@@ -329,15 +286,18 @@ impl Core {
         }
     }
 
-    /// Tells the host of a running task to stop it. If the message is lost, the host's heartbeats bring it up again.
-    pub(super) fn send_cancel(&mut self, slot: Slot) {
+    /// Tells the host of a running task that was asked to stop. If the message is lost, the host's
+    /// heartbeats bring it up again.
+    pub(super) fn send_stop(&mut self, slot: Slot) {
         let task = &self.state.tasks[slot];
         let id = task.attempt_id();
+        let removed = self.state.owner(task).removed;
+        let cause = if removed { StopCause::TenantRemoved } else { StopCause::Cancelled };
         let placement = self.state.placements.placement(task.placement);
         let Some(host) = self.hosts.get_mut(&placement.host) else { return };
         if let Some(flight) = host.flights.get_mut(&id) {
-            flight.cancel_sent_at = Some(self.now);
-            self.outbox.cancel(host.slot, placement.incarnation, id);
+            flight.stop(cause, self.now);
+            self.outbox.stop(host.slot, placement.incarnation, id, cause);
         }
     }
 }

@@ -13,6 +13,7 @@ use wasmill_protocol::{HostId, Incarnation, OutcomeKind, kept};
 
 use super::Core;
 use super::hosts::Host;
+use super::timers::Deadline;
 use crate::state::Slot;
 use crate::state::tenants::TenantNumber;
 
@@ -58,7 +59,7 @@ impl Core {
             && host.joined
         {
             host.joined = false;
-            self.left.insert((host.last_seen.plus_ms(LEFT_SHOWN_MS), id.clone()));
+            self.deadlines.insert(host.last_seen.plus_ms(LEFT_SHOWN_MS), Deadline::Left(id.clone()));
             self.dispatch.fleet.touch(host.slot);
             if loss == Loss::Ended {
                 slots = host.heartbeat.as_ref().map_or(0, |heartbeat| heartbeat.slots);
@@ -85,24 +86,21 @@ impl Core {
         }
     }
 
-    /// Gives up the hosts that ran something when this leader began and have not come back in time, and forgets those that left long
-    /// ago.
-    pub(super) fn give_up_hosts(&mut self) {
-        let now = self.now;
-        if now >= self.awaited_until {
-            for (id, incarnation) in std::mem::take(&mut self.awaited) {
-                self.lose(&id, incarnation, Loss::Ended);
-            }
+    /// Gives up the hosts that ran something when this leader began and have not come back in time.
+    pub(super) fn give_up_awaited(&mut self) {
+        for (id, incarnation) in std::mem::take(&mut self.awaited) {
+            self.lose(&id, incarnation, Loss::Ended);
         }
-        while let Some((until, id)) = self.left.first()
-            && *until < now
-        {
-            let is_over = |host: &&Host| !host.joined && now > host.last_seen.plus_ms(LEFT_SHOWN_MS);
-            if let Some(host) = self.hosts.get(id).filter(is_over) {
-                self.dispatch.fleet.touch(host.slot);
-                self.hosts.remove(id);
-            }
-            self.left.pop_first();
+    }
+
+    /// Forgets a host that left long ago, unless it has come back since, or come and left once
+    /// more.
+    pub(super) fn forget_host(&mut self, id: &HostId) {
+        let now = self.now;
+        let is_over = |host: &&Host| !host.joined && now >= host.last_seen.plus_ms(LEFT_SHOWN_MS);
+        if let Some(host) = self.hosts.get(id).filter(is_over) {
+            self.dispatch.fleet.touch(host.slot);
+            self.hosts.remove(id);
         }
     }
 }

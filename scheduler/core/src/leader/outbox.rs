@@ -1,5 +1,6 @@
 //! Messages to hosts that gather until the next [`Core::take_ready`].
 
+use wasmill_protocol::message::StopCause;
 use wasmill_protocol::{AttemptId, Incarnation};
 
 use super::Core;
@@ -7,8 +8,8 @@ use crate::io::MessageOut;
 
 /// Assignments in one message: with payloads of a usual size it stays far below what a bus carries.
 const ASSIGN_PER_MESSAGE_MAX: usize = 256;
-/// Cancels in one message.
-const CANCEL_PER_MESSAGE_MAX: usize = 4_096;
+/// Attempts to stop in one message. Each is written twice, once for hosts that know no causes.
+const STOP_PER_MESSAGE_MAX: usize = 2_048;
 
 /// Messages by host.
 #[derive(Debug, Default)]
@@ -27,7 +28,7 @@ struct Outgoing {
     /// Some of `assign` was sent before, so it may have ended meanwhile.
     assigns_again: bool,
     assign: Vec<(AttemptId, u64)>,
-    cancel: Vec<AttemptId>,
+    stop: Vec<(AttemptId, StopCause)>,
 }
 
 impl Outbox {
@@ -48,8 +49,8 @@ impl Outbox {
         outgoing.assign.push((id, queue_us));
     }
 
-    pub(super) fn cancel(&mut self, host: u32, incarnation: Incarnation, id: AttemptId) {
-        self.outgoing(host, incarnation).cancel.push(id);
+    pub(super) fn stop(&mut self, host: u32, incarnation: Incarnation, id: AttemptId, cause: StopCause) {
+        self.outgoing(host, incarnation).stop.push((id, cause));
     }
 
     fn outgoing(&mut self, host: u32, incarnation: Incarnation) -> &mut Outgoing {
@@ -77,7 +78,7 @@ impl Core {
         addressed.sort_unstable_by_key(|&slot| self.hosts.at(slot).map(|host| &host.info.id));
         for slot in addressed {
             let outgoing = std::mem::take(&mut self.outbox.outgoing[slot as usize]);
-            let Outgoing { incarnation, mut greet, assigns_again, mut assign, cancel, .. } = outgoing;
+            let Outgoing { incarnation, mut greet, assigns_again, mut assign, stop, .. } = outgoing;
             let Some(known) = self.hosts.at(slot).filter(|known| known.incarnation() == incarnation) else {
                 continue;
             };
@@ -86,10 +87,10 @@ impl Core {
                 assign.retain(|(id, _)| known.flights.contains_key(id));
             }
             let host = known.info.id.clone();
-            let (mut assign, mut cancel) = (Batches(assign), Batches(cancel));
-            while std::mem::take(&mut greet) || !assign.0.is_empty() || !cancel.0.is_empty() {
-                let (assign, cancel) = (assign.take(ASSIGN_PER_MESSAGE_MAX), cancel.take(CANCEL_PER_MESSAGE_MAX));
-                self.ready.messages.push(MessageOut { host: host.clone(), incarnation, term, assign, cancel });
+            let (mut assign, mut stop) = (Batches(assign), Batches(stop));
+            while std::mem::take(&mut greet) || !assign.0.is_empty() || !stop.0.is_empty() {
+                let (assign, stop) = (assign.take(ASSIGN_PER_MESSAGE_MAX), stop.take(STOP_PER_MESSAGE_MAX));
+                self.ready.messages.push(MessageOut { host: host.clone(), incarnation, term, assign, stop });
             }
         }
     }

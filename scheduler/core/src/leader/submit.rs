@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use wasmill_protocol::command::{Done, KeyCheck, ModuleRef, Overload, QuotaKind, Refusal};
+use wasmill_protocol::command::{Counted, Done, KeyCheck, ModuleRef, Overload, QuotaKind, Refusal};
 use wasmill_protocol::module::ModuleKind;
+use wasmill_protocol::task::Edge;
 use wasmill_protocol::{Digest, FinalState, TaskId, TaskSpec, TenantName};
 use wasmill_record::event::{EndReason, EventBody};
 
@@ -11,9 +12,12 @@ use super::Core;
 use crate::state::shapes::ShapeKey;
 use crate::state::task::Phase;
 use crate::state::tenants::{TenantEntry, TenantNumber};
+use crate::state::{Slot, State};
 
 /// What a client is told to wait when the core is full, in milliseconds.
 const OVERLOADED_RETRY_MS: u64 = 1_000;
+/// Edges that lead to one task.
+const EDGES_PER_TASK_MAX: usize = 1_024;
 
 impl Core {
     /// Accepts a task, or finds that it was accepted before.
@@ -23,6 +27,7 @@ impl Core {
         module: &ModuleRef,
         mut spec: Arc<TaskSpec>,
         key: Option<KeyCheck>,
+        edges: Vec<Edge>,
     ) -> Result<Done, Refusal> {
         let tenant = self.tenant_of(&spec)?;
         if let Some(key) = &key
@@ -48,16 +53,34 @@ impl Core {
             }
         }
         self.has_room(&self.state.shapes.key(tenant, &spec))?;
-        self.emit(EventBody::TaskSubmitted { task, spec, fingerprint: key.map(|key| key.fingerprint) });
+        self.has_ends(tenant, &edges)?;
+        self.emit(EventBody::TaskSubmitted { task, spec, fingerprint: key.map(|key| key.fingerprint), edges });
         self.tally.tasks_submitted += 1;
         Ok(Done::Accepted { task })
     }
 
     /// What a submission would be refused with as things are, whatever its key: so that nothing is stored for it.
-    pub(super) fn refuses(&self, module: &ModuleRef, spec: &TaskSpec) -> Result<(), Refusal> {
+    pub(super) fn refuses(&self, module: &ModuleRef, spec: &TaskSpec, edges: &[Edge]) -> Result<(), Refusal> {
         let tenant = self.tenant_of(spec)?;
         self.has_room_for_one(tenant, module)?;
-        self.has_room(&self.state.shapes.key(tenant, spec))
+        self.has_room(&self.state.shapes.key(tenant, spec))?;
+        self.has_ends(tenant, edges)
+    }
+
+    /// Whether edges can lead to a new task: there is room for them, and each leaves a task of the
+    /// same tenant that is not final. So there never is a circle of them.
+    fn has_ends(&self, tenant: TenantNumber, edges: &[Edge]) -> Result<(), Refusal> {
+        if edges.len() > EDGES_PER_TASK_MAX {
+            return Err(Refusal::TooMany { what: Counted::EdgesOfTask, limit: EDGES_PER_TASK_MAX as u64 });
+        }
+        let State { by_id, tasks, shapes, .. } = &self.state;
+        let is_own = |slot: &Slot| shapes.shape(tasks[*slot].shape).key.tenant == tenant;
+        let is_known = |edge: &Edge| by_id.get(&edge.predecessor).is_some_and(is_own);
+        if !edges.iter().all(is_known) {
+            return Err(Refusal::TaskUnknown);
+        }
+        let count = self.state.edges.len() as usize + edges.len();
+        if count > self.config.edges_max as usize { Err(overloaded(Overload::Edges)) } else { Ok(()) }
     }
 
     fn tenant_of(&self, spec: &TaskSpec) -> Result<TenantNumber, Refusal> {
@@ -121,7 +144,7 @@ impl Core {
         }
         if !entry.cancel_requested {
             self.emit(EventBody::CancelRequested { task, reason });
-            self.send_cancel(slot);
+            self.send_stop(slot);
         }
         Ok(Done::CancelAsked)
     }

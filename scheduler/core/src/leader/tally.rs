@@ -29,6 +29,8 @@ tally! {
     tasks_failed,
     tasks_cancelled,
     tasks_expired,
+    /// Tasks that did not run because another one did not end as it should.
+    tasks_skipped,
     attempts_started,
     attempts_retried,
     attempts_requeued,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wasmill_protocol::command::{Command, ModuleRef};
-use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
+use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report, StopCause};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::{Digest, HostId, Incarnation, TaskId, TaskSpec, TenantName, Term, Timestamp, Uptime};
 use wasmill_record::event::{Event, EventBody};
@@ -48,7 +48,8 @@ fn lead(term: u64, node: &str) -> Input {
 /// Two shapes, so that there is something to order.
 fn submit(core: &mut Core, number: usize) {
     let spec = Arc::new(TaskSpec { module: MODULE, priority: i8::from(number % 2 == 1), ..TaskSpec::default() });
-    let command = Command::Submit { task: task(number), module: ModuleRef::Digest(MODULE), spec, key: None };
+    let command =
+        Command::Submit { task: task(number), module: ModuleRef::Digest(MODULE), spec, key: None, edges: Vec::new() };
     core.step(START, Input::Command { reply_to: ReplyTo(0), command });
 }
 
@@ -202,7 +203,10 @@ fn a_new_leader_asks_what_runs_of_removed_tenants_to_stop() {
     let module = Arc::new(ModuleInfo { digest: MODULE, ..ModuleInfo::default() });
     ask(&mut first, Command::AddModule { tenant: tenant.clone(), module, alias: None });
     let spec = Arc::new(TaskSpec { tenant: tenant.clone(), module: MODULE, ..TaskSpec::default() });
-    ask(&mut first, Command::Submit { task: task(1), module: ModuleRef::Digest(MODULE), spec, key: None });
+    ask(
+        &mut first,
+        Command::Submit { task: task(1), module: ModuleRef::Digest(MODULE), spec, key: None, edges: Vec::new() },
+    );
     first.step(START, Input::HostJoined(host.clone()));
     first.step(START, Input::HostJoined(HostInfo { id: "h2".into(), ..HostInfo::default() }));
     beat(&mut first, START, 1);
@@ -217,7 +221,9 @@ fn a_new_leader_asks_what_runs_of_removed_tenants_to_stop() {
     log.push(removal[0].clone());
 
     let mut state = State::default();
-    log.iter().for_each(|event| state.apply(event));
+    for event in &log {
+        state.apply(event);
+    }
     let mut next = Core::new(2, CoreConfig::default(), state);
     next.step(START, lead(2, "n2"));
     let asked = next.take_ready().events;
@@ -225,8 +231,42 @@ fn a_new_leader_asks_what_runs_of_removed_tenants_to_stop() {
         |event: &&Event| matches!(event.body, EventBody::CancelRequested { task: asked, .. } if asked == task(1));
     assert_eq!(asked.iter().filter(is_asked).count(), 1, "{asked:?}");
     next.step(START, Input::HostJoined(host));
-    let sent: Vec<_> = next.take_ready().messages.into_iter().flat_map(|message| message.cancel).collect();
-    assert_eq!(sent.iter().map(|id| id.task).collect::<Vec<_>>(), [task(1)]);
+    let sent: Vec<_> = next.take_ready().messages.into_iter().flat_map(|message| message.stop).collect();
+    let sent: Vec<_> = sent.iter().map(|(id, cause)| (id.task, *cause)).collect();
+    assert_eq!(sent, [(task(1), StopCause::TenantRemoved)]);
+    next.assert_consistent();
+}
+
+/// Two tenants with more tasks than one step ends.
+#[test]
+fn the_tasks_of_removed_tenants_end_in_slices_that_take_turns() {
+    let config = CoreConfig { batch_max: 128, ..CoreConfig::default() };
+    let mut core = Core::new(1, config.clone(), State::default());
+    core.step(START, lead(1, "n1"));
+    let ask = |core: &mut Core, command| core.step(START, Input::Command { reply_to: ReplyTo(0), command });
+    let tenants: [TenantName; 2] = ["a", "b"].map(|name| name.parse().unwrap());
+    let module = Arc::new(ModuleInfo { digest: MODULE, ..ModuleInfo::default() });
+    for (index, tenant) in tenants.iter().enumerate() {
+        ask(&mut core, Command::CreateTenant { name: tenant.clone(), weight: 1, class: 0, quotas: Default::default() });
+        ask(&mut core, Command::AddModule { tenant: tenant.clone(), module: module.clone(), alias: None });
+        for number in 0..100 {
+            let spec = Arc::new(TaskSpec { tenant: tenant.clone(), module: MODULE, ..TaskSpec::default() });
+            let (task, module) = (task(index * 100 + number), ModuleRef::Digest(MODULE));
+            ask(&mut core, Command::Submit { task, module, spec, key: None, edges: Vec::new() });
+        }
+    }
+    tenants.iter().for_each(|tenant| ask(&mut core, Command::RemoveTenant { name: tenant.clone() }));
+    let left =
+        |core: &Core| tenants.clone().map(|name| core.state().tasks().filter(|task| task.tenant == name).count());
+    core.take_ready();
+    assert_eq!((left(&core), core.next_timeout()), ([36, 36], Some(START)), "one slice of each");
+    core.assert_consistent();
+    // What is left is found again by the next leader.
+    let mut next = Core::new(2, config, core.state().clone());
+    next.step(START, lead(2, "n2"));
+    next.assert_consistent();
+    next.take_ready();
+    assert_eq!((left(&next), next.next_timeout()), ([0, 0], None));
     next.assert_consistent();
 }
 

@@ -1,65 +1,63 @@
 //! What happens because time has passed.
 
-use wasmill_protocol::{FinalState, TaskId};
+use wasmill_protocol::{FinalState, HostId};
 use wasmill_record::event::{EndReason, EventBody};
 
 use super::Core;
-use crate::state::NONE;
-use crate::state::task::Phase;
-use crate::state::tenants::TenantNumber;
+use crate::state::task::{Phase, Task};
+use crate::state::{Slot, Timer};
+
+/// A time that the present leader waits for. No log holds it: the next leader begins without.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Deadline {
+    /// Hosts that ran something when this leader began are given up.
+    Awaited,
+    /// A host that has left is forgotten.
+    Left(HostId),
+}
 
 impl Core {
     /// Handles what is due, up to [`CoreConfig::batch_max`](crate::CoreConfig::batch_max) tasks.
     pub(super) fn advance(&mut self) {
-        self.give_up_hosts();
-        let left = self.fire_timers(self.config.batch_max);
-        let left = self.end_tasks_of_removed_tenants(left);
+        while let Some(deadline) = self.deadlines.take_due(self.now) {
+            match deadline {
+                Deadline::Awaited => self.give_up_awaited(),
+                Deadline::Left(host) => self.forget_host(&host),
+            }
+        }
+        // Timers without end leave half of the budget to large work.
+        let kept = if self.backlog.is_empty() { 0 } else { self.config.batch_max / 2 };
+        let left = self.fire_timers(self.config.batch_max - kept);
         self.unfinished |= left == 0;
+        self.work_off(left + kept);
+        self.unfinished |= !self.backlog.is_empty();
     }
 
-    /// Queues the tasks whose time has come and ends those that waited too long. Returns what is left of `budget`.
+    /// Fires the timers whose time has come. Returns what is left of `budget`.
     fn fire_timers(&mut self, mut budget: u32) -> u32 {
         while budget > 0
-            && let Some(&(at, slot)) = self.state.timers.first()
-            && at <= self.now
+            && let Some(&timer) = self.state.timers.due(self.now)
         {
             budget -= 1;
-            let (task, phase) = (self.state.tasks[slot].id, self.state.tasks[slot].phase);
-            match phase {
-                Phase::Waiting => self.emit(EventBody::TaskQueued { task }),
-                Phase::Queued => {
-                    self.tally.tasks_expired += 1;
-                    self.emit(EventBody::TaskEnded { task, state: FinalState::Failed, reason: EndReason::Expired });
-                }
-                Phase::Running => unreachable!("only tasks that wait have a timer"),
+            match timer {
+                Timer::Task(slot) => self.fire_task(slot),
             }
         }
         budget
     }
 
-    /// Ends tasks whose tenant is gone and that do not run. Returns what is left of `budget`.
-    fn end_tasks_of_removed_tenants(&mut self, mut budget: u32) -> u32 {
-        while budget > 0
-            && let Some(&tenant) = self.removed_tenants.first()
-        {
-            let Some(task) = self.idle_task_of(tenant) else {
-                self.removed_tenants.remove(&tenant);
-                continue;
-            };
-            budget -= 1;
-            let (state, reason) = (FinalState::Cancelled, EndReason::TenantRemoved);
-            self.emit(EventBody::TaskEnded { task, state, reason });
-            self.tally.tasks_cancelled += 1;
+    /// Queues a task whose time has come, or ends one that waited too long.
+    fn fire_task(&mut self, slot: Slot) {
+        let Task { id: task, phase, .. } = self.state.tasks[slot];
+        match phase {
+            Phase::Waiting => self.emit(EventBody::TaskQueued { task }),
+            Phase::Queued => {
+                self.tally.tasks_expired += 1;
+                self.emit(EventBody::TaskEnded { task, state: FinalState::Failed, reason: EndReason::Expired });
+            }
+            Phase::Running | Phase::Blocked | Phase::Unblocked => {
+                unreachable!("only tasks that wait for a time have a timer")
+            }
         }
-        budget
-    }
-
-    fn idle_task_of(&self, tenant: TenantNumber) -> Option<TaskId> {
-        let shapes = &self.state.tenants.find(tenant)?.shapes;
-        let heads = shapes.iter().flat_map(|&shape| {
-            let shape = self.state.shapes.shape(shape);
-            [shape.queued.head, shape.waiting.head]
-        });
-        heads.into_iter().find(|&slot| slot != NONE).map(|slot| self.state.tasks[slot].id)
     }
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use wasmill_protocol::Timestamp;
 
 use super::State;
-use super::slab::Slot;
+use super::slab::{NONE, Slot};
 use super::task::Phase;
 use super::tenants::{Belongings, TenantNumber};
+use super::timers::Timer;
 use crate::io::QueueDepth;
 
 impl State {
@@ -27,7 +28,9 @@ impl State {
             let key = &self.shapes.shape(task.shape).key;
             let (queued, running, memory_bytes) = tenants.entry(key.tenant).or_default();
             match task.phase {
-                Phase::Waiting => (depth.waiting, *queued) = (depth.waiting + 1, *queued + 1),
+                Phase::Waiting | Phase::Blocked | Phase::Unblocked => {
+                    (depth.waiting, *queued) = (depth.waiting + 1, *queued + 1);
+                }
                 Phase::Queued => (depth.queued, *queued) = (depth.queued + 1, *queued + 1),
                 Phase::Running => {
                     depth.running += 1;
@@ -36,9 +39,10 @@ impl State {
                 }
             }
             assert!(task.phase != Phase::Waiting || task.timer > Timestamp(0), "{id} waits for a time");
-            if task.timer > Timestamp(0) {
+            assert_eq!(task.phase == Phase::Blocked, task.edges_leading != NONE, "{id} is blocked by its edges");
+            if task.phase != Phase::Blocked && task.timer > Timestamp(0) {
                 timers += 1;
-                assert!(self.timers.contains(&(task.timer, slot)), "{id} has its timer");
+                assert!(self.timers.contains(task.timer, Timer::Task(slot)), "{id} has its timer");
             }
             *shapes.entry(task.shape).or_default() += 1;
         }
@@ -54,6 +58,9 @@ impl State {
             assert!(aliases.values().all(|digest| modules.contains_key(digest)), "{}", entry.name);
         }
         assert!(tenants.is_empty(), "every task belongs to a tenant");
+        self.edges.assert_consistent(&self.tasks);
+        let is_unblocked = |slot: &Slot| self.tasks.look_up(*slot).is_some_and(|task| task.phase == Phase::Unblocked);
+        assert!(self.skips.keys().all(is_unblocked), "what is to be skipped waits for nothing");
         self.assert_lists_consistent(&shapes);
     }
 
@@ -68,12 +75,13 @@ impl State {
             let first = self.tasks.find(shape.queued.head).map_or(Timestamp::MAX, |task| task.queued_at);
             assert!(shape.since <= first, "a queue is at least as old as its first task");
             assert_eq!(shape.since == Timestamp::MAX, shape.queued.count == 0);
-            for (list, phase, sum) in
-                [(shape.queued, Phase::Queued, &mut queued), (shape.waiting, Phase::Waiting, &mut waiting)]
+            let waits: &[_] = &[Phase::Waiting, Phase::Blocked];
+            for (list, phases, sum) in
+                [(shape.queued, &[Phase::Queued][..], &mut queued), (shape.waiting, waits, &mut waiting)]
             {
-                let tasks: Vec<_> = list.slots(&self.tasks).collect();
+                let tasks: Vec<_> = list.slots(&self.tasks).map(|task| &self.tasks[task]).collect();
                 assert_eq!(tasks.len(), list.count as usize);
-                assert!(tasks.iter().all(|&task| self.tasks[task].phase == phase && self.tasks[task].shape == slot));
+                assert!(tasks.iter().all(|task| phases.contains(&task.phase) && task.shape == slot));
                 *sum += u64::from(list.count);
             }
         }
@@ -83,6 +91,10 @@ impl State {
             assert!(tasks.iter().all(|&task| self.tasks[task].phase == Phase::Running));
             running += u64::from(placement.tasks.count);
         }
+        let unblocked: Vec<_> = self.unblocked.slots(&self.tasks).collect();
+        assert_eq!(unblocked.len(), self.unblocked.count as usize);
+        assert!(unblocked.iter().all(|&task| self.tasks[task].phase == Phase::Unblocked));
+        waiting += u64::from(self.unblocked.count);
         assert_eq!(QueueDepth { waiting, queued, running }, self.depth, "every task is in the list of its phase");
     }
 }

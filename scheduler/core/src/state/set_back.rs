@@ -5,6 +5,7 @@ use wasmill_protocol::Timestamp;
 use super::State;
 use super::slab::Slot;
 use super::task::{Phase, Task};
+use super::timers::Timer;
 
 impl State {
     /// The time is `at` from here on. What was counted from a later time is counted from now: waits for a retry, patience in the queue. A time that
@@ -37,9 +38,11 @@ impl State {
     fn move_timer(&mut self, slot: Slot, timer: Timestamp) {
         let Task { timer: before, .. } = self.tasks[slot];
         if before != timer {
-            self.timers.remove(&(before, slot));
+            if before != Timestamp(0) {
+                self.timers.remove(before, Timer::Task(slot));
+            }
             if timer != Timestamp(0) {
-                self.timers.insert((timer, slot));
+                self.timers.insert(timer, Timer::Task(slot));
             }
             self.tasks[slot].timer = timer;
         }

@@ -9,18 +9,19 @@
 
 mod restore;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wasmill_protocol::policy::BenchedRow;
 use wasmill_protocol::tenant::Quotas;
-use wasmill_protocol::{HostId, LogSeq, TenantName};
+use wasmill_protocol::{HostId, LogSeq, TaskId, TenantName};
 use wasmill_record::snapshot::{
-    Begin, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, SNAPSHOT_VERSION, ShapeRow, SupersededRow,
+    Begin, Current, EdgeRow, Part, PatienceRow, PlacementRow, Places, PlacesOf, SNAPSHOT_VERSION, ShapeRow, SkipRow,
     TaskColumns, TaskPhase, TaskRow, TenantModule, TenantRow,
 };
 
 use super::State;
+use super::edges::EdgeEntry;
 use super::placements::Placement;
 use super::shapes::Shape;
 use super::slab::{CHUNK, NONE, Slab, Slot};
@@ -48,6 +49,8 @@ pub struct Frozen {
     shapes: Slab<Shape>,
     patiences: Slab<(Patience, u32)>,
     placements: Slab<Placement>,
+    edges: Slab<EdgeEntry>,
+    skips: BTreeMap<Slot, TaskId>,
     superseded: Superseded,
     benched: Vec<BenchedRow>,
     drained: BTreeSet<HostId>,
@@ -72,13 +75,16 @@ impl State {
     pub fn freeze(&self) -> Frozen {
         let Self { term, time, last_seq: seq, .. } = *self;
         let (leader, tenant_next, led) = (self.leader.clone(), self.tenants.next(), self.led.clone());
+        let unblocked = counted_from_1(self.unblocked.head);
         Frozen {
-            begin: Begin { version: SNAPSHOT_VERSION, seq, term, leader, time, tenant_next, led },
+            begin: Begin { version: SNAPSHOT_VERSION, seq, term, leader, time, tenant_next, led, unblocked },
             tenants: self.tenants.entries().map(|(number, entry)| freeze_tenant(number, entry)).collect(),
             tasks: self.tasks.clone(),
             shapes: self.shapes.places(),
             patiences: self.patiences.places(),
             placements: self.placements.places(),
+            edges: self.edges.places(),
+            skips: self.skips.clone(),
             superseded: self.superseded.clone(),
             benched: self.benched.iter().map(benched_row).collect(),
             drained: self.drained.clone(),
@@ -133,14 +139,19 @@ impl Frozen {
             .into_iter()
             .chain(places(PlacesOf::Shapes, &self.shapes))
             .chain(places(PlacesOf::Placements, &self.placements))
-            .chain(places(PlacesOf::Tasks, &self.tasks));
+            .chain(places(PlacesOf::Tasks, &self.tasks))
+            // A former version knows no edges, and need not as long as there has never been one.
+            .chain(if self.edges.places() > 0 { places(PlacesOf::Edges, &self.edges) } else { Vec::new() });
         let tenants = self.tenants.into_iter().map(|tenant| Part::Tenant(tenant_row(tenant)));
         let patiences = rows(self.patiences.into_chunks(), ROWS_PER_PART, patience_row).map(Part::Patiences);
         let shapes = rows(self.shapes.into_chunks(), ROWS_PER_PART, shape_row).map(Part::Shapes);
         let placements = rows(self.placements.into_chunks(), ROWS_PER_PART, placement_row).map(Part::Placements);
         let tasks =
             rows(self.tasks.into_chunks(), CHUNK, task_row).map(|rows| Part::Tasks(Box::new(TaskColumns::pack(&rows))));
-        let superseded: Vec<_> = self.superseded.iter().map(|(id, recorded)| SupersededRow { id, recorded }).collect();
+        let edges = rows(self.edges.into_chunks(), ROWS_PER_PART, edge_row).map(Part::Edges);
+        let skips: Vec<_> = self.skips.into_iter().map(|(slot, predecessor)| SkipRow { slot, predecessor }).collect();
+        let skips: Vec<_> = skips.chunks(ROWS_PER_PART).map(|rows| Part::Skips(rows.to_vec())).collect();
+        let superseded: Vec<_> = self.superseded.rows().collect();
         let superseded: Vec<_> = superseded.chunks(ROWS_PER_PART).map(|rows| Part::Superseded(rows.to_vec())).collect();
         let drained: Vec<_> = self.drained.into_iter().collect();
         let drained: Vec<_> = drained.chunks(ROWS_PER_PART).map(|rows| Part::Drained(rows.to_vec())).collect();
@@ -151,6 +162,8 @@ impl Frozen {
             .chain(shapes)
             .chain(placements)
             .chain(tasks)
+            .chain(edges)
+            .chain(skips)
             .chain(superseded)
             .chain((!self.benched.is_empty()).then_some(Part::Benched(self.benched)))
             .chain(drained)
@@ -234,6 +247,8 @@ fn task_row(slot: Slot, task: &Task) -> TaskRow {
             Phase::Waiting => TaskPhase::Waiting,
             Phase::Queued => TaskPhase::Queued,
             Phase::Running => TaskPhase::Running,
+            Phase::Blocked => TaskPhase::Blocked,
+            Phase::Unblocked => TaskPhase::Unblocked,
         },
         cancel_requested: task.cancel_requested,
         late_recorded: task.late_recorded,
@@ -249,7 +264,15 @@ fn task_row(slot: Slot, task: &Task) -> TaskRow {
         patience: task.patience,
         placement: counted_from_1(task.placement),
         next: counted_from_1(task.next),
+        edges_leaving: counted_from_1(task.edges_leaving),
+        edges_leading: counted_from_1(task.edges_leading),
     }
+}
+
+fn edge_row(slot: Slot, edge: &EdgeEntry) -> EdgeRow {
+    let EdgeEntry { from, to, on, leaving, leading } = edge;
+    let (leaving_next, leading_next) = (counted_from_1(leaving.next), counted_from_1(leading.next));
+    EdgeRow { slot, from: *from, to: *to, on: *on, leaving_next, leading_next }
 }
 
 /// Places that may be [`NONE`] are stored so that none is 0.

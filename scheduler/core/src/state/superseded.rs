@@ -1,8 +1,11 @@
 //! Attempts that ended without a report of their own: what a late report is recognised by.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use wasmill_protocol::AttemptId;
+use wasmill_record::snapshot::SupersededRow;
+
+use super::tenants::TenantNumber;
 
 /// Attempts that are remembered. A report for an older one is taken for a repeat: acknowledged, counted, not recorded.
 pub(crate) const SUPERSEDED_MAX: usize = 16_384;
@@ -11,13 +14,15 @@ pub(crate) const SUPERSEDED_MAX: usize = 16_384;
 /// fill the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Superseded {
-    known: BTreeSet<AttemptId>,
+    /// Each with the tenant of its task, unless a former version has written the snapshot that it
+    /// comes from.
+    known: BTreeMap<AttemptId, Option<TenantNumber>>,
     oldest_first: VecDeque<AttemptId>,
 }
 
 impl Superseded {
-    pub(crate) fn insert(&mut self, id: AttemptId) {
-        if !self.known.insert(id) {
+    pub(crate) fn insert(&mut self, id: AttemptId, tenant: TenantNumber) {
+        if self.known.insert(id, Some(tenant)).is_some() {
             return;
         }
         self.oldest_first.push_back(id);
@@ -29,25 +34,29 @@ impl Superseded {
     }
 
     /// Was recorded as late. It stays in the order until its turn comes, which keeps this O(log n).
-    pub(crate) fn remove(&mut self, id: &AttemptId) {
-        self.known.remove(id);
+    /// Returns the tenant of its task.
+    pub(crate) fn remove(&mut self, id: &AttemptId) -> Option<Option<TenantNumber>> {
+        self.known.remove(id)
     }
 
-    /// All that are remembered, oldest first, each with whether it was recorded as late.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (AttemptId, bool)> {
-        self.oldest_first.iter().map(|id| (*id, !self.known.contains(id)))
+    /// All that are remembered, oldest first, as a snapshot holds them.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = SupersededRow> {
+        self.oldest_first.iter().map(|&id| {
+            let tenant = self.known.get(&id);
+            SupersededRow { id, recorded: tenant.is_none(), tenant: tenant.copied().flatten() }
+        })
     }
 
-    /// Adds one that [`Superseded::iter`] gave.
-    pub(crate) fn push(&mut self, id: AttemptId, recorded: bool) {
-        self.oldest_first.push_back(id);
-        if !recorded {
-            self.known.insert(id);
+    /// Adds one that [`Superseded::rows`] gave.
+    pub(crate) fn push(&mut self, row: &SupersededRow) {
+        self.oldest_first.push_back(row.id);
+        if !row.recorded {
+            self.known.insert(row.id, row.tenant);
         }
     }
 
     pub(crate) fn contains(&self, id: &AttemptId) -> bool {
-        self.known.contains(id)
+        self.known.contains_key(id)
     }
 }
 
@@ -64,10 +73,10 @@ mod tests {
     #[test]
     fn the_newest_are_remembered() {
         let mut superseded = Superseded::default();
-        (0..=SUPERSEDED_MAX).for_each(|nonce| superseded.insert(id(nonce)));
+        (0..=SUPERSEDED_MAX).for_each(|nonce| superseded.insert(id(nonce), 7));
         assert!(!superseded.contains(&id(0)));
         assert!(superseded.contains(&id(1)) && superseded.contains(&id(SUPERSEDED_MAX)));
-        superseded.remove(&id(1));
+        assert_eq!(superseded.remove(&id(1)), Some(Some(7)));
         assert!(!superseded.contains(&id(1)));
     }
 }

@@ -15,7 +15,8 @@ pub(crate) struct Task {
     pub(crate) nonce: Nonce,
     /// When it last became queued.
     pub(crate) queued_at: Timestamp,
-    /// While waiting: when it is queued. While queued: when it expires, if it does. Else zero.
+    /// While waiting: when it is queued. While queued: when it expires, if it does. While blocked:
+    /// the earliest time at which it is queued, if there is one. Else zero.
     pub(crate) timer: Timestamp,
     /// Which shape it has.
     pub(crate) shape: Slot,
@@ -23,6 +24,9 @@ pub(crate) struct Task {
     pub(crate) patience: Slot,
     /// Where it runs, while it runs.
     pub(crate) placement: Slot,
+    /// The first edge that leaves it, and the first that leads to it.
+    pub(crate) edges_leaving: Slot,
+    pub(crate) edges_leading: Slot,
     /// Links of the one list that it is in.
     pub(crate) prev: Slot,
     pub(crate) next: Slot,
@@ -49,6 +53,10 @@ pub(crate) enum Phase {
     Waiting,
     Queued,
     Running,
+    /// For other tasks to end.
+    Blocked,
+    /// For nothing more: its leader queues or skips it.
+    Unblocked,
 }
 
 impl Default for Task {
@@ -61,6 +69,8 @@ impl Default for Task {
             shape: NONE,
             patience: NONE,
             placement: NONE,
+            edges_leaving: NONE,
+            edges_leading: NONE,
             prev: NONE,
             next: NONE,
             attempt: Attempt(0),
@@ -89,7 +99,7 @@ impl Task {
     /// The state that clients see.
     pub(crate) fn state(&self) -> TaskState {
         match self.phase {
-            Phase::Waiting => TaskState::Waiting,
+            Phase::Waiting | Phase::Blocked | Phase::Unblocked => TaskState::Waiting,
             Phase::Queued => TaskState::Queued,
             Phase::Running => TaskState::Running,
         }
@@ -135,7 +145,8 @@ pub struct TaskView {
     pub host: Option<(HostId, Incarnation)>,
     /// When it last became queued.
     pub queued_at: Timestamp,
-    /// While waiting: when it is queued. While queued: when it expires, if it does.
+    /// While waiting: when it is queued, or the earliest time for that. While queued: when it
+    /// expires, if it does.
     pub timer: Option<Timestamp>,
     /// Asked to stop.
     pub cancel_requested: bool,

@@ -10,7 +10,7 @@ use wasmill_protocol::{Digest, TenantName};
 use super::slab::Slot;
 
 /// A tenant's number. Never used again, so that what remains of a removed tenant is not taken for a new one of the same name.
-pub(crate) type TenantNumber = u32;
+pub type TenantNumber = u32;
 
 /// A tenant and what it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,13 +115,10 @@ impl Tenants {
         &mut self.entries[index].1
     }
 
-    fn named_mut(&mut self, name: &TenantName) -> &mut TenantEntry {
+    /// What a tenant has, to be changed, and its number.
+    fn belongings_mut(&mut self, name: &TenantName) -> (TenantNumber, &mut Belongings) {
         let number = self.number(name).expect("the event was decided while the tenant existed");
-        self.entry_mut(number)
-    }
-
-    fn belongings_mut(&mut self, name: &TenantName) -> &mut Belongings {
-        Arc::make_mut(&mut self.named_mut(name).belongings)
+        (number, Arc::make_mut(&mut self.entry_mut(number).belongings))
     }
 
     /// All of which something is left, removed ones included.
@@ -153,11 +150,12 @@ impl Tenants {
         Some(Self { by_name, entries, next, tokens, token_hashes })
     }
 
-    pub(crate) fn put(&mut self, tenant: &Tenant) {
-        if self.by_name.contains_key(&tenant.name) {
-            let entry = self.named_mut(&tenant.name);
+    /// Creates or changes a tenant. Returns its number.
+    pub(crate) fn put(&mut self, tenant: &Tenant) -> TenantNumber {
+        if let Some(number) = self.number(&tenant.name) {
+            let entry = self.entry_mut(number);
             (entry.weight, entry.class, entry.quotas) = (tenant.weight, tenant.class, tenant.quotas);
-            return;
+            return number;
         }
         let number = self.next;
         self.next += 1;
@@ -175,6 +173,7 @@ impl Tenants {
             shapes: BTreeSet::new(),
         };
         self.entries.push((number, Box::new(entry)));
+        number
     }
 
     /// Takes away all but the tasks. Returns the number under which those remain.
@@ -216,23 +215,24 @@ impl Tenants {
         self.entries().any(|(_, entry)| !entry.belongings.admins.is_empty())
     }
 
-    pub(crate) fn add_token(&mut self, token: &Token) {
-        let number = self.number(&token.tenant).expect("the event was decided while the tenant existed");
-        let replaced = self.tokens.insert(token.id.clone(), (number, token.hash));
-        assert!(replaced.is_none(), "the id of a token is unique");
-        self.token_hashes.insert(token.hash);
-        let belongings = self.belongings_mut(&token.tenant);
+    pub(crate) fn add_token(&mut self, token: &Token) -> TenantNumber {
+        let (number, belongings) = self.belongings_mut(&token.tenant);
         belongings.tokens.insert(token.id.clone(), token.hash);
         if token.role == Role::Admin {
             belongings.admins.insert(token.id.clone());
         }
+        let replaced = self.tokens.insert(token.id.clone(), (number, token.hash));
+        assert!(replaced.is_none(), "the id of a token is unique");
+        self.token_hashes.insert(token.hash);
+        number
     }
 
-    pub(crate) fn remove_token(&mut self, tenant: &TenantName, id: &str) {
-        let belongings = self.belongings_mut(tenant);
+    pub(crate) fn remove_token(&mut self, tenant: &TenantName, id: &str) -> TenantNumber {
+        let (number, belongings) = self.belongings_mut(tenant);
         belongings.tokens.remove(id);
         belongings.admins.remove(id);
         self.forget_token(id);
+        number
     }
 
     fn forget_token(&mut self, id: &str) {
@@ -240,25 +240,31 @@ impl Tenants {
         self.token_hashes.remove(&hash);
     }
 
-    pub(crate) fn add_module(&mut self, tenant: &TenantName, module: &ModuleInfo) {
-        let entry = self.belongings_mut(tenant);
-        let replaced = entry.modules.insert(module.digest, ModuleEntry { bytes: module.bytes, kind: module.kind });
-        entry.module_bytes += module.bytes;
-        entry.module_bytes -= replaced.map_or(0, |replaced| replaced.bytes);
+    pub(crate) fn add_module(&mut self, tenant: &TenantName, module: &ModuleInfo) -> TenantNumber {
+        let (number, belongings) = self.belongings_mut(tenant);
+        let replaced = belongings.modules.insert(module.digest, ModuleEntry { bytes: module.bytes, kind: module.kind });
+        belongings.module_bytes += module.bytes;
+        belongings.module_bytes -= replaced.map_or(0, |replaced| replaced.bytes);
+        number
     }
 
-    pub(crate) fn remove_module(&mut self, tenant: &TenantName, digest: &Digest) {
-        let entry = self.belongings_mut(tenant);
-        let removed = entry.modules.remove(digest).expect("the event was decided while the module existed");
-        entry.module_bytes -= removed.bytes;
+    pub(crate) fn remove_module(&mut self, tenant: &TenantName, digest: &Digest) -> TenantNumber {
+        let (number, belongings) = self.belongings_mut(tenant);
+        let removed = belongings.modules.remove(digest).expect("the event was decided while the module existed");
+        belongings.module_bytes -= removed.bytes;
+        number
     }
 
-    pub(crate) fn set_alias(&mut self, tenant: &TenantName, name: &str, digest: Digest) {
-        self.belongings_mut(tenant).aliases.insert(name.to_owned(), digest);
+    pub(crate) fn set_alias(&mut self, tenant: &TenantName, name: &str, digest: Digest) -> TenantNumber {
+        let (number, belongings) = self.belongings_mut(tenant);
+        belongings.aliases.insert(name.to_owned(), digest);
+        number
     }
 
-    pub(crate) fn remove_alias(&mut self, tenant: &TenantName, name: &str) {
-        let removed = self.belongings_mut(tenant).aliases.remove(name);
+    pub(crate) fn remove_alias(&mut self, tenant: &TenantName, name: &str) -> TenantNumber {
+        let (number, belongings) = self.belongings_mut(tenant);
+        let removed = belongings.aliases.remove(name);
         assert!(removed.is_some(), "the event was decided while the alias existed");
+        number
     }
 }

@@ -86,7 +86,8 @@ impl Flood {
             let task = task_id(self.tasks.end);
             self.tasks.end += 1;
             let spec = Arc::new(TaskSpec { tenant: self.tenant.clone(), ..TaskSpec::default() });
-            let command = Command::Submit { task, module: ModuleRef::Digest(digest("m")), spec, key: None };
+            let command =
+                Command::Submit { task, module: ModuleRef::Digest(digest("m")), spec, key: None, edges: Vec::new() };
             world.step(Input::Command { reply_to: ReplyTo(0), command });
         }
     }

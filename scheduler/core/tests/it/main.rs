@@ -10,6 +10,7 @@ mod fairness;
 mod fuzz;
 mod model;
 mod names;
+mod owners;
 mod random;
 mod scenario;
 mod show;

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wasmill_protocol::task::Edge;
 use wasmill_protocol::{
     Attempt, AttemptId, FinalState, HostId, Incarnation, OutcomeKind, TaskId, TaskState, TenantName, Timestamp,
 };
-use wasmill_record::event::{AfterAttempt, EventBody};
+use wasmill_record::event::{AfterAttempt, EndReason, EventBody};
 use wasmill_scheduler_core::State;
 
 /// What the log says of every task there ever was.
@@ -26,6 +27,8 @@ pub(crate) struct Task {
     hosts_lost: u32,
     cancel_requested: bool,
     pub(crate) tenant_removed: bool,
+    edges: Vec<Edge>,
+    not_before: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +47,11 @@ impl Model {
             assert!(!is_final, "nothing happens to a final task: {body:?}");
         }
         match body {
-            EventBody::TaskSubmitted { task, spec, .. } => {
-                let stands = if spec.not_before > at { Stands::Waiting } else { Stands::Queued };
+            EventBody::TaskSubmitted { task, spec, edges, .. } => {
+                let strangers = edges.iter().filter(|edge| self.tasks[&edge.predecessor].tenant != spec.tenant);
+                assert_eq!(strangers.count(), 0, "{task} waits for its own");
+                let waits = !edges.is_empty() || spec.not_before > at;
+                let stands = if waits { Stands::Waiting } else { Stands::Queued };
                 let new = Task {
                     tenant: spec.tenant.clone(),
                     stands,
@@ -55,12 +61,19 @@ impl Model {
                     hosts_lost: 0,
                     cancel_requested: false,
                     tenant_removed: false,
+                    edges: edges.clone(),
+                    not_before: spec.not_before,
                 };
                 assert!(self.tasks.insert(*task, new).is_none(), "{task} was accepted once");
             }
             EventBody::TaskQueued { task } => {
+                let is_met = self.ends_before(*task).all(|is_met| is_met == Some(true));
                 let task = self.task(task);
                 assert_eq!(task.stands, Stands::Waiting);
+                assert!(
+                    task.last > Attempt(0) || (is_met && at >= task.not_before),
+                    "nothing runs before what it waits for"
+                );
                 task.stands = Stands::Queued;
             }
             EventBody::AttemptStarted { id, host, incarnation } => {
@@ -75,7 +88,9 @@ impl Model {
                 assert!(matches!(task.stands, Stands::Running(..)) && !task.cancel_requested);
                 task.cancel_requested = true;
             }
-            EventBody::TaskEnded { task, state, .. } => {
+            EventBody::TaskEnded { task, state, reason } => {
+                let is_unmet = self.ends_before(*task).any(|is_met| is_met == Some(false));
+                assert!(!matches!(reason, EndReason::Skipped { .. }) || is_unmet, "{task} is skipped for a reason");
                 let task = self.task(task);
                 assert!(matches!(task.stands, Stands::Waiting | Stands::Queued));
                 task.stands = Stands::Final(*state);
@@ -118,6 +133,15 @@ impl Model {
                 if not_before > at { Stands::Waiting } else { Stands::Queued }
             }
         };
+    }
+
+    /// Of each edge that leads to a task whether it is met; nothing while its predecessor has not
+    /// ended.
+    fn ends_before(&self, task: TaskId) -> impl Iterator<Item = Option<bool>> {
+        self.tasks[&task].edges.iter().map(|edge| match self.tasks[&edge.predecessor].stands {
+            Stands::Final(state) => Some(edge.on.is_met_by(state)),
+            _ => None,
+        })
     }
 
     fn task(&mut self, id: &TaskId) -> &mut Task {

@@ -69,6 +69,11 @@ impl Names {
         self.names.get(&id).map_or("?", String::as_str)
     }
 
+    /// A text in which tasks are called by their names.
+    pub(crate) fn shortened(&self, text: &str) -> String {
+        self.names.iter().fold(text.to_owned(), |text, (id, name)| text.replace(&id.to_string(), name))
+    }
+
     pub(crate) fn attempt_name(&self, id: AttemptId) -> String {
         format!("{}#{}", self.task_name(id.task), id.attempt)
     }

@@ -20,6 +20,8 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(tenant, priority, delay_ms, expires_ms, attempts, key)| {
                 Op::Submit { tenant, priority, delay_ms, expires_ms, attempts, key }
             }),
+        6 => (0..3u8, [0..8u8, 0..8u8], 0..4u8, prop_oneof![3 => Just(0), 1 => 1..3_000u64])
+            .prop_map(|(tenant, back, on, delay_ms)| Op::SubmitAfter { tenant, back, on, delay_ms }),
         1 => any::<u8>().prop_map(|task| Op::SubmitAgain { task }),
         3 => any::<u8>().prop_map(|task| Op::Cancel { task }),
         2 => (any::<u8>(), -2..3i8).prop_map(|(task, priority)| Op::Prioritize { task, priority }),

@@ -13,7 +13,7 @@ use wasmill_protocol::command::{Command, KeyCheck, ModuleRef};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::policy::PolicyHook;
-use wasmill_protocol::task::{RetryOn, RetryPolicy};
+use wasmill_protocol::task::{Edge, EdgeOn, RetryOn, RetryPolicy};
 use wasmill_protocol::tenant::{Quotas, Role, Token};
 use wasmill_protocol::{
     HostId, Incarnation, Limits, LogSeq, Outcome, OutcomeKind, Payload, TaskSpec, TenantName, Term, Usage,
@@ -374,7 +374,7 @@ impl Scenario {
                 match waiting {
                     None => format!("{} is unknown", line.word(1)),
                     Some(None) => format!("{} runs", line.word(1)),
-                    Some(Some(why)) => format!("{} waits for: {why}", line.word(1)),
+                    Some(Some(why)) => format!("{} waits for: {}", line.word(1), self.names.shortened(&why)),
                 }
             }
             "hosts" => {
@@ -480,7 +480,19 @@ impl Scenario {
             fingerprint: digest(line.text_of("body").unwrap_or("same")),
             checked_to: LogSeq(line.number("checked_to").unwrap_or(self.world.log.len() as u64)),
         });
-        Command::Submit { task: self.names.task(line.word(1)), module, spec: Arc::new(spec), key }
+        // `after=t1,t2:failure,t3:any`
+        let edge = |text: &str| {
+            let (name, on) = text.split_once(':').unwrap_or((text, "success"));
+            let on = match on {
+                "success" => EdgeOn::Success,
+                "failure" => EdgeOn::Failure,
+                "any" => EdgeOn::Any,
+                other => panic!("`{other}` is no end of a predecessor"),
+            };
+            Edge { predecessor: self.names.task(name), on }
+        };
+        let edges = line.text_of("after").map_or_else(Vec::new, |names| names.split(',').map(edge).collect());
+        Command::Submit { task: self.names.task(line.word(1)), module, spec: Arc::new(spec), key, edges }
     }
 }
 

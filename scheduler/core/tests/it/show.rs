@@ -34,8 +34,10 @@ pub(crate) fn event(names: &Names, body: &EventBody) -> String {
             format!("alias {name} of {tenant} points at {}", names.module_name(digest))
         }
         EventBody::AliasRemoved { tenant, name } => format!("alias {name} of {tenant} removed"),
-        EventBody::TaskSubmitted { task: id, spec, .. } => {
-            format!("{} submitted, module {}", task(id), names.module_name(&spec.module))
+        EventBody::TaskSubmitted { task: id, spec, edges, .. } => {
+            let edges: Vec<_> =
+                edges.iter().map(|edge| format!(" after {} ({:?})", task(&edge.predecessor), edge.on)).collect();
+            format!("{} submitted, module {}{}", task(id), names.module_name(&spec.module), edges.concat())
         }
         EventBody::TaskQueued { task: id } => format!("{} queued", task(id)),
         EventBody::TaskPrioritized { task: id, priority } => format!("{} has priority {priority}", task(id)),
@@ -56,6 +58,7 @@ pub(crate) fn event(names: &Names, body: &EventBody) -> String {
                 EndReason::Cancelled { reason } => self::reason(reason.as_ref()),
                 EndReason::Expired => ": expired".into(),
                 EndReason::TenantRemoved => ": tenant removed".into(),
+                EndReason::Skipped { predecessor } => format!(": it waited for {}", task(predecessor)),
             };
             format!("{} is {}{why}", task(id), format!("{state:?}").to_lowercase())
         }
@@ -99,8 +102,9 @@ pub(crate) fn message(names: &Names, message: &MessageOut) -> String {
         });
         parts.push(format!("run {}", run.collect::<Vec<_>>().join(", ")));
     }
-    if !message.cancel.is_empty() {
-        let stop: Vec<_> = message.cancel.iter().map(|id| names.attempt_name(*id)).collect();
+    if !message.stop.is_empty() {
+        let stop = message.stop.iter().map(|(id, cause)| format!("{} ({})", names.attempt_name(*id), cause.as_str()));
+        let stop: Vec<_> = stop.collect();
         parts.push(format!("stop {}", stop.join(", ")));
     }
     if parts.is_empty() {

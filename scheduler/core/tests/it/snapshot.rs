@@ -37,7 +37,7 @@ fn parts() -> Vec<Part> {
         let not_before = world.now.plus_ms(if number == TASKS { 1_000 } else { 0 });
         let spec = Arc::new(TaskSpec { tenant: tenant.clone(), not_before, ..TaskSpec::default() });
         let module = ModuleRef::Digest(digest("m"));
-        command(&mut world, Command::Submit { task: task_id(number), module, spec, key: None });
+        command(&mut world, Command::Submit { task: task_id(number), module, spec, key: None, edges: Vec::new() });
     }
     for number in TASKS + 1..=TASKS + 3 {
         command(&mut world, Command::Cancel { tenant: tenant.clone(), task: task_id(number), reason: None });

@@ -7,7 +7,7 @@ use wasmill_protocol::command::{Command, Done, KeyCheck, ModuleRef};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostInfo, Report};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::policy::PolicyHook;
-use wasmill_protocol::task::{RetryOn, RetryPolicy};
+use wasmill_protocol::task::{Edge, EdgeOn, RetryOn, RetryPolicy};
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{
     AttemptId, HostId, Incarnation, LogSeq, Outcome, OutcomeKind, Payload, TaskSpec, TenantName, Usage,
@@ -26,6 +26,7 @@ use crate::world::World;
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
     Submit { tenant: u8, priority: i8, delay_ms: u64, expires_ms: Option<u64>, attempts: u32, key: Option<u8> },
+    SubmitAfter { tenant: u8, back: [u8; 2], on: u8, delay_ms: u64 },
     SubmitAgain { task: u8 },
     Cancel { task: u8 },
     Prioritize { task: u8, priority: i8 },
@@ -238,14 +239,31 @@ impl Story {
                     checked_to: LogSeq(self.world.log.len() as u64),
                 });
                 let (task, module) = (task_id(self.tasks), ModuleRef::Digest(digest("m")));
-                self.command(Command::Submit { task, module, spec: Arc::new(spec), key });
+                self.command(Command::Submit { task, module, spec: Arc::new(spec), key, edges: Vec::new() });
+            }
+            Op::SubmitAfter { tenant: of, back, on, delay_ms } => {
+                self.tasks += 1;
+                let not_before = self.world.now.plus_ms(delay_ms);
+                let spec = Arc::new(TaskSpec { tenant: tenant(of), not_before, ..TaskSpec::default() });
+                let on = [EdgeOn::Success, EdgeOn::Failure, EdgeOn::Any, EdgeOn::Success][usize::from(on) % 4];
+                // Some have ended, or are of another tenant: then it is refused.
+                let known = back.map(|back| self.tasks.saturating_sub(usize::from(back)).max(1));
+                let edges = known.map(|number| Edge { predecessor: task_id(number), on }).into();
+                let (task, module) = (task_id(self.tasks), ModuleRef::Digest(digest("m")));
+                self.command(Command::Submit { task, module, spec, key: None, edges });
             }
             Op::SubmitAgain { task } => {
                 if let Some((task, tenant)) =
                     self.task(task).filter(|(task, _)| self.world.core.state().task(*task).is_some())
                 {
                     let spec = Arc::new(TaskSpec { tenant, ..TaskSpec::default() });
-                    self.command(Command::Submit { task, module: ModuleRef::Digest(digest("m")), spec, key: None });
+                    self.command(Command::Submit {
+                        task,
+                        module: ModuleRef::Digest(digest("m")),
+                        spec,
+                        key: None,
+                        edges: Vec::new(),
+                    });
                 }
             }
             Op::Cancel { task } => {

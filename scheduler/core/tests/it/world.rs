@@ -1,6 +1,8 @@
 //! A core with everything around it that a test needs: a log, a follower that reads it, and what hosts hold.
 //!
-//! Beside it every test gets this for nothing: after each record a snapshot is taken, and reading it back gives the same state. And
+//! Beside it every test gets this for nothing: each event has the owner that it should, leader and
+//! follower agree on it. After each record a snapshot is taken, and reading it back gives the same
+//! state. And
 //! whoever leads after a restart has a twin that has started from a snapshot, hears the same, and must say the same.
 
 use std::collections::BTreeMap;
@@ -11,6 +13,8 @@ use wasmill_record::event::{Event, EventBody};
 use wasmill_record::snapshot::Part;
 use wasmill_scheduler_core::io::MessageOut;
 use wasmill_scheduler_core::{Core, CoreConfig, Input, Ready, State};
+
+use crate::owners::OwnersModel;
 
 /// When every test begins.
 pub(crate) const START: Timestamp = Timestamp(1_000_000_000);
@@ -25,6 +29,7 @@ pub(crate) struct World {
     /// Attempts that each host was given and has not ended.
     pub(crate) held: BTreeMap<HostId, Vec<AttemptId>>,
     follower: State,
+    owners: OwnersModel,
     read_model_at: LogSeq,
     /// Up to each record.
     snapshots: Vec<Vec<Bytes>>,
@@ -41,6 +46,7 @@ impl World {
             config,
             held: BTreeMap::new(),
             follower: State::default(),
+            owners: OwnersModel::default(),
             read_model_at: LogSeq(0),
             snapshots: Vec::new(),
             twin: None,
@@ -77,7 +83,9 @@ impl World {
             self.log.push(ready.events.clone());
             let seq = LogSeq(self.log.len() as u64);
             self.step_both(Input::Appended(seq));
-            self.follower.apply_record(seq, &ready.events);
+            let owners = self.follower.apply_record(seq, &ready.events);
+            assert_eq!(*owners, *ready.owners, "leader and follower know whose events are");
+            self.owners.check(&ready.events, &owners);
             self.snapshot(seq);
         }
         self.core.assert_consistent();

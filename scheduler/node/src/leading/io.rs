@@ -10,6 +10,7 @@ use wasmill_record::Record;
 use wasmill_record::event::Event;
 use wasmill_scheduler_core::io::{BenchedPolicy, HostView, MessageOut, QueueDepth, ReplyTo};
 use wasmill_scheduler_core::policy::ask::Ask;
+use wasmill_scheduler_core::state::Owners;
 
 use crate::Chain;
 use crate::upkeep::{Ended, Work};
@@ -141,6 +142,8 @@ pub struct Effects {
     pub seq: LogSeq,
     /// The record that has just become durable: shown to readers before anything else of this takes place. `None` when nothing was recorded.
     pub record: Option<Arc<Record>>,
+    /// Whose the events of that record are.
+    pub owners: Owners,
     /// Work to be begun that goes on beside the leadership. What it takes hold of is as it is after this record: nothing later is shown before.
     pub work: Vec<Work>,
     /// Answers to commands.

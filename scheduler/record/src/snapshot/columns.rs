@@ -48,6 +48,10 @@ pub struct TaskRow {
     pub placement: u32,
     /// The place of the task that follows in the list that this one is in, counted from 1; 0 is none.
     pub next: u32,
+    /// The place of the first edge that leaves it, counted from 1; 0 is none.
+    pub edges_leaving: u32,
+    /// The place of the first edge that leads to it, counted from 1; 0 is none.
+    pub edges_leading: u32,
 }
 
 /// Where a task stands that is not final.
@@ -60,6 +64,10 @@ pub enum TaskPhase {
     Queued,
     /// An attempt is assigned to a host.
     Running,
+    /// Waits for other tasks.
+    Blocked,
+    /// Waits for nothing more, and is to be queued or skipped.
+    Unblocked,
 }
 
 /// The values of many [`TaskRow`]s, one column for each field. A column that is not there holds nothing but zeros, so that what most tasks
@@ -103,6 +111,10 @@ pub struct TaskColumns {
     placements: Vec<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     next: Vec<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    edges_leaving: Vec<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    edges_leading: Vec<u32>,
 }
 
 impl TaskColumns {
@@ -131,6 +143,8 @@ impl TaskColumns {
             patiences: column(rows, |row| row.patience),
             placements: column(rows, |row| row.placement),
             next: column(rows, |row| row.next),
+            edges_leaving: column(rows, |row| row.edges_leaving),
+            edges_leading: column(rows, |row| row.edges_leading),
         }
     }
 
@@ -165,6 +179,8 @@ impl TaskColumns {
             patience: value(&self.patiences, index)?,
             placement: value(&self.placements, index)?,
             next: value(&self.next, index)?,
+            edges_leaving: value(&self.edges_leaving, index)?,
+            edges_leading: value(&self.edges_leading, index)?,
         })
     }
 }
@@ -175,12 +191,15 @@ impl TaskPhase {
             Self::Waiting => 0,
             Self::Queued => 1,
             Self::Running => 2,
+            Self::Blocked => 3,
+            Self::Unblocked => 4,
         }
     }
 
     /// The inverse of [`TaskPhase::number`].
     fn of_number(number: u8) -> Option<Self> {
-        [Self::Waiting, Self::Queued, Self::Running].get(usize::from(number)).copied()
+        let phases = [Self::Waiting, Self::Queued, Self::Running, Self::Blocked, Self::Unblocked];
+        phases.get(usize::from(number)).copied()
     }
 }
 
@@ -220,6 +239,8 @@ mod tests {
             patience: 9,
             placement: 10,
             next: u32::MAX,
+            edges_leaving: 11,
+            edges_leading: 12,
             ..row(slot)
         }
     }
@@ -247,7 +268,7 @@ mod tests {
         let mut columns = TaskColumns::pack(&[full(1), full(2)]);
         columns.failures.pop();
         assert_eq!((columns.count(), columns.rows().count()), (2, 1));
-        let columns = TaskColumns { phases: Bytes::from_static(&[1, 3]), ..TaskColumns::pack(&[row(1), row(2)]) };
+        let columns = TaskColumns { phases: Bytes::from_static(&[1, 5]), ..TaskColumns::pack(&[row(1), row(2)]) };
         assert_eq!((columns.count(), columns.rows().count()), (2, 1), "a phase of the future");
     }
 }

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::columns::TaskColumns;
 use super::current::Current;
 use super::led_time::LedTime;
-use wasmill_protocol::ids::{AttemptId, Digest, HostId, Incarnation, LogSeq, TenantName, Term};
+use wasmill_protocol::ids::{AttemptId, Digest, HostId, Incarnation, LogSeq, TaskId, TenantName, Term};
 use wasmill_protocol::module::{ModuleInfo, ModuleKind};
 use wasmill_protocol::policy::BenchedRow;
-use wasmill_protocol::task::RetryOn;
+use wasmill_protocol::task::{EdgeOn, RetryOn};
 use wasmill_protocol::tenant::{Quotas, Tenant, Token};
 use wasmill_protocol::time::Timestamp;
 
@@ -44,6 +44,10 @@ pub enum Part {
     Benched(Vec<BenchedRow>),
     /// Hosts that an operator drains, whether they are there or not.
     Drained(Vec<HostId>),
+    /// Edges between tasks that are not final.
+    Edges(Vec<EdgeRow>),
+    /// Tasks that are to be skipped.
+    Skips(Vec<SkipRow>),
     /// The snapshots before this one.
     Current(Current),
     /// That was all.
@@ -71,6 +75,8 @@ pub struct Begin {
     pub tenant_next: u32,
     /// How long somebody has led.
     pub led: LedTime,
+    /// The first task that waits for nothing more, and is to be queued or skipped; 0 is none.
+    pub unblocked: u32,
 }
 
 /// See [`Part::Chain`].
@@ -111,6 +117,8 @@ pub enum PlacesOf {
     Patiences,
     /// Placements.
     Placements,
+    /// Edges.
+    Edges,
 }
 
 /// See [`Part::Places`].
@@ -227,4 +235,36 @@ pub struct SupersededRow {
     pub id: AttemptId,
     /// It was recorded as late already, and only its turn to be forgotten is waited for.
     pub recorded: bool,
+    /// The number of the tenant of its task. `None` when it was recorded, and in what a former
+    /// version has written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<u32>,
+}
+
+/// See [`Part::Edges`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EdgeRow {
+    /// Its place.
+    pub slot: u32,
+    /// The place of the task that it leaves.
+    pub from: u32,
+    /// The place of the task that it leads to.
+    pub to: u32,
+    /// How the task that it leaves must end.
+    pub on: EdgeOn,
+    /// The place of the edge that leaves the same task next, counted from 1; 0 is none.
+    pub leaving_next: u32,
+    /// The place of the edge that leads to the same task next, counted from 1; 0 is none.
+    pub leading_next: u32,
+}
+
+/// See [`Part::Skips`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SkipRow {
+    /// The place of the task.
+    pub slot: u32,
+    /// The task that it has waited for, which did not end as its edge asks.
+    pub predecessor: TaskId,
 }

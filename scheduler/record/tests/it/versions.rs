@@ -8,16 +8,17 @@ use serde::{Deserialize, Serialize};
 use wasmill_protocol::command::Done;
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::policy::PolicyHook;
+use wasmill_protocol::task::{Edge, EdgeOn};
 use wasmill_protocol::tenant::Token;
 use wasmill_protocol::{
     Attempt, AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, Payload, TaskId, TaskSpec,
     Term, Timestamp, TraceParent, Uptime, Usage,
 };
-use wasmill_record::event::{AfterAttempt, Event, EventBody};
+use wasmill_record::event::{AfterAttempt, EndReason, Event, EventBody};
 use wasmill_record::snapshot::{
-    Begin, Chain, Current, DirectoryPart, LedTime, Part, PartError, PatienceRow, PlacementRow, Places, PlacesOf,
-    ReadModelCopy, SNAPSHOT_VERSION, ShapeRow, SnapshotRef, SupersededRow, TaskColumns, TaskPhase, TaskRow,
-    TenantModule, TenantRow,
+    Begin, Chain, Current, DirectoryPart, EdgeRow, LedTime, Part, PartError, PatienceRow, PlacementRow, Places,
+    PlacesOf, ReadModelCopy, SNAPSHOT_VERSION, ShapeRow, SkipRow, SnapshotRef, SupersededRow, TaskColumns, TaskPhase,
+    TaskRow, TenantModule, TenantRow,
 };
 use wasmill_record::{Decided, RECORD_VERSION, Record, RecordError};
 
@@ -59,7 +60,16 @@ fn snapshots_survive_one_version_in_both_directions() {
         led.apply(LogSeq(seq), &Event { at, body: term_started() });
     }
     check(&led);
-    check(&Begin { version: 1, seq: LogSeq(1), term: Term(2), leader, time: Timestamp(3), tenant_next: 4, led });
+    check(&Begin {
+        version: 1,
+        seq: LogSeq(1),
+        term: Term(2),
+        leader,
+        time: Timestamp(3),
+        tenant_next: 4,
+        led,
+        unblocked: 5,
+    });
     check(&Chain { hash: Digest([3; 32]), log_bytes: 5 });
     check(&DirectoryPart {
         created: Timestamp(1),
@@ -90,7 +100,10 @@ fn snapshots_survive_one_version_in_both_directions() {
     check(&ShapeRow { slot: 1, priority: -3, require: labels, queued: 2, ..ShapeRow::default() });
     check(&PlacementRow { slot: 1, host: HostId::from("h"), incarnation: Incarnation(2), running: 3 });
     check(&TaskColumns::pack(&[row]));
-    check(&SupersededRow { id: attempt(), recorded: true });
+    check(&EdgeRow { slot: 1, from: 2, to: 3, on: EdgeOn::Failure, leaving_next: 4, leading_next: 5 });
+    check(&SkipRow { slot: 1, predecessor: TaskId::default() });
+    check(&SupersededRow { id: attempt(), recorded: true, tenant: None });
+    check(&SupersededRow { id: attempt(), recorded: false, tenant: Some(7) });
     check(&reference);
     check(&copy);
     check(&Current { snapshots: vec![reference], read_model: Some(copy) });
@@ -113,7 +126,12 @@ fn a_part_is_read_as_it_was_written_and_never_skipped() {
 }
 
 fn record(version: u32) -> Record {
-    let submitted = EventBody::TaskSubmitted { task: TaskId::default(), spec: Arc::new(spec()), fingerprint: None };
+    let submitted = EventBody::TaskSubmitted {
+        task: TaskId::default(),
+        spec: Arc::new(spec()),
+        fingerprint: None,
+        edges: Vec::new(),
+    };
     let ended = EventBody::AttemptEnded {
         id: attempt(),
         outcome: Arc::new(Outcome::default()),
@@ -154,6 +172,21 @@ fn a_record_that_names_commands_is_read_by_and_from_those_who_know_no_names() {
     assert_eq!(record(1).encode(), of_older, "and what names none is written as before");
 }
 
+/// A submission without edges is what it was before there were any.
+#[test]
+fn a_submission_without_edges_is_read_by_and_from_those_who_know_none() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Older {
+        TaskSubmitted { task: TaskId, spec: Arc<TaskSpec>, fingerprint: Option<Digest> },
+    }
+    let (task, spec) = (TaskId::default(), Arc::new(spec()));
+    let older = rmp_serde::to_vec_named(&Older::TaskSubmitted { task, spec: Arc::clone(&spec), fingerprint: None });
+    let newer = EventBody::TaskSubmitted { task, spec, fingerprint: None, edges: Vec::new() };
+    let older = older.unwrap();
+    assert_eq!(rmp_serde::to_vec_named(&newer).unwrap(), older);
+    assert_eq!(rmp_serde::from_slice::<EventBody>(&older).unwrap(), newer);
+}
+
 /// The beginning of a term has said more since, and neither side needs it.
 #[test]
 fn the_beginning_of_a_term_is_read_by_and_from_those_who_know_only_its_term() {
@@ -187,7 +220,15 @@ fn a_record_asks_for_the_oldest_reader_that_understands_it() {
     new.push(Event { at: Timestamp(3), body: lifted });
     assert_eq!(Record::version_for(&[]), 1);
     assert_eq!((Record::version_for(&old), Record::version_for(&new)), (1, 2));
-    for events in [old, new] {
+    // A kind of version 1 that says something of version 2.
+    let edges = vec![Edge { predecessor: TaskId::default(), on: EdgeOn::Any }];
+    let blocked =
+        EventBody::TaskSubmitted { task: TaskId::default(), spec: Arc::new(spec()), fingerprint: None, edges };
+    let reason = EndReason::Skipped { predecessor: TaskId::default() };
+    let skipped = EventBody::TaskEnded { task: TaskId::default(), state: FinalState::Skipped, reason };
+    let of_edges = [blocked, skipped].map(|body| vec![Event { at: Timestamp(2), body }]);
+    assert_eq!(of_edges.each_ref().map(|events| Record::version_for(events)), [2, 2]);
+    for events in [old, new].into_iter().chain(of_edges) {
         let written = Record { version: Record::version_for(&events), events, ..record(0) };
         assert!(written.version <= RECORD_VERSION);
         assert_eq!(Record::decode(LogSeq(1), &written.encode()).unwrap(), written);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmill_protocol::task::RetryOn;
+use wasmill_protocol::task::{Edge, RetryOn};
 use wasmill_protocol::{Attempt, AttemptId, FinalState, OutcomeKind, Payload, TaskSpec, Term, Timestamp};
 use wasmill_record::event::{AfterAttempt, EndReason, Event, EventBody};
 
@@ -12,7 +12,7 @@ use crate::marks::{Mark, Marks};
 /// Where a task stands according to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Not before this time.
+    /// Not before this time, nor before the tasks that it waits for have ended.
     Waiting(Timestamp),
     /// Could start.
     Queued,
@@ -27,6 +27,8 @@ pub enum Phase {
 pub struct Life {
     /// What was submitted.
     pub spec: Arc<TaskSpec>,
+    /// What it waits for first.
+    pub edges: Vec<Edge>,
     /// Where it stands.
     pub phase: Phase,
     /// Somebody asked for it to stop.
@@ -43,10 +45,12 @@ pub struct Life {
 
 impl Life {
     /// A task that was just accepted.
-    pub(super) fn new(at: Timestamp, spec: Arc<TaskSpec>) -> Self {
-        let phase = if spec.not_before > at { Phase::Waiting(spec.not_before) } else { Phase::Queued };
+    pub(super) fn new(at: Timestamp, spec: Arc<TaskSpec>, edges: Vec<Edge>) -> Self {
+        let waits = !edges.is_empty() || spec.not_before > at;
+        let phase = if waits { Phase::Waiting(spec.not_before) } else { Phase::Queued };
         Self {
             spec,
+            edges,
             phase,
             cancel_asked: false,
             orphaned: false,
@@ -56,6 +60,11 @@ impl Life {
             hosts_lost: 0,
             checkpoint: 0,
         }
+    }
+
+    /// Whether an attempt has started.
+    pub(super) fn was_tried(&self) -> bool {
+        self.attempts > 0
     }
 
     /// The current attempt.
@@ -193,7 +202,8 @@ impl Life {
         match reason {
             EndReason::Cancelled { .. } => marks.hit(Mark::TaskCancelledWaiting),
             EndReason::Expired => marks.hit(Mark::TaskExpired),
-            EndReason::TenantRemoved => {}
+            // A skipped one is marked by its edges.
+            EndReason::TenantRemoved | EndReason::Skipped { .. } => {}
         }
     }
 }

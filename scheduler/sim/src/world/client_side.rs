@@ -61,7 +61,7 @@ impl World {
             return Ok(());
         };
         let (sender, published) = (Sender { node, life: self.nodes[node].life }, process.published);
-        let Command::Submit { task, module, spec, key: Some(mut key) } = command else {
+        let Command::Submit { task, module, spec, key: Some(mut key), edges } = command else {
             return self.looked_up(sender, request, command);
         };
         let position = LogSeq(published.0.saturating_sub(self.rng.below(self.options.read_model_lag + 1)));
@@ -82,7 +82,7 @@ impl World {
         }
         // The core may forget keys while the request is on its way.
         let delay = self.rng.skewed(5_000);
-        let command = Command::Submit { task, module, spec, key: Some(key) };
+        let command = Command::Submit { task, module, spec, key: Some(key), edges };
         self.at(delay, Happening::LookedUp(sender, request, Box::new(command)));
         Ok(())
     }

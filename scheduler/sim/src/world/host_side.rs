@@ -184,14 +184,14 @@ impl World {
         let life = host.life;
         let stale = message.term < host.term_seen;
         host.term_seen = host.term_seen.max(message.term);
-        let cancelled = message.cancel.clone();
+        let stopped: Vec<_> = message.stop.iter().map(|(id, _)| *id).collect();
         let mut message = ToHost::clone(message);
         match self.plant {
             Some(Plant::IncarnationIgnored) => message.incarnation = host.incarnation,
             Some(Plant::HostTrustsStaleLeader) => message.term = host.term_seen,
             Some(Plant::HostForgetsCancels) => {
                 let core = host.core.as_ref();
-                message.cancel.retain(|id| core.is_some_and(|core| core.holds(*id)));
+                message.stop.retain(|(id, _)| core.is_some_and(|core| core.holds(*id)));
             }
             Some(Plant::HostForgetsRecent) => {
                 let again = message.assign.iter().find(|assignment| host.ran.contains_key(&assignment.id));
@@ -207,7 +207,7 @@ impl World {
         if heard && message.assign.iter().any(|assignment| host.cancelled.contains(&assignment.id)) {
             self.marks.hit(Mark::CancelOvertook);
         }
-        let cancelled = if heard { cancelled } else { Vec::new() };
+        let stopped = if heard { stopped } else { Vec::new() };
         let holds = |id: &AttemptId| host.core.as_ref().is_some_and(|core| core.holds(*id));
         let new: Vec<_> = message.assign.iter().map(|assignment| assignment.id).filter(|id| !holds(id)).collect();
         let reply_to = ReplyTo(host.next_reply);
@@ -217,7 +217,7 @@ impl World {
         // What started before its cancel came is stopped.
         let host = &mut self.hosts[index];
         let runs = |id: &AttemptId| host.guests.contains_key(id);
-        host.cancelled.extend(cancelled.into_iter().filter(|id| !runs(id)));
+        host.cancelled.extend(stopped.into_iter().filter(|id| !runs(id)));
         if stale {
             let core = self.hosts[index].core.as_ref();
             let taken = new.iter().find(|id| core.is_some_and(|core| core.holds(**id)));

@@ -256,7 +256,7 @@ impl World {
         }
         let Some(index) = self.hosts.iter().position(|host| host.id == message.host) else { return Ok(()) };
         let incarnation = message.incarnation;
-        let to_host = Arc::new(ToHost { term: message.term, incarnation, assign, cancel: message.cancel });
+        let to_host = Arc::new(ToHost { term: message.term, incarnation, assign, stop: message.stop });
         let sender = Sender { node, life: self.nodes[node].life };
         for arrival in self.arrivals(Place::Node(node), Place::Host(index)) {
             self.at_time(arrival, Happening::ToHost(index, sender, Arc::clone(&to_host)));

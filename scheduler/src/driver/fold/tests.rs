@@ -79,7 +79,8 @@ async fn a_node_that_follows_forgets_idempotency_keys_that_its_read_model_has() 
     for number in 0..5_000_u128 {
         let task = TaskId(uuid::Uuid::from_u128(number));
         let spec = Arc::new(TaskSpec { idempotency_key: Some(number.to_string()), ..TaskSpec::default() });
-        let submitted = EventBody::TaskSubmitted { task, spec, fingerprint: Some(Digest::default()) };
+        let submitted =
+            EventBody::TaskSubmitted { task, spec, fingerprint: Some(Digest::default()), edges: Vec::new() };
         fixture.take(1, vec![submitted, cancelled(task)]).await.unwrap();
     }
     let last = fixture.fold.chain.last;
@@ -97,7 +98,12 @@ async fn stalled(fixture: &mut Fixture) -> rusqlite::Connection {
         let submitted = (0..100).map(|_| {
             number += 1;
             let spec = Arc::new(TaskSpec { input: input.clone(), ..TaskSpec::default() });
-            EventBody::TaskSubmitted { task: TaskId(uuid::Uuid::from_u128(number)), spec, fingerprint: None }
+            EventBody::TaskSubmitted {
+                task: TaskId(uuid::Uuid::from_u128(number)),
+                spec,
+                fingerprint: None,
+                edges: Vec::new(),
+            }
         });
         fixture.take(1, submitted.collect()).await.unwrap();
     }
@@ -130,6 +136,7 @@ async fn f55_only_submissions_wait_for_a_read_model_that_is_behind() {
         module: ModuleRef::Digest(Digest::default()),
         spec: Arc::new(TaskSpec::default()),
         key: None,
+        edges: Vec::new(),
     };
     let refused = fixture.handle.command(submit.clone()).await;
     assert!(matches!(refused, Err(Refusal::Overloaded { what: Overload::ReadModel, .. })), "{refused:?}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use wasmill_fabric::embedded;
 use wasmill_fabric::{BusError, Subscription};
-use wasmill_protocol::message::{HostAck, ToHost};
+use wasmill_protocol::message::{HostAck, StopCause, ToHost};
 use wasmill_protocol::{AttemptId, Incarnation, TaskId, TaskSpec, Term, Timestamp};
 use wasmill_record::event::{Event, EventBody};
 use wasmill_scheduler_core::CoreConfig;
@@ -71,13 +71,13 @@ fn attempt(number: u128) -> AttemptId {
     AttemptId { task: TaskId(uuid::Uuid::from_u128(number)), ..AttemptId::default() }
 }
 
-fn message(assign: &[u128], cancel: &[u128]) -> MessageOut {
+fn message(assign: &[u128], stop: &[u128]) -> MessageOut {
     MessageOut {
         host: "h1".into(),
         incarnation: Incarnation(1),
         term: Term(1),
         assign: assign.iter().map(|number| (attempt(*number), 0)).collect(),
-        cancel: cancel.iter().map(|number| attempt(*number)).collect(),
+        stop: stop.iter().map(|number| (attempt(*number), StopCause::Cancelled)).collect(),
     }
 }
 
@@ -89,6 +89,7 @@ fn specs() -> SpecCache {
             task: attempt(number).task,
             spec: Arc::new(TaskSpec::default()),
             fingerprint: None,
+            edges: Vec::new(),
         };
         specs.apply(&Event { at: Timestamp(1), body });
     }
@@ -136,8 +137,12 @@ async fn f55_no_cancel_waits_behind_what_is_read() {
     posts.send(Dispatch::new(message(&[1, 1_000], &[]), &specs));
     posts.send(Dispatch::new(message(&[2], &[1]), &specs));
     let sent = bus.sent(3).await;
-    let shown: Vec<_> = sent.iter().map(|message| (message.assign.len(), message.cancel.clone())).collect();
-    assert_eq!(shown, [(0, vec![attempt(1)]), (1, vec![]), (1, vec![])], "the second waits, and its cancel does not");
+    let shown: Vec<_> = sent.iter().map(|message| (message.assign.len(), message.stop.clone())).collect();
+    assert_eq!(
+        shown,
+        [(0, vec![(attempt(1), StopCause::Cancelled)]), (1, vec![]), (1, vec![])],
+        "the second waits, and its cancel does not"
+    );
 }
 
 #[tokio::test]

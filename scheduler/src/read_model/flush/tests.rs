@@ -13,6 +13,7 @@ fn record(task: u128) -> Arc<Record> {
         task: TaskId(uuid::Uuid::from_u128(task)),
         spec: Arc::new(TaskSpec::default()),
         fingerprint: None,
+        edges: Vec::new(),
     };
     Arc::new(Record { events: vec![Event { at: Timestamp(1), body }], ..Record::default() })
 }

@@ -121,7 +121,7 @@ impl Story {
                     let spec = TaskSpec { tenant: tenant(of), priority, limits, require, ..TaskSpec::default() };
                     let module = ModuleRef::Digest(Digest::default());
                     let task = task(self.tasks);
-                    self.command(Command::Submit { task, module, spec: Arc::new(spec), key: None });
+                    self.command(Command::Submit { task, module, spec: Arc::new(spec), key: None, edges: Vec::new() });
                 }
             }
             Op::Beat { host: number, slots, beyond, memory_mib, held_mib, sated } => {

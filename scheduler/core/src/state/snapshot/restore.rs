@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use wasmill_protocol::policy::BenchedRow;
-use wasmill_protocol::{HostId, LogSeq, Timestamp};
+use wasmill_protocol::{HostId, LogSeq, TaskId, Timestamp};
 use wasmill_record::snapshot::{
-    Begin, Current, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, TaskColumns, TaskPhase, TaskRow,
-    TenantRow,
+    Begin, Current, EdgeRow, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, TaskColumns, TaskPhase,
+    TaskRow, TenantRow,
 };
 
 use super::counted_from_0;
 use crate::io::{BenchedPolicy, QueueDepth};
 use crate::state::State;
 use crate::state::benched::Benched;
+use crate::state::edges::{EdgeEntry, Edges, Links};
 use crate::state::interner::Interner;
 use crate::state::placements::{Placement, Placements};
 use crate::state::shapes::{Shape, ShapeKey, Shapes};
@@ -22,6 +23,7 @@ use crate::state::slab::{List, NONE, Slab, SlabBuilder, Slot};
 use crate::state::superseded::Superseded;
 use crate::state::task::{Patience, Phase, Task};
 use crate::state::tenants::{Belongings, ModuleEntry, TenantEntry, TenantNumber, Tenants};
+use crate::state::timers::Timer;
 
 /// Parts that are not those of one snapshot. What was read of it is dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -46,6 +48,8 @@ pub struct Restoring {
     shapes: SlabBuilder<Shape>,
     placements: SlabBuilder<Placement>,
     tasks: SlabBuilder<Task>,
+    edges: SlabBuilder<EdgeEntry>,
+    skips: BTreeMap<Slot, TaskId>,
     superseded: Superseded,
     benched: Benched,
     drained: BTreeSet<HostId>,
@@ -57,6 +61,7 @@ const SHAPES: &str = "shapes";
 const PLACEMENTS: &str = "placements";
 const TASKS: &str = "tasks";
 const TENANTS: &str = "tenants";
+const EDGES: &str = "edges";
 
 impl Restoring {
     /// Takes the next part.
@@ -86,7 +91,9 @@ impl Restoring {
                 check(rows.into_iter().all(|row| self.placements.put(row.slot, placement(row))), PLACEMENTS)?;
             }
             (Part::Tasks(columns), _) => self.tasks(&columns)?,
-            (Part::Superseded(rows), _) => rows.iter().for_each(|row| self.superseded.push(row.id, row.recorded)),
+            (Part::Edges(rows), _) => check(rows.iter().all(|row| self.edges.put(row.slot, edge(row))), EDGES)?,
+            (Part::Skips(rows), _) => self.skips.extend(rows.into_iter().map(|row| (row.slot, row.predecessor))),
+            (Part::Superseded(rows), _) => rows.iter().for_each(|row| self.superseded.push(row)),
             (Part::Benched(rows), _) => rows.into_iter().for_each(|row| self.benched.insert(benched(row))),
             (Part::Drained(rows), _) => self.drained.extend(rows),
             (Part::Current(current), _) => self.current = current,
@@ -101,7 +108,8 @@ impl Restoring {
     ///
     /// When parts are missing or contradict each other.
     pub fn finish(self) -> Result<State, RestoreError> {
-        let Begin { seq, term, leader, time, tenant_next, led, .. } = self.begin.ok_or(RestoreError::Misplaced)?;
+        let Begin { seq, term, leader, time, tenant_next, led, unblocked, .. } =
+            self.begin.ok_or(RestoreError::Misplaced)?;
         let mut tasks = built(self.tasks, TASKS)?;
         let mut shapes = built(self.shapes, SHAPES)?;
         let mut patiences = built(self.patiences, PATIENCES)?;
@@ -110,14 +118,15 @@ impl Restoring {
         for (_, task) in tasks.iter() {
             count(task, &mut shapes, &mut patiences, &mut tenants).ok_or(contradiction(TASKS))?;
         }
-        let depth = link(&mut tasks, &mut shapes, &mut placements)?;
+        let (depth, unblocked) = link(&mut tasks, &mut shapes, &mut placements, counted_from_0(unblocked))?;
+        let edges = edges(self.edges, &tasks, &self.skips)?;
         for (slot, shape) in shapes.iter() {
             let tenant = tenants.get_mut(&shape.key.tenant).ok_or(contradiction(SHAPES))?;
             check(shape.tasks > 0, SHAPES)?;
             tenant.shapes.insert(slot);
         }
         check(patiences.iter().all(|(_, (_, users))| *users > 0), PATIENCES)?;
-        let timed = tasks.iter().filter(|(_, task)| task.timer.0 > 0);
+        let timed = tasks.iter().filter(|(_, task)| task.phase != Phase::Blocked && task.timer.0 > 0);
         let mut state = State {
             term,
             leader,
@@ -129,7 +138,10 @@ impl Restoring {
             shapes: Shapes::from_places(shapes).ok_or(contradiction(SHAPES))?,
             patiences: Interner::from_places(patiences).ok_or(contradiction(PATIENCES))?,
             placements: Placements::from_places(placements).ok_or(contradiction(PLACEMENTS))?,
-            timers: timed.map(|(slot, task)| (task.timer, slot)).collect(),
+            timers: timed.map(|(slot, task)| (task.timer, Timer::Task(slot))).collect(),
+            edges,
+            unblocked,
+            skips: self.skips,
             superseded: self.superseded,
             depth,
             benched: self.benched,
@@ -155,6 +167,7 @@ impl Restoring {
             PlacesOf::Shapes => self.shapes.add_places(*count, vacant),
             PlacesOf::Patiences => self.patiences.add_places(*count, vacant),
             PlacesOf::Placements => self.placements.add_places(*count, vacant),
+            PlacesOf::Edges => self.edges.add_places(*count, vacant),
         }
     }
 
@@ -203,7 +216,8 @@ fn link(
     tasks: &mut Slab<Task>,
     shapes: &mut Slab<Shape>,
     placements: &mut Slab<Placement>,
-) -> Result<QueueDepth, RestoreError> {
+    unblocked: Slot,
+) -> Result<(QueueDepth, List), RestoreError> {
     let mut depth = QueueDepth::default();
     // A list that came back to a task would go on for ever.
     let mut left = tasks.iter().count();
@@ -219,10 +233,11 @@ fn link(
     let with_tasks: Vec<Slot> = shapes.iter().map(|(slot, _)| slot).collect();
     for &slot in &with_tasks {
         let Shape { queued, waiting, .. } = shapes[slot];
-        let is = |phase| move |task: &Task| task.phase == phase && task.shape == slot;
-        shapes[slot].queued = relink(queued.head, &is(Phase::Queued), &mut depth.queued)?;
-        shapes[slot].waiting = relink(waiting.head, &is(Phase::Waiting), &mut depth.waiting)?;
+        let is = |phases: &'static [Phase]| move |task: &Task| phases.contains(&task.phase) && task.shape == slot;
+        shapes[slot].queued = relink(queued.head, &is(&[Phase::Queued]), &mut depth.queued)?;
+        shapes[slot].waiting = relink(waiting.head, &is(&[Phase::Waiting, Phase::Blocked]), &mut depth.waiting)?;
     }
+    let unblocked = relink(unblocked, &|task: &Task| task.phase == Phase::Unblocked, &mut depth.waiting)?;
     let slots: Vec<Slot> = placements.iter().map(|(slot, _)| slot).collect();
     for slot in slots {
         let head = placements[slot].tasks.head;
@@ -235,7 +250,28 @@ fn link(
         *since = if queued.count == 0 { Timestamp::MAX } else { (*since).min(tasks[queued.head].queued_at) };
     }
     check(left == 0, TASKS)?;
-    Ok(depth)
+    Ok((depth, unblocked))
+}
+
+/// The edges, by which tasks are blocked, and nothing else.
+fn edges(
+    edges: SlabBuilder<EdgeEntry>,
+    tasks: &Slab<Task>,
+    skips: &BTreeMap<Slot, TaskId>,
+) -> Result<Edges, RestoreError> {
+    let edges = Edges::from_places(built(edges, EDGES)?, tasks).ok_or(contradiction(EDGES))?;
+    let mut blocked = tasks.iter().map(|(_, task)| (task.phase == Phase::Blocked, task.edges_leading != NONE));
+    check(blocked.all(|(is_blocked, has_edges)| is_blocked == has_edges), EDGES)?;
+    let is_unblocked = |slot: &Slot| tasks.look_up(*slot).is_some_and(|task| task.phase == Phase::Unblocked);
+    check(skips.keys().all(is_unblocked), EDGES)?;
+    Ok(edges)
+}
+
+/// An edge without its links back.
+fn edge(row: &EdgeRow) -> EdgeEntry {
+    let links = |next| Links { prev: NONE, next: counted_from_0(next) };
+    let (leaving, leading) = (links(row.leaving_next), links(row.leading_next));
+    EdgeEntry { from: row.from, to: row.to, on: row.on, leaving, leading }
 }
 
 fn tenant_entry(row: TenantRow) -> (TenantNumber, TenantEntry) {
@@ -301,6 +337,8 @@ fn task(row: &TaskRow) -> Task {
         shape: row.shape,
         patience: row.patience,
         placement: counted_from_0(row.placement),
+        edges_leaving: counted_from_0(row.edges_leaving),
+        edges_leading: counted_from_0(row.edges_leading),
         prev: NONE,
         next: counted_from_0(row.next),
         attempt: row.attempt,
@@ -312,6 +350,8 @@ fn task(row: &TaskRow) -> Task {
             TaskPhase::Waiting => Phase::Waiting,
             TaskPhase::Queued => Phase::Queued,
             TaskPhase::Running => Phase::Running,
+            TaskPhase::Blocked => Phase::Blocked,
+            TaskPhase::Unblocked => Phase::Unblocked,
         },
         cancel_requested: row.cancel_requested,
         late_recorded: row.late_recorded,

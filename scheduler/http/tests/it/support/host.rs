@@ -134,7 +134,7 @@ impl Running {
         for assignment in asked.assign {
             self.assigned(assignment).await;
         }
-        for id in asked.cancel {
+        for (id, _) in asked.stop {
             if self.hanging.get(&id) == Some(&true) {
                 self.hanging.remove(&id);
                 let outcome = Outcome::new(OutcomeKind::Cancelled, "stopped");
