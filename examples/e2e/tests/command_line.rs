@@ -158,7 +158,7 @@ fn tasks_can_be_looked_at_from_all_sides() {
 
 /// A file of the certificate that tests have, which is of `127.0.0.1`.
 fn certificate(name: &str) -> String {
-    format!("{}/../../scheduler/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
+    format!("{}/../../scheduler/http/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 #[test]
