@@ -146,7 +146,7 @@ pub enum Command {
         hook: PolicyHook,
         /// Its name.
         policy: String,
-        /// What it is, as in [`EventBody::PolicyBenched`](crate::event::EventBody::PolicyBenched).
+        /// What it is, as in [`BenchedRow`](crate::policy::BenchedRow).
         #[serde(default)]
         digest: Digest,
     },

@@ -20,7 +20,7 @@ use super::problem::{Code, Fault, Handled};
 pub struct Pace {
     /// The longest time without a byte, and by how much a body may fall behind its rate.
     pub idle: Duration,
-    /// How fast it must come at least; faster when much of it is held already, see [`HELD_PER_RATE`].
+    /// How fast it must come at least; faster when much of it is held already.
     pub bytes_per_second: u64,
 }
 

@@ -73,7 +73,7 @@ pub(super) fn dir() -> PathBuf {
     std::env::var_os(VARIABLE).map_or_else(|| target_dir().join("servers"), PathBuf::from)
 }
 
-/// Puts every server that is missing into [`dir`], and gives that.
+/// Puts every server that is missing into the directory of servers, and gives that.
 ///
 /// # Errors
 ///
