@@ -6,6 +6,8 @@
 mod model;
 #[path = "../../tests/it/names.rs"]
 mod names;
+#[path = "../../tests/it/owners.rs"]
+mod owners;
 #[path = "../../tests/it/story.rs"]
 mod story;
 mod targets;
