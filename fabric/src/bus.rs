@@ -1,8 +1,11 @@
 //! The bus: messages between processes. It is bounded and may lose, repeat and reorder; nothing durable depends on it.
 
+mod content;
+
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -15,7 +18,16 @@ pub trait Bus: Send + Sync {
     ///
     /// When nobody subscribes, nobody answers in time, or the subscriber's queue is full. The message may have
     /// arrived all the same.
-    fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, BusError>>;
+    fn ask(&self, subject: &str, content: Content, timeout: Duration) -> BoxFuture<'static, Result<Content, BusError>>;
+
+    /// As [`Bus::ask`], with bytes on both ways.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bus::ask`].
+    fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, BusError>> {
+        self.ask(subject, payload.into(), timeout).map(|answer| answer.map(Content::into_bytes)).boxed()
+    }
 
     /// Sends to every subscriber that has room; others miss it.
     fn publish(&self, subject: &str, payload: Bytes) -> BoxFuture<'static, Result<(), BusError>>;
@@ -27,9 +39,14 @@ pub trait Bus: Send + Sync {
     /// As [`Bus::subscribe`], but all who share a subject get each message once among them: one of those that have room.
     fn subscribe_shared(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>>;
 
-    /// The largest payload in bytes that [`Bus::request`], [`Bus::publish`] and [`Responder::respond`] carry.
+    /// The largest payload in bytes that [`Bus::ask`], [`Bus::publish`] and [`Responder::respond`] carry.
     fn payload_bytes_max(&self) -> usize;
+
+    /// Whether messages stay in this process: then a value is handed over as it is, and has no size.
+    fn is_local(&self) -> bool;
 }
+
+pub use content::Content;
 
 /// Incoming messages. It ends when messages may have been lost on the way, because the connection was cut or we were too slow: subscribe again.
 pub type Subscription = mpsc::Receiver<Message>;
@@ -40,19 +57,19 @@ pub struct Message {
     /// Where it was sent to.
     pub subject: String,
     /// What was sent.
-    pub payload: Bytes,
+    pub content: Content,
     /// How to answer, when an answer is awaited.
     pub responder: Option<Responder>,
 }
 
 /// Answers one request.
 #[derive(Debug)]
-pub struct Responder(pub oneshot::Sender<Bytes>);
+pub struct Responder(pub oneshot::Sender<Content>);
 
 impl Responder {
     /// Sends the answer. Nobody may be waiting for it any more, which is fine.
-    pub fn respond(self, payload: Bytes) {
-        let _ = self.0.send(payload);
+    pub fn respond(self, answer: Content) {
+        let _ = self.0.send(answer);
     }
 }
 

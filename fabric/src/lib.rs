@@ -17,7 +17,7 @@ mod hosts;
 mod reminder;
 
 pub use blobs::{BlobError, BlobReader, BlobStat, BlobWriter, Blobs, UNNEEDED_AGAIN_AGE_MIN, UNNEEDED_ONCE_AGE_MIN};
-pub use bus::{Bus, BusError, Message, Responder, Subscription};
+pub use bus::{Bus, BusError, Content, Message, Responder, Subscription};
 pub use fabric::{Fabric, HostFabric};
 pub use log::{AppendError, Log, LogError, LogTail, LogWriter};
 pub use membership::{HostEvent, HostRegistration, Leadership, Lease, Membership, MembershipError, ReplacedBy};

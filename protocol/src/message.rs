@@ -112,6 +112,24 @@ impl Report {
             Self::Ended { id, .. } | Self::Checkpoint { id, .. } | Self::Returned { id } => *id,
         }
     }
+
+    /// No encoding of it takes more bytes: names of fields and ids, then what varies.
+    pub fn bytes_at_most(&self) -> u64 {
+        const NAMES_AND_IDS: u64 = 384;
+        let inline = |payload: &Payload| match payload {
+            Payload::Inline(bytes) => bytes.len() as u64,
+            Payload::Empty | Payload::Blob { .. } => 0,
+        };
+        let varying = match self {
+            Self::Ended { outcome, output, captured, .. } => {
+                let frames: u64 = outcome.backtrace.iter().map(|frame| frame.len() as u64 + 5).sum();
+                outcome.message.len() as u64 + frames + inline(output) + inline(captured)
+            }
+            Self::Checkpoint { data, .. } => inline(data),
+            Self::Returned { .. } => 0,
+        };
+        NAMES_AND_IDS + varying
+    }
 }
 
 /// What the leader answers to [`FromHost`] once the reports are durable.

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use self::forward::{Forward, Refusal};
 use super::error::chain;
 use super::nats::Nats;
-use crate::{Bus, BusError, Subscription};
+use crate::{Bus, BusError, Content, Subscription};
 
 /// How long a subscription may take to be known to the server, and a publication to leave.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -86,14 +86,15 @@ impl ClusterBus {
 }
 
 impl Bus for ClusterBus {
-    fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, BusError>> {
+    fn ask(&self, subject: &str, content: Content, timeout: Duration) -> BoxFuture<'static, Result<Content, BusError>> {
+        let payload = content.into_bytes();
         let admitted = self.admit(subject, &payload);
         let (nats, subject) = (self.nats.clone(), subject.to_owned());
         async move {
             admitted?;
             let mut cuts = nats.cuts();
             tokio::select! {
-                answer = ask(&nats, &subject, payload, timeout) => answer,
+                answer = ask(&nats, &subject, payload, timeout) => answer.map(Content::from),
                 () = until_nobody(&nats, &subject) => Err(BusError::NoSubscriber(subject.clone())),
                 // The answer would have come over the connection that is lost.
                 _ = cuts.changed() => Err(BusError::NoAnswer(subject.clone())),
@@ -131,6 +132,10 @@ impl Bus for ClusterBus {
 
     fn payload_bytes_max(&self) -> usize {
         self.nats.client().max_payload()
+    }
+
+    fn is_local(&self) -> bool {
+        false
     }
 }
 

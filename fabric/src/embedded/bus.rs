@@ -10,7 +10,7 @@ use futures::future::{self, BoxFuture};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Bus, BusError, Message, Responder, Subscription};
+use crate::{Bus, BusError, Content, Message, Responder, Subscription};
 
 /// Messages stay in the process, so this is a bound and not a cost.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -76,11 +76,11 @@ impl EmbeddedBus {
         found
     }
 
-    fn send_request(&self, subject: &str, payload: Bytes) -> Result<oneshot::Receiver<Bytes>, BusError> {
+    fn send_request(&self, subject: &str, content: Content) -> Result<oneshot::Receiver<Content>, BusError> {
         let groups = self.groups(subject);
         let group = groups.first().ok_or_else(|| BusError::NoSubscriber(subject.to_owned()))?;
         let (responder, answered) = oneshot::channel();
-        let message = Message { subject: subject.to_owned(), payload, responder: Some(Responder(responder)) };
+        let message = Message { subject: subject.to_owned(), content, responder: Some(Responder(responder)) };
         match offer(group, message) {
             Ok(()) => Ok(answered),
             Err(TrySendError::Full(_)) => Err(BusError::Full(subject.to_owned())),
@@ -119,17 +119,18 @@ fn offer(group: &Group, mut message: Message) -> Result<(), TrySendError<Message
     Err(if full { TrySendError::Full(message) } else { TrySendError::Closed(message) })
 }
 
-fn fits(subject: &str, payload: &Bytes) -> Result<(), BusError> {
-    if payload.len() > PAYLOAD_BYTES_MAX {
-        let (subject, bytes) = (subject.to_owned(), payload.len());
+fn fits(subject: &str, bytes: usize) -> Result<(), BusError> {
+    if bytes > PAYLOAD_BYTES_MAX {
+        let subject = subject.to_owned();
         return Err(BusError::TooLarge { subject, bytes, bytes_max: PAYLOAD_BYTES_MAX });
     }
     Ok(())
 }
 
 impl Bus for EmbeddedBus {
-    fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, BusError>> {
-        let sent = fits(subject, &payload).and_then(|()| self.send_request(subject, payload));
+    fn ask(&self, subject: &str, content: Content, timeout: Duration) -> BoxFuture<'static, Result<Content, BusError>> {
+        let fits = fits(subject, content.encoded_bytes().unwrap_or(0));
+        let sent = fits.and_then(|()| self.send_request(subject, content));
         let subject = subject.to_owned();
         async move {
             match tokio::time::timeout(timeout, sent?).await {
@@ -141,12 +142,13 @@ impl Bus for EmbeddedBus {
     }
 
     fn publish(&self, subject: &str, payload: Bytes) -> BoxFuture<'static, Result<(), BusError>> {
-        if let Err(error) = fits(subject, &payload) {
+        if let Err(error) = fits(subject, payload.len()) {
             return future::ready(Err(error)).boxed();
         }
         for group in self.groups(subject) {
             // A subscriber without room misses the message: that is the contract.
-            let _ = offer(&group, Message { subject: subject.to_owned(), payload: payload.clone(), responder: None });
+            let content = payload.clone().into();
+            let _ = offer(&group, Message { subject: subject.to_owned(), content, responder: None });
         }
         future::ready(Ok(())).boxed()
     }
@@ -161,5 +163,9 @@ impl Bus for EmbeddedBus {
 
     fn payload_bytes_max(&self) -> usize {
         PAYLOAD_BYTES_MAX
+    }
+
+    fn is_local(&self) -> bool {
+        true
     }
 }

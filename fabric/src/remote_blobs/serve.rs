@@ -91,11 +91,11 @@ impl Server {
     async fn answer(&self, message: Message) {
         let Some(responder) = message.responder else { return };
         let host = message.subject.rsplit('.').next().unwrap_or_default();
-        let answer = match decode::<Ask>(&message.payload) {
+        let answer = match decode::<Ask>(&message.content.into_bytes()) {
             Ok(ask) => self.carry_out(host, ask).await.unwrap_or_else(Answer::Failed),
             Err(reason) => Answer::Failed(Failure::Other { reason: format!("cannot decode the request: {reason}") }),
         };
-        responder.respond(encode(&answer));
+        responder.respond(encode(&answer).into());
     }
 
     async fn carry_out(&self, host: &str, ask: Ask) -> Result<Answer, Failure> {

@@ -17,8 +17,8 @@ pub(crate) async fn a_request_is_answered(fixture: &Fixture) {
         for _ in 0..20 {
             let message = echo.recv().await.unwrap();
             assert_eq!(message.subject, "echo");
-            let answer = [&b"heard "[..], &message.payload].concat();
-            message.responder.unwrap().respond(answer.into());
+            let answer = [&b"heard "[..], &message.content.into_bytes()].concat();
+            message.responder.unwrap().respond(Bytes::from(answer).into());
         }
     });
     for number in 0..20 {
@@ -43,7 +43,7 @@ pub(crate) async fn a_dropped_request_and_a_silent_subscriber_are_no_answer(fixt
     let (answer, message) = tokio::join!(request, subscription.recv());
     assert!(matches!(answer, Err(BusError::NoAnswer(_))), "{answer:?}");
     // Too late, which the responder does not notice.
-    message.unwrap().responder.unwrap().respond(Bytes::new());
+    message.unwrap().responder.unwrap().respond(Bytes::new().into());
 
     let request = fixture.bus.request("silent", Bytes::new(), SHORTLY);
     let (answer, ()) = tokio::join!(request, async { drop(subscription.recv().await) });
@@ -58,10 +58,10 @@ pub(crate) async fn a_publication_reaches_every_subscriber_of_its_subject(fixtur
     fixture.bus.publish("news", "news".into()).await.unwrap();
     for subscription in [&mut first, &mut second] {
         let message = subscription.recv().await.unwrap();
-        assert_eq!((message.subject.as_str(), &message.payload[..]), ("news", &b"news"[..]));
+        assert_eq!((message.subject.as_str(), &message.content.into_bytes()[..]), ("news", &b"news"[..]));
         assert!(message.responder.is_none());
     }
-    assert_eq!(other.recv().await.unwrap().payload, "not news");
+    assert_eq!(other.recv().await.unwrap().content.into_bytes(), "not news");
 }
 
 pub(crate) async fn a_full_queue_loses_messages_and_refuses_requests(fixture: &Fixture) {
@@ -73,7 +73,7 @@ pub(crate) async fn a_full_queue_loses_messages_and_refuses_requests(fixture: &F
     }
     let refused = fixture.bus.request("full", Bytes::new(), SHORTLY).await;
     assert!(matches!(refused, Err(BusError::Full(_) | BusError::NoAnswer(_))), "{refused:?}");
-    assert_eq!(subscription.recv().await.unwrap().payload, "0");
+    assert_eq!(subscription.recv().await.unwrap().content.into_bytes(), "0");
     let mut waiting = 1;
     while subscription.try_recv().is_ok() {
         waiting += 1;
@@ -89,7 +89,7 @@ pub(crate) async fn a_dropped_subscription_is_gone(fixture: &Fixture) {
 
     let mut stays = fixture.bus.subscribe("left", 1).await.unwrap();
     fixture.bus.publish("left", "still here".into()).await.unwrap();
-    assert_eq!(stays.recv().await.unwrap().payload, "still here");
+    assert_eq!(stays.recv().await.unwrap().content.into_bytes(), "still here");
 }
 
 pub(crate) async fn a_star_stands_for_any_last_part(fixture: &Fixture) {
@@ -99,11 +99,11 @@ pub(crate) async fn a_star_stands_for_any_last_part(fixture: &Fixture) {
     }
     fixture.bus.publish("all.a", "first".into()).await.unwrap();
     let message = all.recv().await.unwrap();
-    assert_eq!((message.subject.as_str(), &message.payload[..]), ("all.a", &b"first"[..]));
+    assert_eq!((message.subject.as_str(), &message.content.into_bytes()[..]), ("all.a", &b"first"[..]));
     let request = fixture.bus.request("all.b", Bytes::new(), PATIENCE);
     let (answer, subject) = tokio::join!(request, async {
         let message = all.recv().await.unwrap();
-        message.responder.unwrap().respond("heard".into());
+        message.responder.unwrap().respond(Bytes::from("heard").into());
         message.subject
     });
     assert_eq!((answer.unwrap(), subject.as_str()), (Bytes::from("heard"), "all.b"));
@@ -119,7 +119,7 @@ pub(crate) async fn a_message_over_the_limit_is_refused(fixture: &Fixture) {
         assert!(matches!(refused, Err(BusError::TooLarge { bytes, .. }) if bytes == bytes_max + 1), "{refused:?}");
     }
     fixture.bus.publish("large", vec![0; bytes_max].into()).await.unwrap();
-    assert_eq!(subscription.recv().await.unwrap().payload.len(), bytes_max);
+    assert_eq!(subscription.recv().await.unwrap().content.into_bytes().len(), bytes_max);
 }
 
 pub(crate) async fn what_is_shared_goes_to_one_of_those_who_share(fixture: &Fixture) {
@@ -137,7 +137,7 @@ pub(crate) async fn what_is_shared_goes_to_one_of_those_who_share(fixture: &Fixt
             message = second.recv() => (1, message.unwrap()),
         };
         counts[index] += 1;
-        assert!(seen.insert(message.payload), "once among them");
+        assert!(seen.insert(message.content.into_bytes()), "once among them");
         watcher.recv().await.unwrap();
     }
     assert!(counts.iter().all(|count| *count > SENT / 10), "{counts:?}");
@@ -146,7 +146,7 @@ pub(crate) async fn what_is_shared_goes_to_one_of_those_who_share(fixture: &Fixt
     let server = tokio::spawn(async move {
         while let Some(message) = second.recv().await {
             if let Some(responder) = message.responder {
-                responder.respond("heard".into());
+                responder.respond(Bytes::from("heard").into());
             }
         }
     });

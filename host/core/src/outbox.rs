@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use wasmill_protocol::message::{FromHost, Report};
-use wasmill_protocol::{AttemptId, HostId, Incarnation, Payload, Timestamp};
+use wasmill_protocol::{AttemptId, HostId, Incarnation, Timestamp};
 
 use crate::bounds::{BATCH_REPORTS_MAX, BATCHES_IN_FLIGHT_MAX, RESEND_MS, RESEND_MS_MAX};
 use crate::io::{Batch, BatchNumber};
@@ -70,7 +70,7 @@ impl Outbox {
 
     /// Adds the last report of an attempt: its end, or that it is handed back.
     pub(crate) fn push_end(&mut self, report: Report) {
-        self.bytes += byte_count(&report);
+        self.bytes += report.bytes_at_most();
         match self.checkpoints.get_mut(&report.id()) {
             Some(checkpoint) if checkpoint.batch.is_some() => checkpoint.held_back.push(report),
             _ => self.ready.push_back(report),
@@ -79,7 +79,7 @@ impl Outbox {
 
     /// Adds a checkpoint. It takes the place of an older one of the attempt that was not sent yet: only the newest matters.
     pub(crate) fn push_checkpoint(&mut self, report: Report) {
-        self.bytes += byte_count(&report);
+        self.bytes += report.bytes_at_most();
         let id = report.id();
         let Some(checkpoint) = self.checkpoints.get_mut(&id) else {
             self.checkpoints.insert(id, Checkpoint::default());
@@ -92,7 +92,7 @@ impl Outbox {
         };
         match older {
             Some(older) => {
-                self.bytes -= byte_count(older);
+                self.bytes -= older.bytes_at_most();
                 *older = report;
             }
             None => checkpoint.held_back.push(report),
@@ -155,7 +155,7 @@ impl Outbox {
         while reports.len() < BATCH_REPORTS_MAX
             && let Some(report) = self.ready.front()
         {
-            bytes += byte_count(report);
+            bytes += report.bytes_at_most();
             // One report alone always fits: nothing inline is larger than a fraction of the bound.
             if bytes > self.batch_bytes_max && !reports.is_empty() {
                 break;
@@ -177,7 +177,7 @@ impl Outbox {
     pub(crate) fn acknowledged(&mut self, number: BatchNumber) -> Option<Arc<FromHost>> {
         let batch = self.in_flight.remove(&number)?;
         for report in &batch.message.reports {
-            self.bytes -= byte_count(report);
+            self.bytes -= report.bytes_at_most();
             if self.checkpoints.is_empty() {
                 continue;
             }
@@ -217,24 +217,6 @@ impl Outbox {
     pub(crate) fn next_timeout(&self) -> Option<Timestamp> {
         self.in_flight.values().filter_map(|batch| batch.resend_at).min()
     }
-}
-
-/// Bytes of a report as it travels, estimated from above: names of fields and ids, then what varies.
-fn byte_count(report: &Report) -> u64 {
-    const NAMES_AND_IDS: u64 = 384;
-    let inline = |payload: &Payload| match payload {
-        Payload::Inline(bytes) => bytes.len() as u64,
-        Payload::Empty | Payload::Blob { .. } => 0,
-    };
-    let varying = match report {
-        Report::Ended { outcome, output, captured, .. } => {
-            let frames: u64 = outcome.backtrace.iter().map(|frame| frame.len() as u64 + 5).sum();
-            outcome.message.len() as u64 + frames + inline(output) + inline(captured)
-        }
-        Report::Checkpoint { data, .. } => inline(data),
-        Report::Returned { .. } => 0,
-    };
-    NAMES_AND_IDS + varying
 }
 
 /// Numbers that spread hosts apart: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).

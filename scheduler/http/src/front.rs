@@ -18,7 +18,6 @@ use wasmill_protocol::LogSeq;
 use super::App;
 use super::body::LingeringBody;
 use super::held::{Asker, hold};
-use super::metrics::Counted;
 use super::problem::{Code, Fault, Handled};
 use super::trace;
 
@@ -40,6 +39,8 @@ pub(super) async fn answer(app: &App, router: Router, request: Request<Incoming>
     let _busy = app.metrics.request();
     let span = if is_about_health(&request) { Span::none() } else { trace::request(&request) };
     let uri_bytes = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
+    // The method and the path are gone with the request.
+    let counted = app.metrics.counted(request.method(), request.uri());
     let asker = Asker::default();
     let mut request = request.map(|body| Body::new(LingeringBody::new(body)));
     request.extensions_mut().insert(asker.clone());
@@ -60,8 +61,7 @@ pub(super) async fn answer(app: &App, router: Router, request: Request<Incoming>
     headers.insert(LOG_SEQ_HEADER, HeaderValue::from(app.handle.shared().published.borrow().0));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    let counted = response.extensions_mut().remove::<Counted>().unwrap_or_default();
-    app.metrics.answered(&counted, response.status(), begun.elapsed());
+    app.metrics.answered(counted, response.status(), begun.elapsed());
     trace::answered(&span, response.status());
     response
 }

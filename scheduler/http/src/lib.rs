@@ -197,7 +197,7 @@ pub async fn serve(
         body_memory: Memory::new(config.body_memory_bytes, "large bodies"),
         upload_room: Memory::new(config.upload_room_bytes, "uploads that are being received"),
         answer_memory: Memory::new(config.answer_memory_bytes, "answers that wait for their readers"),
-        metrics: Metrics::new(handle.shared().metrics.registry()),
+        metrics: Metrics::new(handle.shared().metrics.registry(), openapi::paths().iter().map(String::as_str)),
         started: Instant::now(),
         stopping: stopping.clone(),
         config,

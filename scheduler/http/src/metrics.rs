@@ -1,19 +1,18 @@
 //! What the HTTP interface counts, and all of `/metrics`.
 
+mod requests;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, State};
-use axum::middleware::Next;
+use axum::extract::State;
 use axum::response::Response;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Request, StatusCode};
-use wasmill_metrics::{
-    HistogramVec, IntCounter, IntCounterVec, LATENCY_BUCKETS_S, Page, Registry, Source, counter, counters, histograms,
-};
+use hyper::{Method, StatusCode, Uri};
+use wasmill_metrics::{IntCounter, Page, Registry, Source, counter};
 use wasmill_protocol::Timestamp;
 use wasmill_protocol::tenant::Role;
 use wasmill_scheduler::handle::HostView;
@@ -22,20 +21,18 @@ use wasmill_scheduler::handle::Load;
 use super::auth::Caller;
 use super::problem::Handled;
 use super::{App, system};
+pub(super) use requests::Counted;
+use requests::Requests;
 use wasmill_scheduler::handle::Overview;
 
 /// What the HTTP interface counts.
 pub(super) struct Metrics {
-    requests: IntCounterVec,
-    seconds: HistogramVec,
+    requests: Requests,
     connections_refused: IntCounter,
     bulk_lines: IntCounter,
     requests_now: AtomicU64,
     connections_now: AtomicU64,
 }
-
-/// The label of requests that no route takes.
-const NO_ROUTE: &str = "none";
 
 /// Tenants that one page names at most; those with most tasks come first.
 const TENANTS_MAX: usize = 1_000;
@@ -52,69 +49,11 @@ impl Drop for Gauge<'_> {
     }
 }
 
-/// What a request is counted as; travels with the answer.
-#[derive(Debug, Clone)]
-pub(super) struct Counted {
-    route: String,
-    /// Whether the client asks to wait for something: how long that takes says nothing of this server.
-    waits: bool,
-}
-
-impl Default for Counted {
-    fn default() -> Self {
-        Self { route: NO_ROUTE.to_owned(), waits: false }
-    }
-}
-
-/// Notes on the answer what the request is counted as: only the router knows the route.
-pub(super) async fn count(request: Request<Body>, next: Next) -> Response {
-    let counted = Counted::of(&request);
-    let mut response = next.run(request).await;
-    response.extensions_mut().insert(counted);
-    response
-}
-
-impl Counted {
-    /// What the router knows of a request.
-    fn of(request: &Request<Body>) -> Self {
-        let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str);
-        let query = request.uri().query().unwrap_or_default();
-        let waits = query.split('&').any(|pair| pair.starts_with("wait_ms=") || pair.starts_with("follow="));
-        Self { route: format!("{} {route}", method(request.method())), waits }
-    }
-}
-
-/// Clients can invent methods: a label has a bounded set of values.
-fn method(method: &hyper::Method) -> &'static str {
-    use hyper::Method;
-    const KNOWN: [(Method, &str); 6] = [
-        (Method::GET, "GET"),
-        (Method::HEAD, "HEAD"),
-        (Method::POST, "POST"),
-        (Method::PUT, "PUT"),
-        (Method::PATCH, "PATCH"),
-        (Method::DELETE, "DELETE"),
-    ];
-    KNOWN.iter().find(|(known, _)| known == method).map_or("other", |(_, name)| name)
-}
-
 impl Metrics {
-    /// Registers everything.
-    pub(super) fn new(registry: &Registry) -> Self {
+    /// Registers everything. `paths` are those of the routes.
+    pub(super) fn new<'a>(registry: &Registry, paths: impl IntoIterator<Item = &'a str>) -> Self {
         Self {
-            requests: counters(
-                registry,
-                "wasmill_http_requests_total",
-                "Requests answered, by route and status class.",
-                &["route", "class"],
-            ),
-            seconds: histograms(
-                registry,
-                "wasmill_http_request_seconds",
-                "Time from a request's headers to those of its answer, by route; requests that ask to wait are left out.",
-                &LATENCY_BUCKETS_S,
-                &["route"],
-            ),
+            requests: Requests::new(registry, paths),
             connections_refused: counter(
                 registry,
                 "wasmill_http_connections_refused_total",
@@ -141,14 +80,14 @@ impl Metrics {
         self.connections_refused.inc();
     }
 
+    /// What a request is counted as.
+    pub(super) fn counted(&self, method: &Method, uri: &Uri) -> Counted<'_> {
+        self.requests.counted(method, uri)
+    }
+
     /// Counts an answer.
-    pub(super) fn answered(&self, counted: &Counted, status: StatusCode, took: Duration) {
-        const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-        let class = CLASSES[usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1];
-        self.requests.with_label_values(&[&*counted.route, class]).inc();
-        if !counted.waits {
-            self.seconds.with_label_values(&[&*counted.route]).observe(took.as_secs_f64());
-        }
+    pub(super) fn answered(&self, counted: Counted<'_>, status: StatusCode, took: Duration) {
+        self.requests.answered(counted, status, took);
     }
 
     /// Counts lines of bulk submissions.

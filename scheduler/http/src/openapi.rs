@@ -51,10 +51,14 @@ struct Base;
 pub(super) fn router(app: &App) -> Router {
     let (router, _) = routes_with_description().split_for_parts();
     router
-        .route_layer(axum::middleware::from_fn(metrics::count))
         .fallback(async || Fault::plain(Code::NotFound))
         .method_not_allowed_fallback(async || Fault::plain(Code::MethodNotAllowed))
         .with_state(app.clone())
+}
+
+/// The paths of all routes, with `{name}` for what varies.
+pub(super) fn paths() -> Vec<String> {
+    routes_with_description().into_openapi().paths.paths.into_keys().collect()
 }
 
 fn routes_with_description() -> OpenApiRouter<App> {

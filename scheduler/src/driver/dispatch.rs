@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use wasmill_fabric::Bus;
+use wasmill_fabric::{Bus, Content};
 use wasmill_protocol::message::{Assignment, HostAck, ToHost, subjects};
 use wasmill_protocol::{AttemptId, HostId, Payload, TaskSpec, Term, Timestamp};
 use wasmill_scheduler_core::io::MessageOut;
@@ -130,8 +130,10 @@ impl Attached {
         let spans: Arc<[_]> = trace::dispatch(&host, &message).into();
         let mut unknown = Some(unknown).filter(|unknown| !unknown.is_empty());
         let mut pieces = Vec::new();
-        for payload in split(message, bus.payload_bytes_max()) {
-            let request = bus.request(&subjects::host(&host), payload, ACK_TIMEOUT);
+        let contents =
+            if bus.is_local() { vec![Content::of(message)] } else { split(message, bus.payload_bytes_max()) };
+        for content in contents {
+            let request = bus.ask(&subjects::host(&host), content, ACK_TIMEOUT);
             let (host, results, spans, unknown) = (host.clone(), results.clone(), Arc::clone(&spans), unknown.take());
             pieces.push(async move {
                 let answer = request.await;
@@ -139,7 +141,7 @@ impl Attached {
                     let _ = results.send(DispatchResult::Refused(host.clone(), unknown)).await;
                 }
                 match answer {
-                    Ok(answer) => acknowledged(host, &answer, &results).await,
+                    Ok(answer) => acknowledged(host, answer, &results).await,
                     Err(error) => {
                         tracing::debug!(%host, %error, "a message to a host was not acknowledged");
                         trace::unanswered(&spans);
@@ -151,8 +153,8 @@ impl Attached {
     }
 }
 
-async fn acknowledged(host: HostId, answer: &[u8], results: &mpsc::Sender<DispatchResult>) {
-    let Ok(ack) = rmp_serde::from_slice::<HostAck>(answer) else {
+async fn acknowledged(host: HostId, answer: Content, results: &mpsc::Sender<DispatchResult>) {
+    let Ok(ack) = answer.read::<HostAck>() else {
         tracing::warn!(%host, "a host's acknowledgement is not readable");
         return;
     };
@@ -165,10 +167,10 @@ async fn acknowledged(host: HostId, answer: &[u8], results: &mpsc::Sender<Dispat
 }
 
 /// The message in as many pieces as the bus needs. A piece that is too large with a single assignment stays as it is, and the bus refuses it.
-fn split(mut message: ToHost, bytes_max: usize) -> Vec<Bytes> {
+fn split(mut message: ToHost, bytes_max: usize) -> Vec<Content> {
     let encoded = encode(&message);
     if encoded.len() <= bytes_max || message.assign.len() <= 1 {
-        return vec![encoded];
+        return vec![encoded.into()];
     }
     let rest = ToHost {
         term: message.term,
@@ -200,8 +202,7 @@ mod tests {
         let spec = Arc::new(TaskSpec { input: Payload::Inline(vec![7; 1_000].into()), ..TaskSpec::default() });
         let assign = vec![Assignment { spec, ..Assignment::default() }; 9];
         let message = ToHost { assign, stop: vec![(AttemptId::default(), StopCause::Cancelled)], ..ToHost::default() };
-        let pieces: Vec<ToHost> =
-            split(message, 4_000).iter().map(|piece| rmp_serde::from_slice(piece).unwrap()).collect();
+        let pieces: Vec<ToHost> = split(message, 4_000).into_iter().map(|piece| piece.read().unwrap()).collect();
         let counts: Vec<_> = pieces.iter().map(|piece| (piece.assign.len(), piece.stop.len())).collect();
         assert_eq!(counts.iter().map(|(assigned, _)| assigned).sum::<usize>(), 9);
         assert!(pieces.len() >= 3, "{counts:?}");

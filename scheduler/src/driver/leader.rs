@@ -14,9 +14,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
-use wasmill_fabric::{AppendError, HostEvent, Leadership, LogWriter, Message, Responder, Subscription};
+use wasmill_fabric::{AppendError, Content, HostEvent, Leadership, LogWriter, Message, Responder, Subscription};
 use wasmill_protocol::command::Refusal;
-use wasmill_protocol::message::{FromHost, Heartbeat, ReportAck, control, subjects};
+use wasmill_protocol::message::{FromHost, Heartbeat, Report, ReportAck, control, subjects};
 use wasmill_protocol::{LogSeq, Term};
 use wasmill_record::Record;
 use wasmill_record::event::{Event, EventBody};
@@ -192,11 +192,11 @@ impl<'a> Leader<'a> {
                 }
                 count = ears.forwarded.recv_many(&mut forwarded, REQUESTS_AT_ONCE), if self.leading.takes_in() => {
                     if count == 0 { ears = listen(self.fabric, self.term).await?; }
-                    forwarded.drain(..).for_each(|mut message| self.forwarded(&mut message));
+                    forwarded.drain(..).for_each(|message| self.forwarded(message));
                 }
                 Some(ended) = self.workers.next() => self.tell(leading::Input::WorkEnded(ended)),
                 message = ears.heartbeats.recv() => match message {
-                    Some(message) => self.heartbeat(&message),
+                    Some(message) => self.heartbeat(message),
                     None => ears = listen(self.fabric, self.term).await?,
                 },
                 Some(event) = hosts.next() => self.host_changed(event),
@@ -261,15 +261,15 @@ impl<'a> Leader<'a> {
     }
 
     fn reported(&mut self, message: Message) {
-        let mut decoded: FromHost = match rmp_serde::from_slice(&message.payload) {
-            Ok(decoded) => decoded,
+        let mut decoded = match message.content.read::<Arc<FromHost>>() {
+            Ok(decoded) => Arc::unwrap_or_clone(decoded),
             Err(error) => {
                 tracing::warn!(%error, "a host's report is not readable");
                 return;
             }
         };
         let bytes_max = self.fabric.log.record_bytes_max().saturating_sub(REPORT_AROUND_BYTES);
-        if message.payload.len() > bytes_max {
+        if decoded.reports.iter().map(Report::bytes_at_most).sum::<u64>() > bytes_max as u64 {
             drop_too_large(&mut decoded, bytes_max);
         }
         let state = self.leading.core().state();
@@ -282,8 +282,8 @@ impl<'a> Leader<'a> {
         self.step(Input::FromHost { reply_to, message: decoded });
     }
 
-    fn heartbeat(&mut self, message: &Message) {
-        match rmp_serde::from_slice::<Heartbeat>(&message.payload) {
+    fn heartbeat(&mut self, message: Message) {
+        match message.content.read::<Heartbeat>() {
             Ok(heartbeat) => {
                 self.shared.progress.heard(&heartbeat);
                 self.step(Input::Heartbeat(heartbeat));
@@ -382,7 +382,7 @@ impl<'a> Leader<'a> {
         }
         for reply_to in effects.acks {
             if let Some(responder) = self.responders.remove(&reply_to) {
-                responder.respond(encode(&ReportAck { term: self.term }));
+                responder.respond(Content::of(ReportAck { term: self.term }));
             }
         }
         for message in effects.messages {

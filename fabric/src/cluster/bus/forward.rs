@@ -9,7 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cluster::nats::Nats;
-use crate::{Message, Responder};
+use crate::{Content, Message, Responder};
 
 /// The header by which a request is refused.
 const REFUSED: &str = "Wasmill-Refused";
@@ -113,10 +113,10 @@ impl Forward {
             None => (None, None),
         };
         let subject = self.nats.strip(&message.subject).to_owned();
-        let refusal = match self.queue.try_send(Message { subject, payload: message.payload, responder }) {
+        let refusal = match self.queue.try_send(Message { subject, content: message.payload.into(), responder }) {
             Ok(()) => {
                 if let (Some(reply), Some(answered)) = (message.reply, answered) {
-                    self.answers.push(Box::pin(async move { (reply, answered.await.ok()) }));
+                    self.answers.push(Box::pin(async move { (reply, answered.await.ok().map(Content::into_bytes)) }));
                 }
                 return;
             }

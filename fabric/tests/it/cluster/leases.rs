@@ -406,5 +406,5 @@ async fn clusters_on_the_same_servers_do_not_see_each_other() {
     let mut news = two.fabric.bus.subscribe("news", 1).await.unwrap();
     one.fabric.bus.publish("news", "ours".into()).await.unwrap();
     two.fabric.bus.publish("news", "theirs".into()).await.unwrap();
-    assert_eq!(news.recv().await.unwrap().payload, "theirs");
+    assert_eq!(news.recv().await.unwrap().content.into_bytes(), "theirs");
 }

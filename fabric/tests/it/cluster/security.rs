@@ -174,7 +174,7 @@ async fn members_do_their_work(control: &Cluster, host: &HostCluster) {
         let mut subscription = to.subscribe(pattern, 10).await.unwrap();
         let answering = async {
             while let Some(question) = subscription.recv().await {
-                question.responder.unwrap().respond("an answer".into());
+                question.responder.unwrap().respond(Bytes::from("an answer").into());
             }
         };
         let answer = tokio::select! {
@@ -195,7 +195,7 @@ async fn members_do_their_work(control: &Cluster, host: &HostCluster) {
         heard = within("a heartbeat", heartbeats.recv()) => heard,
         never = beats => never,
     };
-    assert_eq!(heard.unwrap().payload, "alive");
+    assert_eq!(heard.unwrap().content.into_bytes(), "alive");
 }
 
 /// Asks until there is an answer: a question that comes before every server knows who listens is lost.
@@ -233,7 +233,7 @@ async fn a_stolen_host_speaks_for_nobody_else(deployed: &Deployed, control: &Clu
         stolen.publish(format!("wasmill.default.{subject}"), "its own".into()).await.unwrap();
     }
     for subscription in &mut heard[..2] {
-        assert_eq!(within("its own", subscription.recv()).await.unwrap().payload, "its own");
+        assert_eq!(within("its own", subscription.recv()).await.unwrap().content.into_bytes(), "its own");
     }
     for subscription in &mut heard {
         assert!(subscription.try_recv().is_err(), "a host has spoken for another one");

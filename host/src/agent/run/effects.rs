@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde::Serialize;
 use tracing::Instrument;
+use wasmill_fabric::Content;
 use wasmill_host_core::bounds::REPORT_TIMEOUT_MS;
 use wasmill_host_core::{Batch, Ended, Input, Ready, ReplyTo, StopReason};
 use wasmill_protocol::message::{Assignment, ReportAck, subjects};
@@ -27,7 +26,7 @@ impl Agent {
             for (ReplyTo(index), ack) in acks {
                 let responder = usize::try_from(index).ok().and_then(|index| self.responders.get_mut(index)?.take());
                 if let Some(responder) = responder {
-                    responder.respond(encode(&ack));
+                    responder.respond(Content::of(ack));
                 }
             }
             self.responders.clear();
@@ -42,7 +41,7 @@ impl Agent {
             if let Some(heartbeat) = heartbeat.filter(|_| !self.publishing) {
                 self.publishing = true;
                 self.metrics.beat(&heartbeat);
-                let sent = self.bus.publish(&subjects::heartbeats(&self.info.id), encode(&heartbeat));
+                let sent = self.bus.publish(&subjects::heartbeats(&self.info.id), Content::of(heartbeat).into_bytes());
                 self.doing.spawn(async move {
                     if let Err(error) = sent.await {
                         tracing::debug!("a heartbeat was not sent: {error}");
@@ -122,13 +121,14 @@ impl Agent {
         let (bus, subject) = (Arc::clone(&self.bus), subjects::reports(&self.info.id));
         self.doing.spawn(async move {
             let timeout = Duration::from_millis(REPORT_TIMEOUT_MS);
-            let answer = bus.request(&subject, encode(&*batch.message), timeout).await;
+            let reports = batch.message.reports.len();
+            let answer = bus.ask(&subject, Content::of(batch.message), timeout).await;
             let ack = match answer {
-                Ok(answer) => rmp_serde::from_slice::<ReportAck>(&answer).map_err(|error| error.to_string()),
+                Ok(answer) => answer.read::<ReportAck>().map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
             if let Err(reason) = &ack {
-                tracing::debug!(reports = batch.message.reports.len(), "reports were not acknowledged: {reason}");
+                tracing::debug!(reports, "reports were not acknowledged: {reason}");
             }
             Done::Reported(batch.number, ack.ok())
         });
@@ -143,12 +143,5 @@ impl Agent {
                 return;
             }
         }
-    }
-}
-
-fn encode<T: Serialize>(message: &T) -> Bytes {
-    match rmp_serde::to_vec_named(message) {
-        Ok(bytes) => bytes.into(),
-        Err(error) => unreachable!("messages are always encodable: {error}"),
     }
 }

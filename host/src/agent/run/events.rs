@@ -21,14 +21,14 @@ impl Agent {
     pub(super) fn hear_leader(&mut self, message: Message) {
         self.ended = 0;
         self.contact.heard(Instant::now());
-        match rmp_serde::from_slice::<ToHost>(&message.payload) {
+        match message.content.read::<ToHost>() {
             Ok(decoded) => {
                 let reply_to = ReplyTo(self.responders.len() as u64);
                 self.responders.push(message.responder);
                 self.step(Input::Message { reply_to, message: decoded });
             }
             Err(error) => {
-                tracing::warn!(bytes = message.payload.len(), "cannot decode a message of the leader: {error}")
+                tracing::warn!("cannot decode a message of the leader: {error}");
             }
         }
     }

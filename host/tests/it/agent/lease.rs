@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::sync::{mpsc, watch};
 use wasmill_fabric::{
-    Bus, BusError, HostEvent, HostRegistration, Leadership, Membership, MembershipError, Message, Subscription,
+    Bus, BusError, Content, HostEvent, HostRegistration, Leadership, Membership, MembershipError, Message, Subscription,
 };
 use wasmill_host::channel::StopReason;
 use wasmill_protocol::message::{HostAck, HostInfo, ToHost};
@@ -102,8 +102,8 @@ struct Cutting {
 }
 
 impl Bus for Cutting {
-    fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, BusError>> {
-        self.bus.request(subject, payload, timeout)
+    fn ask(&self, subject: &str, content: Content, timeout: Duration) -> BoxFuture<'static, Result<Content, BusError>> {
+        self.bus.ask(subject, content, timeout)
     }
 
     fn publish(&self, subject: &str, payload: Bytes) -> BoxFuture<'static, Result<(), BusError>> {
@@ -138,6 +138,10 @@ impl Bus for Cutting {
 
     fn payload_bytes_max(&self) -> usize {
         self.bus.payload_bytes_max()
+    }
+
+    fn is_local(&self) -> bool {
+        self.bus.is_local()
     }
 }
 

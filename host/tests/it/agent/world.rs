@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use wasmill_fabric::embedded;
-use wasmill_fabric::{Blobs, Bus, Membership};
+use wasmill_fabric::{Blobs, Bus, Content, Membership};
 use wasmill_host::agent::{Agent, AgentConfig, AgentError, KnownBounds, Made, Readiness, SandboxEnds, Wanted};
 use wasmill_host::channel::{Ended, FromSandbox, StopReason, ToSandbox, Work};
 use wasmill_host::engine::Profile;
@@ -302,7 +302,7 @@ fn ended(id: AttemptId, kind: OutcomeKind, output: Bytes, captured: Bytes) -> En
 
 async fn hear_reports(mut requests: wasmill_fabric::Subscription, heard: watch::Sender<Heard>, mut unanswered: usize) {
     while let Some(request) = requests.recv().await {
-        let message: FromHost = rmp_serde::from_slice(&request.payload).unwrap();
+        let message = Arc::unwrap_or_clone(request.content.read::<Arc<FromHost>>().unwrap());
         heard.send_modify(|heard| {
             heard.reports.extend(message.reports.iter().cloned());
             heard.senders.push(message);
@@ -311,14 +311,14 @@ async fn hear_reports(mut requests: wasmill_fabric::Subscription, heard: watch::
             unanswered -= 1;
         } else if let Some(responder) = request.responder {
             let ack = ReportAck { term: Term(1) };
-            responder.respond(rmp_serde::to_vec_named(&ack).unwrap().into());
+            responder.respond(Content::of(ack));
         }
     }
 }
 
 async fn hear_heartbeats(mut heartbeats: wasmill_fabric::Subscription, heard: watch::Sender<Heard>) {
     while let Some(message) = heartbeats.recv().await {
-        let heartbeat = rmp_serde::from_slice(&message.payload).unwrap();
+        let heartbeat = message.content.read().unwrap();
         heard.send_modify(|heard| heard.heartbeat = Some(heartbeat));
     }
 }

@@ -1,7 +1,7 @@
 //! What a leader hears of other control nodes, which ask for their clients.
 
 use tokio::time::Instant;
-use wasmill_fabric::{Message, Responder};
+use wasmill_fabric::{Content, Message, Responder};
 use wasmill_protocol::command::Command;
 use wasmill_protocol::message::control::{ControlAnswer, ControlCall, ControlRequest};
 use wasmill_scheduler_core::io::ReplyTo;
@@ -15,9 +15,10 @@ use crate::driver::waits::CallAnswers;
 
 impl Leader<'_> {
     /// Another node asks for its clients.
-    pub(super) fn forwarded(&mut self, message: &mut Message) {
-        let Some(responder) = message.responder.take() else { return };
-        let ControlCall { asker, number, request } = match rmp_serde::from_slice(&message.payload) {
+    pub(super) fn forwarded(&mut self, message: Message) {
+        let Some(responder) = message.responder else { return };
+        let bytes = message.content.into_bytes();
+        let ControlCall { asker, number, request } = match rmp_serde::from_slice(&bytes) {
             Ok(call) => call,
             Err(error) => {
                 tracing::warn!(%error, "another node's request is not readable");
@@ -26,13 +27,13 @@ impl Leader<'_> {
         };
         let name = CallName { asker, number };
         if let ControlRequest::Commands(commands) = request {
-            self.called(name, commands, message.payload.len(), responder);
+            self.called(name, commands, bytes.len(), responder);
         } else if self.heard.question(name)
             && let Some((request, answered)) = forward::question(request, self.fabric.bus.payload_bytes_max())
         {
             self.asked(request);
             tokio::spawn(async move {
-                responder.respond(encode(&answered.await.unwrap_or(ControlAnswer::LeadershipLost)));
+                responder.respond(Content::of(answered.await.unwrap_or(ControlAnswer::LeadershipLost)));
             });
         }
     }
@@ -50,7 +51,7 @@ impl Leader<'_> {
             }
             Hearing::Tell(responder, answer) => {
                 tracing::debug!(asker, number, "another node asks again: its answer was lost");
-                responder.respond(answer);
+                responder.respond(answer.into());
             }
             Hearing::Waits | Hearing::Forgotten => {
                 tracing::debug!(asker, number, "another node's request came twice");
@@ -62,7 +63,7 @@ impl Leader<'_> {
     pub(super) fn call_answered(&mut self, CallAnswers { name, answers }: CallAnswers) {
         let answer = encode(&forward::replies(answers));
         for responder in self.heard.answered(name, &answer) {
-            responder.respond(answer.clone());
+            responder.respond(answer.clone().into());
         }
     }
 
@@ -70,7 +71,7 @@ impl Leader<'_> {
     pub(super) fn end_calls(self) {
         let lost = encode(&ControlAnswer::LeadershipLost);
         for responder in self.heard.end() {
-            responder.respond(lost.clone());
+            responder.respond(lost.clone().into());
         }
     }
 

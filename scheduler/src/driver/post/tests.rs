@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use wasmill_fabric::embedded;
-use wasmill_fabric::{BusError, Subscription};
+use wasmill_fabric::{BusError, Content, Subscription};
 use wasmill_protocol::message::{HostAck, StopCause, ToHost};
 use wasmill_protocol::{AttemptId, Incarnation, TaskId, TaskSpec, Term, Timestamp};
 use wasmill_record::event::{Event, EventBody};
@@ -13,7 +13,6 @@ use wasmill_scheduler_core::io::MessageOut;
 use wasmill_scheduler_node::post::UNANSWERED_MAX;
 
 use super::*;
-use crate::driver::dispatch::encode;
 use crate::driver::specs::SpecCache;
 use crate::driver::{Driver, DriverConfig, SnapshotConfig};
 use crate::read_model::ReadModel;
@@ -26,13 +25,13 @@ struct Notes {
 }
 
 impl Bus for Notes {
-    fn request(&self, _: &str, payload: Bytes, _: Duration) -> BoxFuture<'static, Result<Bytes, BusError>> {
-        self.sent.lock().unwrap().push(rmp_serde::from_slice(&payload).unwrap());
+    fn ask(&self, _: &str, content: Content, _: Duration) -> BoxFuture<'static, Result<Content, BusError>> {
+        self.sent.lock().unwrap().push(content.read().unwrap());
         let (answer, answered) = tokio::sync::oneshot::channel();
         self.unanswered.lock().unwrap().push(answer);
         async move {
             let _ = answered.await;
-            Ok(encode(&HostAck::default()))
+            Ok(Content::of(HostAck::default()))
         }
         .boxed()
     }
@@ -51,6 +50,10 @@ impl Bus for Notes {
 
     fn payload_bytes_max(&self) -> usize {
         1 << 20
+    }
+
+    fn is_local(&self) -> bool {
+        false
     }
 }
 

@@ -9,7 +9,7 @@ use futures::future::{self, BoxFuture};
 use futures::{FutureExt, StreamExt, stream};
 use tokio::sync::watch;
 use wasmill_fabric::log::Broken;
-use wasmill_fabric::{AppendError, Bus, BusError, Log, LogError, LogTail, LogWriter, Subscription};
+use wasmill_fabric::{AppendError, Bus, BusError, Content, Log, LogError, LogTail, LogWriter, Subscription};
 use wasmill_protocol::message::control::{ControlCall, ControlRequest};
 use wasmill_protocol::{LogSeq, Timestamp};
 
@@ -249,7 +249,8 @@ fn fits(subject: &str, payload: &Bytes) -> Result<(), BusError> {
 }
 
 impl Bus for SmallBus {
-    fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, BusError>> {
+    fn ask(&self, subject: &str, content: Content, timeout: Duration) -> BoxFuture<'static, Result<Content, BusError>> {
+        let payload = content.into_bytes();
         if let Err(error) = fits(subject, &payload) {
             return future::ready(Err(error)).boxed();
         }
@@ -263,7 +264,7 @@ impl Bus for SmallBus {
                 return Err(BusError::NoAnswer(subject));
             }
             // An answer that is too large never comes.
-            answer.and_then(|answer| fits(&subject, &answer).map(|()| answer))
+            answer.and_then(|answer| fits(&subject, &answer).map(|()| answer.into()))
         }
         .boxed()
     }
@@ -285,5 +286,9 @@ impl Bus for SmallBus {
 
     fn payload_bytes_max(&self) -> usize {
         PAYLOAD_BYTES_MAX
+    }
+
+    fn is_local(&self) -> bool {
+        false
     }
 }

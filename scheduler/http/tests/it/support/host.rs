@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::Fabric;
-use wasmill_fabric::{Message, Subscription};
+use wasmill_fabric::{Content, Message, Subscription};
 use wasmill_protocol::message::{
     Assignment, FromHost, Heartbeat, HostAck, HostInfo, Progress, Report, ReportAck, ToHost, subjects,
 };
@@ -126,10 +126,10 @@ impl Running {
     }
 
     async fn take(&mut self, message: Message) {
-        let asked: ToHost = rmp_serde::from_slice(&message.payload).unwrap();
+        let asked: ToHost = message.content.read().unwrap();
         self.term.fetch_max(asked.term.0, Ordering::Relaxed);
         if let Some(responder) = message.responder {
-            responder.respond(rmp_serde::to_vec_named(&HostAck::default()).unwrap().into());
+            responder.respond(Content::of(HostAck::default()));
         }
         for assignment in asked.assign {
             self.assigned(assignment).await;
