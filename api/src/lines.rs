@@ -60,7 +60,7 @@ impl Lines {
     /// The next line that ends in `chunk` at or after `begin`.
     pub fn next(&mut self, chunk: &Bytes, mut begin: usize) -> Cut {
         loop {
-            let Some(length) = chunk[begin..].iter().position(|&byte| byte == b'\n') else {
+            let Some(length) = memchr::memchr(b'\n', &chunk[begin..]) else {
                 return Cut::Rest(begin);
             };
             let end = begin + length + 1;

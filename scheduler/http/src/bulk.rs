@@ -16,7 +16,7 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use wasmill_api::{FieldError, NDJSON, SubmitTask};
 use wasmill_protocol::command::{Done, Refusal};
-use wasmill_protocol::{TaskId, TaskSpec, TenantName};
+use wasmill_protocol::{TaskId, TaskSpec, TenantName, Timestamp};
 
 use super::App;
 use super::auth::Caller;
@@ -118,7 +118,8 @@ impl Bulk {
         if last_words.is_none()
             && let Some(line) = self.lines.rest()
         {
-            let prepared = vec![self.prepare(line).await];
+            let now = self.app.handle.shared().clock.now();
+            let prepared = vec![self.prepare(line, now).await];
             self.send(prepared);
         }
         while let Some(answers) = self.in_flight.next().await {
@@ -136,9 +137,11 @@ impl Bulk {
     /// Takes in a chunk: every whole line in it is on its way afterwards.
     async fn take(&mut self, chunk: &Bytes, reader: &mut BodyReader) -> Handled<()> {
         let (mut begin, mut prepared) = (0, Vec::new());
+        // One reading for all of them: an id need not be more precise than the chunk that its task came in.
+        let now = self.app.handle.shared().clock.now();
         while let Some((line, end)) = self.lines.next(chunk, begin)? {
             begin = end;
-            prepared.push(self.prepare(line).await);
+            prepared.push(self.prepare(line, now).await);
             if prepared.len() == BATCH_LINES_MAX {
                 self.send(std::mem::take(&mut prepared));
                 self.make_room().await?;
@@ -165,7 +168,7 @@ impl Bulk {
         Ok(())
     }
 
-    async fn prepare(&mut self, line: Line) -> Prepared {
+    async fn prepare(&mut self, line: Line, now: Timestamp) -> Prepared {
         let number = line.number;
         let draft = match line.text {
             Ok(text) => self.draft(&text).await,
@@ -173,7 +176,7 @@ impl Bulk {
         };
         let step = match draft {
             Ok(draft) if draft.fingerprint.is_none() && draft.large.is_none() => {
-                let task = self.app.ids.draw(self.app.handle.shared().clock.now());
+                let task = self.app.ids.draw(now);
                 Step::Ready(task, Arc::new(draft.spec))
             }
             Ok(draft) => Step::Slow(Box::new(draft)),

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use wasmill_protocol::message::{FromHost, Report};
 use wasmill_protocol::{Digest, LogSeq, Term, Timestamp};
 use wasmill_record::Record;
@@ -48,6 +49,8 @@ pub struct Leading {
     /// Blobs that hosts have named since the last record.
     blobs: Vec<Digest>,
     phase: Phase,
+    /// What a record is encoded in: it would grow to its size each time.
+    scratch: Vec<u8>,
     ready: Ready,
 }
 
@@ -103,6 +106,7 @@ impl Leading {
             overviews_asked: Vec::new(),
             blobs: Vec::new(),
             phase: Phase::Open,
+            scratch: Vec::new(),
             ready: Ready::default(),
         }
     }
@@ -315,11 +319,12 @@ impl Leading {
         let version = Record::version_for(&events);
         let decided = Some(names::grouped(&named));
         let record = Record { version, term: self.term, prev_hash: self.chain.hash, events, decided };
-        let bytes = record.encode();
-        if bytes.len() > record_bytes_max && count > 1 {
+        record.encode_into(&mut self.scratch);
+        if self.scratch.len() > record_bytes_max && count > 1 {
             let decisions = Decisions { events: record.events, owners, named };
             return self.append_both(decisions, count / 2, record_bytes_max);
         }
+        let bytes = Bytes::copy_from_slice(&self.scratch);
         self.chain = self.chain.then(&bytes);
         self.core.step(self.now, core_io::Input::Appended(self.chain.last));
         let record = Arc::new(record);

@@ -1,5 +1,7 @@
 //! What happened: the entries of the log's records.
 
+mod short;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -97,8 +99,10 @@ pub enum EventBody {
         /// Its id.
         task: TaskId,
         /// All of it.
+        #[serde(serialize_with = "short::spec")]
         spec: Arc<TaskSpec>,
         /// SHA-256 of the submission, to tell a repeat from another task under the same idempotency key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         fingerprint: Option<Digest>,
         /// What it waits for first.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -140,8 +144,10 @@ pub enum EventBody {
         /// The attempt.
         id: AttemptId,
         /// How.
+        #[serde(serialize_with = "short::outcome")]
         outcome: Arc<Outcome>,
         /// What it used.
+        #[serde(serialize_with = "short::usage")]
         usage: Usage,
         /// The result, when it succeeded.
         output: Payload,

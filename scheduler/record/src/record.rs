@@ -85,9 +85,21 @@ impl Record {
     ///
     /// Never for the types of this crate: MessagePack can express all of them.
     pub fn encode(&self) -> Bytes {
-        match rmp_serde::to_vec_named(self) {
-            Ok(bytes) => bytes.into(),
-            Err(error) => unreachable!("a record is always encodable: {error}"),
+        let mut bytes = Vec::new();
+        self.encode_into(&mut bytes);
+        bytes.into()
+    }
+
+    /// As [`Record::encode`], in place of what `bytes` has had in it: whoever writes many records has the room of one already.
+    ///
+    /// # Panics
+    ///
+    /// As [`Record::encode`].
+    pub fn encode_into(&self, bytes: &mut Vec<u8>) {
+        bytes.clear();
+        let mut serializer = rmp_serde::Serializer::new(bytes).with_struct_map();
+        if let Err(error) = self.serialize(&mut serializer) {
+            unreachable!("a record is always encodable: {error}");
         }
     }
 
