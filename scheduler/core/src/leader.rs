@@ -42,8 +42,9 @@ pub(crate) use tally::Tally;
 
 /// The deciding half of a control node.
 ///
-/// One loop drives it: [`Core::step`] for everything that happens, then [`Core::take_ready`], append, and once that is durable
-/// send and answer. Several steps may go before one `take_ready`: what happens at the same time is decided together.
+/// One loop drives it: [`Core::step`] for everything that happens, then [`Core::take_ready`],
+/// append, and once that is durable send and answer. Several steps may go before one `take_ready`:
+/// what happens at the same time is decided together.
 #[derive(Debug)]
 pub struct Core {
     pub(crate) config: CoreConfig,
@@ -100,11 +101,13 @@ impl Core {
         }
     }
 
-    /// Takes in one thing that happened. A `now` before the last one counts as the last one, but for that of [`Input::Lead`].
+    /// Takes in one thing that happened. A `now` before the last one counts as the last one, but
+    /// for that of [`Input::Lead`].
     ///
     /// # Panics
     ///
-    /// When the term of [`Input::Lead`] is not above every term in the log, or an invariant is broken.
+    /// When the term of [`Input::Lead`] is not above every term in the log, or an invariant is
+    /// broken.
     pub fn step(&mut self, now: Timestamp, input: Input) {
         self.now = self.now.max(now);
         match input {
@@ -138,7 +141,8 @@ impl Core {
         }
     }
 
-    /// What a command that stores something beforehand would be refused with as things are; nothing is done. Whatever else is asked is not refused here.
+    /// What a command that stores something beforehand would be refused with as things are; nothing
+    /// is done. Whatever else is asked is not refused here.
     pub fn refusal(&self, command: &Command) -> Option<Refusal> {
         if !self.leading {
             return Some(Refusal::NotLeader);
@@ -150,8 +154,8 @@ impl Core {
         }
     }
 
-    /// What follows from the steps since the last call, and from the time that has passed: timers and dispatch are decided here, once
-    /// for all of these steps.
+    /// What follows from the steps since the last call, and from the time that has passed: timers
+    /// and dispatch are decided here, once for all of these steps.
     pub fn take_ready(&mut self) -> Ready {
         if self.leading {
             self.unfinished = false;
@@ -166,7 +170,8 @@ impl Core {
         std::mem::replace(&mut self.ready, Ready { events, owners, ..Ready::default() })
     }
 
-    /// When the next step is due at the latest, if nothing else happens; the time of the last step when there is more to do at once.
+    /// When the next step is due at the latest, if nothing else happens; the time of the last step
+    /// when there is more to do at once.
     pub fn next_timeout(&self) -> Option<Timestamp> {
         if !self.leading {
             return None;
@@ -188,11 +193,13 @@ impl Core {
         self.ready.events[before..].iter().map(|event| &event.body)
     }
 
-    /// Takes hold of what the log says up to the last record, for a snapshot that is written while this core goes on.
+    /// Takes hold of what the log says up to the last record, for a snapshot that is written while
+    /// this core goes on.
     ///
     /// # Panics
     ///
-    /// When something was decided since the last [`Core::take_ready`]: the log does not say that yet.
+    /// When something was decided since the last [`Core::take_ready`]: the log does not say that
+    /// yet.
     pub fn freeze(&self) -> Frozen {
         assert!(self.ready.events.is_empty(), "a snapshot is taken between two records");
         self.state.freeze()
@@ -218,13 +225,15 @@ impl Core {
         self.tally.counters()
     }
 
-    /// Why a task that is not final is not running; `None` for a task that the core does not know. For several tasks, ask for all at once.
+    /// Why a task that is not final is not running; `None` for a task that the core does not know.
+    /// For several tasks, ask for all at once.
     pub fn explain(&self, task: TaskId, now: Timestamp) -> Option<Waiting> {
         self.explain_all(&[task], now).pop()
     }
 
-    /// Why tasks that are not final are not running, in the same order, without those that the core does not know. Costs O(log n) for each task and once
-    /// O(shapes) for the tenants that are served before, and O(hosts) for each kind of task that no host can run.
+    /// Why tasks that are not final are not running, in the same order, without those that the core
+    /// does not know. Costs O(log n) for each task and once O(shapes) for the tenants that are
+    /// served before, and O(hosts) for each kind of task that no host can run.
     pub fn explain_all(&self, tasks: &[TaskId], now: Timestamp) -> Vec<Waiting> {
         explain::explain_all(self, tasks, now)
     }

@@ -1,7 +1,8 @@
 //! The fold over the log: all that decisions rest on and that must survive a restart.
 //!
-//! [`State::apply`] is the only code that changes a task. The leader calls it on what it decides, a follower on what it
-//! reads: so both hold the same. No payload, no result and no final task is kept here: a task takes less than 400 bytes.
+//! [`State::apply`] is the only code that changes a task. The leader calls it on what it decides, a
+//! follower on what it reads: so both hold the same. No payload, no result and no final task is
+//! kept here: a task takes less than 400 bytes.
 
 mod apply;
 mod benched;
@@ -50,8 +51,8 @@ pub(crate) use timers::{Timer, Timers};
 
 /// What the log says, without the tasks that are final.
 ///
-/// `State::default()` is what an empty log says: the tenant `default` and nothing else. Two states that were made
-/// by the same records are equal.
+/// `State::default()` is what an empty log says: the tenant `default` and nothing else. Two states
+/// that were made by the same records are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct State {
     pub(crate) term: Term,
@@ -90,7 +91,8 @@ mod tests {
 
     use super::*;
 
-    /// Bytes that one entry of a B-tree takes when the tree has grown by appending: nodes of 11 entries, of which 6 are used.
+    /// Bytes that one entry of a B-tree takes when the tree has grown by appending: nodes of 11
+    /// entries, of which 6 are used.
     const fn b_tree_entry(key_and_value: usize) -> usize {
         key_and_value * 11 / 6 + 4
     }

@@ -32,7 +32,8 @@ pub enum EventBody {
         term: Term,
         /// Which control node.
         node: String,
-        /// Microseconds that have certainly passed since the record before: that node has measured them by a clock that cannot be set.
+        /// Microseconds that have certainly passed since the record before: that node has measured
+        /// them by a clock that cannot be set.
         #[serde(default)]
         passed_us: u64,
         /// The uptime of its machine.
@@ -98,7 +99,8 @@ pub enum EventBody {
         task: TaskId,
         /// All of it.
         spec: Arc<TaskSpec>,
-        /// SHA-256 of the submission, to tell a repeat from another task under the same idempotency key.
+        /// SHA-256 of the submission, to tell a repeat from another task under the same idempotency
+        /// key.
         fingerprint: Option<Digest>,
         /// What it waits for first.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -178,7 +180,8 @@ pub enum EventBody {
         /// Up to where, and which blob.
         snapshot: SnapshotRef,
     },
-    /// A copy of the read model is stored, for whoever has none of its own that the log still leads on from.
+    /// A copy of the read model is stored, for whoever has none of its own that the log still leads
+    /// on from.
     ReadModelSaved {
         /// Up to where, and which blob.
         copy: ReadModelCopy,
@@ -283,7 +286,8 @@ impl EventBody {
         }
     }
 
-    /// The first version of records whose readers understand this; see [`Record::version_for`](crate::Record::version_for).
+    /// The first version of records whose readers understand this; see
+    /// [`Record::version_for`](crate::Record::version_for).
     pub fn record_version(&self) -> u32 {
         match self {
             Self::PolicyBenched { .. }

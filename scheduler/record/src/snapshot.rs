@@ -1,8 +1,9 @@
 //! A snapshot: what the log says up to a record, as a stream of parts.
 //!
-//! These are documents, apart from the types that the scheduler works with, so that those can change without breaking what is
-//! stored. Each part is small enough to be held in memory beside the whole: a snapshot of millions of tasks is written and read
-//! part by part. MessagePack with named fields and defaults, as records are.
+//! These are documents, apart from the types that the scheduler works with, so that those can
+//! change without breaking what is stored. Each part is small enough to be held in memory beside
+//! the whole: a snapshot of millions of tasks is written and read part by part. MessagePack with
+//! named fields and defaults, as records are.
 
 mod columns;
 mod current;

@@ -29,7 +29,8 @@ pub(crate) struct Fleet {
     carriers: BTreeMap<(String, String), BTreeSet<u32>>,
     /// Hosts that take no more attempts of a tenant for now.
     sated: BTreeMap<TenantName, BTreeSet<u32>>,
-    /// When a host changes without a word: it is silent for too long, or trusted again. At most one time for each host.
+    /// When a host changes without a word: it is silent for too long, or trusted again. At most one
+    /// time for each host.
     due: BTreeSet<(Timestamp, u32)>,
 }
 
@@ -174,8 +175,8 @@ impl Fleet {
         Some(sum)
     }
 
-    /// Some shape requires these labels: hosts that carry one of them are told apart by it. O(those hosts) when a label is required
-    /// for the first time.
+    /// Some shape requires these labels: hosts that carry one of them are told apart by it. O(those
+    /// hosts) when a label is required for the first time.
     pub(crate) fn require(&mut self, labels: &Labels) {
         for (label, value) in labels {
             let pair = (label.clone(), value.clone());
@@ -189,7 +190,8 @@ impl Fleet {
         }
     }
 
-    /// No shape requires these labels any more. What no host carries is forgotten: anybody can think up labels.
+    /// No shape requires these labels any more. What no host carries is forgotten: anybody can
+    /// think up labels.
     pub(crate) fn release(&mut self, labels: &Labels) {
         for (label, value) in labels {
             let pair = (label.clone(), value.clone());
@@ -217,7 +219,8 @@ impl Fleet {
         touched
     }
 
-    /// Takes in what a host has room for now, and when to look again. `None` when it is gone for good. Returns what has changed.
+    /// Takes in what a host has room for now, and when to look again. `None` when it is gone for
+    /// good. Returns what has changed.
     pub(crate) fn set(&mut self, slot: u32, room: Option<HostRoom>, due: Option<Timestamp>) -> Option<HostChange> {
         let host = self.reference(slot);
         let room = room.map(|mut room| {

@@ -13,7 +13,8 @@ use crate::state::task::{Phase, Task};
 use crate::state::tenants::TenantNumber;
 use crate::state::{Labels, NONE, Slot};
 
-/// Tasks of the same shape in front that are counted one by one, for all tasks of a question together.
+/// Tasks of the same shape in front that are counted one by one, for all tasks of a question
+/// together.
 const AHEAD_COUNTED_MAX: usize = 10_000;
 /// For each task at least so many are counted.
 const AHEAD_COUNTED_MIN: usize = 100;

@@ -128,7 +128,8 @@ impl Host {
             match self.flights.get_mut(&id) {
                 Some(flight) => flight.listed(heartbeat.number, now),
                 None => {
-                    // One that has just ended is listed until the acknowledgement arrives: it is left alone unless it stays.
+                    // One that has just ended is listed until the acknowledgement arrives: it is
+                    // left alone unless it stays.
                     if given_up(&id) || strangers_before.contains(&id) {
                         found.stop.push((id, StopCause::NotCurrent));
                     }

@@ -18,7 +18,8 @@ use crate::io::HostView;
 use crate::policy::{HostRoom, Standing};
 use crate::state::{Labels, Slot, State};
 
-/// Hosts that are drained at the same time, those that are gone included: until somebody ends the draining they are remembered.
+/// Hosts that are drained at the same time, those that are gone included: until somebody ends the
+/// draining they are remembered.
 const HOSTS_DRAINED_MAX: usize = 10_000;
 
 /// One host in its present life.
@@ -167,7 +168,8 @@ impl Host {
         self.memory_beyond = held.saturating_sub(self.memory_promised);
     }
 
-    /// When the room changes without a word, at the earliest: it is silent for too long, or trusted again.
+    /// When the room changes without a word, at the earliest: it is silent for too long, or trusted
+    /// again.
     pub(crate) fn due(&self, now: Timestamp, config: &CoreConfig) -> Option<Timestamp> {
         let silent = self.last_seen.plus_ms(config.host_timeout_ms).plus_us(1);
         let changes = [silent, self.distrusted_until];
@@ -202,10 +204,12 @@ impl Host {
 }
 
 impl Core {
-    /// A host lives. A new life of a known host means that the one before is over, and so does another process with the same life.
+    /// A host lives. A new life of a known host means that the one before is over, and so does
+    /// another process with the same life.
     ///
-    /// An earlier life than one that has left, or than what the log says, is another process's, or that of a host whose rival has gone: whoever joined last
-    /// is there now. What runs on a later life according to the log is waited for all the same.
+    /// An earlier life than one that has left, or than what the log says, is another process's, or
+    /// that of a host whose rival has gone: whoever joined last is there now. What runs on a later
+    /// life according to the log is waited for all the same.
     pub(super) fn host_joined(&mut self, info: HostInfo) {
         let (id, incarnation) = (info.id.clone(), info.incarnation);
         if let Some(host) = self.hosts.get_mut(&id).filter(|host| host.joined) {
@@ -259,7 +263,8 @@ impl Core {
         }
     }
 
-    /// An operator drains a host, or ends the draining. It outlives the leader and the host's own lives.
+    /// An operator drains a host, or ends the draining. It outlives the leader and the host's own
+    /// lives.
     pub(super) fn drain_host(&mut self, id: HostId, draining: bool) -> Result<Done, Refusal> {
         let drained = self.state.drained.contains(&id);
         if !drained && !self.hosts.contains(&id) {

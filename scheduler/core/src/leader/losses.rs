@@ -1,11 +1,13 @@
 //! Lost hosts.
 //!
-//! A task that kills its hosts must be given up, and a task that was merely near must not. So a loss counts against a task only when
-//! this leader has heard that life of the host (a restart of the whole process, leader included, counts against nobody),
-//! and only for as many attempts as the host has slots, those placed first: the host starts attempts in that
-//! order, so the others were waiting on it. The first attempts of each tenant count as well, which the host lets pass, as many as one tenant can have
-//! in what is kept. What does not count ends as `returned`, what counts as `host_lost`.
-//! Nor does a loss count that another process with the host's id has brought about: no task is to blame for it.
+//! A task that kills its hosts must be given up, and a task that was merely near must not. So a
+//! loss counts against a task only when this leader has heard that life of the host (a restart of
+//! the whole process, leader included, counts against nobody), and only for as many attempts as the
+//! host has slots, those placed first: the host starts attempts in that order, so the others were
+//! waiting on it. The first attempts of each tenant count as well, which the host lets pass, as
+//! many as one tenant can have in what is kept. What does not count ends as `returned`, what counts
+//! as `host_lost`. Nor does a loss count that another process with the host's id has brought about:
+//! no task is to blame for it.
 
 use std::collections::BTreeMap;
 

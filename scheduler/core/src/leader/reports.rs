@@ -25,7 +25,8 @@ pub(super) struct Ending {
 }
 
 impl Core {
-    /// Takes in the reports and acknowledges all of them: what is not accepted would not be accepted later either.
+    /// Takes in the reports and acknowledges all of them: what is not accepted would not be
+    /// accepted later either.
     pub(super) fn reported(&mut self, reply_to: ReplyTo, message: FromHost) {
         let FromHost { host, incarnation, reports } = message;
         for report in reports {
@@ -57,7 +58,8 @@ impl Core {
         let Some(incarnation) = self.hosts.get(host).map(|host| host.incarnation()) else { return };
         for &id in attempts {
             let Some(slot) = self.current(id, host, incarnation) else { continue };
-            // The refusal of a repeated message says nothing about an attempt that the host has shown to hold.
+            // The refusal of a repeated message says nothing about an attempt that the host has
+            // shown to hold.
             if self.hosts.get(host).is_some_and(|host| host.holds(id)) {
                 continue;
             }
@@ -78,8 +80,9 @@ impl Core {
         (placement.host == *host && placement.incarnation == incarnation).then_some(slot)
     }
 
-    /// A report that changes nothing. It is recorded when it tells of an attempt that was given up, or comes from a host that does
-    /// not have the attempt, once for each attempt; a mere repeat is only counted.
+    /// A report that changes nothing. It is recorded when it tells of an attempt that was given up,
+    /// or comes from a host that does not have the attempt, once for each attempt; a mere repeat is
+    /// only counted.
     fn not_current(&mut self, report: &Report, host: &HostId) {
         let id = report.id();
         let foreign = self.state.by_id.get(&id.task).is_some_and(|&slot| {
@@ -131,7 +134,8 @@ impl Core {
             (output, captured) = (Payload::Empty, Payload::Empty);
         } else {
             let charge = flight.as_ref().map(|flight| flight.charge).unwrap_or_default();
-            // A lost host cannot say how long the attempt has run, and it was the tenant's all that time.
+            // A lost host cannot say how long the attempt has run, and it was the tenant's all that
+            // time.
             let held_us = flight.filter(|_| outcome.kind == OutcomeKind::HostLost);
             let held_us = held_us.map_or(0, |flight| self.now.us_since(flight.placed_at));
             let run_us = usage.spent().run_us.max(held_us).min(RUN_US_MAX);

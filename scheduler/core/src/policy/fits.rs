@@ -19,10 +19,12 @@ pub enum Misfit {
     Full,
 }
 
-/// Whether one more task of `shape` can be placed on `host`, in a place that is kept as well if it may have that.
+/// Whether one more task of `shape` can be placed on `host`, in a place that is kept as well if it
+/// may have that.
 ///
-/// Memory is compared with all that the host has, and a host is full when it has promised all that it may: how many guests fit at the same time is for the
-/// host to decide, which holds a few attempts more than it runs.
+/// Memory is compared with all that the host has, and a host is full when it has promised all that
+/// it may: how many guests fit at the same time is for the host to decide, which holds a few
+/// attempts more than it runs.
 ///
 /// # Errors
 ///

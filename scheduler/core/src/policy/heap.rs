@@ -7,7 +7,8 @@ use super::{Choice, HostChange, HostRoom, Ref, ShapeView, Wanted, fits};
 /// What comes after every host.
 const LAST: (u64, u32) = (u64::MAX, u32::MAX);
 
-/// Hosts by kind, ordered by a number. To place a task costs O(log hosts) for each kind that can have it.
+/// Hosts by kind, ordered by a number. To place a task costs O(log hosts) for each kind that can
+/// have it.
 #[derive(Debug)]
 pub(super) struct HostHeap {
     /// By the host's slot.

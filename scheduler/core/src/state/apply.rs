@@ -41,8 +41,8 @@ impl State {
     ///
     /// # Panics
     ///
-    /// When the record is not the next one, or does not follow from those before: the log is damaged, and to carry on would
-    /// be wrong.
+    /// When the record is not the next one, or does not follow from those before: the log is
+    /// damaged, and to carry on would be wrong.
     pub fn apply_record(&mut self, seq: LogSeq, events: &[Event]) -> Owners {
         if self.last_seq == LogSeq(0) {
             // What came before was trimmed: its keys are for the read model to know.
@@ -70,8 +70,9 @@ impl State {
         self.keys.appended(seq);
     }
 
-    /// The read model holds every record up to `seq`: their idempotency keys are forgotten, and those of records up to there that
-    /// are still to be applied are not even remembered. Call it before a replay to keep that small.
+    /// The read model holds every record up to `seq`: their idempotency keys are forgotten, and
+    /// those of records up to there that are still to be applied are not even remembered. Call it
+    /// before a replay to keep that small.
     pub fn read_model_at(&mut self, seq: LogSeq) {
         self.keys.forget_to(seq);
     }

@@ -61,8 +61,8 @@ impl Keys {
         self.newest_open = false;
     }
 
-    /// What was handed out last is in record `seq`. When the driver had to split it into several, the last one counts: to
-    /// remember a key for longer is never wrong.
+    /// What was handed out last is in record `seq`. When the driver had to split it into several,
+    /// the last one counts: to remember a key for longer is never wrong.
     pub(crate) fn appended(&mut self, seq: LogSeq) {
         if self.newest_open
             && let Some(newest) = self.records.back_mut()

@@ -1,11 +1,11 @@
 //! The state as a snapshot, and back.
 //!
-//! Written down is what cannot be computed from the rest: the values in their places, and the order of every list. Indices,
-//! counts and timers are made anew. What is read is equal to what was written, to the number of every place, and so decides the same from there
-//! on.
+//! Written down is what cannot be computed from the rest: the values in their places, and the order
+//! of every list. Indices, counts and timers are made anew. What is read is equal to what was
+//! written, to the number of every place, and so decides the same from there on.
 //!
-//! Deliberately absent: idempotency keys. Whoever starts from a snapshot has a read model that holds every record up to it, and
-//! looks them up there.
+//! Deliberately absent: idempotency keys. Whoever starts from a snapshot has a read model that
+//! holds every record up to it, and looks them up there.
 
 mod restore;
 
@@ -40,7 +40,8 @@ const VACANT_PER_PART: usize = 1 << 16;
 
 /// The state as it was at one record, while the state itself goes on.
 ///
-/// It shares everything large with the state. What the state changes meanwhile is copied then, 4,096 tasks at once.
+/// It shares everything large with the state. What the state changes meanwhile is copied then,
+/// 4,096 tasks at once.
 #[derive(Debug)]
 pub struct Frozen {
     begin: Begin,
@@ -69,9 +70,11 @@ struct FrozenTenant {
 }
 
 impl State {
-    /// Takes hold of the state as it is after the last record. O(tenants) and a pointer for every 4,096 tasks.
+    /// Takes hold of the state as it is after the last record. O(tenants) and a pointer for every
+    /// 4,096 tasks.
     ///
-    /// Call it between two records: events that were applied since the last one would be in it, too.
+    /// Call it between two records: events that were applied since the last one would be in it,
+    /// too.
     pub fn freeze(&self) -> Frozen {
         let Self { term, time, last_seq: seq, .. } = *self;
         let (leader, tenant_next, led) = (self.leader.clone(), self.tenants.next(), self.led.clone());
@@ -92,7 +95,8 @@ impl State {
         }
     }
 
-    /// All parts of a snapshot at once: [`State::freeze`] and [`Frozen::into_parts`] for small states.
+    /// All parts of a snapshot at once: [`State::freeze`] and [`Frozen::into_parts`] for small
+    /// states.
     pub fn to_snapshot(&self) -> Vec<Part> {
         self.freeze().into_parts().collect()
     }
@@ -132,7 +136,8 @@ impl Frozen {
         self.begin.seq
     }
 
-    /// The parts in the order in which they are stored, [`Part::Begin`] first. [`Part::End`] is whose who adds parts of his own.
+    /// The parts in the order in which they are stored, [`Part::Begin`] first. [`Part::End`] is
+    /// whose who adds parts of his own.
     pub fn into_parts(self) -> impl Iterator<Item = Part> {
         let begin = std::iter::once(Part::Begin(self.begin));
         let places = places(PlacesOf::Patiences, &self.patiences)
@@ -180,7 +185,8 @@ fn places<T>(of: PlacesOf, slab: &Slab<T>) -> Vec<Part> {
     }
 }
 
-/// Rows of what is in the places of a slab, at most `rows_max` together. A chunk is let go once its rows were made.
+/// Rows of what is in the places of a slab, at most `rows_max` together. A chunk is let go once its
+/// rows were made.
 fn rows<T, R>(
     chunks: impl Iterator<Item = (Slot, Arc<Vec<Option<T>>>)>,
     rows_max: usize,

@@ -7,7 +7,8 @@ use wasmill_protocol::{
 
 use super::slab::{NONE, Slot};
 
-/// A task that is not final. There may be millions: everything that tasks share is a number of an entry elsewhere.
+/// A task that is not final. There may be millions: everything that tasks share is a number of an
+/// entry elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Task {
     pub(crate) id: TaskId,

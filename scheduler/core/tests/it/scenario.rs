@@ -1,8 +1,9 @@
 //! Runs `tests/scenarios/*.txt`.
 //!
-//! A scenario is prose and blocks. A block is some commands, a line `----`, and what the core then hands out; the
-//! commands of a block are steps after which `take_ready` is called once. `UPDATE_EXPECT=1` rewrites what is below `----`.
-//! What the commands mean is in `tests/scenarios/README.md`.
+//! A scenario is prose and blocks. A block is some commands, a line `----`, and what the core then
+//! hands out; the commands of a block are steps after which `take_ready` is called once.
+//! `UPDATE_EXPECT=1` rewrites what is below `----`. What the commands mean is in
+//! `tests/scenarios/README.md`.
 
 use std::fmt::Write;
 use std::path::Path;

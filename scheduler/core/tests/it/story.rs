@@ -77,7 +77,8 @@ fn host(number: u8) -> HostId {
 }
 
 impl Story {
-    /// A leader with tenants and modules; `seat` seats its policies, and those of every one after it.
+    /// A leader with tenants and modules; `seat` seats its policies, and those of every one after
+    /// it.
     pub(crate) fn new(seat: impl Fn(&mut Core) + 'static) -> Self {
         let config = CoreConfig { batch_max: 3, dispatch_max: 3, longest_wait_ms: 2_000, ..CoreConfig::default() };
         let mut story = Self {
@@ -282,7 +283,8 @@ impl Story {
                 self.create_tenant(of);
             }
             Op::ChangeQuotas { tenant: of, running } => {
-                // Only ever more than runs already, so that the quota can be checked at every start.
+                // Only ever more than runs already, so that the quota can be checked at every
+                // start.
                 let tasks_running = Some(running + 2);
                 self.take_ready();
                 let quotas = Quotas { tasks_running, ..Quotas::default() };

@@ -46,7 +46,8 @@ pub struct TaskRow {
     pub patience: u32,
     /// The place of its placement, counted from 1; 0 is none.
     pub placement: u32,
-    /// The place of the task that follows in the list that this one is in, counted from 1; 0 is none.
+    /// The place of the task that follows in the list that this one is in, counted from 1; 0 is
+    /// none.
     pub next: u32,
     /// The place of the first edge that leaves it, counted from 1; 0 is none.
     pub edges_leaving: u32,
@@ -70,8 +71,8 @@ pub enum TaskPhase {
     Unblocked,
 }
 
-/// The values of many [`TaskRow`]s, one column for each field. A column that is not there holds nothing but zeros, so that what most tasks
-/// do not have takes no space, and a field can be added.
+/// The values of many [`TaskRow`]s, one column for each field. A column that is not there holds
+/// nothing but zeros, so that what most tasks do not have takes no space, and a field can be added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaskColumns {
@@ -148,7 +149,8 @@ impl TaskColumns {
         }
     }
 
-    /// The rows. Ends early at a row that is not complete or that stands nowhere this version knows: then there are fewer than [`TaskColumns::count`].
+    /// The rows. Ends early at a row that is not complete or that stands nowhere this version
+    /// knows: then there are fewer than [`TaskColumns::count`].
     pub fn rows(&self) -> impl Iterator<Item = TaskRow> + '_ {
         (0..self.count()).map_while(|index| self.row(index))
     }

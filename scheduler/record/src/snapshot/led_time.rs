@@ -6,7 +6,8 @@ use crate::event::{Event, EventBody};
 use wasmill_protocol::ids::LogSeq;
 use wasmill_protocol::time::{Timestamp, Uptime};
 
-/// What a new term may add although nobody has measured it, in microseconds: the usual time without a leader.
+/// What a new term may add although nobody has measured it, in microseconds: the usual time without
+/// a leader.
 const UNMEASURED_US_MAX: u64 = 60_000_000;
 /// Spans that are kept. Of more, the two oldest become one.
 const SPANS_MAX: usize = 64;
@@ -16,18 +17,21 @@ const BEGINNINGS_MAX: usize = 8;
 
 /// Measures time in a way that no wrong clock can move: retention is counted by it.
 ///
-/// Within a term the times in the log advance by a clock that cannot be set. From one term to the next they may jump either way: the clocks of two
-/// nodes differ, a clock was set, nobody ran for months. Of such a jump only as much counts as the node that begins the term has measured, or a
-/// minute. So led time follows from the log alone, it is the same for everybody who reads it, and a leader whose clock is a month ahead adds no more to
-/// it than the time for which it has led.
+/// Within a term the times in the log advance by a clock that cannot be set. From one term to the
+/// next they may jump either way: the clocks of two nodes differ, a clock was set, nobody ran for
+/// months. Of such a jump only as much counts as the node that begins the term has measured, or a
+/// minute. So led time follows from the log alone, it is the same for everybody who reads it, and a
+/// leader whose clock is a month ahead adds no more to it than the time for which it has led.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LedTime {
     /// The time of the last event.
     at: Timestamp,
-    /// Where the difference between times in the log and led time has changed, oldest first. Without any there is none.
+    /// Where the difference between times in the log and led time has changed, oldest first.
+    /// Without any there is none.
     spans: Vec<Span>,
-    /// When terms began, and the uptimes of their leaders' machines at these moments; of those that agree the last one, newest last.
+    /// When terms began, and the uptimes of their leaders' machines at these moments; of those that
+    /// agree the last one, newest last.
     began: Vec<(Timestamp, Uptime)>,
 }
 
@@ -121,8 +125,8 @@ impl LedTime {
         signed(self.at).saturating_sub(self.lag_us())
     }
 
-    /// The times at which terms began on a machine since it was started, counted on by its uptime: what time it was to be, newest last. Nothing unless
-    /// the last term began there too.
+    /// The times at which terms began on a machine since it was started, counted on by its uptime:
+    /// what time it was to be, newest last. Nothing unless the last term began there too.
     pub fn expected(&self, uptime: &Uptime) -> Vec<Timestamp> {
         let here = self.began.last().is_some_and(|(_, last)| runs_on(last, uptime));
         let began = self.began.iter().filter(|(_, before)| here && runs_on(before, uptime));

@@ -14,10 +14,12 @@ use wasmill_protocol::task::{EdgeOn, RetryOn};
 use wasmill_protocol::tenant::{Quotas, Tenant, Token};
 use wasmill_protocol::time::Timestamp;
 
-/// One part. The first is [`Part::Begin`], the last [`Part::End`]; [`Part::Places`] come before what stands in them.
+/// One part. The first is [`Part::Begin`], the last [`Part::End`]; [`Part::Places`] come before
+/// what stands in them.
 ///
-/// Numbers of places (`slot`, `shape`, `next`, …) are those of the state that was written down: decisions depend on
-/// them where nothing else tells two tasks apart. Where there may be none, they are counted from 1, and 0 is none.
+/// Numbers of places (`slot`, `shape`, `next`, …) are those of the state that was written down:
+/// decisions depend on them where nothing else tells two tasks apart. Where there may be none, they
+/// are counted from 1, and 0 is none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Part {
     /// Which snapshot this is.

@@ -101,8 +101,8 @@ impl Restoring {
         Ok(())
     }
 
-    /// The state, when all parts were taken. Its idempotency keys are for the read model to know, which must hold every record up to
-    /// [`State::last_seq`] before anything is decided.
+    /// The state, when all parts were taken. Its idempotency keys are for the read model to know,
+    /// which must hold every record up to [`State::last_seq`] before anything is decided.
     ///
     /// # Errors
     ///
