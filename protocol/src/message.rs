@@ -19,7 +19,7 @@ pub use stop::StopCause;
 
 /// From the leader to one host.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(from = "stop::Received")]
+#[serde(from = "stop::ReadToHost")]
 pub struct ToHost {
     /// The leader's term. A host refuses one lower than the highest it has seen.
     pub term: Term,

@@ -34,6 +34,8 @@ const TEXT_BYTES: usize = 55;
 const STORED_BYTES: usize = 25;
 /// The flag that says that the trace is recorded.
 const SAMPLED: u8 = 1;
+const _: () = assert!(TEXT_BYTES == "00-".len() + 2 * 16 + "-".len() + 2 * 8 + "-00".len());
+const _: () = assert!(STORED_BYTES == 16 + 8 + size_of_val(&SAMPLED));
 
 impl TraceParent {
     fn of(trace_id: [u8; 16], span_id: [u8; 8], flags: u8) -> Result<Self, ParseTraceParentError> {

@@ -6,6 +6,7 @@
 //! costs stands in the cost table of `docs/ARCHITECTURE.md`.
 
 mod answers;
+mod briefing;
 mod conduct;
 mod course;
 mod desk;
@@ -18,7 +19,6 @@ mod round;
 mod seats;
 mod shares;
 mod stalls;
-mod told;
 
 use std::collections::BTreeSet;
 

@@ -10,7 +10,7 @@ use wasmill_record::event::Event;
 use wasmill_record::snapshot::{ReadModelCopy, SnapshotRef};
 
 use crate::policy::Seat;
-use crate::policy::ask::{Answer, Ask, AskId};
+use crate::policy::ask::{Ask, AskId, PolicyAnswer};
 use crate::state::Owner;
 
 /// Everything that can happen to the leader.
@@ -83,7 +83,7 @@ pub enum Input {
         /// Which question.
         id: AskId,
         /// What it answers.
-        answer: Answer,
+        answer: PolicyAnswer,
     },
     /// Nothing but time passed.
     Tick,
@@ -190,6 +190,13 @@ pub struct QueueDepth {
     pub queued: u64,
     /// With a current attempt.
     pub running: u64,
+}
+
+impl QueueDepth {
+    /// All tasks that are not final.
+    pub(crate) fn sum(self) -> u64 {
+        self.waiting + self.queued + self.running
+    }
 }
 
 /// What is counted; grows only.

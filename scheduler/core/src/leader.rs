@@ -2,7 +2,6 @@
 //!
 //! Each file decides one thing; this one holds what they share and hands the inputs out.
 
-mod after;
 mod backlog;
 mod commands;
 mod explain;
@@ -13,6 +12,7 @@ mod hosts;
 mod losses;
 mod outbox;
 mod reports;
+mod retry;
 mod submit;
 mod tally;
 #[cfg(test)]
@@ -31,7 +31,7 @@ use crate::dispatch::Dispatch;
 use crate::io::{Counters, HostView, Input, QueueDepth, Ready, ReplyTo, Waiting};
 use crate::policy::ask::Ask;
 use crate::random::Random;
-use crate::state::{Frozen, Known, State, Timers};
+use crate::state::{EventSlots, Frozen, State, Timers};
 use backlog::{Backlog, Work};
 use host_table::HostTable;
 use outbox::Outbox;
@@ -164,6 +164,7 @@ impl Core {
         }
         self.flush();
         self.state.close_record();
+        assert!(self.ready.events.len() == self.ready.owners.len(), "every event has its owner");
         // The next one will be about as large as this one.
         let events = Vec::with_capacity(self.ready.events.len());
         let owners = Vec::with_capacity(self.ready.owners.len());
@@ -308,11 +309,11 @@ impl Core {
 
     /// Decides an event: the only way in which the leader changes what the log says.
     pub(crate) fn emit(&mut self, body: EventBody) {
-        self.emit_at(body, Known::default());
+        self.emit_at(body, EventSlots::default());
     }
 
     /// Decides the start or the end of an attempt, of which it is known where the state has it.
-    pub(crate) fn emit_at(&mut self, body: EventBody, known: Known) {
+    pub(crate) fn emit_at(&mut self, body: EventBody, known: EventSlots) {
         if !matches!(
             body,
             EventBody::AttemptStarted { .. }

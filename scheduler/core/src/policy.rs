@@ -244,7 +244,7 @@ pub struct HostRoom {
     /// much memory.
     pub kind: u32,
     /// Whether it takes new attempts.
-    pub standing: Standing,
+    pub status: HostStatus,
     /// Attempts that it can take now.
     pub free: u32,
     /// Attempts that it can take beyond those, of tenants that run nothing or little: see
@@ -282,7 +282,7 @@ pub struct HostRoom {
 
 /// Whether a host takes new attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub enum HostStatus {
     /// It does.
     Ready,
     /// An operator drains it, or the host has asked for that.
@@ -310,6 +310,7 @@ impl HostRoom {
 
     /// `count` attempts more.
     pub(crate) fn take(&mut self, count: u32, memory_bytes: u64) {
+        assert!(count <= self.left(true), "a host takes no more attempts than it has room for");
         let of_free = count.min(self.free);
         self.free -= of_free;
         self.kept -= count - of_free;
@@ -328,7 +329,7 @@ impl HostRoom {
     }
 }
 
-impl Standing {
+impl HostStatus {
     /// The stable name, as HTTP answers carry it.
     pub fn as_str(self) -> &'static str {
         match self {

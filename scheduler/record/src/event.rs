@@ -150,7 +150,7 @@ pub enum EventBody {
         /// Captured stdout and stderr.
         captured: Payload,
         /// What becomes of the task.
-        next: AfterAttempt,
+        next: Sequel,
     },
     /// Somebody asked for the task to stop; it is stopped when its attempt has ended.
     CancelRequested {
@@ -221,7 +221,7 @@ pub enum EventBody {
 
 /// What becomes of a task when an attempt has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AfterAttempt {
+pub enum Sequel {
     /// The task is final.
     Final {
         /// How.

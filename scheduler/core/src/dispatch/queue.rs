@@ -149,7 +149,7 @@ struct QueuedShape {
 
 /// What the policy is to be asked about.
 #[derive(Debug, Default)]
-pub(super) struct Asked {
+pub(super) struct KeysWanted {
     /// Tenants that had nothing in the queue before.
     pub(super) new: Vec<TenantNumber>,
     /// Others of which something has changed.
@@ -189,8 +189,8 @@ impl Queue {
     }
 
     /// Takes in what has changed of shapes. Returns what the policy is to be asked about.
-    pub(super) fn take_in(&mut self, state: &mut State, fleet: &mut Fleet, with_shapes: bool) -> Asked {
-        let mut asked = Asked::default();
+    pub(super) fn take_in(&mut self, state: &mut State, fleet: &mut Fleet, with_shapes: bool) -> KeysWanted {
+        let mut asked = KeysWanted::default();
         for change in state.shapes.take_changes() {
             match change {
                 ShapeChange::Queue(slot) => self.update(slot, state, fleet, &mut asked),
@@ -328,7 +328,7 @@ impl Queue {
         self.shapes.get(slot as usize).is_some_and(Option::is_some)
     }
 
-    fn update(&mut self, slot: Slot, state: &State, fleet: &mut Fleet, asked: &mut Asked) {
+    fn update(&mut self, slot: Slot, state: &State, fleet: &mut Fleet, asked: &mut KeysWanted) {
         let Some(shape) = state.shapes.find(slot) else { return };
         let (queued, since) = (shape.queued, shape.since);
         if queued.count == 0 {

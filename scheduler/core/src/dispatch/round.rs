@@ -15,12 +15,12 @@ use wasmill_record::event::EventBody;
 
 use super::Dispatch;
 use super::answers::{UNCHANGED, set_keys};
-use super::queue::{Asked, Choosing, Chosen, tenant_view};
+use super::queue::{Choosing, Chosen, KeysWanted, tenant_view};
 use super::seats::Placing;
 use crate::leader::{Core, Flight};
 use crate::policy::{Choice, HostChange, Order, Place, Ref, ShapeView, Wanted, fits};
 use crate::state::tenants::{TenantEntry, TenantNumber};
-use crate::state::{Known, Slot};
+use crate::state::{EventSlots, Slot};
 
 /// For so many attempts of the policy, one goes to a task that is overdue.
 const GUARD_EVERY: u32 = 8;
@@ -114,7 +114,7 @@ impl Core {
     /// Takes in what has changed of tenants and shapes, and asks for their keys.
     pub(super) fn take_in_queue(&mut self) {
         let Dispatch { queue, fleet, order, .. } = &mut self.dispatch;
-        let Asked { new, changed, shapes } = queue.take_in(&mut self.state, fleet, order.orders_shapes());
+        let KeysWanted { new, changed, shapes } = queue.take_in(&mut self.state, fleet, order.orders_shapes());
         // Who is new is measured by those that were there, as they stand now.
         self.ask(&changed, &shapes);
         let Dispatch { queue, shares, .. } = &mut self.dispatch;
@@ -237,7 +237,7 @@ impl Core {
         known.began(id, flight);
         let incarnation = known.incarnation();
         let started = EventBody::AttemptStarted { id, host: known.id().clone(), incarnation };
-        let at = Known { task: Some(slot), placement: known.placement };
+        let at = EventSlots { task: Some(slot), placement: known.placement };
         self.outbox.assign(host, incarnation, id, queue_us);
         self.emit_at(started, at);
         let placement = self.state.tasks[slot].placement;

@@ -10,6 +10,7 @@ const COST_US_FIRST: u64 = 1_000;
 const COST_US_MIN: u64 = 50;
 /// Virtual time is microseconds times this over the weight, so that large weights still count.
 const SCALE: u64 = 1_024;
+const _: () = assert!(COST_US_MIN <= COST_US_FIRST, "the first guess is no less than the least");
 
 /// Virtual times of tenants. Soft: a new leader starts everybody equal.
 ///

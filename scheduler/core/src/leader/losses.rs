@@ -24,7 +24,7 @@ const LEFT_SHOWN_MS: u64 = 3_600_000;
 
 /// How a life of a host came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Loss {
+pub(super) enum HostLoss {
     /// By itself, as far as is known.
     Ended,
     /// Another process, which is not its successor, has taken the host's id.
@@ -36,13 +36,13 @@ impl Core {
     pub(super) fn host_left(&mut self, id: &HostId, incarnation: Incarnation) {
         if self.hosts.get(id).is_some_and(|host| host.incarnation() < incarnation) {
             // It came and went before we heard of it: whatever it was before is over too.
-            self.lose_before(id, incarnation, Loss::Ended);
+            self.lose_before(id, incarnation, HostLoss::Ended);
         }
-        self.lose(id, incarnation, Loss::Ended);
+        self.lose(id, incarnation, HostLoss::Ended);
     }
 
     /// Every life of the host before `incarnation` is over.
-    pub(super) fn lose_before(&mut self, id: &HostId, incarnation: Incarnation, loss: Loss) {
+    pub(super) fn lose_before(&mut self, id: &HostId, incarnation: Incarnation, loss: HostLoss) {
         let mut earlier: Vec<_> = self.state.placements.before(id, incarnation).collect();
         earlier.extend(self.hosts.get(id).map(|host| host.incarnation()).filter(|known| *known < incarnation));
         earlier.sort();
@@ -53,7 +53,7 @@ impl Core {
     }
 
     /// One life of a host is over, and everything that ran there with it.
-    pub(super) fn lose(&mut self, id: &HostId, incarnation: Incarnation, loss: Loss) {
+    pub(super) fn lose(&mut self, id: &HostId, incarnation: Incarnation, loss: HostLoss) {
         self.awaited.remove(&(id.clone(), incarnation));
         let mut slots = 0;
         if let Some(host) = self.hosts.get_mut(id)
@@ -63,7 +63,7 @@ impl Core {
             host.joined = false;
             self.deadlines.insert(host.last_seen.plus_ms(LEFT_SHOWN_MS), Deadline::Left(id.clone()));
             self.dispatch.fleet.touch(host.slot);
-            if loss == Loss::Ended {
+            if loss == HostLoss::Ended {
                 slots = host.heartbeat.as_ref().map_or(0, |heartbeat| heartbeat.slots);
             }
             self.tally.hosts_lost += 1;
@@ -81,8 +81,8 @@ impl Core {
         for (slot, may_have_run) in attempts.into_iter().rev() {
             let kind = if may_have_run { OutcomeKind::HostLost } else { OutcomeKind::Returned };
             let message = match loss {
-                Loss::Ended => format!("host {id} was lost"),
-                Loss::Rivalled => format!("another process has become host {id}"),
+                HostLoss::Ended => format!("host {id} was lost"),
+                HostLoss::Rivalled => format!("another process has become host {id}"),
             };
             self.end_without_result(slot, kind, message);
         }
@@ -91,7 +91,7 @@ impl Core {
     /// Gives up the hosts that ran something when this leader began and have not come back in time.
     pub(super) fn give_up_awaited(&mut self) {
         for (id, incarnation) in std::mem::take(&mut self.awaited) {
-            self.lose(&id, incarnation, Loss::Ended);
+            self.lose(&id, incarnation, HostLoss::Ended);
         }
     }
 

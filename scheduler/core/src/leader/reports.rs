@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use wasmill_protocol::message::{FromHost, Report};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, Outcome, OutcomeKind, Payload, Usage};
-use wasmill_record::event::{AfterAttempt, EventBody};
+use wasmill_record::event::{EventBody, Sequel};
 
 use super::Core;
-use super::after::{Bounds, Past, after_attempt};
+use super::retry::{AttemptHistory, FaultBounds, sequel_of};
 use crate::io::ReplyTo;
 use crate::state::task::Phase;
-use crate::state::{Known, Slot};
+use crate::state::{EventSlots, Slot};
 
 /// A longer run time than this is not believed, in microseconds: one day.
 const RUN_US_MAX: u64 = 86_400_000_000;
@@ -113,8 +113,8 @@ impl Core {
         let tenant = self.state.shapes.shape(task.shape).key.tenant;
         let owner = self.state.tenants.entry(tenant);
         let (weight, tenant_removed) = (owner.weight, owner.removed);
-        let past = Past {
-            retry: self.state.patiences.value(task.patience).retry(),
+        let past = AttemptHistory {
+            retry: self.state.retry_rules.value(task.retry_rules).retry(),
             failures: task.failures,
             hosts_lost: task.hosts_lost,
             host_faults: task.host_faults,
@@ -127,9 +127,9 @@ impl Core {
             host.ended(id)
         });
         let bounds =
-            Bounds { hosts_lost_max: self.config.hosts_lost_max, host_faults_max: self.config.host_faults_max };
+            FaultBounds { hosts_lost_max: self.config.hosts_lost_max, host_faults_max: self.config.host_faults_max };
         let Ending { outcome, usage, mut output, mut captured } = ending;
-        let next = after_attempt(outcome.kind, &past, bounds, self.now, &mut self.random);
+        let next = sequel_of(outcome.kind, &past, bounds, self.now, &mut self.random);
         if tenant_removed {
             (output, captured) = (Payload::Empty, Payload::Empty);
         } else {
@@ -142,12 +142,12 @@ impl Core {
             self.dispatch.shares.ended(tenant, weight, run_us, charge);
         }
         self.dispatch.touch_tenant(tenant);
-        if !matches!(next, AfterAttempt::Final { .. }) {
+        if !matches!(next, Sequel::Final { .. }) {
             // A failed attempt can have a result; that of one which is tried again is nobody's.
             output = Payload::Empty;
         }
         self.tally.attempt_ended(outcome.kind, next);
-        let known = Known { task: Some(slot), placement: None };
+        let known = EventSlots { task: Some(slot), placement: None };
         self.emit_at(EventBody::AttemptEnded { id, outcome, usage, output, captured, next }, known);
     }
 }

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::{HostRoom, ShapeView, Standing};
+use super::{HostRoom, HostStatus, ShapeView};
 
 /// Why a shape cannot run on a host, the first reason that applies.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Misfit {
     /// It takes no new attempts.
-    Standing(Standing),
+    HostStatus(HostStatus),
     /// A required label is missing or has another value.
     Label(String, String),
     /// It has less memory than one task may use.
@@ -30,8 +30,8 @@ pub enum Misfit {
 ///
 /// The first reason against it.
 pub fn fits(shape: &ShapeView, host: &HostRoom, kept: bool) -> Result<(), Misfit> {
-    if host.standing != Standing::Ready {
-        return Err(Misfit::Standing(host.standing));
+    if host.status != HostStatus::Ready {
+        return Err(Misfit::HostStatus(host.status));
     }
     let missing = shape.require.iter().find(|(label, value)| host.labels.get(*label) != Some(*value));
     if let Some((label, value)) = missing {
@@ -53,7 +53,7 @@ pub fn fits(shape: &ShapeView, host: &HostRoom, kept: bool) -> Result<(), Misfit
 impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Standing(_) => f.write_str("no host is ready"),
+            Self::HostStatus(_) => f.write_str("no host is ready"),
             Self::Label(label, value) => write!(f, "no host has label {label}={value}"),
             Self::Memory(bytes) => write!(f, "no host has {} of memory", Bytes(*bytes)),
             Self::Sated => {

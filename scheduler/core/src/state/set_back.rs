@@ -17,15 +17,15 @@ impl State {
         for slot in slots {
             let task = &self.tasks[slot];
             let (phase, shape) = (task.phase, task.shape);
-            let patience = self.patiences.value(task.patience);
+            let retry_rules = self.retry_rules.value(task.retry_rules);
             let (queued_at, timer) = match task.phase {
                 Phase::Queued if task.queued_at > at => {
                     // Never zero, which means no timer.
-                    let expires = patience.expires_ms.map(|expires_ms| at.plus_ms(expires_ms).max(Timestamp(1)));
+                    let expires = retry_rules.expires_ms.map(|expires_ms| at.plus_ms(expires_ms).max(Timestamp(1)));
                     (at, expires.unwrap_or_default())
                 }
                 Phase::Waiting if task.failures > 0 => {
-                    (task.queued_at, task.timer.min(at.plus_ms(patience.backoff_ms_max).max(Timestamp(1))))
+                    (task.queued_at, task.timer.min(at.plus_ms(retry_rules.backoff_ms_max).max(Timestamp(1))))
                 }
                 _ => continue,
             };

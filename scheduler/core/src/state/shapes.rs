@@ -102,7 +102,8 @@ impl Shapes {
         let (queued, waiting) = (List::default(), List::default());
         let shape = Shape { key: key.clone(), tasks: 1, queued, waiting, since: Timestamp::MAX };
         let slot = self.shapes.insert(shape);
-        self.by_key.insert(key, slot);
+        let indexed = self.by_key.insert(key, slot);
+        assert!(indexed.is_none(), "a key names one shape");
         (slot, true)
     }
 
@@ -116,7 +117,8 @@ impl Shapes {
         }
         assert!(shape.queued.count == 0 && shape.waiting.count == 0, "no task is in a list of a shape without tasks");
         let shape = self.shapes.remove(slot);
-        self.by_key.remove(&shape.key);
+        let indexed = self.by_key.remove(&shape.key);
+        assert!(indexed == Some(slot), "the index of keys points at the shape");
         self.journal.note(ShapeChange::Gone(slot));
         true
     }

@@ -42,8 +42,8 @@ pub struct TaskRow {
     pub timer: Timestamp,
     /// The place of its shape.
     pub shape: u32,
-    /// The place of its patience.
-    pub patience: u32,
+    /// The place of its rules for retries.
+    pub retry_rules: u32,
     /// The place of its placement, counted from 1; 0 is none.
     pub placement: u32,
     /// The place of the task that follows in the list that this one is in, counted from 1; 0 is
@@ -106,8 +106,8 @@ pub struct TaskColumns {
     timers: Vec<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shapes: Vec<u32>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    patiences: Vec<u32>,
+    #[serde(rename = "patiences", skip_serializing_if = "Vec::is_empty")]
+    retry_rules: Vec<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     placements: Vec<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -141,7 +141,7 @@ impl TaskColumns {
             queued_at: column(rows, |row| row.queued_at.0),
             timers: column(rows, |row| row.timer.0),
             shapes: column(rows, |row| row.shape),
-            patiences: column(rows, |row| row.patience),
+            retry_rules: column(rows, |row| row.retry_rules),
             placements: column(rows, |row| row.placement),
             next: column(rows, |row| row.next),
             edges_leaving: column(rows, |row| row.edges_leaving),
@@ -178,7 +178,7 @@ impl TaskColumns {
             queued_at: Timestamp(value(&self.queued_at, index)?),
             timer: Timestamp(value(&self.timers, index)?),
             shape: value(&self.shapes, index)?,
-            patience: value(&self.patiences, index)?,
+            retry_rules: value(&self.retry_rules, index)?,
             placement: value(&self.placements, index)?,
             next: value(&self.next, index)?,
             edges_leaving: value(&self.edges_leaving, index)?,
@@ -238,7 +238,7 @@ mod tests {
             queued_at: Timestamp(6),
             timer: Timestamp(7),
             shape: 8,
-            patience: 9,
+            retry_rules: 9,
             placement: 10,
             next: u32::MAX,
             edges_leaving: 11,

@@ -7,6 +7,7 @@ use wasmill_protocol::time::Timestamp;
 
 /// Snapshots that are kept. With two of them a damaged one costs a longer start and nothing else.
 pub const SNAPSHOTS_KEPT: usize = 2;
+const _: () = assert!(SNAPSHOTS_KEPT >= 2, "a start needs another one when the newest is damaged");
 
 /// A snapshot of the state, stored as a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

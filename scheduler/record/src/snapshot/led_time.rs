@@ -29,7 +29,7 @@ pub struct LedTime {
     at: Timestamp,
     /// Where the difference between times in the log and led time has changed, oldest first.
     /// Without any there is none.
-    spans: Vec<Span>,
+    spans: Vec<LedSpan>,
     /// When terms began, and the uptimes of their leaders' machines at these moments; of those that
     /// agree the last one, newest last.
     began: Vec<(Timestamp, Uptime)>,
@@ -38,7 +38,7 @@ pub struct LedTime {
 /// Records that have one difference between their times and led time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Span {
+struct LedSpan {
     /// The first of them.
     from: LogSeq,
     /// Its time: none of them has an earlier one.
@@ -78,7 +78,7 @@ impl LedTime {
             let lag_us =
                 self.lag_us() + signed(event.at) - signed(self.at) - i64::try_from(counts_us).unwrap_or(i64::MAX);
             if lag_us != self.lag_us() {
-                self.begin_span(Span { from: seq, since: event.at, lag_us });
+                self.begin_span(LedSpan { from: seq, since: event.at, lag_us });
             }
         }
         self.at = event.at;
@@ -97,17 +97,17 @@ impl LedTime {
         self.began.drain(..outdated);
     }
 
-    fn begin_span(&mut self, span: Span) {
+    fn begin_span(&mut self, span: LedSpan) {
         if self.spans.is_empty() {
-            self.spans.push(Span::default());
+            self.spans.push(LedSpan::default());
         }
         self.spans.push(span);
         if self.spans.len() > SPANS_MAX {
             // Of two spans the smaller difference: what is kept a little longer harms nobody.
             let oldest = self.spans.remove(0);
-            let Span { since, lag_us, .. } = self.spans[0];
+            let LedSpan { since, lag_us, .. } = self.spans[0];
             self.spans[0] =
-                Span { from: oldest.from, since: oldest.since.min(since), lag_us: oldest.lag_us.min(lag_us) };
+                LedSpan { from: oldest.from, since: oldest.since.min(since), lag_us: oldest.lag_us.min(lag_us) };
         }
     }
 
@@ -136,9 +136,9 @@ impl LedTime {
     /// What is over after a retention, `passed_us` after the last event.
     pub fn expired(&self, retention_us: u64, passed_us: u64) -> Vec<Expired> {
         let bound = self.us().saturating_add(clamped(passed_us)).saturating_sub(clamped(retention_us));
-        let spans = if self.spans.is_empty() { &[Span::default()] } else { self.spans.as_slice() };
+        let spans = if self.spans.is_empty() { &[LedSpan::default()] } else { self.spans.as_slice() };
         let until = spans.iter().skip(1).map(|span| span.from).chain([LogSeq(u64::MAX)]);
-        let expired = |(span, until): (&Span, LogSeq)| Expired {
+        let expired = |(span, until): (&LedSpan, LogSeq)| Expired {
             since: span.since,
             from: span.from,
             until,

@@ -17,6 +17,7 @@ const FEW_LOOKED_AT_MAX: usize = 64;
 
 /// Tenants in front that are looked at for one that may.
 const ORDER_LOOKED_AT_MAX: usize = 16;
+const _: () = assert!(ORDER_LOOKED_AT_MAX <= FEW_LOOKED_AT_MAX, "the bound in the cost table is that of both");
 
 /// Tasks of one shape that are next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

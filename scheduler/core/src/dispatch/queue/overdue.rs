@@ -18,6 +18,7 @@ use crate::state::tenants::TenantNumber;
 const GATHERED_MAX: usize = 1_024;
 /// Tenants and shapes that are tried for one turn of the guard.
 const TRIES_MAX: usize = 64;
+const _: () = assert!(TRIES_MAX <= GATHERED_MAX, "every try has a shape that was gathered");
 
 impl Choosing<'_> {
     /// Chooses `turns` tasks that became queued at `since` or before, or fewer. Tenants take turns,
