@@ -20,7 +20,8 @@ pub enum ModuleRef {
     Alias(String),
 }
 
-/// What a client asks of the leader. Every one of them is decided by the core and answered once it is durable.
+/// What a client asks of the leader. Every one of them is decided by the core and answered once it
+/// is durable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// Accept a task.
@@ -89,7 +90,8 @@ pub enum Command {
         /// All of it.
         token: Token,
     },
-    /// Make an admin token valid if there is none yet: of several control nodes that start at the same time one gets its own.
+    /// Make an admin token valid if there is none yet: of several control nodes that start at the
+    /// same time one gets its own.
     AddFirstToken {
         /// All of it.
         token: Token,
@@ -101,7 +103,8 @@ pub enum Command {
         /// Which.
         id: String,
     },
-    /// Give a tenant a module whose bytes are stored and checked already, and point an alias at it if asked.
+    /// Give a tenant a module whose bytes are stored and checked already, and point an alias at it
+    /// if asked.
     AddModule {
         /// Whose.
         tenant: TenantName,
@@ -159,8 +162,9 @@ pub struct KeyCheck {
     pub key: String,
     /// SHA-256 of the submission: the same key with another one is a conflict.
     pub fingerprint: Digest,
-    /// The read model held every record up to this one when it was asked. The core knows the keys of later ones, and
-    /// answers [`Refusal::KeyCheckStale`] when it has forgotten some of them already.
+    /// The read model held every record up to this one when it was asked. The core knows the keys
+    /// of later ones, and answers [`Refusal::KeyCheckStale`] when it has forgotten some of them
+    /// already.
     pub checked_to: LogSeq,
 }
 

@@ -47,7 +47,8 @@ impl FromStr for TaskId {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // `Uuid` also accepts braces and no hyphens; one spelling per id keeps lookups and logs comparable.
+        // `Uuid` also accepts braces and no hyphens; one spelling per id keeps lookups and logs
+        // comparable.
         match Uuid::try_parse(text) {
             Ok(uuid) if text.len() == 36 => Ok(Self(uuid)),
             _ => Err(ParseIdError::Task(excerpt(text))),
@@ -279,7 +280,8 @@ number!(
     Incarnation(u64)
 );
 number!(
-    /// Drawn anew for every attempt, so that a report for another life of the same attempt is recognised.
+    /// Drawn anew for every attempt, so that a report for another life of the same attempt is
+    /// recognised.
     Nonce(u64)
 );
 

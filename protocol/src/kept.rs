@@ -1,7 +1,8 @@
 //! Places that are kept for tenants that run nothing, or little.
 //!
-//! One tenant alone may fill all that is shared but for these, with tasks of any length, and the next one still finds a place at once. They are the last places to be
-//! taken: which ones is nobody's business, and a host is never larger for them.
+//! One tenant alone may fill all that is shared but for these, with tasks of any length, and the
+//! next one still finds a place at once. They are the last places to be taken: which ones is
+//! nobody's business, and a host is never larger for them.
 
 /// Slots of a host that are kept: one of eight, and none of fewer than eight.
 ///
@@ -10,9 +11,11 @@ pub const fn slots(slots: u32) -> u32 {
     slots / 8
 }
 
-/// Attempts that a host with so many slots takes and that are kept: half a slot for each slot, of what it takes beyond its slots.
+/// Attempts that a host with so many slots takes and that are kept: half a slot for each slot, of
+/// what it takes beyond its slots.
 ///
-/// They wait on the host, and go first there. So this costs the only tenant nothing but a shorter queue.
+/// They wait on the host, and go first there. So this costs the only tenant nothing but a shorter
+/// queue.
 pub const fn credit(slots: u32, credit: u32) -> u32 {
     let (half, beyond) = (slots / 2, credit.saturating_sub(slots));
     if half < beyond { half } else { beyond }
@@ -23,10 +26,11 @@ pub const fn memory_bytes(slots: u32, memory_bytes: u64) -> u64 {
     if self::slots(slots) == 0 { 0 } else { memory_bytes / 8 }
 }
 
-/// Whether a tenant that has so much already may take more of what is kept, of which `free` is left.
+/// Whether a tenant that has so much already may take more of what is kept, of which `free` is
+/// left.
 ///
-/// The first is always granted, another only while more than twice as much is left as the tenant has: a few tenants can share what
-/// is kept, and no one can take all of it.
+/// The first is always granted, another only while more than twice as much is left as the tenant
+/// has: a few tenants can share what is kept, and no one can take all of it.
 pub const fn may_take(has: u64, free: u64) -> bool {
     free > 0 && (has == 0 || has.saturating_mul(2) < free)
 }

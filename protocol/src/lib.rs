@@ -1,9 +1,8 @@
 //! The words that Wasmill's processes share: identifiers, tasks, outcomes, commands and messages.
 //!
-//! Nothing here does I/O, reads a clock or draws a random number, so that the pure cores can depend on
-//! all of it.
-//! Everything that travels has a default for every field: a reader one minor version older or newer must
-//! still understand it (`tests/it/versions.rs` lists the pairs).
+//! Nothing here does I/O, reads a clock or draws a random number, so that the pure cores can depend
+//! on all of it. Everything that travels has a default for every field: a reader one minor version
+//! older or newer must still understand it (`tests/it/versions.rs` lists the pairs).
 
 pub mod command;
 pub mod ids;

@@ -7,10 +7,12 @@ pub const KIB: u64 = 1024;
 /// One MiB in bytes.
 pub const MIB: u64 = 1024 * KIB;
 
-/// The largest payload, result, checkpoint or captured output that is carried inside a record; larger ones are blobs.
+/// The largest payload, result, checkpoint or captured output that is carried inside a record;
+/// larger ones are blobs.
 pub const INLINE_BYTES_MAX: u64 = 32 * KIB;
 
-/// What one attempt may use. Every limit is always set; `fuel` alone can be absent, which means unlimited.
+/// What one attempt may use. Every limit is always set; `fuel` alone can be absent, which means
+/// unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
@@ -33,7 +35,8 @@ impl Default for Limits {
     }
 }
 
-/// What an installation allows at most. Configurable; a request over a cap is refused by its name, never clamped.
+/// What an installation allows at most. Configurable; a request over a cap is refused by its name,
+/// never clamped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]

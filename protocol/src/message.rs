@@ -1,4 +1,5 @@
-//! What control nodes and hosts say to each other over the bus. Any of it may be lost, doubled or reordered.
+//! What control nodes and hosts say to each other over the bus. Any of it may be lost, doubled or
+//! reordered.
 
 pub mod control;
 mod stop;
@@ -18,7 +19,7 @@ pub use stop::StopCause;
 
 /// From the leader to one host.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(from = "stop::Received")]
+#[serde(from = "stop::ReadToHost")]
 pub struct ToHost {
     /// The leader's term. A host refuses one lower than the highest it has seen.
     pub term: Term,
@@ -42,9 +43,11 @@ pub struct Assignment {
     pub checkpoint: Payload,
     /// Microseconds that the task had waited when it was placed; the host adds its own.
     pub queue_us: u64,
-    /// When its tenant was created: tells the tenant from an earlier one of the same name, of which nothing may be shown to it.
+    /// When its tenant was created: tells the tenant from an earlier one of the same name, of which
+    /// nothing may be shown to it.
     pub tenant_since: Timestamp,
-    /// What compiling may cost its tenant: [`Quotas::compile_ms_per_s`](crate::tenant::Quotas::compile_ms_per_s).
+    /// What compiling may cost its tenant:
+    /// [`Quotas::compile_ms_per_s`](crate::tenant::Quotas::compile_ms_per_s).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compile_ms_per_s: Option<u64>,
     /// The class of its tenant: a higher one goes first on the host, too.
@@ -61,7 +64,8 @@ pub struct HostAck {
     pub refused: Vec<AttemptId>,
 }
 
-/// From a host to the leader: attempts that ended and checkpoints that were saved, resent until acknowledged.
+/// From a host to the leader: attempts that ended and checkpoints that were saved, resent until
+/// acknowledged.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FromHost {
@@ -93,7 +97,8 @@ pub enum Report {
     Checkpoint {
         /// Which attempt.
         id: AttemptId,
-        /// Grows with every checkpoint of the attempt, from 1: an older one never replaces a newer one.
+        /// Grows with every checkpoint of the attempt, from 1: an older one never replaces a newer
+        /// one.
         number: u32,
         /// What the next attempt can read.
         data: Payload,
@@ -136,12 +141,13 @@ impl Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ReportAck {
-    /// The leader's term. A host that has seen a higher one does not take the answer: who was replaced must not acknowledge what its successor
-    /// has not recorded.
+    /// The leader's term. A host that has seen a higher one does not take the answer: who was
+    /// replaced must not acknowledge what its successor has not recorded.
     pub term: Term,
 }
 
-/// Once a second from every host, and at once when its credit changes much: soft facts, never in the log.
+/// Once a second from every host, and at once when its credit changes much: soft facts, never in
+/// the log.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Heartbeat {
@@ -151,10 +157,11 @@ pub struct Heartbeat {
     pub incarnation: Incarnation,
     /// Grows with every heartbeat of an incarnation: an older one that arrives late is ignored.
     pub number: u64,
-    /// Attempts that it holds and has not had acknowledged as ended: running, queued, or ended and being reported.
+    /// Attempts that it holds and has not had acknowledged as ended: running, queued, or ended and
+    /// being reported.
     pub attempts: Vec<AttemptId>,
-    /// How many attempts it holds at most, running and waiting on the host together. The leader keeps the number of attempts that it
-    /// has assigned and not seen ended at or below this.
+    /// How many attempts it holds at most, running and waiting on the host together. The leader
+    /// keeps the number of attempts that it has assigned and not seen ended at or below this.
     pub credit: u32,
     /// Guests that can run at the same time.
     pub slots: u32,
@@ -168,16 +175,20 @@ pub struct Heartbeat {
     pub load_millicores: u32,
     /// Compiled modules that are ready to run.
     pub modules_cached: u32,
-    /// What is known of running attempts. What does not fit into one message comes in later ones, in turns.
+    /// What is known of running attempts. What does not fit into one message comes in later ones,
+    /// in turns.
     pub progress: Vec<(AttemptId, Progress)>,
-    /// `attempts` does not list all of them: there are more than fit into one message, and later ones list others. What is not listed may be
-    /// there all the same.
+    /// `attempts` does not list all of them: there are more than fit into one message, and later
+    /// ones list others. What is not listed may be there all the same.
     pub partial: bool,
-    /// How many of the attempts are unready: they wait until their module is compiled or loaded, and hold no slot. `credit` counts them on top.
+    /// How many of the attempts are unready: they wait until their module is compiled or loaded,
+    /// and hold no slot. `credit` counts them on top.
     pub unready: u32,
-    /// Tenants that have as many unready attempts as one may have: no more attempts of theirs, please.
+    /// Tenants that have as many unready attempts as one may have: no more attempts of theirs,
+    /// please.
     pub sated: Vec<TenantName>,
-    /// The process of the host, as in [`HostInfo`]: two that have one id can have one incarnation too. 0 from those that do not say.
+    /// The process of the host, as in [`HostInfo`]: two that have one id can have one incarnation
+    /// too. 0 from those that do not say.
     pub process: u64,
     /// Memory limits of the attempts that it holds and that have not ended, summed up; of an
     /// earlier life, too. 0 from those that do not say.
@@ -221,9 +232,11 @@ pub struct HostInfo {
     pub labels: BTreeMap<String, String>,
     /// Version of the program.
     pub version: String,
-    /// Drawn by each process for itself: two processes with one id are told apart by it. 0 from those that draw none.
+    /// Drawn by each process for itself: two processes with one id are told apart by it. 0 from
+    /// those that draw none.
     pub process: u64,
-    /// The process that has used this host's directory before, when that has certainly ended; else 0.
+    /// The process that has used this host's directory before, when that has certainly ended; else
+    /// 0.
     pub predecessor: u64,
 }
 
@@ -239,8 +252,8 @@ impl HostInfo {
     }
 }
 
-/// Where messages go on the bus. All of them are MessagePack with named fields. What a host sends has its id in the subject, so that a server can
-/// forbid it to speak for another one.
+/// Where messages go on the bus. All of them are MessagePack with named fields. What a host sends
+/// has its id in the subject, so that a server can forbid it to speak for another one.
 pub mod subjects {
     use crate::ids::HostId;
 
@@ -249,8 +262,8 @@ pub mod subjects {
     /// Heartbeats of every host.
     pub const HEARTBEATS: &str = "heartbeats.*";
 
-    /// Requests of one host with [`FromHost`](super::FromHost), answered by the leader with [`ReportAck`](super::ReportAck) once the reports are
-    /// durable.
+    /// Requests of one host with [`FromHost`](super::FromHost), answered by the leader with
+    /// [`ReportAck`](super::ReportAck) once the reports are durable.
     pub fn reports(id: &HostId) -> String {
         format!("reports.{id}")
     }
@@ -260,7 +273,8 @@ pub mod subjects {
         format!("heartbeats.{id}")
     }
 
-    /// Requests with [`ToHost`](super::ToHost) for one host, answered with [`HostAck`](super::HostAck).
+    /// Requests with [`ToHost`](super::ToHost) for one host, answered with
+    /// [`HostAck`](super::HostAck).
     pub fn host(id: &HostId) -> String {
         format!("host.{id}")
     }

@@ -26,7 +26,8 @@ pub struct ModuleInfo {
     pub bytes: u64,
     /// How it is run.
     pub kind: ModuleKind,
-    /// Names of what it imports, sorted: `wasi:cli/environment@0.2.3` or `wasi_snapshot_preview1.fd_write`.
+    /// Names of what it imports, sorted: `wasi:cli/environment@0.2.3` or
+    /// `wasi_snapshot_preview1.fd_write`.
     pub imports: Vec<String>,
     /// Names of what it exports, sorted.
     pub exports: Vec<String>,

@@ -13,7 +13,8 @@ pub enum OutcomeKind {
     Succeeded,
     /// The guest says: do not retry.
     Rejected,
-    /// The guest failed and says that retrying may help; also any exit code that is not success for the task.
+    /// The guest failed and says that retrying may help; also any exit code that is not success for
+    /// the task.
     #[default]
     Errored,
     /// A WebAssembly trap; [`Outcome::trap`] has its code.
@@ -36,8 +37,9 @@ pub enum OutcomeKind {
     ModuleInvalid,
     /// A fault of ours in the host, not the guest's; not charged against the task's retries.
     HostFault,
-    /// Given back without a result: the host shuts down, did not take it, or was lost before the attempt was known to run. The task
-    /// is queued again and nothing is charged or counted, so this is never the outcome of a final task.
+    /// Given back without a result: the host shuts down, did not take it, or was lost before the
+    /// attempt was known to run. The task is queued again and nothing is charged or counted, so
+    /// this is never the outcome of a final task.
     Returned,
 }
 
@@ -139,7 +141,8 @@ impl TrapCode {
 pub struct Outcome {
     /// How it ended.
     pub kind: OutcomeKind,
-    /// For people: what the guest said, or what limit was hit with its value. At most [`Outcome::MESSAGE_BYTES_MAX`].
+    /// For people: what the guest said, or what limit was hit with its value. At most
+    /// [`Outcome::MESSAGE_BYTES_MAX`].
     pub message: String,
     /// The exit code of a command, when it exited by itself.
     pub exit_code: Option<i32>,
@@ -157,7 +160,8 @@ impl Outcome {
     pub const MESSAGE_BYTES_MAX: usize = 8 * 1024;
     /// Deeper backtraces are cut.
     pub const BACKTRACE_FRAMES_MAX: usize = 64;
-    /// Longer frames are cut at a character boundary: names in modules can be of any length, and reports must stay small.
+    /// Longer frames are cut at a character boundary: names in modules can be of any length, and
+    /// reports must stay small.
     pub const FRAME_BYTES_MAX: usize = 512;
 
     /// An outcome with nothing but a message. `message` is cut at [`Outcome::MESSAGE_BYTES_MAX`].
@@ -197,18 +201,19 @@ pub struct Usage {
     pub input_bytes: u64,
     /// Bytes of the result.
     pub output_bytes: u64,
-    /// Nothing was run: the result is the one that an earlier attempt gave to the same question, and so is all of the above but
-    /// `queue_us`.
+    /// Nothing was run: the result is the one that an earlier attempt gave to the same question,
+    /// and so is all of the above but `queue_us`.
     pub cached: bool,
-    /// CPU time in microseconds that compiling the module for this attempt has taken: only of the attempt that asked for it, and of no part of
-    /// [`Usage::cpu_us`].
+    /// CPU time in microseconds that compiling the module for this attempt has taken: only of the
+    /// attempt that asked for it, and of no part of [`Usage::cpu_us`].
     // The last one: rows of the read model are written without names.
     #[serde(skip_serializing_if = "is_zero")]
     pub compile_us: u64,
 }
 
 impl Usage {
-    /// What was really used by this attempt: nothing but the wait, when the result was there already.
+    /// What was really used by this attempt: nothing but the wait, when the result was there
+    /// already.
     pub fn spent(&self) -> Self {
         if self.cached { Self { queue_us: self.queue_us, cached: true, ..Self::default() } } else { *self }
     }

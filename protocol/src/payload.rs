@@ -7,8 +7,8 @@ use crate::ids::Digest;
 
 /// Bytes, either carried along or named by their digest.
 ///
-/// Up to [`INLINE_BYTES_MAX`](crate::limits::INLINE_BYTES_MAX) they are inline; the caller of the HTTP interface never
-/// sees which.
+/// Up to [`INLINE_BYTES_MAX`](crate::limits::INLINE_BYTES_MAX) they are inline; the caller of the
+/// HTTP interface never sees which.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Payload {
     /// No bytes at all.

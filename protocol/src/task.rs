@@ -80,12 +80,14 @@ impl TaskSpec {
         if self.ok_exit.is_empty() { &Self::OK_EXIT_DEFAULT } else { &self.ok_exit }
     }
 
-    /// Whether a command has ended by itself, so that what it wrote to stdout is its result, whatever the exit code.
+    /// Whether a command has ended by itself, so that what it wrote to stdout is its result,
+    /// whatever the exit code.
     pub fn has_result(&self, outcome: &Outcome) -> bool {
         outcome.kind == OutcomeKind::Succeeded || (self.kind == ModuleKind::Command && outcome.exit_code.is_some())
     }
 
-    /// The seed that attempts of a deterministic task are given, the same for all of them; `None` for ordinary randomness and clocks.
+    /// The seed that attempts of a deterministic task are given, the same for all of them; `None`
+    /// for ordinary randomness and clocks.
     pub fn seed_of(&self, task: TaskId) -> Option<u64> {
         let from_id = || {
             let (high, low) = task.0.as_u64_pair();
@@ -142,8 +144,8 @@ pub enum InputForm {
     Bytes,
 }
 
-/// When and how often a task is tried again for its own failures. Full jitter: the delay before attempt n + 1 is drawn evenly from
-/// zero to `min(backoff_ms_max, backoff_ms * 2^(n-1))`.
+/// When and how often a task is tried again for its own failures. Full jitter: the delay before
+/// attempt n + 1 is drawn evenly from zero to `min(backoff_ms_max, backoff_ms * 2^(n-1))`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RetryPolicy {

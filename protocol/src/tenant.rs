@@ -36,15 +36,15 @@ pub struct Quotas {
     pub modules: Option<u64>,
     /// Sum of the modules' sizes.
     pub module_bytes: Option<u64>,
-    /// CPU time for compiling its modules, in milliseconds for each second, on each server that compiles; a minute of it at once. `None` is what
-    /// the installation gives to everybody.
+    /// CPU time for compiling its modules, in milliseconds for each second, on each server that
+    /// compiles; a minute of it at once. `None` is what the installation gives to everybody.
     pub compile_ms_per_s: Option<u64>,
     /// Sum of what its tasks take: payloads, results, logs, checkpoints, and the tasks themselves.
     pub stored_bytes: Option<u64>,
 }
 
-/// People are shown every quota. In the log those that the first version did not know are left out while they are unlimited: its readers refuse
-/// what they do not know.
+/// People are shown every quota. In the log those that the first version did not know are left out
+/// while they are unlimited: its readers refuse what they do not know.
 impl Serialize for Quotas {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let added = [("compile_ms_per_s", self.compile_ms_per_s), ("stored_bytes", self.stored_bytes)];
@@ -100,7 +100,8 @@ pub struct Token {
     pub name: String,
     /// What it may do.
     pub role: Role,
-    /// SHA-256 of the token's text, which has 256 random bits, so that no salt and no slow hash are needed.
+    /// SHA-256 of the token's text, which has 256 random bits, so that no salt and no slow hash are
+    /// needed.
     pub hash: Digest,
 }
 

@@ -1,21 +1,25 @@
 //! Text that other people wrote, where it is shown to somebody.
 
-/// Whether a character changes how a terminal shows what is around it, or shows as nothing: control characters, those of Unicode's category
-/// `Cf` (overrides and isolates of the direction, zero-width ones, tags) and others that are never seen. Two names that differ only
-/// in such characters look the same.
+/// Whether a character changes how a terminal shows what is around it, or shows as nothing: control
+/// characters, those of Unicode's category `Cf` (overrides and isolates of the direction,
+/// zero-width ones, tags) and others that are never seen. Two names that differ only in such
+/// characters look the same.
 ///
-/// Selectors of an emoji's presentation (U+FE0E, U+FE0F) are not among them: they change nothing but the emoji.
+/// Selectors of an emoji's presentation (U+FE0E, U+FE0F) are not among them: they change nothing
+/// but the emoji.
 pub fn steers(c: char) -> bool {
     c.is_control() || (!c.is_ascii() && UNSEEN.iter().any(|(first, last)| (*first..=*last).contains(&c)))
 }
 
-/// Text of others on one line: what [`steers`] is shown as `?`, line breaks and other white space as blanks.
+/// Text of others on one line: what [`steers`] is shown as `?`, line breaks and other white space
+/// as blanks.
 pub fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_whitespace() { ' ' } else { seen(c) };
     text.chars().map(shown).collect()
 }
 
-/// Text of ours, on as many lines as it has, into which text of others may have come: what [`steers`] is shown as `?`.
+/// Text of ours, on as many lines as it has, into which text of others may have come: what
+/// [`steers`] is shown as `?`.
 pub fn printable_lines(text: &str) -> String {
     text.chars().map(|c| if c == '\n' { c } else { seen(c) }).collect()
 }
@@ -61,7 +65,8 @@ mod tests {
     fn c30_nothing_of_others_steers_what_is_shown() {
         assert_eq!(printable("a\u{1b}[31mred\r\n\tb"), "a?[31mred   b");
         assert_eq!(printable("evil\u{202e}gnp.exe\u{200b}\u{2066}x"), "evil?gnp.exe??x");
-        // Overrides, isolates and marks of direction; joiners and what has no width; tags; line separators; C1; fillers; selectors.
+        // Overrides, isolates and marks of direction; joiners and what has no width; tags; line
+        // separators; C1; fillers; selectors.
         for steering in [
             '\u{202a}',
             '\u{202b}',

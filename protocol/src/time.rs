@@ -10,13 +10,15 @@ use thiserror::Error;
 
 /// Microseconds since 1970-01-01T00:00:00Z.
 ///
-/// Within a term times in the log never decrease, and advance by a clock that cannot be set. A term may begin at any time: what the node that leads
-/// takes for the time then, which is earlier than that of the record before when a clock was ahead.
+/// Within a term times in the log never decrease, and advance by a clock that cannot be set. A term
+/// may begin at any time: what the node that leads takes for the time then, which is earlier than
+/// that of the record before when a clock was ahead.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 
-/// How long a machine has run, by a clock that nobody can set and that counts on while the machine sleeps.
+/// How long a machine has run, by a clock that nobody can set and that counts on while the machine
+/// sleeps.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Uptime {
@@ -108,8 +110,9 @@ impl FromStr for Timestamp {
 
     /// Reads every time of RFC 3339; digits after the microseconds are left out.
     ///
-    /// Beyond it a blank may stand for the `T`, seconds may be absent, and so may the minutes of an offset or their colon. A leap second
-    /// is the first second of the next day, as there is no other number for it.
+    /// Beyond it a blank may stand for the `T`, seconds may be absent, and so may the minutes of an
+    /// offset or their colon. A leap second is the first second of the next day, as there is no
+    /// other number for it.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let shown = || text.chars().take(80).collect();
         let us = rfc3339::microseconds(text.as_bytes()).ok_or_else(|| ParseTimestampError::NoTime { text: shown() })?;

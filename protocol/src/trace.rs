@@ -8,14 +8,16 @@ use thiserror::Error;
 
 /// A span of a trace that other spans can be below.
 ///
-/// Written as the header `traceparent` of <https://www.w3.org/TR/trace-context/>; stored and sent as 25 bytes.
+/// Written as the header `traceparent` of <https://www.w3.org/TR/trace-context/>; stored and sent
+/// as 25 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {
     /// Names the trace; never all zeros.
     pub trace_id: [u8; 16],
     /// Names the span within it; never all zeros.
     pub span_id: [u8; 8],
-    /// Whether the trace is recorded: what is below a trace that is not recorded is not recorded either.
+    /// Whether the trace is recorded: what is below a trace that is not recorded is not recorded
+    /// either.
     pub sampled: bool,
 }
 
@@ -32,6 +34,8 @@ const TEXT_BYTES: usize = 55;
 const STORED_BYTES: usize = 25;
 /// The flag that says that the trace is recorded.
 const SAMPLED: u8 = 1;
+const _: () = assert!(TEXT_BYTES == "00-".len() + 2 * 16 + "-".len() + 2 * 8 + "-00".len());
+const _: () = assert!(STORED_BYTES == 16 + 8 + size_of_val(&SAMPLED));
 
 impl TraceParent {
     fn of(trace_id: [u8; 16], span_id: [u8; 8], flags: u8) -> Result<Self, ParseTraceParentError> {
@@ -53,7 +57,8 @@ impl FromStr for TraceParent {
         let bytes = text.as_bytes();
         let (first, rest) = bytes.split_at_checked(TEXT_BYTES).ok_or(ParseTraceParentError)?;
         let [version] = hex(&first[..2])?;
-        // A later version may say more behind another hyphen; 00 says nothing more, and ff is no version.
+        // A later version may say more behind another hyphen; 00 says nothing more, and ff is no
+        // version.
         let length_fits = rest.is_empty() || (version != 0 && rest[0] == b'-');
         let hyphens = [2, 35, 52].iter().all(|&at| first[at] == b'-');
         if !length_fits || !hyphens || version == 0xff {

@@ -14,7 +14,7 @@ use wasmill_protocol::{
     TaskSpec, TaskState, Timestamp, Usage,
 };
 use wasmill_record::Record;
-use wasmill_record::event::{AfterAttempt, Event, EventBody};
+use wasmill_record::event::{Event, EventBody, Sequel};
 use wasmill_record::snapshot::Expired;
 use wasmill_scheduler::read_model::{ReadModel, TaskFilter};
 
@@ -160,7 +160,7 @@ fn ended(id: TaskId) -> Event {
         usage: Usage { cpu_us: 7, memory_peak_bytes: 65_536, queue_us: 900, run_us: 9, ..Usage::default() },
         output: Payload::inline("{\"n\":2}".into()),
         captured: Payload::Empty,
-        next: AfterAttempt::Final { state: FinalState::Succeeded },
+        next: Sequel::Final { state: FinalState::Succeeded },
     };
     event(id, body)
 }

@@ -10,7 +10,7 @@ use wasmill_protocol::{
     Attempt, AttemptId, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, OutcomeKind, Payload, TaskId,
     TaskSpec, Timestamp, Usage,
 };
-use wasmill_record::event::{AfterAttempt, Event, EventBody};
+use wasmill_record::event::{Event, EventBody, Sequel};
 use wasmill_record::snapshot::Part;
 use wasmill_scheduler_core::State;
 
@@ -100,6 +100,6 @@ fn ended(id: TaskId) -> Event {
         usage: Usage::default(),
         output: Payload::Empty,
         captured: Payload::Empty,
-        next: AfterAttempt::Final { state: FinalState::Succeeded },
+        next: Sequel::Final { state: FinalState::Succeeded },
     })
 }

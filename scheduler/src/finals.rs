@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use wasmill_protocol::TaskId;
 use wasmill_record::Record;
-use wasmill_record::event::{AfterAttempt, EventBody};
+use wasmill_record::event::{EventBody, Sequel};
 
 /// Waiters by task. Sharded, because every `run` request registers here.
 pub struct Finals {
@@ -25,7 +25,7 @@ pub struct FinalNotice {
 }
 
 impl FinalNotice {
-    /// What happened: [`EventBody::AttemptEnded`] with [`AfterAttempt::Final`], or [`EventBody::TaskEnded`].
+    /// What happened: [`EventBody::AttemptEnded`] with [`Sequel::Final`], or [`EventBody::TaskEnded`].
     pub fn event(&self) -> &EventBody {
         &self.record.events[self.index].body
     }
@@ -81,8 +81,7 @@ impl Finals {
     /// Wakes everybody who waits for a task that ends in this record.
     pub fn announce(&self, record: &Arc<Record>) {
         for (index, event) in record.events.iter().enumerate() {
-            let (EventBody::AttemptEnded { next: AfterAttempt::Final { .. }, .. } | EventBody::TaskEnded { .. }) =
-                event.body
+            let (EventBody::AttemptEnded { next: Sequel::Final { .. }, .. } | EventBody::TaskEnded { .. }) = event.body
             else {
                 continue;
             };

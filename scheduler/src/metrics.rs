@@ -9,7 +9,7 @@ use wasmill_metrics::{
     counter, counters_of, gauge, histogram, histograms, registry, seconds_counter,
 };
 use wasmill_protocol::{OutcomeKind, TaskId, Timestamp};
-use wasmill_record::event::{AfterAttempt, EndReason, Event, EventBody};
+use wasmill_record::event::{EndReason, Event, EventBody, Sequel};
 
 /// See the module.
 pub struct Metrics {
@@ -215,7 +215,7 @@ impl Metrics {
                 self.attempts.wait_seconds.observe(seconds(usage.queue_us));
                 self.attempts.run_seconds.observe(seconds(usage.run_us));
                 self.attempts.guest_cpu_seconds.inc_by(seconds(usage.cpu_us));
-                if matches!(next, AfterAttempt::Final { .. }) {
+                if matches!(next, Sequel::Final { .. }) {
                     self.finished(created(id.task), event.at);
                 }
             }

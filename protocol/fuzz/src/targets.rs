@@ -1,4 +1,5 @@
-//! The targets, which the tests of `protocol` include too, so that what was found is tried again in every run.
+//! The targets, which the tests of `protocol` include too, so that what was found is tried again in
+//! every run.
 
 use std::fmt::Debug;
 

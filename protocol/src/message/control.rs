@@ -1,6 +1,7 @@
 //! What a control node that does not lead asks the leader for its clients.
 //!
-//! The subject holds the term: a leader whose time is over is never asked by a node that knows of a later one.
+//! The subject holds the term: a leader whose time is over is never asked by a node that knows of a
+//! later one.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +13,8 @@ use crate::ids::{HostId, LogSeq, TaskId, TenantName, Term};
 use crate::policy::BenchedRow;
 use crate::time::Timestamp;
 
-/// One asking, with a name by which the leader knows it when the bus brings it twice: decided twice, a submission whose task has become final in
-/// between would be taken for a new one.
+/// One asking, with a name by which the leader knows it when the bus brings it twice: decided
+/// twice, a submission whose task has become final in between would be taken for a new one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ControlCall {
     /// Who asks: drawn anew for every process.
@@ -29,7 +30,8 @@ pub struct ControlCall {
 pub enum ControlRequest {
     /// Decide these. Answered with [`ControlAnswer::Replies`].
     Commands(Vec<Command>),
-    /// Would this be refused as things are? Nothing is done. Answered with [`ControlAnswer::Checked`].
+    /// Would this be refused as things are? Nothing is done. Answered with
+    /// [`ControlAnswer::Checked`].
     Check(Box<Command>),
     /// Why do these not run? Answered with [`ControlAnswer::Explained`].
     Explain(Vec<TaskId>),
@@ -50,7 +52,8 @@ pub enum ControlAnswer {
     Explained(Vec<Explained>),
     /// What is going on.
     Overview(Box<LeaderOverview>),
-    /// Leadership ended before the answer was durable: what was asked may have been done all the same.
+    /// Leadership ended before the answer was durable: what was asked may have been done all the
+    /// same.
     LeadershipLost,
 }
 
@@ -86,7 +89,8 @@ pub struct LeaderOverview {
     pub policies_benched: Vec<BenchedRow>,
     /// When this was so.
     pub at: Timestamp,
-    /// The record that makes all of this true; whoever asked before it was appended has not been answered yet.
+    /// The record that makes all of this true; whoever asked before it was appended has not been
+    /// answered yet.
     pub log_seq: LogSeq,
 }
 

@@ -59,7 +59,7 @@ impl StopCause {
 
 /// A [`ToHost`] as it is written.
 #[derive(Serialize)]
-struct Sent<'a> {
+struct WrittenToHost<'a> {
     term: Term,
     incarnation: Incarnation,
     assign: &'a [Assignment],
@@ -71,7 +71,7 @@ struct Sent<'a> {
 /// A [`ToHost`] as it is read.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-pub(super) struct Received {
+pub(super) struct ReadToHost {
     term: Term,
     incarnation: Incarnation,
     assign: Vec<Assignment>,
@@ -84,13 +84,13 @@ impl Serialize for ToHost {
         let Self { term, incarnation, assign, stop } = self;
         let cancel = stop.iter().filter(|(_, cause)| !cause.hands_back()).map(|(id, _)| *id).collect();
         let stop = stop.iter().filter(|(_, cause)| *cause != StopCause::default()).copied().collect();
-        Sent { term: *term, incarnation: *incarnation, assign, cancel, stop }.serialize(serializer)
+        WrittenToHost { term: *term, incarnation: *incarnation, assign, cancel, stop }.serialize(serializer)
     }
 }
 
-impl From<Received> for ToHost {
-    fn from(received: Received) -> Self {
-        let Received { term, incarnation, assign, cancel, stop } = received;
+impl From<ReadToHost> for ToHost {
+    fn from(received: ReadToHost) -> Self {
+        let ReadToHost { term, incarnation, assign, cancel, stop } = received;
         let causes: BTreeMap<_, _> = stop.iter().copied().collect();
         let mut seen = BTreeSet::new();
         let ids = cancel.into_iter().chain(stop.into_iter().map(|(id, _)| id)).filter(|id| seen.insert(*id));

@@ -1,4 +1,5 @@
-//! Reading RFC 3339, to the ends of its years and with every fraction that it allows; and the calendar behind it.
+//! Reading RFC 3339, to the ends of its years and with every fraction that it allows; and the
+//! calendar behind it.
 
 const SECONDS_OF_DAY: i64 = 86_400;
 

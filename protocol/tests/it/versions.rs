@@ -1,4 +1,5 @@
-//! Pairs of writers and readers of different versions: a newer writer adds fields, an older one lacks them.
+//! Pairs of writers and readers of different versions: a newer writer adds fields, an older one
+//! lacks them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,8 +1,10 @@
-//! What the tests of each package with stored or sent types share: the neighbouring versions of a type.
+//! What the tests of each package with stored or sent types share: the neighbouring versions of a
+//! type.
 
 use serde::{Deserialize, Serialize};
 
-/// Something that a newer version might write: all fields of today, and one that today's reader has never heard of.
+/// Something that a newer version might write: all fields of today, and one that today's reader has
+/// never heard of.
 #[derive(Serialize)]
 struct Newer<'a, T> {
     #[serde(flatten)]

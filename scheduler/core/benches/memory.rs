@@ -1,4 +1,5 @@
-//! What a million queued tasks take in the core. The greatest sum of what is allocated, divided by a million, is what one takes.
+//! What a million queued tasks take in the core. The greatest sum of what is allocated, divided by
+//! a million, is what one takes.
 
 #![allow(missing_docs, reason = "the benchmarks have no callers")]
 #![allow(dead_code, reason = "hosts are of no use here")]

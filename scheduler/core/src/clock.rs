@@ -1,11 +1,14 @@
 //! What time it is, by clocks of which each may be wrong.
 //!
-//! A machine has two clocks: the wall clock, which somebody may set, and the uptime, which nobody can. [`Clock`] keeps the time of a control node: it
-//! counts by the uptime, and is corrected by the wall clock as far as that can be believed. What speaks for or against the wall clock are
-//! [`Witness`]es: the servers that keep the log, the leader, the log itself, and what the uptime says of a time that was right before.
+//! A machine has two clocks: the wall clock, which somebody may set, and the uptime, which nobody
+//! can. [`Clock`] keeps the time of a control node: it counts by the uptime, and is corrected by
+//! the wall clock as far as that can be believed. What speaks for or against the wall clock are
+//! [`Witness`]es: the servers that keep the log, the leader, the log itself, and what the uptime
+//! says of a time that was right before.
 //!
-//! Where others can lead, a node whose wall clock no witness confirms does not lead. On a single machine nobody else knows the time: there a clock that is
-//! set is followed, a large step forward only once it has lasted for a while.
+//! Where others can lead, a node whose wall clock no witness confirms does not lead. On a single
+//! machine nobody else knows the time: there a clock that is set is followed, a large step forward
+//! only once it has lasted for a while.
 
 mod ticker;
 
@@ -76,7 +79,8 @@ pub struct Verdict {
     pub witness: Witness,
     /// Whether it is believed: as a leader's clock has to be.
     pub believed: bool,
-    /// Whether a leadership must end, because its time cannot go on as it is: the node's clock is wrong, or was set.
+    /// Whether a leadership must end, because its time cannot go on as it is: the node's clock is
+    /// wrong, or was set.
     pub ends_leadership: bool,
     /// The wall clock is followed in so many microseconds, if it stays as it is.
     pub followed_in_us: Option<u64>,
@@ -97,7 +101,8 @@ pub struct Clock {
     assumed: Option<i64>,
     /// The wall clock stands at this difference since that uptime, and is not followed yet.
     step: Option<(i64, u64)>,
-    /// The time rests on a wall clock that was never set, or goes on where the log ends for want of one.
+    /// The time rests on a wall clock that was never set, or goes on where the log ends for want of
+    /// one.
     unset: bool,
     verdict: Verdict,
 }
@@ -135,8 +140,9 @@ impl Clock {
         self.verdict
     }
 
-    /// The log was found: `last` is the time of its last event, `expected` what time it is if the times were right at which terms began on this machine
-    /// since it was started, newest last. Call it once, before this node leads.
+    /// The log was found: `last` is the time of its last event, `expected` what time it is if the
+    /// times were right at which terms began on this machine since it was started, newest last.
+    /// Call it once, before this node leads.
     pub fn log_found(&mut self, last: Timestamp, expected: &[Timestamp], reading: Reading) {
         let at = |time| offset(time, reading.uptime_us);
         self.witnesses.insert(Witness::Log, at(last));
@@ -156,8 +162,8 @@ impl Clock {
         self.look(reading);
     }
 
-    /// This node begins to lead, or ends. What it leads with is never a little before `last`, the last event of the log, and may be long before
-    /// it: then that was ahead.
+    /// This node begins to lead, or ends. What it leads with is never a little before `last`, the
+    /// last event of the log, and may be long before it: then that was ahead.
     pub fn lead(&mut self, leading: bool, last: Timestamp, reading: Reading) {
         self.leading = leading;
         self.look(reading);
@@ -240,8 +246,9 @@ impl Clock {
         Some(STEP_LASTS_US.saturating_sub(reading.uptime_us.saturating_sub(since)))
     }
 
-    /// Makes the time what it is `offset_us` ahead of the uptime: bit by bit when it is nearly that, else at once. Whether a step is needed that
-    /// must wait until this node does not lead any more.
+    /// Makes the time what it is `offset_us` ahead of the uptime: bit by bit when it is nearly
+    /// that, else at once. Whether a step is needed that must wait until this node does not lead
+    /// any more.
     fn correct(&mut self, offset_us: i64, reading: Reading) -> bool {
         let now_us = self.ticker.offset_us(reading.uptime_us);
         if agree(now_us, offset_us) {

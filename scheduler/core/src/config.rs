@@ -14,19 +14,22 @@ pub struct CoreConfig {
     pub place: String,
     /// A host that was silent for longer gets no new work, in milliseconds.
     pub host_timeout_ms: u64,
-    /// How long a new leader waits for the hosts of attempts that run according to the log, in milliseconds.
+    /// How long a new leader waits for the hosts of attempts that run according to the log, in
+    /// milliseconds.
     pub lead_grace_ms: u64,
-    /// An assignment or a cancel that a heartbeat does not confirm is sent again after this many milliseconds.
+    /// An assignment or a cancel that a heartbeat does not confirm is sent again after this many
+    /// milliseconds.
     pub resend_ms: u64,
-    /// An attempt that was confirmed and is missing from two heartbeats in a row is sent again when it was sent longer ago than
-    /// this, in milliseconds.
+    /// An attempt that was confirmed and is missing from two heartbeats in a row is sent again when
+    /// it was sent longer ago than this, in milliseconds.
     pub missing_ms: u64,
-    /// An assignment that no heartbeat confirms for this many milliseconds goes back into the queue.
+    /// An assignment that no heartbeat confirms for this many milliseconds goes back into the
+    /// queue.
     pub assign_timeout_ms: u64,
     /// A host that let assignments time out gets no new work for this many milliseconds.
     pub distrust_ms: u64,
-    /// A task that has waited longer in the queue than this is overdue: it gets a share of what is dispatched whatever the policy
-    /// says, in milliseconds.
+    /// A task that has waited longer in the queue than this is overdue: it gets a share of what is
+    /// dispatched whatever the policy says, in milliseconds.
     pub longest_wait_ms: u64,
     /// How long a dispatch waits for policies that live outside the core, all its questions
     /// together, in milliseconds. What is not placed then the built-in default places.

@@ -1,10 +1,12 @@
 //! Which tasks run next, and where: by index, so that what has not changed costs nothing.
 //!
-//! The index is fed by the transitions: [`Queue`] by what the state says has changed of shapes and by what the leader says of tenants,
-//! [`Fleet`] by what the leader says of hosts. Nothing is built anew: what has changed is put where it belongs, once, before the next round.
-//! What each step costs stands in the cost table of `docs/ARCHITECTURE.md`.
+//! The index is fed by the transitions: [`Queue`] by what the state says has changed of shapes and
+//! by what the leader says of tenants, [`Fleet`] by what the leader says of hosts. Nothing is built
+//! anew: what has changed is put where it belongs, once, before the next round. What each step
+//! costs stands in the cost table of `docs/ARCHITECTURE.md`.
 
 mod answers;
+mod briefing;
 mod conduct;
 mod course;
 mod desk;
@@ -17,7 +19,6 @@ mod round;
 mod seats;
 mod shares;
 mod stalls;
-mod told;
 
 use std::collections::BTreeSet;
 
@@ -81,7 +82,8 @@ impl Dispatch {
         self.is_awake = true;
     }
 
-    /// Something about a tenant has changed: what runs, its virtual time, its quotas, its weight or its class.
+    /// Something about a tenant has changed: what runs, its virtual time, its quotas, its weight or
+    /// its class.
     pub(crate) fn touch_tenant(&mut self, tenant: TenantNumber) {
         self.queue.touch_tenant(tenant);
     }

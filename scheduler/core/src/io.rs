@@ -10,19 +10,21 @@ use wasmill_record::event::Event;
 use wasmill_record::snapshot::{ReadModelCopy, SnapshotRef};
 
 use crate::policy::Seat;
-use crate::policy::ask::{Answer, Ask, AskId};
+use crate::policy::ask::{Ask, AskId, PolicyAnswer};
 use crate::state::Owner;
 
 /// Everything that can happen to the leader.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// Leadership began: emit `TermStarted` and start to decide. Always the first input after replay.
+    /// Leadership began: emit `TermStarted` and start to decide. Always the first input after
+    /// replay.
     Lead {
         /// The new term.
         term: Term,
         /// This node.
         node: String,
-        /// Microseconds that have certainly passed since the last record, measured by a clock that cannot be set; 0 when nobody has.
+        /// Microseconds that have certainly passed since the last record, measured by a clock that
+        /// cannot be set; 0 when nobody has.
         passed_us: u64,
         /// The uptime of this node's machine.
         uptime: Uptime,
@@ -34,7 +36,8 @@ pub enum Input {
         /// What is asked.
         command: Command,
     },
-    /// A host joined, or started anew with a higher incarnation: what its earlier incarnation ran is lost.
+    /// A host joined, or started anew with a higher incarnation: what its earlier incarnation ran
+    /// is lost.
     HostJoined(HostInfo),
     /// The lease of this life of a host has ended: what it ran is lost.
     HostLeft(HostId, Incarnation),
@@ -54,17 +57,19 @@ pub enum Input {
         /// Which attempts.
         attempts: Vec<AttemptId>,
     },
-    /// A tenant has used up its quota of stored bytes, or has not any more: what is in its queue waits. Known to whoever counts them, so a leader is told
-    /// anew.
+    /// A tenant has used up its quota of stored bytes, or has not any more: what is in its queue
+    /// waits. Known to whoever counts them, so a leader is told anew.
     Stored {
         /// Which tenant.
         tenant: TenantName,
         /// Whether nothing of it starts.
         used_up: bool,
     },
-    /// The read model holds every record up to this one: idempotency keys of these records can be forgotten.
+    /// The read model holds every record up to this one: idempotency keys of these records can be
+    /// forgotten.
     ReadModelAt(LogSeq),
-    /// The events of the last [`Ready`] went into this record. Called by the driver for every record that it appends, before it is durable.
+    /// The events of the last [`Ready`] went into this record. Called by the driver for every
+    /// record that it appends, before it is durable.
     Appended(LogSeq),
     /// A snapshot was stored as a blob.
     SnapshotStored(SnapshotRef),
@@ -78,7 +83,7 @@ pub enum Input {
         /// Which question.
         id: AskId,
         /// What it answers.
-        answer: Answer,
+        answer: PolicyAnswer,
     },
     /// Nothing but time passed.
     Tick,
@@ -91,15 +96,19 @@ pub struct ReplyTo(pub u64);
 /// What follows from the steps since the last call, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Ready {
-    /// To be appended as one record. Already applied to the core's state: the core runs ahead of the log.
+    /// To be appended as one record. Already applied to the core's state: the core runs ahead of
+    /// the log.
     pub events: Vec<Event>,
     /// Whose each of `events` is.
     pub owners: Vec<Owner>,
-    /// To be sent once `events`, and every record before, are durable. May be lost; the core resends.
+    /// To be sent once `events`, and every record before, are durable. May be lost; the core
+    /// resends.
     pub messages: Vec<MessageOut>,
-    /// To be answered once `events`, and every record before, are durable. A refusal waits too: it may rest on what is not durable yet.
+    /// To be answered once `events`, and every record before, are durable. A refusal waits too: it
+    /// may rest on what is not durable yet.
     pub replies: Vec<(ReplyTo, Result<Done, Refusal>)>,
-    /// Reports whose consequences are in `events` or in an earlier record: to be acknowledged once those are durable.
+    /// Reports whose consequences are in `events` or in an earlier record: to be acknowledged once
+    /// those are durable.
     pub acks: Vec<ReplyTo>,
     /// Questions to policies that live outside the core, one of each hook at most. They wait for
     /// nothing: what is decided by their answers is in later events.
@@ -126,7 +135,8 @@ pub struct MessageOut {
     pub incarnation: Incarnation,
     /// The leader's term.
     pub term: Term,
-    /// Attempts to run, each with the microseconds that its task has waited. The driver adds `TaskSpec` and checkpoint.
+    /// Attempts to run, each with the microseconds that its task has waited. The driver adds
+    /// `TaskSpec` and checkpoint.
     pub assign: Vec<(AttemptId, u64)>,
     /// Attempts to stop.
     pub stop: Vec<(AttemptId, StopCause)>,
@@ -182,6 +192,13 @@ pub struct QueueDepth {
     pub running: u64,
 }
 
+impl QueueDepth {
+    /// All tasks that are not final.
+    pub(crate) fn sum(self) -> u64 {
+        self.waiting + self.queued + self.running
+    }
+}
+
 /// What is counted; grows only.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Counters {
@@ -189,7 +206,8 @@ pub struct Counters {
     pub by_name: BTreeMap<&'static str, u64>,
 }
 
-/// What the core still knows of a task that is not final, for answers that want more than the log says.
+/// What the core still knows of a task that is not final, for answers that want more than the log
+/// says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// Which.

@@ -2,7 +2,6 @@
 //!
 //! Each file decides one thing; this one holds what they share and hands the inputs out.
 
-mod after;
 mod backlog;
 mod commands;
 mod explain;
@@ -13,6 +12,7 @@ mod hosts;
 mod losses;
 mod outbox;
 mod reports;
+mod retry;
 mod submit;
 mod tally;
 #[cfg(test)]
@@ -31,7 +31,7 @@ use crate::dispatch::Dispatch;
 use crate::io::{Counters, HostView, Input, QueueDepth, Ready, ReplyTo, Waiting};
 use crate::policy::ask::Ask;
 use crate::random::Random;
-use crate::state::{Frozen, Known, State, Timers};
+use crate::state::{EventSlots, Frozen, State, Timers};
 use backlog::{Backlog, Work};
 use host_table::HostTable;
 use outbox::Outbox;
@@ -42,8 +42,9 @@ pub(crate) use tally::Tally;
 
 /// The deciding half of a control node.
 ///
-/// One loop drives it: [`Core::step`] for everything that happens, then [`Core::take_ready`], append, and once that is durable
-/// send and answer. Several steps may go before one `take_ready`: what happens at the same time is decided together.
+/// One loop drives it: [`Core::step`] for everything that happens, then [`Core::take_ready`],
+/// append, and once that is durable send and answer. Several steps may go before one `take_ready`:
+/// what happens at the same time is decided together.
 #[derive(Debug)]
 pub struct Core {
     pub(crate) config: CoreConfig,
@@ -100,11 +101,13 @@ impl Core {
         }
     }
 
-    /// Takes in one thing that happened. A `now` before the last one counts as the last one, but for that of [`Input::Lead`].
+    /// Takes in one thing that happened. A `now` before the last one counts as the last one, but
+    /// for that of [`Input::Lead`].
     ///
     /// # Panics
     ///
-    /// When the term of [`Input::Lead`] is not above every term in the log, or an invariant is broken.
+    /// When the term of [`Input::Lead`] is not above every term in the log, or an invariant is
+    /// broken.
     pub fn step(&mut self, now: Timestamp, input: Input) {
         self.now = self.now.max(now);
         match input {
@@ -138,7 +141,8 @@ impl Core {
         }
     }
 
-    /// What a command that stores something beforehand would be refused with as things are; nothing is done. Whatever else is asked is not refused here.
+    /// What a command that stores something beforehand would be refused with as things are; nothing
+    /// is done. Whatever else is asked is not refused here.
     pub fn refusal(&self, command: &Command) -> Option<Refusal> {
         if !self.leading {
             return Some(Refusal::NotLeader);
@@ -150,8 +154,8 @@ impl Core {
         }
     }
 
-    /// What follows from the steps since the last call, and from the time that has passed: timers and dispatch are decided here, once
-    /// for all of these steps.
+    /// What follows from the steps since the last call, and from the time that has passed: timers
+    /// and dispatch are decided here, once for all of these steps.
     pub fn take_ready(&mut self) -> Ready {
         if self.leading {
             self.unfinished = false;
@@ -160,13 +164,15 @@ impl Core {
         }
         self.flush();
         self.state.close_record();
+        assert!(self.ready.events.len() == self.ready.owners.len(), "every event has its owner");
         // The next one will be about as large as this one.
         let events = Vec::with_capacity(self.ready.events.len());
         let owners = Vec::with_capacity(self.ready.owners.len());
         std::mem::replace(&mut self.ready, Ready { events, owners, ..Ready::default() })
     }
 
-    /// When the next step is due at the latest, if nothing else happens; the time of the last step when there is more to do at once.
+    /// When the next step is due at the latest, if nothing else happens; the time of the last step
+    /// when there is more to do at once.
     pub fn next_timeout(&self) -> Option<Timestamp> {
         if !self.leading {
             return None;
@@ -188,11 +194,13 @@ impl Core {
         self.ready.events[before..].iter().map(|event| &event.body)
     }
 
-    /// Takes hold of what the log says up to the last record, for a snapshot that is written while this core goes on.
+    /// Takes hold of what the log says up to the last record, for a snapshot that is written while
+    /// this core goes on.
     ///
     /// # Panics
     ///
-    /// When something was decided since the last [`Core::take_ready`]: the log does not say that yet.
+    /// When something was decided since the last [`Core::take_ready`]: the log does not say that
+    /// yet.
     pub fn freeze(&self) -> Frozen {
         assert!(self.ready.events.is_empty(), "a snapshot is taken between two records");
         self.state.freeze()
@@ -218,13 +226,15 @@ impl Core {
         self.tally.counters()
     }
 
-    /// Why a task that is not final is not running; `None` for a task that the core does not know. For several tasks, ask for all at once.
+    /// Why a task that is not final is not running; `None` for a task that the core does not know.
+    /// For several tasks, ask for all at once.
     pub fn explain(&self, task: TaskId, now: Timestamp) -> Option<Waiting> {
         self.explain_all(&[task], now).pop()
     }
 
-    /// Why tasks that are not final are not running, in the same order, without those that the core does not know. Costs O(log n) for each task and once
-    /// O(shapes) for the tenants that are served before, and O(hosts) for each kind of task that no host can run.
+    /// Why tasks that are not final are not running, in the same order, without those that the core
+    /// does not know. Costs O(log n) for each task and once O(shapes) for the tenants that are
+    /// served before, and O(hosts) for each kind of task that no host can run.
     pub fn explain_all(&self, tasks: &[TaskId], now: Timestamp) -> Vec<Waiting> {
         explain::explain_all(self, tasks, now)
     }
@@ -299,11 +309,11 @@ impl Core {
 
     /// Decides an event: the only way in which the leader changes what the log says.
     pub(crate) fn emit(&mut self, body: EventBody) {
-        self.emit_at(body, Known::default());
+        self.emit_at(body, EventSlots::default());
     }
 
     /// Decides the start or the end of an attempt, of which it is known where the state has it.
-    pub(crate) fn emit_at(&mut self, body: EventBody, known: Known) {
+    pub(crate) fn emit_at(&mut self, body: EventBody, known: EventSlots) {
         if !matches!(
             body,
             EventBody::AttemptStarted { .. }

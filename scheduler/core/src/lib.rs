@@ -1,11 +1,12 @@
 //! The scheduler's decisions, as a state machine without I/O.
 //!
-//! [`Core::step`] takes everything that can happen, [`Core::take_ready`] hands back what follows from it.
-//! There is no clock, no randomness but a seed, no thread and no environment here, and every collection is ordered: the same
-//! inputs give the same outputs, which is what makes the simulator's findings repeatable.
+//! [`Core::step`] takes everything that can happen, [`Core::take_ready`] hands back what follows
+//! from it. There is no clock, no randomness but a seed, no thread and no environment here, and
+//! every collection is ordered: the same inputs give the same outputs, which is what makes the
+//! simulator's findings repeatable.
 //!
-//! Reading order: [`io`] says what goes in and out, [`state`] is the fold over the log, `leader` decides, `dispatch` finds what is next and where
-//! it runs, [`policy`] orders and places.
+//! Reading order: [`io`] says what goes in and out, [`state`] is the fold over the log, `leader`
+//! decides, `dispatch` finds what is next and where it runs, [`policy`] orders and places.
 
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,11 @@
 //! Policies: the order in which tasks are served, and the hosts that they are placed on.
 //!
-//! A policy sees tenants, shapes and hosts, never single tasks, and is told what has changed, never the whole world: it keeps what it
-//! needs. It is never trusted: the core checks every answer with [`fits()`], drops what is
-//! wrong and counts it. One that lives outside the core is asked by
+//! A policy sees tenants, shapes and hosts, never single tasks, and is told what has changed, never
+//! the whole world: it keeps what it needs. It is never trusted: the core checks every answer with
+//! [`fits()`], drops what is wrong and counts it. One that lives outside the core is asked by
 //! [`Ready::asks`](crate::Ready::asks) and delays nothing but its own decisions: see [`ask`].
-//! Quotas, fencing and the guard against endless waits belong to the core. What was decided is
-//! an event, so a replay never asks a policy.
+//! Quotas, fencing and the guard against endless waits belong to the core. What was decided is an
+//! event, so a replay never asks a policy.
 
 pub mod ask;
 mod fair;
@@ -62,20 +62,24 @@ pub fn place_by_name(name: &str) -> Option<Box<dyn Place>> {
 
 /// Orders tenants, and the shapes of each tenant.
 ///
-/// A key holds until it is replaced. Of equal keys the tenant whose next task has waited longest goes first, and of shapes of one tenant with equal
-/// keys the one of the highest priority, then the one that has waited longest.
+/// A key holds until it is replaced. Of equal keys the tenant whose next task has waited longest
+/// goes first, and of shapes of one tenant with equal keys the one of the highest priority, then
+/// the one that has waited longest.
 pub trait Order: Debug + Send {
-    /// What it is called. Another version of a policy has another name: what was benched stays so under its name.
+    /// What it is called. Another version of a policy has another name: what was benched stays so
+    /// under its name.
     fn name(&self) -> &str;
 
-    /// Keys for what has changed, in the same order. A policy that was just seated is told everything.
+    /// Keys for what has changed, in the same order. A policy that was just seated is told
+    /// everything.
     ///
     /// # Errors
     ///
     /// When a plugin trapped or ran out of time: the built-in default answers in its place.
     fn keys(&mut self, now: Timestamp, tenants: &[TenantView], shapes: &[ShapeView]) -> Result<Keys, PolicyFault>;
 
-    /// Whether it tells the shapes of a tenant apart. If not it is not asked about them, and they all have the same key.
+    /// Whether it tells the shapes of a tenant apart. If not it is not asked about them, and they
+    /// all have the same key.
     fn orders_shapes(&self) -> bool {
         false
     }
@@ -83,14 +87,16 @@ pub trait Order: Debug + Send {
 
 /// Places tasks on hosts.
 pub trait Place: Debug + Send {
-    /// What it is called. Another version of a policy has another name: what was benched stays so under its name.
+    /// What it is called. Another version of a policy has another name: what was benched stays so
+    /// under its name.
     fn name(&self) -> &str;
 
-    /// Hosts that have appeared, changed or gone since the last call. A policy that was just seated is told all.
+    /// Hosts that have appeared, changed or gone since the last call. A policy that was just seated
+    /// is told all.
     fn changed(&mut self, hosts: &[HostChange]);
 
-    /// Where to put what is wanted. To leave some or all of it out is to decline it for this round. What was answered is not started yet: what has come
-    /// of it is told by [`Place::changed`].
+    /// Where to put what is wanted. To leave some or all of it out is to decline it for this round.
+    /// What was answered is not started yet: what has come of it is told by [`Place::changed`].
     ///
     /// # Errors
     ///
@@ -164,10 +170,11 @@ pub struct TenantView {
     pub class: i8,
     /// Its tasks that run.
     pub running: u64,
-    /// Its virtual time: slot time that it has used in microseconds, scaled by 1024 and divided by its weight. A tenant that had nothing to run has
-    /// caught up, so idling saves nothing up.
+    /// Its virtual time: slot time that it has used in microseconds, scaled by 1024 and divided by
+    /// its weight. A tenant that had nothing to run has caught up, so idling saves nothing up.
     pub time: u64,
-    /// By how much the virtual time grows when a task starts. When it has ended it is charged what it has used instead.
+    /// By how much the virtual time grows when a task starts. When it has ended it is charged what
+    /// it has used instead.
     pub charge: u64,
 }
 
@@ -203,7 +210,8 @@ pub struct Wanted {
     pub count: u32,
     /// Whether they may take places that are kept: see [`HostRoom::kept`].
     pub kept: bool,
-    /// Kinds of hosts that can have what it needs, see [`HostRoom::kind`]; of one that has just enough memory not every host.
+    /// Kinds of hosts that can have what it needs, see [`HostRoom::kind`]; of one that has just
+    /// enough memory not every host.
     pub kinds: Arc<[u32]>,
 }
 
@@ -232,13 +240,15 @@ pub struct HostChange {
 pub struct HostRoom {
     /// Its name.
     pub id: HostId,
-    /// Hosts of one kind carry the same labels among those that some shape requires, and about as much memory.
+    /// Hosts of one kind carry the same labels among those that some shape requires, and about as
+    /// much memory.
     pub kind: u32,
     /// Whether it takes new attempts.
-    pub standing: Standing,
+    pub status: HostStatus,
     /// Attempts that it can take now.
     pub free: u32,
-    /// Attempts that it can take beyond those, of tenants that run nothing or little: see [`kept`](wasmill_protocol::kept).
+    /// Attempts that it can take beyond those, of tenants that run nothing or little: see
+    /// [`kept`](wasmill_protocol::kept).
     pub kept: u32,
     /// Attempts that it has.
     pub attempts: u32,
@@ -252,7 +262,8 @@ pub struct HostRoom {
     /// wait. The larger of what the leader has placed there and of what the host says, so that what
     /// an earlier leader has left there counts too.
     pub memory_promised: u64,
-    /// A host that has promised so much takes nothing more: as much more than its memory as its attempts may be more than its slots.
+    /// A host that has promised so much takes nothing more: as much more than its memory as its
+    /// attempts may be more than its slots.
     pub memory_most: u64,
     /// Tenants that it takes no more attempts of for now.
     pub sated: Arc<[TenantName]>,
@@ -271,7 +282,7 @@ pub struct HostRoom {
 
 /// Whether a host takes new attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub enum HostStatus {
     /// It does.
     Ready,
     /// An operator drains it, or the host has asked for that.
@@ -281,7 +292,8 @@ pub enum Standing {
 }
 
 impl HostRoom {
-    /// Attempts that it can take now of a tenant that may, or may not, take what is kept. What is kept is taken last.
+    /// Attempts that it can take now of a tenant that may, or may not, take what is kept. What is
+    /// kept is taken last.
     pub fn left(&self, kept: bool) -> u32 {
         if self.memory_promised >= self.memory_most {
             return 0;
@@ -289,7 +301,8 @@ impl HostRoom {
         if kept { self.free.saturating_add(self.kept) } else { self.free }
     }
 
-    /// The same of attempts with a memory limit. The last of them may exceed what the host promises.
+    /// The same of attempts with a memory limit. The last of them may exceed what the host
+    /// promises.
     pub fn left_for(&self, kept: bool, memory_bytes: u64) -> u32 {
         let by_memory = self.memory_most.saturating_sub(self.memory_promised).div_ceil(memory_bytes.max(1));
         self.left(kept).min(u32::try_from(by_memory).unwrap_or(u32::MAX))
@@ -297,6 +310,7 @@ impl HostRoom {
 
     /// `count` attempts more.
     pub(crate) fn take(&mut self, count: u32, memory_bytes: u64) {
+        assert!(count <= self.left(true), "a host takes no more attempts than it has room for");
         let of_free = count.min(self.free);
         self.free -= of_free;
         self.kept -= count - of_free;
@@ -304,8 +318,8 @@ impl HostRoom {
         self.memory_promised = self.memory_promised.saturating_add(memory_bytes.saturating_mul(u64::from(count)));
     }
 
-    /// The largest part in use of its slots and of its memory, as a number that compares as the parts do: 2^20 is all of it. More when
-    /// attempts wait there.
+    /// The largest part in use of its slots and of its memory, as a number that compares as the
+    /// parts do: 2^20 is all of it. More when attempts wait there.
     pub(crate) fn load(&self) -> u64 {
         // Memory is compared with 40 bits, so that it can be divided in 64.
         let shift = (u64::BITS - self.memory_bytes.leading_zeros()).saturating_sub(40);
@@ -315,7 +329,7 @@ impl HostRoom {
     }
 }
 
-impl Standing {
+impl HostStatus {
     /// The stable name, as HTTP answers carry it.
     pub fn as_str(self) -> &'static str {
         match self {

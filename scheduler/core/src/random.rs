@@ -1,6 +1,8 @@
-//! The only randomness of the core: a seeded generator, so that the same seed draws the same numbers.
+//! The only randomness of the core: a seeded generator, so that the same seed draws the same
+//! numbers.
 
-/// SplitMix64, by Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014). Not for secrets.
+/// SplitMix64, by Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
+/// Not for secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Random {
     state: u64,

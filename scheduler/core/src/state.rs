@@ -1,7 +1,8 @@
 //! The fold over the log: all that decisions rest on and that must survive a restart.
 //!
-//! [`State::apply`] is the only code that changes a task. The leader calls it on what it decides, a follower on what it
-//! reads: so both hold the same. No payload, no result and no final task is kept here: a task takes less than 400 bytes.
+//! [`State::apply`] is the only code that changes a task. The leader calls it on what it decides, a
+//! follower on what it reads: so both hold the same. No payload, no result and no final task is
+//! kept here: a task takes less than 400 bytes.
 
 mod apply;
 mod benched;
@@ -30,15 +31,15 @@ use crate::io::QueueDepth;
 use benched::Benched;
 use edges::Edges;
 use interner::Interner;
-use keys::Keys;
+use keys::IdempotencyKeys;
 use placements::Placements;
 use shapes::Shapes;
 use slab::{List, Slab};
 use superseded::Superseded;
-use task::{Patience, Task};
+use task::{RetryRules, Task};
 use tenants::Tenants;
 
-pub(crate) use apply::Known;
+pub(crate) use apply::EventSlots;
 pub use apply::{Owner, Owners};
 pub use load::{Load, TenantLoad};
 pub use shapes::Labels;
@@ -50,8 +51,8 @@ pub(crate) use timers::{Timer, Timers};
 
 /// What the log says, without the tasks that are final.
 ///
-/// `State::default()` is what an empty log says: the tenant `default` and nothing else. Two states that were made
-/// by the same records are equal.
+/// `State::default()` is what an empty log says: the tenant `default` and nothing else. Two states
+/// that were made by the same records are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct State {
     pub(crate) term: Term,
@@ -64,7 +65,7 @@ pub struct State {
     pub(crate) tasks: Slab<Task>,
     pub(crate) by_id: BTreeMap<TaskId, Slot>,
     pub(crate) shapes: Shapes,
-    pub(crate) patiences: Interner<Patience>,
+    pub(crate) retry_rules: Interner<RetryRules>,
     pub(crate) placements: Placements,
     /// What waits for a time.
     pub(crate) timers: Timers<Timer>,
@@ -74,7 +75,7 @@ pub struct State {
     /// Those of them that are to be skipped, each with the task that it has waited for and that did
     /// not end as it should.
     pub(crate) skips: BTreeMap<Slot, TaskId>,
-    pub(crate) keys: Keys,
+    pub(crate) keys: IdempotencyKeys,
     pub(crate) superseded: Superseded,
     /// Hosts that get no new attempts, whether they are there or not.
     pub(crate) drained: BTreeSet<HostId>,
@@ -90,7 +91,8 @@ mod tests {
 
     use super::*;
 
-    /// Bytes that one entry of a B-tree takes when the tree has grown by appending: nodes of 11 entries, of which 6 are used.
+    /// Bytes that one entry of a B-tree takes when the tree has grown by appending: nodes of 11
+    /// entries, of which 6 are used.
     const fn b_tree_entry(key_and_value: usize) -> usize {
         key_and_value * 11 / 6 + 4
     }
@@ -101,9 +103,9 @@ mod tests {
         let by_id = b_tree_entry(size_of::<(TaskId, Slot)>());
         let timer = b_tree_entry(size_of::<(Timestamp, Timer)>());
         // Usually shared; at worst every task has its own.
-        let patience = b_tree_entry(size_of::<(Patience, Slot)>()) + size_of::<(Patience, u32)>();
+        let retry_rules = b_tree_entry(size_of::<(RetryRules, Slot)>()) + size_of::<(RetryRules, u32)>();
         assert_eq!(size_of::<Option<Task>>(), 88);
         assert!(task + by_id + timer < 200, "{task} {by_id} {timer}");
-        assert!(task + by_id + timer + patience < 400, "{patience}");
+        assert!(task + by_id + timer + retry_rules < 400, "{retry_rules}");
     }
 }

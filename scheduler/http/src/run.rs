@@ -17,7 +17,7 @@ use wasmill_protocol::command::{Command, Refusal};
 use wasmill_protocol::task::{InputForm, RetryPolicy};
 use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{FinalState, Outcome, OutcomeKind, Payload, TaskId, TaskSpec, TaskState, TenantName};
-use wasmill_record::event::{AfterAttempt, EndReason, EventBody};
+use wasmill_record::event::{EndReason, EventBody, Sequel};
 
 use super::App;
 use super::auth::Caller;
@@ -179,7 +179,7 @@ async fn run_to_end(app: &App, mut spec: TaskSpec, room: Room) -> Handled {
 
 async fn answer(app: &App, task: TaskId, notice: &FinalNotice) -> Handled {
     match notice.event() {
-        EventBody::AttemptEnded { output, next: AfterAttempt::Final { state: FinalState::Succeeded }, .. } => {
+        EventBody::AttemptEnded { output, next: Sequel::Final { state: FinalState::Succeeded }, .. } => {
             raw(app, output).await
         }
         EventBody::AttemptEnded { outcome, .. } => Err(failed(task, outcome)),

@@ -8,7 +8,7 @@ use wasmill_api::{OutcomeDoc, ProgressDoc, TaskDoc, TaskEventDoc, Time, UsageDoc
 use wasmill_protocol::module::ModuleKind;
 use wasmill_protocol::task::InputForm;
 use wasmill_protocol::{OutcomeKind, Payload, TaskState, Timestamp};
-use wasmill_record::event::{AfterAttempt, EndReason};
+use wasmill_record::event::{EndReason, Sequel};
 
 use super::App;
 use super::readable::is_readable;
@@ -180,9 +180,9 @@ pub(super) fn event(entry: &HistoryEntry) -> TaskEventDoc {
         },
         HistoryEvent::AttemptEnded { attempt, kind, message, next, fuel, cached } => {
             let (state, not_before) = match next {
-                AfterAttempt::Final { state } => ((*state).into(), None),
-                AfterAttempt::Retry { not_before } => (TaskState::Waiting, Some(Time(*not_before))),
-                AfterAttempt::Requeue => (TaskState::Queued, None),
+                Sequel::Final { state } => ((*state).into(), None),
+                Sequel::Retry { not_before } => (TaskState::Waiting, Some(Time(*not_before))),
+                Sequel::Requeue => (TaskState::Queued, None),
             };
             TaskEventDoc {
                 attempt: Some(attempt.0),

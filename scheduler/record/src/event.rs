@@ -34,7 +34,8 @@ pub enum EventBody {
         term: Term,
         /// Which control node.
         node: String,
-        /// Microseconds that have certainly passed since the record before: that node has measured them by a clock that cannot be set.
+        /// Microseconds that have certainly passed since the record before: that node has measured
+        /// them by a clock that cannot be set.
         #[serde(default)]
         passed_us: u64,
         /// The uptime of its machine.
@@ -101,7 +102,8 @@ pub enum EventBody {
         /// All of it.
         #[serde(serialize_with = "short::spec")]
         spec: Arc<TaskSpec>,
-        /// SHA-256 of the submission, to tell a repeat from another task under the same idempotency key.
+        /// SHA-256 of the submission, to tell a repeat from another task under the same idempotency
+        /// key.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fingerprint: Option<Digest>,
         /// What it waits for first.
@@ -154,7 +156,7 @@ pub enum EventBody {
         /// Captured stdout and stderr.
         captured: Payload,
         /// What becomes of the task.
-        next: AfterAttempt,
+        next: Sequel,
     },
     /// Somebody asked for the task to stop; it is stopped when its attempt has ended.
     CancelRequested {
@@ -184,7 +186,8 @@ pub enum EventBody {
         /// Up to where, and which blob.
         snapshot: SnapshotRef,
     },
-    /// A copy of the read model is stored, for whoever has none of its own that the log still leads on from.
+    /// A copy of the read model is stored, for whoever has none of its own that the log still leads
+    /// on from.
     ReadModelSaved {
         /// Up to where, and which blob.
         copy: ReadModelCopy,
@@ -224,7 +227,7 @@ pub enum EventBody {
 
 /// What becomes of a task when an attempt has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AfterAttempt {
+pub enum Sequel {
     /// The task is final.
     Final {
         /// How.
@@ -289,7 +292,8 @@ impl EventBody {
         }
     }
 
-    /// The first version of records whose readers understand this; see [`Record::version_for`](crate::Record::version_for).
+    /// The first version of records whose readers understand this; see
+    /// [`Record::version_for`](crate::Record::version_for).
     pub fn record_version(&self) -> u32 {
         match self {
             Self::PolicyBenched { .. }

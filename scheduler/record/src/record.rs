@@ -8,7 +8,8 @@ use crate::event::Event;
 use wasmill_protocol::command::Done;
 use wasmill_protocol::ids::{Digest, LogSeq, Term};
 
-/// The newest version of records that this code reads. A newer one is refused: an unknown record halts, it is never skipped.
+/// The newest version of records that this code reads. A newer one is refused: an unknown record
+/// halts, it is never skipped.
 ///
 /// 2 added snapshots ([`EventBody::SnapshotTaken`](crate::event::EventBody::SnapshotTaken) and
 /// [`EventBody::ReadModelSaved`](crate::event::EventBody::ReadModelSaved)), benched policies
@@ -21,7 +22,8 @@ pub const RECORD_VERSION: u32 = 2;
 
 /// A batch of events that became durable together.
 ///
-/// Encoded as MessagePack with named fields, so that a field can be added without breaking an older reader.
+/// Encoded as MessagePack with named fields, so that a field can be added without breaking an older
+/// reader.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
@@ -29,17 +31,20 @@ pub struct Record {
     pub version: u32,
     /// The term of the leader that wrote it.
     pub term: Term,
-    /// SHA-256 of the encoded record before this one; zero for the first. A lost or changed record breaks the chain.
+    /// SHA-256 of the encoded record before this one; zero for the first. A lost or changed record
+    /// breaks the chain.
     pub prev_hash: Digest,
     /// What happened, in order.
     pub events: Vec<Event>,
-    /// The commands of other control nodes that `events` decide, so that a node whose answer was lost knows what became of its command. `None` from a
-    /// writer that names none. A reader that does not know this loses nothing but that.
+    /// The commands of other control nodes that `events` decide, so that a node whose answer was
+    /// lost knows what became of its command. `None` from a writer that names none. A reader that
+    /// does not know this loses nothing but that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decided: Option<Vec<Decided>>,
 }
 
-/// Commands of one call that a record decides. A call is named as in [`ControlCall`](wasmill_protocol::message::control::ControlCall).
+/// Commands of one call that a record decides. A call is named as in
+/// [`ControlCall`](wasmill_protocol::message::control::ControlCall).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Decided {
@@ -47,7 +52,8 @@ pub struct Decided {
     pub asker: u64,
     /// In which of its calls.
     pub number: u64,
-    /// The places of commands in that call, and what was done. Those that were refused, and those that changed nothing, are not among them.
+    /// The places of commands in that call, and what was done. Those that were refused, and those
+    /// that changed nothing, are not among them.
     pub done: Vec<(u32, Done)>,
 }
 
@@ -73,8 +79,9 @@ pub enum RecordError {
 }
 
 impl Record {
-    /// The version of a record with these events: the oldest that has all of them. A reader of the version before stops at what it
-    /// does not know and not at every record of a newer writer, so that both can run side by side while versions change.
+    /// The version of a record with these events: the oldest that has all of them. A reader of the
+    /// version before stops at what it does not know and not at every record of a newer writer, so
+    /// that both can run side by side while versions change.
     pub fn version_for(events: &[Event]) -> u32 {
         events.iter().map(|event| event.body.record_version()).max().unwrap_or(1)
     }
@@ -109,7 +116,8 @@ impl Record {
     ///
     /// When the bytes are no record or one of a newer version; `seq` is named in the error.
     pub fn decode(seq: LogSeq, bytes: &[u8]) -> Result<Self, RecordError> {
-        // The version comes first and alone: a newer record may hold events that this reader cannot decode.
+        // The version comes first and alone: a newer record may hold events that this reader cannot
+        // decode.
         #[derive(Deserialize, Default)]
         #[serde(default)]
         struct Head {

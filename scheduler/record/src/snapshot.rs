@@ -1,8 +1,9 @@
 //! A snapshot: what the log says up to a record, as a stream of parts.
 //!
-//! These are documents, apart from the types that the scheduler works with, so that those can change without breaking what is
-//! stored. Each part is small enough to be held in memory beside the whole: a snapshot of millions of tasks is written and read
-//! part by part. MessagePack with named fields and defaults, as records are.
+//! These are documents, apart from the types that the scheduler works with, so that those can
+//! change without breaking what is stored. Each part is small enough to be held in memory beside
+//! the whole: a snapshot of millions of tasks is written and read part by part. MessagePack with
+//! named fields and defaults, as records are.
 
 mod columns;
 mod current;
@@ -13,8 +14,8 @@ pub use columns::{TaskColumns, TaskPhase, TaskRow};
 pub use current::{Current, ReadModelCopy, SNAPSHOTS_KEPT, SnapshotRef};
 pub use led_time::{Expired, LedTime};
 pub use part::{
-    Begin, Chain, DirectoryPart, EdgeRow, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, SkipRow,
-    SupersededRow, TenantModule, TenantRow,
+    BeginPart, ChainPart, DirectoryPart, EdgeRow, Part, PlacementRow, RetryRulesRow, ShapeRow, SkipRow, SlabKind,
+    SlabPlaces, SupersededRow, TenantModule, TenantRow,
 };
 
 use bytes::Bytes;
@@ -58,7 +59,7 @@ impl Part {
     pub fn decode(bytes: &[u8]) -> Result<Self, PartError> {
         let part: Self = rmp_serde::from_slice(bytes)?;
         match part {
-            Self::Begin(Begin { version, .. }) if version > SNAPSHOT_VERSION => Err(PartError::Version { version }),
+            Self::Begin(BeginPart { version, .. }) if version > SNAPSHOT_VERSION => Err(PartError::Version { version }),
             part => Ok(part),
         }
     }

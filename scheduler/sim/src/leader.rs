@@ -7,7 +7,7 @@ use wasmill_fabric_core::append::AppendNumber;
 use wasmill_protocol::message::FromHost;
 use wasmill_protocol::message::control::ControlAnswer;
 use wasmill_protocol::{AttemptId, HostId, LogSeq, Term, Timestamp};
-use wasmill_record::event::{AfterAttempt, Event, EventBody};
+use wasmill_record::event::{Event, EventBody, Sequel};
 use wasmill_scheduler_core::{Core, CoreConfig, MessageOut, ReplyTo};
 use wasmill_scheduler_node::heard::{self, CallName};
 use wasmill_scheduler_node::leading::{Append, Config, Tampering};
@@ -182,14 +182,14 @@ fn spoil(plant: Plant) -> Option<fn(&mut Vec<Event>)> {
     match plant {
         Plant::RetryUncounted => Some(|events| {
             for event in events {
-                if let EventBody::AttemptEnded { next: next @ AfterAttempt::Retry { .. }, .. } = &mut event.body {
-                    *next = AfterAttempt::Requeue;
+                if let EventBody::AttemptEnded { next: next @ Sequel::Retry { .. }, .. } = &mut event.body {
+                    *next = Sequel::Requeue;
                 }
             }
         }),
         Plant::FinalTwice => Some(|events| {
             let is_final =
-                |event: &&Event| matches!(event.body, EventBody::AttemptEnded { next: AfterAttempt::Final { .. }, .. });
+                |event: &&Event| matches!(event.body, EventBody::AttemptEnded { next: Sequel::Final { .. }, .. });
             if let Some(twice) = events.iter().find(is_final).cloned() {
                 events.push(twice);
             }

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use wasmill_protocol::Digest;
 use wasmill_protocol::policy::PolicyHook;
 use wasmill_scheduler_core::policy::ask::{
-    Answer, Ask, AskId, HostFacts, Outside, PlaceQuestion, Question, TenantFacts,
+    Ask, AskId, HostFacts, Outside, PlaceQuestion, PolicyAnswer, PolicyQuestion, TenantFacts,
 };
-use wasmill_scheduler_core::policy::{Choice, Key, Keys, ORDERS, PLACES, PolicyFault, Ref, Seat, Standing, Stride};
+use wasmill_scheduler_core::policy::{Choice, HostStatus, Key, Keys, ORDERS, PLACES, PolicyFault, Ref, Seat, Stride};
 
 use crate::rng::Rng;
 
@@ -78,7 +78,7 @@ impl Policies {
     }
 
     /// What a policy answers, before anything goes wrong with it.
-    pub fn answer(&mut self, ask: &Ask) -> Answer {
+    pub fn answer(&mut self, ask: &Ask) -> PolicyAnswer {
         self.asked_last.insert(ask.id.hook, ask.id);
         let mind = self.minds.entry(ask.id.hook).or_default();
         if mind.sitting != ask.id.sitting {
@@ -86,7 +86,7 @@ impl Policies {
         }
         match &ask.question {
             // Those that run least go first, and small shapes before large ones.
-            Question::Order(question) => {
+            PolicyQuestion::Order(question) => {
                 let key = |tenant: &TenantFacts| Key {
                     class: -i64::from(tenant.class),
                     rank: tenant.running,
@@ -95,9 +95,9 @@ impl Policies {
                 mind.memory_of.extend(question.news.shapes.iter().map(|shape| (shape.id, shape.memory_bytes)));
                 let shape_key = |shape: Ref| Key { rank: mind.memory_of[&shape], ..Key::default() };
                 let shapes = question.shapes.iter().map(|shape| shape_key(shape.id)).collect();
-                Answer::Keys(Keys { tenants: question.tenants.iter().map(key).collect(), shapes })
+                PolicyAnswer::Keys(Keys { tenants: question.tenants.iter().map(key).collect(), shapes })
             }
-            Question::Place(question) => Answer::Choices(mind.place(question)),
+            PolicyQuestion::Place(question) => PolicyAnswer::Choices(mind.place(question)),
         }
     }
 }
@@ -118,7 +118,7 @@ impl Mind {
             let memory_bytes = self.memory_of[&wish.shape.id];
             let mut left = wish.count;
             for (host, facts) in &mut hosts {
-                let may = facts.standing == Standing::Ready && memory_bytes <= facts.memory_bytes;
+                let may = facts.status == HostStatus::Ready && memory_bytes <= facts.memory_bytes;
                 let by_memory = facts.memory_most.saturating_sub(facts.memory_promised).div_ceil(memory_bytes.max(1));
                 let count = left.min(facts.free).min(u32::try_from(by_memory).unwrap_or(u32::MAX));
                 if may && count > 0 {
@@ -134,9 +134,9 @@ impl Mind {
 }
 
 /// Makes nonsense of an answer.
-pub fn spoil(answer: Answer, rng: &mut Rng) -> Answer {
+pub fn spoil(answer: PolicyAnswer, rng: &mut Rng) -> PolicyAnswer {
     match answer {
-        Answer::Choices(mut choices) => {
+        PolicyAnswer::Choices(mut choices) => {
             for choice in &mut choices {
                 match rng.below(6) {
                     0 => choice.host.generation += 1,
@@ -147,23 +147,23 @@ pub fn spoil(answer: Answer, rng: &mut Rng) -> Answer {
                     _ => {}
                 }
             }
-            if rng.chance(200) { Answer::Keys(Keys::default()) } else { Answer::Choices(choices) }
+            if rng.chance(200) { PolicyAnswer::Keys(Keys::default()) } else { PolicyAnswer::Choices(choices) }
         }
-        Answer::Keys(mut keys) => {
+        PolicyAnswer::Keys(mut keys) => {
             match rng.below(3) {
                 0 => drop(keys.tenants.pop()),
-                1 => return Answer::Choices(Vec::new()),
+                1 => return PolicyAnswer::Choices(Vec::new()),
                 _ => keys.tenants.iter_mut().for_each(|key| {
                     *key = Key { class: i64::MAX, rank: rng.draw(), stride: Stride::By(rng.draw()) };
                 }),
             }
-            Answer::Keys(keys)
+            PolicyAnswer::Keys(keys)
         }
-        fault @ Answer::Fault(_) => fault,
+        fault @ PolicyAnswer::Fault(_) => fault,
     }
 }
 
 /// What comes from a policy that has trapped.
-pub fn trap() -> Answer {
-    Answer::Fault(PolicyFault { reason: "unreachable executed".to_owned() })
+pub fn trap() -> PolicyAnswer {
+    PolicyAnswer::Fault(PolicyFault { reason: "unreachable executed".to_owned() })
 }

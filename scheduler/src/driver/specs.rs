@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use wasmill_protocol::{Payload, TaskId, TaskSpec, TraceParent};
-use wasmill_record::event::{AfterAttempt, Event, EventBody};
+use wasmill_record::event::{Event, EventBody, Sequel};
 
 /// Tasks that are kept at hand at most; the read model has the others.
 const SPECS_MAX: usize = 64 * 1024;
@@ -25,7 +25,7 @@ impl SpecCache {
         match &event.body {
             EventBody::TaskSubmitted { task, spec, .. } => self.keep(*task, spec),
             EventBody::CheckpointSaved { id, data, .. } => self.checkpoint(id.task, data),
-            EventBody::AttemptEnded { id, next: AfterAttempt::Final { .. }, .. } => self.forget(id.task),
+            EventBody::AttemptEnded { id, next: Sequel::Final { .. }, .. } => self.forget(id.task),
             EventBody::TaskEnded { task, .. } => self.forget(*task),
             _ => {}
         }

@@ -6,7 +6,7 @@ use tracing::Span;
 use tracing::field::Empty;
 use wasmill_protocol::message::ToHost;
 use wasmill_protocol::{HostId, LogSeq, TaskId, Timestamp, TraceParent};
-use wasmill_record::event::{AfterAttempt, EndReason, Event, EventBody};
+use wasmill_record::event::{EndReason, Event, EventBody, Sequel};
 use wasmill_trace::{KeyValue, TARGET};
 
 use super::specs::SpecCache;
@@ -95,11 +95,11 @@ fn attributes_of_end(task: TaskId, body: &EventBody) -> Option<Vec<KeyValue>> {
     }
 }
 
-fn next_name(next: AfterAttempt) -> &'static str {
+fn next_name(next: Sequel) -> &'static str {
     match next {
-        AfterAttempt::Final { .. } => "final",
-        AfterAttempt::Retry { .. } => "retry",
-        AfterAttempt::Requeue => "requeue",
+        Sequel::Final { .. } => "final",
+        Sequel::Retry { .. } => "retry",
+        Sequel::Requeue => "requeue",
     }
 }
 

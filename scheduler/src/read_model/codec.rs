@@ -64,7 +64,7 @@ mod tests {
     use wasmill_protocol::{
         Attempt, Digest, FinalState, HostId, Outcome, OutcomeKind, Payload, TaskSpec, TrapCode, Usage,
     };
-    use wasmill_record::event::{AfterAttempt, EndReason};
+    use wasmill_record::event::{EndReason, Sequel};
 
     use super::*;
     use crate::read_model::fold::View;
@@ -148,9 +148,9 @@ mod tests {
                 entry(3, HistoryEvent::Prioritized { priority: 1 }),
                 entry(4, HistoryEvent::AttemptStarted { attempt, host: host.clone() }),
                 entry(5, HistoryEvent::CheckpointSaved { attempt, bytes: 2, times: 3 }),
-                entry(6, ended(attempt, AfterAttempt::Retry { not_before: Timestamp(4) })),
-                entry(7, ended(attempt, AfterAttempt::Requeue)),
-                entry(8, ended(attempt, AfterAttempt::Final { state: FinalState::Failed })),
+                entry(6, ended(attempt, Sequel::Retry { not_before: Timestamp(4) })),
+                entry(7, ended(attempt, Sequel::Requeue)),
+                entry(8, ended(attempt, Sequel::Final { state: FinalState::Failed })),
                 entry(9, HistoryEvent::CancelRequested { reason: None }),
                 entry(10, HistoryEvent::Ended { state: FinalState::Cancelled, reason: EndReason::Expired }),
                 entry(11, HistoryEvent::ReportLate { attempt, host }),
@@ -160,7 +160,7 @@ mod tests {
         }
     }
 
-    fn ended(attempt: Attempt, next: AfterAttempt) -> HistoryEvent {
+    fn ended(attempt: Attempt, next: Sequel) -> HistoryEvent {
         let (kind, message) = (OutcomeKind::Errored, "m".into());
         HistoryEvent::AttemptEnded { attempt, kind, message, next, fuel: None, cached: false }
     }
@@ -207,7 +207,7 @@ mod tests {
             attempt: Attempt(2),
             kind: OutcomeKind::Succeeded,
             message: String::new(),
-            next: AfterAttempt::Requeue,
+            next: Sequel::Requeue,
             fuel: Some(3),
             cached: true,
         };

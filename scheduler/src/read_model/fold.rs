@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use wasmill_protocol::{
     Attempt, FinalState, HostId, LogSeq, Outcome, Payload, TaskId, TaskSpec, TaskState, Timestamp, Usage,
 };
-use wasmill_record::event::{AfterAttempt, EndReason, Event, EventBody};
+use wasmill_record::event::{EndReason, Event, EventBody, Sequel};
 
 use super::row::{BeganWith, HISTORY_ENTRIES_MAX, History, HistoryEntry, HistoryEvent, TaskRow};
 
@@ -184,21 +184,21 @@ impl Standing {
         }
     }
 
-    fn after_attempt(&mut self, next: AfterAttempt, output: &Payload, at: Timestamp) {
+    fn after_attempt(&mut self, next: Sequel, output: &Payload, at: Timestamp) {
         match next {
-            AfterAttempt::Final { state } => {
+            Sequel::Final { state } => {
                 self.end(state, at);
                 // Of a failed one too: a command that ends by itself has a result whatever its exit code.
                 if matches!(state, FinalState::Succeeded | FinalState::Failed) {
                     self.view.output = output.clone();
                 }
             }
-            AfterAttempt::Retry { not_before } => {
+            Sequel::Retry { not_before } => {
                 self.state = TaskState::Waiting;
                 self.view.host = None;
                 self.view.waiting_until = Some(not_before);
             }
-            AfterAttempt::Requeue => {
+            Sequel::Requeue => {
                 self.state = TaskState::Queued;
                 self.view.host = None;
             }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use wasmill_protocol::{
     Attempt, FinalState, HostId, LogSeq, Outcome, OutcomeKind, Payload, TaskId, TaskSpec, TaskState, Timestamp, Usage,
 };
-use wasmill_record::event::{AfterAttempt, EndReason};
+use wasmill_record::event::{EndReason, Sequel};
 
 /// A task as it stands.
 ///
@@ -129,7 +129,7 @@ pub enum HistoryEvent {
         /// The beginning of the outcome's message.
         message: String,
         /// What became of the task.
-        next: AfterAttempt,
+        next: Sequel,
         /// Fuel that it used, when that was counted.
         #[serde(default)]
         fuel: Option<u64>,

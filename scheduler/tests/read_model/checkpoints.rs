@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wasmill_protocol::{Attempt, Digest, FinalState, OutcomeKind, Payload, Timestamp};
-use wasmill_record::event::{AfterAttempt, EventBody};
+use wasmill_record::event::{EventBody, Sequel};
 use wasmill_scheduler::read_model::BeganWith;
 
 use crate::support::{Fed, attempt, blob, ended, ended_before, id, spec, started, submitted, succeeded, tenant};
@@ -13,7 +13,7 @@ fn saved(try_number: u32, data: Payload) -> EventBody {
 }
 
 fn failed(try_number: u32) -> EventBody {
-    ended(1, try_number, OutcomeKind::Errored, AfterAttempt::Retry { not_before: Timestamp(1) })
+    ended(1, try_number, OutcomeKind::Errored, Sequel::Retry { not_before: Timestamp(1) })
 }
 
 async fn began_with(fed: &Fed, number: u32) -> BeganWith {
@@ -61,7 +61,7 @@ async fn only_the_latest_are_kept_and_they_go_with_the_task() {
         fed.feed([started(1, number), saved(number, blob(number as u8)), failed(number)]);
         fed.model.flush().await.unwrap();
     }
-    fed.feed([started(1, 8), ended(1, 8, OutcomeKind::Errored, AfterAttempt::Final { state: FinalState::Failed })]);
+    fed.feed([started(1, 8), ended(1, 8, OutcomeKind::Errored, Sequel::Final { state: FinalState::Failed })]);
     assert_eq!(began_with(&fed, 1).await, BeganWith::Nothing);
     for number in 2..=4 {
         assert_eq!(began_with(&fed, number).await, BeganWith::Forgotten, "attempt {number}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wasmill_protocol::{Digest, FinalState, LogSeq, OutcomeKind, Payload, TaskSpec, TaskState};
-use wasmill_record::event::{AfterAttempt, EventBody};
+use wasmill_record::event::{EventBody, Sequel};
 use wasmill_record::snapshot::Expired;
 use wasmill_scheduler::read_model::TaskFilter;
 
@@ -108,7 +108,7 @@ async fn d12_a_removed_tenant_has_nothing_any_more() {
     fed.feed([submitted(4, keyed("gone", "k4")), started(1, 1)]);
     let removed = EventBody::TenantRemoved { tenant: tenant("gone") };
     // The end of what ran then is recorded after the removal.
-    let rest = ended(1, 1, OutcomeKind::Cancelled, AfterAttempt::Final { state: FinalState::Cancelled });
+    let rest = ended(1, 1, OutcomeKind::Cancelled, Sequel::Final { state: FinalState::Cancelled });
     fed.feed([removed, rest.clone()]);
     fed.feed([rest]);
     for fed in [fed.crash(), fed.reopen()] {
@@ -187,7 +187,7 @@ async fn blobs_are_referred_to_until_their_last_task_lets_go() {
     assert!(referenced(&fed, 1).await, "the second task has it still");
     assert!(!referenced(&fed, 4).await);
     assert!(!referenced(&fed, 5).await);
-    fed.feed([started(2, 1), ended(2, 1, OutcomeKind::Rejected, AfterAttempt::Final { state: FinalState::Failed })]);
+    fed.feed([started(2, 1), ended(2, 1, OutcomeKind::Rejected, Sequel::Final { state: FinalState::Failed })]);
     fed.model.flush().await.unwrap();
     fed.model.sweep(ended_before(fed.now().plus_ms(1), Duration::ZERO)).await.unwrap();
     assert!(!referenced(&fed, 1).await);

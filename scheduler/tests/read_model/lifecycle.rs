@@ -1,7 +1,7 @@
 //! One task through its life, seen before and after it is in the file.
 
 use wasmill_protocol::{Attempt, FinalState, HostId, LogSeq, OutcomeKind, Payload, TaskSpec, TaskState, Timestamp};
-use wasmill_record::event::{AfterAttempt, EndReason, EventBody};
+use wasmill_record::event::{EndReason, EventBody, Sequel};
 use wasmill_scheduler::read_model::{HISTORY_ENTRIES_MAX, HistoryEvent, TaskRow};
 
 use crate::support::{BEGIN, Fed, STEP_US, attempt, ended, id, spec, started, submitted, succeeded, tenant};
@@ -70,7 +70,7 @@ async fn a_result_is_kept() {
 
 #[tokio::test]
 async fn a_retry_waits_and_then_shows_the_new_attempt() {
-    let failed = ended(1, 1, OutcomeKind::Errored, AfterAttempt::Retry { not_before: at(50) });
+    let failed = ended(1, 1, OutcomeKind::Errored, Sequel::Retry { not_before: at(50) });
     let mut events = vec![submitted(1, spec("default")), started(1, 1), failed];
     let row = task_after(&events).await;
     assert_eq!((row.state, row.host, row.waiting_until), (TaskState::Waiting, None, Some(at(50))));
@@ -85,7 +85,7 @@ async fn a_retry_waits_and_then_shows_the_new_attempt() {
 
 #[tokio::test]
 async fn a_lost_host_puts_the_task_back_into_the_queue() {
-    let lost = ended(1, 1, OutcomeKind::HostLost, AfterAttempt::Requeue);
+    let lost = ended(1, 1, OutcomeKind::HostLost, Sequel::Requeue);
     let row = task_after(&[submitted(1, spec("default")), started(1, 1), lost]).await;
     assert_eq!((row.state, row.host, row.waiting_until), (TaskState::Queued, None, None));
 }
@@ -147,7 +147,7 @@ async fn the_history_tells_everything_in_order() {
         let told: Vec<_> = history.entries.iter().map(|entry| (entry.seq, entry.at, entry.event.clone())).collect();
         let host = HostId::from("host-1");
         let attempt = Attempt(1);
-        let next = AfterAttempt::Final { state: FinalState::Succeeded };
+        let next = Sequel::Final { state: FinalState::Succeeded };
         let expected = [
             (LogSeq(1), at(0), HistoryEvent::Submitted { waiting_until: None }),
             (LogSeq(2), at(1), HistoryEvent::AttemptStarted { attempt, host }),
@@ -177,7 +177,7 @@ async fn a_long_history_is_cut_after_its_beginning() {
     let mut fed = Fed::new();
     fed.feed([submitted(1, spec("default"))]);
     for number in 0..REQUEUES as u32 {
-        fed.feed([started(1, number), ended(1, number, OutcomeKind::HostLost, AfterAttempt::Requeue)]);
+        fed.feed([started(1, number), ended(1, number, OutcomeKind::HostLost, Sequel::Requeue)]);
     }
     let history = fed.history("default", 1).await.unwrap();
     assert_eq!(history.entries.len(), HISTORY_ENTRIES_MAX);

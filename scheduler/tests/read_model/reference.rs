@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use wasmill_protocol::{
     Digest, FinalState, HostId, OutcomeKind, Payload, TaskId, TaskSpec, TaskState, TenantName, Timestamp,
 };
-use wasmill_record::event::{AfterAttempt, EndReason, EventBody};
+use wasmill_record::event::{EndReason, EventBody, Sequel};
 use wasmill_scheduler::read_model::{TaskFilter, TaskRow};
 
 use crate::support::{Fed, STEP_US, attempt, blob, ended, ended_before, id, module, spec, started, submitted, tenant};
@@ -259,22 +259,17 @@ impl Reference {
             Change::Succeed => {
                 finish(task, FinalState::Succeeded);
                 task.outcome = Some(OutcomeKind::Succeeded);
-                ended(
-                    number,
-                    task.attempt,
-                    OutcomeKind::Succeeded,
-                    AfterAttempt::Final { state: FinalState::Succeeded },
-                )
+                ended(number, task.attempt, OutcomeKind::Succeeded, Sequel::Final { state: FinalState::Succeeded })
             }
             Change::Retry => {
                 task.state = TaskState::Waiting;
                 task.outcome = Some(OutcomeKind::Errored);
-                ended(number, task.attempt, OutcomeKind::Errored, AfterAttempt::Retry { not_before: now.plus_ms(9) })
+                ended(number, task.attempt, OutcomeKind::Errored, Sequel::Retry { not_before: now.plus_ms(9) })
             }
             Change::Requeue => {
                 task.state = TaskState::Queued;
                 task.outcome = Some(OutcomeKind::HostLost);
-                ended(number, task.attempt, OutcomeKind::HostLost, AfterAttempt::Requeue)
+                ended(number, task.attempt, OutcomeKind::HostLost, Sequel::Requeue)
             }
             Change::Cancel => {
                 task.cancel = true;

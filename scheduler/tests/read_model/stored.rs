@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use wasmill_protocol::{Digest, OutcomeKind, Payload, TaskSpec, Timestamp};
-use wasmill_record::event::{AfterAttempt, EventBody};
+use wasmill_record::event::{EventBody, Sequel};
 use wasmill_scheduler::read_model::submission_bytes;
 
 use crate::support::{Fed, attempt, blob, ended, ended_before, spec, started, submitted, succeeded, tenant};
@@ -99,7 +99,7 @@ async fn b39_logs_of_attempts_go_with_the_next_attempt() {
     fed.feed([submitted(1, spec("a"))]);
     for number in 1..=20 {
         let EventBody::AttemptEnded { id, outcome, usage, output, next, .. } =
-            ended(1, number, OutcomeKind::Errored, AfterAttempt::Retry { not_before: Timestamp(1) })
+            ended(1, number, OutcomeKind::Errored, Sequel::Retry { not_before: Timestamp(1) })
         else {
             unreachable!("it was just made")
         };

@@ -14,7 +14,7 @@ use wasmill_protocol::{
     TaskSpec, TenantName, Timestamp, Usage,
 };
 use wasmill_record::Record;
-use wasmill_record::event::{AfterAttempt, Event, EventBody};
+use wasmill_record::event::{Event, EventBody, Sequel};
 use wasmill_record::snapshot::{Expired, ReadModelCopy};
 use wasmill_scheduler::read_model::{History, Page, ReadModel, TaskFilter, TaskRow};
 
@@ -61,7 +61,7 @@ pub(crate) fn started(number: u64, try_number: u32) -> EventBody {
     }
 }
 
-pub(crate) fn ended(number: u64, try_number: u32, kind: OutcomeKind, next: AfterAttempt) -> EventBody {
+pub(crate) fn ended(number: u64, try_number: u32, kind: OutcomeKind, next: Sequel) -> EventBody {
     EventBody::AttemptEnded {
         id: attempt(number, try_number),
         outcome: Arc::new(Outcome::new(kind, format!("attempt {try_number}"))),
@@ -73,7 +73,7 @@ pub(crate) fn ended(number: u64, try_number: u32, kind: OutcomeKind, next: After
 }
 
 pub(crate) fn succeeded(number: u64, try_number: u32) -> EventBody {
-    ended(number, try_number, OutcomeKind::Succeeded, AfterAttempt::Final { state: FinalState::Succeeded })
+    ended(number, try_number, OutcomeKind::Succeeded, Sequel::Final { state: FinalState::Succeeded })
 }
 
 /// Blobs in a directory of their own.

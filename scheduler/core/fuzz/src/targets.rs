@@ -1,4 +1,5 @@
-//! The targets, which the core's tests include too, so that what was found is tried again in every run.
+//! The targets, which the core's tests include too, so that what was found is tried again in every
+//! run.
 
 use std::collections::VecDeque;
 
@@ -18,7 +19,8 @@ pub(crate) fn story(bytes: &[u8]) {
     tell(bytes, Story::new(|_| {}));
 }
 
-/// The same with policies that answer what the first two quarters of the bytes say: wrong hosts, wrong counts, too few keys, traps.
+/// The same with policies that answer what the first two quarters of the bytes say: wrong hosts,
+/// wrong counts, too few keys, traps.
 pub(crate) fn policy(bytes: &[u8]) {
     let (answers, ops) = bytes.split_at(bytes.len() / 2);
     let (orders, places) = answers.split_at(answers.len() / 2);

@@ -12,20 +12,20 @@ use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::{TenantName, Timestamp};
 
 use super::Dispatch;
-use super::desk::Outcome;
+use super::desk::AskResult;
 use super::outside::Subject;
 use super::queue::{Queue, is_stored_out, tenant_view};
 use super::round::{Round, Started};
 use super::seats::{Placing, checked};
 use crate::leader::Core;
-use crate::policy::ask::{Answer, AskId, Question};
+use crate::policy::ask::{AskId, PolicyAnswer, PolicyQuestion};
 use crate::policy::{Choice, Key, Keys, PolicyFault, ShapeView, Wanted};
 use crate::state::Slot;
 use crate::state::tenants::{TenantEntry, TenantNumber};
 
 impl Core {
     /// A policy outside answers.
-    pub(crate) fn policy_answered(&mut self, id: AskId, answer: Answer) {
+    pub(crate) fn policy_answered(&mut self, id: AskId, answer: PolicyAnswer) {
         let Dispatch { order, place, .. } = &mut self.dispatch;
         let is_taken = match id.hook {
             PolicyHook::Order => order.asked().is_some_and(|policy| policy.desk.take(self.now, id, answer)),
@@ -47,15 +47,17 @@ impl Core {
             return;
         };
         let (subject, fault) = match outcome {
-            Outcome::Answered(subject, Answer::Keys(keys)) => {
+            AskResult::Answered(subject, PolicyAnswer::Keys(keys)) => {
                 match checked(keys, subject.tenants.len(), subject.shapes.len()) {
                     Ok(keys) => return self.take_keys(&subject, keys),
                     Err(fault) => (subject, fault),
                 }
             }
-            Outcome::Answered(subject, Answer::Fault(fault)) => (subject, fault),
-            Outcome::Answered(subject, Answer::Choices(_)) => (subject, nonsense("places where keys were asked for")),
-            Outcome::TimedOut(subject) => (subject, self.timeout()),
+            AskResult::Answered(subject, PolicyAnswer::Fault(fault)) => (subject, fault),
+            AskResult::Answered(subject, PolicyAnswer::Choices(_)) => {
+                (subject, nonsense("places where keys were asked for"))
+            }
+            AskResult::TimedOut(subject) => (subject, self.timeout()),
         };
         let (sitting, now) = (self.dispatch.next_sitting(), self.now);
         let Dispatch { order, queue, .. } = &mut self.dispatch;
@@ -102,7 +104,7 @@ impl Core {
         }
         let (subject, question) = policy.question(&tenants, &shapes);
         let due = now.plus_ms(config.ask_ms);
-        let ask = policy.desk.ask(state.term(), *now, due, subject, Question::Order(question));
+        let ask = policy.desk.ask(state.term(), *now, due, subject, PolicyQuestion::Order(question));
         self.hand_out(ask);
     }
 
@@ -118,7 +120,7 @@ impl Core {
             (reference, fleet.room(reference))
         };
         let question = policy.question(&wanted, host, &state.tenants);
-        let ask = policy.desk.ask(state.term(), *now, due, wanted, Question::Place(question));
+        let ask = policy.desk.ask(state.term(), *now, due, wanted, PolicyQuestion::Place(question));
         self.hand_out(ask);
         Round { started: guarded, moved_on: false, is_asked: true }
     }
@@ -130,7 +132,7 @@ impl Core {
             self.take_in_hosts();
         }
         let (wanted, fault) = match self.dispatch.place.asked()?.desk.outcome(self.now)? {
-            Outcome::Answered(wanted, Answer::Choices(choices)) => {
+            AskResult::Answered(wanted, PolicyAnswer::Choices(choices)) => {
                 let tasks: u64 = wanted.iter().map(|wish| u64::from(wish.count)).sum();
                 if choices.len() as u64 <= tasks {
                     return Some(self.conclude(Placing::ByPolicy(choices), wanted, 0));
@@ -138,9 +140,11 @@ impl Core {
                 let reason = format!("{} choices for {tasks} tasks", choices.len());
                 (wanted, PolicyFault { reason })
             }
-            Outcome::Answered(wanted, Answer::Fault(fault)) => (wanted, fault),
-            Outcome::Answered(wanted, Answer::Keys(_)) => (wanted, nonsense("keys where places were asked for")),
-            Outcome::TimedOut(wanted) => (wanted, self.timeout()),
+            AskResult::Answered(wanted, PolicyAnswer::Fault(fault)) => (wanted, fault),
+            AskResult::Answered(wanted, PolicyAnswer::Keys(_)) => {
+                (wanted, nonsense("keys where places were asked for"))
+            }
+            AskResult::TimedOut(wanted) => (wanted, self.timeout()),
         };
         self.place_failed(fault);
         let choices = self.dispatch.place.place_by_default(self.now, &wanted);

@@ -6,7 +6,7 @@ use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::{Term, Timestamp};
 
 use super::stalls::PAUSE_MS;
-use crate::policy::ask::{Answer, Ask, AskId, Outside, Question};
+use crate::policy::ask::{Ask, AskId, Outside, PolicyAnswer, PolicyQuestion};
 
 /// Asks one policy that lives outside the core: one question at a time.
 #[derive(Debug)]
@@ -15,12 +15,12 @@ pub(super) struct Desk<S> {
     hook: PolicyHook,
     sitting: u64,
     number: u64,
-    open: Option<Open<S>>,
+    open: Option<OpenAsk<S>>,
 }
 
 /// A question that was asked.
 #[derive(Debug)]
-struct Open<S> {
+struct OpenAsk<S> {
     id: AskId,
     at: Timestamp,
     due: Timestamp,
@@ -28,22 +28,22 @@ struct Open<S> {
     subject: Option<S>,
     /// Since when the policy is silent.
     late_since: Timestamp,
-    state: OpenState,
+    state: AskState,
 }
 
 #[derive(Debug)]
-enum OpenState {
-    Asked,
-    Answered(Answer),
+enum AskState {
+    KeysWanted,
+    Answered(PolicyAnswer),
     /// It was answered too late, and that it has timed out is not noted yet.
     AnsweredLate,
 }
 
 /// What has become of a question.
 #[derive(Debug)]
-pub(super) enum Outcome<S> {
+pub(super) enum AskResult<S> {
     /// It was answered in time.
-    Answered(S, Answer),
+    Answered(S, PolicyAnswer),
     /// It was not.
     TimedOut(S),
 }
@@ -77,37 +77,44 @@ impl<S> Desk<S> {
     }
 
     /// Asks.
-    pub(super) fn ask(&mut self, term: Term, at: Timestamp, due: Timestamp, subject: S, question: Question) -> Ask {
+    pub(super) fn ask(
+        &mut self,
+        term: Term,
+        at: Timestamp,
+        due: Timestamp,
+        subject: S,
+        question: PolicyQuestion,
+    ) -> Ask {
         assert!(self.is_free(), "one question is asked at a time");
         self.number += 1;
         let id = AskId { term, hook: self.hook, sitting: self.sitting, number: self.number };
-        self.open = Some(Open { id, at, due, subject: Some(subject), late_since: due, state: OpenState::Asked });
+        self.open = Some(OpenAsk { id, at, due, subject: Some(subject), late_since: due, state: AskState::KeysWanted });
         Ask { id, policy: Arc::clone(&self.policy), at, due, question }
     }
 
     /// An answer has come. Returns whether it counts: it is for the question under way, the first,
     /// and in time.
-    pub(super) fn take(&mut self, now: Timestamp, id: AskId, answer: Answer) -> bool {
+    pub(super) fn take(&mut self, now: Timestamp, id: AskId, answer: PolicyAnswer) -> bool {
         let Some(open) = self.open.as_mut().filter(|open| open.id == id) else { return false };
         if open.subject.is_none() {
             // Its time was over long ago; something else can be asked now.
             self.open = None;
             return false;
         }
-        if !matches!(open.state, OpenState::Asked) {
+        if !matches!(open.state, AskState::KeysWanted) {
             return false;
         }
         let is_late = now > open.due;
-        open.state = if is_late { OpenState::AnsweredLate } else { OpenState::Answered(answer) };
+        open.state = if is_late { AskState::AnsweredLate } else { AskState::Answered(answer) };
         !is_late
     }
 
     /// What has become of the question under way, once.
-    pub(super) fn outcome(&mut self, now: Timestamp) -> Option<Outcome<S>> {
+    pub(super) fn outcome(&mut self, now: Timestamp) -> Option<AskResult<S>> {
         let mut open = self.open.take()?;
         let subject = match (open.subject.take(), open.state) {
-            (Some(subject), OpenState::Answered(answer)) => return Some(Outcome::Answered(subject, answer)),
-            (Some(subject), OpenState::AnsweredLate) => return Some(Outcome::TimedOut(subject)),
+            (Some(subject), AskState::Answered(answer)) => return Some(AskResult::Answered(subject, answer)),
+            (Some(subject), AskState::AnsweredLate) => return Some(AskResult::TimedOut(subject)),
             (subject, state) => {
                 open.state = state;
                 subject
@@ -116,8 +123,8 @@ impl<S> Desk<S> {
         let is_over = now >= open.due;
         let (waiting, timed_out) = if is_over { (None, subject) } else { (subject, None) };
         let late_since = if timed_out.is_some() { now } else { open.late_since };
-        self.open = Some(Open { subject: waiting, late_since, ..open });
-        timed_out.map(Outcome::TimedOut)
+        self.open = Some(OpenAsk { subject: waiting, late_since, ..open });
+        timed_out.map(AskResult::TimedOut)
     }
 
     /// Whether the policy has been silent for `ms` milliseconds after the time of a question was
@@ -137,7 +144,7 @@ impl<S> Desk<S> {
     pub(super) fn next_due(&self, stall_ms: u64) -> Option<Timestamp> {
         let open = self.open.as_ref()?;
         match (&open.subject, &open.state) {
-            (Some(_), OpenState::Asked) => Some(open.due),
+            (Some(_), AskState::KeysWanted) => Some(open.due),
             (Some(_), _) => Some(open.at),
             (None, _) => Some(open.late_since.plus_ms(stall_ms)),
         }

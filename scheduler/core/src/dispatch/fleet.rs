@@ -14,10 +14,10 @@ pub(crate) const OCTAVE_MIN: u8 = 24;
 /// Hosts by slot, and what has changed of them.
 #[derive(Debug, Default)]
 pub(crate) struct Fleet {
-    hosts: Vec<Place>,
+    hosts: Vec<FleetSlot>,
     vacant: Vec<u32>,
     touched: Vec<u32>,
-    kinds: Vec<Kind>,
+    kinds: Vec<HostKind>,
     by_key: BTreeMap<KindKey, u32>,
     /// Whether a kind has appeared since somebody asked, or one has got more memory.
     is_larger: bool,
@@ -29,13 +29,14 @@ pub(crate) struct Fleet {
     carriers: BTreeMap<(String, String), BTreeSet<u32>>,
     /// Hosts that take no more attempts of a tenant for now.
     sated: BTreeMap<TenantName, BTreeSet<u32>>,
-    /// When a host changes without a word: it is silent for too long, or trusted again. At most one time for each host.
+    /// When a host changes without a word: it is silent for too long, or trusted again. At most one
+    /// time for each host.
     due: BTreeSet<(Timestamp, u32)>,
 }
 
 /// What a slot holds.
 #[derive(Debug, Default)]
-struct Place {
+struct FleetSlot {
     generation: u32,
     room: Option<HostRoom>,
     is_touched: bool,
@@ -50,7 +51,7 @@ struct Place {
 type KindKey = (Labels, u8);
 
 #[derive(Debug)]
-struct Kind {
+struct HostKind {
     labels: Labels,
     octave: u8,
     /// The most memory that a host of it has had.
@@ -86,6 +87,7 @@ impl KindRoom {
 
     fn subtract(&mut self, other: Self) {
         assert!(self.free >= other.free && self.kept >= other.kept, "a kind has what its hosts have");
+        assert!(self.memory_bytes >= other.memory_bytes, "a kind has the memory of its hosts");
         self.free -= other.free;
         self.kept -= other.kept;
         self.memory_bytes -= other.memory_bytes;
@@ -96,7 +98,7 @@ impl Fleet {
     /// A host has appeared. Returns its slot.
     pub(crate) fn appear(&mut self) -> u32 {
         let slot = self.vacant.pop().unwrap_or_else(|| {
-            self.hosts.push(Place::default());
+            self.hosts.push(FleetSlot::default());
             u32::try_from(self.hosts.len() - 1).expect("hosts are counted in 32 bits")
         });
         self.touch(slot);
@@ -156,8 +158,8 @@ impl Fleet {
 
     /// Kinds with a host that may serve tasks with these labels and this class of memory.
     pub(crate) fn kinds_for(&self, require: &Labels, octave: u8) -> Arc<[u32]> {
-        let carries = |kind: &Kind| require.iter().all(|(label, value)| kind.labels.get(label) == Some(value));
-        let is_large = |kind: &Kind| octave == OCTAVE_MIN || kind.octave + 1 >= octave;
+        let carries = |kind: &HostKind| require.iter().all(|(label, value)| kind.labels.get(label) == Some(value));
+        let is_large = |kind: &HostKind| octave == OCTAVE_MIN || kind.octave + 1 >= octave;
         (0..).zip(&self.kinds).filter(|(_, kind)| carries(kind) && is_large(kind)).map(|(number, _)| number).collect()
     }
 
@@ -174,8 +176,8 @@ impl Fleet {
         Some(sum)
     }
 
-    /// Some shape requires these labels: hosts that carry one of them are told apart by it. O(those hosts) when a label is required
-    /// for the first time.
+    /// Some shape requires these labels: hosts that carry one of them are told apart by it. O(those
+    /// hosts) when a label is required for the first time.
     pub(crate) fn require(&mut self, labels: &Labels) {
         for (label, value) in labels {
             let pair = (label.clone(), value.clone());
@@ -189,7 +191,8 @@ impl Fleet {
         }
     }
 
-    /// No shape requires these labels any more. What no host carries is forgotten: anybody can think up labels.
+    /// No shape requires these labels any more. What no host carries is forgotten: anybody can
+    /// think up labels.
     pub(crate) fn release(&mut self, labels: &Labels) {
         for (label, value) in labels {
             let pair = (label.clone(), value.clone());
@@ -217,7 +220,8 @@ impl Fleet {
         touched
     }
 
-    /// Takes in what a host has room for now, and when to look again. `None` when it is gone for good. Returns what has changed.
+    /// Takes in what a host has room for now, and when to look again. `None` when it is gone for
+    /// good. Returns what has changed.
     pub(crate) fn set(&mut self, slot: u32, room: Option<HostRoom>, due: Option<Timestamp>) -> Option<HostChange> {
         let host = self.reference(slot);
         let room = room.map(|mut room| {
@@ -248,7 +252,7 @@ impl Fleet {
 
     /// What a policy is told that was just seated.
     pub(crate) fn all(&self) -> Vec<HostChange> {
-        let change = |(slot, place): (u32, &Place)| {
+        let change = |(slot, place): (u32, &FleetSlot)| {
             place.room.clone().map(|room| HostChange { host: self.reference(slot), room: Some(room) })
         };
         (0..).zip(&self.hosts).filter_map(change).collect()
@@ -290,7 +294,12 @@ impl Fleet {
         let octave = u8::try_from(room.memory_bytes.max(1).ilog2()).expect("64 bits have 64 powers of two");
         let key = (labels, octave);
         let number = *self.by_key.entry(key).or_insert_with_key(|(labels, octave)| {
-            self.kinds.push(Kind { labels: labels.clone(), octave: *octave, memory_max: 0, room: KindRoom::default() });
+            self.kinds.push(HostKind {
+                labels: labels.clone(),
+                octave: *octave,
+                memory_max: 0,
+                room: KindRoom::default(),
+            });
             u32::try_from(self.kinds.len() - 1).expect("kinds are counted in 32 bits")
         });
         let kind = &mut self.kinds[number as usize];

@@ -1,4 +1,5 @@
-//! The same decisions by looking at everything: no index, every rule written out. What a round starts, in which order and where, must be the same.
+//! The same decisions by looking at everything: no index, every rule written out. What a round
+//! starts, in which order and where, must be the same.
 
 mod story;
 
@@ -58,7 +59,8 @@ struct Model {
     rooms: BTreeMap<u32, Room>,
     /// The most memory that a host has had that may serve these needs.
     memory_max: BTreeMap<Need, u64>,
-    /// Tenants that can take nothing more in a lane, in places for everybody or in those that are kept.
+    /// Tenants that can take nothing more in a lane, in places for everybody or in those that are
+    /// kept.
     blocked: BTreeSet<(TenantNumber, Need)>,
     reach: BTreeMap<(TenantNumber, Need), [u64; 2]>,
 }
@@ -99,7 +101,8 @@ impl Model {
             let most = fleet.memory_max(&fleet.kinds_for(&shape.need.0, shape.need.1));
             model.memory_max.insert(shape.need.clone(), most);
         }
-        // Which hosts are of one kind is the index's to say; that each can do the same is checked when they are matched.
+        // Which hosts are of one kind is the index's to say; that each can do the same is checked
+        // when they are matched.
         for (slot, room) in &mut model.hosts {
             let reference = core.dispatch.fleet.reference(*slot);
             room.kind = core.dispatch.fleet.room(reference).expect("a known host").kind;
@@ -164,7 +167,8 @@ impl Model {
         Some(*self.reach.entry((tenant, need.clone())).or_insert(left))
     }
 
-    /// Where a tenant stands among those with the same needs, and which of its shapes is next there.
+    /// Where a tenant stands among those with the same needs, and which of its shapes is next
+    /// there.
     fn stand(&self, number: TenantNumber, need: &Need) -> Option<(TenantKey, Option<usize>)> {
         let tenant = &self.tenants[&number];
         let left = tenant.memory_max.saturating_sub(tenant.memory_bytes);
@@ -188,7 +192,8 @@ impl Model {
         Some(((tenant.class, rank, first.since, first.slot, number), next))
     }
 
-    /// What is next, place by place: the shape, how many of its tasks, and whether they may take places that are kept.
+    /// What is next, place by place: the shape, how many of its tasks, and whether they may take
+    /// places that are kept.
     fn choose(&mut self, mut left: u32) -> Vec<(Slot, u32, bool)> {
         let mut chosen: Vec<(Slot, u32, bool)> = Vec::new();
         while left > 0

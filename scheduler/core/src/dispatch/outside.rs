@@ -7,8 +7,8 @@ use std::sync::Arc;
 use wasmill_protocol::Timestamp;
 use wasmill_protocol::policy::PolicyHook;
 
+use super::briefing::Briefing;
 use super::desk::Desk;
-use super::told::Told;
 use crate::policy::ask::{OrderQuestion, Outside, PlaceQuestion, WantedFacts};
 use crate::policy::{Fair, HostChange, HostRoom, Key, Keys, Order, Ref, ShapeView, TenantView, Wanted};
 use crate::state::Slot;
@@ -25,7 +25,7 @@ pub(super) struct Subject {
 #[derive(Debug)]
 pub(super) struct OutsideOrder {
     pub(super) desk: Desk<Subject>,
-    told: Told,
+    briefing: Briefing,
     /// The last keys, as the starts since then have moved them.
     tenants: BTreeMap<TenantNumber, Key>,
     shapes: BTreeMap<Slot, (u32, Key)>,
@@ -41,7 +41,7 @@ impl OutsideOrder {
     pub(super) fn new(policy: Arc<Outside>, sitting: u64) -> Self {
         Self {
             desk: Desk::new(policy, PolicyHook::Order, sitting),
-            told: Told::default(),
+            briefing: Briefing::default(),
             tenants: BTreeMap::new(),
             shapes: BTreeMap::new(),
             changed_tenants: BTreeSet::new(),
@@ -55,7 +55,7 @@ impl OutsideOrder {
     /// has said counts.
     pub(super) fn begin_anew(&mut self, sitting: u64) {
         self.desk.begin_anew(sitting);
-        self.told = Told::default();
+        self.briefing = Briefing::default();
     }
 
     /// Keys that count until the policy has answered: its last ones, and those of the default for
@@ -91,7 +91,7 @@ impl OutsideOrder {
     }
 
     pub(super) fn forget_tenant(&mut self, number: TenantNumber) {
-        self.told.forget_tenant(number);
+        self.briefing.forget_tenant(number);
         self.tenants.remove(&number);
     }
 
@@ -106,13 +106,13 @@ impl OutsideOrder {
     }
 
     pub(super) fn question(&mut self, tenants: &[TenantView], shapes: &[ShapeView]) -> (Subject, OrderQuestion) {
-        let mut news = self.told.news();
+        let mut news = self.briefing.news();
         let subject = Subject {
             tenants: tenants.iter().map(|tenant| tenant.id).collect(),
             shapes: shapes.iter().map(|shape| shape.id).collect(),
         };
-        let tenants = tenants.iter().map(|tenant| self.told.tenant(tenant, &mut news)).collect();
-        let shapes = shapes.iter().map(|shape| self.told.shape(shape, &mut news)).collect();
+        let tenants = tenants.iter().map(|tenant| self.briefing.tenant(tenant, &mut news)).collect();
+        let shapes = shapes.iter().map(|shape| self.briefing.shape(shape, &mut news)).collect();
         (subject, OrderQuestion { news, tenants, shapes })
     }
 
@@ -139,7 +139,7 @@ impl OutsideOrder {
 #[derive(Debug)]
 pub(super) struct OutsidePlace {
     pub(super) desk: Desk<Vec<Wanted>>,
-    told: Told,
+    briefing: Briefing,
     /// Hosts that have changed since the last question.
     changed: BTreeSet<u32>,
     /// Hosts that have changed since the question under way was asked.
@@ -151,13 +151,13 @@ impl OutsidePlace {
     pub(super) fn new(policy: Arc<Outside>, sitting: u64, hosts: &[HostChange]) -> Self {
         let changed = hosts.iter().map(|change| change.host.slot).collect();
         let desk = Desk::new(policy, PolicyHook::Place, sitting);
-        Self { desk, told: Told::default(), changed, changed_since: BTreeSet::new() }
+        Self { desk, briefing: Briefing::default(), changed, changed_since: BTreeSet::new() }
     }
 
     /// The policy has failed, and may have lost its memory: it is told everything again.
     pub(super) fn begin_anew(&mut self, sitting: u64, hosts: &[HostChange]) {
         self.desk.begin_anew(sitting);
-        self.told = Told::default();
+        self.briefing = Briefing::default();
         self.changed(hosts);
     }
 
@@ -176,7 +176,7 @@ impl OutsidePlace {
     }
 
     pub(super) fn forget_tenant(&mut self, number: TenantNumber) {
-        self.told.forget_tenant(number);
+        self.briefing.forget_tenant(number);
     }
 
     pub(super) fn question<'a>(
@@ -186,10 +186,10 @@ impl OutsidePlace {
         tenants: &Tenants,
     ) -> PlaceQuestion {
         self.changed_since.clear();
-        let mut news = self.told.news();
-        let told = &mut self.told;
+        let mut news = self.briefing.news();
+        let briefing = &mut self.briefing;
         let wanted = wanted.iter().map(|wish| WantedFacts {
-            shape: told.shape(&wish.shape, &mut news),
+            shape: briefing.shape(&wish.shape, &mut news),
             count: wish.count,
             kept: wish.kept,
             kinds: Arc::clone(&wish.kinds),
@@ -197,7 +197,7 @@ impl OutsidePlace {
         let wanted = wanted.collect();
         let hosts = std::mem::take(&mut self.changed).into_iter().filter_map(|slot| {
             let (reference, room) = host(slot);
-            told.host(reference, room, tenants, &mut news)
+            briefing.host(reference, room, tenants, &mut news)
         });
         PlaceQuestion { hosts: hosts.collect(), wanted, news }
     }

@@ -1,11 +1,14 @@
 //! What waits, in the order in which it is served.
 //!
-//! Shapes that need the same of a host share a *lane*. A lane orders the tenants that have a task in it by their keys, and each tenant its
-//! shapes by theirs. A tenant that may start nothing, because a quota is used up, is in no lane until that has changed: then exactly it
-//! comes back. So to find what is next, and to put it back behind the others, costs O(log n) whatever waits behind.
+//! Shapes that need the same of a host share a *lane*. A lane orders the tenants that have a task
+//! in it by their keys, and each tenant its shapes by theirs. A tenant that may start nothing,
+//! because a quota is used up, is in no lane until that has changed: then exactly it comes back. So
+//! to find what is next, and to put it back behind the others, costs O(log n) whatever waits
+//! behind.
 //!
-//! Invariant: a tenant is in a lane, under [`TenantLane::entry`], or it has nothing there that may start. The entry may be older than the
-//! tenant's key when the tenant has started something in another lane since: then it is too far in front, and is found out there.
+//! Invariant: a tenant is in a lane, under [`TenantLane::entry`], or it has nothing there that may
+//! start. The entry may be older than the tenant's key when the tenant has started something in
+//! another lane since: then it is too far in front, and is found out there.
 
 mod choose;
 mod heads;
@@ -63,7 +66,8 @@ struct Lane {
     memory_max: u64,
     /// Tenants that may start something, the next one first.
     order: BTreeSet<TenantOrder>,
-    /// The same tenants by what they run, those that run least in front. What is noted may be less than what runs, and never more.
+    /// The same tenants by what they run, those that run least in front. What is noted may be less
+    /// than what runs, and never more.
     by_running: BTreeSet<(u64, TenantNumber)>,
     shapes: u32,
 }
@@ -145,7 +149,7 @@ struct QueuedShape {
 
 /// What the policy is to be asked about.
 #[derive(Debug, Default)]
-pub(super) struct Asked {
+pub(super) struct KeysWanted {
     /// Tenants that had nothing in the queue before.
     pub(super) new: Vec<TenantNumber>,
     /// Others of which something has changed.
@@ -185,8 +189,8 @@ impl Queue {
     }
 
     /// Takes in what has changed of shapes. Returns what the policy is to be asked about.
-    pub(super) fn take_in(&mut self, state: &mut State, fleet: &mut Fleet, with_shapes: bool) -> Asked {
-        let mut asked = Asked::default();
+    pub(super) fn take_in(&mut self, state: &mut State, fleet: &mut Fleet, with_shapes: bool) -> KeysWanted {
+        let mut asked = KeysWanted::default();
         for change in state.shapes.take_changes() {
             match change {
                 ShapeChange::Queue(slot) => self.update(slot, state, fleet, &mut asked),
@@ -247,7 +251,8 @@ impl Queue {
         }
     }
 
-    /// Kinds of hosts have appeared or got more memory: what fitted nowhere may fit. O(lanes + tenants).
+    /// Kinds of hosts have appeared or got more memory: what fitted nowhere may fit. O(lanes +
+    /// tenants).
     pub(super) fn match_lanes(&mut self, fleet: &Fleet) {
         for lane in self.lanes.iter_mut().flatten() {
             lane.kinds = fleet.kinds_for(&lane.need.0, lane.need.1);
@@ -268,7 +273,8 @@ impl Queue {
         }
     }
 
-    /// Takes in what is true of a tenant, and its key. Everything of it that was blocked is tried again.
+    /// Takes in what is true of a tenant, and its key. Everything of it that was blocked is tried
+    /// again.
     pub(super) fn set_tenant(&mut self, number: TenantNumber, entry: &TenantEntry, is_stored_out: bool, key: Key) {
         let Some(tenant) = self.tenants[number as usize].as_mut() else { return };
         (tenant.running, tenant.memory_bytes) = (entry.tasks_running, entry.memory_bytes);
@@ -298,7 +304,8 @@ impl Queue {
         Arc::clone(&self.lanes[shape.lane as usize].as_ref().expect("a lane with shapes is there").kinds)
     }
 
-    /// The tenant of a class that is next where a tenant has its tasks: what the virtual time of one that becomes active is measured by.
+    /// The tenant of a class that is next where a tenant has its tasks: what the virtual time of
+    /// one that becomes active is measured by.
     pub(super) fn rival_of(&self, number: TenantNumber, class: i64) -> Option<TenantNumber> {
         let tenant = self.tenants.get(number as usize)?.as_ref()?;
         let from = TenantOrder { class, rank: 0, since: Timestamp(0), shape: 0, tenant: 0 };
@@ -321,7 +328,7 @@ impl Queue {
         self.shapes.get(slot as usize).is_some_and(Option::is_some)
     }
 
-    fn update(&mut self, slot: Slot, state: &State, fleet: &mut Fleet, asked: &mut Asked) {
+    fn update(&mut self, slot: Slot, state: &State, fleet: &mut Fleet, asked: &mut KeysWanted) {
         let Some(shape) = state.shapes.find(slot) else { return };
         let (queued, since) = (shape.queued, shape.since);
         if queued.count == 0 {

@@ -1,9 +1,12 @@
-//! One dispatch: what has changed is taken in, what is next is chosen, the policy places it, and what is right of its answer starts.
+//! One dispatch: what has changed is taken in, what is next is chosen, the policy places it, and
+//! what is right of its answer starts.
 //!
-//! No wait is endless: a task that has waited for [`CoreConfig::longest_wait_ms`](crate::CoreConfig::longest_wait_ms) is overdue, and for every [`GUARD_EVERY`] attempts that
-//! the policy starts one more is started for a task that is overdue, whatever its priority and the class of its tenant. Tenants take turns at
-//! that, so that one whose own flood is overdue does not keep the others from it.
-//! No tenant takes all places: the last ones of each host are kept for tenants that run nothing or little ([`kept`](wasmill_protocol::kept)).
+//! No wait is endless: a task that has waited for
+//! [`CoreConfig::longest_wait_ms`](crate::CoreConfig::longest_wait_ms) is overdue, and for every
+//! [`GUARD_EVERY`] attempts that the policy starts one more is started for a task that is overdue,
+//! whatever its priority and the class of its tenant. Tenants take turns at that, so that one whose
+//! own flood is overdue does not keep the others from it. No tenant takes all places: the last ones
+//! of each host are kept for tenants that run nothing or little ([`kept`](wasmill_protocol::kept)).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,12 +15,12 @@ use wasmill_record::event::EventBody;
 
 use super::Dispatch;
 use super::answers::{UNCHANGED, set_keys};
-use super::queue::{Asked, Choosing, Chosen, tenant_view};
+use super::queue::{Choosing, Chosen, KeysWanted, tenant_view};
 use super::seats::Placing;
 use crate::leader::{Core, Flight};
 use crate::policy::{Choice, HostChange, Order, Place, Ref, ShapeView, Wanted, fits};
 use crate::state::tenants::{TenantEntry, TenantNumber};
-use crate::state::{Known, Slot};
+use crate::state::{EventSlots, Slot};
 
 /// For so many attempts of the policy, one goes to a task that is overdue.
 const GUARD_EVERY: u32 = 8;
@@ -111,7 +114,7 @@ impl Core {
     /// Takes in what has changed of tenants and shapes, and asks for their keys.
     pub(super) fn take_in_queue(&mut self) {
         let Dispatch { queue, fleet, order, .. } = &mut self.dispatch;
-        let Asked { new, changed, shapes } = queue.take_in(&mut self.state, fleet, order.orders_shapes());
+        let KeysWanted { new, changed, shapes } = queue.take_in(&mut self.state, fleet, order.orders_shapes());
         // Who is new is measured by those that were there, as they stand now.
         self.ask(&changed, &shapes);
         let Dispatch { queue, shares, .. } = &mut self.dispatch;
@@ -234,14 +237,15 @@ impl Core {
         known.began(id, flight);
         let incarnation = known.incarnation();
         let started = EventBody::AttemptStarted { id, host: known.id().clone(), incarnation };
-        let at = Known { task: Some(slot), placement: known.placement };
+        let at = EventSlots { task: Some(slot), placement: known.placement };
         self.outbox.assign(host, incarnation, id, queue_us);
         self.emit_at(started, at);
         let placement = self.state.tasks[slot].placement;
         self.hosts.at_mut(host).expect("it was just there").placement = Some(placement);
     }
 
-    /// What was not started goes back to where it stood, and is left out for the rest of this dispatch: it fits nowhere, or the policy has declined it.
+    /// What was not started goes back to where it stood, and is left out for the rest of this
+    /// dispatch: it fits nowhere, or the policy has declined it.
     fn leave_behind(&mut self, left: &[Wanted]) {
         if !left.is_empty() {
             self.take_in_hosts();
@@ -265,7 +269,8 @@ impl Core {
         self.dispatch.touch_tenant(wish.shape.tenant_id);
     }
 
-    /// The turn of tasks that are overdue, in proportion to what the policy has started. Returns how many attempts were started.
+    /// The turn of tasks that are overdue, in proportion to what the policy has started. Returns
+    /// how many attempts were started.
     fn start_overdue(&mut self, capacity: u32) -> u32 {
         let turns = (self.dispatch.since_guard / GUARD_EVERY).min(capacity);
         if turns == 0 {
@@ -277,7 +282,8 @@ impl Core {
         let mut wanted = self.wanted(&chosen);
         let all_used = wanted.iter().map(|wish| wish.count).sum::<u32>() == turns;
         let started = self.start_by_default(&mut wanted);
-        // What is not used is not saved up: one turn is kept for the next task that becomes overdue.
+        // What is not used is not saved up: one turn is kept for the next task that becomes
+        // overdue.
         let left = self.dispatch.since_guard - started * GUARD_EVERY;
         self.dispatch.since_guard = if all_used { left } else { left.min(GUARD_EVERY) };
         wanted.iter().filter(|wish| wish.count > 0).for_each(|wish| self.give_back(wish));
@@ -286,7 +292,8 @@ impl Core {
         started
     }
 
-    /// When the policy places nothing of what it was asked to, a task that is overdue is started all the same. Tenants take turns here too.
+    /// When the policy places nothing of what it was asked to, a task that is overdue is started
+    /// all the same. Tenants take turns here too.
     fn start_one_overdue(&mut self, wanted: &[Wanted]) -> u32 {
         let since = self.overdue_since();
         let mut overdue: BTreeMap<TenantNumber, &Wanted> = BTreeMap::new();

@@ -304,7 +304,8 @@ impl PlaceSeat {
         self.news = self.news.take().or(news);
     }
 
-    /// Whether tasks that were left out could have been placed, as the hosts are. The built-in default leaves nothing out that fits.
+    /// Whether tasks that were left out could have been placed, as the hosts are. The built-in
+    /// default leaves nothing out that fits.
     pub(super) fn is_declined(&self, wish: &Wanted) -> bool {
         let is_default = matches!(self.policy, PlacePolicy::Default) || self.conduct.is_benched();
         !is_default && self.default.has_room(wish)

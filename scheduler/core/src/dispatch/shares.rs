@@ -10,16 +10,19 @@ const COST_US_FIRST: u64 = 1_000;
 const COST_US_MIN: u64 = 50;
 /// Virtual time is microseconds times this over the weight, so that large weights still count.
 const SCALE: u64 = 1_024;
+const _: () = assert!(COST_US_MIN <= COST_US_FIRST, "the first guess is no less than the least");
 
 /// Virtual times of tenants. Soft: a new leader starts everybody equal.
 ///
-/// An attempt is charged what attempts of its tenant usually cost when it is placed, and more while it runs for longer than that. When it has
-/// ended exactly that is given back, and what it has used is charged instead.
+/// An attempt is charged what attempts of its tenant usually cost when it is placed, and more while
+/// it runs for longer than that. When it has ended exactly that is given back, and what it has used
+/// is charged instead.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
     /// By the tenant's number.
     tenants: Vec<Share>,
-    /// By class, the greatest virtual time at which a tenant was served: who becomes active beside nobody starts from here.
+    /// By class, the greatest virtual time at which a tenant was served: who becomes active beside
+    /// nobody starts from here.
     clocks: BTreeMap<i8, u64>,
 }
 
@@ -54,7 +57,8 @@ impl Charge {
         self.us
     }
 
-    /// An attempt has run for `us` microseconds. Returns what is to be charged for that besides what was, and counts it as charged.
+    /// An attempt has run for `us` microseconds. Returns what is to be charged for that besides
+    /// what was, and counts it as charged.
     pub(crate) fn extend(&mut self, us: u64, weight: u32) -> u64 {
         let more_us = us.saturating_sub(self.us);
         let more = scaled(more_us, weight);
@@ -70,8 +74,8 @@ impl Default for Share {
 }
 
 impl Shares {
-    /// A tenant has something to start that had nothing. It has caught up with `rival`, the active tenant of its class that is served next, so that idling saves
-    /// nothing up.
+    /// A tenant has something to start that had nothing. It has caught up with `rival`, the active
+    /// tenant of its class that is served next, so that idling saves nothing up.
     pub(crate) fn activate(&mut self, tenant: TenantNumber, class: i8, rival: Option<TenantNumber>) {
         let least = match rival {
             Some(rival) => self.time(rival),
@@ -166,7 +170,8 @@ mod tests {
 
     #[test]
     fn bursts_of_long_and_short_attempts_cost_what_they_use() {
-        // The short ones are placed beside the long ones, end after them, and once were given back what a long one costs.
+        // The short ones are placed beside the long ones, end after them, and once were given back
+        // what a long one costs.
         let mut shares = Shares::default();
         let mut used_us = 0;
         for _ in 0..50 {

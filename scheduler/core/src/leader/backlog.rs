@@ -17,6 +17,7 @@ use crate::state::tenants::TenantNumber;
 const SLICE_TASKS_MAX: u32 = 64;
 /// Pieces of work at the same time: one for each tenant, and [`Work::Unblock`].
 const WORK_MAX: usize = TENANTS_MAX + 1;
+const _: () = assert!(TENANTS_MAX < u32::MAX as usize, "tenants are numbered in 32 bits");
 
 /// A piece of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -77,7 +77,8 @@ impl Core {
         Ok(Done::Changed)
     }
 
-    /// The tenant is gone at once; its tasks end one batch after the other, and those that run when their hosts say so.
+    /// The tenant is gone at once; its tasks end one batch after the other, and those that run when
+    /// their hosts say so.
     fn remove_tenant(&mut self, name: TenantName) -> Result<Done, Refusal> {
         if name == TenantName::default_tenant() {
             return Err(Refusal::TenantPermanent);
@@ -92,7 +93,8 @@ impl Core {
         Ok(Done::Removed)
     }
 
-    /// Asks what runs of removed tenants to stop. A new leader asks as well: the removal may be recorded, and the asking lost with the leader before.
+    /// Asks what runs of removed tenants to stop. A new leader asks as well: the removal may be
+    /// recorded, and the asking lost with the leader before.
     pub(super) fn cancel_running_of_removed(&mut self) {
         let State { tasks, tenants, shapes, placements, .. } = &self.state;
         let of_removed = |slot: &Slot| tenants.entry(shapes.shape(tasks[*slot].shape).key.tenant).removed;

@@ -8,27 +8,29 @@ use wasmill_protocol::{Attempt, TaskId, Timestamp};
 use super::Core;
 use crate::dispatch::view;
 use crate::io::Waiting;
-use crate::policy::{Bytes, Misfit, Ref, ShapeView, Standing, fits};
+use crate::policy::{Bytes, HostStatus, Misfit, Ref, ShapeView, fits};
 use crate::state::task::{Phase, Task};
 use crate::state::tenants::TenantNumber;
 use crate::state::{Labels, NONE, Slot};
 
-/// Tasks of the same shape in front that are counted one by one, for all tasks of a question together.
+/// Tasks of the same shape in front that are counted one by one, for all tasks of a question
+/// together.
 const AHEAD_COUNTED_MAX: usize = 10_000;
 /// For each task at least so many are counted.
 const AHEAD_COUNTED_MIN: usize = 100;
+const _: () = assert!(AHEAD_COUNTED_MIN <= AHEAD_COUNTED_MAX, "one task alone has the whole question");
 
 /// See [`Core::explain_all`].
 pub(super) fn explain_all(core: &Core, tasks: &[TaskId], now: Timestamp) -> Vec<Waiting> {
     let steps_max = (AHEAD_COUNTED_MAX / tasks.len().max(1)).max(AHEAD_COUNTED_MIN);
-    let mut question = Question { steps_max, ..Question::new(core, now) };
+    let mut question = Explainer { steps_max, ..Explainer::new(core, now) };
     let mut waiting: Vec<_> = tasks.iter().rev().filter_map(|&id| question.explain(id)).collect();
     waiting.reverse();
     waiting
 }
 
 /// One question about several tasks: what is true of many of them is found out once.
-struct Question<'a> {
+struct Explainer<'a> {
     core: &'a Core,
     now: Timestamp,
     steps_max: usize,
@@ -43,12 +45,12 @@ struct Question<'a> {
 }
 
 /// Tasks that come first.
-enum Ahead {
+enum TasksAhead {
     Exactly(u64),
     MoreThan(u64),
 }
 
-impl<'a> Question<'a> {
+impl<'a> Explainer<'a> {
     fn new(core: &'a Core, now: Timestamp) -> Self {
         Self {
             core,
@@ -91,10 +93,10 @@ impl<'a> Question<'a> {
             return "policy declined".into();
         }
         match self.ahead(slot, task) {
-            Ahead::Exactly(0) => "a free place on a host".into(),
-            Ahead::Exactly(1) => "behind 1 task".into(),
-            Ahead::Exactly(count) => format!("behind {count} tasks"),
-            Ahead::MoreThan(count) => format!("behind more than {count} tasks"),
+            TasksAhead::Exactly(0) => "a free place on a host".into(),
+            TasksAhead::Exactly(1) => "behind 1 task".into(),
+            TasksAhead::Exactly(count) => format!("behind {count} tasks"),
+            TasksAhead::MoreThan(count) => format!("behind more than {count} tasks"),
         }
     }
 
@@ -107,7 +109,7 @@ impl<'a> Question<'a> {
         self.misfits.entry(need).or_insert_with(|| misfit(core, &shape(), now)).clone()
     }
 
-    fn ahead(&mut self, slot: Slot, task: &Task) -> Ahead {
+    fn ahead(&mut self, slot: Slot, task: &Task) -> TasksAhead {
         let state = self.core.state();
         let key = &state.shapes.shape(task.shape).key;
         let class = state.tenants.entry(key.tenant).class;
@@ -124,25 +126,25 @@ impl<'a> Question<'a> {
         let own = (key.tenant, key.priority);
         let higher = higher_classes + *self.higher_priorities.entry(own).or_insert_with(of_higher_priorities);
         match self.before(slot) {
-            Ahead::Exactly(count) => Ahead::Exactly(higher + count),
-            Ahead::MoreThan(count) => Ahead::MoreThan(higher + count),
+            TasksAhead::Exactly(count) => TasksAhead::Exactly(higher + count),
+            TasksAhead::MoreThan(count) => TasksAhead::MoreThan(higher + count),
         }
     }
 
     /// Tasks of the same shape that are in front of one.
-    fn before(&mut self, slot: Slot) -> Ahead {
+    fn before(&mut self, slot: Slot) -> TasksAhead {
         let tasks = &self.core.state().tasks;
         let (mut count, mut prev) = (0, tasks[slot].prev);
         for _ in 0..self.steps_max {
             let known = if prev == NONE { Some(0) } else { self.before.get(&prev).map(|before| before + 1) };
             if let Some(known) = known {
                 self.before.insert(slot, count + known);
-                return Ahead::Exactly(count + known);
+                return TasksAhead::Exactly(count + known);
             }
             count += 1;
             prev = tasks[prev].prev;
         }
-        Ahead::MoreThan(count)
+        TasksAhead::MoreThan(count)
     }
 }
 
@@ -176,5 +178,5 @@ fn misfit(core: &Core, shape: &ShapeView, now: Timestamp) -> Option<String> {
             Err(misfit) => nearest = nearest.max(Some(misfit)),
         }
     }
-    Some(nearest.unwrap_or(Misfit::Standing(Standing::Lost)).to_string())
+    Some(nearest.unwrap_or(Misfit::HostStatus(HostStatus::Lost)).to_string())
 }

@@ -13,7 +13,7 @@ const MISSING_MIN: u32 = 2;
 /// An attempt on its way to a host, on it, or on its way back.
 #[derive(Debug, Clone)]
 pub(crate) struct Flight {
-    stage: Stage,
+    stage: FlightStage,
     /// When it was placed.
     pub(super) placed_at: Timestamp,
     /// When it was sent last.
@@ -35,7 +35,7 @@ pub(crate) struct Flight {
 /// Where it stands. It goes down this list and never back; its end takes the flight away, from any
 /// of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum FlightStage {
     /// No heartbeat has listed it.
     Sent,
     /// Some heartbeat has listed it.
@@ -52,7 +52,7 @@ enum Stage {
 
 /// What is to be done after a heartbeat was compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum FlightCheck {
     /// All is as it should be.
     Nothing,
     /// It is sent again.
@@ -68,7 +68,7 @@ pub(super) enum Due {
 impl Flight {
     pub(crate) fn new(now: Timestamp, tenant: TenantNumber, weight: u32, memory_bytes: u64, charge: Charge) -> Self {
         Self {
-            stage: Stage::Sent,
+            stage: FlightStage::Sent,
             placed_at: now,
             sent_at: now,
             heard_at: now,
@@ -84,9 +84,9 @@ impl Flight {
     /// Whether the host has shown to hold it.
     pub(super) fn is_confirmed(&self) -> bool {
         match self.stage {
-            Stage::Sent => false,
-            Stage::Confirmed => true,
-            Stage::Stopping { confirmed, .. } => confirmed,
+            FlightStage::Sent => false,
+            FlightStage::Confirmed => true,
+            FlightStage::Stopping { confirmed, .. } => confirmed,
         }
     }
 
@@ -99,9 +99,9 @@ impl Flight {
     pub(super) fn listed(&mut self, number: u64, now: Timestamp) {
         (self.heard_at, self.listed_in) = (now, Some(number));
         match &mut self.stage {
-            Stage::Sent => self.stage = Stage::Confirmed,
-            Stage::Confirmed => {}
-            Stage::Stopping { confirmed, .. } => *confirmed = true,
+            FlightStage::Sent => self.stage = FlightStage::Confirmed,
+            FlightStage::Confirmed => {}
+            FlightStage::Stopping { confirmed, .. } => *confirmed = true,
         }
     }
 
@@ -112,34 +112,34 @@ impl Flight {
     /// When it was told before: a task is asked to stop once.
     pub(super) fn stop(&mut self, cause: StopCause, now: Timestamp) {
         let confirmed = self.is_confirmed();
-        assert!(!matches!(self.stage, Stage::Stopping { .. }), "an attempt is asked to stop once");
-        self.stage = Stage::Stopping { cause, told_at: now, confirmed };
+        assert!(!matches!(self.stage, FlightStage::Stopping { .. }), "an attempt is asked to stop once");
+        self.stage = FlightStage::Stopping { cause, told_at: now, confirmed };
     }
 
     /// What is to be done after a heartbeat; that it is done is noted already. A heartbeat that
     /// lists only some of the host's attempts says nothing of the others.
-    pub(super) fn compare(&mut self, heartbeat: &Heartbeat, now: Timestamp, config: &CoreConfig) -> Due {
+    pub(super) fn compare(&mut self, heartbeat: &Heartbeat, now: Timestamp, config: &CoreConfig) -> FlightCheck {
         let is_listed = self.listed_in == Some(heartbeat.number);
         self.missing = if is_listed { 0 } else { self.missing + u32::from(!heartbeat.partial) };
         let past = |at: Timestamp, ms: u64| now >= at.plus_ms(ms);
         let gone = self.missing >= MISSING_MIN && past(self.sent_at, config.missing_ms);
         match &mut self.stage {
-            Stage::Stopping { .. } if gone => Due::Stopped,
-            Stage::Stopping { cause, told_at, .. } if past(*told_at, config.resend_ms) => {
+            FlightStage::Stopping { .. } if gone => FlightCheck::Stopped,
+            FlightStage::Stopping { cause, told_at, .. } if past(*told_at, config.resend_ms) => {
                 *told_at = now;
-                Due::TellAgain(*cause)
+                FlightCheck::TellAgain(*cause)
             }
-            Stage::Stopping { .. } => Due::Nothing,
-            _ if self.missing > 0 && past(self.heard_at, config.assign_timeout_ms) => Due::TimedOut,
-            Stage::Sent if self.missing > 0 && past(self.sent_at, config.resend_ms) => self.resent(now),
-            Stage::Sent | Stage::Confirmed if gone => self.resent(now),
-            Stage::Sent | Stage::Confirmed => Due::Nothing,
+            FlightStage::Stopping { .. } => FlightCheck::Nothing,
+            _ if self.missing > 0 && past(self.heard_at, config.assign_timeout_ms) => FlightCheck::TimedOut,
+            FlightStage::Sent if self.missing > 0 && past(self.sent_at, config.resend_ms) => self.resent(now),
+            FlightStage::Sent | FlightStage::Confirmed if gone => self.resent(now),
+            FlightStage::Sent | FlightStage::Confirmed => FlightCheck::Nothing,
         }
     }
 
-    fn resent(&mut self, now: Timestamp) -> Due {
+    fn resent(&mut self, now: Timestamp) -> FlightCheck {
         (self.sent_at, self.missing) = (now, 0);
-        Due::Resend
+        FlightCheck::Resend
     }
 }
 
@@ -148,11 +148,11 @@ mod tests {
     use super::*;
 
     const START: Timestamp = Timestamp(1_000_000_000);
-    const AGAIN: Due = Due::TellAgain(StopCause::Cancelled);
+    const AGAIN: FlightCheck = FlightCheck::TellAgain(StopCause::Cancelled);
 
     /// What is due after a heartbeat in each second, from the first on: `x` lists the attempt, `.`
     /// does not, and neither does `s`, before which the host is told to stop it.
-    fn dues(beats: &str) -> Vec<(usize, Due)> {
+    fn dues(beats: &str) -> Vec<(usize, FlightCheck)> {
         let mut flight = Flight::new(START, 1, 1, 0, Charge::default());
         let due = |(second, beat): (usize, char)| {
             let now = START.plus_ms(second as u64 * 1_000);
@@ -165,27 +165,27 @@ mod tests {
             }
             (second, flight.compare(&heartbeat, now, &CoreConfig::default()))
         };
-        (1..).zip(beats.chars()).map(due).filter(|(_, due)| *due != Due::Nothing).collect()
+        (1..).zip(beats.chars()).map(due).filter(|(_, due)| *due != FlightCheck::Nothing).collect()
     }
 
     #[test]
     fn what_is_not_confirmed_is_sent_again_at_once_and_what_was_is_missed_first() {
         assert_eq!(dues("xxxx"), []);
-        assert_eq!(dues("..xx"), [(1, Due::Resend), (2, Due::Resend)]);
-        assert_eq!(dues("x...x"), [(3, Due::Resend)]);
+        assert_eq!(dues("..xx"), [(1, FlightCheck::Resend), (2, FlightCheck::Resend)]);
+        assert_eq!(dues("x...x"), [(3, FlightCheck::Resend)]);
     }
 
     #[test]
     fn what_is_never_confirmed_times_out() {
         let dues = dues(&".".repeat(30));
-        assert_eq!(dues.last(), Some(&(30, Due::TimedOut)));
-        assert_eq!(dues.iter().filter(|(_, due)| *due == Due::Resend).count(), 29);
+        assert_eq!(dues.last(), Some(&(30, FlightCheck::TimedOut)));
+        assert_eq!(dues.iter().filter(|(_, due)| *due == FlightCheck::Resend).count(), 29);
     }
 
     #[test]
     fn what_is_to_stop_is_told_again_and_never_sent_again() {
         assert_eq!(dues("xsxx"), [(3, AGAIN), (4, AGAIN)]);
-        assert_eq!(dues("xs.."), [(3, Due::Stopped), (4, Due::Stopped)]);
-        assert_eq!(dues("s..")[..2], [(2, AGAIN), (3, Due::Stopped)]);
+        assert_eq!(dues("xs.."), [(3, FlightCheck::Stopped), (4, FlightCheck::Stopped)]);
+        assert_eq!(dues("s..")[..2], [(2, AGAIN), (3, FlightCheck::Stopped)]);
     }
 }

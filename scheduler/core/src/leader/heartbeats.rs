@@ -6,7 +6,7 @@ use wasmill_protocol::message::{Heartbeat, MODULES_WARM_MAX, StopCause};
 use wasmill_protocol::{AttemptId, Digest, HostId, OutcomeKind, Timestamp};
 
 use super::Core;
-use super::flight::{Due, Flight};
+use super::flight::{Flight, FlightCheck};
 use super::hosts::Host;
 use crate::config::CoreConfig;
 use crate::state::tenants::TenantNumber;
@@ -128,7 +128,8 @@ impl Host {
             match self.flights.get_mut(&id) {
                 Some(flight) => flight.listed(heartbeat.number, now),
                 None => {
-                    // One that has just ended is listed until the acknowledgement arrives: it is left alone unless it stays.
+                    // One that has just ended is listed until the acknowledgement arrives: it is
+                    // left alone unless it stays.
                     if given_up(&id) || strangers_before.contains(&id) {
                         found.stop.push((id, StopCause::NotCurrent));
                     }
@@ -141,11 +142,11 @@ impl Host {
         for (&id, flight) in &mut self.flights {
             flight.charge_what_runs_on((running, attempts), now, &mut found);
             match flight.compare(heartbeat, now, config) {
-                Due::Nothing => {}
-                Due::Resend => found.resend.push(id),
-                Due::TellAgain(cause) => found.stop.push((id, cause)),
-                Due::Stopped => found.stopped.push(id),
-                Due::TimedOut => found.timed_out.push(id),
+                FlightCheck::Nothing => {}
+                FlightCheck::Resend => found.resend.push(id),
+                FlightCheck::TellAgain(cause) => found.stop.push((id, cause)),
+                FlightCheck::Stopped => found.stopped.push(id),
+                FlightCheck::TimedOut => found.timed_out.push(id),
             }
         }
         found

@@ -11,14 +11,15 @@ use wasmill_record::event::EventBody;
 
 use super::Core;
 use super::flight::Flight;
-use super::losses::Loss;
+use super::losses::HostLoss;
 use crate::config::CoreConfig;
 use crate::dispatch::Charge;
 use crate::io::HostView;
-use crate::policy::{HostRoom, Standing};
+use crate::policy::{HostRoom, HostStatus};
 use crate::state::{Labels, Slot, State};
 
-/// Hosts that are drained at the same time, those that are gone included: until somebody ends the draining they are remembered.
+/// Hosts that are drained at the same time, those that are gone included: until somebody ends the
+/// draining they are remembered.
 const HOSTS_DRAINED_MAX: usize = 10_000;
 
 /// One host in its present life.
@@ -112,24 +113,24 @@ impl Host {
         Some(flight)
     }
 
-    fn standing(&self, now: Timestamp, config: &CoreConfig) -> Standing {
+    fn status(&self, now: Timestamp, config: &CoreConfig) -> HostStatus {
         if !self.joined || now > self.last_seen.plus_ms(config.host_timeout_ms) {
-            Standing::Lost
+            HostStatus::Lost
         } else if self.drained || self.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.draining) {
-            Standing::Draining
+            HostStatus::Draining
         } else {
-            Standing::Ready
+            HostStatus::Ready
         }
     }
 
     /// What a policy sees of it, but for its kind.
     pub(crate) fn room(&self, now: Timestamp, config: &CoreConfig) -> HostRoom {
-        let standing = self.standing(now, config);
+        let status = self.status(now, config);
         let attempts = self.flights.len();
         let beat = self.heartbeat.as_ref();
         let credit = beat.map_or(0, |beat| beat.credit.min(config.host_credit_max));
         let slots = beat.map_or(0, |beat| beat.slots);
-        let open = standing == Standing::Ready && !self.credit_stale && now >= self.distrusted_until;
+        let open = status == HostStatus::Ready && !self.credit_stale && now >= self.distrusted_until;
         let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
         let left = if open { credit.saturating_sub(attempts) } else { 0 };
         let kept = kept::credit(slots, credit).min(left);
@@ -139,7 +140,7 @@ impl Host {
         HostRoom {
             id: self.info.id.clone(),
             kind: 0,
-            standing,
+            status,
             free: left - kept,
             kept,
             attempts,
@@ -167,7 +168,8 @@ impl Host {
         self.memory_beyond = held.saturating_sub(self.memory_promised);
     }
 
-    /// When the room changes without a word, at the earliest: it is silent for too long, or trusted again.
+    /// When the room changes without a word, at the earliest: it is silent for too long, or trusted
+    /// again.
     pub(crate) fn due(&self, now: Timestamp, config: &CoreConfig) -> Option<Timestamp> {
         let silent = self.last_seen.plus_ms(config.host_timeout_ms).plus_us(1);
         let changes = [silent, self.distrusted_until];
@@ -182,7 +184,7 @@ impl Host {
             slots: said.map_or(0, |said| said.slots),
             load_millicores: said.map_or(0, |said| said.load_millicores),
             modules_cached: said.map_or(0, |said| said.modules_cached),
-            state: self.standing(now, config).as_str(),
+            state: self.status(now, config).as_str(),
             attempts: u32::try_from(self.flights.len()).unwrap_or(u32::MAX),
             unready: said.map_or(0, |said| said.unready),
             last_seen: self.last_seen,
@@ -202,14 +204,16 @@ impl Host {
 }
 
 impl Core {
-    /// A host lives. A new life of a known host means that the one before is over, and so does another process with the same life.
+    /// A host lives. A new life of a known host means that the one before is over, and so does
+    /// another process with the same life.
     ///
-    /// An earlier life than one that has left, or than what the log says, is another process's, or that of a host whose rival has gone: whoever joined last
-    /// is there now. What runs on a later life according to the log is waited for all the same.
+    /// An earlier life than one that has left, or than what the log says, is another process's, or
+    /// that of a host whose rival has gone: whoever joined last is there now. What runs on a later
+    /// life according to the log is waited for all the same.
     pub(super) fn host_joined(&mut self, info: HostInfo) {
         let (id, incarnation) = (info.id.clone(), info.incarnation);
         if let Some(host) = self.hosts.get_mut(&id).filter(|host| host.joined) {
-            let loss = if host.info.is_rivalled_by(&info) { Loss::Rivalled } else { Loss::Ended };
+            let loss = if host.info.is_rivalled_by(&info) { HostLoss::Rivalled } else { HostLoss::Ended };
             match host.incarnation().cmp(&incarnation) {
                 Ordering::Greater => {
                     self.tally.host_news_stale += 1;
@@ -225,7 +229,7 @@ impl Core {
             }
             self.lose_before(&id, incarnation, loss);
         } else {
-            self.lose_before(&id, incarnation, Loss::Ended);
+            self.lose_before(&id, incarnation, HostLoss::Ended);
         }
         let slot = self.hosts.get(&id).map(|host| host.slot);
         let slot = slot.unwrap_or_else(|| self.dispatch.fleet.appear());
@@ -259,7 +263,8 @@ impl Core {
         }
     }
 
-    /// An operator drains a host, or ends the draining. It outlives the leader and the host's own lives.
+    /// An operator drains a host, or ends the draining. It outlives the leader and the host's own
+    /// lives.
     pub(super) fn drain_host(&mut self, id: HostId, draining: bool) -> Result<Done, Refusal> {
         let drained = self.state.drained.contains(&id);
         if !drained && !self.hosts.contains(&id) {

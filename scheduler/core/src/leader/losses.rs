@@ -1,11 +1,13 @@
 //! Lost hosts.
 //!
-//! A task that kills its hosts must be given up, and a task that was merely near must not. So a loss counts against a task only when
-//! this leader has heard that life of the host (a restart of the whole process, leader included, counts against nobody),
-//! and only for as many attempts as the host has slots, those placed first: the host starts attempts in that
-//! order, so the others were waiting on it. The first attempts of each tenant count as well, which the host lets pass, as many as one tenant can have
-//! in what is kept. What does not count ends as `returned`, what counts as `host_lost`.
-//! Nor does a loss count that another process with the host's id has brought about: no task is to blame for it.
+//! A task that kills its hosts must be given up, and a task that was merely near must not. So a
+//! loss counts against a task only when this leader has heard that life of the host (a restart of
+//! the whole process, leader included, counts against nobody), and only for as many attempts as the
+//! host has slots, those placed first: the host starts attempts in that order, so the others were
+//! waiting on it. The first attempts of each tenant count as well, which the host lets pass, as
+//! many as one tenant can have in what is kept. What does not count ends as `returned`, what counts
+//! as `host_lost`. Nor does a loss count that another process with the host's id has brought about:
+//! no task is to blame for it.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +24,7 @@ const LEFT_SHOWN_MS: u64 = 3_600_000;
 
 /// How a life of a host came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Loss {
+pub(super) enum HostLoss {
     /// By itself, as far as is known.
     Ended,
     /// Another process, which is not its successor, has taken the host's id.
@@ -34,13 +36,13 @@ impl Core {
     pub(super) fn host_left(&mut self, id: &HostId, incarnation: Incarnation) {
         if self.hosts.get(id).is_some_and(|host| host.incarnation() < incarnation) {
             // It came and went before we heard of it: whatever it was before is over too.
-            self.lose_before(id, incarnation, Loss::Ended);
+            self.lose_before(id, incarnation, HostLoss::Ended);
         }
-        self.lose(id, incarnation, Loss::Ended);
+        self.lose(id, incarnation, HostLoss::Ended);
     }
 
     /// Every life of the host before `incarnation` is over.
-    pub(super) fn lose_before(&mut self, id: &HostId, incarnation: Incarnation, loss: Loss) {
+    pub(super) fn lose_before(&mut self, id: &HostId, incarnation: Incarnation, loss: HostLoss) {
         let mut earlier: Vec<_> = self.state.placements.before(id, incarnation).collect();
         earlier.extend(self.hosts.get(id).map(|host| host.incarnation()).filter(|known| *known < incarnation));
         earlier.sort();
@@ -51,7 +53,7 @@ impl Core {
     }
 
     /// One life of a host is over, and everything that ran there with it.
-    pub(super) fn lose(&mut self, id: &HostId, incarnation: Incarnation, loss: Loss) {
+    pub(super) fn lose(&mut self, id: &HostId, incarnation: Incarnation, loss: HostLoss) {
         self.awaited.remove(&(id.clone(), incarnation));
         let mut slots = 0;
         if let Some(host) = self.hosts.get_mut(id)
@@ -61,7 +63,7 @@ impl Core {
             host.joined = false;
             self.deadlines.insert(host.last_seen.plus_ms(LEFT_SHOWN_MS), Deadline::Left(id.clone()));
             self.dispatch.fleet.touch(host.slot);
-            if loss == Loss::Ended {
+            if loss == HostLoss::Ended {
                 slots = host.heartbeat.as_ref().map_or(0, |heartbeat| heartbeat.slots);
             }
             self.tally.hosts_lost += 1;
@@ -79,8 +81,8 @@ impl Core {
         for (slot, may_have_run) in attempts.into_iter().rev() {
             let kind = if may_have_run { OutcomeKind::HostLost } else { OutcomeKind::Returned };
             let message = match loss {
-                Loss::Ended => format!("host {id} was lost"),
-                Loss::Rivalled => format!("another process has become host {id}"),
+                HostLoss::Ended => format!("host {id} was lost"),
+                HostLoss::Rivalled => format!("another process has become host {id}"),
             };
             self.end_without_result(slot, kind, message);
         }
@@ -89,7 +91,7 @@ impl Core {
     /// Gives up the hosts that ran something when this leader began and have not come back in time.
     pub(super) fn give_up_awaited(&mut self) {
         for (id, incarnation) in std::mem::take(&mut self.awaited) {
-            self.lose(&id, incarnation, Loss::Ended);
+            self.lose(&id, incarnation, HostLoss::Ended);
         }
     }
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use wasmill_protocol::message::{FromHost, Report};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, Outcome, OutcomeKind, Payload, Usage};
-use wasmill_record::event::{AfterAttempt, EventBody};
+use wasmill_record::event::{EventBody, Sequel};
 
 use super::Core;
-use super::after::{Bounds, Past, after_attempt};
+use super::retry::{AttemptHistory, FaultBounds, sequel_of};
 use crate::io::ReplyTo;
 use crate::state::task::Phase;
-use crate::state::{Known, Slot};
+use crate::state::{EventSlots, Slot};
 
 /// A longer run time than this is not believed, in microseconds: one day.
 const RUN_US_MAX: u64 = 86_400_000_000;
@@ -25,7 +25,8 @@ pub(super) struct Ending {
 }
 
 impl Core {
-    /// Takes in the reports and acknowledges all of them: what is not accepted would not be accepted later either.
+    /// Takes in the reports and acknowledges all of them: what is not accepted would not be
+    /// accepted later either.
     pub(super) fn reported(&mut self, reply_to: ReplyTo, message: FromHost) {
         let FromHost { host, incarnation, reports } = message;
         for report in reports {
@@ -57,7 +58,8 @@ impl Core {
         let Some(incarnation) = self.hosts.get(host).map(|host| host.incarnation()) else { return };
         for &id in attempts {
             let Some(slot) = self.current(id, host, incarnation) else { continue };
-            // The refusal of a repeated message says nothing about an attempt that the host has shown to hold.
+            // The refusal of a repeated message says nothing about an attempt that the host has
+            // shown to hold.
             if self.hosts.get(host).is_some_and(|host| host.holds(id)) {
                 continue;
             }
@@ -78,8 +80,9 @@ impl Core {
         (placement.host == *host && placement.incarnation == incarnation).then_some(slot)
     }
 
-    /// A report that changes nothing. It is recorded when it tells of an attempt that was given up, or comes from a host that does
-    /// not have the attempt, once for each attempt; a mere repeat is only counted.
+    /// A report that changes nothing. It is recorded when it tells of an attempt that was given up,
+    /// or comes from a host that does not have the attempt, once for each attempt; a mere repeat is
+    /// only counted.
     fn not_current(&mut self, report: &Report, host: &HostId) {
         let id = report.id();
         let foreign = self.state.by_id.get(&id.task).is_some_and(|&slot| {
@@ -110,8 +113,8 @@ impl Core {
         let tenant = self.state.shapes.shape(task.shape).key.tenant;
         let owner = self.state.tenants.entry(tenant);
         let (weight, tenant_removed) = (owner.weight, owner.removed);
-        let past = Past {
-            retry: self.state.patiences.value(task.patience).retry(),
+        let past = AttemptHistory {
+            retry: self.state.retry_rules.value(task.retry_rules).retry(),
             failures: task.failures,
             hosts_lost: task.hosts_lost,
             host_faults: task.host_faults,
@@ -124,26 +127,27 @@ impl Core {
             host.ended(id)
         });
         let bounds =
-            Bounds { hosts_lost_max: self.config.hosts_lost_max, host_faults_max: self.config.host_faults_max };
+            FaultBounds { hosts_lost_max: self.config.hosts_lost_max, host_faults_max: self.config.host_faults_max };
         let Ending { outcome, usage, mut output, mut captured } = ending;
-        let next = after_attempt(outcome.kind, &past, bounds, self.now, &mut self.random);
+        let next = sequel_of(outcome.kind, &past, bounds, self.now, &mut self.random);
         if tenant_removed {
             (output, captured) = (Payload::Empty, Payload::Empty);
         } else {
             let charge = flight.as_ref().map(|flight| flight.charge).unwrap_or_default();
-            // A lost host cannot say how long the attempt has run, and it was the tenant's all that time.
+            // A lost host cannot say how long the attempt has run, and it was the tenant's all that
+            // time.
             let held_us = flight.filter(|_| outcome.kind == OutcomeKind::HostLost);
             let held_us = held_us.map_or(0, |flight| self.now.us_since(flight.placed_at));
             let run_us = usage.spent().run_us.max(held_us).min(RUN_US_MAX);
             self.dispatch.shares.ended(tenant, weight, run_us, charge);
         }
         self.dispatch.touch_tenant(tenant);
-        if !matches!(next, AfterAttempt::Final { .. }) {
+        if !matches!(next, Sequel::Final { .. }) {
             // A failed attempt can have a result; that of one which is tried again is nobody's.
             output = Payload::Empty;
         }
         self.tally.attempt_ended(outcome.kind, next);
-        let known = Known { task: Some(slot), placement: None };
+        let known = EventSlots { task: Some(slot), placement: None };
         self.emit_at(EventBody::AttemptEnded { id, outcome, usage, output, captured, next }, known);
     }
 }

@@ -59,7 +59,8 @@ impl Core {
         Ok(Done::Accepted { task })
     }
 
-    /// What a submission would be refused with as things are, whatever its key: so that nothing is stored for it.
+    /// What a submission would be refused with as things are, whatever its key: so that nothing is
+    /// stored for it.
     pub(super) fn refuses(&self, module: &ModuleRef, spec: &TaskSpec, edges: &[Edge]) -> Result<(), Refusal> {
         let tenant = self.tenant_of(spec)?;
         self.has_room_for_one(tenant, module)?;
@@ -108,7 +109,8 @@ impl Core {
         match self.state.keys.find(tenant, &key.key) {
             Some(found) if found.fingerprint == key.fingerprint => Ok(Some(found.task)),
             Some(found) => Err(Refusal::KeyConflict { task: found.task }),
-            // A task under this key may be in a record that the lookup did not see and that is forgotten here already.
+            // A task under this key may be in a record that the lookup did not see and that is
+            // forgotten here already.
             None if key.checked_to < self.state.keys.forgotten_to => Err(Refusal::KeyCheckStale),
             None => Ok(None),
         }

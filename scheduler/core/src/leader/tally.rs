@@ -1,7 +1,7 @@
 //! What the core counts.
 
 use wasmill_protocol::OutcomeKind;
-use wasmill_record::event::AfterAttempt;
+use wasmill_record::event::Sequel;
 
 use crate::io::Counters;
 
@@ -71,15 +71,15 @@ tally! {
 
 impl Tally {
     /// An attempt ended like this.
-    pub(super) fn attempt_ended(&mut self, kind: OutcomeKind, next: AfterAttempt) {
+    pub(super) fn attempt_ended(&mut self, kind: OutcomeKind, next: Sequel) {
         use wasmill_protocol::FinalState;
         self.attempts_lost += u64::from(kind == OutcomeKind::HostLost);
         match next {
-            AfterAttempt::Retry { .. } => self.attempts_retried += 1,
-            AfterAttempt::Requeue => self.attempts_requeued += 1,
-            AfterAttempt::Final { state: FinalState::Succeeded } => self.tasks_succeeded += 1,
-            AfterAttempt::Final { state: FinalState::Failed | FinalState::Skipped } => self.tasks_failed += 1,
-            AfterAttempt::Final { state: FinalState::Cancelled } => self.tasks_cancelled += 1,
+            Sequel::Retry { .. } => self.attempts_retried += 1,
+            Sequel::Requeue => self.attempts_requeued += 1,
+            Sequel::Final { state: FinalState::Succeeded } => self.tasks_succeeded += 1,
+            Sequel::Final { state: FinalState::Failed | FinalState::Skipped } => self.tasks_failed += 1,
+            Sequel::Final { state: FinalState::Cancelled } => self.tasks_cancelled += 1,
         }
     }
 }

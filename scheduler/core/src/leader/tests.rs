@@ -23,7 +23,8 @@ fn task(number: usize) -> TaskId {
     format!("01890a5d-ac96-774b-bcce-{number:012x}").parse().unwrap()
 }
 
-/// A leader with two hosts of four places each and `tasks` tasks, which the policies have not seen yet.
+/// A leader with two hosts of four places each and `tasks` tasks, which the policies have not seen
+/// yet.
 fn leader(tasks: usize, order: impl Order + 'static, place: impl Place + 'static) -> Core {
     let mut core = Core::new(1, CoreConfig::default(), State::default());
     core.step(START, lead(1, "n1"));
@@ -190,7 +191,8 @@ fn the_default_decides_for_a_policy_that_traps_and_then_replaces_it() {
     assert_eq!(core.tally.policy_faults, 12, "five each are forgiven");
 }
 
-/// The record with the removal is durable, and what asked the running task to stop was in the next one, which was lost with the leader.
+/// The record with the removal is durable, and what asked the running task to stop was in the next
+/// one, which was lost with the leader.
 #[test]
 fn a_new_leader_asks_what_runs_of_removed_tenants_to_stop() {
     let tenant: TenantName = "gone".parse().unwrap();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::{Digest, HostId, TenantName, Term, Timestamp};
 
-use super::{Choice, Keys, PolicyFault, Ref, Standing};
+use super::{Choice, HostStatus, Keys, PolicyFault, Ref};
 use crate::state::Labels;
 
 /// A policy that lives outside the core.
@@ -53,24 +53,24 @@ pub struct Ask {
     /// An answer that comes later is dropped.
     pub due: Timestamp,
     /// What is asked.
-    pub question: Question,
+    pub question: PolicyQuestion,
 }
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Question {
-    /// Keys for what has changed. Answered with [`Answer::Keys`], in the same order.
+pub enum PolicyQuestion {
+    /// Keys for what has changed. Answered with [`PolicyAnswer::Keys`], in the same order.
     Order(OrderQuestion),
-    /// Where to put what is wanted. Answered with [`Answer::Choices`].
+    /// Where to put what is wanted. Answered with [`PolicyAnswer::Choices`].
     Place(PlaceQuestion),
 }
 
 /// What a policy answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// To [`Question::Order`]: see [`Order::keys`](super::Order::keys).
+pub enum PolicyAnswer {
+    /// To [`PolicyQuestion::Order`]: see [`Order::keys`](super::Order::keys).
     Keys(Keys),
-    /// To [`Question::Place`]: see [`Place::place`](super::Place::place).
+    /// To [`PolicyQuestion::Place`]: see [`Place::place`](super::Place::place).
     Choices(Vec<Choice>),
     /// It trapped, or was stopped.
     Fault(PolicyFault),
@@ -197,7 +197,7 @@ pub struct HostFacts {
     /// Hosts of one kind can serve the same shapes.
     pub kind: u32,
     /// Whether it takes new attempts.
-    pub standing: Standing,
+    pub status: HostStatus,
     /// Attempts that it can take now.
     pub free: u32,
     /// Attempts that it can take beyond those, of tenants that run nothing or little.

@@ -1,11 +1,12 @@
-//! `fifo`: tenants of a higher class strictly first, and within a class who came first, whoever it is.
+//! `fifo`: tenants of a higher class strictly first, and within a class who came first, whoever it
+//! is.
 
 use wasmill_protocol::Timestamp;
 
 use super::{Key, Keys, Order, PolicyFault, ShapeView, Stride, TenantView};
 
-/// Serves the tenant whose next task waits longest: the oldest among those of its highest priority. A tenant that floods the queue delays
-/// all others of its class.
+/// Serves the tenant whose next task waits longest: the oldest among those of its highest priority.
+/// A tenant that floods the queue delays all others of its class.
 #[derive(Debug, Clone, Copy)]
 pub struct Fifo;
 

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::{HostRoom, ShapeView, Standing};
+use super::{HostRoom, HostStatus, ShapeView};
 
 /// Why a shape cannot run on a host, the first reason that applies.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Misfit {
     /// It takes no new attempts.
-    Standing(Standing),
+    HostStatus(HostStatus),
     /// A required label is missing or has another value.
     Label(String, String),
     /// It has less memory than one task may use.
@@ -19,17 +19,19 @@ pub enum Misfit {
     Full,
 }
 
-/// Whether one more task of `shape` can be placed on `host`, in a place that is kept as well if it may have that.
+/// Whether one more task of `shape` can be placed on `host`, in a place that is kept as well if it
+/// may have that.
 ///
-/// Memory is compared with all that the host has, and a host is full when it has promised all that it may: how many guests fit at the same time is for the
-/// host to decide, which holds a few attempts more than it runs.
+/// Memory is compared with all that the host has, and a host is full when it has promised all that
+/// it may: how many guests fit at the same time is for the host to decide, which holds a few
+/// attempts more than it runs.
 ///
 /// # Errors
 ///
 /// The first reason against it.
 pub fn fits(shape: &ShapeView, host: &HostRoom, kept: bool) -> Result<(), Misfit> {
-    if host.standing != Standing::Ready {
-        return Err(Misfit::Standing(host.standing));
+    if host.status != HostStatus::Ready {
+        return Err(Misfit::HostStatus(host.status));
     }
     let missing = shape.require.iter().find(|(label, value)| host.labels.get(*label) != Some(*value));
     if let Some((label, value)) = missing {
@@ -51,7 +53,7 @@ pub fn fits(shape: &ShapeView, host: &HostRoom, kept: bool) -> Result<(), Misfit
 impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Standing(_) => f.write_str("no host is ready"),
+            Self::HostStatus(_) => f.write_str("no host is ready"),
             Self::Label(label, value) => write!(f, "no host has label {label}={value}"),
             Self::Memory(bytes) => write!(f, "no host has {} of memory", Bytes(*bytes)),
             Self::Sated => {

@@ -7,19 +7,20 @@ use super::{Choice, HostChange, HostRoom, Ref, ShapeView, Wanted, fits};
 /// What comes after every host.
 const LAST: (u64, u32) = (u64::MAX, u32::MAX);
 
-/// Hosts by kind, ordered by a number. To place a task costs O(log hosts) for each kind that can have it.
+/// Hosts by kind, ordered by a number. To place a task costs O(log hosts) for each kind that can
+/// have it.
 #[derive(Debug)]
 pub(super) struct HostHeap {
     /// By the host's slot.
-    hosts: Vec<Option<Known>>,
+    hosts: Vec<Option<RankedHost>>,
     /// By the number of the kind.
-    kinds: Vec<Kind>,
+    kinds: Vec<KindHeap>,
     /// What a host is ordered by, the smallest first.
     rank: fn(&HostRoom) -> u64,
 }
 
 #[derive(Debug, Clone)]
-struct Known {
+struct RankedHost {
     id: Ref,
     room: HostRoom,
     /// The number under which it is ordered.
@@ -28,7 +29,7 @@ struct Known {
 
 /// Hosts of one kind, each at most once.
 #[derive(Debug, Default)]
-struct Kind {
+struct KindHeap {
     /// With a free place for everybody.
     free: BTreeSet<(u64, u32)>,
     /// With none but what is kept.
@@ -47,7 +48,7 @@ impl HostHeap {
             if self.hosts.len() <= index {
                 self.hosts.resize_with(index + 1, || None);
             }
-            let known = room.clone().map(|room| Known { id: *host, rank: (self.rank)(&room), room });
+            let known = room.clone().map(|room| RankedHost { id: *host, rank: (self.rank)(&room), room });
             let after = known.as_ref().map(Standpoint::of);
             let before = std::mem::replace(&mut self.hosts[index], known).as_ref().map(Standpoint::of);
             self.reorder(host.slot, before, after);
@@ -126,7 +127,7 @@ impl HostHeap {
         count
     }
 
-    fn known(&self, slot: u32) -> &Known {
+    fn known(&self, slot: u32) -> &RankedHost {
         self.hosts[slot as usize].as_ref().expect("a host that is ordered is known")
     }
 
@@ -140,7 +141,7 @@ impl HostHeap {
         }
         if let Some(after) = after.filter(|after| after.is_open) {
             if self.kinds.len() <= after.kind as usize {
-                self.kinds.resize_with(after.kind as usize + 1, Kind::default);
+                self.kinds.resize_with(after.kind as usize + 1, KindHeap::default);
             }
             self.kinds[after.kind as usize].set(after.is_free).insert((after.rank, slot));
         }
@@ -172,13 +173,13 @@ struct Standpoint {
 }
 
 impl Standpoint {
-    fn of(known: &Known) -> Self {
+    fn of(known: &RankedHost) -> Self {
         let room = &known.room;
         Self { kind: room.kind, is_open: room.left(true) > 0, is_free: room.left(false) > 0, rank: known.rank }
     }
 }
 
-impl Kind {
+impl KindHeap {
     fn set(&mut self, is_free: bool) -> &mut BTreeSet<(u64, u32)> {
         if is_free { &mut self.free } else { &mut self.kept }
     }

@@ -5,8 +5,8 @@ use wasmill_protocol::Timestamp;
 use super::heap::HostHeap;
 use super::{Choice, HostChange, HostRoom, Place, PolicyFault, Wanted};
 
-/// Keeps hosts empty, so that they can be taken away, and caches of compiled modules warm. Tasks wait on a host where another one
-/// would start them at once.
+/// Keeps hosts empty, so that they can be taken away, and caches of compiled modules warm. Tasks
+/// wait on a host where another one would start them at once.
 #[derive(Debug)]
 pub struct Pack(HostHeap);
 

@@ -7,7 +7,7 @@ use expect_test::{Expect, expect};
 use wasmill_protocol::{Digest, TenantName, Timestamp};
 
 use super::{
-    HostChange, HostRoom, Ref, ShapeView, Standing, Stride, TenantView, Wanted, fits, order_by_name, place_by_name,
+    HostChange, HostRoom, HostStatus, Ref, ShapeView, Stride, TenantView, Wanted, fits, order_by_name, place_by_name,
 };
 
 fn shape(id: u32) -> ShapeView {
@@ -28,7 +28,7 @@ fn host(id: &str, free: u32, attempts: u32) -> HostRoom {
     HostRoom {
         id: id.into(),
         kind: 0,
-        standing: Standing::Ready,
+        status: HostStatus::Ready,
         free,
         kept: 0,
         attempts,
@@ -138,7 +138,7 @@ fn what_does_not_fit_says_why() {
         (shape(1), full),
         (shape(1), HostRoom { sated: [TenantName::default()].into(), ..host("a", 1, 0) }),
         (shape(1), HostRoom { sated: ["other".parse().unwrap()].into(), ..host("a", 1, 0) }),
-        (shape(1), HostRoom { standing: Standing::Draining, ..host("a", 1, 0) }),
+        (shape(1), HostRoom { status: HostStatus::Draining, ..host("a", 1, 0) }),
     ];
     let said = cases
         .map(|(shape, host)| fits(&shape, &host, false).map_or_else(|misfit| misfit.to_string(), |()| "fits".into()));

@@ -6,13 +6,13 @@ use wasmill_protocol::task::Edge;
 use wasmill_protocol::{
     AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, OutcomeKind, TaskId, TaskSpec, Timestamp,
 };
-use wasmill_record::event::{AfterAttempt, Event, EventBody};
+use wasmill_record::event::{Event, EventBody, Sequel};
 
 use super::State;
 use super::keys::KeyEntry;
 use super::shapes::{QueueEnd, ShapeKey};
 use super::slab::{NONE, Slot};
-use super::task::{Patience, Phase, Task};
+use super::task::{Phase, RetryRules, Task};
 use super::tenants::TenantNumber;
 use super::timers::Timer;
 use crate::io::BenchedPolicy;
@@ -20,7 +20,7 @@ use crate::io::BenchedPolicy;
 /// Where the state has what an event is about that starts or ends an attempt, as far as its author
 /// knows.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Known {
+pub(crate) struct EventSlots {
     /// The task.
     pub(crate) task: Option<Slot>,
     /// What runs on this life of the host. May be out of date.
@@ -41,8 +41,8 @@ impl State {
     ///
     /// # Panics
     ///
-    /// When the record is not the next one, or does not follow from those before: the log is damaged, and to carry on would
-    /// be wrong.
+    /// When the record is not the next one, or does not follow from those before: the log is
+    /// damaged, and to carry on would be wrong.
     pub fn apply_record(&mut self, seq: LogSeq, events: &[Event]) -> Owners {
         if self.last_seq == LogSeq(0) {
             // What came before was trimmed: its keys are for the read model to know.
@@ -70,8 +70,9 @@ impl State {
         self.keys.appended(seq);
     }
 
-    /// The read model holds every record up to `seq`: their idempotency keys are forgotten, and those of records up to there that
-    /// are still to be applied are not even remembered. Call it before a replay to keep that small.
+    /// The read model holds every record up to `seq`: their idempotency keys are forgotten, and
+    /// those of records up to there that are still to be applied are not even remembered. Call it
+    /// before a replay to keep that small.
     pub fn read_model_at(&mut self, seq: LogSeq) {
         self.keys.forget_to(seq);
     }
@@ -82,11 +83,11 @@ impl State {
     ///
     /// When the event does not follow from those before: the log is damaged.
     pub fn apply(&mut self, event: &Event) -> Owner {
-        self.apply_at(event, Known::default())
+        self.apply_at(event, EventSlots::default())
     }
 
     /// Applies one event. What is known is not looked up.
-    pub(crate) fn apply_at(&mut self, event: &Event, known: Known) -> Owner {
+    pub(crate) fn apply_at(&mut self, event: &Event, known: EventSlots) -> Owner {
         let at = event.at;
         // A term begins with the first event of a record.
         self.led.apply(self.last_seq.next(), event);
@@ -150,7 +151,7 @@ impl State {
     }
 
     /// Applies an event that is about a task.
-    fn apply_to_task(&mut self, task: TaskId, body: &EventBody, at: Timestamp, known: Known) -> Owner {
+    fn apply_to_task(&mut self, task: TaskId, body: &EventBody, at: Timestamp, known: EventSlots) -> Owner {
         let slot = match body {
             EventBody::TaskSubmitted { spec, fingerprint, edges, .. } => {
                 self.submit(task, spec, *fingerprint, edges, at)
@@ -177,6 +178,7 @@ impl State {
             }
             EventBody::CheckpointSaved { id, number, .. } => {
                 assert!(self.tasks[slot].runs(*id), "{id:?} is the current attempt of its task");
+                assert!(self.tasks[slot].checkpoint < *number, "checkpoints of {id:?} follow each other");
                 self.tasks[slot].checkpoint = *number;
             }
             EventBody::AttemptEnded { id, outcome, next, .. } => {
@@ -195,6 +197,7 @@ impl State {
             EventBody::TaskSubmitted { .. } => {}
             other => unreachable!("{other:?} is applied elsewhere"),
         }
+        assert!(self.depth.sum() == self.by_id.len() as u64, "every task is in one phase");
         Some(owner)
     }
 
@@ -213,8 +216,8 @@ impl State {
     ) -> Slot {
         let tenant = self.tenants.number(&spec.tenant).expect("a task was accepted while its tenant existed");
         let shape = self.acquire_shape(self.shapes.key(tenant, spec));
-        let patience = self.patiences.acquire(&Patience::of(spec));
-        let slot = self.tasks.insert(Task { id, shape, patience, ..Task::default() });
+        let retry_rules = self.retry_rules.acquire(&RetryRules::of(spec));
+        let slot = self.tasks.insert(Task { id, shape, retry_rules, ..Task::default() });
         let before = self.by_id.insert(id, slot);
         assert!(before.is_none(), "{id} was submitted once");
         self.tenants.entry_mut(tenant).tasks_queued += 1;
@@ -268,7 +271,7 @@ impl State {
         self.count_running(slot, true);
     }
 
-    fn end_attempt(&mut self, slot: Slot, id: AttemptId, kind: OutcomeKind, next: AfterAttempt, at: Timestamp) {
+    fn end_attempt(&mut self, slot: Slot, id: AttemptId, kind: OutcomeKind, next: Sequel, at: Timestamp) {
         self.leave(slot);
         self.count_running(slot, false);
         let task = &mut self.tasks[slot];
@@ -283,9 +286,9 @@ impl State {
             self.superseded.insert(id, tenant);
         }
         match next {
-            AfterAttempt::Final { state } => self.remove(slot, state, at),
-            AfterAttempt::Requeue => self.enter_queue(slot, at, QueueEnd::Front),
-            AfterAttempt::Retry { not_before } => {
+            Sequel::Final { state } => self.remove(slot, state, at),
+            Sequel::Requeue => self.enter_queue(slot, at, QueueEnd::Front),
+            Sequel::Retry { not_before } => {
                 self.tasks[slot].failures += 1;
                 if not_before > at {
                     self.enter_waiting(slot, not_before);
@@ -311,10 +314,12 @@ impl State {
         let key = &self.shapes.shape(self.tasks[slot].shape).key;
         let (tenant, memory_bytes) = (self.tenants.entry_mut(key.tenant), key.memory_bytes);
         if starts {
+            assert!(tenant.tasks_queued > 0, "a task that starts was counted as queued");
             tenant.tasks_queued -= 1;
             tenant.tasks_running += 1;
             tenant.memory_bytes = tenant.memory_bytes.saturating_add(memory_bytes);
         } else {
+            assert!(tenant.tasks_running > 0, "a task that stops running was counted as running");
             tenant.tasks_queued += 1;
             tenant.tasks_running -= 1;
             tenant.memory_bytes = tenant.memory_bytes.saturating_sub(memory_bytes);
@@ -322,6 +327,7 @@ impl State {
     }
 
     fn enter_waiting(&mut self, slot: Slot, until: Timestamp) {
+        assert!(until > Timestamp(0), "a task that waits has a timer, and zero is none");
         let task = &mut self.tasks[slot];
         (task.phase, task.timer) = (Phase::Waiting, until);
         let shape = task.shape;
@@ -364,7 +370,7 @@ impl State {
     fn enter_queue(&mut self, slot: Slot, at: Timestamp, end: QueueEnd) {
         let task = &mut self.tasks[slot];
         (task.phase, task.queued_at, task.timer) = (Phase::Queued, at, Timestamp(0));
-        if let Some(expires_ms) = self.patiences.value(task.patience).expires_ms {
+        if let Some(expires_ms) = self.retry_rules.value(task.retry_rules).expires_ms {
             // Never zero, which means no timer.
             task.timer = at.plus_ms(expires_ms).max(Timestamp(1));
             self.timers.insert(task.timer, Timer::Task(slot));
@@ -408,7 +414,7 @@ impl State {
         self.edges.drop_leading(&mut self.tasks, slot);
         let successors = self.edges.take_leaving(&mut self.tasks, slot);
         self.skips.remove(&slot);
-        let Task { id, shape, patience, .. } = self.tasks[slot];
+        let Task { id, shape, retry_rules, .. } = self.tasks[slot];
         // An edge that is not met decides, also beside another one from the same task.
         for is_met in [false, true] {
             for &(successor, _) in successors.iter().filter(|(_, on)| on.is_met_by(end) == is_met) {
@@ -417,9 +423,11 @@ impl State {
         }
         let tenant = self.shapes.shape(shape).key.tenant;
         self.release_shape(shape);
-        self.patiences.release(patience);
-        self.by_id.remove(&id);
-        self.tasks.remove(slot);
+        self.retry_rules.release(retry_rules);
+        let indexed = self.by_id.remove(&id);
+        assert!(indexed == Some(slot), "the index of ids points at {id}");
+        let task = self.tasks.remove(slot);
+        assert!(task.edges_leaving == NONE && task.edges_leading == NONE, "{id} goes without an edge");
         self.tenants.forget_task(tenant);
     }
 

@@ -13,13 +13,13 @@ const BENCHED_MAX: usize = 64;
 
 /// What was benched and not lifted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Benched(BTreeMap<Identity, BenchedPolicy>);
+pub(crate) struct Benched(BTreeMap<PolicyIdentity, BenchedPolicy>);
 
 /// What a policy is known by: its digest, whatever it is called; one that is built in has none and
 /// is known by its name.
-type Identity = (PolicyHook, Digest, String);
+type PolicyIdentity = (PolicyHook, Digest, String);
 
-fn identity(hook: PolicyHook, policy: &str, digest: Digest) -> Identity {
+fn identity(hook: PolicyHook, policy: &str, digest: Digest) -> PolicyIdentity {
     let name = if digest == Digest::default() { policy.to_owned() } else { String::new() };
     (hook, digest, name)
 }

@@ -12,7 +12,8 @@ use super::timers::Timer;
 use crate::io::QueueDepth;
 
 impl State {
-    /// Asserts everything that must hold between tasks, lists, timers and counts. O(n log n): for tests and the simulator.
+    /// Asserts everything that must hold between tasks, lists, timers and counts. O(n log n): for
+    /// tests and the simulator.
     ///
     /// # Panics
     ///

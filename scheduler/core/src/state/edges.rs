@@ -43,6 +43,7 @@ impl Edges {
 
     /// Adds an edge in front of both lists that it is in.
     pub(crate) fn add(&mut self, tasks: &mut Slab<Task>, from: Slot, to: Slot, on: EdgeOn) {
+        assert!(from != to, "no task waits for itself");
         let (after_from, after_to) = (tasks[from].edges_leaving, tasks[to].edges_leading);
         let links = |next| Links { prev: NONE, next };
         let (leaving, leading) = (links(after_from), links(after_to));
@@ -100,6 +101,7 @@ impl Edges {
         if leading.next != NONE {
             self.edges[leading.next].leading.prev = leading.prev;
         }
+        assert!(self.count > 0, "an edge that is taken away was counted");
         self.count -= 1;
         entry
     }

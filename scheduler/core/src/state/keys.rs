@@ -16,7 +16,7 @@ pub(crate) struct KeyEntry {
 
 /// Keys of recent records. What they take is bounded by how far the read model lags.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Keys {
+pub(crate) struct IdempotencyKeys {
     by_tenant: BTreeMap<TenantNumber, BTreeMap<Arc<str>, KeyEntry>>,
     /// Oldest first.
     records: VecDeque<RecordKeys>,
@@ -36,7 +36,7 @@ struct RecordKeys {
     keys: Vec<(TenantNumber, Arc<str>)>,
 }
 
-impl Keys {
+impl IdempotencyKeys {
     pub(crate) fn find(&self, tenant: TenantNumber, key: &str) -> Option<KeyEntry> {
         self.by_tenant.get(&tenant)?.get(key).copied()
     }
@@ -61,8 +61,8 @@ impl Keys {
         self.newest_open = false;
     }
 
-    /// What was handed out last is in record `seq`. When the driver had to split it into several, the last one counts: to
-    /// remember a key for longer is never wrong.
+    /// What was handed out last is in record `seq`. When the driver had to split it into several,
+    /// the last one counts: to remember a key for longer is never wrong.
     pub(crate) fn appended(&mut self, seq: LogSeq) {
         if self.newest_open
             && let Some(newest) = self.records.back_mut()
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn keys_are_kept_until_the_read_model_has_them() {
-        let mut keys = Keys::default();
+        let mut keys = IdempotencyKeys::default();
         keys.insert(0, "a", ENTRY());
         keys.close_record();
         keys.insert(0, "b", ENTRY());
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_record_that_is_known_already_is_forgotten_at_once() {
-        let mut keys = Keys::default();
+        let mut keys = IdempotencyKeys::default();
         keys.forget_to(LogSeq(9));
         keys.insert(0, "a", ENTRY());
         keys.close_record();

@@ -54,7 +54,8 @@ impl Placements {
         let placement = &mut self.placements[slot];
         placement.tasks.unlink(tasks, task);
         if placement.tasks.count == 0 {
-            self.by_host.remove(&(placement.host.clone(), placement.incarnation));
+            let indexed = self.by_host.remove(&(placement.host.clone(), placement.incarnation));
+            assert!(indexed == Some(slot), "the index of hosts points at the placement");
             self.placements.remove(slot);
         }
     }

@@ -1,4 +1,5 @@
-//! Shapes: what decisions are made over, so that they cost the same for ten tasks and for a million.
+//! Shapes: what decisions are made over, so that they cost the same for ten tasks and for a
+//! million.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,12 +31,14 @@ pub(crate) struct Shape {
     pub(crate) tasks: u32,
     pub(crate) queued: List,
     pub(crate) waiting: List,
-    /// Since when the task of this shape that waits longest has been in the queue. A task that comes back to the front is younger than
-    /// those behind it, and takes nothing of their wait away. [`Timestamp::MAX`] when the queue is empty.
+    /// Since when the task of this shape that waits longest has been in the queue. A task that
+    /// comes back to the front is younger than those behind it, and takes nothing of their wait
+    /// away. [`Timestamp::MAX`] when the queue is empty.
     pub(crate) since: Timestamp,
 }
 
-/// Shapes that have changed since somebody looked, in order. Only a leader looks; for others nothing gathers.
+/// Shapes that have changed since somebody looked, in order. Only a leader looks; for others
+/// nothing gathers.
 ///
 /// It is no part of what the log says, so all journals are equal.
 #[derive(Debug, Clone, Default)]
@@ -99,7 +102,8 @@ impl Shapes {
         let (queued, waiting) = (List::default(), List::default());
         let shape = Shape { key: key.clone(), tasks: 1, queued, waiting, since: Timestamp::MAX };
         let slot = self.shapes.insert(shape);
-        self.by_key.insert(key, slot);
+        let indexed = self.by_key.insert(key, slot);
+        assert!(indexed.is_none(), "a key names one shape");
         (slot, true)
     }
 
@@ -113,7 +117,8 @@ impl Shapes {
         }
         assert!(shape.queued.count == 0 && shape.waiting.count == 0, "no task is in a list of a shape without tasks");
         let shape = self.shapes.remove(slot);
-        self.by_key.remove(&shape.key);
+        let indexed = self.by_key.remove(&shape.key);
+        assert!(indexed == Some(slot), "the index of keys points at the shape");
         self.journal.note(ShapeChange::Gone(slot));
         true
     }
@@ -204,8 +209,9 @@ impl Shapes {
     }
 }
 
-/// Since when the longest wait of a queue lasts that lasted `since`, when a task that became queued at `queued_at` is gone. `left` are the
-/// times of the first that is left and of the one behind it: those behind the oldest came after it.
+/// Since when the longest wait of a queue lasts that lasted `since`, when a task that became queued
+/// at `queued_at` is gone. `left` are the times of the first that is left and of the one behind it:
+/// those behind the oldest came after it.
 pub(crate) fn since_without(since: Timestamp, queued_at: Timestamp, left: &[Timestamp]) -> Timestamp {
     let stays = if queued_at > since { since } else { Timestamp::MAX };
     left.iter().copied().fold(stays, Timestamp::min)

@@ -15,10 +15,11 @@ pub(crate) const NONE: Slot = Slot::MAX;
 pub(crate) const CHUNK: usize = 1 << CHUNK_BITS;
 const CHUNK_BITS: usize = 12;
 
-/// Values in numbered places. Taking a place and giving it back are O(1); memory is kept for the next value.
+/// Values in numbered places. Taking a place and giving it back are O(1); memory is kept for the
+/// next value.
 ///
-/// A clone shares the chunks until one of both changes them, so it costs a pointer for each chunk: that is how a snapshot is
-/// written beside a leader who goes on.
+/// A clone shares the chunks until one of both changes them, so it costs a pointer for each chunk:
+/// that is how a snapshot is written beside a leader who goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Slab<T> {
     chunks: Vec<Arc<Vec<Option<T>>>>,
@@ -101,8 +102,8 @@ impl<T> Slab<T> {
             .filter_map(|(slot, place)| Some((slot, place.as_ref()?)))
     }
 
-    /// Its chunks, each with the number of its first place. Gives every chunk back to its other owner as soon as the next is asked
-    /// for.
+    /// Its chunks, each with the number of its first place. Gives every chunk back to its other
+    /// owner as soon as the next is asked for.
     pub(crate) fn into_chunks(self) -> impl Iterator<Item = (Slot, Arc<Vec<Option<T>>>)> {
         (0..).step_by(CHUNK).zip(self.chunks)
     }
@@ -170,8 +171,8 @@ impl<T: Clone> SlabBuilder<T> {
     }
 }
 
-/// A doubly linked list of tasks through their own `prev` and `next`: a task is in one list at a time, so the links cost nothing
-/// more, and taking one out of the middle is O(1).
+/// A doubly linked list of tasks through their own `prev` and `next`: a task is in one list at a
+/// time, so the links cost nothing more, and taking one out of the middle is O(1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct List {
     /// The first, or [`NONE`].
@@ -237,8 +238,9 @@ impl List {
         Self { head, ..Self::default() }
     }
 
-    /// The list that begins at `head` and goes on as each task's `next` says; the rest of the links is filled in. `accept` is asked for each
-    /// task in turn; when it says no there is no list, so it must say so for a task that it has seen.
+    /// The list that begins at `head` and goes on as each task's `next` says; the rest of the links
+    /// is filled in. `accept` is asked for each task in turn; when it says no there is no list, so
+    /// it must say so for a task that it has seen.
     pub(crate) fn relink(
         tasks: &mut Slab<Task>,
         head: Slot,

@@ -1,11 +1,11 @@
 //! The state as a snapshot, and back.
 //!
-//! Written down is what cannot be computed from the rest: the values in their places, and the order of every list. Indices,
-//! counts and timers are made anew. What is read is equal to what was written, to the number of every place, and so decides the same from there
-//! on.
+//! Written down is what cannot be computed from the rest: the values in their places, and the order
+//! of every list. Indices, counts and timers are made anew. What is read is equal to what was
+//! written, to the number of every place, and so decides the same from there on.
 //!
-//! Deliberately absent: idempotency keys. Whoever starts from a snapshot has a read model that holds every record up to it, and
-//! looks them up there.
+//! Deliberately absent: idempotency keys. Whoever starts from a snapshot has a read model that
+//! holds every record up to it, and looks them up there.
 
 mod restore;
 
@@ -16,8 +16,8 @@ use wasmill_protocol::policy::BenchedRow;
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{HostId, LogSeq, TaskId, TenantName};
 use wasmill_record::snapshot::{
-    Begin, Current, EdgeRow, Part, PatienceRow, PlacementRow, Places, PlacesOf, SNAPSHOT_VERSION, ShapeRow, SkipRow,
-    TaskColumns, TaskPhase, TaskRow, TenantModule, TenantRow,
+    BeginPart, Current, EdgeRow, Part, PlacementRow, RetryRulesRow, SNAPSHOT_VERSION, ShapeRow, SkipRow, SlabKind,
+    SlabPlaces, TaskColumns, TaskPhase, TaskRow, TenantModule, TenantRow,
 };
 
 use super::State;
@@ -26,7 +26,7 @@ use super::placements::Placement;
 use super::shapes::Shape;
 use super::slab::{CHUNK, NONE, Slab, Slot};
 use super::superseded::Superseded;
-use super::task::{Patience, Phase, Task};
+use super::task::{Phase, RetryRules, Task};
 use super::tenants::{Belongings, TenantEntry, TenantNumber};
 
 use crate::io::BenchedPolicy;
@@ -37,17 +37,19 @@ pub use restore::{RestoreError, Restoring};
 const ROWS_PER_PART: usize = 1024;
 /// Vacant places in one part at most.
 const VACANT_PER_PART: usize = 1 << 16;
+const _: () = assert!(CHUNK.is_multiple_of(ROWS_PER_PART), "a chunk is written in whole parts");
 
 /// The state as it was at one record, while the state itself goes on.
 ///
-/// It shares everything large with the state. What the state changes meanwhile is copied then, 4,096 tasks at once.
+/// It shares everything large with the state. What the state changes meanwhile is copied then,
+/// 4,096 tasks at once.
 #[derive(Debug)]
 pub struct Frozen {
-    begin: Begin,
+    begin: BeginPart,
     tenants: Vec<FrozenTenant>,
     tasks: Slab<Task>,
     shapes: Slab<Shape>,
-    patiences: Slab<(Patience, u32)>,
+    retry_rules: Slab<(RetryRules, u32)>,
     placements: Slab<Placement>,
     edges: Slab<EdgeEntry>,
     skips: BTreeMap<Slot, TaskId>,
@@ -69,19 +71,21 @@ struct FrozenTenant {
 }
 
 impl State {
-    /// Takes hold of the state as it is after the last record. O(tenants) and a pointer for every 4,096 tasks.
+    /// Takes hold of the state as it is after the last record. O(tenants) and a pointer for every
+    /// 4,096 tasks.
     ///
-    /// Call it between two records: events that were applied since the last one would be in it, too.
+    /// Call it between two records: events that were applied since the last one would be in it,
+    /// too.
     pub fn freeze(&self) -> Frozen {
         let Self { term, time, last_seq: seq, .. } = *self;
         let (leader, tenant_next, led) = (self.leader.clone(), self.tenants.next(), self.led.clone());
         let unblocked = counted_from_1(self.unblocked.head);
         Frozen {
-            begin: Begin { version: SNAPSHOT_VERSION, seq, term, leader, time, tenant_next, led, unblocked },
+            begin: BeginPart { version: SNAPSHOT_VERSION, seq, term, leader, time, tenant_next, led, unblocked },
             tenants: self.tenants.entries().map(|(number, entry)| freeze_tenant(number, entry)).collect(),
             tasks: self.tasks.clone(),
             shapes: self.shapes.places(),
-            patiences: self.patiences.places(),
+            retry_rules: self.retry_rules.places(),
             placements: self.placements.places(),
             edges: self.edges.places(),
             skips: self.skips.clone(),
@@ -92,7 +96,8 @@ impl State {
         }
     }
 
-    /// All parts of a snapshot at once: [`State::freeze`] and [`Frozen::into_parts`] for small states.
+    /// All parts of a snapshot at once: [`State::freeze`] and [`Frozen::into_parts`] for small
+    /// states.
     pub fn to_snapshot(&self) -> Vec<Part> {
         self.freeze().into_parts().collect()
     }
@@ -132,18 +137,19 @@ impl Frozen {
         self.begin.seq
     }
 
-    /// The parts in the order in which they are stored, [`Part::Begin`] first. [`Part::End`] is whose who adds parts of his own.
+    /// The parts in the order in which they are stored, [`Part::Begin`] first. [`Part::End`] is
+    /// whose who adds parts of his own.
     pub fn into_parts(self) -> impl Iterator<Item = Part> {
         let begin = std::iter::once(Part::Begin(self.begin));
-        let places = places(PlacesOf::Patiences, &self.patiences)
+        let places = places(SlabKind::RetryRules, &self.retry_rules)
             .into_iter()
-            .chain(places(PlacesOf::Shapes, &self.shapes))
-            .chain(places(PlacesOf::Placements, &self.placements))
-            .chain(places(PlacesOf::Tasks, &self.tasks))
+            .chain(places(SlabKind::Shapes, &self.shapes))
+            .chain(places(SlabKind::Placements, &self.placements))
+            .chain(places(SlabKind::Tasks, &self.tasks))
             // A former version knows no edges, and need not as long as there has never been one.
-            .chain(if self.edges.places() > 0 { places(PlacesOf::Edges, &self.edges) } else { Vec::new() });
+            .chain(if self.edges.places() > 0 { places(SlabKind::Edges, &self.edges) } else { Vec::new() });
         let tenants = self.tenants.into_iter().map(|tenant| Part::Tenant(tenant_row(tenant)));
-        let patiences = rows(self.patiences.into_chunks(), ROWS_PER_PART, patience_row).map(Part::Patiences);
+        let retry_rules = rows(self.retry_rules.into_chunks(), ROWS_PER_PART, retry_rules_row).map(Part::RetryRules);
         let shapes = rows(self.shapes.into_chunks(), ROWS_PER_PART, shape_row).map(Part::Shapes);
         let placements = rows(self.placements.into_chunks(), ROWS_PER_PART, placement_row).map(Part::Placements);
         let tasks =
@@ -158,7 +164,7 @@ impl Frozen {
         begin
             .chain(places)
             .chain(tenants)
-            .chain(patiences)
+            .chain(retry_rules)
             .chain(shapes)
             .chain(placements)
             .chain(tasks)
@@ -171,16 +177,17 @@ impl Frozen {
     }
 }
 
-fn places<T>(of: PlacesOf, slab: &Slab<T>) -> Vec<Part> {
+fn places<T>(of: SlabKind, slab: &Slab<T>) -> Vec<Part> {
     let count = slab.places() as u32;
-    let part = |vacant: &[Slot]| Part::Places(Places { of, count, vacant: vacant.to_vec() });
+    let part = |vacant: &[Slot]| Part::Places(SlabPlaces { of, count, vacant: vacant.to_vec() });
     match slab.vacant() {
         [] => vec![part(&[])],
         vacant => vacant.chunks(VACANT_PER_PART).map(part).collect(),
     }
 }
 
-/// Rows of what is in the places of a slab, at most `rows_max` together. A chunk is let go once its rows were made.
+/// Rows of what is in the places of a slab, at most `rows_max` together. A chunk is let go once its
+/// rows were made.
 fn rows<T, R>(
     chunks: impl Iterator<Item = (Slot, Arc<Vec<Option<T>>>)>,
     rows_max: usize,
@@ -214,9 +221,9 @@ fn tenant_row(tenant: FrozenTenant) -> TenantRow {
     }
 }
 
-fn patience_row(slot: Slot, (patience, _): &(Patience, u32)) -> PatienceRow {
-    let Patience { attempts_max, backoff_ms, backoff_ms_max, on, expires_ms } = *patience;
-    PatienceRow { slot, attempts_max, backoff_ms, backoff_ms_max, on, expires_ms }
+fn retry_rules_row(slot: Slot, (retry_rules, _): &(RetryRules, u32)) -> RetryRulesRow {
+    let RetryRules { attempts_max, backoff_ms, backoff_ms_max, on, expires_ms } = *retry_rules;
+    RetryRulesRow { slot, attempts_max, backoff_ms, backoff_ms_max, on, expires_ms }
 }
 
 fn shape_row(slot: Slot, shape: &Shape) -> ShapeRow {
@@ -261,7 +268,7 @@ fn task_row(slot: Slot, task: &Task) -> TaskRow {
         queued_at: task.queued_at,
         timer: task.timer,
         shape: task.shape,
-        patience: task.patience,
+        retry_rules: task.retry_rules,
         placement: counted_from_1(task.placement),
         next: counted_from_1(task.next),
         edges_leaving: counted_from_1(task.edges_leaving),

@@ -7,11 +7,12 @@ use wasmill_record::snapshot::SupersededRow;
 
 use super::tenants::TenantNumber;
 
-/// Attempts that are remembered. A report for an older one is taken for a repeat: acknowledged, counted, not recorded.
+/// Attempts that are remembered. A report for an older one is taken for a repeat: acknowledged,
+/// counted, not recorded.
 pub(crate) const SUPERSEDED_MAX: usize = 16_384;
 
-/// The newest attempts that were given up before they reported. Each can be recorded as late once, so a flood of reports cannot
-/// fill the log.
+/// The newest attempts that were given up before they reported. Each can be recorded as late once,
+/// so a flood of reports cannot fill the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Superseded {
     /// Each with the tenant of its task, unless a former version has written the snapshot that it

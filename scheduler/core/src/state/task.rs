@@ -7,7 +7,8 @@ use wasmill_protocol::{
 
 use super::slab::{NONE, Slot};
 
-/// A task that is not final. There may be millions: everything that tasks share is a number of an entry elsewhere.
+/// A task that is not final. There may be millions: everything that tasks share is a number of an
+/// entry elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Task {
     pub(crate) id: TaskId,
@@ -21,7 +22,7 @@ pub(crate) struct Task {
     /// Which shape it has.
     pub(crate) shape: Slot,
     /// Which patience it has.
-    pub(crate) patience: Slot,
+    pub(crate) retry_rules: Slot,
     /// Where it runs, while it runs.
     pub(crate) placement: Slot,
     /// The first edge that leaves it, and the first that leads to it.
@@ -67,7 +68,7 @@ impl Default for Task {
             queued_at: Timestamp(0),
             timer: Timestamp(0),
             shape: NONE,
-            patience: NONE,
+            retry_rules: NONE,
             placement: NONE,
             edges_leaving: NONE,
             edges_leading: NONE,
@@ -108,7 +109,7 @@ impl Task {
 
 /// How often a task is tried and how long it waits: most tasks share few of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Patience {
+pub(crate) struct RetryRules {
     pub(crate) attempts_max: u32,
     pub(crate) backoff_ms: u64,
     pub(crate) backoff_ms_max: u64,
@@ -116,7 +117,7 @@ pub(crate) struct Patience {
     pub(crate) expires_ms: Option<u64>,
 }
 
-impl Patience {
+impl RetryRules {
     pub(crate) fn of(spec: &TaskSpec) -> Self {
         let RetryPolicy { attempts_max, backoff_ms, backoff_ms_max, on } = spec.retry;
         Self { attempts_max, backoff_ms, backoff_ms_max, on, expires_ms: spec.expires_ms }

@@ -9,7 +9,8 @@ use wasmill_protocol::{Digest, TenantName};
 
 use super::slab::Slot;
 
-/// A tenant's number. Never used again, so that what remains of a removed tenant is not taken for a new one of the same name.
+/// A tenant's number. Never used again, so that what remains of a removed tenant is not taken for a
+/// new one of the same name.
 pub type TenantNumber = u32;
 
 /// A tenant and what it has.

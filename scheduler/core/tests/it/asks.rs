@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use wasmill_protocol::TenantName;
 use wasmill_protocol::policy::PolicyHook;
-use wasmill_scheduler_core::policy::ask::{Ask, AskId, HostNews, News, Question};
+use wasmill_scheduler_core::policy::ask::{Ask, AskId, HostNews, News, PolicyQuestion};
 use wasmill_scheduler_core::policy::{Choice, Ref};
 
 use crate::names::Names;
@@ -40,7 +40,7 @@ impl Asks {
         self.asked.insert(name.clone(), ask.id);
         self.last.insert(ask.id.hook, ask.id);
         let question = match &ask.question {
-            Question::Order(question) => {
+            PolicyQuestion::Order(question) => {
                 let mut parts = self.news(names, &question.news);
                 let tenants = question
                     .tenants
@@ -52,7 +52,7 @@ impl Asks {
                 );
                 parts
             }
-            Question::Place(question) => {
+            PolicyQuestion::Place(question) => {
                 let mut parts = self.news(names, &question.news);
                 parts.extend(question.hosts.iter().map(|host| self.host(names, host)));
                 parts.extend(

@@ -24,8 +24,8 @@ struct Flood {
     tasks: std::ops::Range<usize>,
 }
 
-/// Lets the tenants, each with a weight and the times that its tasks run in turns, flood a host with `slots` slots for `seconds`. Returns the slot time
-/// that each had, in milliseconds.
+/// Lets the tenants, each with a weight and the times that its tasks run in turns, flood a host
+/// with `slots` slots for `seconds`. Returns the slot time that each had, in milliseconds.
 fn shares(slots: u32, seconds: u64, tenants: &[(u32, Vec<u64>)]) -> Vec<u64> {
     let mut world = World::new(CoreConfig::default());
     world.step(Input::Lead {

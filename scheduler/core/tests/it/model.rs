@@ -6,7 +6,7 @@ use wasmill_protocol::task::Edge;
 use wasmill_protocol::{
     Attempt, AttemptId, FinalState, HostId, Incarnation, OutcomeKind, TaskId, TaskState, TenantName, Timestamp,
 };
-use wasmill_record::event::{AfterAttempt, EndReason, EventBody};
+use wasmill_record::event::{EndReason, EventBody, Sequel};
 use wasmill_scheduler_core::State;
 
 /// What the log says of every task there ever was.
@@ -110,24 +110,24 @@ impl Model {
         }
     }
 
-    fn attempt_ended(&mut self, at: Timestamp, id: AttemptId, kind: OutcomeKind, next: AfterAttempt) {
+    fn attempt_ended(&mut self, at: Timestamp, id: AttemptId, kind: OutcomeKind, next: Sequel) {
         let task = self.task(&id.task);
         assert!(matches!(task.stands, Stands::Running(current, ..) if current == id), "only a current attempt ends");
         let removed = task.tenant_removed;
         task.hosts_lost += u32::from(kind == OutcomeKind::HostLost);
         task.stands = match next {
-            AfterAttempt::Final { state } => {
+            Sequel::Final { state } => {
                 assert_eq!(state == FinalState::Succeeded, kind == OutcomeKind::Succeeded && !removed);
                 assert!(state != FinalState::Failed || !task.cancel_requested, "who is asked to stop does not fail");
                 Stands::Final(state)
             }
             _ if removed || task.cancel_requested => panic!("{id:?} is not tried again"),
-            AfterAttempt::Requeue => {
+            Sequel::Requeue => {
                 assert!(matches!(kind, OutcomeKind::Returned | OutcomeKind::HostLost | OutcomeKind::HostFault));
                 assert!(task.hosts_lost < 3);
                 Stands::Queued
             }
-            AfterAttempt::Retry { not_before } => {
+            Sequel::Retry { not_before } => {
                 task.failures += 1;
                 assert!(task.failures < task.attempts_max, "{id:?} has tries left");
                 if not_before > at { Stands::Waiting } else { Stands::Queued }

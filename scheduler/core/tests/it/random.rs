@@ -1,4 +1,5 @@
-//! Random stories: whatever happens in whatever order, the rules hold, and when all is well again every task ends.
+//! Random stories: whatever happens in whatever order, the rules hold, and when all is well again
+//! every task ends.
 
 use proptest::prelude::*;
 use proptest::test_runner::Config;

@@ -1,8 +1,9 @@
 //! Runs `tests/scenarios/*.txt`.
 //!
-//! A scenario is prose and blocks. A block is some commands, a line `----`, and what the core then hands out; the
-//! commands of a block are steps after which `take_ready` is called once. `UPDATE_EXPECT=1` rewrites what is below `----`.
-//! What the commands mean is in `tests/scenarios/README.md`.
+//! A scenario is prose and blocks. A block is some commands, a line `----`, and what the core then
+//! hands out; the commands of a block are steps after which `take_ready` is called once.
+//! `UPDATE_EXPECT=1` rewrites what is below `----`. What the commands mean is in
+//! `tests/scenarios/README.md`.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -19,7 +20,7 @@ use wasmill_protocol::{
     HostId, Incarnation, Limits, LogSeq, Outcome, OutcomeKind, Payload, TaskSpec, TenantName, Term, Usage,
 };
 use wasmill_record::event::EventBody;
-use wasmill_scheduler_core::policy::ask::{Answer, Outside};
+use wasmill_scheduler_core::policy::ask::{Outside, PolicyAnswer};
 use wasmill_scheduler_core::policy::{Key, Keys, PolicyFault, Seat, Stride};
 use wasmill_scheduler_core::{CoreConfig, Input, Ready, ReplyTo};
 
@@ -250,12 +251,12 @@ impl Scenario {
         let (hook, answer) = match line.words[0] {
             "keys" => {
                 let key = |rank: &&str| Key { rank: rank.parse().unwrap(), stride: Stride::By(1), ..Key::default() };
-                (PolicyHook::Order, Answer::Keys(Keys { tenants: plain.map(key).collect(), shapes: Vec::new() }))
+                (PolicyHook::Order, PolicyAnswer::Keys(Keys { tenants: plain.map(key).collect(), shapes: Vec::new() }))
             }
-            "places" => (PolicyHook::Place, Answer::Choices(plain.map(|text| self.asks.choice(text)).collect())),
+            "places" => (PolicyHook::Place, PolicyAnswer::Choices(plain.map(|text| self.asks.choice(text)).collect())),
             _ => {
                 let hook = if line.word(1) == "order" { PolicyHook::Order } else { PolicyHook::Place };
-                (hook, Answer::Fault(PolicyFault { reason: "unreachable executed".to_owned() }))
+                (hook, PolicyAnswer::Fault(PolicyFault { reason: "unreachable executed".to_owned() }))
             }
         };
         let id = self.asks.id(hook, line.text_of("ask"));

@@ -2,7 +2,7 @@
 
 use wasmill_protocol::command::{Done, Refusal};
 use wasmill_protocol::{OutcomeKind, Timestamp};
-use wasmill_record::event::{AfterAttempt, EndReason, EventBody};
+use wasmill_record::event::{EndReason, EventBody, Sequel};
 use wasmill_scheduler_core::io::MessageOut;
 
 use crate::names::Names;
@@ -85,11 +85,11 @@ fn outcome(outcome: &wasmill_protocol::Outcome) -> String {
     }
 }
 
-fn after(next: &AfterAttempt) -> String {
+fn after(next: &Sequel) -> String {
     match next {
-        AfterAttempt::Final { state } => format!("task is {}", format!("{state:?}").to_lowercase()),
-        AfterAttempt::Retry { not_before } => format!("retry at {}", time(*not_before)),
-        AfterAttempt::Requeue => "queued again".into(),
+        Sequel::Final { state } => format!("task is {}", format!("{state:?}").to_lowercase()),
+        Sequel::Retry { not_before } => format!("retry at {}", time(*not_before)),
+        Sequel::Requeue => "queued again".into(),
     }
 }
 

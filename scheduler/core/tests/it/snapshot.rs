@@ -7,7 +7,7 @@ use wasmill_protocol::message::{Heartbeat, HostInfo};
 use wasmill_protocol::module::ModuleInfo;
 use wasmill_protocol::tenant::{Quotas, Token};
 use wasmill_protocol::{HostId, TaskSpec, Term};
-use wasmill_record::snapshot::{Begin, Chain, Part, TaskColumns, TaskRow};
+use wasmill_record::snapshot::{BeginPart, ChainPart, Part, TaskColumns, TaskRow};
 use wasmill_scheduler_core::state::RestoreError;
 use wasmill_scheduler_core::{CoreConfig, Input, ReplyTo, State};
 
@@ -103,8 +103,11 @@ fn a_part_that_is_missing_is_noticed() {
 #[test]
 fn a_part_that_is_there_twice_or_elsewhere_is_noticed() {
     assert!(changed(|parts| parts.swap(0, 1)).is_err());
-    assert_eq!(changed(|parts| parts.insert(1, Part::Begin(Begin::default()))).unwrap_err(), RestoreError::Misplaced);
-    assert_eq!(changed(|parts| parts.push(Part::Chain(Chain::default()))).unwrap_err(), RestoreError::Misplaced);
+    assert_eq!(
+        changed(|parts| parts.insert(1, Part::Begin(BeginPart::default()))).unwrap_err(),
+        RestoreError::Misplaced
+    );
+    assert_eq!(changed(|parts| parts.push(Part::Chain(ChainPart::default()))).unwrap_err(), RestoreError::Misplaced);
     let again = |is: fn(&Part) -> bool| {
         changed(|parts| {
             let part = parts.iter().find(|part| is(part)).unwrap().clone();
@@ -125,7 +128,7 @@ fn lists_that_do_not_hold_each_task_once_are_noticed() {
     let mut changes: Vec<Change> = vec![
         Box::new(|rows| rows.iter_mut().for_each(|row| row.next = 0)),
         Box::new(|rows| rows[0].shape = 99),
-        Box::new(|rows| rows[0].patience = 99),
+        Box::new(|rows| rows[0].retry_rules = 99),
         Box::new(|rows| rows[1].id = rows[0].id),
         Box::new(|rows| rows[TASKS - 1].slot = 99),
         Box::new(|rows| rows.iter_mut().for_each(|row| row.placement = 0)),

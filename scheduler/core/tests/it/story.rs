@@ -14,7 +14,7 @@ use wasmill_protocol::{
 };
 use wasmill_record::event::{Event, EventBody};
 use wasmill_record::snapshot::{ReadModelCopy, SnapshotRef};
-use wasmill_scheduler_core::policy::ask::{Answer, Ask, Outside, Question, WantedFacts};
+use wasmill_scheduler_core::policy::ask::{Ask, Outside, PolicyAnswer, PolicyQuestion, WantedFacts};
 use wasmill_scheduler_core::policy::{Choice, Key, Keys, ORDERS, PLACES, PolicyFault, Ref, Seat, Stride};
 use wasmill_scheduler_core::{Core, CoreConfig, Input, ReplyTo};
 
@@ -77,7 +77,8 @@ fn host(number: u8) -> HostId {
 }
 
 impl Story {
-    /// A leader with tenants and modules; `seat` seats its policies, and those of every one after it.
+    /// A leader with tenants and modules; `seat` seats its policies, and those of every one after
+    /// it.
     pub(crate) fn new(seat: impl Fn(&mut Core) + 'static) -> Self {
         let config = CoreConfig { batch_max: 3, dispatch_max: 3, longest_wait_ms: 2_000, ..CoreConfig::default() };
         let mut story = Self {
@@ -282,7 +283,8 @@ impl Story {
                 self.create_tenant(of);
             }
             Op::ChangeQuotas { tenant: of, running } => {
-                // Only ever more than runs already, so that the quota can be checked at every start.
+                // Only ever more than runs already, so that the quota can be checked at every
+                // start.
                 let tasks_running = Some(running + 2);
                 self.take_ready();
                 let quotas = Quotas { tasks_running, ..Quotas::default() };
@@ -429,25 +431,25 @@ fn seat(hook: PolicyHook, policy: u8) -> Seat {
 }
 
 /// An answer that is right, or not quite.
-fn answer(ask: &Ask, how: u8) -> Answer {
-    let fault = || Answer::Fault(PolicyFault { reason: "unreachable executed".to_owned() });
+fn answer(ask: &Ask, how: u8) -> PolicyAnswer {
+    let fault = || PolicyAnswer::Fault(PolicyFault { reason: "unreachable executed".to_owned() });
     match &ask.question {
         _ if how.is_multiple_of(8) => fault(),
-        Question::Order(question) => {
+        PolicyQuestion::Order(question) => {
             let key = |rank: usize| Key { rank: rank as u64 ^ u64::from(how), stride: Stride::By(1), ..Key::default() };
             let tenants = question.tenants.len() + usize::from(how.is_multiple_of(7));
-            Answer::Keys(Keys {
+            PolicyAnswer::Keys(Keys {
                 tenants: (0..tenants).map(key).collect(),
                 shapes: (0..question.shapes.len()).map(key).collect(),
             })
         }
-        Question::Place(question) => {
+        PolicyQuestion::Place(question) => {
             let choice = |(wanted, wish): (usize, &WantedFacts)| Choice {
                 wanted,
                 host: Ref { slot: (u32::from(how) + u32::try_from(wanted).unwrap()) % 3, generation: 0 },
                 count: wish.count,
             };
-            Answer::Choices(question.wanted.iter().enumerate().map(choice).collect())
+            PolicyAnswer::Choices(question.wanted.iter().enumerate().map(choice).collect())
         }
     }
 }

@@ -1,9 +1,10 @@
-//! A core with everything around it that a test needs: a log, a follower that reads it, and what hosts hold.
+//! A core with everything around it that a test needs: a log, a follower that reads it, and what
+//! hosts hold.
 //!
 //! Beside it every test gets this for nothing: each event has the owner that it should, leader and
 //! follower agree on it. After each record a snapshot is taken, and reading it back gives the same
-//! state. And
-//! whoever leads after a restart has a twin that has started from a snapshot, hears the same, and must say the same.
+//! state. And whoever leads after a restart has a twin that has started from a snapshot, hears the
+//! same, and must say the same.
 
 use std::collections::BTreeMap;
 

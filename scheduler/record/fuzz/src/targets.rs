@@ -1,10 +1,12 @@
-//! The targets, which the tests of `record` include too, so that what was found is tried again in every run.
+//! The targets, which the tests of `record` include too, so that what was found is tried again in
+//! every run.
 
 use wasmill_protocol::LogSeq;
 use wasmill_record::event::Event;
 use wasmill_record::{RECORD_VERSION, Record};
 
-/// What decodes is the same after it was encoded and decoded once more, and is of a version that we know.
+/// What decodes is the same after it was encoded and decoded once more, and is of a version that we
+/// know.
 pub(crate) fn record(bytes: &[u8]) {
     let Ok(record) = Record::decode(LogSeq(1), bytes) else { return };
     assert!(record.version <= RECORD_VERSION);

@@ -42,11 +42,12 @@ pub struct TaskRow {
     pub timer: Timestamp,
     /// The place of its shape.
     pub shape: u32,
-    /// The place of its patience.
-    pub patience: u32,
+    /// The place of its rules for retries.
+    pub retry_rules: u32,
     /// The place of its placement, counted from 1; 0 is none.
     pub placement: u32,
-    /// The place of the task that follows in the list that this one is in, counted from 1; 0 is none.
+    /// The place of the task that follows in the list that this one is in, counted from 1; 0 is
+    /// none.
     pub next: u32,
     /// The place of the first edge that leaves it, counted from 1; 0 is none.
     pub edges_leaving: u32,
@@ -70,8 +71,8 @@ pub enum TaskPhase {
     Unblocked,
 }
 
-/// The values of many [`TaskRow`]s, one column for each field. A column that is not there holds nothing but zeros, so that what most tasks
-/// do not have takes no space, and a field can be added.
+/// The values of many [`TaskRow`]s, one column for each field. A column that is not there holds
+/// nothing but zeros, so that what most tasks do not have takes no space, and a field can be added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaskColumns {
@@ -105,8 +106,8 @@ pub struct TaskColumns {
     timers: Vec<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shapes: Vec<u32>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    patiences: Vec<u32>,
+    #[serde(rename = "patiences", skip_serializing_if = "Vec::is_empty")]
+    retry_rules: Vec<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     placements: Vec<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -140,7 +141,7 @@ impl TaskColumns {
             queued_at: column(rows, |row| row.queued_at.0),
             timers: column(rows, |row| row.timer.0),
             shapes: column(rows, |row| row.shape),
-            patiences: column(rows, |row| row.patience),
+            retry_rules: column(rows, |row| row.retry_rules),
             placements: column(rows, |row| row.placement),
             next: column(rows, |row| row.next),
             edges_leaving: column(rows, |row| row.edges_leaving),
@@ -148,7 +149,8 @@ impl TaskColumns {
         }
     }
 
-    /// The rows. Ends early at a row that is not complete or that stands nowhere this version knows: then there are fewer than [`TaskColumns::count`].
+    /// The rows. Ends early at a row that is not complete or that stands nowhere this version
+    /// knows: then there are fewer than [`TaskColumns::count`].
     pub fn rows(&self) -> impl Iterator<Item = TaskRow> + '_ {
         (0..self.count()).map_while(|index| self.row(index))
     }
@@ -176,7 +178,7 @@ impl TaskColumns {
             queued_at: Timestamp(value(&self.queued_at, index)?),
             timer: Timestamp(value(&self.timers, index)?),
             shape: value(&self.shapes, index)?,
-            patience: value(&self.patiences, index)?,
+            retry_rules: value(&self.retry_rules, index)?,
             placement: value(&self.placements, index)?,
             next: value(&self.next, index)?,
             edges_leaving: value(&self.edges_leaving, index)?,
@@ -236,7 +238,7 @@ mod tests {
             queued_at: Timestamp(6),
             timer: Timestamp(7),
             shape: 8,
-            patience: 9,
+            retry_rules: 9,
             placement: 10,
             next: u32::MAX,
             edges_leaving: 11,

@@ -7,6 +7,7 @@ use wasmill_protocol::time::Timestamp;
 
 /// Snapshots that are kept. With two of them a damaged one costs a longer start and nothing else.
 pub const SNAPSHOTS_KEPT: usize = 2;
+const _: () = assert!(SNAPSHOTS_KEPT >= 2, "a start needs another one when the newest is damaged");
 
 /// A snapshot of the state, stored as a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -32,7 +33,8 @@ pub struct ReadModelCopy {
     pub digest: Digest,
     /// The blob's size.
     pub bytes: u64,
-    /// Bytes of all records up to about `seq`: tells how much of the log a further copy would let go.
+    /// Bytes of all records up to about `seq`: tells how much of the log a further copy would let
+    /// go.
     pub log_bytes: u64,
     /// When it was made.
     pub at: Timestamp,
@@ -40,7 +42,8 @@ pub struct ReadModelCopy {
 
 /// The snapshots and the copy of the read model that count. Everything older can go.
 ///
-/// Of the read model the newest copy alone is kept: the log begins after it, so no older one leads up to now.
+/// Of the read model the newest copy alone is kept: the log begins after it, so no older one leads
+/// up to now.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Current {
@@ -60,7 +63,8 @@ impl Current {
         }
     }
 
-    /// A copy of the read model was stored. One that is not newer than what is known counts for nothing.
+    /// A copy of the read model was stored. One that is not newer than what is known counts for
+    /// nothing.
     pub fn read_model_saved(&mut self, copy: ReadModelCopy) {
         if self.read_model.is_none_or(|known| known.seq < copy.seq) {
             self.read_model = Some(copy);
@@ -78,7 +82,8 @@ impl Current {
             || self.read_model.is_some_and(|copy| copy.digest == *digest)
     }
 
-    /// The last record that nobody needs who starts from these: it is in every snapshot and in the copy of the read model.
+    /// The last record that nobody needs who starts from these: it is in every snapshot and in the
+    /// copy of the read model.
     ///
     /// `None` while a snapshot is missing: the log must reach back to its beginning then.
     pub fn trimmable_to(&self) -> Option<LogSeq> {

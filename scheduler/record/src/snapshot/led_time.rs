@@ -6,7 +6,8 @@ use crate::event::{Event, EventBody};
 use wasmill_protocol::ids::LogSeq;
 use wasmill_protocol::time::{Timestamp, Uptime};
 
-/// What a new term may add although nobody has measured it, in microseconds: the usual time without a leader.
+/// What a new term may add although nobody has measured it, in microseconds: the usual time without
+/// a leader.
 const UNMEASURED_US_MAX: u64 = 60_000_000;
 /// Spans that are kept. Of more, the two oldest become one.
 const SPANS_MAX: usize = 64;
@@ -16,25 +17,28 @@ const BEGINNINGS_MAX: usize = 8;
 
 /// Measures time in a way that no wrong clock can move: retention is counted by it.
 ///
-/// Within a term the times in the log advance by a clock that cannot be set. From one term to the next they may jump either way: the clocks of two
-/// nodes differ, a clock was set, nobody ran for months. Of such a jump only as much counts as the node that begins the term has measured, or a
-/// minute. So led time follows from the log alone, it is the same for everybody who reads it, and a leader whose clock is a month ahead adds no more to
-/// it than the time for which it has led.
+/// Within a term the times in the log advance by a clock that cannot be set. From one term to the
+/// next they may jump either way: the clocks of two nodes differ, a clock was set, nobody ran for
+/// months. Of such a jump only as much counts as the node that begins the term has measured, or a
+/// minute. So led time follows from the log alone, it is the same for everybody who reads it, and a
+/// leader whose clock is a month ahead adds no more to it than the time for which it has led.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LedTime {
     /// The time of the last event.
     at: Timestamp,
-    /// Where the difference between times in the log and led time has changed, oldest first. Without any there is none.
-    spans: Vec<Span>,
-    /// When terms began, and the uptimes of their leaders' machines at these moments; of those that agree the last one, newest last.
+    /// Where the difference between times in the log and led time has changed, oldest first.
+    /// Without any there is none.
+    spans: Vec<LedSpan>,
+    /// When terms began, and the uptimes of their leaders' machines at these moments; of those that
+    /// agree the last one, newest last.
     began: Vec<(Timestamp, Uptime)>,
 }
 
 /// Records that have one difference between their times and led time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Span {
+struct LedSpan {
     /// The first of them.
     from: LogSeq,
     /// Its time: none of them has an earlier one.
@@ -74,7 +78,7 @@ impl LedTime {
             let lag_us =
                 self.lag_us() + signed(event.at) - signed(self.at) - i64::try_from(counts_us).unwrap_or(i64::MAX);
             if lag_us != self.lag_us() {
-                self.begin_span(Span { from: seq, since: event.at, lag_us });
+                self.begin_span(LedSpan { from: seq, since: event.at, lag_us });
             }
         }
         self.at = event.at;
@@ -93,17 +97,17 @@ impl LedTime {
         self.began.drain(..outdated);
     }
 
-    fn begin_span(&mut self, span: Span) {
+    fn begin_span(&mut self, span: LedSpan) {
         if self.spans.is_empty() {
-            self.spans.push(Span::default());
+            self.spans.push(LedSpan::default());
         }
         self.spans.push(span);
         if self.spans.len() > SPANS_MAX {
             // Of two spans the smaller difference: what is kept a little longer harms nobody.
             let oldest = self.spans.remove(0);
-            let Span { since, lag_us, .. } = self.spans[0];
+            let LedSpan { since, lag_us, .. } = self.spans[0];
             self.spans[0] =
-                Span { from: oldest.from, since: oldest.since.min(since), lag_us: oldest.lag_us.min(lag_us) };
+                LedSpan { from: oldest.from, since: oldest.since.min(since), lag_us: oldest.lag_us.min(lag_us) };
         }
     }
 
@@ -121,8 +125,8 @@ impl LedTime {
         signed(self.at).saturating_sub(self.lag_us())
     }
 
-    /// The times at which terms began on a machine since it was started, counted on by its uptime: what time it was to be, newest last. Nothing unless
-    /// the last term began there too.
+    /// The times at which terms began on a machine since it was started, counted on by its uptime:
+    /// what time it was to be, newest last. Nothing unless the last term began there too.
     pub fn expected(&self, uptime: &Uptime) -> Vec<Timestamp> {
         let here = self.began.last().is_some_and(|(_, last)| runs_on(last, uptime));
         let began = self.began.iter().filter(|(_, before)| here && runs_on(before, uptime));
@@ -132,9 +136,9 @@ impl LedTime {
     /// What is over after a retention, `passed_us` after the last event.
     pub fn expired(&self, retention_us: u64, passed_us: u64) -> Vec<Expired> {
         let bound = self.us().saturating_add(clamped(passed_us)).saturating_sub(clamped(retention_us));
-        let spans = if self.spans.is_empty() { &[Span::default()] } else { self.spans.as_slice() };
+        let spans = if self.spans.is_empty() { &[LedSpan::default()] } else { self.spans.as_slice() };
         let until = spans.iter().skip(1).map(|span| span.from).chain([LogSeq(u64::MAX)]);
-        let expired = |(span, until): (&Span, LogSeq)| Expired {
+        let expired = |(span, until): (&LedSpan, LogSeq)| Expired {
             since: span.since,
             from: span.from,
             until,

@@ -14,24 +14,27 @@ use wasmill_protocol::task::{EdgeOn, RetryOn};
 use wasmill_protocol::tenant::{Quotas, Tenant, Token};
 use wasmill_protocol::time::Timestamp;
 
-/// One part. The first is [`Part::Begin`], the last [`Part::End`]; [`Part::Places`] come before what stands in them.
+/// One part. The first is [`Part::Begin`], the last [`Part::End`]; [`Part::Places`] come before
+/// what stands in them.
 ///
-/// Numbers of places (`slot`, `shape`, `next`, …) are those of the state that was written down: decisions depend on
-/// them where nothing else tells two tasks apart. Where there may be none, they are counted from 1, and 0 is none.
+/// Numbers of places (`slot`, `shape`, `next`, …) are those of the state that was written down:
+/// decisions depend on them where nothing else tells two tasks apart. Where there may be none, they
+/// are counted from 1, and 0 is none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Part {
     /// Which snapshot this is.
-    Begin(Begin),
+    Begin(BeginPart),
     /// Where the chain of records goes on.
-    Chain(Chain),
+    Chain(ChainPart),
     /// A tenant as the directory shows it.
     Directory(DirectoryPart),
     /// How many places there are of a kind, and which are vacant. Several of one kind add up.
-    Places(Places),
+    Places(SlabPlaces),
     /// A tenant as decisions need it.
     Tenant(TenantRow),
-    /// Policies for retries that tasks share.
-    Patiences(Vec<PatienceRow>),
+    /// Rules for retries that tasks share.
+    #[serde(rename = "Patiences")]
+    RetryRules(Vec<RetryRulesRow>),
     /// What tasks are alike in.
     Shapes(Vec<ShapeRow>),
     /// Lives of hosts that run something.
@@ -60,7 +63,7 @@ pub enum Part {
 /// See [`Part::Begin`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Begin {
+pub struct BeginPart {
     /// [`SNAPSHOT_VERSION`](super::SNAPSHOT_VERSION) of the writer.
     pub version: u32,
     /// The last record that is in here.
@@ -82,7 +85,7 @@ pub struct Begin {
 /// See [`Part::Chain`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Chain {
+pub struct ChainPart {
     /// SHA-256 of the encoded record that the snapshot ends with: the next one must name it.
     pub hash: Digest,
     /// Bytes of all records so far.
@@ -107,14 +110,15 @@ pub struct DirectoryPart {
 
 /// What can stand in a numbered place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub enum PlacesOf {
+pub enum SlabKind {
     /// Tasks.
     #[default]
     Tasks,
     /// Shapes.
     Shapes,
-    /// Patiences.
-    Patiences,
+    /// Rules for retries.
+    #[serde(rename = "Patiences")]
+    RetryRules,
     /// Placements.
     Placements,
     /// Edges.
@@ -124,9 +128,9 @@ pub enum PlacesOf {
 /// See [`Part::Places`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Places {
+pub struct SlabPlaces {
     /// Of which kind.
-    pub of: PlacesOf,
+    pub of: SlabKind,
     /// How many there are, vacant ones included.
     pub count: u32,
     /// Vacant places, in the order in which they became vacant: the last is taken first.
@@ -174,7 +178,7 @@ pub struct TenantModule {
 /// How often a task is tried and how long it waits.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct PatienceRow {
+pub struct RetryRulesRow {
     /// Its place.
     pub slot: u32,
     /// See [`RetryPolicy`](wasmill_protocol::task::RetryPolicy).

@@ -1,4 +1,5 @@
-//! Pairs of writers and readers of different versions: a newer writer adds fields, an older one lacks them.
+//! Pairs of writers and readers of different versions: a newer writer adds fields, an older one
+//! lacks them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,11 +15,11 @@ use wasmill_protocol::{
     Attempt, AttemptId, Digest, FinalState, HostId, Incarnation, LogSeq, Nonce, Outcome, Payload, TaskId, TaskSpec,
     Term, Timestamp, TraceParent, Uptime, Usage,
 };
-use wasmill_record::event::{AfterAttempt, EndReason, Event, EventBody};
+use wasmill_record::event::{EndReason, Event, EventBody, Sequel};
 use wasmill_record::snapshot::{
-    Begin, Chain, Current, DirectoryPart, EdgeRow, LedTime, Part, PartError, PatienceRow, PlacementRow, Places,
-    PlacesOf, ReadModelCopy, SNAPSHOT_VERSION, ShapeRow, SkipRow, SnapshotRef, SupersededRow, TaskColumns, TaskPhase,
-    TaskRow, TenantModule, TenantRow,
+    BeginPart, ChainPart, Current, DirectoryPart, EdgeRow, LedTime, Part, PartError, PlacementRow, ReadModelCopy,
+    RetryRulesRow, SNAPSHOT_VERSION, ShapeRow, SkipRow, SlabKind, SlabPlaces, SnapshotRef, SupersededRow, TaskColumns,
+    TaskPhase, TaskRow, TenantModule, TenantRow,
 };
 use wasmill_record::{Decided, RECORD_VERSION, Record, RecordError};
 
@@ -60,7 +61,7 @@ fn snapshots_survive_one_version_in_both_directions() {
         led.apply(LogSeq(seq), &Event { at, body: term_started() });
     }
     check(&led);
-    check(&Begin {
+    check(&BeginPart {
         version: 1,
         seq: LogSeq(1),
         term: Term(2),
@@ -70,7 +71,7 @@ fn snapshots_survive_one_version_in_both_directions() {
         led,
         unblocked: 5,
     });
-    check(&Chain { hash: Digest([3; 32]), log_bytes: 5 });
+    check(&ChainPart { hash: Digest([3; 32]), log_bytes: 5 });
     check(&DirectoryPart {
         created: Timestamp(1),
         tokens: vec![(Token { id: "t".to_owned(), ..Token::default() }, Timestamp(2))],
@@ -86,7 +87,7 @@ fn snapshots_survive_one_version_in_both_directions() {
         aliases: named.clone(),
         ..DirectoryPart::default()
     });
-    check(&Places { of: PlacesOf::Shapes, count: 3, vacant: vec![2, 1] });
+    check(&SlabPlaces { of: SlabKind::Shapes, count: 3, vacant: vec![2, 1] });
     check(&TenantModule { bytes: 2, ..TenantModule::default() });
     check(&TenantRow {
         number: 3,
@@ -96,7 +97,7 @@ fn snapshots_survive_one_version_in_both_directions() {
         tokens: named,
         ..TenantRow::default()
     });
-    check(&PatienceRow { slot: 1, attempts_max: 2, expires_ms: Some(3), ..PatienceRow::default() });
+    check(&RetryRulesRow { slot: 1, attempts_max: 2, expires_ms: Some(3), ..RetryRulesRow::default() });
     check(&ShapeRow { slot: 1, priority: -3, require: labels, queued: 2, ..ShapeRow::default() });
     check(&PlacementRow { slot: 1, host: HostId::from("h"), incarnation: Incarnation(2), running: 3 });
     check(&TaskColumns::pack(&[row]));
@@ -111,11 +112,11 @@ fn snapshots_survive_one_version_in_both_directions() {
 
 #[test]
 fn a_part_is_read_as_it_was_written_and_never_skipped() {
-    let begin = Part::Begin(Begin { version: SNAPSHOT_VERSION, seq: LogSeq(1), ..Begin::default() });
+    let begin = Part::Begin(BeginPart { version: SNAPSHOT_VERSION, seq: LogSeq(1), ..BeginPart::default() });
     for part in [begin, Part::Tasks(Box::default()), Part::End { parts: 7 }] {
         assert_eq!(Part::decode(&part.encode()).unwrap(), part);
     }
-    let newer = Part::Begin(Begin { version: SNAPSHOT_VERSION + 1, ..Begin::default() }).encode();
+    let newer = Part::Begin(BeginPart { version: SNAPSHOT_VERSION + 1, ..BeginPart::default() }).encode();
     assert!(matches!(Part::decode(&newer), Err(PartError::Version { version }) if version == SNAPSHOT_VERSION + 1));
     #[derive(Serialize)]
     enum Unknown {
@@ -138,7 +139,7 @@ fn record(version: u32) -> Record {
         usage: Usage::default(),
         output: Payload::Empty,
         captured: Payload::Empty,
-        next: AfterAttempt::Final { state: FinalState::Failed },
+        next: Sequel::Final { state: FinalState::Failed },
     };
     let events = [submitted, ended].map(|body| Event { at: Timestamp(1), body }).to_vec();
     Record { version, term: Term(1), prev_hash: Digest([1; 32]), events, decided: None }
@@ -172,7 +173,7 @@ fn a_record_that_names_commands_is_read_by_and_from_those_who_know_no_names() {
     assert_eq!(record(1).encode(), of_older, "and what names none is written as before");
 }
 
-/// A submission without edges is what it was before there were any.
+/// A submission without edges is read as it was before there were any, whichever fields say nothing.
 #[test]
 fn a_submission_without_edges_is_read_by_and_from_those_who_know_none() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -180,11 +181,14 @@ fn a_submission_without_edges_is_read_by_and_from_those_who_know_none() {
         TaskSubmitted { task: TaskId, spec: Arc<TaskSpec>, fingerprint: Option<Digest> },
     }
     let (task, spec) = (TaskId::default(), Arc::new(spec()));
-    let older = rmp_serde::to_vec_named(&Older::TaskSubmitted { task, spec: Arc::clone(&spec), fingerprint: None });
-    let newer = EventBody::TaskSubmitted { task, spec, fingerprint: None, edges: Vec::new() };
-    let older = older.unwrap();
-    assert_eq!(rmp_serde::to_vec_named(&newer).unwrap(), older);
-    assert_eq!(rmp_serde::from_slice::<EventBody>(&older).unwrap(), newer);
+    for spec in [spec, Arc::default()] {
+        let older = Older::TaskSubmitted { task, spec: Arc::clone(&spec), fingerprint: None };
+        let newer = EventBody::TaskSubmitted { task, spec, fingerprint: None, edges: Vec::new() };
+        let of_newer = rmp_serde::to_vec_named(&newer).unwrap();
+        assert_eq!(rmp_serde::from_slice::<Older>(&of_newer).unwrap(), older);
+        let of_older = rmp_serde::to_vec_named(&older).unwrap();
+        assert_eq!(rmp_serde::from_slice::<EventBody>(&of_older).unwrap(), newer);
+    }
 }
 
 /// The beginning of a term has said more since, and neither side needs it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmill_protocol::task::{Edge, RetryOn};
 use wasmill_protocol::{Attempt, AttemptId, FinalState, OutcomeKind, Payload, TaskSpec, Term, Timestamp};
-use wasmill_record::event::{AfterAttempt, EndReason, Event, EventBody};
+use wasmill_record::event::{EndReason, Event, EventBody, Sequel};
 
 use super::{Checked, Oracle, Violation, hold};
 use crate::marks::{Mark, Marks};
@@ -131,13 +131,13 @@ impl Life {
         Ok(())
     }
 
-    fn ended(&mut self, at: Timestamp, kind: OutcomeKind, next: AfterAttempt, marks: &mut Marks) -> Checked {
+    fn ended(&mut self, at: Timestamp, kind: OutcomeKind, next: Sequel, marks: &mut Marks) -> Checked {
         let own = !matches!(kind, OutcomeKind::HostLost | OutcomeKind::HostFault | OutcomeKind::Returned);
         self.own_failures += u32::from(own && kind != OutcomeKind::Succeeded);
         self.hosts_lost += u32::from(kind == OutcomeKind::HostLost);
         let retry = self.spec.retry;
         self.phase = match next {
-            AfterAttempt::Final { state } => {
+            Sequel::Final { state } => {
                 let succeeded = kind == OutcomeKind::Succeeded && !self.orphaned;
                 hold!(succeeded == (state == FinalState::Succeeded), "{kind:?} made a task {state:?}");
                 if state == FinalState::Failed {
@@ -146,7 +146,7 @@ impl Life {
                 self.mark_final(kind, state, marks);
                 Phase::Ended(state)
             }
-            AfterAttempt::Retry { not_before } => {
+            Sequel::Retry { not_before } => {
                 marks.hit(Mark::AttemptRetried);
                 hold!(own, "{kind:?} is not the task's own failure and uses up a retry");
                 hold!(self.own_failures < retry.attempts_max, "a retry after {} own failures", self.own_failures);
@@ -161,7 +161,7 @@ impl Life {
                 );
                 if not_before > at { Phase::Waiting(not_before) } else { Phase::Queued }
             }
-            AfterAttempt::Requeue => {
+            Sequel::Requeue => {
                 marks.hit(if kind == OutcomeKind::HostLost { Mark::AttemptLost } else { Mark::AttemptReturned });
                 hold!(!own, "{kind:?} is the task's own failure and was not counted");
                 hold!(!self.cancel_asked, "a task that was asked to stop is queued again");

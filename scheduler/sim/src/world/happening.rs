@@ -6,7 +6,7 @@ use wasmill_fabric_models::etcd::LeaseId;
 use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostAck, HostInfo, ToHost};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, Term};
-use wasmill_scheduler_core::policy::ask::{Answer, AskId};
+use wasmill_scheduler_core::policy::ask::{AskId, PolicyAnswer};
 use wasmill_scheduler_node::forward::Outcome;
 use wasmill_scheduler_node::upkeep::Ended;
 
@@ -87,7 +87,7 @@ pub enum Happening {
     /// Something with etcd.
     Etcd(EtcdHappening),
     /// A policy outside answers what a life of a control node has asked.
-    PolicyAnswers(Sender, Box<(AskId, Answer)>),
+    PolicyAnswers(Sender, Box<(AskId, PolicyAnswer)>),
     /// Another policy decides from now on.
     PolicySeated,
     /// Something goes wrong.

@@ -3,7 +3,7 @@
 
 use wasmill_protocol::policy::PolicyHook;
 use wasmill_scheduler_core::Input;
-use wasmill_scheduler_core::policy::ask::{Answer, Ask, AskId};
+use wasmill_scheduler_core::policy::ask::{Ask, AskId, PolicyAnswer};
 
 use super::{Happening, Sender, World};
 use crate::marks::Mark;
@@ -58,8 +58,8 @@ impl World {
             trap()
         } else if self.rng.chance(like.wrong) {
             spoil(answer, &mut self.rng)
-        } else if matches!(answer, Answer::Choices(_)) && self.rng.chance(like.lazy) {
-            Answer::Choices(Vec::new())
+        } else if matches!(answer, PolicyAnswer::Choices(_)) && self.rng.chance(like.lazy) {
+            PolicyAnswer::Choices(Vec::new())
         } else {
             answer
         };
@@ -69,7 +69,7 @@ impl World {
     }
 
     /// An answer comes back. One to an earlier question changes nothing, whoever sits there now.
-    pub(super) fn policy_answers(&mut self, sender: Sender, id: AskId, answer: Answer) -> Checked {
+    pub(super) fn policy_answers(&mut self, sender: Sender, id: AskId, answer: PolicyAnswer) -> Checked {
         let plant = self.plant;
         if self.nodes[sender.node].alive(sender.life).is_none() {
             return Ok(());

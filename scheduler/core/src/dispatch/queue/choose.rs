@@ -11,11 +11,13 @@ use crate::state::shapes::since_without;
 use crate::state::tenants::TenantNumber;
 use crate::state::{Slot, State};
 
-/// Tenants that may take a place that is kept and among which the first is looked for: those that run least.
+/// Tenants that may take a place that is kept and among which the first is looked for: those that
+/// run least.
 const FEW_LOOKED_AT_MAX: usize = 64;
 
 /// Tenants in front that are looked at for one that may.
 const ORDER_LOOKED_AT_MAX: usize = 16;
+const _: () = assert!(ORDER_LOOKED_AT_MAX <= FEW_LOOKED_AT_MAX, "the bound in the cost table is that of both");
 
 /// Tasks of one shape that are next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +41,8 @@ pub(in crate::dispatch) struct Choosing<'a> {
     pub(in crate::dispatch) rooms: Vec<KindRoom>,
     /// Lanes in which something may start.
     lanes: Vec<u32>,
-    /// Places left for tenants that some hosts are sated with, by tenant and lane, for everybody and kept.
+    /// Places left for tenants that some hosts are sated with, by tenant and lane, for everybody
+    /// and kept.
     reach: BTreeMap<(TenantNumber, u32), [u64; 2]>,
     chosen: Vec<Chosen>,
     pub(super) heads: Heads,
@@ -51,7 +54,8 @@ impl<'a> Choosing<'a> {
         Self { queue, state, fleet, rooms, lanes, reach: BTreeMap::new(), chosen: Vec::new(), heads: Heads::default() }
     }
 
-    /// Chooses up to `left` tasks. Where little is free tenants that run nothing or little come first, and may take what is kept; what they leave is everybody's.
+    /// Chooses up to `left` tasks. Where little is free tenants that run nothing or little come
+    /// first, and may take what is kept; what they leave is everybody's.
     pub(in crate::dispatch) fn choose(mut self, mut left: u32) -> Vec<Chosen> {
         if !self.has_room() {
             return self.chosen;
@@ -93,7 +97,8 @@ impl<'a> Choosing<'a> {
         self.chosen
     }
 
-    /// Chooses tasks of one tenant as long as it comes before `rival`. Returns how many; when there are none it is not in the lane any more.
+    /// Chooses tasks of one tenant as long as it comes before `rival`. Returns how many; when there
+    /// are none it is not in the lane any more.
     fn serve(&mut self, lane: u32, number: TenantNumber, rival: Option<TenantOrder>, most: u32, kept: bool) -> u32 {
         let mut count = 0;
         while count < most {
@@ -153,7 +158,8 @@ impl<'a> Choosing<'a> {
         self.reach.get_mut(&(number, lane))
     }
 
-    /// How many tasks of a shape can be chosen at once because nothing else would come in between: at most `most`, and at least one.
+    /// How many tasks of a shape can be chosen at once because nothing else would come in between:
+    /// at most `most`, and at least one.
     fn several(&self, lane: u32, number: TenantNumber, slot: Slot, most: u32) -> u32 {
         let shared = self.queue.lanes[lane as usize].as_ref().expect("a lane that is served is there");
         let tenant = self.queue.tenants[number as usize].as_ref().expect("a tenant that is served is known");
@@ -174,7 +180,8 @@ impl<'a> Choosing<'a> {
         u32::try_from(bound).unwrap_or(u32::MAX).min(most).min(shape.count).max(1)
     }
 
-    /// Chooses `count` tasks of a shape, for which there are places unless it is one. `false` when no host has a place.
+    /// Chooses `count` tasks of a shape, for which there are places unless it is one. `false` when
+    /// no host has a place.
     pub(in crate::dispatch) fn take(&mut self, slot: Slot, count: u32, kept: bool) -> bool {
         let shape = self.queue.shapes[slot as usize].as_ref().expect("a shape that is ordered is queued");
         let (lane, number, memory_bytes) = (shape.lane, shape.tenant, shape.memory_bytes);
@@ -225,7 +232,8 @@ impl<'a> Choosing<'a> {
             let tenant = queue.tenants[number as usize].as_ref();
             tenant.filter(|tenant| kept::may_take(tenant.running + free, kept))
         };
-        // Where many may take what is kept, the first of them is soon found in the order, and where few may, among them.
+        // Where many may take what is kept, the first of them is soon found in the order, and where
+        // few may, among them.
         let soon = shared.order.iter().take(ORDER_LOOKED_AT_MAX).find(|order| is_few(order.tenant).is_some());
         if let Some(order) = soon {
             return Some(*order);
@@ -277,7 +285,8 @@ impl Queue {
         }
     }
 
-    /// Some tasks of a shape are chosen, those in front: the shape and its tenant stand where they will be when they have started.
+    /// Some tasks of a shape are chosen, those in front: the shape and its tenant stand where they
+    /// will be when they have started.
     fn take_first(&mut self, slot: Slot, count: u32, state: &State) {
         let shape = self.shapes[slot as usize].as_mut().expect("a shape that is ordered is queued");
         assert!(shape.count >= count, "no more is chosen than there is");

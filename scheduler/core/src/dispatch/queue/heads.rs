@@ -18,14 +18,15 @@ use crate::dispatch::fleet::KindRoom;
 const FEW_LANES_MAX: usize = if cfg!(test) { 2 } else { 16 };
 /// Else so many of a group are, the first ones.
 const LANES_LOOKED_AT_MAX: usize = 64;
+const _: () = assert!(FEW_LANES_MAX <= LANES_LOOKED_AT_MAX, "few lanes are no more than those of a group");
 
 /// The first tenant of each lane. What is noted of one that has started something in another lane
 /// may be too far in front, as in the lane itself.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
     /// By lane.
-    noted: BTreeMap<u32, Noted>,
-    groups: Vec<Group>,
+    noted: BTreeMap<u32, LaneNote>,
+    groups: Vec<LaneGroup>,
     /// Groups by the kinds of hosts that they can run on.
     of_kind: BTreeMap<u32, Vec<usize>>,
     /// Of lanes that have a place for everybody.
@@ -40,7 +41,7 @@ pub(super) struct Heads {
 
 /// What is noted of a lane.
 #[derive(Debug)]
-struct Noted {
+struct LaneNote {
     group: usize,
     head: Option<TenantOrder>,
     /// The least that a tenant of it runs.
@@ -50,7 +51,7 @@ struct Noted {
 
 /// Lanes that can run on the same kinds of hosts.
 #[derive(Debug, Default)]
-struct Group {
+struct LaneGroup {
     kinds: Vec<u32>,
     /// What is left on those.
     reach: Reach,
@@ -75,9 +76,9 @@ impl Heads {
             if group == next {
                 let kinds = lane.kinds.to_vec();
                 kinds.iter().for_each(|&kind| heads.of_kind.entry(kind).or_default().push(group));
-                heads.groups.push(Group { reach: reach(&kinds, rooms), kinds, ..Group::default() });
+                heads.groups.push(LaneGroup { reach: reach(&kinds, rooms), kinds, ..LaneGroup::default() });
             }
-            heads.noted.insert(number, Noted { group, head: None, least: None, is_open: true });
+            heads.noted.insert(number, LaneNote { group, head: None, least: None, is_open: true });
             heads.note(number, queue);
         }
         heads
@@ -145,7 +146,7 @@ impl Heads {
     }
 }
 
-impl Group {
+impl LaneGroup {
     /// Whether a tenant that runs so much may take a place that is kept. What is free counts as if
     /// it had that already.
     fn is_few(&self, running: u64) -> bool {

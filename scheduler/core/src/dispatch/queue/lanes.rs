@@ -43,13 +43,15 @@ impl Queue {
     /// One shape less. A lane of what anybody can run stays: it comes back.
     pub(super) fn leave_lane(&mut self, number: u32, fleet: &mut Fleet) {
         let lane = self.lane_mut(number);
+        assert!(lane.shapes > 0, "a shape leaves the lane that it is in");
         lane.shapes -= 1;
         if lane.shapes > 0 || lane.need.0.is_empty() {
             return;
         }
         let lane = self.lanes[number as usize].take().expect("it was just there");
         assert!(lane.order.is_empty() && lane.by_running.is_empty(), "a lane without shapes is empty");
-        self.by_need.remove(&lane.need);
+        let indexed = self.by_need.remove(&lane.need);
+        assert!(indexed == Some(number), "the index of needs points at the lane");
         self.vacant.push(number);
         fleet.release(&lane.need.0);
     }
@@ -68,7 +70,8 @@ impl Queue {
         let (number, lane) = (shape.tenant, shape.lane);
         let own = self.tenant_lane(number, lane);
         if let Some(before) = before {
-            own.shapes.remove(&before);
+            let removed = own.shapes.remove(&before);
+            assert!(removed, "a shape is in its lane where it says");
         }
         own.shapes.insert(after);
         self.enter(number, lane);
@@ -90,7 +93,8 @@ impl Queue {
             }
             shared.order.extend(after);
         }
-        // What runs usually ends before something else starts: only a tenant that runs less than is noted is noted anew.
+        // What runs usually ends before something else starts: only a tenant that runs less than is
+        // noted is noted anew.
         if before.is_some() && (after.is_none() || running < own.noted_running) {
             shared.by_running.remove(&(own.noted_running, number));
         }

@@ -1,7 +1,7 @@
 //! Tasks that have waited for too long.
 //!
-//! Most shapes never are overdue, so it costs nothing when one of their tasks starts: each is noted under a time that was true once, and looked at again
-//! when that is too long ago.
+//! Most shapes never are overdue, so it costs nothing when one of their tasks starts: each is noted
+//! under a time that was true once, and looked at again when that is too long ago.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -13,14 +13,17 @@ use super::{Queue, QueuedShape};
 use crate::state::Slot;
 use crate::state::tenants::TenantNumber;
 
-/// Shapes that are looked at in one dispatch because they may be overdue: others are found in the next one.
+/// Shapes that are looked at in one dispatch because they may be overdue: others are found in the
+/// next one.
 const GATHERED_MAX: usize = 1_024;
 /// Tenants and shapes that are tried for one turn of the guard.
 const TRIES_MAX: usize = 64;
+const _: () = assert!(TRIES_MAX <= GATHERED_MAX, "every try has a shape that was gathered");
 
 impl Choosing<'_> {
-    /// Chooses `turns` tasks that became queued at `since` or before, or fewer. Tenants take turns, beginning with the one after `last`,
-    /// whatever their tasks are and however long each has waited; a tenant's turn is for its shape that waits longest.
+    /// Chooses `turns` tasks that became queued at `since` or before, or fewer. Tenants take turns,
+    /// beginning with the one after `last`, whatever their tasks are and however long each has
+    /// waited; a tenant's turn is for its shape that waits longest.
     pub(in crate::dispatch) fn choose_overdue(
         mut self,
         turns: u32,

@@ -7,8 +7,8 @@ use thiserror::Error;
 use wasmill_protocol::policy::BenchedRow;
 use wasmill_protocol::{HostId, LogSeq, TaskId, Timestamp};
 use wasmill_record::snapshot::{
-    Begin, Current, EdgeRow, Part, PatienceRow, PlacementRow, Places, PlacesOf, ShapeRow, TaskColumns, TaskPhase,
-    TaskRow, TenantRow,
+    BeginPart, Current, EdgeRow, Part, PlacementRow, RetryRulesRow, ShapeRow, SlabKind, SlabPlaces, TaskColumns,
+    TaskPhase, TaskRow, TenantRow,
 };
 
 use super::counted_from_0;
@@ -21,7 +21,7 @@ use crate::state::placements::{Placement, Placements};
 use crate::state::shapes::{Shape, ShapeKey, Shapes};
 use crate::state::slab::{List, NONE, Slab, SlabBuilder, Slot};
 use crate::state::superseded::Superseded;
-use crate::state::task::{Patience, Phase, Task};
+use crate::state::task::{Phase, RetryRules, Task};
 use crate::state::tenants::{Belongings, ModuleEntry, TenantEntry, TenantNumber, Tenants};
 use crate::state::timers::Timer;
 
@@ -42,9 +42,9 @@ pub enum RestoreError {
 /// Takes the parts of a snapshot one after the other.
 #[derive(Debug, Default)]
 pub struct Restoring {
-    begin: Option<Begin>,
+    begin: Option<BeginPart>,
     tenants: BTreeMap<TenantNumber, TenantEntry>,
-    patiences: SlabBuilder<(Patience, u32)>,
+    retry_rules: SlabBuilder<(RetryRules, u32)>,
     shapes: SlabBuilder<Shape>,
     placements: SlabBuilder<Placement>,
     tasks: SlabBuilder<Task>,
@@ -56,7 +56,7 @@ pub struct Restoring {
     current: Current,
 }
 
-const PATIENCES: &str = "policies for retries";
+const RETRY_RULES: &str = "policies for retries";
 const SHAPES: &str = "shapes";
 const PLACEMENTS: &str = "placements";
 const TASKS: &str = "tasks";
@@ -80,9 +80,9 @@ impl Restoring {
                 let (number, entry) = tenant_entry(row);
                 check(self.tenants.insert(number, entry).is_none(), TENANTS)?;
             }
-            (Part::Patiences(rows), _) => {
-                let put = |row: PatienceRow| self.patiences.put(row.slot, (patience(&row), 0));
-                check(rows.into_iter().all(put), PATIENCES)?;
+            (Part::RetryRules(rows), _) => {
+                let put = |row: RetryRulesRow| self.retry_rules.put(row.slot, (retry_rules(&row), 0));
+                check(rows.into_iter().all(put), RETRY_RULES)?;
             }
             (Part::Shapes(rows), _) => {
                 check(rows.into_iter().all(|row| self.shapes.put(row.slot, shape(row))), SHAPES)?;
@@ -101,22 +101,22 @@ impl Restoring {
         Ok(())
     }
 
-    /// The state, when all parts were taken. Its idempotency keys are for the read model to know, which must hold every record up to
-    /// [`State::last_seq`] before anything is decided.
+    /// The state, when all parts were taken. Its idempotency keys are for the read model to know,
+    /// which must hold every record up to [`State::last_seq`] before anything is decided.
     ///
     /// # Errors
     ///
     /// When parts are missing or contradict each other.
     pub fn finish(self) -> Result<State, RestoreError> {
-        let Begin { seq, term, leader, time, tenant_next, led, unblocked, .. } =
+        let BeginPart { seq, term, leader, time, tenant_next, led, unblocked, .. } =
             self.begin.ok_or(RestoreError::Misplaced)?;
         let mut tasks = built(self.tasks, TASKS)?;
         let mut shapes = built(self.shapes, SHAPES)?;
-        let mut patiences = built(self.patiences, PATIENCES)?;
+        let mut retry_rules = built(self.retry_rules, RETRY_RULES)?;
         let mut placements = built(self.placements, PLACEMENTS)?;
         let mut tenants = self.tenants;
         for (_, task) in tasks.iter() {
-            count(task, &mut shapes, &mut patiences, &mut tenants).ok_or(contradiction(TASKS))?;
+            count(task, &mut shapes, &mut retry_rules, &mut tenants).ok_or(contradiction(TASKS))?;
         }
         let (depth, unblocked) = link(&mut tasks, &mut shapes, &mut placements, counted_from_0(unblocked))?;
         let edges = edges(self.edges, &tasks, &self.skips)?;
@@ -125,7 +125,7 @@ impl Restoring {
             check(shape.tasks > 0, SHAPES)?;
             tenant.shapes.insert(slot);
         }
-        check(patiences.iter().all(|(_, (_, users))| *users > 0), PATIENCES)?;
+        check(retry_rules.iter().all(|(_, (_, users))| *users > 0), RETRY_RULES)?;
         let timed = tasks.iter().filter(|(_, task)| task.phase != Phase::Blocked && task.timer.0 > 0);
         let mut state = State {
             term,
@@ -136,7 +136,7 @@ impl Restoring {
             tenants: Tenants::from_entries(tenants, tenant_next).ok_or(contradiction(TENANTS))?,
             by_id: tasks.iter().map(|(slot, task)| (task.id, slot)).collect(),
             shapes: Shapes::from_places(shapes).ok_or(contradiction(SHAPES))?,
-            patiences: Interner::from_places(patiences).ok_or(contradiction(PATIENCES))?,
+            retry_rules: Interner::from_places(retry_rules).ok_or(contradiction(RETRY_RULES))?,
             placements: Placements::from_places(placements).ok_or(contradiction(PLACEMENTS))?,
             timers: timed.map(|(slot, task)| (task.timer, Timer::Task(slot))).collect(),
             edges,
@@ -160,14 +160,14 @@ impl Restoring {
         self.begin.as_ref().map(|begin| begin.seq)
     }
 
-    fn places(&mut self, places: &Places) {
-        let Places { of, count, vacant } = places;
+    fn places(&mut self, places: &SlabPlaces) {
+        let SlabPlaces { of, count, vacant } = places;
         match of {
-            PlacesOf::Tasks => self.tasks.add_places(*count, vacant),
-            PlacesOf::Shapes => self.shapes.add_places(*count, vacant),
-            PlacesOf::Patiences => self.patiences.add_places(*count, vacant),
-            PlacesOf::Placements => self.placements.add_places(*count, vacant),
-            PlacesOf::Edges => self.edges.add_places(*count, vacant),
+            SlabKind::Tasks => self.tasks.add_places(*count, vacant),
+            SlabKind::Shapes => self.shapes.add_places(*count, vacant),
+            SlabKind::RetryRules => self.retry_rules.add_places(*count, vacant),
+            SlabKind::Placements => self.placements.add_places(*count, vacant),
+            SlabKind::Edges => self.edges.add_places(*count, vacant),
         }
     }
 
@@ -193,12 +193,12 @@ fn built<T: Clone>(builder: SlabBuilder<T>, of: &'static str) -> Result<Slab<T>,
 fn count(
     task: &Task,
     shapes: &mut Slab<Shape>,
-    patiences: &mut Slab<(Patience, u32)>,
+    retry_rules: &mut Slab<(RetryRules, u32)>,
     tenants: &mut BTreeMap<TenantNumber, TenantEntry>,
 ) -> Option<()> {
     shapes.look_up(task.shape)?;
-    patiences.look_up(task.patience)?;
-    patiences[task.patience].1 += 1;
+    retry_rules.look_up(task.retry_rules)?;
+    retry_rules[task.retry_rules].1 += 1;
     let shape = &mut shapes[task.shape];
     shape.tasks += 1;
     let tenant = tenants.get_mut(&shape.key.tenant)?;
@@ -302,9 +302,9 @@ fn tenant_entry(row: TenantRow) -> (TenantNumber, TenantEntry) {
     (row.number, entry)
 }
 
-fn patience(row: &PatienceRow) -> Patience {
-    let PatienceRow { attempts_max, backoff_ms, backoff_ms_max, on, expires_ms, .. } = *row;
-    Patience { attempts_max, backoff_ms, backoff_ms_max, on, expires_ms }
+fn retry_rules(row: &RetryRulesRow) -> RetryRules {
+    let RetryRulesRow { attempts_max, backoff_ms, backoff_ms_max, on, expires_ms, .. } = *row;
+    RetryRules { attempts_max, backoff_ms, backoff_ms_max, on, expires_ms }
 }
 
 fn shape(row: ShapeRow) -> Shape {
@@ -335,7 +335,7 @@ fn task(row: &TaskRow) -> Task {
         queued_at: row.queued_at,
         timer: row.timer,
         shape: row.shape,
-        patience: row.patience,
+        retry_rules: row.retry_rules,
         placement: counted_from_0(row.placement),
         edges_leaving: counted_from_0(row.edges_leaving),
         edges_leading: counted_from_0(row.edges_leading),

@@ -2,13 +2,13 @@
 
 use wasmill_protocol::task::{RetryOn, RetryPolicy};
 use wasmill_protocol::{FinalState, OutcomeKind, Timestamp};
-use wasmill_record::event::AfterAttempt;
+use wasmill_record::event::Sequel;
 
 use crate::random::Random;
 
 /// What is known of the task besides how its attempt ended.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Past {
+pub(super) struct AttemptHistory {
     pub(super) retry: RetryPolicy,
     /// Attempts that were charged before.
     pub(super) failures: u32,
@@ -24,20 +24,20 @@ pub(super) struct Past {
 
 /// How often a task meets what is not its own failure before it is given up.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct FaultBounds {
     pub(super) hosts_lost_max: u8,
     pub(super) host_faults_max: u8,
 }
 
 /// Decides. `random` is drawn from only for a retry.
-pub(super) fn after_attempt(
+pub(super) fn sequel_of(
     kind: OutcomeKind,
-    past: &Past,
-    bounds: Bounds,
+    past: &AttemptHistory,
+    bounds: FaultBounds,
     now: Timestamp,
     random: &mut Random,
-) -> AfterAttempt {
-    let last = |state| AfterAttempt::Final { state };
+) -> Sequel {
+    let last = |state| Sequel::Final { state };
     if past.tenant_removed {
         return last(FinalState::Cancelled);
     }
@@ -49,11 +49,11 @@ pub(super) fn after_attempt(
         return last(FinalState::Cancelled);
     }
     let requeue = |before: u8, max: u8| {
-        if before.saturating_add(1) >= max { last(FinalState::Failed) } else { AfterAttempt::Requeue }
+        if before.saturating_add(1) >= max { last(FinalState::Failed) } else { Sequel::Requeue }
     };
     match kind {
         OutcomeKind::Succeeded => unreachable!("decided above"),
-        OutcomeKind::Returned => AfterAttempt::Requeue,
+        OutcomeKind::Returned => Sequel::Requeue,
         OutcomeKind::HostLost => requeue(past.hosts_lost, bounds.hosts_lost_max),
         OutcomeKind::HostFault => requeue(past.host_faults, bounds.host_faults_max),
         // The host says that it was asked to stop, and a stopped task is not started again.
@@ -72,12 +72,12 @@ pub(super) fn after_attempt(
     }
 }
 
-fn retry(past: &Past, now: Timestamp, random: &mut Random) -> AfterAttempt {
+fn retry(past: &AttemptHistory, now: Timestamp, random: &mut Random) -> Sequel {
     if past.failures.saturating_add(1) >= past.retry.attempts_max {
-        return AfterAttempt::Final { state: FinalState::Failed };
+        return Sequel::Final { state: FinalState::Failed };
     }
     let delay_us = random.up_to(backoff_ms(&past.retry, past.failures).saturating_mul(1_000));
-    AfterAttempt::Retry { not_before: now.plus_us(delay_us) }
+    Sequel::Retry { not_before: now.plus_us(delay_us) }
 }
 
 /// The bound of the delay after `failures` earlier failures and one more, in milliseconds.
@@ -94,18 +94,25 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { hosts_lost_max: 3, host_faults_max: 10 };
+    const BOUNDS: FaultBounds = FaultBounds { hosts_lost_max: 3, host_faults_max: 10 };
 
-    fn past() -> Past {
+    fn past() -> AttemptHistory {
         let retry = RetryPolicy::default();
-        Past { retry, failures: 0, hosts_lost: 0, host_faults: 0, cancel_requested: false, tenant_removed: false }
+        AttemptHistory {
+            retry,
+            failures: 0,
+            hosts_lost: 0,
+            host_faults: 0,
+            cancel_requested: false,
+            tenant_removed: false,
+        }
     }
 
-    fn shown(kind: OutcomeKind, past: &Past) -> String {
-        match after_attempt(kind, past, BOUNDS, Timestamp(0), &mut Random::new(1)) {
-            AfterAttempt::Final { state } => format!("{state:?}"),
-            AfterAttempt::Retry { .. } => "retry".into(),
-            AfterAttempt::Requeue => "requeue".into(),
+    fn shown(kind: OutcomeKind, past: &AttemptHistory) -> String {
+        match sequel_of(kind, past, BOUNDS, Timestamp(0), &mut Random::new(1)) {
+            Sequel::Final { state } => format!("{state:?}"),
+            Sequel::Retry { .. } => "retry".into(),
+            Sequel::Requeue => "requeue".into(),
         }
     }
 
@@ -114,10 +121,10 @@ mod tests {
         let any = RetryPolicy { on: RetryOn::AnyFailure, ..RetryPolicy::default() };
         let pasts = [
             past(),
-            Past { retry: any, ..past() },
-            Past { retry: any, failures: 2, hosts_lost: 2, host_faults: 9, ..past() },
-            Past { cancel_requested: true, ..past() },
-            Past { tenant_removed: true, cancel_requested: true, ..past() },
+            AttemptHistory { retry: any, ..past() },
+            AttemptHistory { retry: any, failures: 2, hosts_lost: 2, host_faults: 9, ..past() },
+            AttemptHistory { cancel_requested: true, ..past() },
+            AttemptHistory { tenant_removed: true, cancel_requested: true, ..past() },
         ];
         let mut table =
             format!("{:18}{:11}{:11}{:11}{:11}removed\n", "outcome", "default", "any", "last try", "cancelled");
@@ -159,8 +166,8 @@ mod tests {
         let mut random = Random::new(3);
         let (mut low, mut high) = (u64::MAX, 0);
         for _ in 0..1_000 {
-            let next = after_attempt(OutcomeKind::Errored, &past(), BOUNDS, Timestamp(50), &mut random);
-            let AfterAttempt::Retry { not_before } = next else { panic!("{next:?}") };
+            let next = sequel_of(OutcomeKind::Errored, &past(), BOUNDS, Timestamp(50), &mut random);
+            let Sequel::Retry { not_before } = next else { panic!("{next:?}") };
             (low, high) = (low.min(not_before.0 - 50), high.max(not_before.0 - 50));
         }
         assert!(low < 10_000 && (990_000..=1_000_000).contains(&high), "{low} {high}");

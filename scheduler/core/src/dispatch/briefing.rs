@@ -12,24 +12,24 @@ use crate::state::{Labels, Slot};
 
 /// What one sitting of a policy knows. No larger than what there is: a slot is told of once.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Briefing {
     tenants: BTreeSet<TenantNumber>,
     /// Tenants that it knows and that are gone.
     gone: Vec<TenantNumber>,
     /// The generation of each slot.
     shapes: BTreeMap<Slot, u32>,
-    hosts: BTreeMap<u32, ToldHost>,
+    hosts: BTreeMap<u32, BriefedHost>,
 }
 
 #[derive(Debug)]
-struct ToldHost {
+struct BriefedHost {
     generation: u32,
     labels: Arc<Labels>,
     cores: u32,
     modules_warm: Arc<[Digest]>,
 }
 
-impl Told {
+impl Briefing {
     /// A tenant is removed.
     pub(super) fn forget_tenant(&mut self, number: TenantNumber) {
         if self.tenants.remove(&number) {
@@ -85,7 +85,7 @@ impl Told {
         let is_warm_known = known.map_or(room.modules_warm.is_empty(), |known| known.modules_warm == room.modules_warm);
         let (labels, cores) = (Arc::clone(&room.labels), room.cores);
         let modules_warm = Arc::clone(&room.modules_warm);
-        self.hosts.insert(host.slot, ToldHost { generation: host.generation, labels, cores, modules_warm });
+        self.hosts.insert(host.slot, BriefedHost { generation: host.generation, labels, cores, modules_warm });
         let (id, labels) = (room.id.clone(), Arc::clone(&room.labels));
         Some(HostNews {
             host,
@@ -106,7 +106,7 @@ impl Told {
         HostFacts {
             sated: sated.collect(),
             kind: room.kind,
-            standing: room.standing,
+            status: room.status,
             free: room.free,
             kept: room.kept,
             attempts: room.attempts,
