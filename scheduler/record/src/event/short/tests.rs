@@ -7,7 +7,7 @@ use wasmill_protocol::task::FinalState;
 use wasmill_protocol::trace::TraceParent;
 
 use super::*;
-use crate::event::{AfterAttempt, EventBody};
+use crate::event::{EventBody, Sequel};
 
 fn texts() -> BTreeMap<String, String> {
     BTreeMap::from([("key".to_owned(), "value".to_owned())])
@@ -78,7 +78,7 @@ fn ended(outcome: Outcome, usage: Usage) -> EventBody {
         usage,
         output: Payload::Empty,
         captured: Payload::Empty,
-        next: AfterAttempt::Final { state: FinalState::Succeeded },
+        next: Sequel::Final { state: FinalState::Succeeded },
     }
 }
 
