@@ -68,7 +68,8 @@ pub struct PutAlias {
     pub digest: Digest,
 }
 
-/// Whether `text` can be an alias: a name, alone or with `:` and a version that is spelt like one. `sha256` is taken by digests.
+/// Whether `text` can be an alias: a name, alone or with `:` and a version that is spelt like one.
+/// `sha256` is taken by digests.
 pub fn is_alias(text: &str) -> bool {
     match text.split_once(':') {
         Some((name, version)) => name != "sha256" && is_name(name) && is_name(version),

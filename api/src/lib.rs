@@ -1,7 +1,7 @@
 //! The documents of the HTTP interface: what clients send and what they are answered, in JSON.
 //!
-//! They are separate from the words of the log so that either can change without the other. The server and the command
-//! line share them; [`check`] holds the rules that go beyond types.
+//! They are separate from the words of the log so that either can change without the other. The
+//! server and the command line share them; [`check`] holds the rules that go beyond types.
 
 use std::fmt;
 use std::str::FromStr;

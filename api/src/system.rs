@@ -69,12 +69,14 @@ pub struct StatusDoc {
     /// Hosts that are ready or draining. Absent as the queue is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hosts: Option<u64>,
-    /// Policies that failed too often in a row, in whose place the built-in default decides. Absent as the queue is.
+    /// Policies that failed too often in a row, in whose place the built-in default decides. Absent
+    /// as the queue is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policies_benched: Option<Vec<BenchedDoc>>,
     /// The time that events would carry now.
     pub now: Time,
-    /// How far the clock of this node's machine is ahead of what others say, or of the time that was before it was set, in milliseconds.
+    /// How far the clock of this node's machine is ahead of what others say, or of the time that
+    /// was before it was set, in milliseconds.
     pub clock_difference_ms: i64,
     /// What is wrong with that clock, and what to do.
     pub clock_warning: Option<String>,

@@ -105,7 +105,8 @@ pub struct QuotasChange {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
     #[serde(default, deserialize_with = "number::nullable", skip_serializing_if = "Option::is_none")]
     pub module_bytes: Option<Option<u64>>,
-    /// CPU time for compiling its modules, in milliseconds for each second; `null` is the default, 100 and ten minutes at once.
+    /// CPU time for compiling its modules, in milliseconds for each second; `null` is the default,
+    /// 100 and ten minutes at once.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
     #[serde(default, deserialize_with = "number::nullable", skip_serializing_if = "Option::is_none")]
     pub compile_ms_per_s: Option<Option<u64>>,

@@ -66,7 +66,8 @@ async fn serve(data: PathBuf, config: Config, identity: Identity) -> anyhow::Res
         tracing::info!("stopping: running attempts are finished or handed back");
         stop_asked.announce(&http_leaving, &config).await;
     }
-    // The host first: the leader must still be there to record what it hands back. Meanwhile results can be fetched and tasks cancelled.
+    // The host first: the leader must still be there to record what it hands back. Meanwhile
+    // results can be fetched and tasks cancelled.
     hosting.stop().await;
     http_stop.cancel();
     scheduling.stop().await;

@@ -106,7 +106,8 @@ impl Cluster {
         Ok(Self { fabric, nats, etcd, warnings: warnings.into(), news, name: Arc::new(name) })
     }
 
-    /// Ends when another control node has the name of this one and keeps it: then this one is to end. A process that has died keeps its name for its lease.
+    /// Ends when another control node has the name of this one and keeps it: then this one is to
+    /// end. A process that has died keeps its name for its lease.
     pub fn name_taken(&self) -> impl Future<Output = ConnectError> + use<> {
         self.name.taken()
     }
@@ -117,7 +118,8 @@ impl Cluster {
         self.etcd.watch(registry);
     }
 
-    /// What is not as it should be, a sentence each: that acknowledged records can be lost, above all.
+    /// What is not as it should be, a sentence each: that acknowledged records can be lost, above
+    /// all.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -170,8 +172,8 @@ struct Storage {
     is_new: bool,
 }
 
-/// Finds log and blobs, or makes them when etcd has never heard of a log of this cluster. The mark in etcd comes last, so that whatever is missing
-/// when it stands has been there.
+/// Finds log and blobs, or makes them when etcd has never heard of a log of this cluster. The mark
+/// in etcd comes last, so that whatever is missing when it stands has been there.
 async fn open_storage(
     nats: &Nats,
     etcd: &EtcdThread,
@@ -220,7 +222,8 @@ async fn open_storage(
     Ok(Storage { stream, store, mark, is_new })
 }
 
-/// What has been there is looked for again before it is said to be gone: servers that have only just started may not know yet.
+/// What has been there is looked for again before it is said to be gone: servers that have only
+/// just started may not know yet.
 async fn looked_for<T, F>(find: impl Fn() -> F) -> Result<Option<T>, ConnectError>
 where
     F: Future<Output = Result<Option<T>, ConnectError>>,
@@ -242,7 +245,8 @@ fn context(nats: &Nats) -> Context {
         .build(nats.client().clone())
 }
 
-/// As many as there are servers, up to [`REPLICAS`]; but never two, which cannot outvote each other.
+/// As many as there are servers, up to [`REPLICAS`]; but never two, which cannot outvote each
+/// other.
 fn replicas(nats: &Nats, config: &ClusterConfig) -> usize {
     let info = nats.client().server_info();
     let known = info.connect_urls.len().max(config.nats.urls.len());

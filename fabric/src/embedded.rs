@@ -26,7 +26,8 @@ use thiserror::Error;
 pub(crate) use self::blobs::FileBlobs;
 use crate::Fabric;
 
-/// Opens the data directory, creating it (mode 0700) if there is none. Blocks for a few milliseconds.
+/// Opens the data directory, creating it (mode 0700) if there is none. Blocks for a few
+/// milliseconds.
 ///
 /// The directory stays locked until everything that this hands out is dropped.
 ///

@@ -16,15 +16,16 @@ pub trait Membership: Send + Sync {
     /// To be elected is only the permission to try: the log decides who leads.
     fn campaign(&self, node: &str) -> BoxFuture<'_, Result<Leadership, MembershipError>>;
 
-    /// Makes a host known until the registration is dropped or its lease ends. It takes the id from another process that has it, in a later life than that
-    /// one has.
+    /// Makes a host known until the registration is dropped or its lease ends. It takes the id from
+    /// another process that has it, in a later life than that one has.
     ///
     /// # Errors
     ///
     /// [`MembershipError::Taken`] when another process has the id in the same life or a later one.
     fn register(&self, host: HostInfo) -> BoxFuture<'_, Result<HostRegistration, MembershipError>>;
 
-    /// As [`Membership::register`], but leaves the id to another process that has it, whatever life that is in.
+    /// As [`Membership::register`], but leaves the id to another process that has it, whatever life
+    /// that is in.
     ///
     /// # Errors
     ///
@@ -62,8 +63,8 @@ pub type ReplacedBy = Arc<OnceLock<HostInfo>>;
 
 /// What is held until it is released, dropped, or lost.
 pub trait Lease: Send + Sync {
-    /// Gives it back, and waits until others can know, for a bounded time. Who is leaving politely calls this: others need not wait for the lease
-    /// to end by itself.
+    /// Gives it back, and waits until others can know, for a bounded time. Who is leaving politely
+    /// calls this: others need not wait for the lease to end by itself.
     fn release(self: Box<Self>) -> BoxFuture<'static, ()>;
 }
 

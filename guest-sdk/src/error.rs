@@ -4,7 +4,8 @@ use std::fmt;
 
 /// The failure of one attempt, with the choice whether another attempt may help.
 ///
-/// It deliberately does not implement [`std::error::Error`]: that is what lets `?` turn every other error into it.
+/// It deliberately does not implement [`std::error::Error`]: that is what lets `?` turn every other
+/// error into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     retryable: bool,
@@ -46,7 +47,8 @@ impl fmt::Display for Error {
     }
 }
 
-/// Any error may be retried. The message names the causes too, since nobody can ask the error for them later.
+/// Any error may be retried. The message names the causes too, since nobody can ask the error for
+/// them later.
 impl<E: std::error::Error> From<E> for Error {
     fn from(error: E) -> Self {
         let mut message = error.to_string();

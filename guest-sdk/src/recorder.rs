@@ -61,7 +61,8 @@ impl TestContext {
         self
     }
 
-    /// What is left of wall time, in milliseconds; 60,000 otherwise. It does not run down by itself.
+    /// What is left of wall time, in milliseconds; 60,000 otherwise. It does not run down by
+    /// itself.
     pub fn remaining_ms(mut self, ms: f64) -> Self {
         self.server.remaining_ms = ms;
         self

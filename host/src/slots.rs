@@ -1,5 +1,5 @@
-//! Whose turn it is: a bounded number at the same time, shared fairly by tenants. Children that compile take turns so, and what is stored for
-//! guests.
+//! Whose turn it is: a bounded number at the same time, shared fairly by tenants. Children that
+//! compile take turns so, and what is stored for guests.
 //!
 //! The decision is [`Line`], a plain data structure; [`Slots`] lets futures wait for it.
 
@@ -37,8 +37,8 @@ impl SlotLimits {
         Self::of((cores / 2).max(2))
     }
 
-    /// This many children at the same time, half of them for one tenant at most. The lines are short, because who waits
-    /// has a connection open.
+    /// This many children at the same time, half of them for one tenant at most. The lines are
+    /// short, because who waits has a connection open.
     pub fn of(running: usize) -> Self {
         Self { running, running_per_tenant: (running / 2).max(1), waiting: 1_024, waiting_per_tenant: 32 }
     }
@@ -98,7 +98,8 @@ impl<T> Line<T> {
         }
     }
 
-    /// Who is next, if anybody may start now. The caller of `true` answers starts; of a ticket that is no longer wanted, ends.
+    /// Who is next, if anybody may start now. The caller of `true` answers starts; of a ticket that
+    /// is no longer wanted, ends.
     fn next(&mut self) -> Option<(Lane, T)> {
         let at = self.turns.iter().position(|lane| self.has_room(lane))?;
         let lane = self.turns.remove(at).expect("the position was just found");
@@ -194,8 +195,8 @@ impl Slots {
     fn start_next(self: &Arc<Self>) {
         loop {
             let Some((lane, grant)) = self.line().next() else { return };
-            // Nobody may wait any more: then the permit comes back, and dropping it here would lock again and again down the
-            // stack, so it is ended by hand.
+            // Nobody may wait any more: then the permit comes back, and dropping it here would lock
+            // again and again down the stack, so it is ended by hand.
             if let Err(permit) = grant.send(Permit { slots: Arc::clone(self), lane }) {
                 self.line().end(&permit.lane);
                 std::mem::forget(permit);

@@ -1,4 +1,5 @@
-//! The spans of a host: waiting for a slot, the attempt, compiling. None of them holds anything of payloads or results.
+//! The spans of a host: waiting for a slot, the attempt, compiling. None of them holds anything of
+//! payloads or results.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! A listener of its own for `/metrics`, `/livez` and `/readyz`, without tokens: for the operator's network.
+//! A listener of its own for `/metrics`, `/livez` and `/readyz`, without tokens: for the operator's
+//! network.
 
 use std::convert::Infallible;
 use std::sync::Arc;

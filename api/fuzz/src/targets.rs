@@ -1,4 +1,5 @@
-//! The targets, which the tests of `api` include too, so that what was found is tried again in every run.
+//! The targets, which the tests of `api` include too, so that what was found is tried again in
+//! every run.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
@@ -35,7 +36,8 @@ pub(crate) fn documents(bytes: &[u8]) {
     }
 }
 
-/// A document has one spelling when it is written: two submissions are the same task when they are written alike.
+/// A document has one spelling when it is written: two submissions are the same task when they are
+/// written alike.
 fn document<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let document: T = serde_json::from_slice(bytes).ok()?;
     let written = serde_json::to_string(&document).unwrap();
@@ -80,7 +82,8 @@ fn spelt<T: FromStr + Display + PartialEq + Debug>(text: &str, only_so: bool) {
     assert!(shown.parse::<T>().is_ok_and(|again| again == name), "{shown} is read back");
 }
 
-/// However a body comes in chunks, its lines are those that splitting it gives. The first two bytes bound a line and a chunk.
+/// However a body comes in chunks, its lines are those that splitting it gives. The first two bytes
+/// bound a line and a chunk.
 pub(crate) fn lines(bytes: &[u8]) {
     let [line_bytes_max, chunk_bytes_max, body @ ..] = bytes else { return };
     let mut expected = Vec::new();

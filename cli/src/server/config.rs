@@ -50,7 +50,8 @@ pub(crate) struct Machine {
     pub(crate) memory_bytes: u64,
 }
 
-/// Guests that run at the same time on one core, when nothing else is said: most guests wait for something or are short.
+/// Guests that run at the same time on one core, when nothing else is said: most guests wait for
+/// something or are short.
 const SLOTS_PER_CORE: u32 = 16;
 /// More slots than this would reserve more address space than a process has.
 const SLOTS_MAX: u32 = 4096;
@@ -62,7 +63,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// When the file is not readable, names an unknown setting, or two settings contradict each other.
+    /// When the file is not readable, names an unknown setting, or two settings contradict each
+    /// other.
     pub(crate) fn load(file: Option<&Path>, machine: Machine) -> anyhow::Result<Self> {
         let text = match file {
             Some(path) => std::fs::read_to_string(path)

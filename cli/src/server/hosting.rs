@@ -22,7 +22,8 @@ use super::{ended, report};
 
 /// How long the host may take to register in one process.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(30);
-/// What is waited for beyond the grace when stopping: the sandbox ends within ticks, the leader within one append.
+/// What is waited for beyond the grace when stopping: the sandbox ends within ticks, the leader
+/// within one append.
 const STOP_SLACK: Duration = Duration::from_secs(10);
 
 /// See the module.

@@ -66,7 +66,8 @@ impl Scheduling {
         &self.handle
     }
 
-    /// Starts the driver, and waits until it stands as `ready` says. What it waits for in a cluster is said every minute.
+    /// Starts the driver, and waits until it stands as `ready` says. What it waits for in a cluster
+    /// is said every minute.
     pub(crate) async fn start(
         &mut self,
         config: &Config,

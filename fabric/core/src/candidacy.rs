@@ -1,11 +1,13 @@
 //! When a node leads.
 //!
-//! A *round* is one lease and everything that is tried with it: the lease is granted, kept alive while the election is waited for, and when
-//! that is won a guarded write must prove that the seat is still ours. An election can be reported as won although the lease had died
-//! while it was queued. Whatever fails ends the round: its lease is given back, and the next round begins with another.
+//! A *round* is one lease and everything that is tried with it: the lease is granted, kept alive
+//! while the election is waited for, and when that is won a guarded write must prove that the seat
+//! is still ours. An election can be reported as won although the lease had died while it was
+//! queued. Whatever fails ends the round: its lease is given back, and the next round begins with
+//! another.
 //!
-//! Once elected there is no other round: the seat is held until it is lost or given back. To be elected is only the permission to try; who
-//! leads is decided by the log.
+//! Once elected there is no other round: the seat is held until it is lost or given back. To be
+//! elected is only the permission to try; who leads is decided by the log.
 
 mod io;
 #[cfg(test)]
@@ -103,7 +105,8 @@ impl Candidacy {
         }
     }
 
-    /// What is to be done, in this order. Every action of a round that is not the newest can be given up.
+    /// What is to be done, in this order. Every action of a round that is not the newest can be
+    /// given up.
     pub fn take_ready(&mut self) -> Vec<Action> {
         mem::take(&mut self.ready)
     }

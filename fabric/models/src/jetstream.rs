@@ -1,8 +1,10 @@
-//! JetStream: streams that store messages by number, and refuse those that come at the wrong place or a second time.
+//! JetStream: streams that store messages by number, and refuse those that come at the wrong place
+//! or a second time.
 //!
-//! Modelled after nats-server 2.14. What a publish is checked against, and in which order, is what makes retries safe or not: the
-//! name of the stream, then the message id, then the expected last sequence and last id, then sizes and space, and only then
-//! something is stored (`server/stream.go`, `processJetStreamMsg`; with replicas `server/jetstream_batching.go`,
+//! Modelled after nats-server 2.14. What a publish is checked against, and in which order, is what
+//! makes retries safe or not: the name of the stream, then the message id, then the expected last
+//! sequence and last id, then sizes and space, and only then something is stored
+//! (`server/stream.go`, `processJetStreamMsg`; with replicas `server/jetstream_batching.go`,
 //! `checkMsgHeadersPreClusteredProposal`, before the message is proposed).
 
 mod dedupe;
@@ -23,7 +25,8 @@ use stream::Stream;
 /// How the servers are configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// The largest message in bytes, headers included; a client that sends a larger one loses its connection.
+    /// The largest message in bytes, headers included; a client that sends a larger one loses its
+    /// connection.
     pub max_payload: usize,
     /// Three servers that agree on each message before it is stored, instead of one.
     pub replicated: bool,
@@ -70,7 +73,8 @@ pub struct PubAck {
     pub stream: String,
     /// Its number.
     pub seq: u64,
-    /// It was there before: a message with the same id came within the window. Nothing else of the two was compared.
+    /// It was there before: a message with the same id came within the window. Nothing else of the
+    /// two was compared.
     pub duplicate: bool,
 }
 
@@ -98,7 +102,8 @@ pub enum PublishError {
     /// `Nats-Expected-Last-Msg-Id` is not the id of the last message (10070).
     #[error("wrong last msg ID: {last}")]
     WrongLastId {
-        /// The id of the last message; empty when it has none, or when a restarted server has not read it.
+        /// The id of the last message; empty when it has none, or when a restarted server has not
+        /// read it.
         last: String,
     },
     /// Over the stream's `max_msg_size` (10054).
@@ -201,10 +206,11 @@ impl JetStream {
         self.streams.get(stream)?.message(seq)
     }
 
-    /// A publish reaches the server: refused at once, or queued and answered by [`JetStream::store_next`].
+    /// A publish reaches the server: refused at once, or queued and answered by
+    /// [`JetStream::store_next`].
     ///
-    /// One server looks at a message only when its turn comes. A group of three looks at it when it is proposed, against what was
-    /// proposed before.
+    /// One server looks at a message only when its turn comes. A group of three looks at it when it
+    /// is proposed, against what was proposed before.
     ///
     /// # Errors
     ///
@@ -239,7 +245,8 @@ impl JetStream {
         self.queue.len()
     }
 
-    /// Stores the first message that waits, or finds why not: what the server answers, and to whom. `None` when nothing waits.
+    /// Stores the first message that waits, or finds why not: what the server answers, and to whom.
+    /// `None` when nothing waits.
     pub fn store_next(&mut self, now: Timestamp) -> Option<(Ticket, PublishResult)> {
         let received = self.queue.pop_front()?;
         let ticket = received.ticket;
@@ -262,7 +269,8 @@ impl JetStream {
                 return Err(PublishError::WrongLastSequence { last: stream.last_seq() });
             }
             Some(_) if stream.is_wedged() => return Err(PublishError::NoResponders),
-            // The id of the last message is looked at only now, when all have agreed to store what follows it.
+            // The id of the last message is looked at only now, when all have agreed to store what
+            // follows it.
             Some(_) => stream.check_last_id(now, &publish).inspect_err(|_| stream.wedge())?,
         }
         if self.disk_full {
@@ -303,7 +311,8 @@ impl JetStream {
         Ok(self.stream(stream)?.info())
     }
 
-    /// One message by its number, asked of the stream's leader (`$JS.API.STREAM.MSG.GET`); `None` when there is none of this number.
+    /// One message by its number, asked of the stream's leader (`$JS.API.STREAM.MSG.GET`); `None`
+    /// when there is none of this number.
     ///
     /// # Errors
     ///
@@ -312,8 +321,8 @@ impl JetStream {
         Ok(self.stream(stream)?.message(seq))
     }
 
-    /// What an ordered consumer is given next: the first message from `seq` on. Numbers that are missing are passed over without a
-    /// word.
+    /// What an ordered consumer is given next: the first message from `seq` on. Numbers that are
+    /// missing are passed over without a word.
     ///
     /// # Errors
     ///
@@ -324,8 +333,9 @@ impl JetStream {
 
     /// Removes the messages below `seq`.
     ///
-    /// One that is above the last moves the last along: the numbering then goes on from `seq` (`server/filestore.go`, `Compact` and
-    /// `purge`). Ids of what was removed are remembered until a restart.
+    /// One that is above the last moves the last along: the numbering then goes on from `seq`
+    /// (`server/filestore.go`, `Compact` and `purge`). Ids of what was removed are remembered until
+    /// a restart.
     ///
     /// # Errors
     ///

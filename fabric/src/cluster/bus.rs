@@ -1,13 +1,13 @@
 //! The bus on core NATS.
 //!
-//! What NATS does not say, whoever forwards a subscription says in a header of an empty answer: that its queue is full, that nobody reads it
-//! any more, or that the request was dropped.
+//! What NATS does not say, whoever forwards a subscription says in a header of an empty answer:
+//! that its queue is full, that nobody reads it any more, or that the request was dropped.
 
 mod forward;
 
 use std::time::Duration;
 
-use async_nats::{Request, RequestErrorKind};
+use async_nats::{Request, RequestError, RequestErrorKind};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -72,7 +72,7 @@ impl ClusterBus {
                 };
                 let subscriber = subscriber.map_err(|error| failed(chain(&error)))?;
                 // Others may send as soon as we return, over other connections.
-                round_trip(&nats).await.map_err(failed)?;
+                round_trip(&nats).await.map_err(|error| failed(chain(&error)))?;
                 Ok(subscriber)
             };
             let subscriber =
@@ -97,7 +97,8 @@ impl Bus for ClusterBus {
                 () = until_nobody(&nats, &subject) => Err(BusError::NoSubscriber(subject.clone())),
                 // The answer would have come over the connection that is lost.
                 _ = cuts.changed() => Err(BusError::NoAnswer(subject.clone())),
-                // The time for the answer counts from when the request was sent, which can take as long again.
+                // The time for the answer counts from when the request was sent, which can take as
+                // long again.
                 () = tokio::time::sleep(timeout) => Err(BusError::NoAnswer(subject.clone())),
             }
         }
@@ -134,7 +135,8 @@ impl Bus for ClusterBus {
     }
 }
 
-/// Asks once, and again when somebody has answered who does not subscribe any more: there may be others.
+/// Asks once, and again when somebody has answered who does not subscribe any more: there may be
+/// others.
 async fn ask(nats: &Nats, subject: &str, payload: Bytes, timeout: Duration) -> Result<Bytes, BusError> {
     let gone = || BusError::NoSubscriber(subject.to_owned());
     for _ in 0..ASKED_AGAIN_MAX {
@@ -161,7 +163,8 @@ async fn ask(nats: &Nats, subject: &str, payload: Bytes, timeout: Duration) -> R
     Err(gone())
 }
 
-/// Ends when nobody subscribes any more. A request that arrives just as its subscriber leaves is lost, and nobody says so.
+/// Ends when nobody subscribes any more. A request that arrives just as its subscriber leaves is
+/// lost, and nobody says so.
 async fn until_nobody(nats: &Nats, subject: &str) {
     loop {
         tokio::time::sleep(PROBE_INTERVAL).await;
@@ -181,12 +184,12 @@ fn is_subject(subject: &str) -> bool {
 }
 
 /// Waits until the server has done everything that was sent before.
-async fn round_trip(nats: &Nats) -> Result<(), String> {
+async fn round_trip(nats: &Nats) -> Result<(), RequestError> {
     let client = nats.client();
     // Nobody listens there, which the server says at once.
     let request = Request::new().timeout(Some(SERVER_TIMEOUT));
     match client.send_request(client.new_inbox(), request).await {
-        Err(error) if error.kind() != RequestErrorKind::NoResponders => Err(chain(&error)),
+        Err(error) if error.kind() != RequestErrorKind::NoResponders => Err(error),
         Ok(_) | Err(_) => Ok(()),
     }
 }

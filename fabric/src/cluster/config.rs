@@ -8,7 +8,8 @@ use thiserror::Error;
 
 /// The longest name of a cluster, of a control node, or of a host.
 const NAME_BYTES_MAX: usize = 63;
-/// The shortest lease, in milliseconds: etcd grants whole seconds, and a keepalive must get through a few times in it.
+/// The shortest lease, in milliseconds: etcd grants whole seconds, and a keepalive must get through
+/// a few times in it.
 const LEASE_MS_MIN: u64 = 1_000;
 
 /// What a process needs to know to be part of a cluster.
@@ -22,22 +23,26 @@ pub struct ClusterConfig {
     pub nats: NatsConfig,
     /// Where etcd is.
     pub etcd: EtcdConfig,
-    /// How long a process that falls silent keeps its place, in milliseconds; etcd rounds up to whole seconds.
+    /// How long a process that falls silent keeps its place, in milliseconds; etcd rounds up to
+    /// whole seconds.
     pub lease_ms: u64,
 }
 
 /// What a control node needs beyond that.
 #[derive(Debug, Clone)]
 pub struct ControlConfig {
-    /// Copies of blobs are kept in this directory. It belongs to one process, and is emptied at its start.
+    /// Copies of blobs are kept in this directory. It belongs to one process, and is emptied at its
+    /// start.
     pub cache_dir: PathBuf,
     /// How many bytes of them, about.
     pub cache_bytes_max: u64,
-    /// How many servers keep each record and each blob; unless said, 3 where there are as many, else 1.
+    /// How many servers keep each record and each blob; unless said, 3 where there are as many,
+    /// else 1.
     pub replicas: Option<usize>,
     /// How many bytes the log may take; unless said, what the servers allow.
     pub log_bytes_max: Option<u64>,
-    /// Monitoring ports of the NATS servers, as `host:port`: where they are, it is checked that they sync before they answer.
+    /// Monitoring ports of the NATS servers, as `host:port`: where they are, it is checked that
+    /// they sync before they answer.
     pub nats_monitors: Vec<String>,
 }
 
@@ -148,7 +153,8 @@ pub enum ConfigError {
     },
 }
 
-/// Names a cluster, a control node or a host. It is part of subjects, of names of streams and of keys, so it has none of their separators.
+/// Names a cluster, a control node or a host. It is part of subjects, of names of streams and of
+/// keys, so it has none of their separators.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(String);
 

@@ -99,8 +99,8 @@ pub enum ConnectError {
     },
 }
 
-/// What it means that something could not be opened. Whatever a server says that is only starting, or whose fellows are, passes; what is wrong with the
-/// configuration does not.
+/// What it means that something could not be opened. Whatever a server says that is only starting,
+/// or whose fellows are, passes; what is wrong with the configuration does not.
 pub(super) fn cannot_open(action: &'static str, urls: &[String], error: &dyn std::error::Error) -> ConnectError {
     let reason = chain(error);
     match refusal(error) {
@@ -141,7 +141,8 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Why JetStream has refused something. Some of the client's errors carry its answer as their source, some as their kind; all of them print it.
+/// Why JetStream has refused something. Some of the client's errors carry its answer as their
+/// source, some as their kind; all of them print it.
 pub(super) fn refusal(error: &dyn std::error::Error) -> Option<ErrorCode> {
     let text = chain(error);
     let (_, rest) = text.rsplit_once("error code ")?;

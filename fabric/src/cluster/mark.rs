@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use wasmill_protocol::LogSeq;
 
+use super::error::chain;
 use super::etcd::EtcdThread;
 use super::etcd::mark::LogMark;
 
@@ -28,8 +29,8 @@ impl Mark {
     pub(super) async fn read(&self) -> Option<LogSeq> {
         match self.etcd.log_mark().await {
             Ok(mark) => mark.filter(|mark| mark.stream == self.stream).map(|mark| mark.last_seq),
-            Err(reason) => {
-                tracing::warn!("cannot read how far the log went: {reason}");
+            Err(error) => {
+                tracing::warn!("cannot read how far the log went: {}", chain(&error));
                 None
             }
         }
@@ -43,7 +44,7 @@ impl Mark {
         }
         match self.etcd.raise_log_mark(LogMark { stream: self.stream.clone(), last_seq: seen }).await {
             Ok(mark) => *written = mark.last_seq,
-            Err(reason) => tracing::debug!("cannot leave word how far the log went: {reason}"),
+            Err(error) => tracing::debug!("cannot leave word how far the log went: {}", chain(&error)),
         }
     }
 }

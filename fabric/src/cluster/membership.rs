@@ -9,6 +9,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use wasmill_protocol::message::HostInfo;
 
+use super::error::chain;
 use super::etcd::{Claim, EtcdThread, Living, Registered};
 use crate::hosts::differences;
 use crate::{HostEvent, HostRegistration, Leadership, Lease, Membership, MembershipError};
@@ -47,7 +48,10 @@ impl Membership for ClusterMembership {
         async move {
             let elected = self.etcd.campaign(node, self.seed).await;
             let elected =
-                elected.map_err(|reason| MembershipError::Unreachable { action: "stand for election", reason })?;
+                elected.map_err(|error| MembershipError::Unreachable {
+                    action: "stand for election",
+                    reason: chain(&error),
+                })?;
             let lease = Box::new(Held { end: elected.resign, _etcd: self.etcd.clone() });
             Ok(Leadership { term: elected.term, lost: elected.lost, lease })
         }
@@ -78,8 +82,8 @@ impl Membership for ClusterMembership {
     }
 }
 
-/// Tells what changed by comparing with what it told last: however slow its reader is, it keeps no queue and loses nothing but lives that came
-/// and went in between.
+/// Tells what changed by comparing with what it told last: however slow its reader is, it keeps no
+/// queue and loses nothing but lives that came and went in between.
 struct Follower {
     living: watch::Receiver<Living>,
     known: Living,

@@ -46,8 +46,8 @@ pub(crate) struct FileBlobs {
 /// Where blobs lie. Everything here blocks.
 struct Files {
     dir: PathBuf,
-    /// Held while a blob appears and while one is looked at and removed: a sweep must not remove what has just been stored
-    /// anew.
+    /// Held while a blob appears and while one is looked at and removed: a sweep must not remove
+    /// what has just been stored anew.
     sweep: Mutex<StoredAgain>,
     uses: gone::Uses,
     disk: Arc<Disk>,
@@ -184,8 +184,8 @@ impl Blobs for FileBlobs {
     }
 }
 
-/// Blobs that were stored while they were there already: for as long as the record of one of these times may be on its way. What an earlier
-/// process has stored has no record on its way.
+/// Blobs that were stored while they were there already: for as long as the record of one of these
+/// times may be on its way. What an earlier process has stored has no record on its way.
 #[derive(Default)]
 struct StoredAgain {
     last: HashMap<Digest, Instant>,
@@ -261,8 +261,9 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Runs what takes long on a thread of its own, at a lower priority than everything else: hashing and copying tens of megabytes is nobody's business but
-/// of whoever waits for it. Threads that are used again cannot get their priority back.
+/// Runs what takes long on a thread of its own, at a lower priority than everything else: hashing
+/// and copying tens of megabytes is nobody's business but of whoever waits for it. Threads that are
+/// used again cannot get their priority back.
 async fn in_the_background<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
 ) -> Result<T, BlobError> {

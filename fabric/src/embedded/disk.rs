@@ -1,7 +1,9 @@
-//! Who may write to the disk first: a commit of the log, for which somebody waits, before the next piece of a large blob.
+//! Who may write to the disk first: a commit of the log, for which somebody waits, before the next
+//! piece of a large blob.
 //!
-//! Measured with commits every 5 ms beside blobs of 60 MiB, on a virtual disk of 400 MB/s: synced whole, a commit took up to 31 ms (99th percentile);
-//! in pieces of 1 MiB 16; in pieces of 256 KiB, with a pause after each, 4.5, which is what it takes alone.
+//! Measured with commits every 5 ms beside blobs of 60 MiB, on a virtual disk of 400 MB/s: synced
+//! whole, a commit took up to 31 ms (99th percentile); in pieces of 1 MiB 16; in pieces of 256 KiB,
+//! with a pause after each, 4.5, which is what it takes alone.
 
 use std::fs::File;
 use std::io;
@@ -37,8 +39,9 @@ impl Disk {
         self.commits().begun
     }
 
-    /// Syncs the next piece of a blob, after the commit that is under way. While the log is written too, the disk is the blobs' for half of the time at
-    /// most: where there was a commit since `commits_seen`, a pause follows that is as long as the sync was. Blocks.
+    /// Syncs the next piece of a blob, after the commit that is under way. While the log is written
+    /// too, the disk is the blobs' for half of the time at most: where there was a commit since
+    /// `commits_seen`, a pause follows that is as long as the sync was. Blocks.
     ///
     /// # Errors
     ///
@@ -59,7 +62,8 @@ impl Disk {
         std::mem::replace(commits_seen, begun) != begun
     }
 
-    /// Waits for the end of the commit that is under way, if there is one; not for those that follow it.
+    /// Waits for the end of the commit that is under way, if there is one; not for those that
+    /// follow it.
     fn give_way(&self) {
         let commits = self.commits();
         let begun = commits.begun;

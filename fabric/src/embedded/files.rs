@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// Creates a directory that only its owner can look into, and its parents. One that exists is left as it is.
+/// Creates a directory that only its owner can look into, and its parents. One that exists is left
+/// as it is.
 pub(super) fn create_dir_private(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
@@ -14,7 +15,8 @@ pub(super) fn create_dir_private(dir: &Path) -> io::Result<()> {
     sync_parent(dir)
 }
 
-/// Makes the entries of the directory that holds `path` durable: a file that was created or renamed, not its bytes.
+/// Makes the entries of the directory that holds `path` durable: a file that was created or
+/// renamed, not its bytes.
 pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -37,7 +39,8 @@ pub(super) fn has_room(path: &Path, bytes: usize) -> io::Result<()> {
 /// The size of a file that is replaced as a whole.
 const REPLACED_BYTES: usize = 32;
 
-/// A line of text that is replaced as a whole, also while the disk is full: what is written next already has its place beside it.
+/// A line of text that is replaced as a whole, also while the disk is full: what is written next
+/// already has its place beside it.
 pub(super) struct Line {
     path: PathBuf,
     next: PathBuf,

@@ -95,7 +95,8 @@ impl EmbeddedLog {
 }
 
 impl LogWriter for EmbeddedLogWriter {
-    /// Blocks the caller while [`writer::COMMANDS_WAITING_MAX`] appends are in flight; a driver keeps far fewer.
+    /// Blocks the caller while [`writer::COMMANDS_WAITING_MAX`] appends are in flight; a driver
+    /// keeps far fewer.
     fn append(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>> {
         let seq = expected_last.next();
         if record.len() > RECORD_BYTES_MAX {

@@ -25,7 +25,8 @@ pub(super) struct EmbeddedMembership {
     _lock: Arc<DirLock>,
 }
 
-/// The last leadership that was granted. A new campaign ends it: two leaders of one process must not both believe.
+/// The last leadership that was granted. A new campaign ends it: two leaders of one process must
+/// not both believe.
 struct Leading {
     term: Term,
     lost: watch::Sender<bool>,
@@ -113,7 +114,8 @@ impl Default for Registry {
 
 impl Registry {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<HostId, Entry>> {
-        // Nothing panics while it holds this lock, and the map is whole between any two of its operations.
+        // Nothing panics while it holds this lock, and the map is whole between any two of its
+        // operations.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -174,8 +176,8 @@ impl Lease for Seat {
     }
 }
 
-/// Tells what changed by comparing with what it told last: however slow its reader is, it keeps no queue and loses nothing but
-/// lives that came and went in between.
+/// Tells what changed by comparing with what it told last: however slow its reader is, it keeps no
+/// queue and loses nothing but lives that came and went in between.
 struct Watcher {
     hosts: Arc<Registry>,
     changed: watch::Receiver<u64>,

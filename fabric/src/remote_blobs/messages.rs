@@ -196,8 +196,8 @@ pub(super) fn encode<T: Serialize>(message: &T) -> Bytes {
 }
 
 /// From bytes.
-pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
-    rmp_serde::from_slice(bytes).map_err(|error| error.to_string())
+pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, rmp_serde::decode::Error> {
+    rmp_serde::from_slice(bytes)
 }
 
 #[cfg(test)]
@@ -216,10 +216,10 @@ mod tests {
             Ask::Finish { upload: 1, digest },
             Ask::Abandon { upload: 1 },
         ] {
-            assert_eq!(decode(&encode(&ask)), Ok(ask));
+            assert_eq!(decode::<Ask>(&encode(&ask)).unwrap(), ask);
         }
         for answer in [Answer::Done, Answer::Failed(Failure::TooLarge { bytes: 1, bytes_max: 2 })] {
-            assert_eq!(decode(&encode(&answer)), Ok(answer));
+            assert_eq!(decode::<Answer>(&encode(&answer)).unwrap(), answer);
         }
     }
 
@@ -237,6 +237,6 @@ mod tests {
             Read { digest: Digest, urgent: bool },
         }
         let newer = encode(&Newer::Read { digest: Digest([3; 32]), urgent: true });
-        assert_eq!(decode(&newer), Ok(Ask::Read { digest: Digest([3; 32]), offset: 0, bytes: 0 }));
+        assert_eq!(decode::<Ask>(&newer).unwrap(), Ask::Read { digest: Digest([3; 32]), offset: 0, bytes: 0 });
     }
 }

@@ -1,4 +1,5 @@
-//! Reading a blob piece by piece. Its end is held back until the digest of all of it is known to be right.
+//! Reading a blob piece by piece. Its end is held back until the digest of all of it is known to be
+//! right.
 
 use std::io;
 

@@ -13,7 +13,8 @@ pub struct EtcdOptions {
 }
 
 impl EtcdOptions {
-    /// Usual but for its election timeout, a fifth of the usual one: it bounds from below how short a lease can be, here 1 s.
+    /// Usual but for its election timeout, a fifth of the usual one: it bounds from below how short
+    /// a lease can be, here 1 s.
     pub fn new(version: EtcdVersion) -> Self {
         Self { version, more: Vec::new() }
     }

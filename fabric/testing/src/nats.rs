@@ -126,8 +126,8 @@ impl NatsServer {
         self.process.terminate();
     }
 
-    /// Starts it again, on the same ports and the same data. Whether one of three has caught up is another question:
-    /// [`NatsCluster::wait_until_whole`].
+    /// Starts it again, on the same ports and the same data. Whether one of three has caught up is
+    /// another question: [`NatsCluster::wait_until_whole`].
     pub fn restart(&mut self) {
         let (layout, clustered) = (self.layout.clone(), self.clustered);
         // One of three is healthy only when the others are there.
@@ -165,8 +165,8 @@ impl NatsCluster {
         Self { servers }
     }
 
-    /// Starts three with a configuration of the caller's: `write` puts files into the directory of one of them, and says how it is started. It
-    /// must listen on the ports of its layout.
+    /// Starts three with a configuration of the caller's: `write` puts files into the directory of
+    /// one of them, and says how it is started. It must listen on the ports of its layout.
     pub fn start_with(version: NatsVersion, write: impl Fn(&NatsLayout, &[NatsLayout]) -> NatsSetup) -> Self {
         let mut servers: Vec<NatsServer> = (0..3).map(|_| NatsServer::new(version)).collect();
         let layouts: Vec<NatsLayout> = servers.iter().map(|server| server.layout.clone()).collect();

@@ -150,7 +150,8 @@ pub(crate) async fn what_is_shared_goes_to_one_of_those_who_share(fixture: &Fixt
             }
         }
     });
-    // What was given to one that leaves at this moment is lost; whoever stays gets what comes after.
+    // What was given to one that leaves at this moment is lost; whoever stays gets what comes
+    // after.
     while fixture.bus.request("work.b", Bytes::new(), SHORTLY).await.is_err() {}
     for _ in 0..20 {
         assert_eq!(fixture.bus.request("work.b", Bytes::new(), PATIENCE).await.unwrap(), "heard");

@@ -1,12 +1,14 @@
 //! Which waiting attempt starts next: slots, memory, and rules that starve nobody.
 //!
-//! Attempts start in their [order](line). The last slots and the last memory are kept for tenants that run nothing or little here ([`kept`]): one
-//! tenant alone never takes all of a host, however long its guests run.
+//! Attempts start in their [order](line). The last slots and the last memory are kept for tenants
+//! that run nothing or little here ([`kept`]): one tenant alone never takes all of a host, however
+//! long its guests run.
 //!
-//! When the first attempt needs more memory than is free, memory is *reserved* for it:
-//! those behind it may still start, but only as far as all that have started past it fit *beside* it. So the first
-//! waits only for attempts that ran before it became the first, never for one that overtook it, and the smaller ones keep flowing
-//! in the memory that it does not need. And who came first is passed by [`PASSED_MAX`] others at most.
+//! When the first attempt needs more memory than is free, memory is *reserved* for it: those behind
+//! it may still start, but only as far as all that have started past it fit *beside* it. So the
+//! first waits only for attempts that ran before it became the first, never for one that overtook
+//! it, and the smaller ones keep flowing in the memory that it does not need. And who came first is
+//! passed by [`PASSED_MAX`] others at most.
 
 mod line;
 
@@ -131,7 +133,8 @@ impl Admission {
         self.line.push(waiting);
     }
 
-    /// Puts an attempt that had its turn before back where it was: in front of those that came later.
+    /// Puts an attempt that had its turn before back where it was: in front of those that came
+    /// later.
     pub(crate) fn push_again(&mut self, waiting: Waiting) {
         self.line.push(waiting);
     }
@@ -201,8 +204,8 @@ impl Admission {
         free > kept::slots(self.slots) || kept::may_take(u64::from(tenant.running), u64::from(free))
     }
 
-    /// The memory that must be free for an attempt to start: with what is kept, unless its tenant may take of that, or the attempt is so large that it
-    /// leaves nothing to keep.
+    /// The memory that must be free for an attempt to start: with what is kept, unless its tenant
+    /// may take of that, or the attempt is so large that it leaves nothing to keep.
     fn needed_bytes(&self, tenant: &TenantHere, waiting: &Waiting) -> u64 {
         let (needed_bytes, kept_bytes) = (waiting.memory_bytes(), kept::memory_bytes(self.slots, self.memory_bytes));
         let free_bytes = self.memory_bytes - self.memory_used;
@@ -214,7 +217,8 @@ impl Admission {
         }
     }
 
-    /// Reserves memory for the first that lacks some. Returns the number of the reservation, which what starts now starts past.
+    /// Reserves memory for the first that lacks some. Returns the number of the reservation, which
+    /// what starts now starts past.
     fn reserve(&mut self, first: Option<AttemptId>) -> Option<u64> {
         let first = first?;
         if self.reservation.as_ref().is_none_or(|reservation| reservation.first != first) {

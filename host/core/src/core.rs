@@ -32,7 +32,8 @@ pub struct HostCore {
     leased: bool,
     /// Attempts that were taken and whose end is not acknowledged.
     held: BTreeMap<AttemptId, Held>,
-    /// Attempts that the leader has given to others and that the sandbox has not ended yet: they occupy their place still.
+    /// Attempts that the leader has given to others and that the sandbox has not ended yet: they
+    /// occupy their place still.
     abandoned: BTreeMap<AttemptId, Place>,
     recent: Recent,
     /// Attempts that are to be stopped and have not come.
@@ -43,7 +44,8 @@ pub struct HostCore {
     outbox: Outbox,
     pulse: Pulse,
     load: Load,
-    /// Which attempts were listed last, and whose progress was told last, where not all fit into one heartbeat.
+    /// Which attempts were listed last, and whose progress was told last, where not all fit into
+    /// one heartbeat.
     turns: Turns,
     modules_cached: u32,
     /// Which modules these are, and when that was told.
@@ -182,7 +184,8 @@ impl HostCore {
         }
     }
 
-    /// What follows from the steps since the last call. Several steps before one call gather into larger batches.
+    /// What follows from the steps since the last call. Several steps before one call gather into
+    /// larger batches.
     pub fn take_ready(&mut self) -> Ready {
         self.stop_at_grace();
         self.end_overdue();
@@ -204,7 +207,8 @@ impl HostCore {
         }
     }
 
-    /// When to step at the latest, with [`Input::Tick`] if nothing else happens. To be asked after [`HostCore::take_ready`].
+    /// When to step at the latest, with [`Input::Tick`] if nothing else happens. To be asked after
+    /// [`HostCore::take_ready`].
     pub fn next_timeout(&self) -> Option<Timestamp> {
         let heartbeat = self.leased.then(|| self.pulse.due(self.credit()));
         let drain = match self.phase {
@@ -249,8 +253,9 @@ impl HostCore {
 
     /// How many attempts the host holds at most, as it tells the leader.
     ///
-    /// Unready ones come on top: they must not keep others from being sent. And whatever is here already, when it has become ready for example, there are
-    /// places beyond it that the leader keeps for tenants that run nothing or little.
+    /// Unready ones come on top: they must not keep others from being sent. And whatever is here
+    /// already, when it has become ready for example, there are places beyond it that the leader
+    /// keeps for tenants that run nothing or little.
     pub fn credit(&self) -> u32 {
         if self.is_draining() {
             return 0;

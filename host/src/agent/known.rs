@@ -1,9 +1,11 @@
-//! Results that are known already: what a deterministic computation gave is given again to whoever of the same tenant asks the same.
+//! Results that are known already: what a deterministic computation gave is given again to whoever
+//! of the same tenant asks the same.
 //!
-//! The question is everything that the guest can see of the world: module, payload, its own name, arguments, environment, limits, seed, and the bounds of
-//! what it may write. That is checked and not believed: the sandbox says of each result whether its guest has learnt anything
-//! beyond that ([`Ended::repeatable`]), and only those are kept. The engine is not part of the question because it is this process's own,
-//! like what is kept here.
+//! The question is everything that the guest can see of the world: module, payload, its own name,
+//! arguments, environment, limits, seed, and the bounds of what it may write. That is checked and
+//! not believed: the sandbox says of each result whether its guest has learnt anything beyond that
+//! ([`Ended::repeatable`]), and only those are kept. The engine is not part of the question because
+//! it is this process's own, like what is kept here.
 
 use std::collections::BTreeMap;
 
@@ -91,7 +93,8 @@ impl Known {
         }
     }
 
-    /// The end of an attempt whose result is known; else it is to be run, and its result may be kept.
+    /// The end of an attempt whose result is known; else it is to be run, and its result may be
+    /// kept.
     pub(super) fn ask(&mut self, assignment: &Assignment) -> Option<Ended> {
         let question = self.question(assignment)?;
         let Some(kept) = self.results.get(question) else {
@@ -134,8 +137,9 @@ impl Known {
         self.asking.remove(&id);
     }
 
-    /// What is asked, if the answer can be known. A seed that is drawn from the task's id is the task's own, and so is what follows from it;
-    /// and what an attempt does with a checkpoint is the continuation of something else.
+    /// What is asked, if the answer can be known. A seed that is drawn from the task's id is the
+    /// task's own, and so is what follows from it; and what an attempt does with a checkpoint is
+    /// the continuation of something else.
     fn question(&self, assignment: &Assignment) -> Option<Question> {
         let spec: &TaskSpec = &assignment.spec;
         let seed = spec.seed.filter(|_| spec.deterministic)?;

@@ -14,7 +14,8 @@ use wasmill_protocol::Digest;
 
 use super::IdentityError;
 
-/// How many answers of [`Blobs::local_path`] are remembered, so that not every attempt asks the file system.
+/// How many answers of [`Blobs::local_path`] are remembered, so that not every attempt asks the
+/// file system.
 const PATHS_MAX: usize = 4096;
 
 /// How a copy is named, after the hexadecimal digits of its digest.
@@ -41,7 +42,8 @@ struct Known {
 
 /// A copy, made or being made.
 struct Copied {
-    /// Set when it is made, with its size. Shared with those who wait for it, so that it is fetched once for all of them.
+    /// Set when it is made, with its size. Shared with those who wait for it, so that it is fetched
+    /// once for all of them.
     bytes: Arc<OnceCell<u64>>,
     used: u64,
 }
@@ -68,7 +70,8 @@ pub(super) enum ModuleError {
 }
 
 impl ModuleFiles {
-    /// Takes over the copies in `dir` that an earlier life has made; each was complete and durable before it got its name.
+    /// Takes over the copies in `dir` that an earlier life has made; each was complete and durable
+    /// before it got its name.
     pub(super) fn open(
         blobs: Arc<dyn Blobs>,
         dir: PathBuf,
@@ -95,7 +98,8 @@ impl ModuleFiles {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Nothing panics while it holds this lock, and the maps are whole between any two operations.
+        // Nothing panics while it holds this lock, and the maps are whole between any two
+        // operations.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -170,8 +174,8 @@ impl ModuleFiles {
 }
 
 impl Known {
-    /// Forgets the copies that were not used for longest until the rest is within its bound, and those that could not be made.
-    /// Returns those whose files are to be removed.
+    /// Forgets the copies that were not used for longest until the rest is within its bound, and
+    /// those that could not be made. Returns those whose files are to be removed.
     fn forget_old(&mut self, bytes_max: u64) -> Vec<Digest> {
         self.copies.retain(|_, copied| copied.bytes.initialized() || Arc::strong_count(&copied.bytes) > 1);
         let size = |copied: &Copied| copied.bytes.get().copied().unwrap_or(0);
@@ -211,7 +215,8 @@ mod tests {
             let bytes = Arc::new(OnceCell::from(bytes));
             known.copies.insert(Digest([number; 32]), Copied { bytes, used });
         }
-        // One that nobody waits for any more could not be made; one that somebody waits for is on its way.
+        // One that nobody waits for any more could not be made; one that somebody waits for is on
+        // its way.
         known.copies.insert(Digest([4; 32]), Copied { bytes: Arc::default(), used: 1 });
         let awaited = Arc::<OnceCell<u64>>::default();
         known.copies.insert(Digest([5; 32]), Copied { bytes: Arc::clone(&awaited), used: 0 });

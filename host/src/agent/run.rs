@@ -52,7 +52,8 @@ pub struct Agent {
     stores: StoreTurns,
     to_sandbox: mpsc::Sender<ToSandbox>,
     readiness: Arc<dyn Readiness>,
-    /// For the sandbox, as soon as its channel has room: at most a start, a checkpoint's answer and two stops for each slot.
+    /// For the sandbox, as soon as its channel has room: at most a start, a checkpoint's answer and
+    /// two stops for each slot.
     outgoing: VecDeque<ToSandbox>,
     /// Who waits for the answers of this round; [`ReplyTo`] is the index.
     responders: Vec<Option<Responder>>,
@@ -113,13 +114,15 @@ fn described(config: &AgentConfig, identity: &Identity) -> HostInfo {
 }
 
 impl Agent {
-    /// Runs a host until `shutdown` becomes true, or its sender is gone, and what it holds is finished or handed back.
+    /// Runs a host until `shutdown` becomes true, or its sender is gone, and what it holds is
+    /// finished or handed back.
     ///
     /// The sandbox outlives the agent.
     ///
     /// # Errors
     ///
-    /// When the data directory cannot be used or the sandbox is gone. A fabric that cannot be reached is waited for.
+    /// When the data directory cannot be used or the sandbox is gone. A fabric that cannot be
+    /// reached is waited for.
     pub async fn run(
         config: AgentConfig,
         membership: Arc<dyn Membership>,

@@ -51,7 +51,8 @@ impl Preparation {
         }))
     }
 
-    /// The work, when everything is at hand: the way that most attempts take. Else it is to be [fetched](Self::fetch).
+    /// The work, when everything is at hand: the way that most attempts take. Else it is to be
+    /// [fetched](Self::fetch).
     pub(super) fn at_once(&self, assignment: &Assignment) -> Option<Box<Work>> {
         let (input, checkpoint) = (inline(&assignment.spec.input)?, inline(&assignment.checkpoint)?);
         let module_path = self.0.modules.path(assignment.spec.module)?;

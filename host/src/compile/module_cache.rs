@@ -27,7 +27,8 @@ use crate::sandbox::{Artifacts, Linkers, LoadError, LoadedModule};
 pub struct ModuleCacheConfig {
     /// Modules and profiles.
     pub modules_max: usize,
-    /// Sum of the sizes of their artifacts. They are mapped files: what is not used does not take memory.
+    /// Sum of the sizes of their artifacts. They are mapped files: what is not used does not take
+    /// memory.
     pub bytes_max: u64,
 }
 
@@ -67,8 +68,8 @@ impl ModuleCache {
         Self { shared: Arc::new(shared) }
     }
 
-    /// [`Compiler::inspect`], after which the module is loaded too: its first task starts at once, and what does not fit the pool of
-    /// instances is refused here and not by its first task.
+    /// [`Compiler::inspect`], after which the module is loaded too: its first task starts at once,
+    /// and what does not fit the pool of instances is refused here and not by its first task.
     ///
     /// # Errors
     ///
@@ -190,7 +191,8 @@ impl Inner {
             Ok(artifact) => artifact,
             // No memory or no descriptor: ours, and another time it may work.
             Err(error) if error.chain().any(|cause| cause.is::<std::io::Error>()) => return Err(fault(&error)),
-            // The artifact is whole and of this engine, so it is the module that asks for more than a slot of the pool has.
+            // The artifact is whole and of this engine, so it is the module that asks for more than
+            // a slot of the pool has.
             Err(error) => {
                 let refused = rejection(format!("the module does not fit into the sandbox: {error:#}"));
                 self.compiler.refuse(which, &refused);

@@ -1,7 +1,8 @@
-//! Remembering what was refused, so that a bad module costs one compile: in memory for the busy ones, on disk for restarts.
+//! Remembering what was refused, so that a bad module costs one compile: in memory for the busy
+//! ones, on disk for restarts.
 //!
-//! A refusal is the tenant's whose module was compiled, and each tenant has a bounded number: its next one takes the place of its oldest, never of
-//! another tenant's.
+//! A refusal is the tenant's whose module was compiled, and each tenant has a bounded number: its
+//! next one takes the place of its oldest, never of another tenant's.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -20,7 +21,8 @@ use crate::lru::{Lru, LruBounds};
 
 /// How many refusals are kept in memory and on disk.
 const REFUSALS_MAX: usize = 10_000;
-/// How many of them are one tenant's: more than anybody mistakes, and few files when somebody means it.
+/// How many of them are one tenant's: more than anybody mistakes, and few files when somebody means
+/// it.
 const REFUSALS_PER_TENANT_MAX: usize = 100;
 /// How long a refusal is believed that had to do with the state of the machine.
 const PASSING_LIFE: Duration = Duration::from_secs(60);
@@ -36,7 +38,8 @@ struct Written {
     owner: Option<TenantName>,
 }
 
-/// The memory of refusals of one key: what another engine, or the same under other limits, refused is not looked at.
+/// The memory of refusals of one key: what another engine, or the same under other limits, refused
+/// is not looked at.
 #[derive(Debug)]
 pub(crate) struct Refusals {
     folder: PathBuf,
@@ -46,7 +49,8 @@ pub(crate) struct Refusals {
 #[derive(Debug)]
 struct Known {
     refusals: Lru<Which, Refusal>,
-    /// Of each tenant, in the order in which they came. Holds exactly those of `refusals` that have an owner.
+    /// Of each tenant, in the order in which they came. Holds exactly those of `refusals` that have
+    /// an owner.
     owned: BTreeMap<TenantName, VecDeque<Which>>,
 }
 
@@ -59,7 +63,8 @@ struct Refusal {
 }
 
 impl Refusals {
-    /// Reads what earlier processes refused from `folder`, which is created when it is not there. What cannot be read is forgotten.
+    /// Reads what earlier processes refused from `folder`, which is created when it is not there.
+    /// What cannot be read is forgotten.
     ///
     /// # Errors
     ///
@@ -92,8 +97,8 @@ impl Refusals {
         refusal.until.is_none_or(|until| now < until).then(|| refusal.refused.clone())
     }
 
-    /// Remembers a refusal of `owner`'s module: for good when it is `lasting`, else for a minute. Failing to write it is not an error: then it is known
-    /// until the restart.
+    /// Remembers a refusal of `owner`'s module: for good when it is `lasting`, else for a minute.
+    /// Failing to write it is not an error: then it is known until the restart.
     pub(crate) fn remember(
         &self,
         owner: Option<&TenantName>,

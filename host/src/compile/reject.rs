@@ -13,7 +13,8 @@ pub(crate) fn rejection(message: impl Into<String>) -> ModuleRejection {
     ModuleRejection { code: MODULE_INVALID.to_owned(), message: cut(&message.into(), MESSAGE_BYTES_MAX) }
 }
 
-/// `text` without characters that would steer a terminal or hide, and with at most `bytes_max` bytes before the mark that something is missing.
+/// `text` without characters that would steer a terminal or hide, and with at most `bytes_max`
+/// bytes before the mark that something is missing.
 ///
 /// Names come from the upload, and what is made of them ends up on terminals and in logs.
 pub(crate) fn cut(text: &str, bytes_max: usize) -> String {
@@ -28,7 +29,8 @@ pub(crate) fn cut(text: &str, bytes_max: usize) -> String {
     kept
 }
 
-/// Names for a message: quoted, in order, the first ones only when there are many; "nothing" when there are none.
+/// Names for a message: quoted, in order, the first ones only when there are many; "nothing" when
+/// there are none.
 pub(crate) fn listed(names: &[String]) -> String {
     if names.is_empty() {
         return "nothing".to_owned();

@@ -28,7 +28,8 @@ use crate::trace;
 /// What a guest may move in one call beyond its result or checkpoint.
 const COPY_BYTES_SPARE: u64 = 1024 * 1024;
 
-/// Memory that a guest can have had for its thread to give it back: it takes less than a millisecond.
+/// Memory that a guest can have had for its thread to give it back: it takes less than a
+/// millisecond.
 const GIVEN_BACK_AT_ONCE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Somebody else may use the same engine's pool and not tell us when a slot is free.
@@ -97,7 +98,8 @@ impl Shared {
         }
     }
 
-    /// A place among the guests that run at the same time; `None` when it was stopped while it waited.
+    /// A place among the guests that run at the same time; `None` when it was stopped while it
+    /// waited.
     async fn slot(&self, control: &Control) -> Option<SemaphorePermit<'_>> {
         if let Ok(slot) = self.slots.try_acquire() {
             return Some(slot);
@@ -158,7 +160,8 @@ fn copy_bytes_max(loaded: &LoadedModule, work: &Work) -> u64 {
         Entry::Task { .. } => output_bytes.max(work.checkpoint_bytes_max).saturating_add(COPY_BYTES_SPARE),
         // Streams move their chunks.
         Entry::CommandComponent(_) => COPY_BYTES_SPARE,
-        // WASI 0.1 counts whole buffers, of which a chunk is then moved: any buffer that a guest has is fine.
+        // WASI 0.1 counts whole buffers, of which a chunk is then moved: any buffer that a guest
+        // has is fine.
         Entry::CommandModule(_) => memory_bytes.max(COPY_BYTES_SPARE),
     }
 }
@@ -175,7 +178,8 @@ fn tick(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadlin
     Ok(UpdateDeadline::Yield(1))
 }
 
-/// Instantiates and calls the guest. Exiting is an error that unwinds the guest, and a way to finish.
+/// Instantiates and calls the guest. Exiting is an error that unwinds the guest, and a way to
+/// finish.
 async fn enter(loaded: &LoadedModule, store: &mut Store<Guest>) -> wasmtime::Result<Finished> {
     let called = match &loaded.entry {
         Entry::Task { pre, run } => call_task(pre, run, store).await.map(Finished::Returned),
@@ -209,8 +213,9 @@ async fn call_module(pre: &wasmtime::InstancePre<Guest>, store: &mut Store<Guest
     Ok(Finished::Exited(0))
 }
 
-/// Ends the guest, and its last turn: reading names for a backtrace, too, is done in it. The kernel takes a tenth as long to take memory back as
-/// the guest took to touch it: where that can be long it is the guest's CPU time, and no thread that runs guests waits for it.
+/// Ends the guest, and its last turn: reading names for a backtrace, too, is done in it. The kernel
+/// takes a tenth as long to take memory back as the guest took to touch it: where that can be long
+/// it is the guest's CPU time, and no thread that runs guests waits for it.
 async fn finish(store: Store<Guest>, end: End, control: &Arc<Control>, place: &mut Place) -> Ended {
     if store.data().memory.bytes_peak() <= GIVEN_BACK_AT_ONCE_BYTES_MAX {
         let ended = take_apart(store, end);

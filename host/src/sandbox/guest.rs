@@ -96,8 +96,9 @@ impl Guest {
         }
     }
 
-    /// Whether another attempt with the same work would see the same of the world, whenever and for whomever it runs. What
-    /// is left of time and CPU is told to deterministic guests as the whole limits, and what is left of fuel follows from what they did.
+    /// Whether another attempt with the same work would see the same of the world, whenever and for
+    /// whomever it runs. What is left of time and CPU is told to deterministic guests as the whole
+    /// limits, and what is left of fuel follows from what they did.
     pub(super) fn is_repeatable(&self) -> bool {
         let Work { seed, checkpoint, .. } = &*self.work;
         seed.is_some() && checkpoint.is_none() && !self.knows_itself && !self.memory.failed_here()
@@ -192,7 +193,8 @@ impl Guest {
         }
     }
 
-    /// Passes on what is pending, unless the channel is full: then it stays pending, and what comes later replaces it.
+    /// Passes on what is pending, unless the channel is full: then it stays pending, and what comes
+    /// later replaces it.
     pub(super) fn send_progress(&mut self) {
         if let Some(progress) = self.reports.pending.take() {
             self.reports.passed_on = Some(progress.clone());
@@ -218,7 +220,8 @@ impl Guest {
             && self.reports.sent_at.is_none_or(|sent| sent.elapsed().as_millis() >= PROGRESS_INTERVAL_MS)
     }
 
-    /// Numbers a checkpoint and makes it the one that `checkpoint-load` gives. The message is for [`Guest::reporter`].
+    /// Numbers a checkpoint and makes it the one that `checkpoint-load` gives. The message is for
+    /// [`Guest::reporter`].
     pub(super) fn save_checkpoint(&mut self, data: Bytes) -> FromSandbox {
         self.reports.checkpoints += 1;
         self.reports.checkpoint = Some(data.clone());

@@ -1,8 +1,11 @@
-//! Whose turn it is on a core: a guest runs for a tick at most, then whoever of the tenant that has had least CPU time.
+//! Whose turn it is on a core: a guest runs for a tick at most, then whoever of the tenant that has
+//! had least CPU time.
 //!
-//! Without it guests would take turns one by one, and one tenant's thirty would keep another's only one waiting for thirty ticks. The order is that of
-//! start-time fair queueing (Goyal, Vin and Cheng, 1996): a tenant's virtual time is the CPU time that it has had, and one that had nothing to run begins where the
-//! others are, a tick ahead of them. One that comes ahead of whoever runs, and has nobody running, waits for no tick: there is one at once.
+//! Without it guests would take turns one by one, and one tenant's thirty would keep another's only
+//! one waiting for thirty ticks. The order is that of start-time fair queueing (Goyal, Vin and
+//! Cheng, 1996): a tenant's virtual time is the CPU time that it has had, and one that had nothing
+//! to run begins where the others are, a tick ahead of them. One that comes ahead of whoever runs,
+//! and has nobody running, waits for no tick: there is one at once.
 //!
 //! **Invariant** while a core is free nobody waits.
 
@@ -16,9 +19,11 @@ use wasmill_protocol::TenantName;
 
 use super::watchdog::TICK;
 
-/// How far a tenant that had nothing to run is ahead of the others, in nanoseconds: what is short ends within its first turn.
+/// How far a tenant that had nothing to run is ahead of the others, in nanoseconds: what is short
+/// ends within its first turn.
 const AHEAD_NS: u64 = TICK.as_nanos() as u64;
-/// Tenants that are remembered without having a guest, because they will soon have one again; of more, those without debts are forgotten.
+/// Tenants that are remembered without having a guest, because they will soon have one again; of
+/// more, those without debts are forgotten.
 const TENANTS_REMEMBERED_MAX: usize = 4096;
 
 /// The turns of one sandbox.
@@ -81,7 +86,8 @@ pub(super) enum Wants {
 }
 
 impl Turns {
-    /// For as many guests at a time as there are `cores`; `tick` lets those that run end their turn.
+    /// For as many guests at a time as there are `cores`; `tick` lets those that run end their
+    /// turn.
     pub(super) fn new(cores: usize, tick: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         let state = State { free_cores: cores.max(1), now_ns: 0, tenants: BTreeMap::new(), waiting: BTreeSet::new() };
         Arc::new(Self { state: Mutex::new(state), tick: Box::new(tick) })
@@ -103,7 +109,8 @@ impl State {
         self.tenants.get_mut(name).expect("a tenant with a guest is known")
     }
 
-    /// Takes a core, if there is one that is free, for a guest of a tenant that may be new. Whether there is one.
+    /// Takes a core, if there is one that is free, for a guest of a tenant that may be new. Whether
+    /// there is one.
     fn take_core(&mut self, name: &TenantName, is_new: bool) -> bool {
         let tenant = match self.tenants.get_mut(name) {
             Some(tenant) => tenant,
@@ -125,7 +132,8 @@ impl State {
         self.now_ns = self.now_ns.max(had_ns);
     }
 
-    /// Joins the line of its tenant. Whether those who run are to let it pass: it is ahead of them, and the first of its tenant.
+    /// Joins the line of its tenant. Whether those who run are to let it pass: it is ahead of them,
+    /// and the first of its tenant.
     fn queue(&mut self, name: &TenantName, waiter: Arc<Waiter>) -> bool {
         let now_ns = self.now_ns;
         let tenant = self.tenant(name);

@@ -109,8 +109,8 @@ async fn b10_every_trap_has_its_code_and_a_backtrace() {
     }
 }
 
-/// Bytes of memory that this process has mapped to pages. Other tests of this program run meanwhile, so only large differences mean
-/// something.
+/// Bytes of memory that this process has mapped to pages. Other tests of this program run
+/// meanwhile, so only large differences mean something.
 fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096

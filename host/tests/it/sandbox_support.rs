@@ -1,4 +1,5 @@
-//! A sandbox for tests: modules are compiled in this process, and every message that comes out is kept until it is asked for.
+//! A sandbox for tests: modules are compiled in this process, and every message that comes out is
+//! kept until it is asked for.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -238,8 +239,9 @@ pub(crate) fn assert_kind(ended: &Ended, kind: OutcomeKind) {
     assert_eq!(ended.outcome.kind, kind, "{ended:?}");
 }
 
-/// A WASI 0.1 command: `body` is what `_start` does, `items` is what else the module has. The first page of
-/// memory is free, and there are the functions `$write` (descriptor, address, length) and `$exit`.
+/// A WASI 0.1 command: `body` is what `_start` does, `items` is what else the module has. The first
+/// page of memory is free, and there are the functions `$write` (descriptor, address, length) and
+/// `$exit`.
 pub(crate) fn command(items: &str, body: &str) -> String {
     format!(
         r#"(module
@@ -273,9 +275,10 @@ pub(crate) fn command(items: &str, body: &str) -> String {
     )
 }
 
-/// A task component: `body` is what `run` does with `$input` and `$length`, and it ends in the address of the result, for which `$ok`,
-/// `$reject` and `$retry` (address, length) are there. `imports` is inside the import of the host's interface, `lowered` are pairs of
-/// a core import and the name of the function there.
+/// A task component: `body` is what `run` does with `$input` and `$length`, and it ends in the
+/// address of the result, for which `$ok`, `$reject` and `$retry` (address, length) are there.
+/// `imports` is inside the import of the host's interface, `lowered` are pairs of a core import and
+/// the name of the function there.
 pub(crate) fn task(imports: &[HostImport], items: &str, body: &str) -> String {
     let (mut outer, mut core, mut lower, mut with) = (String::new(), String::new(), String::new(), String::new());
     for HostImport { name, component, core: signature } in imports {

@@ -118,7 +118,8 @@ const SAVE_AND_SAVE: &str = r#"
     (i32.store (i32.const 256) (local.get $n))
     (call $ok (i32.const 256) (i32.const 4))"#;
 
-/// B38: a large checkpoint holds up the guest that saves it, until it is stored, and is stopped with it.
+/// B38: a large checkpoint holds up the guest that saves it, until it is stored, and is stopped
+/// with it.
 #[tokio::test]
 async fn a_large_checkpoint_is_waited_for_by_its_guest() {
     let mut sandbox = TestSandbox::start();

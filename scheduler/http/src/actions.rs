@@ -25,8 +25,8 @@ use super::tasks::{End, WAIT_MS_MAX, find, find_to_change};
 
 /// Cancel a task.
 ///
-/// With `wait_ms` the answer comes when the task has stopped or when the time is over. Whichever comes first in the log
-/// decides: a task can still succeed after it was asked to stop.
+/// With `wait_ms` the answer comes when the task has stopped or when the time is over. Whichever
+/// comes first in the log decides: a task can still succeed after it was asked to stop.
 #[utoipa::path(post, path = "/v1/tasks/{id}/cancel", tag = "tasks", operation_id = "cancel_task",
     params(super::openapi::TaskPath, super::openapi::WaitParams), request_body = Option<CancelTask>,
     responses(
@@ -93,8 +93,8 @@ pub(super) async fn patch(
 
 /// Submit a task again.
 ///
-/// As a new task that names the old one in `retry_of`. Only failed and cancelled tasks; the new one starts at once, and has the
-/// idempotency key of this request, if any.
+/// As a new task that names the old one in `retry_of`. Only failed and cancelled tasks; the new one
+/// starts at once, and has the idempotency key of this request, if any.
 #[utoipa::path(post, path = "/v1/tasks/{id}/retry", tag = "tasks", operation_id = "retry_task",
     params(super::openapi::TaskPath, ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128,
         description = "Repeating the request with the same key gives the same new task")),
@@ -140,7 +140,8 @@ pub(super) async fn retry(
     answer(&app, &caller.tenant, accepted).await
 }
 
-/// Asks the core to change a task. The core forgets tasks that are final, the read model knows them still.
+/// Asks the core to change a task. The core forgets tasks that are final, the read model knows them
+/// still.
 async fn change(app: &App, tenant: &TenantName, task: TaskId, command: Command) -> Handled<Done> {
     match app.handle.command(command).await {
         Ok((_, done)) => Ok(done),

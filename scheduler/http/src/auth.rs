@@ -55,7 +55,8 @@ impl Caller {
         Err(Fault::new(Code::Forbidden, format!("this needs a token of role `{needed}` or above")))
     }
 
-    /// Becomes one that waits: it gives up its place among the requests for one among the waiting, of which there are more.
+    /// Becomes one that waits: it gives up its place among the requests for one among the waiting,
+    /// of which there are more.
     pub(super) fn wait(&mut self, app: &App) -> Handled<Place> {
         let waiting = app.floods.wait(&self.tenant)?;
         self.place = None;
@@ -118,8 +119,9 @@ pub(super) fn token_hash(text: &str) -> Digest {
     Digest(Sha256::digest(text.as_bytes()).into())
 }
 
-/// Compares without stopping at the first difference. The hash of a guess tells nothing about the guess, so even the
-/// lookup before leaks nothing that helps; this keeps it so if the lookup ever changes.
+/// Compares without stopping at the first difference. The hash of a guess tells nothing about the
+/// guess, so even the lookup before leaks nothing that helps; this keeps it so if the lookup ever
+/// changes.
 fn same(left: &Digest, right: &Digest) -> bool {
     left.0.iter().zip(&right.0).fold(0, |difference, (left, right)| difference | (left ^ right)) == 0
 }
@@ -168,15 +170,18 @@ pub enum BootstrapError {
 }
 
 impl BootstrapError {
-    /// Whether the same can succeed a moment later, because a leader is missing or busy. Whatever was done already is found then.
+    /// Whether the same can succeed a moment later, because a leader is missing or busy. Whatever
+    /// was done already is found then.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Refused(Refusal::NotLeader | Refusal::OutcomeUnknown | Refusal::Overloaded { .. }))
     }
 }
 
-/// Makes sure that `token_file` holds a valid admin token, mode 0600: keeps the one that is there, else makes a new one.
+/// Makes sure that `token_file` holds a valid admin token, mode 0600: keeps the one that is there,
+/// else makes a new one.
 ///
-/// The file is written before the token becomes valid: a crash in between leaves a file that the next start replaces.
+/// The file is written before the token becomes valid: a crash in between leaves a file that the
+/// next start replaces.
 ///
 /// # Errors
 ///
@@ -199,8 +204,9 @@ pub async fn bootstrap_admin(handle: &Handle, token_file: &Path) -> Result<(), B
     Ok(())
 }
 
-/// Makes an admin token and writes it into `token_file`, mode 0600, if nobody at all is an administrator yet. Of several nodes that do this at the
-/// same time one succeeds: the scheduler decides which.
+/// Makes an admin token and writes it into `token_file`, mode 0600, if nobody at all is an
+/// administrator yet. Of several nodes that do this at the same time one succeeds: the scheduler
+/// decides which.
 ///
 /// # Errors
 ///
@@ -221,13 +227,15 @@ pub async fn bootstrap_first_admin(handle: &Handle, token_file: &Path) -> Result
         return Ok(());
     }
     let text = new_token_text()?;
-    // A token must not be lost once it is valid: it is in a file before, under a name by which nobody takes it for valid.
+    // A token must not be lost once it is valid: it is in a file before, under a name by which
+    // nobody takes it for valid.
     write_secret(&pending, &text).map_err(file_error("write"))?;
     let token = admin_token(&text)?;
     match handle.command(Command::AddFirstToken { token }).await {
         Ok(_) => fs::rename(&pending, token_file).map_err(file_error("write")),
         Err(Refusal::AdminExists) => {
-            // It may be ours: the first answer was lost on its way, and the command was asked again.
+            // It may be ours: the first answer was lost on its way, and the command was asked
+            // again.
             catch_up(handle).await?;
             if is_admin(handle, &text) {
                 fs::rename(&pending, token_file).map_err(file_error("write"))

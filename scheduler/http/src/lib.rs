@@ -1,8 +1,8 @@
 //! The HTTP interface: `/v1`, health, metrics and the description of all of it.
 //!
-//! A request passes `server` (connections and their deadlines), `front` (panics, counting, headers of every answer), the
-//! router, and then one handler, which talks to the core through [`Handle`] only.
-//! Everything that can go wrong is a [`problem::Code`].
+//! A request passes `server` (connections and their deadlines), `front` (panics, counting, headers
+//! of every answer), the router, and then one handler, which talks to the core through [`Handle`]
+//! only. Everything that can go wrong is a [`problem::Code`].
 
 mod actions;
 mod aliases;
@@ -80,7 +80,8 @@ pub struct HttpConfig {
     pub tls: Option<Tls>,
     /// Connections at once; `None` derives it from the limit on open files.
     pub connections_max: Option<usize>,
-    /// Connections of one address at once, of IPv6 of one network of 64 bits; `None` is half of all.
+    /// Connections of one address at once, of IPv6 of one network of 64 bits; `None` is half of
+    /// all.
     pub connections_per_address: Option<usize>,
     /// From the first byte of a request to the end of its headers, and the whole handshake of TLS.
     pub header_timeout: Duration,
@@ -102,7 +103,8 @@ pub struct HttpConfig {
     pub upload_room_bytes: u64,
     /// Memory of all large answers that their clients have not read yet.
     pub answer_memory_bytes: u64,
-    /// Cancelled when the process will stop soon: `/readyz` says so, and everything is still served.
+    /// Cancelled when the process will stop soon: `/readyz` says so, and everything is still
+    /// served.
     pub leaving: CancellationToken,
     /// How long connections may finish what they do after `shutdown`.
     pub drain: Duration,

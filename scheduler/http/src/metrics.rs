@@ -56,7 +56,8 @@ impl Drop for Gauge<'_> {
 #[derive(Debug, Clone)]
 pub(super) struct Counted {
     route: String,
-    /// Whether the client asks to wait for something: how long that takes says nothing of this server.
+    /// Whether the client asks to wait for something: how long that takes says nothing of this
+    /// server.
     waits: bool,
 }
 

@@ -51,11 +51,13 @@ pub(super) struct Resolved {
     pub(super) digest: Digest,
     /// How it is run.
     pub(super) kind: ModuleKind,
-    /// What a command finds as its own name unless its task says otherwise: the alias that was used, or what the file was called.
+    /// What a command finds as its own name unless its task says otherwise: the alias that was
+    /// used, or what the file was called.
     pub(super) program: Option<String>,
 }
 
-/// What a tenant's digest or alias stands for right now. The text has been checked to be one of the two.
+/// What a tenant's digest or alias stands for right now. The text has been checked to be one of the
+/// two.
 pub(super) async fn resolve(app: &App, tenant: &TenantName, text: &str) -> Handled<Resolved> {
     look::twice(app, || resolve_here(app, tenant, text)).await
 }
@@ -101,7 +103,8 @@ pub(super) fn entries_needed(limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1)
 }
 
-/// Answers with a page that is made in turn with the tenant's listings: it can be megabytes of text.
+/// Answers with a page that is made in turn with the tenant's listings: it can be megabytes of
+/// text.
 pub(super) async fn answer_page(
     app: &App,
     tenant: &TenantName,
@@ -111,7 +114,8 @@ pub(super) async fn answer_page(
     app.handle.shared().read_model.show(tenant, make).await.map_err(unreadable)
 }
 
-/// The first of `entries`, at most `limit` and [`PAGE_BYTES_MAX`], and where to go on if there are more. There is at least one if there is any.
+/// The first of `entries`, at most `limit` and [`PAGE_BYTES_MAX`], and where to go on if there are
+/// more. There is at least one if there is any.
 pub(super) fn page<E: Copy, T: Serialize>(
     entries: impl Iterator<Item = E>,
     limit: u64,

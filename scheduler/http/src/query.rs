@@ -72,7 +72,8 @@ impl Parameters {
         }
     }
 
-    /// Whole numbers from `min` to `max` with commas between them; `None` when the parameter is not given.
+    /// Whole numbers from `min` to `max` with commas between them; `None` when the parameter is not
+    /// given.
     pub(super) fn numbers(&mut self, name: &str, min: u64, max: u64) -> Handled<Option<Vec<u64>>> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         let number = |part: &str| {
@@ -121,7 +122,8 @@ impl Parameters {
     }
 }
 
-/// A parameter as `application/x-www-form-urlencoded` writes it: `+` is a blank, `%XX` a byte of UTF-8.
+/// A parameter as `application/x-www-form-urlencoded` writes it: `+` is a blank, `%XX` a byte of
+/// UTF-8.
 fn pair(pair: &str) -> Handled<(String, String)> {
     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
     let malformed = |what: &str, name: &str| {
@@ -133,7 +135,8 @@ fn pair(pair: &str) -> Handled<(String, String)> {
     Ok((decoded, value))
 }
 
-/// `None` when the bytes are not UTF-8. A `%` that no two digits follow stands for itself, as browsers have it.
+/// `None` when the bytes are not UTF-8. A `%` that no two digits follow stands for itself, as
+/// browsers have it.
 fn decode(text: &str) -> Option<String> {
     let text = if text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
     if !text.contains('%') {

@@ -38,11 +38,12 @@ use wasmill_scheduler::handle::Answer;
 
 /// Run a module once.
 ///
-/// One attempt. A client that goes away before the answer cancels the task. The header `Wasmill-Task` names the task,
-/// which can be looked at like any other.
+/// One attempt. A client that goes away before the answer cancels the task. The header
+/// `Wasmill-Task` names the task, which can be looked at like any other.
 ///
-/// With an `Idempotency-Key` the same request, sent again, is the same task: its answer is waited for and given again. Such a task is not
-/// cancelled when its client goes away, as the client can come back for the answer.
+/// With an `Idempotency-Key` the same request, sent again, is the same task: its answer is waited
+/// for and given again. Such a task is not cancelled when its client goes away, as the client can
+/// come back for the answer.
 #[utoipa::path(post, path = "/v1/run/{module}", tag = "tasks", operation_id = "run",
     params(super::openapi::ModulePath, super::openapi::RunParams,
         ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128,
@@ -207,7 +208,8 @@ fn ended(task: TaskId, reason: &EndReason) -> Fault {
     Fault::new(Code::Outcome(OutcomeKind::Cancelled), detail).task(task)
 }
 
-/// The answer of a task that has an idempotency key. The client can ask again, so its going away says nothing.
+/// The answer of a task that has an idempotency key. The client can ask again, so its going away
+/// says nothing.
 async fn answer_of(app: &App, tenant: &TenantName, task: TaskId) -> Handled {
     let row = loop {
         let end = End::of(app, task);
@@ -245,7 +247,8 @@ pub(super) async fn raw(app: &App, output: &Payload) -> Handled {
     Ok(response)
 }
 
-/// Somebody waits for the task. When they go away before it ends, it is cancelled: nobody would see its result.
+/// Somebody waits for the task. When they go away before it ends, it is cancelled: nobody would see
+/// its result.
 struct Interest {
     app: App,
     tenant: TenantName,
@@ -286,8 +289,9 @@ impl Drop for Interest {
         let cancel = Command::Cancel { tenant, task, reason };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                // It may have ended in this moment, which is fine. A submission that is on its way is in front of us in the queue of a leader; through another
-                // node it may come after us, and is cancelled once it is answered.
+                // It may have ended in this moment, which is fine. A submission that is on its way
+                // is in front of us in the queue of a leader; through another node it may come
+                // after us, and is cancelled once it is answered.
                 let asked = handle.commands(vec![cancel.clone()]).await;
                 if let Stage::Submitted(submitted) = stage
                     && !matches!(asked.first(), Some(Ok(_)))

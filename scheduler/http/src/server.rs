@@ -39,7 +39,8 @@ use patience::PatientStream;
 use places::Places;
 use tcp::SharedTcp;
 
-/// Connections beyond the limit that are still answered, one request each, so that health can be asked for.
+/// Connections beyond the limit that are still answered, one request each, so that health can be
+/// asked for.
 const RESERVE_CONNECTIONS: usize = 64;
 /// How long a connection of the reserve may last.
 const RESERVE_LIFETIME: Duration = Duration::from_secs(5);
@@ -47,7 +48,8 @@ const RESERVE_LIFETIME: Duration = Duration::from_secs(5);
 const FILES_RESERVED: usize = 256;
 /// More connections than this are no use on one machine, however many files may be open.
 const CONNECTIONS_MAX: usize = 16 * 1024;
-/// Connections that wait to be accepted, as far as the system allows: the next one would hear nothing for a second.
+/// Connections that wait to be accepted, as far as the system allows: the next one would hear
+/// nothing for a second.
 const BACKLOG: u32 = 4096;
 /// How long accepting pauses when it fails, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -57,7 +59,8 @@ const STREAMS_MAX: u32 = 128;
 const HEADER_BYTES_MAX: u32 = 32 * 1024;
 /// Headers of one request.
 const HEADERS_MAX: usize = 100;
-/// Connections last a little longer when they are idle than clients are told, so that a request that is on its way still comes.
+/// Connections last a little longer when they are idle than clients are told, so that a request
+/// that is on its way still comes.
 const IDLE_SLACK: Duration = Duration::from_secs(5);
 /// Tells clients of HTTP/1.1 how long a connection may be idle.
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -123,8 +126,8 @@ async fn holding<P>(place: P, connection: impl Future<Output = ()>) {
     drop(place);
 }
 
-/// The connections beyond the limit. When all places are taken the oldest makes room: who asks for health says so at once, and whoever
-/// holds a place by saying nothing does not keep it.
+/// The connections beyond the limit. When all places are taken the oldest makes room: who asks for
+/// health says so at once, and whoever holds a place by saying nothing does not keep it.
 struct Reserve {
     places: Arc<Semaphore>,
     /// In the order in which they came; some have ended.
@@ -227,7 +230,8 @@ async fn converse(stream: impl Transport, tcp: &SharedTcp, activity: &Arc<Activi
     }
 }
 
-/// Answers, and doubts meanwhile that a client waits that has closed its half and may have closed all of it.
+/// Answers, and doubts meanwhile that a client waits that has closed its half and may have closed
+/// all of it.
 async fn watching<T>(
     tcp: &SharedTcp,
     activity: &Activity,
@@ -280,7 +284,8 @@ fn builder(idle: Duration) -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(idle)
-        // A client that has sent its request may say that it sends no more, and still waits for the answer.
+        // A client that has sent its request may say that it sends no more, and still waits for the
+        // answer.
         .half_close(true)
         .max_headers(HEADERS_MAX)
         .max_buf_size(READ_BUFFER_BYTES);
@@ -300,7 +305,8 @@ fn builder(idle: Duration) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Drives a connection to its end: a graceful one when the server stops, or when nothing was asked for too long.
+/// Drives a connection to its end: a graceful one when the server stops, or when nothing was asked
+/// for too long.
 async fn drive<C>(mut connection: Pin<&mut C>, stopping: &CancellationToken, idle: Option<(&Activity, Duration)>)
 where
     C: Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Graceful,
@@ -330,7 +336,8 @@ where
             }
             () = check.as_mut() => {
                 check.as_mut().reset(Instant::now() + pause);
-                // HTTP/1 has a timeout of its own for this; for HTTP/2 a client that asks nothing would stay for ever.
+                // HTTP/1 has a timeout of its own for this; for HTTP/2 a client that asks nothing
+                // would stay for ever.
                 let Some((activity, _)) = idle else { continue };
                 let asked = activity.asked();
                 if activity.is_idle() && asked == seen {

@@ -48,7 +48,8 @@ const DOCUMENT_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of a task's document beside its payload.
 pub(super) const ENVELOPE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Padding is required; what the last character has beyond the last byte is ignored, as most encoders and decoders do.
+/// Padding is required; what the last character has beyond the last byte is ignored, as most
+/// encoders and decoders do.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
@@ -57,9 +58,10 @@ const KEY_TRIES: usize = 8;
 
 /// Submit a task, or many.
 ///
-/// As `application/json`: one task. As `application/x-ndjson`: a task per line; the answer has a line for each, in the same
-/// order and as they become durable, with `{"id"}` or a problem. Both directions stream; answers to about a million lines
-/// are kept for a client that reads them only after it has sent everything. Lines may have up to 1 MiB beside the payload.
+/// As `application/json`: one task. As `application/x-ndjson`: a task per line; the answer has a
+/// line for each, in the same order and as they become durable, with `{"id"}` or a problem. Both
+/// directions stream; answers to about a million lines are kept for a client that reads them only
+/// after it has sent everything. Lines may have up to 1 MiB beside the payload.
 #[utoipa::path(post, path = "/v1/tasks", tag = "tasks", operation_id = "submit_task",
     params(("Idempotency-Key" = Option<String>, Header, description = "As the field `idempotency_key`",
         min_length = 1, max_length = 128)),
@@ -266,8 +268,8 @@ impl Draft {
         self.submit_as(app, task).instrument(span).await
     }
 
-    /// Asks the core for a task until what was looked up of its key is recent enough. Nothing is stored before the key was looked up once: a repeat and a
-    /// conflict need nothing.
+    /// Asks the core for a task until what was looked up of its key is recent enough. Nothing is
+    /// stored before the key was looked up once: a repeat and a conflict need nothing.
     async fn submit_as(mut self, app: &App, task: TaskId) -> Handled<Accepted> {
         let mut room = None;
         for _ in 0..KEY_TRIES {

@@ -149,7 +149,8 @@ pub(super) async fn livez() -> Response {
 
 /// Whether requests are served.
 ///
-/// Needs no token. Not while nobody leads, the log does not answer, this node is far behind it, its clock is wrong, its disk is full, or it stops.
+/// Needs no token. Not while nobody leads, the log does not answer, this node is far behind it, its
+/// clock is wrong, its disk is full, or it stops.
 #[utoipa::path(get, path = "/readyz", tag = "system", operation_id = "readyz", security(()),
     responses((status = 200, description = "They are", body = String, content_type = "text/plain")))]
 pub(super) async fn readyz(State(app): State<App>) -> Handled {

@@ -84,8 +84,8 @@ pub(super) async fn get(State(app): State<App>, mut caller: Caller, Named(id): N
     Ok(json::answer(StatusCode::OK, &explained(&app, &row, Shown::Whole).await))
 }
 
-/// The end of a task, to be waited for. Registered from the beginning, so that whoever looks at the task afterwards and
-/// finds it not final cannot miss its end.
+/// The end of a task, to be waited for. Registered from the beginning, so that whoever looks at the
+/// task afterwards and finds it not final cannot miss its end.
 pub(super) struct End {
     app: App,
     task: TaskId,
@@ -118,13 +118,14 @@ impl Drop for End {
 
 /// List tasks.
 ///
-/// As `application/json`: a page, newest first, without payloads and results. A page may have fewer entries than asked for although there
-/// are more: only `next` tells.
+/// As `application/json`: a page, newest first, without payloads and results. A page may have fewer
+/// entries than asked for although there are more: only `next` tells.
 ///
-/// As `application/x-ndjson`, if `Accept` names it: every task that the filter matches and that was there when the answer began, oldest
-/// first, a line for each; there are no pages. With `output=true` each line has the task's result: JSON in `output`, other text in
-/// `output_text`, other bytes in `output_base64`, of any size. A task that has not succeeded has none of them. An answer that
-/// cannot be finished ends with a problem as its last line.
+/// As `application/x-ndjson`, if `Accept` names it: every task that the filter matches and that was
+/// there when the answer began, oldest first, a line for each; there are no pages. With
+/// `output=true` each line has the task's result: JSON in `output`, other text in `output_text`,
+/// other bytes in `output_base64`, of any size. A task that has not succeeded has none of them. An
+/// answer that cannot be finished ends with a problem as its last line.
 #[utoipa::path(get, path = "/v1/tasks", tag = "tasks", operation_id = "list_tasks",
     params(super::openapi::PageParams, super::openapi::TaskCursor, super::openapi::TaskFilterParams),
     responses((status = 200, description = "One page, or a line for each task",
@@ -155,7 +156,8 @@ pub(super) async fn list(State(app): State<App>, caller: Caller, headers: Header
     page(&app, &caller.tenant, &filter, limit, cursor).await
 }
 
-/// One page. Its documents and their text are made in the tenant's turns among the listings, and count as its memory from the moment that all are read.
+/// One page. Its documents and their text are made in the tenant's turns among the listings, and
+/// count as its memory from the moment that all are read.
 async fn page(app: &App, tenant: &TenantName, filter: &TaskFilter, limit: usize, cursor: Option<Cursor>) -> Handled {
     let read_model = &app.handle.shared().read_model;
     let show = {
@@ -190,7 +192,8 @@ fn filter(app: &App, tenant: &TenantName, parameters: &mut Parameters) -> Handle
     let job = parameters.text("job")?;
     if let Some(module) = parameters.text("module")? {
         wasmill_api::check::module_name(&module)?;
-        // A digest may be of a module that is deleted; an alias that points nowhere matches nothing.
+        // A digest may be of a module that is deleted; an alias that points nowhere matches
+        // nothing.
         let alias = app.handle.shared().directory.read().alias(tenant, &module);
         match module.parse().ok().or(alias) {
             Some(digest) => filter.module = Some(digest),
@@ -230,7 +233,8 @@ async fn explain(app: &App, items: &mut [TaskDoc]) {
 
 /// The result of a task.
 ///
-/// The bytes as the guest gave them. A command that has ended by itself has one, whatever its exit code.
+/// The bytes as the guest gave them. A command that has ended by itself has one, whatever its exit
+/// code.
 #[utoipa::path(get, path = "/v1/tasks/{id}/output", tag = "tasks", operation_id = "get_task_output",
     params(super::openapi::TaskPath),
     responses(
@@ -273,8 +277,9 @@ pub(super) async fn input(State(app): State<App>, caller: Caller, Named(id): Nam
 
 /// The checkpoint that an attempt began with.
 ///
-/// What an earlier attempt had saved, as the guest is given it: with payload and module, all that is needed to run the attempt
-/// again. Kept for the latest attempts of a task, and for as long as the task.
+/// What an earlier attempt had saved, as the guest is given it: with payload and module, all that
+/// is needed to run the attempt again. Kept for the latest attempts of a task, and for as long as
+/// the task.
 #[utoipa::path(get, path = "/v1/tasks/{id}/checkpoint", tag = "tasks", operation_id = "get_task_checkpoint",
     params(super::openapi::TaskPath, super::openapi::AttemptParams),
     responses(
@@ -301,9 +306,10 @@ pub(super) async fn checkpoint(State(app): State<App>, caller: Caller, Named(id)
 
 /// What a task wrote to stdout and stderr.
 ///
-/// Of the latest attempt that ended, in the order of writing, as it was written; the stdout of a command that has ended by itself is its output and
-/// not repeated here. `charset=utf-8` is there when all of it is UTF-8; what is over the cap is cut between characters.
-/// Empty while nothing has ended.
+/// Of the latest attempt that ended, in the order of writing, as it was written; the stdout of a
+/// command that has ended by itself is its output and not repeated here. `charset=utf-8` is there
+/// when all of it is UTF-8; what is over the cap is cut between characters. Empty while nothing has
+/// ended.
 #[utoipa::path(get, path = "/v1/tasks/{id}/logs", tag = "tasks", operation_id = "get_task_logs",
     params(super::openapi::TaskPath),
     responses((status = 200, description = "The text", body = String, content_type = "text/plain"), super::openapi::Unknown))]

@@ -112,7 +112,8 @@ pub(super) async fn delete(
     Ok(json::no_content())
 }
 
-/// The tenant of the path, if the caller may administer it. Another one looks like one that does not exist.
+/// The tenant of the path, if the caller may administer it. Another one looks like one that does
+/// not exist.
 async fn administered(app: &App, caller: &Caller, name: &str) -> Handled<TenantName> {
     caller.at_least(Role::TenantAdmin)?;
     let tenant = named(name)?;

@@ -22,7 +22,8 @@ pub(super) struct Generation {
     last_link: HashMap<TaskId, u32, BuildHasherDefault<TaskIdHasher>>,
     keys: HashMap<TenantName, HashMap<String, PendingKey>>,
     erased: Vec<(TenantName, Place)>,
-    /// What tenants have submitted, in bytes that count towards their quota; of one that was removed, since then.
+    /// What tenants have submitted, in bytes that count towards their quota; of one that was
+    /// removed, since then.
     submitted: HashMap<TenantName, u64>,
     bytes: u64,
 }
@@ -143,7 +144,8 @@ impl Generation {
         self.keys.get(tenant)?.get(key).copied()
     }
 
-    /// What a tenant has submitted, in bytes that count towards its quota; since it was last removed, if it was.
+    /// What a tenant has submitted, in bytes that count towards its quota; since it was last
+    /// removed, if it was.
     pub(super) fn submitted(&self, tenant: &TenantName) -> u64 {
         self.submitted.get(tenant).copied().unwrap_or(0)
     }
@@ -163,8 +165,8 @@ fn inline_bytes(payload: &Payload) -> u64 {
     if let Payload::Inline(bytes) = payload { bytes.len() as u64 } else { 0 }
 }
 
-/// Task ids end in random bits that this node has drawn itself, so nobody can aim for collisions and a multiplication
-/// spreads them enough.
+/// Task ids end in random bits that this node has drawn itself, so nobody can aim for collisions
+/// and a multiplication spreads them enough.
 #[derive(Default)]
 pub(super) struct TaskIdHasher(u64);
 

@@ -1,4 +1,5 @@
-//! Writing a generation of records into the file, and removing tasks from it. Runs on the flush thread only.
+//! Writing a generation of records into the file, and removing tasks from it. Runs on the flush
+//! thread only.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
@@ -142,7 +143,8 @@ impl Sink {
         result
     }
 
-    /// The end of a transaction: what tenants have stored, and which blobs nobody refers to any more.
+    /// The end of a transaction: what tenants have stored, and which blobs nobody refers to any
+    /// more.
     fn settle(&mut self) -> rusqlite::Result<Written> {
         let Changed { stored, removed, mut released } = std::mem::take(&mut self.changed);
         let mut written = Written { stored: removed.into_iter().map(|name| (name, 0)).collect(), ..Written::default() };
@@ -175,7 +177,8 @@ impl Sink {
                 Ok(())
             }
             EventBody::TenantRemoved { tenant } => {
-                // What came before goes with the tenant; what comes after may be of a new one with the same name.
+                // What came before goes with the tenant; what comes after may be of a new one with
+                // the same name.
                 self.store(std::mem::take(changes))?;
                 self.forget_tenant(tenant)
             }
@@ -183,7 +186,8 @@ impl Sink {
                 let Some(task) = body.task() else { return Ok(()) };
                 let index = match changes.by_id.get(&task) {
                     Some(index) => *index,
-                    // A task that is gone with its tenant or its retention: what still happens to it is of no interest.
+                    // A task that is gone with its tenant or its retention: what still happens to
+                    // it is of no interest.
                     None => match self.load(task)? {
                         Some(change) => changes.push(change),
                         None => return Ok(()),
@@ -192,7 +196,8 @@ impl Sink {
                 let standing = &mut changes.tasks[index].standing;
                 let before = blobs_of_view(&standing.view);
                 standing.fold(seq, event);
-                // Also those that were never written: one checkpoint after the other in one transaction.
+                // Also those that were never written: one checkpoint after the other in one
+                // transaction.
                 let after = blobs_of_view(&standing.view);
                 self.changed.released.extend(before.into_iter().flatten().filter(|blob| !after.contains(&Some(*blob))));
                 Ok(())

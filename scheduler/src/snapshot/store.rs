@@ -22,7 +22,8 @@ pub(crate) enum StoreError {
     Cut,
 }
 
-/// Stores what was taken hold of. The parts are made on a thread of their own; dropping the future ends it and leaves nothing.
+/// Stores what was taken hold of. The parts are made on a thread of their own; dropping the future
+/// ends it and leaves nothing.
 pub(crate) async fn store(
     blobs: &dyn Blobs,
     frozen: Frozen,

@@ -59,7 +59,8 @@ impl Recorded {
             });
         };
         let kind = ended.outcome.unwrap_or_default();
-        // A task that was cancelled after its last attempt shows that, and not how the attempt ended.
+        // A task that was cancelled after its last attempt shows that, and not how the attempt
+        // ended.
         let whole = task.outcome.clone().filter(|outcome| attempt == latest && outcome.kind == kind);
         let record = if whole.is_some() { Record::Whole } else { Record::Brief };
         let brief = || OutcomeDoc { kind, message: ended.message.clone().unwrap_or_default(), ..OutcomeDoc::default() };

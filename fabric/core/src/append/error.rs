@@ -28,7 +28,8 @@ pub enum AppendError {
         /// Which record.
         seq: LogSeq,
     },
-    /// The storage failed. The process must stop: after a failed fsync nothing is known about what is durable.
+    /// The storage failed. The process must stop: after a failed fsync nothing is known about what
+    /// is durable.
     #[error("cannot append record {seq}: {reason}")]
     Storage {
         /// Which record.
@@ -36,8 +37,8 @@ pub enum AppendError {
         /// What the storage said.
         reason: String,
     },
-    /// The storage did not answer within a bounded time. Whether the record was written is not known: leadership ends, and the next one reads
-    /// the log to its end.
+    /// The storage did not answer within a bounded time. Whether the record was written is not
+    /// known: leadership ends, and the next one reads the log to its end.
     #[error("the outcome of appending record {seq} is unknown: {reason}")]
     Unreachable {
         /// Which record.

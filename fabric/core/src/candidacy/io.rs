@@ -9,7 +9,8 @@ use crate::lease::{KeepAlive, KeepAliveNumber, LeaseLost};
 pub struct Config {
     /// How long before it can end a lease counts as lost.
     pub margin_us: u64,
-    /// The wait after a round that failed, of which the half to the whole is drawn; doubles with each failure in a row.
+    /// The wait after a round that failed, of which the half to the whole is drawn; doubles with
+    /// each failure in a row.
     pub retry_us: u64,
     /// Where the doubling ends.
     pub retry_us_max: u64,
@@ -74,7 +75,8 @@ pub enum Input {
         /// The leader key has the create revision that was won with.
         holds: bool,
     },
-    /// A lease was not granted, an election has ended with an error, or it is not known whether a guarded write was done.
+    /// A lease was not granted, an election has ended with an error, or it is not known whether a
+    /// guarded write was done.
     Failed {
         /// In which round.
         round: Round,

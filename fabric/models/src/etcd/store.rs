@@ -57,7 +57,8 @@ pub enum CompareOp {
     Less,
 }
 
-/// What is compared. A key that is not there has revisions and a version of 0, and no value that compares to anything.
+/// What is compared. A key that is not there has revisions and a version of 0, and no value that
+/// compares to anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CompareTarget {
     /// [`KeyValue::create_revision`].

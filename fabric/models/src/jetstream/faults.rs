@@ -10,7 +10,8 @@ use super::{JetStream, PublishResult, Standing, Ticket};
 pub enum Stop {
     /// The process is killed, or the leader of a group is deposed: what was stored stays.
     Killed,
-    /// The machine loses power: what was not synced is gone, but for the first `unsynced_kept` messages of each stream.
+    /// The machine loses power: what was not synced is gone, but for the first `unsynced_kept`
+    /// messages of each stream.
     PowerLost {
         /// Messages that had reached the disk by themselves.
         unsynced_kept: u64,
@@ -18,7 +19,8 @@ pub enum Stop {
 }
 
 impl JetStream {
-    /// Nobody answers any more. Of the messages that wait, the first `stored` are stored before, and nobody is told.
+    /// Nobody answers any more. Of the messages that wait, the first `stored` are stored before,
+    /// and nobody is told.
     ///
     /// Returns who is not told, and what became of it: `None` for what was lost.
     pub fn stop(&mut self, now: Timestamp, stop: Stop, stored: usize) -> Vec<(Ticket, Option<PublishResult>)> {
@@ -44,13 +46,14 @@ impl JetStream {
         self.standing = if self.disk_full { Standing::Disabled } else { Standing::Up };
     }
 
-    /// Everything that is stored is on the disk now: what a server with [`Sync::Interval`](super::Sync::Interval) does every two
-    /// minutes.
+    /// Everything that is stored is on the disk now: what a server with
+    /// [`Sync::Interval`](super::Sync::Interval) does every two minutes.
     pub fn sync(&mut self) {
         self.streams.values_mut().for_each(super::Stream::sync);
     }
 
-    /// The disk is full from now on: the next message to be stored fails, and JetStream is shut down.
+    /// The disk is full from now on: the next message to be stored fails, and JetStream is shut
+    /// down.
     pub fn fill_disk(&mut self) {
         self.disk_full = true;
     }
@@ -60,7 +63,8 @@ impl JetStream {
         self.disk_full = false;
     }
 
-    /// The disk is full (`handleOutOfSpace`): nothing of JetStream answers any more, while the process goes on.
+    /// The disk is full (`handleOutOfSpace`): nothing of JetStream answers any more, while the
+    /// process goes on.
     pub(super) fn disable(&mut self) {
         self.standing = Standing::Disabled;
         // Of those that wait nobody is told anything.
@@ -68,8 +72,8 @@ impl JetStream {
         self.streams.values_mut().for_each(|stream| stream.stop(Unsynced::Kept));
     }
 
-    /// Loses everything of a stream after `last` although it was acknowledged: beyond what JetStream promises, and seen with lazy syncs
-    /// and with replicas that came back empty.
+    /// Loses everything of a stream after `last` although it was acknowledged: beyond what
+    /// JetStream promises, and seen with lazy syncs and with replicas that came back empty.
     pub fn lose_suffix(&mut self, stream: &str, last: u64) {
         self.queue.clear();
         if let Some(stream) = self.streams.get_mut(stream) {
@@ -77,7 +81,8 @@ impl JetStream {
         }
     }
 
-    /// Loses one message in the middle, as a damaged block does. Answers whether there was one to lose.
+    /// Loses one message in the middle, as a damaged block does. Answers whether there was one to
+    /// lose.
     pub fn lose_message(&mut self, stream: &str, seq: u64) -> bool {
         self.streams.get_mut(stream).is_some_and(|stream| stream.lose(seq))
     }

@@ -8,7 +8,8 @@ use wasmill_protocol::Timestamp;
 use super::dedupe::{Dedupe, Seen};
 use super::{PubAck, Publish, PublishError, PublishResult};
 
-/// How a stream is configured. Retention is by limits, new messages are discarded when it is full, storage is a file.
+/// How a stream is configured. Retention is by limits, new messages are discarded when it is full,
+/// storage is a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamConfig {
     /// Its name.
@@ -160,8 +161,9 @@ impl Stream {
         self.check(now, publish, last)
     }
 
-    /// What is looked at first, in this order; `last` is the last sequence as far as this check
-    /// can see. The error is the server's answer, which is an acknowledgement for a message that is there already.
+    /// What is looked at first, in this order; `last` is the last sequence as far as this check can
+    /// see. The error is the server's answer, which is an acknowledgement for a message that is
+    /// there already.
     fn check(&mut self, now: Timestamp, publish: &Publish, last: u64) -> Result<(), PublishResult> {
         if publish.expected_stream.as_ref().is_some_and(|expected| *expected != self.config.name) {
             return Err(Err(PublishError::StreamMismatch));
@@ -180,7 +182,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether the last message is the one that is expected. Ids of messages that are older than the window are not read after a restart.
+    /// Whether the last message is the one that is expected. Ids of messages that are older than
+    /// the window are not read after a restart.
     pub(super) fn check_last_id(&mut self, now: Timestamp, publish: &Publish) -> Result<(), PublishError> {
         let Some(expected) = &publish.expected_last_id else { return Ok(()) };
         if self.last_id == LastId::Unread {
@@ -220,7 +223,8 @@ impl Stream {
         self.proposed_seq
     }
 
-    /// A message that was proposed is not stored after all, and neither will those be that were proposed after it.
+    /// A message that was proposed is not stored after all, and neither will those be that were
+    /// proposed after it.
     pub(super) fn drop_proposal(&mut self, id: Option<&str>) {
         if let Some(id) = id {
             self.dedupe.drop_proposal(id);
@@ -256,8 +260,8 @@ impl Stream {
         self.last_seq = self.last_seq.max(seq - 1);
     }
 
-    /// The process that served the stream has ended: what was only in memory is gone, and `unsynced` says what became of what was not
-    /// yet on the disk.
+    /// The process that served the stream has ended: what was only in memory is gone, and
+    /// `unsynced` says what became of what was not yet on the disk.
     pub(super) fn stop(&mut self, unsynced: Unsynced) {
         let last = match unsynced {
             Unsynced::Kept => self.last_seq,
@@ -297,8 +301,8 @@ impl Stream {
         true
     }
 
-    /// A process begins to serve the stream: the ids that it knows are those of messages that are still here and young enough
-    /// (`rebuildDedupe`).
+    /// A process begins to serve the stream: the ids that it knows are those of messages that are
+    /// still here and young enough (`rebuildDedupe`).
     pub(super) fn start(&mut self, now: Timestamp) {
         let window_ms = self.config.duplicate_window_ms;
         self.dedupe = Dedupe::new(window_ms);

@@ -1,4 +1,5 @@
-//! Reading a blob chunk by chunk, each by a request of its own: nothing of the reader stays on the servers.
+//! Reading a blob chunk by chunk, each by a request of its own: nothing of the reader stays on the
+//! servers.
 
 use std::io;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! How an object is laid out in the stream of an object store: chunks under a subject of their own, and one message that describes them.
+//! How an object is laid out in the stream of an object store: chunks under a subject of their own,
+//! and one message that describes them.
 
 use std::time::SystemTime;
 

@@ -122,7 +122,8 @@ impl Forward {
             }
             Err(TrySendError::Full(_)) => Refusal::Full,
             Err(TrySendError::Closed(_)) => {
-                // First of all no more of them: whoever hears that we are gone asks again at once. When the client is gone, so is the subscription.
+                // First of all no more of them: whoever hears that we are gone asks again at once.
+                // When the client is gone, so is the subscription.
                 let _ = self.subscriber.drain().await;
                 Refusal::Gone
             }
@@ -145,7 +146,8 @@ impl Forward {
         let _ = self.nats.client().publish_with_headers(reply, refusal.headers(), Bytes::new()).await;
     }
 
-    /// No new messages; those that have arrived are refused, those that were handed out can still be answered.
+    /// No new messages; those that have arrived are refused, those that were handed out can still
+    /// be answered.
     async fn finish(mut self) {
         let (closed, _) = mpsc::channel(1);
         self.queue = closed;

@@ -1,6 +1,8 @@
-//! How far the log has been seen to go. A stream that ends before that has lost records, and then nothing must go on.
+//! How far the log has been seen to go. A stream that ends before that has lost records, and then
+//! nothing must go on.
 //!
-//! A server that has fallen behind, or that has not found its data yet, can say the same for a moment; so it is asked again before anything is concluded.
+//! A server that has fallen behind, or that has not found its data yet, can say the same for a
+//! moment; so it is asked again before anything is concluded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

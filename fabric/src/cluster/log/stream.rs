@@ -10,13 +10,15 @@ use async_nats::jetstream::stream::{
     Config, DiscardPolicy, Info, PersistenceMode, RawMessageErrorKind, RetentionPolicy, StorageType, Stream,
 };
 use futures::TryFutureExt;
+use thiserror::Error;
 use wasmill_fabric_core::append::{Found, MessageId};
 use wasmill_protocol::{LogSeq, Timestamp};
 
 use crate::LogError;
 use crate::cluster::error::{ConnectError, cannot_open, chain, refusal};
 
-/// How long the servers remember the ids of appends: longer than an append is tried. What is older is read back.
+/// How long the servers remember the ids of appends: longer than an append is tried. What is older
+/// is read back.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(20);
 /// In front of the stream's own id, which is kept in its description.
 const DESCRIPTION: &str = "the log of a Wasmill cluster, id ";
@@ -226,7 +228,8 @@ impl LogStream {
 }
 
 /// The stream could not be asked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Error)]
+#[error("{reason}")]
 pub(super) struct StreamError {
     /// The server says that there is no such stream.
     pub(super) gone: bool,
@@ -235,7 +238,7 @@ pub(super) struct StreamError {
 }
 
 impl StreamError {
-    fn new(error: &dyn std::error::Error) -> Self {
+    pub(super) fn new(error: &dyn std::error::Error) -> Self {
         Self { gone: refusal(error) == Some(ErrorCode::STREAM_NOT_FOUND), reason: chain(error) }
     }
 }

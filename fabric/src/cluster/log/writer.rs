@@ -138,7 +138,8 @@ impl Writer {
         let unanswered =
             |reason: &str| Box::pin(std::future::ready(Input::Published(call, no_answer(reason)))) as BoxFuture<_>;
         if !self.nats.is_connected() {
-            // It would be sent when there is a connection again, which may be long after we have given up.
+            // It would be sent when there is a connection again, which may be long after we have
+            // given up.
             return self.calls.push(unanswered("not connected to NATS"));
         }
         let mut cuts = self.nats.cuts();
@@ -159,8 +160,9 @@ impl Writer {
     }
 }
 
-/// Whether, after a while, one server alone keeps the stream. Only such a stream can be told which message an append must follow: several servers
-/// agree on the append first, and when it turns out to stand behind another one they take nothing any more. Operators change the number, so it is
+/// Whether, after a while, one server alone keeps the stream. Only such a stream can be told which
+/// message an append must follow: several servers agree on the append first, and when it turns out
+/// to stand behind another one they take nothing any more. Operators change the number, so it is
 /// looked at again and again, and while it is not known it may be several.
 async fn look(stream: LogStream, after: Duration) -> bool {
     tokio::time::sleep(after).await;

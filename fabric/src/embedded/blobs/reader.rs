@@ -31,7 +31,8 @@ struct Pieces {
     file: File,
     digest: Digest,
     hasher: Sha256,
-    /// The piece before the one that is read next: yielded once it is known not to be the last, or to be right.
+    /// The piece before the one that is read next: yielded once it is known not to be the last, or
+    /// to be right.
     held: Option<Bytes>,
     _reading: Reading,
 }

@@ -48,7 +48,8 @@ async fn f39_an_append_whose_answer_is_lost_is_stored_once() {
     }
 }
 
-/// The servers remember the ids of messages for a while only; after that the place in the log tells.
+/// The servers remember the ids of messages for a while only; after that the place in the log
+/// tells.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f39_an_append_that_the_server_has_forgotten_is_read_back() {
     let pair = Pair::new();

@@ -1,4 +1,5 @@
-//! The wires as `deploy/` has them: encrypted, and each member with no more rights than it needs. What a stolen credential of a host is good for.
+//! The wires as `deploy/` has them: encrypted, and each member with no more rights than it needs.
+//! What a stolen credential of a host is good for.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -198,7 +199,8 @@ async fn members_do_their_work(control: &Cluster, host: &HostCluster) {
     assert_eq!(heard.unwrap().payload, "alive");
 }
 
-/// Asks until there is an answer: a question that comes before every server knows who listens is lost.
+/// Asks until there is an answer: a question that comes before every server knows who listens is
+/// lost.
 async fn ask(bus: &dyn Bus, subject: &str) -> Bytes {
     within("an answer", async {
         loop {

@@ -1,4 +1,5 @@
-//! The bus through connections that are cut, servers that cut us off, and a whole fleet that comes back at once.
+//! The bus through connections that are cut, servers that cut us off, and a whole fleet that comes
+//! back at once.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -33,7 +33,8 @@ pub(super) enum Trouble {
     AcksLost,
     /// The server is killed in the middle of every fifth record.
     Kills,
-    /// As with [`Trouble::AcksLost`], and the clock jumps beyond the window of ids while the server is restarted.
+    /// As with [`Trouble::AcksLost`], and the clock jumps beyond the window of ids while the server
+    /// is restarted.
     IdsForgotten,
 }
 
@@ -173,7 +174,8 @@ impl State {
         self.server.config().max_payload - HEADERS_BYTES_MAX
     }
 
-    /// Carries out what the appender decides until every append has an outcome. Time passes when nothing else happens.
+    /// Carries out what the appender decides until every append has an outcome. Time passes when
+    /// nothing else happens.
     fn drive(&mut self, leadership: &mut Leadership) {
         while !leadership.waiting.is_empty() {
             let ready = leadership.appender.take_ready();

@@ -1,8 +1,9 @@
 //! Who waits on a host, tenant by tenant, and in which order they go.
 //!
-//! The leader has put the attempts in order already, by class and by share. But what it sent earlier may wait long while guests of the same tenant run. So on the
-//! host, too, a higher class goes first, and within a class a tenant of which nothing runs here; among equals whose first attempt came first.
-//! Attempts of one tenant keep their order.
+//! The leader has put the attempts in order already, by class and by share. But what it sent
+//! earlier may wait long while guests of the same tenant run. So on the host, too, a higher class
+//! goes first, and within a class a tenant of which nothing runs here; among equals whose first
+//! attempt came first. Attempts of one tenant keep their order.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -112,7 +112,8 @@ fn a_reservation_ends_with_the_one_it_was_for() {
     host.push(4, 40);
     assert_eq!(host.started(), [1, 3]);
     assert!(host.admission.remove(AttemptId { nonce: Nonce(2), ..AttemptId::default() }).is_some());
-    // What passed the second still runs when the fourth reserves; giving it back concerns no reservation.
+    // What passed the second still runs when the fourth reserves; giving it back concerns no
+    // reservation.
     host.push(5, 10);
     assert_eq!(host.started(), [5]);
     assert_eq!(host.end(3), [] as [u64; 0]);

@@ -51,7 +51,8 @@ impl HostCore {
         self.load.note_ended(self.now, &usage.spent());
         usage.queue_us = running.queue_us;
         usage.compile_us = running.compile_us;
-        // One that was stopped by us and ended by itself in the same moment has a result like any other.
+        // One that was stopped by us and ended by itself in the same moment has a result like any
+        // other.
         let stop = running.stop.filter(|_| outcome.kind == OutcomeKind::Cancelled);
         if stop.is_some_and(StopReason::hands_back) {
             self.counters.returned += 1;
@@ -115,7 +116,8 @@ impl HostCore {
         }
     }
 
-    /// The leader has given everything that is here to other hosts: what runs is stopped, what is known of it is dropped.
+    /// The leader has given everything that is here to other hosts: what runs is stopped, what is
+    /// known of it is dropped.
     pub(super) fn handle_lease_lost(&mut self) {
         if !std::mem::replace(&mut self.leased, false) {
             return;
@@ -137,7 +139,8 @@ impl HostCore {
 
     pub(super) fn handle_lease_regained(&mut self, incarnation: Incarnation) {
         assert!(incarnation > self.incarnation, "a new life of the host with an old incarnation");
-        // Without having heard of a loss there was one all the same: the incarnation before is gone.
+        // Without having heard of a loss there was one all the same: the incarnation before is
+        // gone.
         self.handle_lease_lost();
         self.incarnation = incarnation;
         self.leased = true;

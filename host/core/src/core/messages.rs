@@ -32,8 +32,8 @@ impl HostCore {
         HostAck { term_seen: None, refused }
     }
 
-    /// Somebody leads in this term. A new leader is told what the one before was told and has not answered, for that may have taken it along; and of
-    /// our credit it knows nothing yet.
+    /// Somebody leads in this term. A new leader is told what the one before was told and has not
+    /// answered, for that may have taken it along; and of our credit it knows nothing yet.
     fn hear_term(&mut self, term: Term) {
         if term > self.term {
             self.term = term;
@@ -100,7 +100,8 @@ impl HostCore {
             }
             // The leader learns it from the report.
             Some(Held::Ended) => {}
-            // It was here, or will come: names of attempts are never used again, so to remember it for too long is harmless.
+            // It was here, or will come: names of attempts are never used again, so to remember it
+            // for too long is harmless.
             None if self.recent.contains(id) => {}
             None => self.stopped_early.insert(id, cause),
         }

@@ -1,4 +1,5 @@
-//! Attempts whose module must be compiled or loaded first: they give their place back and wait apart.
+//! Attempts whose module must be compiled or loaded first: they give their place back and wait
+//! apart.
 
 use wasmill_protocol::message::{Assignment, Report};
 use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, Usage};

@@ -177,7 +177,8 @@ impl World {
         Some(rmp_serde::from_slice(&answer).unwrap())
     }
 
-    /// Sends assignments to this life of the host as the leader of term 1, and expects that all are taken.
+    /// Sends assignments to this life of the host as the leader of term 1, and expects that all are
+    /// taken.
     pub(crate) async fn assign(&self, assign: Vec<Assignment>) {
         let message = ToHost { term: Term(1), incarnation: self.info.incarnation, assign, stop: Vec::new() };
         let HostAck { term_seen, refused } = self.send(message).await.unwrap();

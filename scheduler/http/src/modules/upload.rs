@@ -1,4 +1,5 @@
-//! Uploading a module: streamed to a blob while it is hashed, looked at, stored, and only then known.
+//! Uploading a module: streamed to a blob while it is hashed, looked at, stored, and only then
+//! known.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ const DIGEST_HEADER: HeaderName = HeaderName::from_static("wasmill-digest");
 
 /// Upload a module.
 ///
-/// The body is the bytes of a `.wasm` file. A module that this tenant has already is answered with 200.
+/// The body is the bytes of a `.wasm` file. A module that this tenant has already is answered with
+/// 200.
 #[utoipa::path(post, path = "/v1/modules", tag = "modules", operation_id = "upload_module",
     params(
         ("alias" = Option<String>, Query, description = "Point this alias at the module"),
@@ -94,7 +96,8 @@ struct Bound {
 }
 
 impl Bound {
-    /// The cap of a module, or what is left of the tenant's quotas. A module that it has already may come again, however little is left.
+    /// The cap of a module, or what is left of the tenant's quotas. A module that it has already
+    /// may come again, however little is left.
     fn of(app: &App, tenant: &TenantName) -> Self {
         let cap = Self { bytes_max: app.config.caps.module_bytes, too_large: Code::ModuleTooLarge, refusal: None };
         let contents = app.handle.shared().directory.read();
@@ -175,8 +178,8 @@ struct Names {
     name: Option<String>,
 }
 
-/// Stores what was received unless this tenant has it. What other tenants have makes no difference: their modules must
-/// not be guessable by their digest or by the time that an upload takes.
+/// Stores what was received unless this tenant has it. What other tenants have makes no difference:
+/// their modules must not be guessable by their digest or by the time that an upload takes.
 async fn keep(
     app: &App,
     tenant: &TenantName,

@@ -13,11 +13,12 @@ use tokio::time::{Instant, Sleep};
 use super::activity::Activity;
 use super::frames::FrameBudget;
 
-/// A stream that fails when its client takes too long for what it has begun: the head of a request, or an answer. It also counts
-/// the frames of HTTP/2, and asks a client that may have gone whether it is still there.
+/// A stream that fails when its client takes too long for what it has begun: the head of a request,
+/// or an answer. It also counts the frames of HTTP/2, and asks a client that may have gone whether
+/// it is still there.
 ///
-/// hyper's own timeout of headers begins when it waits for a request. So it bounds how long a connection may be idle, which is longer
-/// than the head of a request may take.
+/// hyper's own timeout of headers begins when it waits for a request. So it bounds how long a
+/// connection may be idle, which is longer than the head of a request may take.
 pub(super) struct PatientStream<S> {
     inner: S,
     activity: Arc<Activity>,
@@ -42,12 +43,13 @@ enum Protocol {
 /// What a connection of HTTP/2 begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// An answer before the answer, which every client of HTTP/1.1 passes over. One that has gone answers it with a reset.
+/// An answer before the answer, which every client of HTTP/1.1 passes over. One that has gone
+/// answers it with a reset.
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 impl<S> PatientStream<S> {
-    /// `head_timeout` bounds the time from the first byte of a request to the end of its head, and that of the first request from here on;
-    /// `stall` that in which the client takes nothing.
+    /// `head_timeout` bounds the time from the first byte of a request to the end of its head, and
+    /// that of the first request from here on; `stall` that in which the client takes nothing.
     pub(super) fn new(inner: S, activity: Arc<Activity>, head_timeout: Duration, stall: Duration) -> Self {
         let head = Some((Box::pin(tokio::time::sleep(head_timeout)), activity.asked()));
         let protocol = Protocol::Unknown(0);

@@ -1,7 +1,9 @@
-//! Places for connections: how many in all, how many of one address, and whose connection makes room for another.
+//! Places for connections: how many in all, how many of one address, and whose connection makes
+//! room for another.
 //!
-//! A connection without a request under way costs its client nothing, so it is worth little: when there are too many the one that has been
-//! idle for longest ends, of the address that has most of them. One that has a request under way keeps its place.
+//! A connection without a request under way costs its client nothing, so it is worth little: when
+//! there are too many the one that has been idle for longest ends, of the address that has most of
+//! them. One that has a request under way keeps its place.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -64,8 +66,8 @@ impl Places {
         Arc::new(Self { max, per_origin_max, taken: Mutex::default() })
     }
 
-    /// A place for a connection, for which another one may have been asked to end. `None` when all that could make room have requests
-    /// under way.
+    /// A place for a connection, for which another one may have been asked to end. `None` when all
+    /// that could make room have requests under way.
     ///
     /// O(1) while there is room, else O(connections) for every hundredth of them.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr, activity: &Arc<Activity>) -> Option<Place> {
@@ -89,8 +91,8 @@ impl Places {
 }
 
 impl Taken {
-    /// Asks the connections that are worth least to end, of one origin or of all: so many at once that looking at all of them is paid by
-    /// as many newcomers.
+    /// Asks the connections that are worth least to end, of one origin or of all: so many at once
+    /// that looking at all of them is paid by as many newcomers.
     fn make_room(&mut self, origin: Option<Origin>) -> Option<()> {
         let candidates = self.members.iter().filter(|(_, member)| origin.is_none_or(|origin| member.origin == origin));
         let worth = candidates.filter_map(|(number, member)| {
