@@ -33,7 +33,7 @@ pub struct LineTooLong {
     pub bytes_max: u64,
 }
 
-/// What comes next in a chunk.
+/// The next piece of a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cut {
     /// A line, and where in the chunk it ends.

@@ -124,7 +124,7 @@ impl<'de> Deserialize<'de> for Signed {
             }
 
             fn visit_u64<E: Error>(self, value: u64) -> Result<Signed, E> {
-                // Whatever is out of range is refused by its bound later: that message is the
+                // A number out of range is refused by its bound later: that message is the
                 // better one.
                 Ok(Signed(i64::try_from(value).unwrap_or(i64::MAX)))
             }

@@ -11,8 +11,8 @@ use wasmill_protocol::limits::Limits;
 use wasmill_protocol::outcome::{Outcome, OutcomeKind, TrapCode, Usage};
 use wasmill_protocol::task::TaskState;
 
-/// A task as it is answered. What does not apply is `null`, but for the three inputs, of which at
-/// most one is there.
+/// A task as it is answered. A field that does not apply is `null`, but for the three inputs, of
+/// which at most one is there.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
@@ -56,7 +56,7 @@ pub struct TaskDoc {
     pub args: Vec<String>,
     /// As submitted.
     pub env: BTreeMap<String, String>,
-    /// What the command finds as its own name; `null` when it is no command.
+    /// The name that the command finds as its own; `null` when it is no command.
     pub program: Option<String>,
     /// Exit codes of the command that are success; `null` when it is no command.
     pub ok_exit: Option<Vec<u8>>,
@@ -101,7 +101,7 @@ pub struct TaskDoc {
     pub progress: Option<ProgressDoc>,
     /// How the latest attempt that ended did so.
     pub outcome: Option<OutcomeDoc>,
-    /// What the latest attempt that ended used.
+    /// The resources that the latest ended attempt used.
     pub usage: Option<UsageDoc>,
     /// Whether that attempt ran nothing, because the result of the same computation was there
     /// already: then `usage` is what it once took.
@@ -170,7 +170,7 @@ impl From<&Outcome> for OutcomeDoc {
     }
 }
 
-/// What an attempt used.
+/// The resources that an attempt used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UsageDoc {
@@ -219,8 +219,8 @@ pub struct TaskEventDoc {
     pub at: Time,
     /// The record of the log that holds it.
     pub seq: u64,
-    /// What: `submitted`, `queued`, `prioritized`, `attempt_started`, `checkpoint_saved`,
-    /// `attempt_ended`, `cancel_requested`, `ended` or `report_late`.
+    /// The kind of event: `submitted`, `queued`, `prioritized`, `attempt_started`,
+    /// `checkpoint_saved`, `attempt_ended`, `cancel_requested`, `ended` or `report_late`.
     pub event: String,
     /// Which attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -260,7 +260,7 @@ pub struct TaskEventDoc {
     pub times: Option<u32>,
 }
 
-/// What happened to a task, in order.
+/// The events of a task, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TaskEventsDoc {
@@ -293,7 +293,7 @@ pub struct CancelTask {
     pub reason: Option<String>,
 }
 
-/// What can be changed of a task that is not final.
+/// The fields of a task that can be changed while it is not final.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]

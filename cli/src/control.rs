@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::server::cluster::{ClusterArgs, connect};
 use crate::server::config::Config;
 use crate::server::front::{Front, FrontArgs};
-use crate::server::hosting::{Patience, open_compiler};
+use crate::server::hosting::{StartWait, open_compiler};
 use crate::server::scheduling::{HttpStop, Scheduling};
 use crate::server::{self, Identity, ServerArgs};
 
@@ -79,7 +79,7 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config, identity: Iden
     tokio::spawn(serve_blobs(bus, blobs, node, blobs_stopped));
     let ready = |standing: &Standing| standing.leader.is_some() && standing.caught_up;
     tokio::select! {
-        started = scheduling.start(&config, Patience::Endless, ready) => started?,
+        started = scheduling.start(&config, StartWait::Endless, ready) => started?,
         taken = cluster.name_taken() => return Err(taken.into()),
         () = stop_asked.cancelled() => {}
     }

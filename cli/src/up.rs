@@ -11,7 +11,7 @@ use crate::data_dir::{ADMIN_TOKEN_FILE, SERVER_ADDR_FILE};
 use crate::failure::Failure;
 use crate::server::config::Config;
 use crate::server::front::{Front, FrontArgs};
-use crate::server::hosting::{Hosting, Patience, open_compiler};
+use crate::server::hosting::{Hosting, StartWait, open_compiler};
 use crate::server::scheduling::{HttpStop, Scheduling};
 use crate::server::{self, GuestArgs, Identity, ServerArgs};
 
@@ -46,10 +46,10 @@ async fn serve(data: PathBuf, config: Config, identity: Identity) -> anyhow::Res
     // Bound only now: a second process on this data directory has been refused already.
     let front = Front::open(&config)?;
     let url = front.url.clone();
-    scheduling.start(&config, Patience::Bounded, |standing| standing.leading).await?;
+    scheduling.start(&config, StartWait::Bounded, |standing| standing.leading).await?;
     let metrics = Metrics::new(&registry);
     let mut hosting = Hosting::start(host_fabric, &data.join("host"), "local", &config, compiler.clone(), &metrics)?;
-    hosting.registered(Patience::Bounded).await?;
+    hosting.registered(StartWait::Bounded).await?;
     wasmill_scheduler_http::bootstrap_admin(scheduling.handle(), &data.join(ADMIN_TOKEN_FILE)).await?;
     server::write_line(&data.join(SERVER_ADDR_FILE), &url)?;
 

@@ -36,7 +36,7 @@ pub trait Blobs: Send + Sync {
     /// verified.
     fn open(&self, digest: Digest) -> BoxFuture<'_, Result<BlobReader, BlobError>>;
 
-    /// What is known of a blob without reading it.
+    /// The facts about a blob that are known without reading it.
     fn stat(&self, digest: Digest) -> BoxFuture<'_, Result<BlobStat, BlobError>>;
 
     /// Removes a blob; one that is not there is fine.
@@ -83,8 +83,8 @@ pub trait Blobs: Send + Sync {
     fn local_path(&self, digest: Digest) -> Option<std::path::PathBuf>;
 }
 
-/// What was last written at `modified` is older than this; what is stored anew later is not. Times
-/// that came over the bus are of microseconds.
+/// A blob that was last written at `modified` is older than this; one that is stored anew later is
+/// not. Times that came over the bus are of microseconds.
 pub(crate) fn just_after(modified: SystemTime) -> SystemTime {
     modified + Duration::from_micros(1)
 }
@@ -111,7 +111,7 @@ pub trait BlobWriter: Send {
     fn local_path(&self) -> Option<&std::path::Path>;
 }
 
-/// What is known of a blob.
+/// The facts about a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobStat {
     /// Its name.
@@ -147,13 +147,13 @@ pub enum BlobError {
     /// The disk is full.
     #[error("cannot {action}: no space is left")]
     NoSpace {
-        /// What was attempted.
+        /// The action that was attempted.
         action: String,
     },
     /// The storage failed.
     #[error("cannot {action}")]
     Storage {
-        /// What was attempted.
+        /// The action that was attempted.
         action: String,
         /// Why.
         source: io::Error,

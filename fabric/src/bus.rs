@@ -44,7 +44,7 @@ pub type Subscription = mpsc::Receiver<Message>;
 pub struct Message {
     /// Where it was sent to.
     pub subject: String,
-    /// What was sent.
+    /// The bytes that were sent.
     pub payload: Bytes,
     /// How to answer, when an answer is awaited.
     pub responder: Option<Responder>,

@@ -64,7 +64,7 @@ pub enum OpenError {
     /// A file or directory in it cannot be used.
     #[error("cannot {action} `{}`", path.display())]
     Directory {
-        /// What was attempted.
+        /// The action that was attempted.
         action: &'static str,
         /// On what.
         path: PathBuf,
@@ -84,7 +84,7 @@ pub enum OpenError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What was found in it, and what was expected.
+        /// The version that was found in it, and the one that was expected.
         found: String,
     },
 }

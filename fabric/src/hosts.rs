@@ -1,4 +1,4 @@
-//! What changed among the hosts.
+//! The changes among the hosts.
 
 use std::collections::BTreeMap;
 

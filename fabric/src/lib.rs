@@ -1,4 +1,4 @@
-//! What the scheduler and the hosts stand on: four small traits.
+//! The ground of scheduler and hosts: four small traits.
 //!
 //! [`embedded`] implements them inside one process, [`cluster`] on NATS and etcd. Nothing outside
 //! this crate names what an implementation stands on. The traits are used as trait objects: every

@@ -10,7 +10,7 @@ use thiserror::Error;
 pub use wasmill_fabric_core::append::AppendError;
 use wasmill_protocol::{LogSeq, Timestamp};
 
-/// Durable, numbered records. Whoever appends says which sequence number it expects to be the last:
+/// Durable, numbered records. Each append names the sequence number that it expects to be the last:
 /// that is the fence against a stale leader.
 pub trait Log: Send + Sync {
     /// Begins to append, after the log was read to its end: once for each leadership.
@@ -61,7 +61,7 @@ pub trait Log: Send + Sync {
         future::ready(true).boxed()
     }
 
-    /// What time it is for the servers that keep the log; `None` when they are too old to tell.
+    /// The time of the servers that keep the log; `None` when they are too old to tell.
     ///
     /// No future where this process keeps the log itself: then nobody else knows the time, and
     /// nobody else can lead.
@@ -106,13 +106,13 @@ impl Broken {
     ///
     /// # Errors
     ///
-    /// What an append hears that is called after one that has failed.
+    /// The error of an append that is called after one that has failed.
     pub fn check(&self, expected_last: LogSeq) -> Result<(), AppendError> {
         self.0.get().map_or(Ok(()), |(error, end)| Err(error.of_successor(expected_last, *end)))
     }
 }
 
-/// What [`Log::tail`] yields. Ends after an error.
+/// The records that [`Log::tail`] yields. Ends after an error.
 pub type LogTail = BoxStream<'static, Result<(LogSeq, Bytes), LogError>>;
 
 /// The log cannot be read or trimmed.
@@ -127,17 +127,17 @@ pub enum LogError {
     /// The storage failed.
     #[error("cannot {action} the log: {reason}")]
     Storage {
-        /// What was attempted.
+        /// The action that was attempted.
         action: &'static str,
-        /// What the storage said.
+        /// The error of the storage.
         reason: String,
     },
     /// The storage is not reachable now; trying again helps.
     #[error("cannot {action} the log at the moment: {reason}")]
     Unreachable {
-        /// What was attempted.
+        /// The action that was attempted.
         action: &'static str,
-        /// What went wrong.
+        /// The failure.
         reason: String,
     },
 }

@@ -1,7 +1,7 @@
 //! Blobs over the bus: for hosts, which have no right to touch what the blobs are kept in.
 //!
 //! A host asks any control node that is there. It can store blobs and read those whose digest it
-//! knows; it can neither list nor remove any. What a large blob is written with goes to one node,
+//! knows; it can neither list nor remove any. The pieces of a large blob go to one node,
 //! which keeps it in a file until it is whole. Both ends verify by the digest.
 //!
 //! The last part of every subject is the host's id, so that a server can forbid it to speak for

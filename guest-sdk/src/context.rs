@@ -1,4 +1,4 @@
-//! What a task can ask of the server that runs it.
+//! The questions of a task to the server that runs it.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -34,8 +34,8 @@ pub(crate) struct AttemptInfo {
     pub(crate) deterministic: bool,
 }
 
-/// What a task can ask of the server that runs it: who it is, how much is left, progress, log and
-/// checkpoints.
+/// The questions of a task to the server that runs it: who it is, how much is left, progress, log
+/// and checkpoints.
 ///
 /// Every method is a short call out of the sandbox and costs about a microsecond; what the task is
 /// told about itself is asked for once and kept.
@@ -136,7 +136,7 @@ impl Context {
         })
     }
 
-    /// What an earlier attempt, or this one, saved last.
+    /// The checkpoint that an earlier attempt, or this one, saved last.
     pub fn checkpoint_load(&self) -> Option<Vec<u8>> {
         self.server.checkpoint_load()
     }

@@ -30,7 +30,7 @@ impl Error {
         self.retryable
     }
 
-    /// What the user reads in the outcome of the task.
+    /// The message that the user reads in the outcome of the task.
     pub fn message(&self) -> &str {
         &self.message
     }

@@ -77,7 +77,7 @@ pub use payload::invoke;
 pub use recorder::{Progress, Recorded, TestContext};
 pub use wasmill_guest_macros::task;
 
-/// What the expansion of [`task`] names. Not for use by hand; it changes without notice.
+/// The items that the expansion of [`task`] names. Not for use by hand; it changes without notice.
 #[doc(hidden)]
 pub mod __private {
     #[cfg(target_arch = "wasm32")]

@@ -24,7 +24,7 @@ use crate::{Context, Error, json_path};
 ///
 /// # Errors
 ///
-/// What the function returns; and a rejection when the payload does not fit `I` or the result
+/// The result of the function; and a rejection when the payload does not fit `I` or the result
 /// cannot be JSON.
 pub fn invoke<I, O, E>(
     function: impl FnOnce(&Context, I) -> Result<O, E>,

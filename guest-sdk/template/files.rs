@@ -1,5 +1,5 @@
-//! What `wasmill new` writes: a crate that builds with nothing beside it, since the SDK comes
-//! along.
+//! The files that `wasmill new` writes: a crate that builds with nothing beside it, since the SDK
+//! comes along.
 //!
 //! This file belongs to no crate. The command line and the test of the template take it in with
 //! `#[path]`.

@@ -1,6 +1,6 @@
 //! The agent: the thin shell around the host's decisions. It talks to the leader and to the fabric,
 //! holds what credentials there are, and gives the sandbox nothing but
-//! [`Work`](crate::channel::Work).
+//! [`GuestRun`](crate::channel::Work).
 //!
 //! What to do is decided by [`HostCore`](wasmill_host_core::HostCore); here it is only done:
 //! messages are decoded and answered, blobs fetched and stored, reports sent, heartbeats published.
@@ -10,16 +10,15 @@
 mod contact;
 mod identity;
 mod join;
-mod known;
 mod modules;
 mod readiness;
+mod result_cache;
 mod results;
 mod run;
 mod store_turns;
 mod work;
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -30,8 +29,8 @@ use wasmill_protocol::message::HostInfo;
 use crate::metrics::Metrics;
 
 pub use identity::IdentityError;
-pub use known::KnownBounds;
 pub use readiness::{Made, Readiness, Wanted};
+pub use result_cache::ResultCacheBounds;
 pub use run::{Agent, SandboxEnds};
 
 /// Messages of the leader that wait to be read; each can hold many assignments.
@@ -84,7 +83,7 @@ pub struct AgentConfig {
     /// modules.
     pub caps: Caps,
     /// Results of deterministic tasks that are kept, to be given again.
-    pub known: KnownBounds,
+    pub known: ResultCacheBounds,
     /// How long attempts may run on after the shutdown was asked for, in milliseconds;
     /// [`AgentConfig::DRAIN_GRACE_MS`] is usual.
     pub drain_grace_ms: u64,
@@ -134,18 +133,6 @@ pub enum AgentError {
     /// The sandbox is gone, and with it all that ran.
     #[error("the sandbox has ended")]
     SandboxGone,
-}
-
-/// An error and what caused it, on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 /// Random bits, for what must differ between hosts.

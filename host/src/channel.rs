@@ -14,7 +14,7 @@ use wasmill_protocol::{AttemptId, Digest, Limits, Outcome, TenantName, TracePare
 #[derive(Debug)]
 pub enum ToSandbox {
     /// Run an attempt. The sandbox starts it at once: slots are the agent's business.
-    Start(Box<Work>),
+    Start(Box<GuestRun>),
     /// The large checkpoint that an attempt has said last is stored, or cannot be: its guest, which
     /// has waited for that, goes on. One answer for each checkpoint over
     /// [`INLINE_BYTES_MAX`](wasmill_protocol::limits::INLINE_BYTES_MAX).
@@ -34,7 +34,7 @@ pub enum StopReason {
 
 /// Everything that is needed to run one attempt.
 #[derive(Debug, Clone)]
-pub struct Work {
+pub struct GuestRun {
     /// Which attempt.
     pub id: AttemptId,
     /// Whose.

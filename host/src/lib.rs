@@ -8,6 +8,7 @@ pub mod bench;
 pub mod channel;
 pub mod compile;
 pub mod engine;
+mod error_chain;
 mod lru;
 pub mod metrics;
 pub mod replay;

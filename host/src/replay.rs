@@ -10,7 +10,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use wasmill_protocol::limits::Caps;
 
-use crate::channel::{Ended, FromSandbox, ToSandbox, Work};
+use crate::channel::{Ended, FromSandbox, GuestRun, ToSandbox};
 use crate::compile::{
     CompileProgram, Compiler, CompilerConfig, CompilerError, ModuleCache, ModuleCacheConfig, ModuleCaps, SlotLimits,
 };
@@ -47,7 +47,12 @@ pub enum ReplayError {
 ///
 /// When there is no compiler or no sandbox on this machine; whatever the guest does is an end and
 /// no error.
-pub async fn replay(work: Work, cache_dir: &Path, program: CompileProgram, caps: &Caps) -> Result<Ended, ReplayError> {
+pub async fn replay(
+    work: GuestRun,
+    cache_dir: &Path,
+    program: CompileProgram,
+    caps: &Caps,
+) -> Result<Ended, ReplayError> {
     let mut compiler = CompilerConfig::new(cache_dir, program);
     compiler.limits.cpu_s = COMPILE_CPU_S;
     compiler.limits.wall_ms = COMPILE_WALL_MS;

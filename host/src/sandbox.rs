@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
 use wasmill_protocol::message::MODULES_WARM_MAX;
 
-use crate::channel::{Ended, FromSandbox, ToSandbox, Work};
+use crate::channel::{Ended, FromSandbox, GuestRun, ToSandbox};
 use crate::engine::Engines;
 
 mod artifacts;
@@ -132,7 +132,7 @@ impl Sandbox {
     pub async fn run_repeatedly(
         config: SandboxConfig,
         artifacts: Arc<dyn Artifacts>,
-        work: &Work,
+        work: &GuestRun,
         mut repeat: impl FnMut(Ended) -> bool,
     ) -> Result<(), SandboxError> {
         let running = Arc::new(Running::default());
@@ -214,7 +214,7 @@ impl Dispatcher {
         })
     }
 
-    fn start(&self, work: Box<Work>, alive: mpsc::Sender<Infallible>) {
+    fn start(&self, work: Box<GuestRun>, alive: mpsc::Sender<Infallible>) {
         let id = work.id;
         let control = Arc::new(Control::new(&work.limits));
         if !self.running.insert(id, Arc::clone(&control)) {

@@ -38,7 +38,7 @@ use wasmill_record::snapshot::Expired;
 pub use self::copy::CopyError;
 pub use self::filter::{Cursor, Page, ParseCursorError, Scan, ScanPage, TaskFilter};
 use self::flush::{Gathered, Pipeline, Sweep};
-use self::fold::Standing;
+use self::fold::TaskStanding;
 use self::listing::Budget;
 use self::pending::PendingEvent;
 use self::read::Stored;
@@ -496,7 +496,7 @@ fn merge(id: TaskId, stored: Option<Stored>, events: &[PendingEvent]) -> Option<
     for pending in events.iter().filter(|pending| pending.place.0 > held) {
         let (seq, event) = (pending.place.0, pending.event());
         if let EventBody::TaskSubmitted { spec, edges, .. } = &event.body {
-            let standing = Standing::submitted(seq, event.at, spec, !edges.is_empty());
+            let standing = TaskStanding::submitted(seq, event.at, spec, !edges.is_empty());
             merged = Some(Stored { id, spec: Arc::clone(spec), standing });
         } else if let Some(stored) = &mut merged {
             stored.standing.fold(seq, event);

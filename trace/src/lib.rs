@@ -90,7 +90,7 @@ mod tests {
 
     const PARENT: TraceParent = TraceParent { trace_id: [7; 16], span_id: [8; 8], sampled: true };
 
-    /// What is recorded of `act`.
+    /// The spans that `act` records.
     fn recorded(act: impl FnOnce()) -> Vec<SpanData> {
         let exporter = InMemorySpanExporter::default();
         let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));

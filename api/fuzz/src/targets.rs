@@ -24,7 +24,7 @@ pub(crate) fn documents(bytes: &[u8]) {
         3 => drop(document::<CreateToken>(bytes)),
         4 => drop(document::<CancelTask>(bytes)),
         5 => drop(document::<PatchTask>(bytes)),
-        // What a client of ours reads.
+        // A document that a client of this workspace reads.
         6 => drop(document::<TaskDoc>(bytes)),
         7 => drop(document::<StatusDoc>(bytes)),
         8 => names(bytes),
@@ -46,7 +46,7 @@ fn document<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     Some(document)
 }
 
-/// What passes the check is within the caps.
+/// A task that passes the check is within the caps.
 fn submission(task: &SubmitTask) {
     let caps = Caps::default();
     if task.check(&caps).is_err() {

@@ -76,11 +76,11 @@ impl Hosting {
     }
 
     /// Waits until the host is registered, in one process for a bounded time only.
-    pub(crate) async fn registered(&mut self, patience: Patience) -> anyhow::Result<HostInfo> {
+    pub(crate) async fn registered(&mut self, patience: StartWait) -> anyhow::Result<HostInfo> {
         let registered = self.registered.take().context("the host was waited for before")?;
         let timeout = match patience {
-            Patience::Bounded => tokio::time::sleep(REGISTER_TIMEOUT),
-            Patience::Endless => tokio::time::sleep(Duration::MAX / 4),
+            StartWait::Bounded => tokio::time::sleep(REGISTER_TIMEOUT),
+            StartWait::Endless => tokio::time::sleep(Duration::MAX / 4),
         };
         let host = tokio::select! {
             host = registered => host.ok(),
@@ -112,7 +112,7 @@ impl Hosting {
 
 /// For how long to wait.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Patience {
+pub(crate) enum StartWait {
     /// What is waited for is in the same process: it comes soon or not at all.
     Bounded,
     /// Servers may come later than we do.

@@ -149,7 +149,7 @@ impl Appender {
                     entry.trouble.clone_from(reason);
                 }
                 if index > 0 {
-                    // Whatever it says may only be true because of those before it.
+                    // Its answer may only be true because of the appends before it.
                     entry.state = State::Parked;
                 } else {
                     self.front_refused(now_us, other);
@@ -195,7 +195,7 @@ impl Appender {
         }
     }
 
-    /// What stands in the place of the front.
+    /// The record that stands in the place of the front.
     fn take_found(&mut self, now_us: u64, found: Found) {
         let id = self.queue.message_id(0);
         let front = &mut self.queue[0];

@@ -46,7 +46,7 @@ pub struct Lease {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeepAliveNumber(pub u64);
 
-/// What happened to a lease.
+/// An input of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseInput {
     /// The server has answered a keepalive.
@@ -62,7 +62,7 @@ pub enum LeaseInput {
     Tick,
 }
 
-/// What follows from steps.
+/// The consequences of steps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeaseReady {
     /// To be sent now.

@@ -1,4 +1,4 @@
-//! What the clustered fabric decides, as state machines without I/O.
+//! The decisions of the clustered fabric, as state machines without I/O.
 //!
 //! [`append`] decides when a record of the log is durable, refused or given up, on a server that
 //! answers late, twice or not at all. [`lease`] decides how long a lease can be counted on, and
@@ -7,7 +7,7 @@
 //! handed in, in microseconds of a clock that never goes back and does not stop while the machine
 //! sleeps.
 //!
-//! What is deliberately absent: everything that names a server. The same machines run over models
+//! Deliberately absent: everything that names a server. The same machines run over models
 //! of the servers in the simulator.
 
 #![forbid(unsafe_code)]

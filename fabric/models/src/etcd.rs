@@ -44,7 +44,7 @@ pub enum EtcdError {
     /// A lease of this number exists.
     #[error("etcdserver: lease already exists")]
     LeaseExists,
-    /// What is asked for was compacted away.
+    /// The revision that is asked for was compacted away.
     #[error("mvcc: required revision has been compacted")]
     Compacted {
         /// The oldest revision that is there.
@@ -139,7 +139,7 @@ impl Etcd {
         Ok(self.txn(&[], &[Op::Delete(range.clone())], &[])?.revision)
     }
 
-    /// Forgets the changes before `revision`. What holds now is not touched.
+    /// Forgets the changes before `revision`. The present values are not touched.
     ///
     /// # Errors
     ///

@@ -1,10 +1,10 @@
 //! JetStream: streams that store messages by number, and refuse those that come at the wrong place
 //! or a second time.
 //!
-//! Modelled after nats-server 2.14. What a publish is checked against, and in which order, is what
-//! makes retries safe or not: the name of the stream, then the message id, then the expected last
-//! sequence and last id, then sizes and space, and only then something is stored
-//! (`server/stream.go`, `processJetStreamMsg`; with replicas `server/jetstream_batching.go`,
+//! Modelled after nats-server 2.14. The checks of a publish, and their order, make retries safe or
+//! not: the name of the stream, then the message id, then the expected last sequence and last id,
+//! then sizes and space, and only then something is stored (`server/stream.go`,
+//! `processJetStreamMsg`; with replicas `server/jetstream_batching.go`,
 //! `checkMsgHeadersPreClusteredProposal`, before the message is proposed).
 
 mod dedupe;
@@ -49,7 +49,7 @@ pub enum Sync {
     Interval,
 }
 
-/// What a client sends to store a message.
+/// A request of a client to store a message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Publish {
     /// Where it is sent to; the stream that listens there stores it.
@@ -117,7 +117,7 @@ pub enum PublishError {
     NoSpace,
 }
 
-/// What the server has to say to one publish.
+/// The server's answer to one publish.
 pub type PublishResult = Result<PubAck, PublishError>;
 
 /// Names a message that was received, until it is answered.
@@ -141,11 +141,11 @@ pub enum ApiError {
     SubjectOverlap,
 }
 
-/// What one server, or a group of three, knows and does.
+/// One server, or a group of three.
 #[derive(Debug, Clone)]
 pub struct JetStream {
     config: ServerConfig,
-    standing: Standing,
+    standing: ServerStatus,
     disk_full: bool,
     streams: BTreeMap<String, Stream>,
     /// Received and not yet stored, in order.
@@ -155,7 +155,7 @@ pub struct JetStream {
 
 /// Whether anybody is there to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum ServerStatus {
     Up,
     /// Dead, or without a quorum.
     Down,
@@ -178,7 +178,7 @@ impl JetStream {
     pub fn new(config: ServerConfig) -> Self {
         Self {
             config,
-            standing: Standing::Up,
+            standing: ServerStatus::Up,
             disk_full: false,
             streams: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -193,12 +193,12 @@ impl JetStream {
 
     /// Whether JetStream answers.
     pub fn is_up(&self) -> bool {
-        self.standing == Standing::Up
+        self.standing == ServerStatus::Up
     }
 
     /// Whether the servers are there at all: with a full disk they carry messages, and keep none.
     pub fn is_reachable(&self) -> bool {
-        self.standing != Standing::Down
+        self.standing != ServerStatus::Down
     }
 
     /// One message by its number, whether or not anybody is there to ask: for checks from outside.
@@ -219,7 +219,7 @@ impl JetStream {
         if publish.wire_bytes() > self.config.max_payload {
             return Err(Err(PublishError::MaxPayload));
         }
-        if self.standing != Standing::Up {
+        if self.standing != ServerStatus::Up {
             return Err(Err(PublishError::NoResponders));
         }
         let Some(stream) = self.streams.values_mut().find(|stream| stream.listens_to(&publish.subject)) else {
@@ -263,7 +263,7 @@ impl JetStream {
                     return answer;
                 }
             }
-            // What failed before it has shifted every later one out of its place.
+            // An earlier failure has shifted every later message out of its place.
             Some(seq) if seq != stream.last_seq() + 1 => {
                 stream.drop_proposal(publish.id.as_deref());
                 return Err(PublishError::WrongLastSequence { last: stream.last_seq() });
@@ -302,7 +302,7 @@ impl JetStream {
         Ok(info)
     }
 
-    /// What is known of a stream, asked of its leader.
+    /// The facts about a stream, as its leader tells them.
     ///
     /// # Errors
     ///
@@ -321,7 +321,7 @@ impl JetStream {
         Ok(self.stream(stream)?.message(seq))
     }
 
-    /// What an ordered consumer is given next: the first message from `seq` on. Numbers that are
+    /// The next message of an ordered consumer: the first message from `seq` on. Numbers that are
     /// missing are passed over without a word.
     ///
     /// # Errors

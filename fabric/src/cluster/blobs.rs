@@ -36,7 +36,7 @@ pub(super) struct ClusterBlobs {
     parts: Arc<Parts>,
 }
 
-/// What writers need too.
+/// The parts that writers need too.
 struct Parts {
     store: Store,
     cache: Cache,

@@ -1,6 +1,6 @@
 //! The bus on core NATS.
 //!
-//! What NATS does not say, whoever forwards a subscription says in a header of an empty answer:
+//! The forwarder of a subscription says in a header of an empty answer what NATS does not say:
 //! that its queue is full, that nobody reads it any more, or that the request was dropped.
 
 mod forward;
@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use self::forward::{Forward, Refusal};
+use self::forward::{Forward, ForwardRefusal};
 use super::error::chain;
 use super::nats::Nats;
 use crate::{Bus, BusError, Subscription};
@@ -62,7 +62,7 @@ impl ClusterBus {
         let (nats, subject) = (self.nats.clone(), subject.to_owned());
         async move {
             let failed = |reason| BusError::Unreachable(format!("cannot subscribe to `{subject}`: {reason}"));
-            // What is lost from here on is noticed.
+            // Losses from here on are noticed.
             let cuts = nats.cuts();
             let full = nats.subject(&subject);
             let subscribing = async {
@@ -153,11 +153,11 @@ async fn ask(nats: &Nats, subject: &str, payload: Bytes, timeout: Duration) -> R
                 });
             }
         };
-        match Refusal::of(&answer) {
+        match ForwardRefusal::of(&answer) {
             None => return Ok(answer.payload),
-            Some(Refusal::Full) => return Err(BusError::Full(subject.to_owned())),
-            Some(Refusal::Dropped) => return Err(BusError::NoAnswer(subject.to_owned())),
-            Some(Refusal::Gone) => {}
+            Some(ForwardRefusal::Full) => return Err(BusError::Full(subject.to_owned())),
+            Some(ForwardRefusal::Dropped) => return Err(BusError::NoAnswer(subject.to_owned())),
+            Some(ForwardRefusal::Gone) => {}
         }
     }
     Err(gone())

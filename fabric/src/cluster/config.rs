@@ -12,7 +12,7 @@ const NAME_BYTES_MAX: usize = 63;
 /// a few times in it.
 const LEASE_MS_MIN: u64 = 1_000;
 
-/// What a process needs to know to be part of a cluster.
+/// The settings of a process that is part of a cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
     /// Keeps clusters on the same servers apart.
@@ -28,7 +28,7 @@ pub struct ClusterConfig {
     pub lease_ms: u64,
 }
 
-/// What a control node needs beyond that.
+/// The further settings of a control node.
 #[derive(Debug, Clone)]
 pub struct ControlConfig {
     /// Copies of blobs are kept in this directory. It belongs to one process, and is emptied at its
@@ -64,7 +64,7 @@ impl ControlConfig {
 pub struct NatsConfig {
     /// As `nats://host:port`, or `tls://host:port`; any of a cluster will do, more are better.
     pub urls: Vec<String>,
-    /// Who we are.
+    /// The identity of this process.
     pub auth: NatsAuth,
     /// How the wire is protected.
     pub tls: TlsConfig,
@@ -105,7 +105,8 @@ pub struct EtcdConfig {
 /// Certificates, as files in PEM.
 #[derive(Debug, Clone, Default)]
 pub struct TlsConfig {
-    /// Who has signed the server's certificate; unless said, anyone whom the system trusts.
+    /// The authority that has signed the server's certificate; without it, any that the system
+    /// trusts.
     pub ca_file: Option<PathBuf>,
     /// Our certificate and its key.
     pub client: Option<(PathBuf, PathBuf)>,
@@ -134,7 +135,7 @@ impl ClusterConfig {
     }
 }
 
-/// What a cluster cannot be reached with.
+/// Settings that no cluster can be reached with.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConfigError {
     /// Not a name.

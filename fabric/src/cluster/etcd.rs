@@ -1,13 +1,13 @@
-//! What is asked of etcd, on a thread of its own: a lease must not wait because everything else is
+//! Requests to etcd, on a thread of their own: a lease must not wait because everything else is
 //! busy.
 
+mod candidate;
 mod error;
 mod hosts;
 mod keep_alive;
 pub(super) mod mark;
 mod name;
 mod register;
-mod seat;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ struct Etcd {
     /// client with a timeout for requests would give up an election that is waited for.
     waiting: Client,
     prefix: String,
-    /// Who we are for etcd, if it was told.
+    /// The user of this process for etcd, if there is one.
     user: Option<String>,
     /// The time to live of a lease, in seconds.
     ttl_s: i64,
@@ -147,7 +147,7 @@ async fn serve(etcd: Rc<Etcd>, mut jobs: mpsc::Receiver<Job>) {
             }
         }
     }
-    // What hangs on a lease is given back, if it can be; else it ends by itself.
+    // A lease is given back, if it can be; else it ends by itself.
     let _ = timeout(LEAVE_TIMEOUT, async { while running.join_next().await.is_some() {} }).await;
 }
 
@@ -204,7 +204,13 @@ impl Options {
         Ok(Self { urls: config.urls.clone(), user, options })
     }
 
-    async fn connect(self, prefix: String, ttl_s: i64, member_key: &str, metrics: EtcdMetrics) -> Result<Etcd, EtcdError> {
+    async fn connect(
+        self,
+        prefix: String,
+        ttl_s: i64,
+        member_key: &str,
+        metrics: EtcdMetrics,
+    ) -> Result<Etcd, EtcdError> {
         let asking = self.options.clone().with_timeout(REQUEST_TIMEOUT);
         let connecting = async {
             let etcd = Etcd {

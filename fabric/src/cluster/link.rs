@@ -13,7 +13,7 @@ use super::{Cluster, HostCluster};
 /// each other.
 const JETSTREAM_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is connected so far.
+/// The connections so far.
 pub struct Link {
     config: ClusterConfig,
     nats: Option<Nats>,

@@ -10,14 +10,14 @@ use super::etcd::EtcdThread;
 use super::etcd::mark::LogMark;
 
 /// See [`LogMark`]. etcd may be away: then nothing is known and nothing is left.
-pub(super) struct Mark {
+pub(super) struct LogEndMark {
     etcd: EtcdThread,
     stream: String,
-    /// What stands there, as far as is known.
+    /// The mark in etcd, as far as is known.
     written: Mutex<LogSeq>,
 }
 
-impl Mark {
+impl LogEndMark {
     /// How often it is raised.
     pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 

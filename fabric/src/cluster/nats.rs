@@ -83,7 +83,7 @@ impl Nats {
         format!("{}.{subject}", self.prefix)
     }
 
-    /// What a subject on the servers is called here.
+    /// The local name of a subject on the servers.
     pub(super) fn strip<'a>(&self, subject: &'a str) -> &'a str {
         subject.strip_prefix(&*self.prefix).and_then(|rest| rest.strip_prefix('.')).unwrap_or(subject)
     }
@@ -105,7 +105,7 @@ impl Nats {
     }
 }
 
-/// What is made of what the client tells.
+/// The receivers of the client's events.
 struct Ears {
     cuts: watch::Sender<u64>,
     who: String,
@@ -150,7 +150,7 @@ impl Ears {
     }
 }
 
-/// Who a process is for NATS, without anything that is secret.
+/// The identity of a process for NATS, without anything that is secret.
 fn who(auth: &NatsAuth) -> String {
     match auth {
         NatsAuth::None => "as nobody".to_owned(),

@@ -1,4 +1,4 @@
-//! What is not as it should be on the servers, where it can be told.
+//! Warnings about the servers, as far as they tell their settings.
 
 use std::time::Duration;
 
@@ -111,7 +111,8 @@ async fn is_synced(monitor: &str) -> Result<bool, MonitorError> {
         stream.take(MONITOR_BYTES_MAX).read_to_end(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)
     };
-    let answer = timeout(MONITOR_TIMEOUT, asking).await.map_err(|_| MonitorError::NoAnswer { timeout: MONITOR_TIMEOUT })??;
+    let answer =
+        timeout(MONITOR_TIMEOUT, asking).await.map_err(|_| MonitorError::NoAnswer { timeout: MONITOR_TIMEOUT })??;
     let answer = String::from_utf8_lossy(&answer);
     let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).ok_or(MonitorError::NoHttp)?;
     let jsz: Jsz = serde_json::from_str(body)?;

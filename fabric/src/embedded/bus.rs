@@ -15,7 +15,7 @@ use crate::{Bus, BusError, Message, Responder, Subscription};
 /// Messages stay in the process, so this is a bound and not a cost.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Those of one subject.
+/// The subscribers of one subject.
 #[derive(Default)]
 struct Subscribers {
     /// Each gets every message.

@@ -1,4 +1,4 @@
-//! Who may write to the disk first: a commit of the log, for which somebody waits, before the next
+//! The order of writes to the disk: a commit of the log, for which somebody waits, before the next
 //! piece of a large blob.
 //!
 //! Measured with commits every 5 ms beside blobs of 60 MiB, on a virtual disk of 400 MB/s: synced
@@ -11,7 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-/// What the log and the blobs of one data directory know of each other.
+/// The state that the log and the blobs of one data directory share.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     commits: Mutex<Commits>,
@@ -45,7 +45,7 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// Those of the sync.
+    /// The result of the sync.
     pub(super) fn sync_piece(&self, file: &File, commits_seen: &mut u64) -> io::Result<()> {
         self.give_way();
         let began = Instant::now();

@@ -56,7 +56,7 @@ impl Line {
         line
     }
 
-    /// What it says.
+    /// Its content.
     pub(super) fn read(&self) -> io::Result<String> {
         Ok(fs::read_to_string(&self.path)?.trim().to_owned())
     }
@@ -119,7 +119,7 @@ mod tests {
             assert_eq!(line.read().unwrap(), text);
             assert_eq!(files(), before, "the two files have changed their names and nothing else");
         }
-        // What an earlier version wrote is read, and replaced.
+        // A file of an earlier version is read, and replaced.
         fs::write(&path, "12\n").unwrap();
         let line = Line::open(&path);
         assert_eq!(line.read().unwrap(), "12");

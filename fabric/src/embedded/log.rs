@@ -49,7 +49,7 @@ struct EmbeddedLogWriter {
     broken: Arc<Broken>,
 }
 
-/// What the writer tells the readers.
+/// The writer's news for readers.
 #[derive(Debug, Clone, Default)]
 struct LogState {
     /// The first record that was not trimmed away.
@@ -84,7 +84,7 @@ impl EmbeddedLog {
 }
 
 impl EmbeddedLog {
-    /// What the writer said last, unless it has failed.
+    /// The last news of the writer, unless it has failed.
     fn healthy(&self, action: &'static str) -> Result<LogState, LogError> {
         let state = self.state.borrow().clone();
         match &state.poisoned {

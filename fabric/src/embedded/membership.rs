@@ -67,7 +67,7 @@ impl Membership for EmbeddedMembership {
             leading.lost.send_replace(true);
             let (lost, receiver) = watch::channel(false);
             *leading = Leading { term, lost };
-            Ok(Leadership { term, lost: receiver, lease: Box::new(Seat) })
+            Ok(Leadership { term, lost: receiver, lease: Box::new(EmbeddedLeadership) })
         }
         .boxed()
     }
@@ -168,9 +168,9 @@ impl Lease for Guard {
 }
 
 /// There is nobody else who could lead: nothing has to be given back.
-struct Seat;
+struct EmbeddedLeadership;
 
-impl Lease for Seat {
+impl Lease for EmbeddedLeadership {
     fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
         future::ready(()).boxed()
     }

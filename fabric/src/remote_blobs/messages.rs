@@ -1,4 +1,4 @@
-//! What hosts and control nodes say to each other about blobs, as MessagePack with named fields.
+//! Messages between hosts and control nodes about blobs, as MessagePack with named fields.
 
 use std::io;
 use std::time::SystemTime;
@@ -25,7 +25,7 @@ pub(super) fn at(node: &str, host: &str) -> String {
 /// From a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Ask {
-    /// What is known of a blob?
+    /// The facts about a blob.
     Stat {
         #[serde(default)]
         digest: Digest,
@@ -72,7 +72,7 @@ pub(super) enum Ask {
 /// From a control node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// What is known of the blob, which is there.
+    /// The facts about the blob, which is there.
     Stat {
         #[serde(default)]
         digest: Digest,
@@ -137,7 +137,7 @@ impl From<BlobStat> for Answer {
 }
 
 impl Answer {
-    /// What it says about a blob, if it does.
+    /// The facts about a blob, if the answer has any.
     pub(super) fn stat(self, action: &str) -> Result<BlobStat, BlobError> {
         match self {
             Self::Stat { digest, bytes, modified } => {
@@ -229,7 +229,8 @@ mod tests {
         assert!(encode(&Ask::Put { data }).len() < 100_100);
     }
 
-    /// What a newer version adds is ignored by an older one, and what it leaves out has a default.
+    /// A field that a newer version adds is ignored by an older one, and one that it leaves out has
+    /// a default.
     #[test]
     fn fields_come_and_go() {
         #[derive(Serialize)]

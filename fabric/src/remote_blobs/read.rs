@@ -13,7 +13,7 @@ use super::client::RemoteBlobs;
 use crate::BlobError;
 use crate::blobs::BlobReader;
 
-/// What is left of a blob that is being read.
+/// The rest of a blob that is being read.
 pub(super) struct Pieces {
     blobs: RemoteBlobs,
     digest: Digest,

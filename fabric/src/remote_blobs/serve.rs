@@ -66,7 +66,7 @@ where
                 Some(message) => return message,
                 None => {
                     *subscription = None;
-                    // Whatever has ended it may end the next one as well.
+                    // The cause of its end may end the next one as well.
                     tokio::time::sleep(SUBSCRIBE_AGAIN).await;
                 }
             }

@@ -16,7 +16,7 @@ pub struct Authority {
 /// A certificate in a directory.
 #[derive(Debug, Clone)]
 pub struct CertificateFiles {
-    /// Who has signed it.
+    /// The authority that has signed it.
     pub ca: PathBuf,
     /// The certificate.
     pub certificate: PathBuf,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::process::http_get;
 use crate::{NatsVersion, ServerProcess, free_port, wait_until};
 
-/// What a server is started with.
+/// The settings of a server at its start.
 #[derive(Debug, Clone)]
 pub struct NatsOptions {
     /// Which program.
@@ -63,7 +63,7 @@ pub struct NatsLayout {
 pub struct NatsSetup {
     /// Its arguments.
     pub args: Vec<String>,
-    /// What its environment has beside ours.
+    /// The variables that its environment has beside those of this process.
     pub env: Vec<(String, String)>,
 }
 
@@ -116,7 +116,7 @@ impl NatsServer {
         &self.process
     }
 
-    /// Ends it at once, as a crash does. What it has stored stays.
+    /// Ends it at once, as a crash does. Its storage stays.
     pub fn kill(&mut self) {
         self.process.kill();
     }

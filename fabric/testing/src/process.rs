@@ -182,7 +182,7 @@ fn tied_to_this_thread(mut command: Command) -> Command {
     command
 }
 
-/// A new directory. What processes that are gone have left behind is removed first: statics are
+/// A new directory. Directories of processes that are gone are removed first: statics are
 /// never dropped.
 fn directory() -> TempDir {
     static SWEPT: OnceLock<()> = OnceLock::new();

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use wasmill_protocol::message::{Heartbeat, HostAck, Progress, StopCause};
 use wasmill_protocol::{AttemptId, Incarnation, Term, Timestamp, kept};
 
-use crate::admission::{Admission, Place};
+use crate::admission::{Admission, Occupancy};
 use crate::bounds::{BATCH_BYTES_MAX, MESSAGE_BYTES_MIN, PREFETCH_MAX, RECENT_MAX, STOPPED_EARLY_MAX};
 use crate::heartbeat::{Load, Pulse, Turns};
 use crate::io::{Config, Input, Ready, ReplyTo, StopReason};
@@ -31,10 +31,10 @@ pub struct HostCore {
     /// Whether the host is registered, so that the leader counts on what it holds.
     leased: bool,
     /// Attempts that were taken and whose end is not acknowledged.
-    held: BTreeMap<AttemptId, Held>,
+    held: BTreeMap<AttemptId, HeldAttempt>,
     /// Attempts that the leader has given to others and that the sandbox has not ended yet: they
     /// occupy their place still.
-    abandoned: BTreeMap<AttemptId, Place>,
+    abandoned: BTreeMap<AttemptId, Occupancy>,
     recent: Recent,
     /// Attempts that are to be stopped and have not come.
     stopped_early: Recent<StopCause>,
@@ -58,21 +58,21 @@ pub struct HostCore {
 
 /// Where an attempt stands on this host.
 #[derive(Debug)]
-enum Held {
+enum HeldAttempt {
     /// Among the waiting ones of `admission`.
     Waiting,
     /// In `unready`.
     Unready,
     /// In the sandbox.
-    Running(Running),
+    Running(RunningAttempt),
     /// Over; its report is in `outbox`.
     Ended,
 }
 
 /// An attempt in the sandbox.
 #[derive(Debug)]
-struct Running {
-    place: Place,
+struct RunningAttempt {
+    place: Occupancy,
     /// Microseconds that the task has waited, here and before.
     queue_us: u64,
     /// When it was taken, and microseconds that the task had waited before.
@@ -225,9 +225,9 @@ impl HostCore {
             return None;
         }
         let (attempts, partial) = self.turns.attempts(&self.held, self.config.message_bytes_max / 2);
-        let said = |held: &Held| match held {
-            Held::Running(Running { progress, .. }) => progress.as_deref().cloned(),
-            Held::Waiting | Held::Unready | Held::Ended => None,
+        let said = |held: &HeldAttempt| match held {
+            HeldAttempt::Running(RunningAttempt { progress, .. }) => progress.as_deref().cloned(),
+            HeldAttempt::Waiting | HeldAttempt::Unready | HeldAttempt::Ended => None,
         };
         Some(Heartbeat {
             progress: self.turns.progress(&self.held, said, self.config.message_bytes_max / 4),

@@ -8,7 +8,8 @@ use wasmill_protocol::message::{HostInfo, subjects};
 use wasmill_protocol::{HostId, Incarnation};
 
 use super::identity::{Identity, IdentityError};
-use super::{AgentError, MESSAGES_WAITING_MAX, chain};
+use super::{AgentError, MESSAGES_WAITING_MAX};
+use crate::error_chain::chain;
 
 /// The wait before the second try; doubles with each.
 const RETRY_MS: u64 = 100;

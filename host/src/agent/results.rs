@@ -12,8 +12,8 @@ use wasmill_host_core::{Ended as EndedInput, Input};
 use wasmill_protocol::limits::INLINE_BYTES_MAX;
 use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, TenantName};
 
-use super::chain;
 use crate::channel::{Ended, FromSandbox};
+use crate::error_chain::chain;
 
 /// What waits for its order to be kept.
 #[derive(Debug, Default)]

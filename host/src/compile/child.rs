@@ -24,10 +24,11 @@ use super::check::{check, check_size};
 use super::confine::{confine, cpu_us};
 use super::key::artifact_key;
 use super::pieces::cut_long_instructions;
-use super::reject::{chain, cut, rejection};
+use super::reject::{cut, rejection};
 use super::request::{ArtifactStamp, Reply, ReplyResult, Request};
 use super::sniff::{Form, sniff};
 use crate::engine::{self, Instances, Profile};
+use crate::error_chain::chain;
 use crate::sandbox::Linkers;
 
 /// The longest request that is read.

@@ -24,7 +24,7 @@ use super::refused::Refusals;
 use super::request::CompileLimits;
 use super::sniff::{Form, SNIFF_BYTES, sniff};
 use super::spawn::{CompileFault, CompileProgram};
-use super::store::{ArtifactStore, Found, Which, remove_others};
+use super::store::{ArtifactStore, FoundArtifact, Which, remove_others};
 use crate::engine::{self, EngineError, Instances, Profile};
 use crate::slots::{Lane, SlotLimits, Slots};
 use fly::{Flown, Order};
@@ -244,7 +244,7 @@ impl Compiler {
         path: &Path,
         payer: Option<Payer>,
         spent_us: Arc<AtomicU64>,
-    ) -> Result<Found, InspectError> {
+    ) -> Result<FoundArtifact, InspectError> {
         let mut compiled = 0;
         let order = Order { which, path: path.to_owned(), payer, spent_us };
         loop {
@@ -320,7 +320,7 @@ impl Inner {
     }
 
     /// Looks for an artifact on a thread that may wait for the disk.
-    async fn find(self: &Arc<Self>, which: Which) -> Option<Found> {
+    async fn find(self: &Arc<Self>, which: Which) -> Option<FoundArtifact> {
         if !self.store.has(which) {
             return None;
         }

@@ -14,11 +14,12 @@ use super::artifact::Artifact;
 use super::compiler::{Compiler, InspectError};
 use super::flights::Flights;
 use super::meter::Payer;
-use super::reject::{chain, rejection};
+use super::reject::rejection;
 use super::spawn::CompileFault;
-use super::store::{Found, Which};
+use super::store::{FoundArtifact, Which};
 use crate::agent::{Made, Readiness, Wanted};
 use crate::engine::{Engines, Profile};
+use crate::error_chain::chain;
 use crate::lru::{Lru, LruBounds};
 use crate::sandbox::{Artifacts, Linkers, LoadError, LoadedModule};
 
@@ -182,7 +183,7 @@ impl Inner {
     }
 
     /// Maps an artifact and links it. Takes milliseconds.
-    fn map(&self, which: Which, found: &Found) -> Result<Arc<LoadedModule>, LoadError> {
+    fn map(&self, which: Which, found: &FoundArtifact) -> Result<Arc<LoadedModule>, LoadError> {
         let engine = self.engines.get(which.1).map_err(|error| LoadError::Fault(chain(&error)))?;
         let fault = |error: &wasmtime::Error| LoadError::Fault(format!("cannot load module {}: {error:#}", which.0));
         // The file that was verified, and not another one that has its name by now.

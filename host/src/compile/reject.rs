@@ -47,11 +47,6 @@ pub(crate) fn listed(names: &[String]) -> String {
     text
 }
 
-/// An error and all that caused it, on one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

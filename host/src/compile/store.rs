@@ -43,7 +43,7 @@ pub(crate) struct Stamp {
 
 /// An artifact that was found and is whole.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundArtifact {
     /// Held open: the artifact can be loaded through it also when its name is gone.
     pub(crate) file: fs::File,
     pub(crate) form: Form,
@@ -110,7 +110,7 @@ impl ArtifactStore {
 
     /// Finds an artifact and makes sure that it is whole: the first time at the cost of reading it.
     /// One that is damaged is removed.
-    pub(crate) fn find(&self, which: Which) -> Option<Found> {
+    pub(crate) fn find(&self, which: Which) -> Option<FoundArtifact> {
         let indexed = self.index().get(which).cloned()?;
         match self.open_whole(which, &indexed) {
             Ok(file) => {
@@ -119,7 +119,7 @@ impl ArtifactStore {
                 }
                 // Only the order in which artifacts go after a restart depends on it.
                 let _ = file.set_modified(SystemTime::now());
-                Some(Found { file, form: indexed.stamp.form, bytes: indexed.stamp.artifact.bytes })
+                Some(FoundArtifact { file, form: indexed.stamp.form, bytes: indexed.stamp.artifact.bytes })
             }
             Err(error) => {
                 let path = self.artifact_path(which);

@@ -19,9 +19,9 @@ use super::fuel::{self, Overspent};
 use super::guest::{Guest, HANDLES_MAX, Stdio};
 use super::output::Stdout;
 use super::task;
-use super::turns::{Place, Turns, Wants};
+use super::turns::{TurnHolder, Turns, Wants};
 use super::verdict::{End, Finished, exit_of, fuel_exhausted, is_pool_exhausted, judge};
-use crate::channel::{Ended, FromSandbox, Work};
+use crate::channel::{Ended, FromSandbox, GuestRun};
 use crate::engine::Profile;
 use crate::trace;
 
@@ -49,7 +49,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Runs one attempt to its end, whatever happens: a panic of ours ends it too.
-    pub(super) async fn run(&self, work: Box<Work>, control: Arc<Control>) -> Ended {
+    pub(super) async fn run(&self, work: Box<GuestRun>, control: Arc<Control>) -> Ended {
         let (id, tenant, input_bytes) = (work.id, work.tenant.clone(), work.input.len() as u64);
         let span = trace::attempt(&work);
         let attempt = pin!(self.attempt(work, Arc::clone(&control)).instrument(span.clone()));
@@ -70,7 +70,7 @@ impl Shared {
         ended
     }
 
-    async fn attempt(&self, mut work: Box<Work>, control: Arc<Control>) -> Ended {
+    async fn attempt(&self, mut work: Box<GuestRun>, control: Arc<Control>) -> Ended {
         let loaded = match self.load(&work, &control).await {
             Ok(loaded) => loaded,
             Err(outcome) => return unstarted(outcome),
@@ -108,7 +108,7 @@ impl Shared {
         Some(slot.expect("the semaphore is never closed"))
     }
 
-    async fn load(&self, work: &Work, control: &Control) -> Result<Arc<LoadedModule>, Outcome> {
+    async fn load(&self, work: &GuestRun, control: &Control) -> Result<Arc<LoadedModule>, Outcome> {
         let profile = Profile::of(&work.limits, work.seed);
         if let Some(loaded) = self.artifacts.cached(work.module, profile) {
             return Ok(loaded);
@@ -136,7 +136,7 @@ fn unstarted(outcome: Outcome) -> Ended {
 /// A store with every limit in place before anything of the guest runs.
 fn store(
     loaded: &LoadedModule,
-    work: Box<Work>,
+    work: Box<GuestRun>,
     control: Arc<Control>,
     reports: mpsc::Sender<FromSandbox>,
 ) -> Store<Guest> {
@@ -153,7 +153,7 @@ fn store(
 }
 
 /// How many bytes one call of the guest's may make us copy.
-fn copy_bytes_max(loaded: &LoadedModule, work: &Work) -> u64 {
+fn copy_bytes_max(loaded: &LoadedModule, work: &GuestRun) -> u64 {
     let Limits { memory_bytes, output_bytes, .. } = work.limits;
     match &loaded.entry {
         // The result is copied whole before its length can be seen.
@@ -216,7 +216,7 @@ async fn call_module(pre: &wasmtime::InstancePre<Guest>, store: &mut Store<Guest
 /// Ends the guest, and its last turn: reading names for a backtrace, too, is done in it. The kernel
 /// takes a tenth as long to take memory back as the guest took to touch it: where that can be long
 /// it is the guest's CPU time, and no thread that runs guests waits for it.
-async fn finish(store: Store<Guest>, end: End, control: &Arc<Control>, place: &mut Place) -> Ended {
+async fn finish(store: Store<Guest>, end: End, control: &Arc<Control>, place: &mut TurnHolder) -> Ended {
     if store.data().memory.bytes_peak() <= GIVEN_BACK_AT_ONCE_BYTES_MAX {
         let ended = take_apart(store, end);
         control.end_turn(place, Wants::Nothing);

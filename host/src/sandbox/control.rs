@@ -13,7 +13,7 @@ use futures::task::AtomicWaker;
 use tokio::sync::Notify;
 use wasmill_protocol::Limits;
 
-use super::turns::{Place, Wants};
+use super::turns::{TurnHolder, Wants};
 
 /// Why a guest is stopped before it ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +174,7 @@ impl Control {
     /// costs more than many guests do.
     pub(super) async fn watch<F: Future + ?Sized>(
         &self,
-        place: &mut Place,
+        place: &mut TurnHolder,
         mut future: Pin<&mut F>,
     ) -> Watched<F::Output> {
         std::future::poll_fn(|cx| self.poll(place, future.as_mut(), cx)).await
@@ -195,7 +195,7 @@ impl Control {
 
     fn poll<F: Future + ?Sized>(
         &self,
-        place: &mut Place,
+        place: &mut TurnHolder,
         future: Pin<&mut F>,
         cx: &mut Context<'_>,
     ) -> Poll<Watched<F::Output>> {
@@ -223,7 +223,7 @@ impl Control {
 
     /// Ends the turn that a guest has after its last poll, from the thread that polled it: what was
     /// done for the guest since then counts as its CPU time. Does nothing when it has none.
-    pub(super) fn end_turn(&self, place: &mut Place, wants: Wants) {
+    pub(super) fn end_turn(&self, place: &mut TurnHolder, wants: Wants) {
         if place.has_turn() {
             let (before, spent) = (self.cpu_spent_ns.load(Ordering::Relaxed), self.cpu_ns());
             self.cpu_spent_ns.store(spent, Ordering::Relaxed);

@@ -38,13 +38,13 @@ struct State {
     free_cores: usize,
     /// The virtual time of whoever was given the last turn, in nanoseconds. It never goes back.
     now_ns: u64,
-    tenants: BTreeMap<TenantName, Tenant>,
+    tenants: BTreeMap<TenantName, TenantTurns>,
     /// Tenants with guests that wait, by their virtual times.
     waiting: BTreeSet<(u64, TenantName)>,
 }
 
 #[derive(Debug, Default)]
-struct Tenant {
+struct TenantTurns {
     /// Its virtual time in nanoseconds.
     had_ns: u64,
     guests: usize,
@@ -62,14 +62,14 @@ struct Waiter {
 }
 
 /// One guest's part. When it is dropped, its turn goes to the next.
-pub(super) struct Place {
+pub(super) struct TurnHolder {
     turns: Arc<Turns>,
     tenant: TenantName,
-    standing: Standing,
+    standing: TurnState,
 }
 
 #[derive(Debug)]
-enum Standing {
+enum TurnState {
     /// It is not one of its tenant's guests: it has not begun, or has ended.
     Outside,
     /// It wants nothing now.
@@ -94,8 +94,8 @@ impl Turns {
     }
 
     /// A guest's part in them.
-    pub(super) fn place(self: &Arc<Self>, tenant: TenantName) -> Place {
-        Place { turns: Arc::clone(self), tenant, standing: Standing::Outside }
+    pub(super) fn place(self: &Arc<Self>, tenant: TenantName) -> TurnHolder {
+        TurnHolder { turns: Arc::clone(self), tenant, standing: TurnState::Outside }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -105,7 +105,7 @@ impl Turns {
 }
 
 impl State {
-    fn tenant(&mut self, name: &TenantName) -> &mut Tenant {
+    fn tenant(&mut self, name: &TenantName) -> &mut TenantTurns {
         self.tenants.get_mut(name).expect("a tenant with a guest is known")
     }
 
@@ -197,25 +197,25 @@ impl State {
     }
 }
 
-impl Place {
-    /// Waits for a turn, which lasts until [`Place::give_back`].
+impl TurnHolder {
+    /// Waits for a turn, which lasts until [`TurnHolder::give_back`].
     pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.turns.state();
         match &self.standing {
-            Standing::Running => return Poll::Ready(()),
-            Standing::InLine(waiter) => {
+            TurnState::Running => return Poll::Ready(()),
+            TurnState::InLine(waiter) => {
                 waiter.waker.register(cx.waker());
                 if !waiter.granted.load(Ordering::Relaxed) {
                     return Poll::Pending;
                 }
             }
-            Standing::Outside | Standing::Away => {
-                if !state.take_core(&self.tenant, matches!(self.standing, Standing::Outside)) {
+            TurnState::Outside | TurnState::Away => {
+                if !state.take_core(&self.tenant, matches!(self.standing, TurnState::Outside)) {
                     let waiter = Arc::new(Waiter::default());
                     waiter.waker.register(cx.waker());
                     let is_ahead = state.queue(&self.tenant, Arc::clone(&waiter));
                     drop(state);
-                    self.standing = Standing::InLine(waiter);
+                    self.standing = TurnState::InLine(waiter);
                     if is_ahead {
                         (self.turns.tick)();
                     }
@@ -224,27 +224,27 @@ impl Place {
             }
         }
         drop(state);
-        self.standing = Standing::Running;
+        self.standing = TurnState::Running;
         Poll::Ready(())
     }
 
     /// Whether it is its turn.
     pub(super) fn has_turn(&self) -> bool {
-        matches!(self.standing, Standing::Running)
+        matches!(self.standing, TurnState::Running)
     }
 
     /// Ends the turn, in which this much CPU time was spent.
     pub(super) fn give_back(&mut self, spent_ns: u64, wants: Wants) {
-        debug_assert!(matches!(self.standing, Standing::Running), "{:?}", self.standing);
+        debug_assert!(matches!(self.standing, TurnState::Running), "{:?}", self.standing);
         let next = {
             let mut state = self.turns.state();
             state.spend(&self.tenant, spent_ns);
             let next = state.pass_on();
             self.standing = match wants {
-                Wants::More => Standing::Away,
+                Wants::More => TurnState::Away,
                 Wants::Nothing => {
                     state.forget(&self.tenant);
-                    Standing::Outside
+                    TurnState::Outside
                 }
             };
             next
@@ -255,13 +255,13 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TurnHolder {
     fn drop(&mut self) {
         let waiter = match &self.standing {
-            Standing::Outside => return,
-            Standing::Running => return self.give_back(0, Wants::Nothing),
-            Standing::Away => None,
-            Standing::InLine(waiter) => Some(waiter),
+            TurnState::Outside => return,
+            TurnState::Running => return self.give_back(0, Wants::Nothing),
+            TurnState::Away => None,
+            TurnState::InLine(waiter) => Some(waiter),
         };
         let next = {
             let mut state = self.turns.state();
@@ -294,18 +294,18 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn place(turns: &Arc<Turns>, tenant: &str) -> Place {
+    fn place(turns: &Arc<Turns>, tenant: &str) -> TurnHolder {
         turns.place(tenant.parse().unwrap())
     }
 
-    fn has_turn(place: &mut Place) -> bool {
+    fn has_turn(place: &mut TurnHolder) -> bool {
         place.poll_turn(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]
     fn c31_one_guest_of_a_tenant_waits_for_one_turn_of_anothers_many() {
         let turns = Turns::new(1, || ());
-        let mut flood: Vec<Place> = (0..30).map(|_| place(&turns, "flood")).collect();
+        let mut flood: Vec<TurnHolder> = (0..30).map(|_| place(&turns, "flood")).collect();
         assert!(has_turn(&mut flood[0]));
         assert!(flood[1..].iter_mut().all(|guest| !has_turn(guest)));
         for round in 0..100 {
@@ -351,7 +351,7 @@ mod tests {
     fn tenants_that_always_want_more_have_the_same() {
         let turns = Turns::new(2, || ());
         let tenants = ["many", "many", "many", "many", "many", "few", "few"];
-        let mut guests: Vec<Place> = tenants.iter().map(|tenant| place(&turns, tenant)).collect();
+        let mut guests: Vec<TurnHolder> = tenants.iter().map(|tenant| place(&turns, tenant)).collect();
         let mut had = BTreeMap::<&str, u64>::new();
         for _ in 0..1_000 {
             let index = guests.iter_mut().position(has_turn).unwrap();

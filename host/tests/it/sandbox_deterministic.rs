@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use wasmill_host::channel::{Ended, Work};
+use wasmill_host::channel::{Ended, GuestRun};
 use wasmill_host::sandbox::DETERMINISTIC_EPOCH_SECONDS;
 use wasmill_protocol::OutcomeKind;
 
@@ -126,9 +126,9 @@ async fn what_can_differ_is_not_repeatable() {
     work.seed = Some(1);
     assert!(sandbox.run(work.clone()).await.repeatable);
 
-    let ordinary = Work { seed: None, ..sandbox.again(&work) };
+    let ordinary = GuestRun { seed: None, ..sandbox.again(&work) };
     assert!(!sandbox.run(ordinary).await.repeatable, "real clocks and randomness");
-    let resumed = Work { checkpoint: Some(Bytes::from_static(b"state")), ..sandbox.again(&work) };
+    let resumed = GuestRun { checkpoint: Some(Bytes::from_static(b"state")), ..sandbox.again(&work) };
     assert!(!sandbox.run(resumed).await.repeatable, "a checkpoint is of another attempt");
     let mut failing = sandbox.work(&command("", "unreachable"));
     failing.seed = Some(1);

@@ -162,7 +162,7 @@ async fn b35_a_hundred_thousand_traps_leave_nothing_behind() {
 }
 
 /// Runs the work that often, a few at a time.
-async fn run_many(sandbox: &mut TestSandbox, work: &wasmill_host::channel::Work, times: usize, kind: OutcomeKind) {
+async fn run_many(sandbox: &mut TestSandbox, work: &wasmill_host::channel::GuestRun, times: usize, kind: OutcomeKind) {
     const AT_ONCE: usize = 16;
     let (mut started, mut ended) = (0, 0);
     while ended < times {

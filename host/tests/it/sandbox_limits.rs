@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use wasmill_host::channel::Work;
+use wasmill_host::channel::GuestRun;
 use wasmill_host::sandbox::{TICK, TRUNCATION_MARK};
 use wasmill_protocol::OutcomeKind;
 use wasmill_protocol::limits::{KIB, MIB};
@@ -125,7 +125,7 @@ async fn a_guest_that_copes_with_a_refused_growth_succeeds() {
     assert_eq!(ended.usage.memory_peak_bytes, PAGE);
 }
 
-async fn check_output(sandbox: &mut TestSandbox, work: &Work) {
+async fn check_output(sandbox: &mut TestSandbox, work: &GuestRun) {
     for (output_bytes, kind) in
         [(99_999, OutcomeKind::OutputTooLarge), (100_000, OutcomeKind::Succeeded), (100_001, OutcomeKind::Succeeded)]
     {

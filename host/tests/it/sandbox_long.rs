@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use wasmill_host::channel::{Ended, FromSandbox, Work};
+use wasmill_host::channel::{Ended, FromSandbox, GuestRun};
 use wasmill_host::sandbox::{Artifacts, Sandbox};
 use wasmill_protocol::limits::MIB;
 use wasmill_protocol::{Limits, OutcomeKind, TrapCode};
@@ -21,7 +21,7 @@ const FORWARD: &str = "(memory.copy (i32.const 65536) (i32.const 131072) (i32.co
 const BACKWARD: &str = "(memory.copy (i32.const 131072) (i32.const 65536) (i32.const 0x3fa00000))";
 
 /// Commands and tasks that do nothing but one long instruction over and over.
-fn hostile(sandbox: &mut TestSandbox) -> Vec<Work> {
+fn hostile(sandbox: &mut TestSandbox) -> Vec<GuestRun> {
     let mut works = Vec::new();
     for instruction in [FILL, FORWARD, BACKWARD] {
         let body = format!("{GROW} (loop $again {instruction} (br $again))");

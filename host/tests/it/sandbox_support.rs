@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
-use wasmill_host::channel::{Ended, FromSandbox, StopReason, ToSandbox, Work};
+use wasmill_host::channel::{Ended, FromSandbox, GuestRun, StopReason, ToSandbox};
 use wasmill_host::compile::cut_long_instructions;
 use wasmill_host::engine::{Engines, Instances, Profile};
 use wasmill_host::sandbox::{Artifacts, Linkers, LoadError, LoadedModule, Sandbox, SandboxConfig};
@@ -107,10 +107,10 @@ impl TestSandbox {
     }
 
     /// Work for a module in the text format, with limits that fit a test.
-    pub(crate) fn work(&mut self, wat: &str) -> Work {
+    pub(crate) fn work(&mut self, wat: &str) -> GuestRun {
         self.nonce += 1;
         let bytes = wat::parse_str(wat).unwrap();
-        Work {
+        GuestRun {
             id: AttemptId { attempt: Attempt(1), nonce: Nonce(self.nonce), ..AttemptId::default() },
             tenant: TenantName::default(),
             module: self.artifacts.add(bytes),
@@ -139,14 +139,14 @@ impl TestSandbox {
     }
 
     /// The same work under a new id.
-    pub(crate) fn again(&mut self, work: &Work) -> Work {
+    pub(crate) fn again(&mut self, work: &GuestRun) -> GuestRun {
         self.nonce += 1;
         let mut work = work.clone();
         work.id.nonce = Nonce(self.nonce);
         work
     }
 
-    pub(crate) async fn start_work(&self, work: Work) {
+    pub(crate) async fn start_work(&self, work: GuestRun) {
         self.to.send(ToSandbox::Start(Box::new(work))).await.unwrap();
     }
 
@@ -209,7 +209,7 @@ impl TestSandbox {
         .await
     }
 
-    pub(crate) async fn run(&mut self, work: Work) -> Ended {
+    pub(crate) async fn run(&mut self, work: GuestRun) -> Ended {
         let id = work.id;
         self.start_work(work).await;
         self.ended(id).await

@@ -8,17 +8,16 @@ use hyper::{HeaderMap, StatusCode, Uri};
 use wasmill_api::check::{REASON_CHARS_MAX, idempotency_key, priority, text};
 use wasmill_api::{CancelTask, FieldError, FieldErrorKind, PatchTask, TaskDoc};
 use wasmill_protocol::command::{Command, Done, Refusal};
-use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{TaskId, TaskSpec, TaskState, TenantName, Timestamp};
 
 use super::App;
-use super::auth::Caller;
+use super::auth::{CallerAs, Submit};
 use super::body::header_text;
 use super::fingerprint::Fingerprint;
 use super::json;
 use super::path::{self, Named};
 use super::problem::{Code, Fault, Handled};
-use super::query::Parameters;
+use super::query::{NoParameters, Parameters};
 use super::submit::{Draft, KEY_HEADER, answer, read_json, read_optional_json};
 use super::task_doc::{Shown, explained};
 use super::tasks::{End, WAIT_MS_MAX, find, find_to_change};
@@ -35,13 +34,12 @@ use super::tasks::{End, WAIT_MS_MAX, find, find_to_change};
         super::openapi::Unknown, super::openapi::Conflict, super::openapi::BodyProblems))]
 pub(super) async fn cancel(
     State(app): State<App>,
-    mut caller: Caller,
+    mut caller: CallerAs<Submit>,
     Named(id): Named<String>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    caller.at_least(Role::Submit)?;
     let mut parameters = Parameters::of(&uri)?;
     let wait_ms = parameters.number("wait_ms", 0, WAIT_MS_MAX)?.unwrap_or(0);
     parameters.finish()?;
@@ -70,14 +68,12 @@ pub(super) async fn cancel(
         super::openapi::Unknown, super::openapi::Conflict, super::openapi::BodyProblems))]
 pub(super) async fn patch(
     State(app): State<App>,
-    caller: Caller,
+    caller: CallerAs<Submit>,
     Named(id): Named<String>,
-    uri: Uri,
+    _: NoParameters,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    caller.at_least(Role::Submit)?;
-    Parameters::of(&uri)?.finish()?;
     let asked: PatchTask = read_json(&app, &headers, body).await?;
     priority(asked.priority)?;
     let Some(priority) = asked.priority.and_then(|priority| i8::try_from(priority).ok()) else {
@@ -105,14 +101,12 @@ pub(super) async fn patch(
         super::openapi::Unknown, super::openapi::Conflict, super::openapi::BodyProblems))]
 pub(super) async fn retry(
     State(app): State<App>,
-    caller: Caller,
+    caller: CallerAs<Submit>,
     Named(id): Named<String>,
-    uri: Uri,
+    _: NoParameters,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    caller.at_least(Role::Submit)?;
-    Parameters::of(&uri)?.finish()?;
     let super::openapi::Nothing {} = read_optional_json(&app, &headers, body).await?;
     let key = header_text(&headers, &KEY_HEADER)?;
     idempotency_key(key.as_deref())?;

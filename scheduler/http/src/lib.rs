@@ -11,20 +11,19 @@ mod body;
 mod bulk;
 mod canonical;
 mod fingerprint;
-mod floods;
-mod front;
 pub mod gate;
 mod held;
 mod ids;
 mod json;
-mod look;
 mod memory;
 mod metrics;
+mod middleware;
 mod modules;
 mod openapi;
 mod path;
 pub mod problem;
 mod query;
+mod read_twice;
 mod readable;
 mod refusal;
 mod room;
@@ -34,6 +33,7 @@ mod submit;
 mod system;
 mod task_doc;
 mod tasks;
+mod tenant_limits;
 mod tenants;
 mod tls;
 mod tokens;
@@ -60,10 +60,10 @@ pub use openapi::document as openapi_document;
 pub use server::listen;
 pub use tls::{Tls, TlsError};
 
-use floods::Floods;
 use ids::TaskIds;
 use memory::Memory;
 use metrics::{Metrics, OperatorPage};
+use tenant_limits::TenantLimits;
 
 /// Settings of the HTTP interface.
 #[derive(Debug, Clone)]
@@ -147,7 +147,7 @@ pub(crate) struct AppParts {
     handle: Handle,
     gate: Arc<dyn ModuleGate>,
     ids: TaskIds,
-    floods: Floods,
+    tenant_limits: TenantLimits,
     body_memory: Arc<Memory>,
     upload_room: Arc<Memory>,
     answer_memory: Arc<Memory>,
@@ -195,7 +195,7 @@ pub async fn serve(
     let stopping = CancellationToken::new();
     let app = App(Arc::new(AppParts {
         ids: TaskIds::new().map_err(io::Error::other)?,
-        floods: Floods::new(config.requests_per_tenant, config.waits_per_tenant),
+        tenant_limits: TenantLimits::new(config.requests_per_tenant, config.waits_per_tenant),
         body_memory: Memory::new(config.body_memory_bytes, "large bodies"),
         upload_room: Memory::new(config.upload_room_bytes, "uploads that are being received"),
         answer_memory: Memory::new(config.answer_memory_bytes, "answers that wait for their readers"),

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
+use axum::extract::FromRequestParts;
 use hyper::Uri;
+use hyper::http::request::Parts;
 use wasmill_api::FieldError;
 use wasmill_protocol::Timestamp;
 
@@ -119,6 +121,19 @@ impl Parameters {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// A query without parameters: a handler that has none takes this.
+#[derive(Debug)]
+pub(super) struct NoParameters;
+
+impl<S: Sync> FromRequestParts<S> for NoParameters {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Handled<Self> {
+        Parameters::of(&parts.uri)?.finish()?;
+        Ok(Self)
     }
 }
 

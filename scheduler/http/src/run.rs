@@ -15,12 +15,11 @@ use wasmill_api::check::{self, FUEL_MAX, module_name, priority};
 use wasmill_api::{FieldError, LimitsAsked, SubmitTask};
 use wasmill_protocol::command::{Command, Refusal};
 use wasmill_protocol::task::{InputForm, RetryPolicy};
-use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{FinalState, Outcome, OutcomeKind, Payload, TaskId, TaskSpec, TaskState, TenantName};
 use wasmill_record::event::{EndReason, EventBody, Sequel};
 
 use super::App;
-use super::auth::Caller;
+use super::auth::{CallerAs, Submit};
 use super::body::{BodyReader, collect};
 use super::fingerprint::Fingerprint;
 use super::modules::{Resolved, resolve, stored};
@@ -55,13 +54,12 @@ use wasmill_scheduler::handle::Answer;
         super::openapi::Unknown, super::openapi::Conflict, super::openapi::BodyProblems))]
 pub(super) async fn run(
     State(app): State<App>,
-    mut caller: Caller,
+    mut caller: CallerAs<Submit>,
     Named(module): Named<String>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    caller.at_least(Role::Submit)?;
     let mut asked = asked(&app, &uri)?;
     take_key_of_header(&mut asked, &headers)?;
     module_name(&module)?;

@@ -2,8 +2,8 @@
 
 mod activity;
 mod frames;
-mod patience;
 mod places;
+mod stream_deadline;
 mod tcp;
 
 use std::collections::VecDeque;
@@ -33,10 +33,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::App;
-use super::front;
+use super::middleware;
 use activity::{Activity, Busy};
-use patience::PatientStream;
-use places::Places;
+use places::ConnectionPermits;
+use stream_deadline::DeadlineStream;
 use tcp::SharedTcp;
 
 /// Connections beyond the limit that are still answered, one request each, so that health can be
@@ -84,7 +84,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub(super) async fn serve(listener: TcpListener, app: App, router: Router) -> io::Result<()> {
     let limit = app.config.connections_max.unwrap_or_else(|| connections_allowed(open_files_max()));
     let per_address = app.config.connections_per_address.unwrap_or(limit.div_ceil(2)).clamp(1, limit);
-    let (places, begun) = (Places::new(limit, per_address), Monotonic::now());
+    let (places, begun) = (ConnectionPermits::new(limit, per_address), Monotonic::now());
     let mut reserve = Reserve::new(RESERVE_CONNECTIONS);
     let connections = TaskTracker::new();
     tracing::debug!(limit, per_address, "accepting connections");
@@ -202,7 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for S {}
 
 async fn converse(stream: impl Transport, tcp: &SharedTcp, activity: &Arc<Activity>, app: &App, router: Router) {
     let config = &app.config;
-    let stream = PatientStream::new(stream, Arc::clone(activity), config.header_timeout, config.write_stall);
+    let stream = DeadlineStream::new(stream, Arc::clone(activity), config.header_timeout, config.write_stall);
     let keep_alive = HeaderValue::try_from(format!("timeout={}", config.idle_timeout.as_secs()));
     let keep_alive = keep_alive.expect("digits are a header's value");
     let service = {
@@ -213,7 +213,7 @@ async fn converse(stream: impl Transport, tcp: &SharedTcp, activity: &Arc<Activi
             async move {
                 let busy = activity.begin();
                 let doubt = keep_alive.is_some().then_some(app.config.doubt);
-                let mut response = watching(&tcp, &activity, doubt, front::answer(&app, router, request)).await;
+                let mut response = watching(&tcp, &activity, doubt, middleware::answer(&app, router, request)).await;
                 if let Some(keep_alive) = keep_alive {
                     response.headers_mut().insert(KEEP_ALIVE, keep_alive);
                 }
@@ -262,12 +262,12 @@ async fn serve_reserve(stream: TcpStream, app: App, router: Router) {
 
 async fn converse_in_short(stream: impl Transport, app: &App, router: Router) {
     let activity = Activity::new(Monotonic::now());
-    let stream = PatientStream::new(stream, activity, RESERVE_LIFETIME, RESERVE_LIFETIME);
+    let stream = DeadlineStream::new(stream, activity, RESERVE_LIFETIME, RESERVE_LIFETIME);
     let stopping = app.stopping.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (app, router) = (app.clone(), router.clone());
         async move {
-            let response = front::answer_from_reserve(&app, router, request).await;
+            let response = middleware::answer_from_reserve(&app, router, request).await;
             Ok::<_, Infallible>(response.map(|inner| AnswerBody { inner, _busy: None }))
         }
     });

@@ -10,7 +10,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
-use hyper::{HeaderMap, StatusCode, Uri};
+use hyper::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tracing::Instrument;
@@ -20,19 +20,18 @@ use wasmill_protocol::command::{Command, Done, KeyCheck, ModuleRef, Refusal};
 use wasmill_protocol::limits::{Caps, INLINE_BYTES_MAX};
 use wasmill_protocol::module::ModuleKind;
 use wasmill_protocol::task::{InputForm, RetryOn, RetryPolicy};
-use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{Limits, Payload, TaskId, TaskSpec, TenantName, Timestamp};
 
 use super::App;
-use super::auth::Caller;
+use super::auth::{CallerAs, Submit};
 use super::body::{BodyReader, collect, collect_small, header_text, media_type};
 use super::bulk;
 use super::fingerprint::Fingerprint;
-use super::front::TASK_HEADER;
 use super::json;
+use super::middleware::TASK_HEADER;
 use super::modules::{Resolved, resolve};
 use super::problem::{Code, Fault, Handled};
-use super::query::Parameters;
+use super::query::NoParameters;
 use super::refusal::key_conflict;
 use super::room::refused;
 use super::task_doc::{Shown, document};
@@ -73,15 +72,13 @@ const KEY_TRIES: usize = 8;
         super::openapi::Unknown, super::openapi::Conflict, super::openapi::BodyProblems))]
 pub(super) async fn submit(
     State(app): State<App>,
-    caller: Caller,
-    uri: Uri,
+    caller: CallerAs<Submit>,
+    _: NoParameters,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    caller.at_least(Role::Submit)?;
-    Parameters::of(&uri)?.finish()?;
     if media_type(&headers).as_deref() == Some(NDJSON) {
-        return bulk::submit(app, caller, &headers, body);
+        return bulk::submit(app, caller.caller, &headers, body);
     }
     let caps = &app.config.caps;
     let bytes_max = document_bytes_max(caps);

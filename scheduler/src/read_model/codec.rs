@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wasmill_protocol::{LogSeq, TaskId, Timestamp};
 
-use super::fold::Standing;
+use super::fold::TaskStanding;
 use super::store::state_of;
 
 /// The bytes of a value.
@@ -27,10 +27,10 @@ pub(super) fn decode<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusql
 pub(super) const STANDING_COLUMNS: &str = "state, created, updated, finished, seq, view";
 
 /// Reads [`STANDING_COLUMNS`], which begin at `first`.
-pub(super) fn standing(row: &Row<'_>, first: usize) -> rusqlite::Result<Standing> {
+pub(super) fn standing(row: &Row<'_>, first: usize) -> rusqlite::Result<TaskStanding> {
     let number = row.get(first)?;
     let state = state_of(number).ok_or(Error::IntegralValueOutOfRange(first, number))?;
-    Ok(Standing {
+    Ok(TaskStanding {
         state,
         created_at: time(row.get(first + 1)?),
         updated_at: time(row.get(first + 2)?),

@@ -16,7 +16,7 @@ use wasmill_record::Record;
 use wasmill_record::snapshot::Expired;
 
 use super::copy::CopyError;
-use super::pending::{Generation, PendingEvent, PendingKey, Place};
+use super::pending::{EventPosition, Generation, PendingEvent, PendingKey};
 use super::store;
 use super::write::{Sink, Written};
 
@@ -92,7 +92,7 @@ pub(super) struct Replacement {
 pub(super) struct Gathered<T> {
     pub(super) found: T,
     /// Where the tenant was last removed, if that is pending: the file still has what was before.
-    pub(super) erased: Option<Place>,
+    pub(super) erased: Option<EventPosition>,
     /// The last record that was applied.
     pub(super) applied: LogSeq,
 }

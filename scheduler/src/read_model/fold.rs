@@ -19,7 +19,7 @@ pub(super) const RESUMED_KEPT: usize = 4;
 
 /// Everything about a task that changes.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Standing {
+pub(super) struct TaskStanding {
     pub(super) state: TaskState,
     pub(super) created_at: Timestamp,
     pub(super) updated_at: Timestamp,
@@ -59,7 +59,7 @@ pub(super) struct View {
     pub(super) resumed_first: Option<Attempt>,
 }
 
-impl Standing {
+impl TaskStanding {
     /// A task that has just been accepted. One that `is_blocked` waits for other tasks first.
     pub(super) fn submitted(seq: LogSeq, at: Timestamp, spec: &TaskSpec, is_blocked: bool) -> Self {
         let waiting_until = (spec.not_before > at).then_some(spec.not_before);

@@ -21,7 +21,7 @@ pub(super) struct Generation {
     links: Vec<Link>,
     last_link: HashMap<TaskId, u32, BuildHasherDefault<TaskIdHasher>>,
     keys: HashMap<TenantName, HashMap<String, PendingKey>>,
-    erased: Vec<(TenantName, Place)>,
+    erased: Vec<(TenantName, EventPosition)>,
     /// What tenants have submitted, in bytes that count towards their quota; of one that was
     /// removed, since then.
     submitted: HashMap<TenantName, u64>,
@@ -29,7 +29,7 @@ pub(super) struct Generation {
 }
 
 /// The place of an event in the log.
-pub(super) type Place = (LogSeq, u32);
+pub(super) type EventPosition = (LogSeq, u32);
 
 #[derive(Clone, Copy)]
 struct Link {
@@ -43,13 +43,13 @@ struct Link {
 pub(super) struct PendingKey {
     pub(super) task: TaskId,
     pub(super) fingerprint: Digest,
-    pub(super) place: Place,
+    pub(super) place: EventPosition,
 }
 
 /// An event about a task; keeps its record alive.
 #[derive(Clone)]
 pub(super) struct PendingEvent {
-    pub(super) place: Place,
+    pub(super) place: EventPosition,
     record: Arc<Record>,
 }
 
@@ -85,7 +85,7 @@ impl Generation {
         self.records.push((seq, Arc::clone(record)));
     }
 
-    fn index_event(&mut self, event: &EventBody, place: Place) {
+    fn index_event(&mut self, event: &EventBody, place: EventPosition) {
         match event {
             EventBody::TaskSubmitted { task, spec, fingerprint, .. } => {
                 self.bytes += inline_bytes(&spec.input);
@@ -156,7 +156,7 @@ impl Generation {
     }
 
     /// Where a tenant was last removed.
-    pub(super) fn erased(&self, tenant: &TenantName) -> Option<Place> {
+    pub(super) fn erased(&self, tenant: &TenantName) -> Option<EventPosition> {
         self.erased.iter().rev().find(|(erased, _)| erased == tenant).map(|(_, place)| *place)
     }
 }

@@ -74,7 +74,7 @@ const TABLES: &str = "
 ";
 
 /// What is found where the file should be.
-enum Found {
+enum FoundFile {
     Usable(Connection, LogSeq),
     Nothing,
     OtherLayout(i64),
@@ -84,9 +84,9 @@ enum Found {
 pub(super) fn open_writer(path: &Path) -> Result<(Connection, LogSeq), OpenReadModelError> {
     let failed = |source: rusqlite::Error| OpenReadModelError::Storage { path: path.to_owned(), source: source.into() };
     let cleared = match open_existing(path) {
-        Ok(Found::Usable(connection, position)) => return Ok((connection, position)),
-        Ok(Found::Nothing) => remove(path),
-        Ok(Found::OtherLayout(layout)) => set_aside(path, layout),
+        Ok(FoundFile::Usable(connection, position)) => return Ok((connection, position)),
+        Ok(FoundFile::Nothing) => remove(path),
+        Ok(FoundFile::OtherLayout(layout)) => set_aside(path, layout),
         Err(error)
             if matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)) =>
         {
@@ -103,20 +103,20 @@ pub(super) fn open_writer(path: &Path) -> Result<(Connection, LogSeq), OpenReadM
     Ok((connection, LogSeq(0)))
 }
 
-fn open_existing(path: &Path) -> rusqlite::Result<Found> {
+fn open_existing(path: &Path) -> rusqlite::Result<FoundFile> {
     if !path.exists() {
-        return Ok(Found::Nothing);
+        return Ok(FoundFile::Nothing);
     }
     let connection = connect_writer(path)?;
     match layout(&connection)? {
         LAYOUT => match position(&connection)? {
             Some(position) => {
                 stored::prepare(&connection)?;
-                Ok(Found::Usable(connection, position))
+                Ok(FoundFile::Usable(connection, position))
             }
-            None => Ok(Found::Nothing),
+            None => Ok(FoundFile::Nothing),
         },
-        other => Ok(Found::OtherLayout(other)),
+        other => Ok(FoundFile::OtherLayout(other)),
     }
 }
 
@@ -149,8 +149,8 @@ pub(super) fn replace(path: &Path, with: &Path) -> Result<Connection, CopyError>
     remove(path).map_err(failed)?;
     fs::rename(with, path).map_err(failed)?;
     match open_existing(path)? {
-        Found::Usable(connection, _) => Ok(connection),
-        Found::Nothing | Found::OtherLayout(_) => Err(failed(io::ErrorKind::InvalidData.into())),
+        FoundFile::Usable(connection, _) => Ok(connection),
+        FoundFile::Nothing | FoundFile::OtherLayout(_) => Err(failed(io::ErrorKind::InvalidData.into())),
     }
 }
 

@@ -11,7 +11,7 @@ use wasmill_record::event::{Event, EventBody};
 use wasmill_record::snapshot::Expired;
 
 use super::codec::{STANDING_COLUMNS, decode, encode, id_bytes, standing, time_number};
-use super::fold::{RESUMED_KEPT, Standing, View};
+use super::fold::{RESUMED_KEPT, TaskStanding, View};
 use super::pending::{Generation, TaskIdHasher};
 use super::store::state_number;
 use super::stored::{self, spec_bytes, view_bytes};
@@ -74,7 +74,7 @@ struct Changes {
 
 struct Change {
     id: TaskId,
-    standing: Standing,
+    standing: TaskStanding,
     origin: Origin,
 }
 
@@ -171,7 +171,7 @@ impl Sink {
     fn take(&mut self, changes: &mut Changes, seq: LogSeq, event: &Event) -> rusqlite::Result<()> {
         match &event.body {
             EventBody::TaskSubmitted { task, spec, fingerprint, edges } => {
-                let standing = Standing::submitted(seq, event.at, spec, !edges.is_empty());
+                let standing = TaskStanding::submitted(seq, event.at, spec, !edges.is_empty());
                 let origin = Origin::New { spec: Arc::clone(spec), fingerprint: *fingerprint };
                 changes.push(Change { id: *task, standing, origin });
                 Ok(())
@@ -233,7 +233,7 @@ impl Sink {
     fn insert(
         &mut self,
         id: TaskId,
-        standing: &Standing,
+        standing: &TaskStanding,
         spec: &TaskSpec,
         fingerprint: Option<Digest>,
     ) -> rusqlite::Result<()> {
@@ -287,7 +287,7 @@ impl Sink {
         self.change_blobs(row, Parts::default(), blobs)
     }
 
-    fn update(&mut self, row: i64, standing: &Standing, blobs: Parts) -> rusqlite::Result<()> {
+    fn update(&mut self, row: i64, standing: &TaskStanding, blobs: Parts) -> rusqlite::Result<()> {
         let mut view = std::mem::take(&mut self.scratch);
         encode(&standing.view, &mut view);
         self.connection

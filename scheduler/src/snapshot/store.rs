@@ -58,7 +58,7 @@ fn parts_of(frozen: Frozen, directory: &Contents, chain: Chain) -> impl Iterator
     let begin = state.next();
     begin
         .into_iter()
-        .chain([Part::Chain(snapshot::Chain { hash, log_bytes })])
+        .chain([Part::Chain(snapshot::ChainPart { hash, log_bytes })])
         .chain(directory.parts().map(Part::Directory))
         .chain(state)
 }

@@ -9,7 +9,7 @@ pub enum AppendError {
     /// The log ends elsewhere than the writer thinks.
     #[error("cannot append record {}: the log ends at {last}, not at {expected_last}", expected_last.next())]
     Conflict {
-        /// What the writer expected.
+        /// The sequence that the writer expected.
         expected_last: LogSeq,
         /// Where the log ends.
         last: LogSeq,
@@ -34,7 +34,7 @@ pub enum AppendError {
     Storage {
         /// Which record.
         seq: LogSeq,
-        /// What the storage said.
+        /// The error of the storage.
         reason: String,
     },
     /// The storage did not answer within a bounded time. Whether the record was written is not
@@ -43,13 +43,14 @@ pub enum AppendError {
     Unreachable {
         /// Which record.
         seq: LogSeq,
-        /// What went wrong last.
+        /// The last failure.
         reason: String,
     },
 }
 
 impl AppendError {
-    /// What an append after the failed one hears. `end` is where the log ended for the failed one.
+    /// The error of an append after the failed one. `end` is where the log ended for the failed
+    /// one.
     pub fn of_successor(&self, expected_last: LogSeq, end: LogSeq) -> Self {
         let seq = expected_last.next();
         match self {

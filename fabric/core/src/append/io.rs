@@ -1,4 +1,4 @@
-//! What goes into an [`Appender`](super::Appender) and what comes out.
+//! The inputs of an [`Appender`](super::Appender), and its outputs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -92,9 +92,9 @@ pub enum Input {
         /// The bytes.
         record: Bytes,
     },
-    /// What became of [`Action::Publish`].
+    /// The result of [`Action::Publish`].
     Published(CallId, Published),
-    /// What became of [`Action::ReadBack`].
+    /// The result of [`Action::ReadBack`].
     Found(CallId, Found),
     /// Whether the log refuses an append behind any other record than [`Action::Publish::after`],
     /// so that several may be under way at once. Not until it is said; those that have been sent
@@ -104,8 +104,7 @@ pub enum Input {
     Tick,
 }
 
-/// What the log said to a record. A call is answered once; what comes for a call after that is
-/// ignored.
+/// The log's answer to a record. A call is answered once; later answers to it are ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Published {
     /// It is durable: just now, or since an earlier try.
@@ -130,17 +129,17 @@ pub enum Published {
     /// No answer in time, or one that says nothing about the record: it may be stored, or still
     /// become so.
     NoAnswer {
-        /// What went wrong.
+        /// The failure.
         reason: String,
     },
     /// An answer after which nothing must be appended any more.
     Failed {
-        /// What the log said.
+        /// The answer of the log.
         reason: String,
     },
 }
 
-/// What stands at a place of the log.
+/// The content of one sequence number of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// A record, with the id that is kept beside it.
@@ -151,12 +150,12 @@ pub enum Found {
     Trimmed,
     /// It could not be read.
     NoAnswer {
-        /// What went wrong.
+        /// The failure.
         reason: String,
     },
 }
 
-/// What follows from steps.
+/// The consequences of steps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ready {
     /// To be asked of the log at once, in this order. Each is answered once, by

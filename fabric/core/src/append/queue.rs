@@ -28,7 +28,7 @@ pub(super) struct Entry {
     pub(super) last_seen: LogSeq,
     /// How often it was paused.
     pub(super) pauses: u32,
-    /// What went wrong last.
+    /// The last failure.
     pub(super) trouble: String,
     /// Why it has failed, if it has.
     pub(super) error: Option<AppendError>,

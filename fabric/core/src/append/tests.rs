@@ -54,7 +54,7 @@ fn id(number: u64) -> MessageId {
     MessageId { writer: WriterId(0xa), number: AppendNumber(number) }
 }
 
-/// What was asked of the log since the last look, one line each.
+/// The requests to the log since the last look, one line each.
 fn calls(ready: &Ready) -> Vec<String> {
     let show = |(call, action): &(CallId, Action)| match action {
         Action::Publish { id, expected_last, after: None, .. } => {

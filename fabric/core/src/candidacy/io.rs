@@ -1,4 +1,4 @@
-//! What goes into a [`Candidacy`](super::Candidacy) and what comes out.
+//! The inputs of a [`Candidacy`](super::Candidacy), and its outputs.
 
 use wasmill_protocol::Term;
 
@@ -14,7 +14,7 @@ pub struct Config {
     pub retry_us: u64,
     /// Where the doubling ends.
     pub retry_us_max: u64,
-    /// What the waits are drawn with.
+    /// The seed that waits are drawn with.
     pub seed: u64,
 }
 
@@ -33,7 +33,7 @@ pub struct Round(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LeaseId(pub i64);
 
-/// Something that happened. What belongs to a round that is over changes nothing.
+/// Something that happened. An input of a round that is over changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
     /// A lease was granted.

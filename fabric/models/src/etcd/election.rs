@@ -4,8 +4,8 @@
 //!
 //! A candidate puts a key under its lease and waits until every key before it is gone. Then it is
 //! told that it is elected, without another look at its own key: if its lease has ended while it
-//! waited, it leads nothing and does not know. What renews the lease meanwhile is nobody's business
-//! but the candidate's.
+//! waited, it leads nothing and does not know. The lease is renewed meanwhile by the candidate
+//! alone.
 
 use bytes::Bytes;
 
@@ -17,7 +17,7 @@ use super::{Etcd, EtcdError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CampaignId(pub u64);
 
-/// What an elected candidate is told.
+/// The answer to an elected candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaderKey {
     /// The name of the election.

@@ -1,4 +1,4 @@
-//! What goes wrong with etcd. When, and how badly, the caller says.
+//! Faults of etcd. The caller says when, and how badly.
 
 use wasmill_protocol::Timestamp;
 
@@ -6,7 +6,7 @@ use super::lease::Leases;
 use super::store::Store;
 use super::{CampaignId, Etcd, EtcdError};
 
-/// What etcd held at some time, to go back to.
+/// The keys that etcd held at some time, to go back to.
 #[derive(Debug, Clone)]
 pub struct Backup {
     store: Store,

@@ -40,7 +40,7 @@ impl Leases {
         }
     }
 
-    /// Those whose time is over, the oldest first.
+    /// Leases whose time is over, the oldest first.
     pub(super) fn expired(&self, now: Timestamp) -> Vec<LeaseId> {
         let mut over: Vec<_> = self.by_id.iter().filter(|(_, lease)| lease.expires_at <= now).collect();
         over.sort_by_key(|(id, lease)| (lease.expires_at, **id));
@@ -51,8 +51,8 @@ impl Leases {
         self.by_id.remove(&id).map(|lease| lease.keys).unwrap_or_default()
     }
 
-    /// What was saved. Numbers are drawn so that none is ever given twice, restored or not
-    /// (`pkg/idutil`).
+    /// The leases that were saved. Numbers are drawn so that none is ever given twice, restored or
+    /// not (`pkg/idutil`).
     pub(super) fn restored(&self, saved: &Self) -> Self {
         Self { by_id: saved.by_id.clone(), last_id: self.last_id.max(saved.last_id) }
     }

@@ -25,7 +25,7 @@ impl Etcd {
         Watch { range, next_revision: from.unwrap_or(self.store.revision() + 1) }
     }
 
-    /// What has changed since the last time.
+    /// The changes since the last time.
     ///
     /// # Errors
     ///

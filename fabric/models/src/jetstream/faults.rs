@@ -1,9 +1,9 @@
-//! What goes wrong with a server. When, and how badly, the caller says.
+//! Faults of a server. The caller says when, and how badly.
 
 use wasmill_protocol::Timestamp;
 
 use super::stream::Unsynced;
-use super::{JetStream, PublishResult, Standing, Ticket};
+use super::{JetStream, PublishResult, ServerStatus, Ticket};
 
 /// How the servers go down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,14 +36,14 @@ impl JetStream {
             Stop::PowerLost { unsynced_kept } => Unsynced::KeptInPart(unsynced_kept),
         };
         self.streams.values_mut().for_each(|stream| stream.stop(unsynced));
-        self.standing = Standing::Down;
+        self.standing = ServerStatus::Down;
         untold
     }
 
     /// The servers answer again. A disk that is still full keeps JetStream shut down.
     pub fn start(&mut self, now: Timestamp) {
         self.streams.values_mut().for_each(|stream| stream.start(now));
-        self.standing = if self.disk_full { Standing::Disabled } else { Standing::Up };
+        self.standing = if self.disk_full { ServerStatus::Disabled } else { ServerStatus::Up };
     }
 
     /// Everything that is stored is on the disk now: what a server with
@@ -66,7 +66,7 @@ impl JetStream {
     /// The disk is full (`handleOutOfSpace`): nothing of JetStream answers any more, while the
     /// process goes on.
     pub(super) fn disable(&mut self) {
-        self.standing = Standing::Disabled;
+        self.standing = ServerStatus::Disabled;
         // Of those that wait nobody is told anything.
         self.queue.clear();
         self.streams.values_mut().for_each(|stream| stream.stop(Unsynced::Kept));

@@ -14,7 +14,7 @@ use super::{PubAck, Publish, PublishError, PublishResult};
 pub struct StreamConfig {
     /// Its name.
     pub name: String,
-    /// What it listens to. No wildcards.
+    /// The subjects that it listens to. No wildcards.
     pub subjects: Vec<String>,
     /// For how long ids are remembered, in milliseconds.
     pub duplicate_window_ms: u64,
@@ -24,7 +24,7 @@ pub struct StreamConfig {
     pub bytes_max: Option<u64>,
 }
 
-/// What is known of a stream.
+/// The facts about a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamInfo {
     /// How it is configured.
@@ -63,7 +63,7 @@ pub(super) struct Stream {
     last_seq: u64,
     /// With replicas: the number of the last message that was proposed.
     proposed_seq: u64,
-    /// What is on the disk for certain.
+    /// The last message that is on the disk for certain.
     synced_seq: u64,
     bytes: u64,
     dedupe: Dedupe,
@@ -119,7 +119,7 @@ impl Stream {
         }
     }
 
-    /// What the group has agreed on cannot be stored.
+    /// A message that the group has agreed on cannot be stored.
     pub(super) fn wedge(&mut self) {
         self.wedged = true;
     }
@@ -146,7 +146,7 @@ impl Stream {
         self.proposed_seq.max(self.last_seq)
     }
 
-    /// What one server looks at when the turn of a message has come.
+    /// The check of one server when the turn of a message has come.
     pub(super) fn check_alone(&mut self, now: Timestamp, publish: &Publish) -> Result<(), PublishResult> {
         let last = self.last_seq;
         self.check(now, publish, last)?;
@@ -154,14 +154,14 @@ impl Stream {
         self.check_size(publish).map_err(Err)
     }
 
-    /// What a group looks at before it proposes a message.
+    /// The check of a group before it proposes a message.
     pub(super) fn check_proposal(&mut self, now: Timestamp, publish: &Publish) -> Result<(), PublishResult> {
         self.check_size(publish).map_err(Err)?;
         let last = self.last_proposed();
         self.check(now, publish, last)
     }
 
-    /// What is looked at first, in this order; `last` is the last sequence as far as this check can
+    /// The first checks, in this order; `last` is the last sequence as far as this check can
     /// see. The error is the server's answer, which is an acknowledgement for a message that is
     /// there already.
     fn check(&mut self, now: Timestamp, publish: &Publish, last: u64) -> Result<(), PublishResult> {
@@ -172,7 +172,7 @@ impl Stream {
             match self.dedupe.find(now, id) {
                 Seen::Never => {}
                 Seen::InProcess => return Err(Err(PublishError::DuplicateInProcess)),
-                // Whatever it expects to be the last: the id is looked at first.
+                // The id is looked at first, whatever sequence is expected to be the last.
                 Seen::At(seq) => return Err(Ok(PubAck { stream: self.config.name.clone(), seq, duplicate: true })),
             }
         }
@@ -316,7 +316,7 @@ impl Stream {
     }
 }
 
-/// What becomes of messages that are stored and not on the disk when their process ends.
+/// The fate of messages that are stored and not on the disk when their process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unsynced {
     /// The system writes them later: only the process has died.

@@ -34,7 +34,7 @@ use crate::{BlobError, BlobStat};
 const CHUNK_BYTES: usize = 256 * 1024;
 /// How long the next part of a blob may take to come.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// What was stored once must be this old before it may go for want of references: the clocks of
+/// A stored blob must be this old before it may go for want of references: the clocks of
 /// control nodes differ a little.
 const ONCE_AGE_MIN: Duration = Duration::from_secs(5);
 /// A blob of as many chunks is asked for chunk by chunk. A larger one is read by a consumer, which
@@ -52,7 +52,7 @@ pub(in crate::cluster) struct Store {
     pub(super) bucket: String,
 }
 
-/// What a bucket is to be made with.
+/// The settings that a bucket is made with.
 pub(in crate::cluster) struct StoreOptions {
     /// Its name.
     pub(in crate::cluster) bucket: String,
@@ -315,7 +315,7 @@ impl Store {
         CHUNK_BYTES.min(self.nats.client().max_payload())
     }
 
-    /// What is sent without a connection arrives when nobody expects it any more.
+    /// A message that is sent without a connection arrives when nobody expects it any more.
     pub(super) fn connected(&self, action: &dyn Fn() -> String) -> Result<(), BlobError> {
         if self.nats.is_connected() {
             return Ok(());
@@ -336,7 +336,7 @@ pub(super) async fn read_all(mut source: BlobReader, stat: BlobStat) -> Result<B
     }
 }
 
-/// What it means that reading a blob has failed.
+/// The error of a failed read of a blob.
 pub(super) fn read_failed(digest: Digest, source: io::Error) -> BlobError {
     match source.kind() {
         io::ErrorKind::InvalidData => BlobError::Damaged(digest),

@@ -20,7 +20,7 @@ pub(in crate::cluster) enum EtcdError {
     /// etcd has answered that it cannot, or will not.
     #[error("{message} ({code})")]
     Answered {
-        /// What it said.
+        /// The message of etcd.
         message: String,
         /// The name of its code.
         code: String,
@@ -35,7 +35,7 @@ pub(in crate::cluster) enum EtcdError {
         user: String,
         /// Which key.
         key: String,
-        /// What etcd said.
+        /// The answer of etcd.
         source: Box<EtcdError>,
     },
     /// The configuration has no user, and etcd wants one for a key.
@@ -43,7 +43,7 @@ pub(in crate::cluster) enum EtcdError {
     DeniedToAll {
         /// Which key.
         key: String,
-        /// What etcd said.
+        /// The answer of etcd.
         source: Box<EtcdError>,
     },
 }
@@ -82,12 +82,12 @@ pub(in crate::cluster) enum MarkError {
     /// etcd could not be asked.
     #[error(transparent)]
     Etcd(#[from] EtcdError),
-    /// What stands there is no mark.
+    /// The value of the key is no mark.
     #[error("`{key}` in etcd is damaged")]
     Damaged {
         /// Its key.
         key: String,
-        /// What cannot be read.
+        /// The error of the decoder.
         source: serde_json::Error,
     },
     /// Each try met another one.
@@ -157,7 +157,7 @@ pub(super) enum WatchError {
     /// Changes that were not seen yet are gone.
     #[error("it was cancelled, compacted up to {revision}")]
     Compacted {
-        /// What is left begins after this one.
+        /// The changes that are left begin after this revision.
         revision: i64,
     },
     /// The connection was lost, or etcd has stopped.

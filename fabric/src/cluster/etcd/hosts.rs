@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use wasmill_protocol::HostId;
 use wasmill_protocol::message::HostInfo;
 
-use super::register::decode;
 use super::error::{EtcdError, WatchError};
+use super::register::decode;
 use super::{Etcd, EtcdThread};
 use crate::Reminder;
 use crate::cluster::error::chain;

@@ -18,12 +18,12 @@ type Channel = (LeaseKeeper, LeaseKeepAliveStream);
 #[derive(Default)]
 pub(super) struct KeepAlives {
     channel: Option<Channel>,
-    pending: Option<LocalBoxFuture<'static, (Kept, Option<Channel>)>>,
+    pending: Option<LocalBoxFuture<'static, (KeepAliveOutcome, Option<Channel>)>>,
 }
 
-/// What became of a keepalive.
+/// The outcome of a keepalive.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kept {
+pub(super) struct KeepAliveOutcome {
     /// Which.
     pub(super) number: KeepAliveNumber,
     /// How long the lease lives from then on, 0 when it is gone; `None` when nothing is known.
@@ -43,12 +43,12 @@ impl KeepAlives {
             match once(client, lease, channel).await {
                 Ok((ttl_us, channel)) => {
                     metrics.keep_alive_seconds.observe(asked_at.elapsed().as_secs_f64());
-                    (Kept { number, ttl_us: Some(ttl_us) }, channel)
+                    (KeepAliveOutcome { number, ttl_us: Some(ttl_us) }, channel)
                 }
                 Err(error) => {
                     metrics.keep_alives_failed.inc();
                     tracing::debug!("cannot keep lease {:x} alive: {}", lease.0, chain(&error));
-                    (Kept { number, ttl_us: None }, None)
+                    (KeepAliveOutcome { number, ttl_us: None }, None)
                 }
             }
         };
@@ -56,7 +56,7 @@ impl KeepAlives {
     }
 
     /// The outcome of the one under way; never, without one.
-    pub(super) async fn outcome(&mut self) -> Kept {
+    pub(super) async fn outcome(&mut self) -> KeepAliveOutcome {
         match &mut self.pending {
             Some(pending) => {
                 let (kept, channel) = pending.await;
@@ -68,7 +68,11 @@ impl KeepAlives {
     }
 }
 
-async fn once(client: Client, lease: LeaseId, channel: Option<Channel>) -> Result<(u64, Option<Channel>), KeepAliveError> {
+async fn once(
+    client: Client,
+    lease: LeaseId,
+    channel: Option<Channel>,
+) -> Result<(u64, Option<Channel>), KeepAliveError> {
     let (mut keeper, mut stream) = match channel {
         Some(channel) => channel,
         None => match client.lease_client().keep_alive(lease.0).await {

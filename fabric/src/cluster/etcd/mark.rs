@@ -1,4 +1,4 @@
-//! What etcd remembers of the log: that there is one, which one, and how far it went.
+//! The mark of the log in etcd: that there is one, which one, and how far it went.
 
 use std::rc::Rc;
 

@@ -12,7 +12,7 @@ use wasmill_fabric_core::lease::{Lease, LeaseInput};
 use wasmill_protocol::HostId;
 use wasmill_protocol::message::HostInfo;
 
-use super::keep_alive::{KeepAlives, Kept};
+use super::keep_alive::{KeepAliveOutcome, KeepAlives};
 use super::{Etcd, EtcdError, EtcdThread, ttl_us};
 use crate::cluster::clock::{now_us, until_us};
 use crate::cluster::error::chain;
@@ -33,7 +33,7 @@ pub(in crate::cluster) struct Registered {
     pub(in crate::cluster) leave: oneshot::Sender<oneshot::Sender<()>>,
 }
 
-/// What is done about another process that has the id.
+/// The way to treat another process that has the id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cluster) enum Claim {
     /// A later life takes its place.
@@ -211,7 +211,7 @@ impl Registration {
                 keep_alives.send(&self.etcd, self.id, keep_alive);
             }
             input = tokio::select! {
-                Kept { number, ttl_us } = keep_alives.outcome() => match ttl_us {
+                KeepAliveOutcome { number, ttl_us } = keep_alives.outcome() => match ttl_us {
                     Some(ttl_us) => LeaseInput::KeptAlive { number, ttl_us },
                     None => LeaseInput::Failed(number),
                 },
@@ -226,7 +226,7 @@ impl Registration {
                 told = &mut leaving => {
                     self.etcd.revoke(self.id).await;
                     if let Ok(told) = told {
-                        // Whoever waited may have given up.
+                        // The caller may have given up.
                         let _ = told.send(());
                     }
                     return;
@@ -250,7 +250,7 @@ fn may_replace(there: HostInfo, host: &HostInfo, claim: Claim) -> Result<(), Mem
     Ok(())
 }
 
-/// The host that a key names. What cannot be read is nobody.
+/// The host that a key names. A key that cannot be read names no host.
 pub(super) fn decode(kv: &KeyValue) -> Option<HostInfo> {
     match serde_json::from_slice::<HostInfo>(kv.value()) {
         Ok(info) if info.id != HostId::default() => Some(info),

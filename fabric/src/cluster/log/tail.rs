@@ -83,7 +83,7 @@ impl Tail {
     /// Begins to read at `next`, once it is known that nothing before it is missing.
     async fn begin(&mut self) -> Result<(), LogError> {
         let begun = match self.floor.checked_ends(&self.stream, "read").await {
-            // What was seen last, and nothing else, must be right before what comes next.
+            // The record that was seen last, and no other, must be right before the next one.
             Ok(ends) if self.next < ends.first => return Err(LogError::Missing { seq: self.next }),
             Ok(_) => self.request().await.map_err(|error| error.reason),
             Err(LogError::Unreachable { reason, .. }) => Err(reason),

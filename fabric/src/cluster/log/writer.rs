@@ -47,9 +47,10 @@ pub(super) struct Writer {
     floor: Arc<Floor>,
     appender: Appender,
     last_number: AppendNumber,
-    /// Who waits for the outcome, in the order of the calls, which is the order of the outcomes.
+    /// The callers that wait for the outcome, in the order of the calls, which is the order of the
+    /// outcomes.
     waiting: VecDeque<(AppendNumber, oneshot::Sender<Result<LogSeq, AppendError>>)>,
-    /// What was asked of the stream.
+    /// The requests to the stream.
     calls: FuturesUnordered<BoxFuture<'static, Input>>,
     /// Whether one server alone keeps the stream; see [`look`].
     looking: BoxFuture<'static, bool>,

@@ -51,8 +51,8 @@ impl Checkpoints {
             && let Ok(result) = self.done.try_recv()
         {
             self.running = false;
-            // What is not moved stays in the write-ahead log, durable as it is; a full disk is no
-            // reason to stop.
+            // Pages that are not moved stay in the write-ahead log, durable as it is; a full disk
+            // is no reason to stop.
             if let Err(error) = result {
                 tracing::warn!(%error, "the log's checkpoint failed; it is tried again");
             }

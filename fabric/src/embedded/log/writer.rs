@@ -1,5 +1,5 @@
-//! The one thread that writes the log. What waits for it becomes one transaction: while a commit
-//! syncs the next group gathers.
+//! The one thread that writes the log. The records that wait for it become one transaction: while a
+//! commit syncs the next group gathers.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -26,13 +26,13 @@ const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Records that one transaction trims: appends come in between.
 const TRIM_ROWS_MAX: u32 = 256;
 
-/// What the writer is asked for.
+/// A request to the writer.
 pub(super) enum Command {
     Append { expected_last: LogSeq, record: Bytes, caller: Caller },
     Trim { to: LogSeq, answer: oneshot::Sender<Result<(), LogError>> },
 }
 
-/// Who waits for the outcome of an append.
+/// The caller that waits for the outcome of an append.
 pub(super) struct Caller {
     /// Shared by all appends of one leadership.
     pub(super) broken: Arc<Broken>,

@@ -105,7 +105,7 @@ async fn f07_a_server_that_says_nothing_is_given_up_after_a_bounded_time() {
         assert!(matches!(outcome, Err(AppendError::Unreachable { .. })), "{outcome:?}");
     }
     nats.process().resume();
-    // Whatever of it has arrived: whoever reads the log knows, and can go on.
+    // A reader of the log knows whether it has arrived, and can go on.
     within("the log goes on", async {
         loop {
             let Ok(last) = cluster.fabric.log.last_seq().await else { continue };

@@ -76,8 +76,8 @@ async fn f05_appends_of_a_stale_writer_are_all_refused_by_three_servers() {
     }
 }
 
-/// Who has read further than it expects the log to end does not even ask: the log might have lost
-/// what was read, and would take it.
+/// A writer that has read further than it expects the log to end does not even ask: the log might
+/// have lost the records, and would take the append.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_place_that_is_known_to_be_taken_is_not_asked_for() {
     let pair = Pair::new();

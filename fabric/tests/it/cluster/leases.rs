@@ -296,7 +296,7 @@ async fn a_later_life_of_a_host_is_never_replaced_by_an_earlier_one() {
             panic!("an earlier life was let in")
         };
         assert!(error.to_string().contains("a later life of host `a` is registered, 6"), "{error}");
-        // What is left of the earlier life does not end the later one.
+        // The rest of the earlier life does not end the later one.
         replaced.lease.release().await;
         let (cluster, _dir) = control(&member(&config, "node-1")).await;
         assert_eq!(next(&mut cluster.fabric.membership.hosts()).await, HostEvent::Joined(info("a", 6)));

@@ -51,7 +51,7 @@ fn run_and_kill(dir: &Path, enough: u64) -> u64 {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut acknowledged = 0;
     let mut killed = false;
-    // What it had said before it died is still in the pipe.
+    // Its last lines before its death are still in the pipe.
     while let Some(Ok(line)) = lines.next() {
         let Some(seq) = line.split("acknowledged ").nth(1) else { continue };
         // The last line may be cut off.

@@ -25,7 +25,7 @@ const DUPLICATE_WINDOW_MS: u64 = 20_000;
 /// Room for the headers of a record.
 const HEADERS_BYTES_MAX: usize = 1_024;
 
-/// What goes wrong, again and again.
+/// Troubles that come again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
     None,

@@ -7,7 +7,7 @@ use super::*;
 /// A host with 100 bytes; attempts are named by their nonce.
 struct Host {
     admission: Admission,
-    places: Vec<(u64, Place)>,
+    places: Vec<(u64, Occupancy)>,
 }
 
 impl Host {
@@ -27,7 +27,7 @@ impl Host {
             class,
             ..Assignment::default()
         };
-        self.admission.push(Waiting { assignment, taken_at: Timestamp(nonce), compile_us: 0 });
+        self.admission.push(WaitingAttempt { assignment, taken_at: Timestamp(nonce), compile_us: 0 });
     }
 
     fn started(&mut self) -> Vec<u64> {

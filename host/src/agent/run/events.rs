@@ -13,8 +13,9 @@ use super::{Agent, Done};
 use crate::agent::join::Rival;
 use crate::agent::readiness::Made;
 use crate::agent::results::{Next, Stored};
-use crate::agent::{AgentError, GIVE_UP_MS, chain, join, random};
+use crate::agent::{AgentError, GIVE_UP_MS, join, random};
 use crate::channel::{FromSandbox, ToSandbox};
+use crate::error_chain::chain;
 use crate::sandbox::LoadError;
 
 impl Agent {

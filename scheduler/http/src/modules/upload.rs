@@ -15,11 +15,10 @@ use wasmill_api::{FieldError, ModuleDoc, check};
 use wasmill_fabric::{BlobError, BlobWriter};
 use wasmill_protocol::command::{Command, Done, QuotaKind, Refusal};
 use wasmill_protocol::module::ModuleInfo;
-use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{Digest, TenantName};
 
 use crate::App;
-use crate::auth::Caller;
+use crate::auth::{CallerAs, Submit};
 use crate::body::{BodyReader, header_text, media_type};
 use crate::gate::{GateError, Upload, UploadBytes};
 use crate::json;
@@ -49,12 +48,11 @@ const DIGEST_HEADER: HeaderName = HeaderName::from_static("wasmill-digest");
         crate::openapi::Conflict, crate::openapi::BodyProblems))]
 pub(crate) async fn upload(
     State(app): State<App>,
-    caller: Caller,
+    caller: CallerAs<Submit>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    caller.at_least(Role::Submit)?;
     let mut parameters = Parameters::of(&uri)?;
     let alias = parameters.text("alias")?;
     let name = parameters.text("name")?;

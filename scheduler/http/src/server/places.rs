@@ -36,7 +36,7 @@ impl From<IpAddr> for Origin {
 }
 
 /// The places.
-pub(super) struct Places {
+pub(super) struct ConnectionPermits {
     max: usize,
     per_origin_max: usize,
     taken: Mutex<Taken>,
@@ -55,12 +55,12 @@ struct Member {
 }
 
 /// A connection's place; free again when it is dropped.
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct ConnectionPermit {
+    places: Arc<ConnectionPermits>,
     number: u64,
 }
 
-impl Places {
+impl ConnectionPermits {
     /// So many in all, and of one address.
     pub(super) fn new(max: usize, per_origin_max: usize) -> Arc<Self> {
         Arc::new(Self { max, per_origin_max, taken: Mutex::default() })
@@ -70,7 +70,7 @@ impl Places {
     /// that could make room have requests under way.
     ///
     /// O(1) while there is room, else O(connections) for every hundredth of them.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr, activity: &Arc<Activity>) -> Option<Place> {
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr, activity: &Arc<Activity>) -> Option<ConnectionPermit> {
         let origin = Origin::from(address);
         let mut taken = self.taken();
         if taken.by_origin.get(&origin).is_some_and(|count| *count >= self.per_origin_max) {
@@ -82,7 +82,7 @@ impl Places {
         taken.next += 1;
         taken.members.insert(number, Member { origin, activity: Arc::clone(activity) });
         *taken.by_origin.entry(origin).or_default() += 1;
-        Some(Place { places: Arc::clone(self), number })
+        Some(ConnectionPermit { places: Arc::clone(self), number })
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -126,7 +126,7 @@ impl Taken {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.places.taken().remove(self.number);
     }
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn c28_the_oldest_idle_connection_of_the_largest_crowd_makes_room() {
-        let places = Places::new(4, 3);
+        let places = ConnectionPermits::new(4, 3);
         let (crowd, quiet) = (address("10.0.0.1"), address("10.0.0.2"));
         let connections: Vec<_> = [quiet, crowd, crowd, crowd].map(|from| (from, idle())).into();
         let held: Vec<_> = connections.iter().map(|(from, activity)| places.take(*from, activity).unwrap()).collect();
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn c28_one_address_has_a_share() {
-        let places = Places::new(100, 2);
+        let places = ConnectionPermits::new(100, 2);
         let crowd = address("2001:db8:1:2::1");
         let (first, second, third) = (idle(), idle(), idle());
         let _busy = first.begin();

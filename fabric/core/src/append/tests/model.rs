@@ -123,7 +123,7 @@ fn an_outcome_is_what_the_log_says_and_no_record_follows_one_that_its_writer_did
                         assert_eq!(outcomes.insert(id, done.outcome), None);
                     }
                     if failed {
-                        // The next leader reads the log. What the former one has sent may still
+                        // The next leader reads the log. A request of the former one may still
                         // arrive.
                         leadership.appender.step(now_us, Input::Tick);
                         leadership.take();

@@ -13,8 +13,8 @@ use wasmill_fabric_core::candidacy::{Action, Candidacy, Config, Input, LeaseId, 
 use wasmill_fabric_core::lease::LeaseLost;
 use wasmill_protocol::Term;
 
-use super::keep_alive::{KeepAlives, Kept};
 use super::error::SeatError;
+use super::keep_alive::{KeepAliveOutcome, KeepAlives};
 use super::{Etcd, EtcdError, EtcdThread, ttl_us};
 use crate::Reminder;
 use crate::cluster::clock::{now_us, until_us};
@@ -49,11 +49,11 @@ struct Candidate {
     node: String,
     candidacy: Candidacy,
     keep_alives: KeepAlives,
-    /// What was asked in this round.
+    /// The requests of this round.
     calls: FuturesUnordered<LocalBoxFuture<'static, Input>>,
     /// Of what keeps it from being elected.
     reminder: Rc<RefCell<Reminder>>,
-    /// Who waits for the election.
+    /// The caller that waits for the election.
     waiting: Option<oneshot::Sender<Elected>>,
     lost: watch::Sender<bool>,
     resigning: Option<oneshot::Receiver<oneshot::Sender<()>>>,
@@ -90,7 +90,7 @@ impl Candidate {
             }
             let input = tokio::select! {
                 Some(input) = self.calls.next(), if !self.calls.is_empty() => input,
-                Kept { number, ttl_us } = self.keep_alives.outcome() => match ttl_us {
+                KeepAliveOutcome { number, ttl_us } = self.keep_alives.outcome() => match ttl_us {
                     Some(ttl_us) => Input::KeptAlive { round, number, ttl_us },
                     None => Input::KeepAliveFailed { round, number },
                 },
@@ -191,7 +191,7 @@ impl Candidate {
         }
         self.lost.send_replace(true);
         if let Some(told) = told {
-            // Whoever waited may have given up.
+            // The caller may have given up.
             let _ = told.send(());
         }
     }
@@ -230,7 +230,7 @@ impl Etcd {
         format!("{}/leader", self.prefix)
     }
 
-    /// What etcd calls the key of a candidate.
+    /// The key of a candidate in etcd.
     fn leader_key(&self, lease: LeaseId) -> String {
         format!("{}/{:x}", self.leader_name(), lease.0)
     }
