@@ -19,13 +19,13 @@ pub struct ModuleDoc {
     pub bytes: u64,
     /// How it is run.
     pub kind: ModuleKind,
-    /// What it imports.
+    /// Its imports.
     pub imports: Vec<String>,
-    /// What it exports.
+    /// Its exports.
     pub exports: Vec<String>,
-    /// What the file was called at its upload, as `name` said.
+    /// The name of the file at its upload, as `name` said.
     pub name: Option<String>,
-    /// What its owner may not have meant, for people; mostly nothing.
+    /// Warnings for its owner, as sentences; mostly none.
     pub hints: Vec<String>,
     /// When this tenant uploaded it first.
     pub created_at: Time,
@@ -53,7 +53,7 @@ impl ModuleDoc {
 pub struct AliasDoc {
     /// `NAME` or `NAME:VERSION`.
     pub name: String,
-    /// What it points at.
+    /// The module that it points at.
     #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^sha256:[0-9a-f]{64}$"))]
     pub digest: Digest,
 }
@@ -68,7 +68,8 @@ pub struct PutAlias {
     pub digest: Digest,
 }
 
-/// Whether `text` can be an alias: a name, alone or with `:` and a version that is spelt like one. `sha256` is taken by digests.
+/// Whether `text` can be an alias: a name, alone or with `:` and a version that is spelt like one.
+/// `sha256` is taken by digests.
 pub fn is_alias(text: &str) -> bool {
     match text.split_once(':') {
         Some((name, version)) => name != "sha256" && is_name(name) && is_name(version),

@@ -47,17 +47,17 @@ pub const DELAY_MS_MAX: u64 = 10 * 365 * 86_400_000;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{field}`: {detail}")]
 pub struct FieldError {
-    /// What kind of mistake.
+    /// The kind of mistake.
     pub kind: FieldErrorKind,
     /// Which field, with dots between parts.
     pub field: String,
-    /// What is wrong, with values, and what would be right.
+    /// The mistake, with values, and how to mend it.
     pub detail: String,
     /// The bound, when there is one.
     pub limit: Option<i64>,
 }
 
-/// What kind of mistake it is.
+/// The kind of mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldErrorKind {
     /// There is no such field.

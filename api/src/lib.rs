@@ -1,7 +1,7 @@
 //! The documents of the HTTP interface: what clients send and what they are answered, in JSON.
 //!
-//! They are separate from the words of the log so that either can change without the other. The server and the command
-//! line share them; [`check`] holds the rules that go beyond types.
+//! They are separate from the words of the log so that either can change without the other. The
+//! server and the command line share them; [`check`] holds the rules that go beyond types.
 
 use std::fmt;
 use std::str::FromStr;
@@ -82,7 +82,7 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
-/// What went wrong, after RFC 9457.
+/// A problem, after RFC 9457.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
@@ -90,13 +90,13 @@ pub struct Problem {
     /// `urn:wasmill:problem:` and the code.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What the code stands for, always the same for one code.
+    /// The meaning of the code, always the same for one code.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
     /// Stable: programs decide by it.
     pub code: String,
-    /// What happened this time, with values, and what to do.
+    /// This occurrence, with values, and what to do about it.
     pub detail: String,
     /// The field, parameter or header that is wrong, with dots between parts.
     #[serde(skip_serializing_if = "Option::is_none")]

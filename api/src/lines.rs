@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-/// Cuts chunks into lines; what is left of a chunk begins the next line. Blank lines are counted and passed over.
+/// Cuts chunks into lines; what is left of a chunk begins the next line. Blank lines are counted
+/// and passed over.
 ///
 /// It never holds more than one line, and no more of that than is allowed.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub struct LineTooLong {
     pub bytes_max: u64,
 }
 
-/// What comes next in a chunk.
+/// The next piece of a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cut {
     /// A line, and where in the chunk it ends.

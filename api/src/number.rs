@@ -34,7 +34,8 @@ pub fn nullable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Opt
     optional(deserializer).map(Some)
 }
 
-/// Reads an optional number from 0 to 2^64 - 1, or its digits as text: what holds numbers as doubles cannot write every such number.
+/// Reads an optional number from 0 to 2^64 - 1, or its digits as text: what holds numbers as
+/// doubles cannot write every such number.
 ///
 /// # Errors
 ///
@@ -123,7 +124,8 @@ impl<'de> Deserialize<'de> for Signed {
             }
 
             fn visit_u64<E: Error>(self, value: u64) -> Result<Signed, E> {
-                // Whatever is out of range is refused by its bound later: that message is the better one.
+                // A number out of range is refused by its bound later: that message is the
+                // better one.
                 Ok(Signed(i64::try_from(value).unwrap_or(i64::MAX)))
             }
 

@@ -9,7 +9,8 @@ use serde::{Deserialize, Deserializer};
 
 /// Reads an optional object; `null` is `None`.
 ///
-/// A derived `Deserialize` would take an array of the fields in their order too, which nobody means.
+/// A derived `Deserialize` would take an array of the fields in their order too, which nobody
+/// means.
 ///
 /// # Errors
 ///

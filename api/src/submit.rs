@@ -9,7 +9,8 @@ use crate::{Time, number, object, texts};
 
 /// A task as it is submitted; only `module` is required.
 ///
-/// At most one of `input`, `input_text` and `input_base64`, and of `not_before` and `delay_ms`; `seed` only with `deterministic`.
+/// At most one of `input`, `input_text` and `input_base64`, and of `not_before` and `delay_ms`;
+/// `seed` only with `deterministic`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -46,8 +47,8 @@ pub struct SubmitTask {
     /// Environment of a command.
     #[serde(default, deserialize_with = "texts::optional", skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, String>>,
-    /// What a command finds as its own name (`argv[0]`). Without it: the alias that was used as `module`, else what the file was called at its
-    /// upload, else `module`.
+    /// The name that a command finds as its own (`argv[0]`). Without it: the alias that was used as
+    /// `module`, else the name of the file at its upload, else `module`.
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<String>,
@@ -55,15 +56,15 @@ pub struct SubmitTask {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<u8>>, min_items = 1, max_items = 256))]
     #[serde(default, deserialize_with = "number::optional_list", skip_serializing_if = "Option::is_none")]
     pub ok_exit: Option<Vec<u64>>,
-    /// What each attempt may use.
+    /// The resources that each attempt may use.
     #[serde(default, deserialize_with = "object::optional", skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsAsked>,
     /// Higher first, among the tasks of its tenant.
     #[cfg_attr(feature = "openapi", schema(minimum = -100, maximum = 100))]
     #[serde(default, deserialize_with = "number::optional_signed", skip_serializing_if = "Option::is_none")]
     pub priority: Option<i64>,
-    /// Attempts in all. Without it: 3, and only failures that the guest reports itself are tried again; with it, traps and
-    /// exceeded limits are tried again too.
+    /// Attempts in all. Without it: 3, and only failures that the guest reports itself are tried
+    /// again; with it, traps and exceeded limits are tried again too.
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
     pub attempts_max: Option<u64>,
@@ -83,7 +84,8 @@ pub struct SubmitTask {
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     #[serde(default, deserialize_with = "number::optional", skip_serializing_if = "Option::is_none")]
     pub expires_ms: Option<u64>,
-    /// Repeating a submission with the same key gives the same task; as the header `Idempotency-Key`.
+    /// Repeating a submission with the same key gives the same task; as the header
+    /// `Idempotency-Key`.
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 128))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
@@ -93,13 +95,14 @@ pub struct SubmitTask {
     /// Seeded randomness, a frozen clock, canonical NaNs: the same bytes come out every time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deterministic: Option<bool>,
-    /// Seed of `deterministic`, as a number or as its digits in text; derived from the task's id when absent. What holds numbers as
-    /// doubles, as JavaScript does, writes seeds above 2^53 as text.
+    /// Seed of `deterministic`, as a number or as its digits in text; derived from the task's id
+    /// when absent. A client that holds numbers as doubles, as JavaScript does, writes seeds above
+    /// 2^53 as text.
     #[serde(default, deserialize_with = "number::optional_or_text", skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
 }
 
-/// What each attempt may use; what is absent has its default.
+/// The resources that each attempt may use; what is absent has its default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]

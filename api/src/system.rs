@@ -69,18 +69,20 @@ pub struct StatusDoc {
     /// Hosts that are ready or draining. Absent as the queue is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hosts: Option<u64>,
-    /// Policies that failed too often in a row, in whose place the built-in default decides. Absent as the queue is.
+    /// Policies that failed too often in a row, in whose place the built-in default decides. Absent
+    /// as the queue is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policies_benched: Option<Vec<BenchedDoc>>,
     /// The time that events would carry now.
     pub now: Time,
-    /// How far the clock of this node's machine is ahead of what others say, or of the time that was before it was set, in milliseconds.
+    /// How far the clock of this node's machine is ahead of what others say, or of the time that
+    /// was before it was set, in milliseconds.
     pub clock_difference_ms: i64,
-    /// What is wrong with that clock, and what to do.
+    /// The fault of that clock, and what to do about it.
     pub clock_warning: Option<String>,
     /// How long this node has run.
     pub uptime_ms: u64,
-    /// What one task may ask for at most.
+    /// The highest limits that one task may ask for.
     pub caps: Caps,
 }
 
@@ -89,11 +91,11 @@ pub struct StatusDoc {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct BenchedDoc {
-    /// What it decided: `order` or `place`.
+    /// The hook that it decided: `order` or `place`.
     pub hook: String,
     /// Its name.
     pub policy: String,
-    /// What it failed of last.
+    /// The reason of its last fault.
     pub reason: String,
     /// Since when the default decides.
     pub at: Time,

@@ -11,7 +11,8 @@ use wasmill_protocol::limits::Limits;
 use wasmill_protocol::outcome::{Outcome, OutcomeKind, TrapCode, Usage};
 use wasmill_protocol::task::TaskState;
 
-/// A task as it is answered. What does not apply is `null`, but for the three inputs, of which at most one is there.
+/// A task as it is answered. A field that does not apply is `null`, but for the three inputs, of
+/// which at most one is there.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
@@ -27,7 +28,8 @@ pub struct TaskDoc {
     pub module: Digest,
     /// Where it stands.
     pub state: TaskState,
-    /// Why it did not succeed, as a stable word: `expired`, `tenant_removed`, `dependency`, or the kind of the outcome that decided it.
+    /// Why it did not succeed, as a stable word: `expired`, `tenant_removed`, `dependency`, or the
+    /// kind of the outcome that decided it.
     pub reason: Option<String>,
     /// Whether somebody asked for it to stop.
     pub cancel_requested: bool,
@@ -39,8 +41,8 @@ pub struct TaskDoc {
     pub description: Option<String>,
     /// As submitted.
     pub labels: BTreeMap<String, String>,
-    /// As submitted, when it was JSON of at most 32 KiB and 64 levels that every reader can read, and a single task was asked for;
-    /// whatever it is, `/input` has it.
+    /// As submitted, when it was JSON of at most 32 KiB and 64 levels that every reader can read,
+    /// and a single task was asked for; whatever it is, `/input` has it.
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<Box<RawValue>>,
@@ -54,7 +56,7 @@ pub struct TaskDoc {
     pub args: Vec<String>,
     /// As submitted.
     pub env: BTreeMap<String, String>,
-    /// What the command finds as its own name; `null` when it is no command.
+    /// The name that the command finds as its own; `null` when it is no command.
     pub program: Option<String>,
     /// Exit codes of the command that are success; `null` when it is no command.
     pub ok_exit: Option<Vec<u8>>,
@@ -78,9 +80,11 @@ pub struct TaskDoc {
     pub require: BTreeMap<String, String>,
     /// As submitted.
     pub deterministic: bool,
-    /// The seed of a task that is `deterministic`, also one that was not submitted but derived from the task's id.
+    /// The seed of a task that is `deterministic`, also one that was not submitted but derived from
+    /// the task's id.
     pub seed: Option<u64>,
-    /// The digits of `seed`, for readers that hold numbers as doubles, as JavaScript does: from 2^53 on they do not tell one from the next.
+    /// The digits of `seed`, for readers that hold numbers as doubles, as JavaScript does: from
+    /// 2^53 on they do not tell one from the next.
     pub seed_text: Option<String>,
     /// The task of which this is a retry.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = "uuid"))]
@@ -97,9 +101,10 @@ pub struct TaskDoc {
     pub progress: Option<ProgressDoc>,
     /// How the latest attempt that ended did so.
     pub outcome: Option<OutcomeDoc>,
-    /// What the latest attempt that ended used.
+    /// The resources that the latest ended attempt used.
     pub usage: Option<UsageDoc>,
-    /// Whether that attempt ran nothing, because the result of the same computation was there already: then `usage` is what it once took.
+    /// Whether that attempt ran nothing, because the result of the same computation was there
+    /// already: then `usage` is what it once took.
     pub cached: bool,
     /// When it was submitted.
     pub created_at: Time,
@@ -109,8 +114,9 @@ pub struct TaskDoc {
     pub started_at: Option<Time>,
     /// When it became final.
     pub finished_at: Option<Time>,
-    /// The result, when it is JSON that every reader can read, of at most 32 KiB and 64 levels, and a single task was asked for; whatever it
-    /// is, `/output` has it. In lines with `output=true` of any size; what is not such JSON is in one of the other two there.
+    /// The result, when it is JSON that every reader can read, of at most 32 KiB and 64 levels, and
+    /// a single task was asked for; whatever it is, `/output` has it. In lines with `output=true`
+    /// of any size; what is not such JSON is in one of the other two there.
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub output: Option<Box<RawValue>>,
     /// The result, when it is other text, in lines with `output=true`.
@@ -164,7 +170,7 @@ impl From<&Outcome> for OutcomeDoc {
     }
 }
 
-/// What an attempt used.
+/// The resources that an attempt used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UsageDoc {
@@ -179,8 +185,8 @@ pub struct UsageDoc {
     pub queue_us: u64,
     /// Microseconds from started to ended.
     pub run_us: u64,
-    /// CPU time in microseconds of compiling the module, when it had to be compiled for this attempt; it is in the tenant's
-    /// `compile_ms_per_s` and in no limit of the task.
+    /// CPU time in microseconds of compiling the module, when it had to be compiled for this
+    /// attempt; it is in the tenant's `compile_ms_per_s` and in no limit of the task.
     #[serde(default)]
     pub compile_us: u64,
     /// Bytes of the payload.
@@ -213,8 +219,8 @@ pub struct TaskEventDoc {
     pub at: Time,
     /// The record of the log that holds it.
     pub seq: u64,
-    /// What: `submitted`, `queued`, `prioritized`, `attempt_started`, `checkpoint_saved`, `attempt_ended`, `cancel_requested`,
-    /// `ended` or `report_late`.
+    /// The kind of event: `submitted`, `queued`, `prioritized`, `attempt_started`,
+    /// `checkpoint_saved`, `attempt_ended`, `cancel_requested`, `ended` or `report_late`.
     pub event: String,
     /// Which attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -254,7 +260,7 @@ pub struct TaskEventDoc {
     pub times: Option<u32>,
 }
 
-/// What happened to a task, in order.
+/// The events of a task, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TaskEventsDoc {
@@ -287,7 +293,7 @@ pub struct CancelTask {
     pub reason: Option<String>,
 }
 
-/// What can be changed of a task that is not final.
+/// The fields of a task that can be changed while it is not final.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]

@@ -19,16 +19,16 @@ pub struct TenantDoc {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(minimum = -100, maximum = 100))]
     pub class: i8,
-    /// What it may have; `null` is unlimited.
+    /// Its quotas; `null` is unlimited.
     pub quotas: Quotas,
-    /// What it has.
+    /// Its use of them.
     #[serde(default)]
     pub usage: TenantUsage,
     /// When it was created.
     pub created_at: Time,
 }
 
-/// What a tenant has, of what there are quotas for.
+/// The use that a tenant makes of its quotas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
@@ -57,12 +57,12 @@ pub struct CreateTenant {
     #[cfg_attr(feature = "openapi", schema(minimum = -100, maximum = 100))]
     #[serde(default, deserialize_with = "number::optional_signed", skip_serializing_if = "Option::is_none")]
     pub class: Option<i64>,
-    /// What it may have; what is absent or `null` is unlimited.
+    /// Its quotas; one that is absent or `null` is unlimited.
     #[serde(default, deserialize_with = "object::optional", skip_serializing_if = "Option::is_none")]
     pub quotas: Option<QuotasChange>,
 }
 
-/// What to change of a tenant; what is absent stays.
+/// Changes of a tenant; a field that is absent stays.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -75,7 +75,7 @@ pub struct ChangeTenant {
     #[cfg_attr(feature = "openapi", schema(minimum = -100, maximum = 100))]
     #[serde(default, deserialize_with = "number::optional_signed", skip_serializing_if = "Option::is_none")]
     pub class: Option<i64>,
-    /// What it may have; what is absent stays, `null` is unlimited.
+    /// Its quotas; one that is absent stays, `null` is unlimited.
     #[serde(default, deserialize_with = "object::optional", skip_serializing_if = "Option::is_none")]
     pub quotas: Option<QuotasChange>,
 }
@@ -105,7 +105,8 @@ pub struct QuotasChange {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
     #[serde(default, deserialize_with = "number::nullable", skip_serializing_if = "Option::is_none")]
     pub module_bytes: Option<Option<u64>>,
-    /// CPU time for compiling its modules, in milliseconds for each second; `null` is the default, 100 and ten minutes at once.
+    /// CPU time for compiling its modules, in milliseconds for each second; `null` is the default,
+    /// 100 and ten minutes at once.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<u64>))]
     #[serde(default, deserialize_with = "number::nullable", skip_serializing_if = "Option::is_none")]
     pub compile_ms_per_s: Option<Option<u64>>,
@@ -138,7 +139,7 @@ pub struct CreateToken {
     /// For people.
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub name: String,
-    /// What it may do.
+    /// Its role.
     pub role: Role,
 }
 
@@ -152,7 +153,7 @@ pub struct TokenCreated {
     pub token: String,
     /// For people.
     pub name: String,
-    /// What it may do.
+    /// Its role.
     pub role: Role,
     /// Whose it is.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
@@ -167,7 +168,7 @@ pub struct TokenDoc {
     pub id: String,
     /// For people.
     pub name: String,
-    /// What it may do.
+    /// Its role.
     pub role: Role,
     /// Whose it is.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]

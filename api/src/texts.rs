@@ -9,7 +9,8 @@ use serde::{Deserialize, Deserializer};
 
 /// Reads an optional object of texts; `null` is `None`.
 ///
-/// A map of the standard library would keep the last of two values under one key, and which one was meant nobody knows.
+/// A map of the standard library would keep the last of two values under one key, and which one was
+/// meant nobody knows.
 ///
 /// # Errors
 ///

@@ -28,10 +28,12 @@ pub(crate) struct GlobalArgs {
     /// URL of the server; else the one that runs on the local data directory [env: WASMILL_SERVER]
     #[arg(long, global = true, value_name = "URL", help_heading = "Server")]
     server: Option<String>,
-    /// Token that says who asks; else the admin token in the local data directory [env: WASMILL_TOKEN]
+    /// Token that says who asks; else the admin token in the local data directory
+    /// [env: WASMILL_TOKEN]
     #[arg(long, global = true, help_heading = "Server")]
     token: Option<String>,
-    /// Authority in PEM that has signed the server's certificate; else those that the system trusts [env: WASMILL_CA]
+    /// Authority in PEM that has signed the server's certificate; else those that the system trusts
+    /// [env: WASMILL_CA]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Server")]
     ca: Option<PathBuf>,
     /// Tenant for which an admin token acts [env: WASMILL_TENANT]
@@ -80,8 +82,9 @@ pub(crate) enum Command {
     Retry(commands::retry::RetryArgs),
     /// Run an attempt again on this machine, and compare
     ///
-    /// Fetches module, payload and checkpoint, runs them in the same sandbox with the same limits, and prints what a run prints. A
-    /// deterministic task gets its seed and its clock again. Exit code 0 when outcome, output and fuel are as recorded, 1 when not.
+    /// Fetches module, payload and checkpoint, runs them in the same sandbox with the same limits,
+    /// and prints what a run prints. A deterministic task gets its seed and its clock again. Exit
+    /// code 0 when outcome, output and fuel are as recorded, 1 when not.
     Replay(commands::replay::ReplayArgs),
     /// Print what a task wrote to stdout and stderr
     Logs(commands::logs::LogsArgs),
@@ -105,7 +108,8 @@ pub(crate) enum Command {
 impl GlobalArgs {
     /// With what the environment says for options that were not given.
     ///
-    /// clap could look there by itself, and would then name the options in the usage of every error as if they had to be given.
+    /// clap could look there by itself, and would then name the options in the usage of every error
+    /// as if they had to be given.
     #[must_use]
     pub(crate) fn or_env(mut self, env: impl Fn(&str) -> Option<OsString>) -> Self {
         let text = |given: Option<String>, name| given.or_else(|| env(name)?.into_string().ok());
@@ -140,7 +144,8 @@ impl GlobalArgs {
         Ok(Client::new(&server, &token, set(&self.tenant), trust)?)
     }
 
-    /// The server that is meant and the token for it: flags and environment first, then the local data directory.
+    /// The server that is meant and the token for it: flags and environment first, then the local
+    /// data directory.
     pub(crate) fn server_and_token(&self) -> Result<(String, String), Failure> {
         let dir = self.data_dir();
         let local = dir.as_deref().map(LocalServer::read).unwrap_or_default();
@@ -162,7 +167,8 @@ fn set(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
 }
 
-/// The local admin token, for a server that it belongs to: never sent to another machine that happens to be named.
+/// The local admin token, for a server that it belongs to: never sent to another machine that
+/// happens to be named.
 fn local_token<'a>(local: &'a LocalServer, server: &str) -> Option<&'a str> {
     let same = local.url.as_deref().is_some_and(|url| url.trim_end_matches('/') == server.trim_end_matches('/'));
     let here = || reqwest::Url::parse(server).is_ok_and(|url| client::is_loopback(&url));

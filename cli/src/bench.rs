@@ -1,7 +1,8 @@
 //! `wasmill bench`: measures a running system as its users meet it, over HTTP.
 //!
-//! Without `--server` it starts a private server on an empty data directory. The client takes part of the same machine's CPU, and that is
-//! part of what is measured. Every measurement checks what it measures: a task that did not succeed ends it.
+//! Without `--server` it starts a private server on an empty data directory. The client takes part
+//! of the same machine's CPU, and that is part of what is measured. Every measurement checks what
+//! it measures: a task that did not succeed ends it.
 
 mod bulk;
 mod cancel;
@@ -37,7 +38,8 @@ pub(crate) struct BenchArgs {
     /// Also those that take minutes: a million queued tasks, and restarts
     #[arg(long)]
     big: bool,
-    /// Where the private server keeps its data: on the disk that is to be measured [default: /var/tmp]
+    /// Where the private server keeps its data: on the disk that is to be measured
+    /// [default: /var/tmp]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Tasks of the bulk submission

@@ -160,7 +160,8 @@ impl Answer {
     }
 }
 
-/// Whether `url` names this machine, so that no proxy stands in between and the local token may be sent.
+/// Whether `url` names this machine, so that no proxy stands in between and the local token may be
+/// sent.
 pub(crate) fn is_loopback(url: &reqwest::Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())

@@ -70,7 +70,8 @@ async fn client(global: &GlobalArgs, command: Command) -> Outcome {
 async fn client_command(global: &GlobalArgs, command: Command) -> Outcome {
     let client = global.client()?;
     let json = global.json;
-    // `run` cancels its task when it is interrupted; whoever waits for a task can be told to stop waiting.
+    // `run` cancels its task when it is interrupted; whoever waits for a task can be told to stop
+    // waiting.
     if let Command::Run(args) = command {
         return run::run(&client, json, *args).await;
     }

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::server::cluster::{ClusterArgs, connect};
 use crate::server::config::Config;
 use crate::server::front::{Front, FrontArgs};
-use crate::server::hosting::{Patience, open_compiler};
+use crate::server::hosting::{StartWait, open_compiler};
 use crate::server::scheduling::{HttpStop, Scheduling};
 use crate::server::{self, Identity, ServerArgs};
 
@@ -33,13 +33,16 @@ pub(crate) struct ControlArgs {
     /// Name of this node, kept in the data directory [default: a random one]
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// A file with the admin token, the same on every node; without it the first node of a new cluster makes one in its data directory
+    /// A file with the admin token, the same on every node; without it the first node of a new
+    /// cluster makes one in its data directory
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
-    /// Monitoring ports of the NATS servers, like 10.0.0.1:8222: it is checked that they sync before they acknowledge
+    /// Monitoring ports of the NATS servers, like 10.0.0.1:8222: it is checked that they sync
+    /// before they acknowledge
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     nats_monitor: Vec<String>,
-    /// How many NATS servers keep the log and the blobs of a new cluster [default: 3 where there are as many, else 1]
+    /// How many NATS servers keep the log and the blobs of a new cluster
+    /// [default: 3 where there are as many, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
     replicas: Option<u8>,
     /// How large the log of a new cluster may become, like 100GiB [default: what the servers allow]
@@ -76,7 +79,7 @@ async fn serve(args: &ControlArgs, data: PathBuf, config: Config, identity: Iden
     tokio::spawn(serve_blobs(bus, blobs, node, blobs_stopped));
     let ready = |standing: &Standing| standing.leader.is_some() && standing.caught_up;
     tokio::select! {
-        started = scheduling.start(&config, Patience::Endless, ready) => started?,
+        started = scheduling.start(&config, StartWait::Endless, ready) => started?,
         taken = cluster.name_taken() => return Err(taken.into()),
         () = stop_asked.cancelled() => {}
     }
@@ -120,7 +123,8 @@ fn control_config(args: &ControlArgs, data: &Path) -> ControlConfig {
     }
 }
 
-/// Makes the token that is given valid, or makes one when the cluster has none; as soon as somebody leads who takes it.
+/// Makes the token that is given valid, or makes one when the cluster has none; as soon as somebody
+/// leads who takes it.
 async fn admin_token(args: &ControlArgs, scheduling: &Scheduling, data: &Path) -> anyhow::Result<()> {
     let mut reminder = Reminder::default();
     loop {

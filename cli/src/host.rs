@@ -13,7 +13,7 @@ use wasmill_metrics::{Page, Registry, Source};
 use crate::failure::Failure;
 use crate::server::cluster::{ClusterArgs, connect};
 use crate::server::config::Config;
-use crate::server::hosting::{Hosting, Patience, open_compiler};
+use crate::server::hosting::{Hosting, StartWait, open_compiler};
 use crate::server::{self, GuestArgs, Identity, ServerArgs};
 
 /// Runs a host of a cluster: attempts, in sandboxes
@@ -58,7 +58,7 @@ async fn serve(args: &HostArgs, data: PathBuf, config: Config, identity: Identit
         tokio::spawn(wasmill_metrics::serve(listener, Arc::new(HostPage { registry, metrics })));
     }
     let registered = tokio::select! {
-        registered = hosting.registered(Patience::Endless) => Some(registered?),
+        registered = hosting.registered(StartWait::Endless) => Some(registered?),
         () = stop_asked.cancelled() => None,
     };
     if let Some(host) = registered {

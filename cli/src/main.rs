@@ -23,7 +23,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Requests allocate small things on one thread and free them on another: with the allocator of the C library that takes a tenth of their time.
+/// Requests allocate small things on one thread and free them on another: with the allocator of the
+/// C library that takes a tenth of their time.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -27,8 +27,8 @@ pub(crate) fn print_line(text: &str) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// Writes what the server answered, with a newline at the end. For a terminal, characters that would steer it are escaped, which JSON reads as
-/// the same.
+/// Writes what the server answered, with a newline at the end. For a terminal, characters that
+/// would steer it are escaped, which JSON reads as the same.
 pub(crate) fn print_json(body: &[u8]) -> Result<(), Failure> {
     let mut out = stdout();
     match std::str::from_utf8(body) {
@@ -39,7 +39,8 @@ pub(crate) fn print_json(body: &[u8]) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// JSON in which no character steers a terminal: outside of strings there can be none but white space.
+/// JSON in which no character steers a terminal: outside of strings there can be none but white
+/// space.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
@@ -106,7 +107,8 @@ pub(crate) fn print_fields(fields: &[(&str, Option<String>)]) -> Result<(), Fail
     Ok(out.flush()?)
 }
 
-/// Says something to a person, on stderr, with a newline. A reader of stderr who has gone away is no reason to stop.
+/// Says something to a person, on stderr, with a newline. A reader of stderr who has gone away is
+/// no reason to stop.
 pub(crate) fn tell(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", printable_lines(text));
 }

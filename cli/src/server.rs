@@ -46,7 +46,8 @@ pub(crate) struct ServerArgs {
     /// Settings in TOML; `--print-config` shows all of them with their defaults
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where metrics and health are served without a token, for the operator's network [default: nowhere]
+    /// Where metrics and health are served without a token, for the operator's network
+    /// [default: nowhere]
     #[arg(long, value_name = "ADDR")]
     metrics_listen: Option<SocketAddr>,
     /// Log lines as JSON
@@ -112,7 +113,8 @@ impl Identity {
     }
 }
 
-/// Runs a process that serves, until it has stopped. `change` overrides settings by the rest of the command line.
+/// Runs a process that serves, until it has stopped. `change` overrides settings by the rest of the
+/// command line.
 pub(crate) fn run<F: Future<Output = anyhow::Result<()>>>(
     args: &ServerArgs,
     guests: Option<&GuestArgs>,
@@ -176,7 +178,8 @@ pub(crate) fn metrics_listener(config: &Config) -> anyhow::Result<Option<TcpList
     Ok(Some(listener))
 }
 
-/// The one line on stdout that scripts wait for. When nobody reads it, there is still something to serve.
+/// The one line on stdout that scripts wait for. When nobody reads it, there is still something to
+/// serve.
 pub(crate) fn announce(line: &str) {
     let mut out = std::io::stdout().lock();
     if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
@@ -206,8 +209,9 @@ impl std::ops::Deref for StopSignal {
 }
 
 impl StopSignal {
-    /// Says that this process is not ready any more, and leaves those who ask the time to hear of it while everything is still served.
-    /// Nobody sends requests to a server that runs in a terminal by what it says there.
+    /// Says that this process is not ready any more, and leaves those who ask the time to hear of
+    /// it while everything is still served. Nobody sends requests to a server that runs in a
+    /// terminal by what it says there.
     pub(crate) async fn announce(&self, leaving: &CancellationToken, config: &Config) {
         leaving.cancel();
         if !self.interrupted.is_cancelled() {

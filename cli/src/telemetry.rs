@@ -1,4 +1,5 @@
-//! What a server says of itself: log lines on stderr, and traces to an OpenTelemetry collector when one is configured.
+//! What a server says of itself: log lines on stderr, and traces to an OpenTelemetry collector when
+//! one is configured.
 
 mod export;
 mod lines;
@@ -20,7 +21,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 use wasmill_metrics::{Registry, pulled_counter};
 
-/// What is logged when WASMILL_LOG does not say. How a connection to NATS fails is said by `fabric`, with who it is for and not each second.
+/// What is logged when WASMILL_LOG does not say. How a connection to NATS fails is said by
+/// `fabric`, with who it is for and not each second.
 const FILTER: &str = "warn,wasmill=info,async_nats::connector=off";
 /// How long the last spans may take to get out when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -28,7 +30,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 /// Options of every command that serves.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct TelemetryArgs {
-    /// Where traces are sent: a collector that takes OTLP over HTTP, like http://127.0.0.1:4318 [default: nowhere]
+    /// Where traces are sent: a collector that takes OTLP over HTTP, like http://127.0.0.1:4318
+    /// [default: nowhere]
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
     otlp_endpoint: Option<String>,
     /// What the process is called in traces
@@ -86,7 +89,8 @@ impl TelemetryConfig {
     }
 }
 
-/// Where a collector with this base URL takes traces, as the standard has it for OTLP over HTTP; `None` for an empty text.
+/// Where a collector with this base URL takes traces, as the standard has it for OTLP over HTTP;
+/// `None` for an empty text.
 fn traces_url(endpoint: &str) -> anyhow::Result<Option<Url>> {
     if endpoint.is_empty() {
         return Ok(None);
@@ -103,8 +107,9 @@ fn traces_url(endpoint: &str) -> anyhow::Result<Option<Url>> {
 /// What was started; dropping it without [`Telemetry::stop`] loses the last spans.
 pub(crate) struct Telemetry(Option<SdkTracerProvider>);
 
-/// Log lines from now on, and traces when they are configured; `instance` tells this process from others of its service. Once in a process, before its runtime: the exporter has a thread of
-/// its own.
+/// Log lines from now on, and traces when they are configured; `instance` tells this process from
+/// others of its service. Once in a process, before its runtime: the exporter has a thread of its
+/// own.
 ///
 /// # Errors
 ///

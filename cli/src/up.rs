@@ -11,7 +11,7 @@ use crate::data_dir::{ADMIN_TOKEN_FILE, SERVER_ADDR_FILE};
 use crate::failure::Failure;
 use crate::server::config::Config;
 use crate::server::front::{Front, FrontArgs};
-use crate::server::hosting::{Hosting, Patience, open_compiler};
+use crate::server::hosting::{Hosting, StartWait, open_compiler};
 use crate::server::scheduling::{HttpStop, Scheduling};
 use crate::server::{self, GuestArgs, Identity, ServerArgs};
 
@@ -46,10 +46,10 @@ async fn serve(data: PathBuf, config: Config, identity: Identity) -> anyhow::Res
     // Bound only now: a second process on this data directory has been refused already.
     let front = Front::open(&config)?;
     let url = front.url.clone();
-    scheduling.start(&config, Patience::Bounded, |standing| standing.leading).await?;
+    scheduling.start(&config, StartWait::Bounded, |standing| standing.leading).await?;
     let metrics = Metrics::new(&registry);
     let mut hosting = Hosting::start(host_fabric, &data.join("host"), "local", &config, compiler.clone(), &metrics)?;
-    hosting.registered(Patience::Bounded).await?;
+    hosting.registered(StartWait::Bounded).await?;
     wasmill_scheduler_http::bootstrap_admin(scheduling.handle(), &data.join(ADMIN_TOKEN_FILE)).await?;
     server::write_line(&data.join(SERVER_ADDR_FILE), &url)?;
 
@@ -66,7 +66,8 @@ async fn serve(data: PathBuf, config: Config, identity: Identity) -> anyhow::Res
         tracing::info!("stopping: running attempts are finished or handed back");
         stop_asked.announce(&http_leaving, &config).await;
     }
-    // The host first: the leader must still be there to record what it hands back. Meanwhile results can be fetched and tasks cancelled.
+    // The host first: the leader must still be there to record what it hands back. Meanwhile
+    // results can be fetched and tasks cancelled.
     hosting.stop().await;
     http_stop.cancel();
     scheduling.stop().await;

@@ -1,5 +1,6 @@
-//! Appends records to a NATS server as the log does, and prints the number of each once it is acknowledged; or counts those that are there.
-//! `cargo xtask power` takes the power from the server meanwhile: `cargo run --example acknowledged -- append|count URL`.
+//! Appends records to a NATS server as the log does, and prints the number of each once it is
+//! acknowledged; or counts those that are there. `cargo xtask power` takes the power from the
+//! server meanwhile: `cargo run --example acknowledged -- append|count URL`.
 
 use std::error::Error;
 use std::future::IntoFuture as _;

@@ -6,7 +6,8 @@
 //! cargo run --release --package wasmill-fabric --example append -- --cluster    # JetStream, on a private server that syncs before it answers
 //! ```
 //!
-//! Beside the log of a cluster it measures the bare client on the same server: the same messages without anything that a log promises.
+//! Beside the log of a cluster it measures the bare client on the same server: the same messages
+//! without anything that a log promises.
 
 use std::error::Error;
 use std::path::PathBuf;

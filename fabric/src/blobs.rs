@@ -12,7 +12,8 @@ use wasmill_protocol::Digest;
 
 /// For how long [`Blobs::delete_unneeded`] leaves what was stored once.
 pub const UNNEEDED_ONCE_AGE_MIN: Duration = Duration::from_secs(1);
-/// For how long it leaves what was stored again and again: far more than from the store to the record that refers to it.
+/// For how long it leaves what was stored again and again: far more than from the store to the
+/// record that refers to it.
 pub const UNNEEDED_AGAIN_AGE_MIN: Duration = Duration::from_secs(60);
 
 /// Bytes named by their digest, durable once written, verified when read.
@@ -27,21 +28,23 @@ pub trait Blobs: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`BlobError::TooLarge`] before reading if the blob has more than `bytes_max`; [`BlobError::Damaged`] when
-    /// the bytes do not have the digest that names them.
+    /// [`BlobError::TooLarge`] before reading if the blob has more than `bytes_max`;
+    /// [`BlobError::Damaged`] when the bytes do not have the digest that names them.
     fn read(&self, digest: Digest, bytes_max: u64) -> BoxFuture<'_, Result<Bytes, BlobError>>;
 
-    /// The bytes of a blob as a stream. The last chunk is yielded only after the digest of all was verified.
+    /// The bytes of a blob as a stream. The last chunk is yielded only after the digest of all was
+    /// verified.
     fn open(&self, digest: Digest) -> BoxFuture<'_, Result<BlobReader, BlobError>>;
 
-    /// What is known of a blob without reading it.
+    /// The facts about a blob that are known without reading it.
     fn stat(&self, digest: Digest) -> BoxFuture<'_, Result<BlobStat, BlobError>>;
 
     /// Removes a blob; one that is not there is fine.
     fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<(), BlobError>>;
 
-    /// Removes a blob that was last written before `than`; whether it was removed. Unlike a `stat` and a `delete` in a
-    /// row this never removes a blob that is being stored anew at the same time, where the implementation can tell.
+    /// Removes a blob that was last written before `than`; whether it was removed. Unlike a `stat`
+    /// and a `delete` in a row this never removes a blob that is being stored anew at the same
+    /// time, where the implementation can tell.
     fn delete_older(&self, digest: Digest, than: SystemTime) -> BoxFuture<'_, Result<bool, BlobError>> {
         Box::pin(async move {
             match self.stat(digest).await {
@@ -52,12 +55,14 @@ pub trait Blobs: Send + Sync {
         })
     }
 
-    /// Removes a blob that nothing refers to, if nobody can be about to refer to it; whether it was removed. Bytes that were stored once are
-    /// those of whoever has let go of them, and go after [`UNNEEDED_ONCE_AGE_MIN`]; of bytes that were stored again and again one
-    /// reference may be on its way, and they go after [`UNNEEDED_AGAIN_AGE_MIN`].
+    /// Removes a blob that nothing refers to, if nobody can be about to refer to it; whether it was
+    /// removed. Bytes that were stored once are those of whoever has let go of them, and go after
+    /// [`UNNEEDED_ONCE_AGE_MIN`]; of bytes that were stored again and again one reference may be on
+    /// its way, and they go after [`UNNEEDED_AGAIN_AGE_MIN`].
     ///
-    /// The caller has made sure that nothing refers to it that is known, and has seen it for `seen` as it was last written at `modified`. It
-    /// counts that by a clock that nobody sets: by the wall clock a blob may look as old as you like.
+    /// The caller has made sure that nothing refers to it that is known, and has seen it for `seen`
+    /// as it was last written at `modified`. It counts that by a clock that nobody sets: by the
+    /// wall clock a blob may look as old as you like.
     fn delete_unneeded(
         &self,
         digest: Digest,
@@ -73,11 +78,13 @@ pub trait Blobs: Send + Sync {
     /// All blobs, in no order: what the sweep of unused ones walks over.
     fn list(&self) -> BoxStream<'_, Result<BlobStat, BlobError>>;
 
-    /// Where the bytes of a blob lie as a file on this machine, when they do: lets a compiler map it instead of copying.
+    /// Where the bytes of a blob lie as a file on this machine, when they do: lets a compiler map
+    /// it instead of copying.
     fn local_path(&self, digest: Digest) -> Option<std::path::PathBuf>;
 }
 
-/// What was last written at `modified` is older than this; what is stored anew later is not. Times that came over the bus are of microseconds.
+/// A blob that was last written at `modified` is older than this; one that is stored anew later is
+/// not. Times that came over the bus are of microseconds.
 pub(crate) fn just_after(modified: SystemTime) -> SystemTime {
     modified + Duration::from_micros(1)
 }
@@ -92,18 +99,19 @@ pub trait BlobWriter: Send {
 
     /// Makes the blob durable and visible.
     ///
-    /// `keep` is called with the digest when it is known; when it says no, nothing becomes visible and the answer is
-    /// [`BlobError::Unwanted`].
+    /// `keep` is called with the digest when it is known; when it says no, nothing becomes visible
+    /// and the answer is [`BlobError::Unwanted`].
     fn finish(
         self: Box<Self>,
         keep: Box<dyn FnOnce(&BlobStat) -> bool + Send>,
     ) -> BoxFuture<'static, Result<BlobStat, BlobError>>;
 
-    /// The file that holds what was written so far, complete with all chunks whose `write` has ended, when there is one.
+    /// The file that holds what was written so far, complete with all chunks whose `write` has
+    /// ended, when there is one.
     fn local_path(&self) -> Option<&std::path::Path>;
 }
 
-/// What is known of a blob.
+/// The facts about a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobStat {
     /// Its name.
@@ -139,13 +147,13 @@ pub enum BlobError {
     /// The disk is full.
     #[error("cannot {action}: no space is left")]
     NoSpace {
-        /// What was attempted.
+        /// The action that was attempted.
         action: String,
     },
     /// The storage failed.
     #[error("cannot {action}")]
     Storage {
-        /// What was attempted.
+        /// The action that was attempted.
         action: String,
         /// Why.
         source: io::Error,

@@ -1,4 +1,5 @@
-//! The bus: messages between processes. It is bounded and may lose, repeat and reorder; nothing durable depends on it.
+//! The bus: messages between processes. It is bounded and may lose, repeat and reorder; nothing
+//! durable depends on it.
 
 mod content;
 
@@ -16,8 +17,8 @@ pub trait Bus: Send + Sync {
     ///
     /// # Errors
     ///
-    /// When nobody subscribes, nobody answers in time, or the subscriber's queue is full. The message may have
-    /// arrived all the same.
+    /// When nobody subscribes, nobody answers in time, or the subscriber's queue is full. The
+    /// message may have arrived all the same.
     fn ask(&self, subject: &str, content: Content, timeout: Duration) -> BoxFuture<'static, Result<Content, BusError>>;
 
     /// As [`Bus::ask`], with bytes on both ways.
@@ -32,14 +33,17 @@ pub trait Bus: Send + Sync {
     /// Sends to every subscriber that has room; others miss it.
     fn publish(&self, subject: &str, payload: Bytes) -> BoxFuture<'static, Result<(), BusError>>;
 
-    /// Messages to `subject` from now on, until the subscription is dropped. At most `capacity` wait; what comes
-    /// then is lost. When the last part of `subject` is `*` it stands for any one part.
+    /// Messages to `subject` from now on, until the subscription is dropped. At most `capacity`
+    /// wait; what comes then is lost. When the last part of `subject` is `*` it stands for any one
+    /// part.
     fn subscribe(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>>;
 
-    /// As [`Bus::subscribe`], but all who share a subject get each message once among them: one of those that have room.
+    /// As [`Bus::subscribe`], but all who share a subject get each message once among them: one of
+    /// those that have room.
     fn subscribe_shared(&self, subject: &str, capacity: usize) -> BoxFuture<'static, Result<Subscription, BusError>>;
 
-    /// The largest payload in bytes that [`Bus::ask`], [`Bus::publish`] and [`Responder::respond`] carry.
+    /// The largest payload in bytes that [`Bus::ask`], [`Bus::publish`] and
+    /// [`Responder::respond`] carry.
     fn payload_bytes_max(&self) -> usize;
 
     /// Whether messages stay in this process: then a value is handed over as it is, and has no size.
@@ -48,7 +52,8 @@ pub trait Bus: Send + Sync {
 
 pub use content::Content;
 
-/// Incoming messages. It ends when messages may have been lost on the way, because the connection was cut or we were too slow: subscribe again.
+/// Incoming messages. It ends when messages may have been lost on the way, because the connection
+/// was cut or we were too slow: subscribe again.
 pub type Subscription = mpsc::Receiver<Message>;
 
 /// One incoming message.
@@ -56,7 +61,7 @@ pub type Subscription = mpsc::Receiver<Message>;
 pub struct Message {
     /// Where it was sent to.
     pub subject: String,
-    /// What was sent.
+    /// The value that was sent.
     pub content: Content,
     /// How to answer, when an answer is awaited.
     pub responder: Option<Responder>,

@@ -44,7 +44,7 @@ use self::bus::ClusterBus;
 use self::etcd::mark::LogMark;
 use self::etcd::{EtcdThread, HeldName};
 use self::log::{ClusterLog, Floor, LogStream, StreamOptions};
-use self::mark::Mark;
+use self::mark::LogEndMark;
 use self::membership::ClusterMembership;
 use self::nats::Nats;
 use crate::remote_blobs::RemoteBlobs;
@@ -64,12 +64,12 @@ const REPLICAS: usize = 3;
 /// A control node's part of the cluster.
 #[derive(Clone)]
 pub struct Cluster {
-    /// What it stands on.
+    /// The fabric that it stands on.
     pub fabric: Fabric,
     nats: Nats,
     etcd: EtcdThread,
     warnings: Arc<[String]>,
-    /// What is to be said of a cluster that was made just now.
+    /// The news of a cluster that was made just now.
     news: Option<Arc<str>>,
     name: Arc<HeldName>,
 }
@@ -96,7 +96,7 @@ impl Cluster {
         let warnings = warnings::find(&nats, &stream, control).await;
         let news = is_new.then(|| warnings::of_new_cluster(config).into());
         let name = HeldName::begin(&etcd, config, random()?).await;
-        let floor = Floor::new(Mark::new(etcd.clone(), mark.stream), mark.last_seq);
+        let floor = Floor::new(LogEndMark::new(etcd.clone(), mark.stream), mark.last_seq);
         let fabric = Fabric {
             log: Arc::new(ClusterLog::new(nats.clone(), stream, floor, WriterId(random()?))),
             blobs: Arc::new(ClusterBlobs::new(store, cache)),
@@ -106,7 +106,8 @@ impl Cluster {
         Ok(Self { fabric, nats, etcd, warnings: warnings.into(), news, name: Arc::new(name) })
     }
 
-    /// Ends when another control node has the name of this one and keeps it: then this one is to end. A process that has died keeps its name for its lease.
+    /// Ends when another control node has the name of this one and keeps it: then this one is to
+    /// end. A process that has died keeps its name for its lease.
     pub fn name_taken(&self) -> impl Future<Output = ConnectError> + use<> {
         self.name.taken()
     }
@@ -117,7 +118,8 @@ impl Cluster {
         self.etcd.watch(registry);
     }
 
-    /// What is not as it should be, a sentence each: that acknowledged records can be lost, above all.
+    /// Warnings, a sentence each: that acknowledged records can be lost, above
+    /// all.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -131,7 +133,7 @@ impl Cluster {
 /// A host's part of the cluster: without any right to touch the log, or what the blobs are kept in.
 #[derive(Clone)]
 pub struct HostCluster {
-    /// What it stands on.
+    /// The fabric that it stands on.
     pub fabric: HostFabric,
     nats: Nats,
     etcd: EtcdThread,
@@ -170,21 +172,21 @@ struct Storage {
     is_new: bool,
 }
 
-/// Finds log and blobs, or makes them when etcd has never heard of a log of this cluster. The mark in etcd comes last, so that whatever is missing
-/// when it stands has been there.
+/// Finds log and blobs, or makes them when etcd has never heard of a log of this cluster. The mark
+/// in etcd comes last, so that whatever is missing when it stands has been there.
 async fn open_storage(
     nats: &Nats,
     etcd: &EtcdThread,
     config: &ClusterConfig,
     control: &ControlConfig,
 ) -> Result<Storage, ConnectError> {
-    let unreachable = |reason| ConnectError::Unreachable {
+    let unreachable = |error: &etcd::MarkError| ConnectError::Unreachable {
         action: "read which log is the cluster's",
         urls: config.etcd.urls.clone(),
-        reason,
+        reason: error::chain(error),
     };
     let vanished = |what, found: String| ConnectError::Vanished { what, cluster: config.cluster.to_string(), found };
-    let mark = etcd.log_mark().await.map_err(unreachable)?;
+    let mark = etcd.log_mark().await.map_err(|error| unreachable(&error))?;
     let (is_new, replicas) = (mark.is_none(), control.replicas.unwrap_or_else(|| replicas(nats, config)));
     let context = context(nats);
 
@@ -211,7 +213,7 @@ async fn open_storage(
     let stream = stream.await?.ok_or_else(|| vanished("log", "there is no such stream".to_owned()))?;
 
     let ours = LogMark { stream: stream.id().to_owned(), last_seq: LogSeq(0) };
-    let mark = etcd.raise_log_mark(ours).await.map_err(unreachable)?;
+    let mark = etcd.raise_log_mark(ours).await.map_err(|error| unreachable(&error))?;
     if mark.stream != stream.id() {
         return Err(vanished("log", format!("stream `{}` stands in the place of `{}`", stream.id(), mark.stream)));
     }
@@ -220,7 +222,8 @@ async fn open_storage(
     Ok(Storage { stream, store, mark, is_new })
 }
 
-/// What has been there is looked for again before it is said to be gone: servers that have only just started may not know yet.
+/// A stream that has been there is looked for again before it is said to be gone: servers that have
+/// only just started may not know yet.
 async fn looked_for<T, F>(find: impl Fn() -> F) -> Result<Option<T>, ConnectError>
 where
     F: Future<Output = Result<Option<T>, ConnectError>>,
@@ -242,7 +245,8 @@ fn context(nats: &Nats) -> Context {
         .build(nats.client().clone())
 }
 
-/// As many as there are servers, up to [`REPLICAS`]; but never two, which cannot outvote each other.
+/// As many as there are servers, up to [`REPLICAS`]; but never two, which cannot outvote each
+/// other.
 fn replicas(nats: &Nats, config: &ClusterConfig) -> usize {
     let info = nats.client().server_info();
     let known = info.connect_urls.len().max(config.nats.urls.len());

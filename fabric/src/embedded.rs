@@ -26,7 +26,8 @@ use thiserror::Error;
 pub(crate) use self::blobs::FileBlobs;
 use crate::Fabric;
 
-/// Opens the data directory, creating it (mode 0700) if there is none. Blocks for a few milliseconds.
+/// Opens the data directory, creating it (mode 0700) if there is none. Blocks for a few
+/// milliseconds.
 ///
 /// The directory stays locked until everything that this hands out is dropped.
 ///
@@ -63,7 +64,7 @@ pub enum OpenError {
     /// A file or directory in it cannot be used.
     #[error("cannot {action} `{}`", path.display())]
     Directory {
-        /// What was attempted.
+        /// The action that was attempted.
         action: &'static str,
         /// On what.
         path: PathBuf,
@@ -83,7 +84,7 @@ pub enum OpenError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What was found in it, and what was expected.
+        /// The version that was found in it, and the one that was expected.
         found: String,
     },
 }

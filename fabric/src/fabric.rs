@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{Blobs, Bus, Log, Membership};
 
-/// What a control node stands on. Cheap to clone.
+/// The fabric of a control node. Cheap to clone.
 #[derive(Clone)]
 pub struct Fabric {
     /// The log.
@@ -17,7 +17,7 @@ pub struct Fabric {
     pub membership: Arc<dyn Membership>,
 }
 
-/// What a host stands on: it has no right to touch the log. Cheap to clone.
+/// The fabric of a host: it has no right to touch the log. Cheap to clone.
 #[derive(Clone)]
 pub struct HostFabric {
     /// Payloads, results and modules; in a cluster as control nodes serve them with
@@ -30,7 +30,7 @@ pub struct HostFabric {
 }
 
 impl Fabric {
-    /// What a host in the same process stands on.
+    /// The fabric of a host in the same process.
     pub fn of_host(&self) -> HostFabric {
         let Self { blobs, bus, membership, .. } = self.clone();
         HostFabric { blobs, bus, membership }

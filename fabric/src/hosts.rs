@@ -1,4 +1,4 @@
-//! What changed among the hosts.
+//! The changes among the hosts.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,9 @@ use wasmill_protocol::message::HostInfo;
 
 use crate::HostEvent;
 
-/// From `known` to `living`: first who has left, then who has joined. That a life is over whose host has a later one is told by the later one alone: how it
-/// ended depends on whose the later one is.
+/// From `known` to `living`: first who has left, then who has joined. That a life is over whose
+/// host has a later one is told by the later one alone: how it ended depends on whose the later one
+/// is.
 pub(crate) fn differences(known: &BTreeMap<HostId, HostInfo>, living: &BTreeMap<HostId, HostInfo>) -> Vec<HostEvent> {
     let mut events = Vec::new();
     for (id, info) in known {

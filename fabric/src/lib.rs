@@ -1,7 +1,8 @@
-//! What the scheduler and the hosts stand on: four small traits.
+//! The ground of scheduler and hosts: four small traits.
 //!
-//! [`embedded`] implements them inside one process, [`cluster`] on NATS and etcd. Nothing outside this crate names what an implementation
-//! stands on. The traits are used as trait objects: every call is one batch, so a boxed future costs nothing that matters.
+//! [`embedded`] implements them inside one process, [`cluster`] on NATS and etcd. Nothing outside
+//! this crate names what an implementation stands on. The traits are used as trait objects: every
+//! call is one batch, so a boxed future costs nothing that matters.
 
 pub mod blobs;
 pub mod bus;

@@ -1,4 +1,4 @@
-//! Who leads, and which hosts live.
+//! The leader, and the hosts that live.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,15 +16,16 @@ pub trait Membership: Send + Sync {
     /// To be elected is only the permission to try: the log decides who leads.
     fn campaign(&self, node: &str) -> BoxFuture<'_, Result<Leadership, MembershipError>>;
 
-    /// Makes a host known until the registration is dropped or its lease ends. It takes the id from another process that has it, in a later life than that
-    /// one has.
+    /// Makes a host known until the registration is dropped or its lease ends. It takes the id from
+    /// another process that has it, in a later life than that one has.
     ///
     /// # Errors
     ///
     /// [`MembershipError::Taken`] when another process has the id in the same life or a later one.
     fn register(&self, host: HostInfo) -> BoxFuture<'_, Result<HostRegistration, MembershipError>>;
 
-    /// As [`Membership::register`], but leaves the id to another process that has it, whatever life that is in.
+    /// As [`Membership::register`], but leaves the id to another process that has it, whatever life
+    /// that is in.
     ///
     /// # Errors
     ///
@@ -51,7 +52,7 @@ pub struct Leadership {
 pub struct HostRegistration {
     /// Becomes `true` when the lease has ended without our doing: the host stops its attempts.
     pub lost: watch::Receiver<bool>,
-    /// Who has the id now: known before `lost` becomes true, when that is why.
+    /// The host that has the id now: known before `lost` becomes true, when that is why.
     pub replaced_by: ReplacedBy,
     /// The registration itself.
     pub lease: Box<dyn Lease>,
@@ -60,10 +61,10 @@ pub struct HostRegistration {
 /// The life of a host that has taken the place of another one, if one has.
 pub type ReplacedBy = Arc<OnceLock<HostInfo>>;
 
-/// What is held until it is released, dropped, or lost.
+/// A leadership or a registration, held until it is released, dropped, or lost.
 pub trait Lease: Send + Sync {
-    /// Gives it back, and waits until others can know, for a bounded time. Who is leaving politely calls this: others need not wait for the lease
-    /// to end by itself.
+    /// Gives it back, and waits until others can know, for a bounded time. A process that leaves
+    /// politely calls this: others need not wait for the lease to end by itself.
     fn release(self: Box<Self>) -> BoxFuture<'static, ()>;
 }
 
@@ -82,7 +83,7 @@ pub enum MembershipError {
     /// Could not be done; trying again may help.
     #[error("cannot {action}: {reason}")]
     Unreachable {
-        /// What was attempted.
+        /// The action that was attempted.
         action: &'static str,
         /// Why.
         reason: String,
@@ -90,7 +91,7 @@ pub enum MembershipError {
     /// Another process has the id of the host.
     #[error("another process is host `{}`, life {} at `{}`", by.id, by.incarnation, by.address)]
     Taken {
-        /// What it is registered with.
+        /// The facts that it is registered with.
         by: Box<HostInfo>,
     },
 }

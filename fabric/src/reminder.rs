@@ -1,4 +1,5 @@
-//! When a problem that lasts is said again: at once when it changes, and now and then while it does not.
+//! When a problem that lasts is said again: at once when it changes, and now and then while it does
+//! not.
 
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,11 @@
 //! Blobs over the bus: for hosts, which have no right to touch what the blobs are kept in.
 //!
-//! A host asks any control node that is there. It can store blobs and read those whose digest it knows; it can neither list nor remove any. What a
-//! large blob is written with goes to one node, which keeps it in a file until it is whole. Both ends verify by the digest.
+//! A host asks any control node that is there. It can store blobs and read those whose digest it
+//! knows; it can neither list nor remove any. The pieces of a large blob go to one node,
+//! which keeps it in a file until it is whole. Both ends verify by the digest.
 //!
-//! The last part of every subject is the host's id, so that a server can forbid it to speak for another host.
+//! The last part of every subject is the host's id, so that a server can forbid it to speak for
+//! another host.
 
 mod client;
 mod messages;
@@ -23,7 +25,8 @@ pub use serve::serve_blobs;
 const FRAME_BYTES: usize = 1_024;
 /// Bytes that one message carries, unless the bus takes less.
 const PIECE_BYTES: usize = 512 * 1024;
-/// How long a control node may take for an answer. The first piece of a large blob comes when the node itself has all of it.
+/// How long a control node may take for an answer. The first piece of a large blob comes when the
+/// node itself has all of it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Bytes that one message carries.

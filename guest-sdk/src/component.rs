@@ -10,8 +10,8 @@ use crate::{Context, Error, Level};
 
 /// Generated from `wit/task.wit`.
 ///
-/// The export macro is public because the exported symbol has to be defined in the user's crate, which names neither the
-/// WIT file nor `wit-bindgen`.
+/// The export macro is public because the exported symbol has to be defined in the user's crate,
+/// which names neither the WIT file nor `wit-bindgen`.
 #[allow(missing_docs, reason = "the documentation of what is generated is the WIT file")]
 pub mod bindings {
     wit_bindgen::generate!({
@@ -38,8 +38,8 @@ where
     E: Into<Error>,
 {
     let outcome = crate::invoke(function, &Context::new(Server), payload);
-    // Nothing runs at the end of a component, so the last line would stay in the buffer if it has no newline. A failure to
-    // print must not change the outcome.
+    // Nothing runs at the end of a component, so the last line would stay in the buffer if it has
+    // no newline. A failure to print must not change the outcome.
     let _ = std::io::stdout().flush();
     outcome.map_err(|error| match error.is_retryable() {
         true => Failure::Retry(error.into_message()),
@@ -66,7 +66,8 @@ impl Server {
     }
 
     pub(crate) fn remaining_fuel(&self) -> Option<u64> {
-        // The interface has numbers that every language can hold; fuel is a whole number all the same.
+        // The interface has numbers that every language can hold; fuel is a whole number all the
+        // same.
         host::remaining_fuel().map(|fuel| fuel as u64)
     }
 

@@ -1,4 +1,4 @@
-//! What a task can ask of the server that runs it.
+//! The questions of a task to the server that runs it.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -34,10 +34,11 @@ pub(crate) struct AttemptInfo {
     pub(crate) deterministic: bool,
 }
 
-/// What a task can ask of the server that runs it: who it is, how much is left, progress, log and checkpoints.
+/// The questions of a task to the server that runs it: who it is, how much is left, progress, log
+/// and checkpoints.
 ///
-/// Every method is a short call out of the sandbox and costs about a microsecond; what the task is told about itself is
-/// asked for once and kept.
+/// Every method is a short call out of the sandbox and costs about a microsecond; what the task is
+/// told about itself is asked for once and kept.
 #[derive(Debug)]
 pub struct Context {
     pub(crate) server: Server,
@@ -53,8 +54,8 @@ impl Context {
         self.info.get_or_init(|| self.server.info())
     }
 
-    /// The id of the task; the same in every attempt. With [`attempt`](Self::attempt) it makes a key for work elsewhere
-    /// that must not happen twice.
+    /// The id of the task; the same in every attempt. With [`attempt`](Self::attempt) it makes a
+    /// key for work elsewhere that must not happen twice.
     pub fn task_id(&self) -> &str {
         &self.attempt_info().task_id
     }
@@ -69,7 +70,8 @@ impl Context {
         self.attempt_info().attempts_max
     }
 
-    /// Whether the task was asked to be deterministic: seeded randomness and a clock that stands still.
+    /// Whether the task was asked to be deterministic: seeded randomness and a clock that stands
+    /// still.
     pub fn is_deterministic(&self) -> bool {
         self.attempt_info().deterministic
     }
@@ -91,8 +93,8 @@ impl Context {
 
     /// Says how far the task is. `total` 0 means that nobody knows.
     ///
-    /// Cheap enough for an inner loop that takes a millisecond: at most the latest one is sent on. The message is cut at
-    /// 1 KiB.
+    /// Cheap enough for an inner loop that takes a millisecond: at most the latest one is sent on.
+    /// The message is cut at 1 KiB.
     pub fn progress(&self, done: u64, total: u64, message: impl AsRef<str>) {
         self.server.progress(done, total, message.as_ref());
     }
@@ -134,7 +136,7 @@ impl Context {
         })
     }
 
-    /// What an earlier attempt, or this one, saved last.
+    /// The checkpoint that an earlier attempt, or this one, saved last.
     pub fn checkpoint_load(&self) -> Option<Vec<u8>> {
         self.server.checkpoint_load()
     }
@@ -143,7 +145,8 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// As [`checkpoint_save`](Self::checkpoint_save), and a rejection when the state cannot be JSON.
+    /// As [`checkpoint_save`](Self::checkpoint_save), and a rejection when the state cannot be
+    /// JSON.
     pub fn checkpoint_save_json(&self, state: &impl Serialize) -> Result<(), Error> {
         let json = serde_json::to_vec(state)
             .map_err(|error| Error::reject(format_args!("cannot write a checkpoint as JSON: {error}")))?;

@@ -4,7 +4,8 @@ use std::fmt;
 
 /// The failure of one attempt, with the choice whether another attempt may help.
 ///
-/// It deliberately does not implement [`std::error::Error`]: that is what lets `?` turn every other error into it.
+/// It deliberately does not implement [`std::error::Error`]: that is what lets `?` turn every other
+/// error into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     retryable: bool,
@@ -29,7 +30,7 @@ impl Error {
         self.retryable
     }
 
-    /// What the user reads in the outcome of the task.
+    /// The message that the user reads in the outcome of the task.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -46,7 +47,8 @@ impl fmt::Display for Error {
     }
 }
 
-/// Any error may be retried. The message names the causes too, since nobody can ask the error for them later.
+/// Any error may be retried. The message names the causes too, since nobody can ask the error for
+/// them later.
 impl<E: std::error::Error> From<E> for Error {
     fn from(error: E) -> Self {
         let mut message = error.to_string();

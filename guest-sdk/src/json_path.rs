@@ -1,7 +1,8 @@
 //! Which value a position inside a JSON text belongs to.
 //!
-//! serde's errors give line and column but not the path, and a payload is often one long line. The path is worked out only
-//! after reading has failed, by walking the brackets and keys up to the place: nothing is paid when the input is good.
+//! serde's errors give line and column but not the path, and a payload is often one long line. The
+//! path is worked out only after reading has failed, by walking the brackets and keys up to the
+//! place: nothing is paid when the input is good.
 
 /// How many bytes of a key are shown.
 const KEY_BYTES_MAX: usize = 64;
@@ -14,9 +15,11 @@ enum Open<'a> {
     Object(Option<&'a [u8]>),
 }
 
-/// The path of the value that ends at or contains `line` and `column`, such as `items[3].width`; empty for the whole text.
+/// The path of the value that ends at or contains `line` and `column`, such as `items[3].width`;
+/// empty for the whole text.
 ///
-/// `line` counts from 1 and `column` counts the bytes of the line up to and including the place, as serde_json has them.
+/// `line` counts from 1 and `column` counts the bytes of the line up to and including the place, as
+/// serde_json has them.
 pub(crate) fn at(json: &[u8], line: usize, column: usize) -> String {
     let line_start =
         json.split_inclusive(|byte| *byte == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum::<usize>();

@@ -9,7 +9,8 @@ use crate::{Context, Error, json_path};
 
 /// Calls a task function as a server does: payload bytes in, result bytes out.
 ///
-/// This is what [`task`](crate::task) exports, so a native test can cover the reading and writing of JSON as well.
+/// This is what [`task`](crate::task) exports, so a native test can cover the reading and writing
+/// of JSON as well.
 ///
 /// ```
 /// use wasmill_guest::{Context, Error, invoke};
@@ -23,7 +24,8 @@ use crate::{Context, Error, json_path};
 ///
 /// # Errors
 ///
-/// What the function returns; and a rejection when the payload does not fit `I` or the result cannot be JSON.
+/// The result of the function; and a rejection when the payload does not fit `I` or the result
+/// cannot be JSON.
 pub fn invoke<I, O, E>(
     function: impl FnOnce(&Context, I) -> Result<O, E>,
     ctx: &Context,
@@ -40,8 +42,9 @@ where
 
 /// Whether a type is carried as it is, without JSON.
 ///
-/// Both sides are constants, so the compiler drops the branch that is not taken: a task from bytes to bytes contains no
-/// JSON code. Unlike a look at the tokens of the signature this sees through type aliases and generics.
+/// Both sides are constants, so the compiler drops the branch that is not taken: a task from bytes
+/// to bytes contains no JSON code. Unlike a look at the tokens of the signature this sees through
+/// type aliases and generics.
 fn is_bytes<T: 'static>() -> bool {
     TypeId::of::<T>() == TypeId::of::<Vec<u8>>()
 }

@@ -14,16 +14,16 @@ pub struct Progress {
     pub done: u64,
     /// Out of how much; 0 when unknown.
     pub total: u64,
-    /// What the task said about it.
+    /// The task's message about it.
     pub message: String,
 }
 
-/// What a task did with its [`Context`], in order.
+/// The calls of a task on its [`Context`], in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recorded {
     /// Every report of progress; a server would show only the latest.
     pub progress: Vec<Progress>,
-    /// Every line logged through the context. What was printed is not here.
+    /// Every line logged through the context. Printed lines are not here.
     pub logs: Vec<(Level, String)>,
     /// Every state saved, the latest last.
     pub checkpoints: Vec<Vec<u8>>,
@@ -61,19 +61,20 @@ impl TestContext {
         self
     }
 
-    /// What is left of wall time, in milliseconds; 60,000 otherwise. It does not run down by itself.
+    /// The rest of wall time, in milliseconds; 60,000 otherwise. It does not run down by
+    /// itself.
     pub fn remaining_ms(mut self, ms: f64) -> Self {
         self.server.remaining_ms = ms;
         self
     }
 
-    /// What is left of CPU time, in milliseconds; 10,000 otherwise. It does not run down by itself.
+    /// The rest of CPU time, in milliseconds; 10,000 otherwise. It does not run down by itself.
     pub fn remaining_cpu_ms(mut self, ms: f64) -> Self {
         self.server.remaining_cpu_ms = ms;
         self
     }
 
-    /// What is left of fuel; unlimited otherwise. It does not run down by itself.
+    /// The rest of fuel; unlimited otherwise. It does not run down by itself.
     pub fn remaining_fuel(mut self, fuel: u64) -> Self {
         self.server.remaining_fuel = Some(fuel);
         self
@@ -140,7 +141,7 @@ impl Context {
         }
     }
 
-    /// What was done with this context so far.
+    /// The calls on this context so far.
     pub fn recorded(&self) -> Recorded {
         self.server.recorded.borrow().clone()
     }

@@ -1,8 +1,11 @@
-//! What `wasmill new` writes: a crate that builds with nothing beside it, since the SDK comes along.
+//! The files that `wasmill new` writes: a crate that builds with nothing beside it, since the SDK
+//! comes along.
 //!
-//! This file belongs to no crate. The command line and the test of the template take it in with `#[path]`.
+//! This file belongs to no crate. The command line and the test of the template take it in with
+//! `#[path]`.
 
-/// The files of a new crate: where they go, and what is in them before the placeholders are filled in.
+/// The files of a new crate: where they go, and what is in them before the placeholders are filled
+/// in.
 const FILES: &[(&str, &str)] = &[
     ("Cargo.toml", include_str!("Cargo.toml.in")),
     ("README.md", include_str!("README.md.in")),

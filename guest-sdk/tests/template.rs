@@ -1,4 +1,5 @@
-//! The crate that `wasmill new` writes passes its tests and becomes a component, with nothing but its own directory.
+//! The crate that `wasmill new` writes passes its tests and becomes a component, with nothing but
+//! its own directory.
 
 #[path = "../template/files.rs"]
 mod files;

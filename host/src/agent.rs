@@ -1,23 +1,24 @@
-//! The agent: the thin shell around the host's decisions. It talks to the leader and to the fabric, holds what credentials there
-//! are, and gives the sandbox nothing but [`Work`](crate::channel::Work).
+//! The agent: the thin shell around the host's decisions. It talks to the leader and to the fabric,
+//! holds what credentials there are, and gives the sandbox nothing but
+//! [`GuestRun`](crate::channel::Work).
 //!
-//! What to do is decided by [`HostCore`](wasmill_host_core::HostCore); here it is only done: messages are decoded and answered,
-//! blobs fetched and stored, reports sent, heartbeats published. Nothing that can take long is waited for inside the
-//! loop (`agent/run.rs`); it runs beside it and comes back as an event.
+//! What to do is decided by [`HostCore`](wasmill_host_core::HostCore); here it is only done:
+//! messages are decoded and answered, blobs fetched and stored, reports sent, heartbeats published.
+//! Nothing that can take long is waited for inside the loop (`agent/run.rs`); it runs beside it and
+//! comes back as an event.
 
 mod contact;
 mod identity;
 mod join;
-mod known;
 mod modules;
 mod readiness;
+mod result_cache;
 mod results;
 mod run;
 mod store_turns;
 mod work;
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -28,15 +29,15 @@ use wasmill_protocol::message::HostInfo;
 use crate::metrics::Metrics;
 
 pub use identity::IdentityError;
-pub use known::KnownBounds;
 pub use readiness::{Made, Readiness, Wanted};
+pub use result_cache::ResultCacheBounds;
 pub use run::{Agent, SandboxEnds};
 
 /// Messages of the leader that wait to be read; each can hold many assignments.
 pub const MESSAGES_WAITING_MAX: usize = 1024;
 
-/// How many messages, and how much of what the sandbox says, is taken in before anything is sent: larger batches, but not so
-/// large that one kind of event keeps the others waiting.
+/// How many messages, and how much of what the sandbox says, is taken in before anything is sent:
+/// larger batches, but not so large that one kind of event keeps the others waiting.
 pub const EVENTS_AT_ONCE_MAX: usize = 256;
 
 /// Attempts whose blobs are fetched at the same time, and how many of them for one tenant.
@@ -44,12 +45,14 @@ pub const FETCHES_MAX: usize = 8;
 /// See [`FETCHES_MAX`].
 pub const FETCHES_PER_TENANT_MAX: usize = 4;
 
-/// Results and checkpoints that are stored as blobs at the same time, and how many of them for one tenant. Others wait for their turn: at most
-/// one for each attempt, which keeps its slot and its memory until then.
+/// Results and checkpoints that are stored as blobs at the same time, and how many of them for one
+/// tenant. Others wait for their turn: at most one for each attempt, which keeps its slot and its
+/// memory until then.
 pub const STORES_MAX: usize = 16;
 /// See [`STORES_MAX`].
 pub const STORES_PER_TENANT_MAX: usize = 4;
-/// Those of them that have more than [`LARGE_STORE_BYTES`]; of one tenant one after the other. The disk and the cores that write them are everybody's.
+/// Those of them that have more than [`LARGE_STORE_BYTES`]; of one tenant one after the other. The
+/// disk and the cores that write them are everybody's.
 pub const LARGE_STORES_MAX: usize = 4;
 /// See [`LARGE_STORES_MAX`].
 pub const LARGE_STORE_BYTES: u64 = 1024 * 1024;
@@ -57,7 +60,8 @@ pub const LARGE_STORE_BYTES: u64 = 1024 * 1024;
 /// Bytes of modules that are kept as files of our own, when the fabric does not have them as files.
 pub const MODULE_COPIES_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 
-/// How long a host that shuts down waits after its grace for the sandbox to stop and the leader to acknowledge, in milliseconds.
+/// How long a host that shuts down waits after its grace for the sandbox to stop and the leader to
+/// acknowledge, in milliseconds.
 pub const GIVE_UP_MS: u64 = 5_000;
 
 /// What a host is started with.
@@ -75,11 +79,13 @@ pub struct AgentConfig {
     pub memory_bytes: u64,
     /// Labels that tasks can require.
     pub labels: BTreeMap<String, String>,
-    /// What the installation allows; the agent needs the bounds of captured output, checkpoints and modules.
+    /// What the installation allows; the agent needs the bounds of captured output, checkpoints and
+    /// modules.
     pub caps: Caps,
     /// Results of deterministic tasks that are kept, to be given again.
-    pub known: KnownBounds,
-    /// How long attempts may run on after the shutdown was asked for, in milliseconds; [`AgentConfig::DRAIN_GRACE_MS`] is usual.
+    pub known: ResultCacheBounds,
+    /// How long attempts may run on after the shutdown was asked for, in milliseconds;
+    /// [`AgentConfig::DRAIN_GRACE_MS`] is usual.
     pub drain_grace_ms: u64,
     /// Where the host counts.
     pub metrics: Metrics,
@@ -127,18 +133,6 @@ pub enum AgentError {
     /// The sandbox is gone, and with it all that ran.
     #[error("the sandbox has ended")]
     SandboxGone,
-}
-
-/// An error and what caused it, on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 /// Random bits, for what must differ between hosts.

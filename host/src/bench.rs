@@ -13,7 +13,7 @@ use wasmill_protocol::{AttemptId, Digest, Limits, OutcomeKind, TaskSpec, TenantN
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store};
 
-use crate::channel::Work;
+use crate::channel::GuestRun;
 use crate::compile::cut_long_instructions;
 use crate::engine::{EngineError, Engines, Instances, Profile};
 use crate::sandbox::{Artifacts, LinkError, Linkers, LoadError, LoadedModule, Sandbox, SandboxConfig, SandboxError};
@@ -170,8 +170,8 @@ impl Artifacts for OneModule {
     }
 }
 
-fn work() -> Work {
-    Work {
+fn work() -> GuestRun {
+    GuestRun {
         id: AttemptId::default(),
         tenant: TenantName::default(),
         module: Digest::default(),

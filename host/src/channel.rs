@@ -1,4 +1,5 @@
-//! What the agent and the sandbox say to each other: all of it, so that the sandbox can move into another process without changing either side.
+//! What the agent and the sandbox say to each other: all of it, so that the sandbox can move into
+//! another process without changing either side.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,9 +14,10 @@ use wasmill_protocol::{AttemptId, Digest, Limits, Outcome, TenantName, TracePare
 #[derive(Debug)]
 pub enum ToSandbox {
     /// Run an attempt. The sandbox starts it at once: slots are the agent's business.
-    Start(Box<Work>),
-    /// The large checkpoint that an attempt has said last is stored, or cannot be: its guest, which has waited for that, goes on. One answer for
-    /// each checkpoint over [`INLINE_BYTES_MAX`](wasmill_protocol::limits::INLINE_BYTES_MAX).
+    Start(Box<GuestRun>),
+    /// The large checkpoint that an attempt has said last is stored, or cannot be: its guest, which
+    /// has waited for that, goes on. One answer for each checkpoint over
+    /// [`INLINE_BYTES_MAX`](wasmill_protocol::limits::INLINE_BYTES_MAX).
     CheckpointTaken(AttemptId),
     /// Stop an attempt; [`FromSandbox::Ended`] follows. An unknown one has ended already.
     Stop(AttemptId, StopReason),
@@ -32,7 +34,7 @@ pub enum StopReason {
 
 /// Everything that is needed to run one attempt.
 #[derive(Debug, Clone)]
-pub struct Work {
+pub struct GuestRun {
     /// Which attempt.
     pub id: AttemptId,
     /// Whose.
@@ -74,7 +76,8 @@ pub struct Work {
 pub enum FromSandbox {
     /// The guest says how far it is. Only the newest matters.
     Progress(AttemptId, Progress),
-    /// The guest saved a checkpoint. `number` grows from 1 within the attempt. It waits for [`ToSandbox::CheckpointTaken`] when it is large.
+    /// The guest saved a checkpoint. `number` grows from 1 within the attempt. It waits for
+    /// [`ToSandbox::CheckpointTaken`] when it is large.
     Checkpoint {
         /// Which attempt.
         id: AttemptId,
@@ -87,7 +90,8 @@ pub enum FromSandbox {
     },
     /// What goes on in the sandbox as a whole, about once a second. Only the newest matters.
     Load {
-        /// CPU time of all guests since the sandbox began, in microseconds; of those that run still, too.
+        /// CPU time of all guests since the sandbox began, in microseconds; of those that run
+        /// still, too.
         cpu_us: u64,
         /// Compiled modules that are ready to run.
         modules_cached: u32,
@@ -109,11 +113,14 @@ pub struct Ended {
     pub outcome: Outcome,
     /// What it used; `queue_us` is the agent's to fill in.
     pub usage: Usage,
-    /// The result: of a guest that succeeded, and of a command that ended by itself, whatever its exit code.
+    /// The result: of a guest that succeeded, and of a command that ended by itself, whatever its
+    /// exit code.
     pub output: Bytes,
-    /// Captured stdout and stderr in the order of writing, with the truncation mark when there was more; without stdout where that is the result.
+    /// Captured stdout and stderr in the order of writing, with the truncation mark when there was
+    /// more; without stdout where that is the result.
     pub captured: Bytes,
-    /// The same work gives the same result again, whichever task and attempt it is for: the guest has succeeded, was deterministic, and
-    /// learnt nothing that is not in its module, payload, name, arguments, environment, limits and seed.
+    /// The same work gives the same result again, whichever task and attempt it is for: the guest
+    /// has succeeded, was deterministic, and learnt nothing that is not in its module, payload,
+    /// name, arguments, environment, limits and seed.
     pub repeatable: bool,
 }

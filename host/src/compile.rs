@@ -1,11 +1,13 @@
 //! Everything between uploaded bytes and a loaded module.
 //!
-//! An upload is checked ([`check()`]), compiled and linked once in a child process under limits ([`child_main`]), and its native
-//! code is kept on disk. [`Compiler`] is the side of the server: it shares the children out among tenants, joins those who
-//! want the same, remembers what was refused, and bounds what is kept.
+//! An upload is checked ([`check()`]), compiled and linked once in a child process under limits
+//! ([`child_main`]), and its native code is kept on disk. [`Compiler`] is the side of the server:
+//! it shares the children out among tenants, joins those who want the same, remembers what was
+//! refused, and bounds what is kept.
 //!
-//! **Invariants.** No byte of an upload is looked at in this process beyond the first kilobyte. Native code is loaded only
-//! when our own child wrote it. A refused module costs one compile, however often and by whomever it is sent.
+//! **Invariants.** No byte of an upload is looked at in this process beyond the first kilobyte.
+//! Native code is loaded only when our own child wrote it. A refused module costs one compile,
+//! however often and by whomever it is sent.
 
 // The upload check.
 mod check;

@@ -1,8 +1,9 @@
-//! The engines: one per [`Profile`], built from one configuration that the compiling child and the host share.
+//! The engines: one per [`Profile`], built from one configuration that the compiling child and the
+//! host share.
 //!
-//! An artifact is native code and only fits an engine with the same settings, so [`config`] is the only place that
-//! makes them. What differs between the two users is where instances live ([`Instances`]); that is no part of the
-//! code that is generated.
+//! An artifact is native code and only fits an engine with the same settings, so [`config`] is the
+//! only place that makes them. What differs between the two users is where instances live
+//! ([`Instances`]); that is no part of the code that is generated.
 
 mod features;
 
@@ -24,11 +25,14 @@ pub use features::{
     TABLE_ELEMENTS_MAX, TABLES_MAX,
 };
 
-/// Bytes of one linear memory: all that 32-bit WebAssembly can address. `limits.memory_bytes` is the limit that counts.
+/// Bytes of one linear memory: all that 32-bit WebAssembly can address. `limits.memory_bytes` is
+/// the limit that counts.
 const MEMORY_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
-/// What stays mapped of a memory or table after use, when the kernel can tell which pages were touched.
+/// What stays mapped of a memory or table after use, when the kernel can tell which pages were
+/// touched.
 const KEEP_RESIDENT_BYTES: usize = 1024 * 1024;
-/// The same when it cannot: all of it is then overwritten after every attempt, which must stay cheap.
+/// The same when it cannot: all of it is then overwritten after every attempt, which must stay
+/// cheap.
 const KEEP_RESIDENT_BYTES_BLIND: usize = 64 * 1024;
 /// What stays mapped of a fiber's stack; all of it is overwritten after every attempt.
 const STACK_KEEP_RESIDENT_BYTES: usize = 32 * 1024;
@@ -53,7 +57,8 @@ impl Profile {
     /// Every profile, in the order of declaration.
     pub const ALL: [Self; 4] = [Self::Plain, Self::Metered, Self::PlainDeterministic, Self::MeteredDeterministic];
 
-    /// The profile that an attempt needs: metered when fuel is limited, deterministic when it has a seed.
+    /// The profile that an attempt needs: metered when fuel is limited, deterministic when it has a
+    /// seed.
     pub fn of(limits: &Limits, seed: Option<u64>) -> Self {
         match (limits.fuel.is_some(), seed.is_some()) {
             (false, false) => Self::Plain,
@@ -111,8 +116,8 @@ impl FromStr for Profile {
 /// Where an engine keeps instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instances {
-    /// Mapped when needed. For the compiling child, whose address space is limited, and for machines that cannot reserve
-    /// the pool.
+    /// Mapped when needed. For the compiling child, whose address space is limited, and for
+    /// machines that cannot reserve the pool.
     OnDemand,
     /// In slots that are reserved once and reused: only address space until touched.
     Pooled {
@@ -142,7 +147,8 @@ pub fn config(profile: Profile, instances: Instances) -> Config {
         .signals_based_traps(true)
         .memory_init_cow(true)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(Outcome::BACKTRACE_FRAMES_MAX))
-        // Function names come from the name section; source lines would cost memory for every module.
+        // Function names come from the name section; source lines would cost memory for every
+        // module.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         // For other programs' unwinders only, and registering it makes loading many modules slow.
         .native_unwind_info(false)
@@ -153,8 +159,9 @@ pub fn config(profile: Profile, instances: Instances) -> Config {
     config
 }
 
-/// wasmtime's own prices, but for growing a memory, which is free there however many pages the kernel then has to clear, and for what
-/// modules are charged for by code of ours ([`crate::compile::is_unpriced`]).
+/// wasmtime's own prices, but for growing a memory, which is free there however many pages the
+/// kernel then has to clear, and for what modules are charged for by code of ours
+/// ([`crate::compile::is_unpriced`]).
 fn operator_cost() -> OperatorCost {
     let mut cost = OperatorCost::default();
     cost.variable.memory_grow_per_page = MEMORY_PAGE_FUEL;
@@ -187,8 +194,8 @@ fn pool(guests_max: u32) -> PoolingAllocationConfig {
         (Enabled::No, KEEP_RESIDENT_BYTES_BLIND)
     };
     let mut pool = PoolingAllocationConfig::new();
-    // Instances are counters only; memories, tables and stacks are reservations. Most guests have one memory and one or two
-    // tables. One guest with all it may have must always fit.
+    // Instances are counters only; memories, tables and stacks are reservations. Most guests have
+    // one memory and one or two tables. One guest with all it may have must always fit.
     pool.total_stacks(guests_max)
         .total_component_instances(guests_max)
         .total_core_instances(guests_max.saturating_mul(CORE_INSTANCES_MAX))
@@ -227,7 +234,8 @@ pub fn build(profile: Profile, instances: Instances) -> Result<Engine, EngineErr
     Engine::new(&config(profile, instances)).map_err(|source| EngineError { profile, source })
 }
 
-/// The engines of a host process, each built when it is first needed: a pool reserves terabytes of address space.
+/// The engines of a host process, each built when it is first needed: a pool reserves terabytes of
+/// address space.
 #[derive(Debug)]
 pub struct Engines {
     instances: Instances,
@@ -240,8 +248,8 @@ impl Engines {
         Self { instances, built: Default::default() }
     }
 
-    /// The engine for a profile; cheap after the first call for it. When the pool cannot be reserved, instances are mapped on demand:
-    /// slower, but it runs.
+    /// The engine for a profile; cheap after the first call for it. When the pool cannot be
+    /// reserved, instances are mapped on demand: slower, but it runs.
     ///
     /// # Errors
     ///
@@ -282,7 +290,8 @@ mod tests {
         assert!("fast".parse::<Profile>().is_err());
     }
 
-    /// One module with every operator that can be had in a function without operands of a special kind, to compare the lists.
+    /// One module with every operator that can be had in a function without operands of a special
+    /// kind, to compare the lists.
     #[test]
     fn what_is_not_charged_is_what_the_rewriting_charges() {
         let text = r#"(module (memory 1) (memory 1) (global $g (mut i64) (i64.const 0)) (table 1 funcref) (data $d "x") (elem $e func $f)

@@ -1,4 +1,5 @@
-//! A map that forgets what was used least recently: behind everything here that has a bound and may be made again.
+//! A map that forgets what was used least recently: behind everything here that has a bound and may
+//! be made again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +12,8 @@ pub(crate) struct LruBounds {
     pub(crate) bytes: u64,
 }
 
-/// Keeps the entries used last, within bounds. The newest is always kept, also when it alone is over the bound of bytes.
+/// Keeps the entries used last, within bounds. The newest is always kept, also when it alone is
+/// over the bound of bytes.
 #[derive(Debug)]
 pub(crate) struct Lru<K, V> {
     bounds: LruBounds,

@@ -1,4 +1,5 @@
-//! What a host counts and measures of itself. In one process with a control node it is on the same page.
+//! What a host counts and measures of itself. In one process with a control node it is on the same
+//! page.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,8 @@
-//! One attempt, run again in a sandbox of its own: what `wasmill replay` does on the machine of whoever looks for a fault.
+//! One attempt, run again in a sandbox of its own: what `wasmill replay` does on the machine of
+//! whoever looks for a fault.
 //!
-//! The module is compiled by the same child and run by the same sandbox as on a host. Nothing is kept afterwards.
+//! The module is compiled by the same child and run by the same sandbox as on a host. Nothing is
+//! kept afterwards.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,15 +10,15 @@ use std::sync::Arc;
 use thiserror::Error;
 use wasmill_protocol::limits::Caps;
 
-use crate::channel::{Ended, FromSandbox, ToSandbox, Work};
+use crate::channel::{Ended, FromSandbox, GuestRun, ToSandbox};
 use crate::compile::{
     CompileProgram, Compiler, CompilerConfig, CompilerError, ModuleCache, ModuleCacheConfig, ModuleCaps, SlotLimits,
 };
 use crate::engine::{Engines, Instances};
 use crate::sandbox::{Sandbox, SandboxConfig, SandboxError};
 
-/// Seconds of CPU time for compiling the module, which a server somewhere has accepted: more than servers give, because this machine may be
-/// slower, and nobody else waits.
+/// Seconds of CPU time for compiling the module, which a server somewhere has accepted: more than
+/// servers give, because this machine may be slower, and nobody else waits.
 const COMPILE_CPU_S: u64 = 300;
 /// Milliseconds for the same on the clock.
 const COMPILE_WALL_MS: u64 = 600_000;
@@ -37,13 +39,20 @@ pub enum ReplayError {
     SandboxGone,
 }
 
-/// Runs an attempt to its end. `cache_dir` is an empty directory for what is compiled, `program` compiles, and `caps` are those of the
-/// server that ran it first. Dropping the future stops the guest.
+/// Runs an attempt to its end. `cache_dir` is an empty directory for what is compiled, `program`
+/// compiles, and `caps` are those of the server that ran it first. Dropping the future stops the
+/// guest.
 ///
 /// # Errors
 ///
-/// When there is no compiler or no sandbox on this machine; whatever the guest does is an end and no error.
-pub async fn replay(work: Work, cache_dir: &Path, program: CompileProgram, caps: &Caps) -> Result<Ended, ReplayError> {
+/// When there is no compiler or no sandbox on this machine; whatever the guest does is an end and
+/// no error.
+pub async fn replay(
+    work: GuestRun,
+    cache_dir: &Path,
+    program: CompileProgram,
+    caps: &Caps,
+) -> Result<Ended, ReplayError> {
     let mut compiler = CompilerConfig::new(cache_dir, program);
     compiler.limits.cpu_s = COMPILE_CPU_S;
     compiler.limits.wall_ms = COMPILE_WALL_MS;

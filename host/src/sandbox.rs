@@ -1,11 +1,12 @@
 //! The sandbox: runs guests, each in a store of its own, and stops those that go over a limit.
 //!
-//! It is reached through [`ToSandbox`] and [`FromSandbox`] only, holds no credentials and knows no network, so that it
-//! can move into processes of its own. Guests run on a tokio runtime of their own at a lower priority than everything else, so that
-//! leases and commits do not wait for them, and [in turns](turns) by tenant.
+//! It is reached through [`ToSandbox`] and [`FromSandbox`] only, holds no credentials and knows no
+//! network, so that it can move into processes of its own. Guests run on a tokio runtime of their
+//! own at a lower priority than everything else, so that leases and commits do not wait for them,
+//! and [in turns](turns) by tenant.
 //!
-//! **Invariant** every [`ToSandbox::Start`] is answered by exactly one [`FromSandbox::Ended`], after everything of the
-//! attempt is gone.
+//! **Invariant** every [`ToSandbox::Start`] is answered by exactly one [`FromSandbox::Ended`],
+//! after everything of the attempt is gone.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
 use wasmill_protocol::message::MODULES_WARM_MAX;
 
-use crate::channel::{Ended, FromSandbox, ToSandbox, Work};
+use crate::channel::{Ended, FromSandbox, GuestRun, ToSandbox};
 use crate::engine::Engines;
 
 mod artifacts;
@@ -51,7 +52,8 @@ use watchdog::{Running, Watchdog};
 
 /// Messages to the sandbox that wait to be taken; the sender waits when there are more.
 pub const TO_SANDBOX_MAX: usize = 4096;
-/// Messages from the sandbox that wait to be taken; attempts wait with their end when there are more.
+/// Messages from the sandbox that wait to be taken; attempts wait with their end when there are
+/// more.
 pub const FROM_SANDBOX_MAX: usize = 4096;
 /// How many messages are taken at once.
 const BATCH_MAX: usize = 256;
@@ -59,8 +61,8 @@ const BATCH_MAX: usize = 256;
 const LOAD_INTERVAL: Duration = Duration::from_secs(1);
 /// How much lower than the rest of the process guests are in priority (`nice`).
 const GUEST_NICENESS: libc::c_int = 5;
-/// Threads beyond those that run guests at the same time. They take in whoever wants a turn, while all cores are taken: without them the next guest
-/// would be whichever a thread looks at first.
+/// Threads beyond those that run guests at the same time. They take in whoever wants a turn, while
+/// all cores are taken: without them the next guest would be whichever a thread looks at first.
 const THREADS_SPARE: usize = 1;
 /// Stack of a thread that runs guests; guests themselves have fibers.
 const THREAD_STACK_BYTES: usize = 2 * 1024 * 1024;
@@ -72,7 +74,8 @@ pub struct SandboxConfig {
     pub engines: Arc<Engines>,
     /// Threads that run guests: one for each core that guests may use.
     pub threads: usize,
-    /// Guests that run or wait at the same time; further ones wait to begin. At most what the engines' pool was made for.
+    /// Guests that run or wait at the same time; further ones wait to begin. At most what the
+    /// engines' pool was made for.
     pub guests_max: usize,
 }
 
@@ -89,8 +92,8 @@ pub enum SandboxError {
 pub struct Sandbox;
 
 impl Sandbox {
-    /// Starts a sandbox. It ends when the sender is dropped: what runs then is stopped, and the receiver closes when all of it
-    /// has ended.
+    /// Starts a sandbox. It ends when the sender is dropped: what runs then is stopped, and the
+    /// receiver closes when all of it has ended.
     ///
     /// # Errors
     ///
@@ -117,9 +120,9 @@ impl Sandbox {
         Ok((to, from))
     }
 
-    /// Runs one attempt after the other on the calling task, through everything that [`Sandbox::start`] puts an attempt through but
-    /// the channels: what a benchmark of the sandbox alone measures. `repeat` is called with each end and says
-    /// whether to go on.
+    /// Runs one attempt after the other on the calling task, through everything that
+    /// [`Sandbox::start`] puts an attempt through but the channels: what a benchmark of the sandbox
+    /// alone measures. `repeat` is called with each end and says whether to go on.
     ///
     /// The ticking thread runs meanwhile.
     ///
@@ -129,7 +132,7 @@ impl Sandbox {
     pub async fn run_repeatedly(
         config: SandboxConfig,
         artifacts: Arc<dyn Artifacts>,
-        work: &Work,
+        work: &GuestRun,
         mut repeat: impl FnMut(Ended) -> bool,
     ) -> Result<(), SandboxError> {
         let running = Arc::new(Running::default());
@@ -193,7 +196,8 @@ impl Dispatcher {
         reporter.abort();
     }
 
-    /// Says once a second what goes on, until the attempts' last report is out. What the agent has no room for is not missed.
+    /// Says once a second what goes on, until the attempts' last report is out. What the agent has
+    /// no room for is not missed.
     fn report_load(&self) -> tokio::task::JoinHandle<()> {
         let (shared, running) = (Arc::clone(&self.shared), Arc::clone(&self.running));
         tokio::spawn(async move {
@@ -210,7 +214,7 @@ impl Dispatcher {
         })
     }
 
-    fn start(&self, work: Box<Work>, alive: mpsc::Sender<Infallible>) {
+    fn start(&self, work: Box<GuestRun>, alive: mpsc::Sender<Infallible>) {
         let id = work.id;
         let control = Arc::new(Control::new(&work.limits));
         if !self.running.insert(id, Arc::clone(&control)) {
@@ -233,14 +237,16 @@ fn runtime(threads: usize) -> std::io::Result<Runtime> {
         .worker_threads(threads.max(1) + THREADS_SPARE)
         .thread_name("guest")
         .thread_stack_size(THREAD_STACK_BYTES)
-        // Guests use the clock only; compiling a module that is not there yet talks to a child process.
+        // Guests use the clock only; compiling a module that is not there yet talks to a child
+        // process.
         .enable_all()
         .on_thread_start(lower_priority)
         .build()
 }
 
 fn lower_priority() {
-    // SAFETY: no memory is involved. 0 is the calling thread: on Linux the priority belongs to threads.
+    // SAFETY: no memory is involved. 0 is the calling thread: on Linux the priority belongs to
+    // threads.
     #[allow(unsafe_code, reason = "std has no thread priorities")]
     let code = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, GUEST_NICENESS) };
     if code != 0 {

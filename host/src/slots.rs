@@ -1,7 +1,7 @@
-//! Whose turn it is: a bounded number at the same time, shared fairly by tenants. Children that compile take turns so, and what is stored for
-//! guests.
+//! Whose turn it is: a bounded number at the same time, shared fairly by tenants. Children that
+//! compile take turns so, and what is stored for guests.
 //!
-//! The decision is [`Line`], a plain data structure; [`Slots`] lets futures wait for it.
+//! The decision is [`SlotQueue`], a plain data structure; [`Slots`] lets futures wait for it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,8 +37,8 @@ impl SlotLimits {
         Self::of((cores / 2).max(2))
     }
 
-    /// This many children at the same time, half of them for one tenant at most. The lines are short, because who waits
-    /// has a connection open.
+    /// This many children at the same time, half of them for one tenant at most. The lines are
+    /// short, because who waits has a connection open.
     pub fn of(running: usize) -> Self {
         Self { running, running_per_tenant: (running / 2).max(1), waiting: 1_024, waiting_per_tenant: 32 }
     }
@@ -49,9 +49,9 @@ impl SlotLimits {
     }
 }
 
-/// What [`Line::ask`] says.
+/// What [`SlotQueue::ask`] says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum SlotRequest {
     Granted,
     Queued,
     Refused,
@@ -59,7 +59,7 @@ enum Asked {
 
 /// Who runs and who waits. Lanes take turns; within a lane it is first come, first served.
 #[derive(Debug)]
-struct Line<T> {
+struct SlotQueue<T> {
     limits: SlotLimits,
     running: BTreeMap<Lane, usize>,
     waiting: BTreeMap<Lane, VecDeque<T>>,
@@ -67,26 +67,26 @@ struct Line<T> {
     turns: VecDeque<Lane>,
 }
 
-impl<T> Line<T> {
+impl<T> SlotQueue<T> {
     fn new(limits: SlotLimits) -> Self {
         Self { limits, running: BTreeMap::new(), waiting: BTreeMap::new(), turns: VecDeque::new() }
     }
 
-    fn ask(&mut self, lane: &Lane, ticket: impl FnOnce() -> T) -> Asked {
+    fn ask(&mut self, lane: &Lane, ticket: impl FnOnce() -> T) -> SlotRequest {
         if self.has_room(lane) {
             self.start(lane);
-            return Asked::Granted;
+            return SlotRequest::Granted;
         }
         let waiting_all: usize = self.waiting.values().map(VecDeque::len).sum();
         let waiting = self.waiting.get(lane).map_or(0, VecDeque::len);
         if waiting_all >= self.limits.waiting || waiting >= self.limits.waiting_per_tenant {
-            return Asked::Refused;
+            return SlotRequest::Refused;
         }
         if waiting == 0 {
             self.turns.push_back(lane.clone());
         }
         self.waiting.entry(lane.clone()).or_default().push_back(ticket());
-        Asked::Queued
+        SlotRequest::Queued
     }
 
     /// One of this lane has ended.
@@ -98,7 +98,8 @@ impl<T> Line<T> {
         }
     }
 
-    /// Who is next, if anybody may start now. The caller of `true` answers starts; of a ticket that is no longer wanted, ends.
+    /// Who is next, if anybody may start now. The caller of `true` answers starts; of a ticket that
+    /// is no longer wanted, ends.
     fn next(&mut self) -> Option<(Lane, T)> {
         let at = self.turns.iter().position(|lane| self.has_room(lane))?;
         let lane = self.turns.remove(at).expect("the position was just found");
@@ -137,7 +138,7 @@ impl<T> Line<T> {
 /// The slots, for futures to wait for.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    line: Mutex<Line<oneshot::Sender<Permit>>>,
+    line: Mutex<SlotQueue<oneshot::Sender<Permit>>>,
 }
 
 /// A slot; dropping it gives it back.
@@ -153,23 +154,23 @@ pub(crate) struct LineFull;
 
 impl Slots {
     pub(crate) fn new(limits: SlotLimits) -> Arc<Self> {
-        Arc::new(Self { line: Mutex::new(Line::new(limits)) })
+        Arc::new(Self { line: Mutex::new(SlotQueue::new(limits)) })
     }
 
     /// Waits for a slot. Dropping the future gives up the place in the line.
     pub(crate) async fn acquire(self: &Arc<Self>, lane: Lane) -> Result<Permit, LineFull> {
         // Declared first, so that the receiver is dropped before it.
-        let place = Place { slots: self, lane: &lane };
+        let place = SlotPermit { slots: self, lane: &lane };
         let (grant, granted) = oneshot::channel();
         let asked = self.line().ask(&lane, || grant);
         match asked {
-            Asked::Granted => {
+            SlotRequest::Granted => {
                 drop(place);
                 Ok(Permit { slots: Arc::clone(self), lane })
             }
-            Asked::Refused => Err(LineFull),
+            SlotRequest::Refused => Err(LineFull),
             // The sender is in the line until it is used.
-            Asked::Queued => Ok(granted.await.expect("a place in the line is kept until its turn")),
+            SlotRequest::Queued => Ok(granted.await.expect("a place in the line is kept until its turn")),
         }
     }
 
@@ -186,7 +187,7 @@ impl Slots {
         self.line().waiting.values().map(VecDeque::len).sum()
     }
 
-    fn line(&self) -> MutexGuard<'_, Line<oneshot::Sender<Permit>>> {
+    fn line(&self) -> MutexGuard<'_, SlotQueue<oneshot::Sender<Permit>>> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -194,8 +195,8 @@ impl Slots {
     fn start_next(self: &Arc<Self>) {
         loop {
             let Some((lane, grant)) = self.line().next() else { return };
-            // Nobody may wait any more: then the permit comes back, and dropping it here would lock again and again down the
-            // stack, so it is ended by hand.
+            // Nobody may wait any more: then the permit comes back, and dropping it here would lock
+            // again and again down the stack, so it is ended by hand.
             if let Err(permit) = grant.send(Permit { slots: Arc::clone(self), lane }) {
                 self.line().end(&permit.lane);
                 std::mem::forget(permit);
@@ -205,12 +206,12 @@ impl Slots {
 }
 
 /// A place in the line; dropping it takes out what is waited for no more.
-struct Place<'a> {
+struct SlotPermit<'a> {
     slots: &'a Slots,
     lane: &'a Lane,
 }
 
-impl Drop for Place<'_> {
+impl Drop for SlotPermit<'_> {
     fn drop(&mut self) {
         self.slots.line().keep(self.lane, |grant| !grant.is_closed());
     }
@@ -237,14 +238,14 @@ mod tests {
 
     #[test]
     fn one_tenant_never_holds_all_slots() {
-        let mut line = Line::new(limits());
+        let mut line = SlotQueue::new(limits());
         let (greedy, other) = (tenant("greedy"), tenant("other"));
-        assert_eq!(line.ask(&greedy, || 1), Asked::Granted);
+        assert_eq!(line.ask(&greedy, || 1), SlotRequest::Granted);
         for ticket in 2..=4 {
-            assert_eq!(line.ask(&greedy, || ticket), Asked::Queued);
+            assert_eq!(line.ask(&greedy, || ticket), SlotRequest::Queued);
         }
-        assert_eq!(line.ask(&greedy, || 5), Asked::Refused);
-        assert_eq!(line.ask(&other, || 6), Asked::Granted);
+        assert_eq!(line.ask(&greedy, || 5), SlotRequest::Refused);
+        assert_eq!(line.ask(&other, || 6), SlotRequest::Granted);
         assert_eq!(line.next(), None);
         line.end(&greedy);
         assert_eq!(line.next(), Some((greedy.clone(), 2)));
@@ -253,12 +254,12 @@ mod tests {
 
     #[test]
     fn lanes_take_turns() {
-        let mut line = Line::new(SlotLimits { running: 1, ..limits() });
-        assert_eq!(line.ask(&Lane::Host, || 0), Asked::Granted);
+        let mut line = SlotQueue::new(SlotLimits { running: 1, ..limits() });
+        assert_eq!(line.ask(&Lane::Host, || 0), SlotRequest::Granted);
         for (lane, ticket) in [("a", 1), ("a", 2), ("b", 3), ("c", 4), ("a", 5)] {
-            assert_eq!(line.ask(&tenant(lane), || ticket), Asked::Queued);
+            assert_eq!(line.ask(&tenant(lane), || ticket), SlotRequest::Queued);
         }
-        assert_eq!(line.ask(&tenant("d"), || 6), Asked::Refused);
+        assert_eq!(line.ask(&tenant("d"), || 6), SlotRequest::Refused);
         let mut running = Lane::Host;
         let mut order = Vec::new();
         loop {

@@ -1,4 +1,5 @@
-//! The spans of a host: waiting for a slot, the attempt, compiling. None of them holds anything of payloads or results.
+//! The spans of a host: waiting for a slot, the attempt, compiling. None of them holds anything of
+//! payloads or results.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use wasmill_protocol::message::Assignment;
 use wasmill_protocol::{Digest, OutcomeKind};
 use wasmill_trace::{KeyValue, TARGET};
 
-use crate::channel::{Ended, Work};
+use crate::channel::{Ended, GuestRun};
 use crate::engine::Profile;
 
 /// An attempt starts: its task has waited until now, at the leader and here.
@@ -32,7 +33,7 @@ pub(crate) fn prepare(assignment: &Assignment) -> Span {
 }
 
 /// An attempt in the sandbox, from its work to its end.
-pub(crate) fn attempt(work: &Work) -> Span {
+pub(crate) fn attempt(work: &GuestRun) -> Span {
     let Some(place) = work.trace.filter(|_| wasmill_trace::enabled()) else { return Span::none() };
     let span = tracing::info_span!(
         target: TARGET, parent: None, "attempt",

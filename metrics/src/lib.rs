@@ -1,8 +1,9 @@
-//! What a process measures of itself, in the text format of Prometheus.
+//! Metrics of a process, in the text format of Prometheus.
 //!
-//! What accumulates (counters, histograms) lives in a [`Registry`] that every part of the process adds to.
-//! What is only true at the moment of a scrape is written onto the [`Page`] by the source of the page.
-//! [`serve`] serves such a page on an address of its own, together with the health of the process.
+//! Values that accumulate (counters, histograms) live in a [`Registry`] that every part of the
+//! process adds to. A value that is only true at the moment of a scrape is written onto the
+//! [`Page`] by the source of the page. [`serve`] serves such a page on an address of its own,
+//! together with the health of the process.
 
 mod listener;
 mod page;

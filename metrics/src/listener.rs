@@ -1,4 +1,5 @@
-//! A listener of its own for `/metrics`, `/livez` and `/readyz`, without tokens: for the operator's network.
+//! A listener of its own for `/metrics`, `/livez` and `/readyz`, without tokens: for the operator's
+//! network.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long accepting pauses when it fails, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What the listener tells.
+/// The content of the listener's pages.
 pub trait Source: Send + Sync + 'static {
     /// The page as it is now.
     fn page(&self) -> BoxFuture<'_, Page>;

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use prometheus::{Registry, TextEncoder};
 
-/// What one scrape is answered with.
+/// The answer to one scrape.
 #[derive(Debug, Default)]
 pub struct Page {
     text: String,

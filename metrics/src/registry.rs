@@ -41,7 +41,8 @@ pub fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) ->
     add(registry, counters.expect("names of metrics are constants that are valid"))
 }
 
-/// A counter for each of `values` of one label. All are on the page from the beginning, so that the first time is seen as a change.
+/// A counter for each of `values` of one label. All are on the page from the beginning, so that the
+/// first time is seen as a change.
 pub fn counters_of(
     registry: &Registry,
     name: &str,
@@ -70,7 +71,8 @@ pub fn histogram(registry: &Registry, name: &str, help: &str, buckets_s: &[f64])
     add(registry, unregistered::histogram(name, help, buckets_s))
 }
 
-/// A histogram of seconds for each combination of the labels' values. Every value must come from a bounded set.
+/// A histogram of seconds for each combination of the labels' values. Every value must come from a
+/// bounded set.
 pub fn histograms(registry: &Registry, name: &str, help: &str, buckets_s: &[f64], labels: &[&str]) -> HistogramVec {
     let histograms = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets_s.to_vec()), labels);
     add(registry, histograms.expect("names and bounds of histograms are constants that are valid"))

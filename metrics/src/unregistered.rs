@@ -1,4 +1,4 @@
-//! What accumulates before there is a registry to show it.
+//! Metrics that accumulate before there is a registry to show them.
 
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, Registry};

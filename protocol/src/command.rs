@@ -1,4 +1,4 @@
-//! What clients ask of the leader, and what it answers.
+//! Commands of clients to the leader, and its replies.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ pub enum ModuleRef {
     Alias(String),
 }
 
-/// What a client asks of the leader. Every one of them is decided by the core and answered once it
-/// is durable.
+/// A request of a client to the leader. Every one of them is decided by the core and answered once
+/// it is durable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// Accept a task.
@@ -34,7 +34,7 @@ pub enum Command {
         spec: Arc<TaskSpec>,
         /// Set when there is an idempotency key.
         key: Option<KeyCheck>,
-        /// What it waits for first: tasks of its tenant that are not final.
+        /// Its predecessors: tasks of its tenant that are not final.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         edges: Vec<Edge>,
     },
@@ -126,7 +126,7 @@ pub enum Command {
         tenant: TenantName,
         /// The alias.
         name: String,
-        /// What it points at.
+        /// The module that it points at.
         digest: Digest,
     },
     /// Remove an alias.
@@ -145,11 +145,11 @@ pub enum Command {
     },
     /// Let a policy decide again that was benched. One that is not benched stays as it is.
     LiftPolicy {
-        /// What it decides.
+        /// The hook that it decides.
         hook: PolicyHook,
         /// Its name.
         policy: String,
-        /// What it is, as in [`BenchedRow`](crate::policy::BenchedRow).
+        /// Its digest, as in [`BenchedRow`](crate::policy::BenchedRow).
         #[serde(default)]
         digest: Digest,
     },
@@ -168,21 +168,21 @@ pub struct KeyCheck {
     pub checked_to: LogSeq,
 }
 
-/// What the leader answers.
+/// The answer of the leader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// Done and durable.
     Done {
         /// The record that holds it; reads at or after this see it.
         seq: LogSeq,
-        /// What was done.
+        /// The effect of a command.
         done: Done,
     },
     /// Understood but refused; nothing changed.
     Refused(Refusal),
 }
 
-/// What was done.
+/// The effect of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Done {
     /// The task is accepted.
@@ -253,7 +253,7 @@ pub enum Refusal {
     KeyCheckStale,
     /// No work is taken right now; try again after this many milliseconds.
     Overloaded {
-        /// What is full.
+        /// The queue or the bound that is full.
         what: Overload,
         /// Milliseconds.
         retry_ms: u64,
@@ -269,7 +269,7 @@ pub enum Refusal {
     TooLarge {
         /// About how large it would be.
         bytes: u64,
-        /// What is taken at most.
+        /// The largest that is taken.
         bytes_max: u64,
     },
     /// The disk is full; nothing is accepted until there is space.
@@ -280,7 +280,7 @@ pub enum Refusal {
     OutcomeUnknown,
 }
 
-/// What is full when no work is taken.
+/// The queue or the bound that is full when no work is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Overload {
     /// The commands that wait for the scheduler.
@@ -291,7 +291,7 @@ pub enum Overload {
     TenantShapes,
     /// The different shapes of tasks in the queue.
     Shapes,
-    /// What the read model has yet to write.
+    /// The records that the read model has yet to write.
     ReadModel,
     /// The edges between tasks that are not final.
     Edges,
@@ -322,7 +322,7 @@ impl fmt::Display for Overload {
     }
 }
 
-/// What there can be too many of, without a quota.
+/// Things of a tenant or of the whole that have a bound and no quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Counted {
     /// Tenants.

@@ -1,4 +1,4 @@
-//! What one attempt may use, and the caps that an installation sets.
+//! The resources that one attempt may use, and the caps that an installation sets.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +11,8 @@ pub const MIB: u64 = 1024 * KIB;
 /// larger ones are blobs.
 pub const INLINE_BYTES_MAX: u64 = 32 * KIB;
 
-/// What one attempt may use. Every limit is always set; `fuel` alone can be absent, which means
-/// unlimited.
+/// The resources that one attempt may use. Every limit is always set; `fuel` alone can be absent,
+/// which means unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
@@ -35,8 +35,8 @@ impl Default for Limits {
     }
 }
 
-/// What an installation allows at most. Configurable; a request over a cap is refused by its name,
-/// never clamped.
+/// The highest limits of an installation. Configurable; a request over a cap is refused by its
+/// name, never clamped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]

@@ -1,4 +1,4 @@
-//! What control nodes and hosts say to each other over the bus. Any of it may be lost, doubled or
+//! Messages between control nodes and hosts over the bus. Any of it may be lost, doubled or
 //! reordered.
 
 pub mod control;
@@ -37,16 +37,16 @@ pub struct ToHost {
 pub struct Assignment {
     /// The attempt.
     pub id: AttemptId,
-    /// What to run.
+    /// The task to run.
     pub spec: Arc<TaskSpec>,
-    /// What an earlier attempt saved.
+    /// The checkpoint of an earlier attempt.
     pub checkpoint: Payload,
     /// Microseconds that the task had waited when it was placed; the host adds its own.
     pub queue_us: u64,
     /// When its tenant was created: tells the tenant from an earlier one of the same name, of which
     /// nothing may be shown to it.
     pub tenant_since: Timestamp,
-    /// What compiling may cost its tenant:
+    /// The compile time of its tenant:
     /// [`Quotas::compile_ms_per_s`](crate::tenant::Quotas::compile_ms_per_s).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compile_ms_per_s: Option<u64>,
@@ -54,7 +54,7 @@ pub struct Assignment {
     pub class: i8,
 }
 
-/// What a host answers to [`ToHost`].
+/// The answer of a host to [`ToHost`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostAck {
@@ -86,7 +86,7 @@ pub enum Report {
         id: AttemptId,
         /// How.
         outcome: Arc<Outcome>,
-        /// What it used.
+        /// The resources that it used.
         usage: Usage,
         /// The result, when it succeeded.
         output: Payload,
@@ -100,7 +100,7 @@ pub enum Report {
         /// Grows with every checkpoint of the attempt, from 1: an older one never replaces a newer
         /// one.
         number: u32,
-        /// What the next attempt can read.
+        /// The bytes that the next attempt can read.
         data: Payload,
     },
     /// Handed back without a result: the host shuts down, or never started it.
@@ -137,7 +137,7 @@ impl Report {
     }
 }
 
-/// What the leader answers to [`FromHost`] once the reports are durable.
+/// The answer of the leader to [`FromHost`] once the reports are durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ReportAck {
@@ -175,11 +175,11 @@ pub struct Heartbeat {
     pub load_millicores: u32,
     /// Compiled modules that are ready to run.
     pub modules_cached: u32,
-    /// What is known of running attempts. What does not fit into one message comes in later ones,
+    /// Facts about running attempts. Those beyond the size of one message come in later ones,
     /// in turns.
     pub progress: Vec<(AttemptId, Progress)>,
     /// `attempts` does not list all of them: there are more than fit into one message, and later
-    /// ones list others. What is not listed may be there all the same.
+    /// ones list others. An attempt that is not listed may be there all the same.
     pub partial: bool,
     /// How many of the attempts are unready: they wait until their module is compiled or loaded,
     /// and hold no slot. `credit` counts them on top.
@@ -214,7 +214,7 @@ pub struct Progress {
     pub message: String,
 }
 
-/// Who a host is: what it registers with when it joins.
+/// The identity of a host, with which it registers when it joins.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostInfo {
@@ -252,8 +252,8 @@ impl HostInfo {
     }
 }
 
-/// Where messages go on the bus. All of them are MessagePack with named fields. What a host sends
-/// has its id in the subject, so that a server can forbid it to speak for another one.
+/// Subjects of messages on the bus. All messages are MessagePack with named fields. A message of a
+/// host has its id in the subject, so that a server can forbid it to speak for another one.
 pub mod subjects {
     use crate::ids::HostId;
 

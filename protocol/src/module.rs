@@ -1,10 +1,10 @@
-//! What is known of a module.
+//! Facts about a module.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Digest;
 
-/// What a module exports decides how it is run.
+/// The way in which a module is run: its exports decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -16,7 +16,7 @@ pub enum ModuleKind {
     Command,
 }
 
-/// What an upload was found to be.
+/// The result of the check of an upload.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModuleInfo {
@@ -31,9 +31,9 @@ pub struct ModuleInfo {
     pub imports: Vec<String>,
     /// Names of what it exports, sorted.
     pub exports: Vec<String>,
-    /// What the file was called at its upload.
+    /// The name of the file at its upload.
     pub name: Option<String>,
-    /// What its owner may not have meant, for people: it is accepted all the same.
+    /// Warnings for its owner, as sentences: the module is accepted all the same.
     pub hints: Vec<String>,
 }
 

@@ -183,7 +183,7 @@ impl Outcome {
     }
 }
 
-/// What an attempt used.
+/// The resources that an attempt used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Usage {
@@ -212,14 +212,14 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// What was really used by this attempt: nothing but the wait, when the result was there
+    /// The resources that this attempt really used: nothing but the wait, when the result was there
     /// already.
     pub fn spent(&self) -> Self {
         if self.cached { Self { queue_us: self.queue_us, cached: true, ..Self::default() } } else { *self }
     }
 }
 
-/// What is the same for nearly all attempts is not written down with each.
+/// A field with the value of nearly all attempts is not written down.
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }

@@ -1,11 +1,11 @@
-//! What control nodes tell each other of policies.
+//! Policies in the messages between control nodes.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Digest;
 use crate::time::Timestamp;
 
-/// What a policy decides.
+/// A decision that policies make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyHook {
@@ -28,18 +28,18 @@ impl PolicyHook {
 /// A policy in whose place the default decides, as snapshots and overviews of a leader carry it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BenchedRow {
-    /// What the policy decided.
+    /// The hook that the policy decided.
     pub hook: PolicyHook,
     /// Its name.
     #[serde(default)]
     pub policy: String,
-    /// What it failed of last.
+    /// The reason of its last fault.
     #[serde(default)]
     pub reason: String,
     /// Since when.
     #[serde(default)]
     pub at: Timestamp,
-    /// What it is, whatever its name; zero for one that is built in.
+    /// Its digest, whatever its name; zero for one that is built in.
     #[serde(default)]
     pub digest: Digest,
 }

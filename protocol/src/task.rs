@@ -36,7 +36,7 @@ pub struct TaskSpec {
     pub args: Vec<String>,
     /// Environment of a command.
     pub env: BTreeMap<String, String>,
-    /// What each attempt may use.
+    /// The resources that each attempt may use.
     pub limits: Limits,
     /// -100 to 100, higher first among the tasks of its tenant.
     pub priority: i8,
@@ -58,7 +58,7 @@ pub struct TaskSpec {
     pub retry_of: Option<TaskId>,
     /// Where its spans belong, when its submission is recorded in a trace.
     pub trace: Option<TraceParent>,
-    /// What a command finds as its own name; [`TaskSpec::PROGRAM_DEFAULT`] when there is none.
+    /// The name that a command finds as its own; [`TaskSpec::PROGRAM_DEFAULT`] when there is none.
     pub program: Option<String>,
     /// Exit codes of a command that are success; 0 alone when there are none.
     pub ok_exit: Vec<u8>,
@@ -70,7 +70,7 @@ impl TaskSpec {
     /// Exit codes that are success unless the task says otherwise.
     pub const OK_EXIT_DEFAULT: [u8; 1] = [0];
 
-    /// What a command finds as its own name.
+    /// The name that a command finds as its own.
     pub fn program(&self) -> &str {
         self.program.as_deref().unwrap_or(Self::PROGRAM_DEFAULT)
     }
@@ -116,7 +116,7 @@ pub enum EdgeOn {
     Success,
     /// It has failed. One that was cancelled or skipped has not.
     Failure,
-    /// Whatever its end.
+    /// Any end.
     Any,
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::ids::{Digest, TenantName};
 
-/// What a token may do. Each role may do all that the later ones may.
+/// The rights of a token. Each role may do all that the later ones may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -21,7 +21,7 @@ pub enum Role {
     Read,
 }
 
-/// What one tenant may have at most; `None` is unlimited.
+/// The bounds of one tenant; `None` is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
@@ -78,7 +78,7 @@ pub struct Tenant {
     pub weight: u32,
     /// -100 to 100: tenants of a higher class are served strictly first.
     pub class: i8,
-    /// What it may have.
+    /// Its quotas.
     pub quotas: Quotas,
 }
 
@@ -98,7 +98,7 @@ pub struct Token {
     pub tenant: TenantName,
     /// For people.
     pub name: String,
-    /// What it may do.
+    /// Its rights.
     pub role: Role,
     /// SHA-256 of the token's text, which has 256 random bits, so that no salt and no slow hash are
     /// needed.

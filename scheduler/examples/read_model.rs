@@ -1,6 +1,7 @@
 //! Measures the read model: `cargo run --release -p wasmill-scheduler --example read_model [DIR]`.
 //!
-//! The tasks are no-ops as a bulk submission makes them: submitted, started and ended, in records of many events.
+//! The tasks are no-ops as a bulk submission makes them: submitted, started and ended, in records
+//! of many events.
 
 use std::collections::BTreeSet;
 use std::error::Error;

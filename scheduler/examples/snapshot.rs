@@ -1,4 +1,5 @@
-//! Measures snapshots of the core's state: `cargo run --release -p wasmill-scheduler --example snapshot [TASKS]`.
+//! Measures snapshots of the core's state:
+//! `cargo run --release -p wasmill-scheduler --example snapshot [TASKS]`.
 
 use std::error::Error;
 use std::hint::black_box;

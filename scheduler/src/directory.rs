@@ -42,7 +42,8 @@ impl Directory {
         self.contents.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes hold of what is known now, for a snapshot. Who changes something meanwhile copies all of it once.
+    /// Takes hold of what is known now, for a snapshot. Who changes something meanwhile copies all
+    /// of it once.
     pub fn contents(&self) -> Arc<Contents> {
         Arc::clone(&self.read())
     }
@@ -52,7 +53,8 @@ impl Directory {
         *self.contents.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(contents);
     }
 
-    /// Takes in the events of a durable record. Those about tasks cost nothing. Returns the modules that a tenant had and has no more.
+    /// Takes in the events of a durable record. Those about tasks cost nothing. Returns the modules
+    /// that a tenant had and has no more.
     pub fn apply(&self, events: &[Event]) -> Vec<Digest> {
         let mut events = events.iter().filter(|event| event.body.task().is_none()).peekable();
         let mut removed = Vec::new();

@@ -25,7 +25,8 @@ pub struct FinalNotice {
 }
 
 impl FinalNotice {
-    /// What happened: [`EventBody::AttemptEnded`] with [`Sequel::Final`], or [`EventBody::TaskEnded`].
+    /// What happened: [`EventBody::AttemptEnded`] with [`Sequel::Final`], or
+    /// [`EventBody::TaskEnded`].
     pub fn event(&self) -> &EventBody {
         &self.record.events[self.index].body
     }
@@ -50,7 +51,8 @@ impl Finals {
         Self { hasher: RandomState::new(), shards: std::array::from_fn(|_| Mutex::default()) }
     }
 
-    /// Registers a wait. The caller looks at the task's state *after* this, or it might wait for an end that has passed.
+    /// Registers a wait. The caller looks at the task's state *after* this, or it might wait for an
+    /// end that has passed.
     pub fn wait(&self, task: TaskId) -> FinalWait {
         let (sender, receiver) = oneshot::channel();
         let mut shard = self.shard(task);

@@ -34,7 +34,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the log may take to say where it ends.
 const LOG_END_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Between two questions where the log ends: whoever asks for what is nowhere, with whatever token, costs no more than these.
+/// Between two questions where the log ends: whoever asks for what is nowhere, with whatever token,
+/// costs no more than these.
 const LOG_END_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long a client is told to wait when the driver's queue is full.
@@ -73,7 +74,8 @@ pub struct Shared {
     pub(crate) forwards: SharedForwards,
     /// What a command may take.
     pub(crate) command_bytes_max: usize,
-    /// When the log was last asked where it ends, and whether this node has read as far since; locked meanwhile.
+    /// When the log was last asked where it ends, and whether this node has read as far since;
+    /// locked meanwhile.
     pub(crate) log_asked: Mutex<Option<(Instant, Result<(), Unreached>)>>,
 }
 
@@ -162,8 +164,10 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// The refusal, [`Refusal::TooLarge`] when no record could hold it, [`Refusal::Overloaded`] when the driver's queue is full, [`Refusal::NotLeader`] when nobody
-    /// leads, [`Refusal::OutcomeUnknown`] when leadership was lost before the answer was durable: the command may have been done all the same.
+    /// The refusal, [`Refusal::TooLarge`] when no record could hold it, [`Refusal::Overloaded`]
+    /// when the driver's queue is full, [`Refusal::NotLeader`] when nobody leads,
+    /// [`Refusal::OutcomeUnknown`] when leadership was lost before the answer was durable: the
+    /// command may have been done all the same.
     pub async fn command(&self, command: Command) -> Answer {
         if let Some(refusal) = self.too_large(&command) {
             return Err(refusal);
@@ -176,8 +180,9 @@ impl Handle {
         answered.await.unwrap_or(Err(Refusal::OutcomeUnknown))
     }
 
-    /// Asks many things at once, at most [`BATCH_COMMANDS_MAX`]; the answers come in the same order. Waits for room in the driver's queue, and with
-    /// submissions for the read model to catch up, which is how a bulk submission is slowed down.
+    /// Asks many things at once, at most [`BATCH_COMMANDS_MAX`]; the answers come in the same
+    /// order. Waits for room in the driver's queue, and with submissions for the read model to
+    /// catch up, which is how a bulk submission is slowed down.
     pub async fn commands(&self, commands: Vec<Command>) -> Vec<Answer> {
         assert!(commands.len() <= BATCH_COMMANDS_MAX, "a batch has at most {BATCH_COMMANDS_MAX} commands");
         let refused: Vec<_> = commands.iter().map(|command| self.too_large(command)).collect();
@@ -207,8 +212,9 @@ impl Handle {
         (bytes > bytes_max).then_some(Refusal::TooLarge { bytes: bytes as u64, bytes_max: bytes_max as u64 })
     }
 
-    /// Asks the leader whether it would refuse a command as things are, so that nothing need be stored for one that is refused. Nothing is done, and
-    /// what is not refused here can be refused afterwards.
+    /// Asks the leader whether it would refuse a command as things are, so that nothing need be
+    /// stored for one that is refused. Nothing is done, and what is not refused here can be refused
+    /// afterwards.
     ///
     /// # Errors
     ///
@@ -216,7 +222,8 @@ impl Handle {
     pub async fn check(&self, command: Command) -> Result<(), Refusal> {
         match self.ask(|answer| Request::Check(Box::new(command), answer)).await {
             Some(refusal) => refusal.map_or(Ok(()), Err),
-            // A leader of the version before does not understand the question: the command itself tells.
+            // A leader of the version before does not understand the question: the command itself
+            // tells.
             None if self.shared.standing.borrow().leader.is_some() => Ok(()),
             None => Err(Refusal::NotLeader),
         }
@@ -227,7 +234,8 @@ impl Handle {
         self.ask(|answer| Request::Explain(tasks, answer)).await.unwrap_or_default()
     }
 
-    /// Hosts, queue depth and counters; `None` when the leader does not answer in time, and at once when none is known to answer.
+    /// Hosts, queue depth and counters; `None` when the leader does not answer in time, and at once
+    /// when none is known to answer.
     pub async fn overview(&self) -> Option<Overview> {
         let mut standing = self.shared.standing.subscribe();
         let nobody_leads = standing.wait_for(|standing| !standing.leading && standing.leader.is_none());
@@ -254,10 +262,12 @@ impl Handle {
         *self.shared.published.borrow()
     }
 
-    /// Makes sure that this node shows everything that anybody has been answered so far. Whether it shows more than `since`.
+    /// Makes sure that this node shows everything that anybody has been answered so far. Whether it
+    /// shows more than `since`.
     ///
-    /// Costs nothing on the leader, which shows everything before it answers. Another node asks the log where it ends, never the leader. Whoever comes
-    /// while the log is asked waits for the next answer, together with all others: a crowd asks no more than one.
+    /// Costs nothing on the leader, which shows everything before it answers. Another node asks the
+    /// log where it ends, never the leader. Whoever comes while the log is asked waits for the next
+    /// answer, together with all others: a crowd asks no more than one.
     ///
     /// # Errors
     ///
@@ -322,8 +332,8 @@ impl Handle {
     }
 }
 
-/// Whether a command may give the read model more to write: such ones wait while it is behind. To stop something, and to administer, must be possible all the
-/// same.
+/// Whether a command may give the read model more to write: such ones wait while it is behind. To
+/// stop something, and to administer, must be possible all the same.
 fn adds_a_task(command: &Command) -> bool {
     matches!(command, Command::Submit { .. })
 }

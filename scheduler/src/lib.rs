@@ -1,6 +1,7 @@
 //! The control node: the shell around the scheduler's core, HTTP, and the read model.
 //!
-//! The driver ([`driver`]) is the only one that steps the core. Everything else talks to it through [`handle::Handle`].
+//! The driver ([`driver`]) is the only one that steps the core. Everything else talks to it through
+//! [`handle::Handle`].
 
 pub mod clock;
 pub mod directory;

@@ -16,7 +16,8 @@ pub struct ProgressBoard {
 }
 
 impl ProgressBoard {
-    /// Takes in what a host says. What it said before of attempts that it still has stays known: not everything fits into every heartbeat.
+    /// Takes in what a host says. What it said before of attempts that it still has stays known:
+    /// not everything fits into every heartbeat.
     pub fn heard(&self, heartbeat: &Heartbeat) {
         let said = heartbeat.progress.iter().map(|(id, progress)| (id.task, progress.clone()));
         let mut said: HashMap<_, _> = said.collect();

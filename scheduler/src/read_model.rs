@@ -1,9 +1,10 @@
 //! The read model: every task of the log as a row that can be looked up, filtered and listed.
 //!
-//! It is a second file that follows from the log and nothing else, so it is written lazily. [`ReadModel::apply`] takes a durable record
-//! in memory; a thread writes what has gathered in large transactions. Readers never notice: a task or a key is read from
-//! the file and what is pending is added; a listing waits until what was applied before it is in the file.
-//! After a crash the file is behind the log, and is fed again from [`ReadModel::flushed`] on.
+//! It is a second file that follows from the log and nothing else, so it is written lazily.
+//! [`ReadModel::apply`] takes a durable record in memory; a thread writes what has gathered in
+//! large transactions. Readers never notice: a task or a key is read from the file and what is
+//! pending is added; a listing waits until what was applied before it is in the file. After a crash
+//! the file is behind the log, and is fed again from [`ReadModel::flushed`] on.
 
 mod codec;
 mod copy;
@@ -37,7 +38,7 @@ use wasmill_record::snapshot::Expired;
 pub use self::copy::CopyError;
 pub use self::filter::{Cursor, Page, ParseCursorError, Scan, ScanPage, TaskFilter};
 use self::flush::{Gathered, Pipeline, Sweep};
-use self::fold::Standing;
+use self::fold::TaskStanding;
 use self::listing::Budget;
 use self::pending::PendingEvent;
 use self::read::Stored;
@@ -101,7 +102,8 @@ fn failure_text(failure: Option<&str>) -> String {
 }
 
 impl ReadModel {
-    /// Opens the file in a data directory, or begins an empty one when there is none that can be used.
+    /// Opens the file in a data directory, or begins an empty one when there is none that can be
+    /// used.
     ///
     /// # Errors
     ///
@@ -122,7 +124,8 @@ impl ReadModel {
         Ok(Self { pipeline, readers: Readers::new(&path), reserved: Reserved::default(), thread: Some(thread) })
     }
 
-    /// Takes in a durable record. Cheap; never waits for the file. Every reader sees it from here on.
+    /// Takes in a durable record. Cheap; never waits for the file. Every reader sees it from here
+    /// on.
     ///
     /// Records that it has already are ignored, so that the log can be fed from any earlier place.
     ///
@@ -138,7 +141,8 @@ impl ReadModel {
         self.pipeline.applied()
     }
 
-    /// The last record that is in the file: after a restart the log is fed from the next one on, or any earlier one.
+    /// The last record that is in the file: after a restart the log is fed from the next one on, or
+    /// any earlier one.
     pub fn flushed(&self) -> LogSeq {
         self.pipeline.flushed()
     }
@@ -185,7 +189,8 @@ impl ReadModel {
         Ok(self.find(tenant, id).await?.map(|stored| stored.standing.into_history()))
     }
 
-    /// The checkpoint that an attempt of a task began with; `None` when the tenant has no task of this id.
+    /// The checkpoint that an attempt of a task began with; `None` when the tenant has no task of
+    /// this id.
     ///
     /// # Errors
     ///
@@ -200,7 +205,8 @@ impl ReadModel {
     }
 
     async fn find(&self, tenant: &TenantName, id: TaskId) -> Result<Option<Stored>, ReadError> {
-        // Pending first, file second: what is written in between is in both, and each row knows up to where it goes.
+        // Pending first, file second: what is written in between is in both, and each row knows up
+        // to where it goes.
         let Gathered { found: mut events, erased, .. } = self.pipeline.events(Some(tenant), id);
         if let Some(erased) = erased {
             events.retain(|event| event.place > erased);
@@ -232,9 +238,11 @@ impl ReadModel {
         self.tasks_shown(tenant, filter, limit, cursor, |row| row).await
     }
 
-    /// A tenant's tasks as `show` makes them where they are read, newest first: those that match `filter`, at most `limit` (and [`PAGE_TASKS_MAX`]), from `cursor` on. A page of large tasks ends earlier, after
-    /// about 4 MiB of what a listing shows. It is read in short steps, each from the state of its own moment, between which others read. Only a few pages are
-    /// being read at once, one or two of a tenant: the others wait for that and hold nothing.
+    /// A tenant's tasks as `show` makes them where they are read, newest first: those that match
+    /// `filter`, at most `limit` (and [`PAGE_TASKS_MAX`]), from `cursor` on. A page of large tasks
+    /// ends earlier, after about 4 MiB of what a listing shows. It is read in short steps, each
+    /// from the state of its own moment, between which others read. Only a few pages are being read
+    /// at once, one or two of a tenant: the others wait for that and hold nothing.
     ///
     /// # Errors
     ///
@@ -286,7 +294,8 @@ impl ReadModel {
         self.scan_page_shown(tenant, filter, scan, |row| row).await
     }
 
-    /// The next page of a scan: a tenant's tasks that match `filter` as `show` makes them where they are read, in bounded bytes. Tasks that were removed meanwhile are left out.
+    /// The next page of a scan: a tenant's tasks that match `filter` as `show` makes them where
+    /// they are read, in bounded bytes. Tasks that were removed meanwhile are left out.
     ///
     /// # Errors
     ///
@@ -303,8 +312,8 @@ impl ReadModel {
         self.readers.read(Kind::Listing, asker, "list tasks", page).await
     }
 
-    /// Makes an answer of what was found, in turn with the tenant's listings and on a thread that may block: what takes a millisecond or more
-    /// does not keep the threads that serve everybody.
+    /// Makes an answer of what was found, in turn with the tenant's listings and on a thread that
+    /// may block: what takes a millisecond or more does not keep the threads that serve everybody.
     ///
     /// # Errors
     ///
@@ -317,8 +326,8 @@ impl ReadModel {
         self.readers.show(Some(tenant.clone()), make).await
     }
 
-    /// The task that an idempotency key names with the fingerprint of its submission, and the last record that was
-    /// considered.
+    /// The task that an idempotency key names with the fingerprint of its submission, and the last
+    /// record that was considered.
     ///
     /// # Errors
     ///
@@ -340,8 +349,8 @@ impl ReadModel {
         Ok((found, checked_to))
     }
 
-    /// What hosts need of tasks, with the last checkpoint of each. Tasks that are unknown are left out, and so are all that the file holds
-    /// when it cannot be read.
+    /// What hosts need of tasks, with the last checkpoint of each. Tasks that are unknown are left
+    /// out, and so are all that the file holds when it cannot be read.
     pub async fn specs(&self, tasks: &[TaskId]) -> HashMap<TaskId, (Arc<TaskSpec>, Payload)> {
         let mut specs = HashMap::with_capacity(tasks.len());
         let mut in_file = Vec::new();
@@ -405,29 +414,34 @@ impl ReadModel {
         self.readers.read(Kind::LookUp, None, "look for a blob", look).await
     }
 
-    /// Blobs that tasks referred to and do not any more, and those of [`ReadModel::note_unneeded`]; waits until there are some. They may be needed again, and
-    /// by others. When there are too many the rest is left to whoever looks at all blobs.
+    /// Blobs that tasks referred to and do not any more, and those of [`ReadModel::note_unneeded`];
+    /// waits until there are some. They may be needed again, and by others. When there are too many
+    /// the rest is left to whoever looks at all blobs.
     pub async fn unneeded(&self) -> Vec<Digest> {
         self.pipeline.unneeded().await
     }
 
-    /// Notes blobs that were stored for what was refused afterwards, and modules that a tenant has removed.
+    /// Notes blobs that were stored for what was refused afterwards, and modules that a tenant has
+    /// removed.
     pub fn note_unneeded(&self, blobs: impl IntoIterator<Item = Digest>) {
         self.pipeline.note_unneeded(blobs);
     }
 
-    /// Bytes that a tenant's tasks take, as they count towards its quota. What was submitted is in it as soon as it was applied; what came of attempts since as soon as
-    /// it is in the file: [`ReadModel::flush`] waits for that.
+    /// Bytes that a tenant's tasks take, as they count towards its quota. What was submitted is in
+    /// it as soon as it was applied; what came of attempts since as soon as it is in the file:
+    /// [`ReadModel::flush`] waits for that.
     pub fn stored_bytes(&self, tenant: &TenantName) -> u64 {
         self.pipeline.stored(tenant)
     }
 
-    /// The tenants for which [`ReadModel::stored_bytes`] has changed by what came of attempts, or by what was removed, since this was last asked.
+    /// The tenants for which [`ReadModel::stored_bytes`] has changed by what came of attempts, or
+    /// by what was removed, since this was last asked.
     pub fn stored_changed(&self) -> BTreeSet<TenantName> {
         self.pipeline.stored_changed()
     }
 
-    /// Takes `bytes` of a tenant's quota until the answer is dropped: for a task that is on its way.
+    /// Takes `bytes` of a tenant's quota until the answer is dropped: for a task that is on its
+    /// way.
     ///
     /// # Errors
     ///
@@ -469,7 +483,8 @@ impl Drop for ReadModel {
     }
 }
 
-/// Whether the first event submits the task: then nothing of it is in the file that is not pending too.
+/// Whether the first event submits the task: then nothing of it is in the file that is not pending
+/// too.
 fn begins_a_task(events: &[PendingEvent]) -> bool {
     events.first().is_some_and(|first| matches!(first.event().body, EventBody::TaskSubmitted { .. }))
 }
@@ -481,7 +496,7 @@ fn merge(id: TaskId, stored: Option<Stored>, events: &[PendingEvent]) -> Option<
     for pending in events.iter().filter(|pending| pending.place.0 > held) {
         let (seq, event) = (pending.place.0, pending.event());
         if let EventBody::TaskSubmitted { spec, edges, .. } = &event.body {
-            let standing = Standing::submitted(seq, event.at, spec, !edges.is_empty());
+            let standing = TaskStanding::submitted(seq, event.at, spec, !edges.is_empty());
             merged = Some(Stored { id, spec: Arc::clone(spec), standing });
         } else if let Some(stored) = &mut merged {
             stored.standing.fold(seq, event);

@@ -1,8 +1,9 @@
 //! Snapshots as blobs: how they are written, found and read.
 //!
-//! A snapshot is what the core and the directory hold after a record, and the hash that the next record must name. It is a
-//! stream of parts ([`wasmill_record::snapshot`]), each behind its length, so that neither side holds all of it in memory. The log names
-//! it once it is stored; a blob that no record names is nothing.
+//! A snapshot is what the core and the directory hold after a record, and the hash that the next
+//! record must name. It is a stream of parts ([`wasmill_record::snapshot`]), each behind its
+//! length, so that neither side holds all of it in memory. The log names it once it is stored; a
+//! blob that no record names is nothing.
 
 mod frames;
 mod load;

@@ -1,8 +1,10 @@
-//! Spans that leave the process: what `tracing` and OpenTelemetry have to do with each other, for those who open spans.
+//! Spans that leave the process: what `tracing` and OpenTelemetry have to do with each other, for
+//! those who open spans.
 //!
-//! A span is recorded when its target is [`TARGET`] and the process has installed a layer that takes it; else opening one costs a
-//! look at an atomic. Within a process the parent is the span that is entered. Between processes, and for what a task
-//! causes long after its submission, it is the [`TraceParent`] that the task carries.
+//! A span is recorded when its target is [`TARGET`] and the process has installed a layer that
+//! takes it; else opening one costs a look at an atomic. Within a process the parent is the span
+//! that is entered. Between processes, and for what a task causes long after its submission, it is
+//! the [`TraceParent`] that the task carries.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,25 +18,29 @@ use wasmill_protocol::TraceParent;
 
 pub use opentelemetry::KeyValue;
 
-/// The target of spans that are meant for traces, all of them at level `INFO`. Log lines have their modules as targets.
+/// The target of spans that are meant for traces, all of them at level `INFO`. Log lines have their
+/// modules as targets.
 pub const TARGET: &str = "otel";
 
 /// The name of the tracer that all spans come from.
 pub const TRACER: &str = "wasmill";
 
-/// Whether spans of [`TARGET`] lead anywhere: to be asked before anything is computed for them alone.
+/// Whether spans of [`TARGET`] lead anywhere: to be asked before anything is computed for them
+/// alone.
 pub fn enabled() -> bool {
     tracing::span_enabled!(target: TARGET, Level::INFO)
 }
 
-/// Puts a span below `parent`, wherever it was opened. To be called before anything else is done with the span.
+/// Puts a span below `parent`, wherever it was opened. To be called before anything else is done
+/// with the span.
 pub fn below(span: Span, parent: TraceParent) -> Span {
     // It fails when nobody records spans, and then there is nothing to put anywhere.
     let _ = span.set_parent(context(parent));
     span
 }
 
-/// Where a span is, for those who are to be below it in another process or at another time; `None` when it is not recorded.
+/// Where a span is, for those who are to be below it in another process or at another time; `None`
+/// when it is not recorded.
 pub fn place_of(span: &Span) -> Option<TraceParent> {
     if span.is_disabled() {
         return None;
@@ -84,7 +90,7 @@ mod tests {
 
     const PARENT: TraceParent = TraceParent { trace_id: [7; 16], span_id: [8; 8], sampled: true };
 
-    /// What is recorded of `act`.
+    /// The spans that `act` records.
     fn recorded(act: impl FnOnce()) -> Vec<SpanData> {
         let exporter = InMemorySpanExporter::default();
         let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));

@@ -1,7 +1,8 @@
-//! `cargo xtask bench`: measures a cluster, with everything on this machine: etcd, a NATS that syncs before it acknowledges, control nodes and hosts.
+//! `cargo xtask bench`: measures a cluster, with everything on this machine: etcd, a NATS that
+//! syncs before it acknowledges, control nodes and hosts.
 //!
-//! What one request takes, and what many take, `wasmill bench` measures as it does with one process. Here is what only a cluster has: who has
-//! died, and how long nobody notices.
+//! What one request takes, and what many take, `wasmill bench` measures as it does with one
+//! process. Here is what only a cluster has: who has died, and how long nobody notices.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -173,7 +174,8 @@ impl Measured {
         digest.context("the answer to an upload has no digest")
     }
 
-    /// Ends the leader in some way; gives the longest time without a result that a client of another node sees. The node is back at the end.
+    /// Ends the leader in some way; gives the longest time without a result that a client of
+    /// another node sees. The node is back at the end.
     fn lose_leader(&mut self, noop: &str, end: impl FnOnce(&mut Member) -> Result<()>) -> Result<Duration> {
         let leader = self.leader()?;
         let survivor = (leader + 1) % self.fleet.control.len();
@@ -221,7 +223,8 @@ impl Measured {
         Ok(longest)
     }
 
-    /// Kills the host that runs a task; gives how long it takes until the task runs on another one. The host is back at the end.
+    /// Kills the host that runs a task; gives how long it takes until the task runs on another one.
+    /// The host is back at the end.
     fn lose_host(&mut self, spin: &str) -> Result<Duration> {
         let node = self.follower()?;
         let spec = json!({ "module": spin, "limits": { "cpu_ms": 3_600_000, "wall_ms": 3_600_000 } });

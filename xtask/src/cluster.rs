@@ -74,7 +74,8 @@ pub(crate) fn spots(kind: &str, count: u8) -> Vec<Spot> {
 
 /// Gives the binary.
 pub(crate) fn build(is_release: bool) -> Result<PathBuf> {
-    // As the demo builds it, or as the tests do: features are unified alike, and nothing is built twice.
+    // As the demo builds it, or as the tests do: features are unified alike, and nothing is built
+    // twice.
     shell::run(&mut match is_release {
         true => cargo(["build", "--locked", "--package", "wasmill", "--release"]),
         false => cargo(["build", "--locked", "--workspace", "--bin", "wasmill"]),

@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: looks for inputs that break what reads them.
 //!
-//! Each package is laid out as `cargo fuzz` has it, which works too where a nightly compiler is. Here the compiler of the project
-//! does: counting branches is a pass of LLVM that it has as well.
+//! Each package is laid out as `cargo fuzz` has it, which works too where a nightly compiler is.
+//! Here the compiler of the project does: counting branches is a pass of LLVM that it has as well.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +15,8 @@ use wasmill_processes::shell::{self, Steps, cargo, program, target_dir, workspac
 pub(crate) const PACKAGES: [&str; 5] =
     ["protocol/fuzz", "api/fuzz", "scheduler/record/fuzz", "scheduler/core/fuzz", "host/fuzz"];
 
-/// Makes the program count which branches it takes and see what it compares, and check itself as when it is tested.
+/// Makes the program count which branches it takes and see what it compares, and check itself as
+/// when it is tested.
 const RUSTFLAGS: [&str; 8] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -123,7 +124,8 @@ impl Target {
         Ok(())
     }
 
-    /// Builds the target, and everything that it fuzzes, so that branches are counted; gives the program.
+    /// Builds the target, and everything that it fuzzes, so that branches are counted; gives the
+    /// program.
     fn build(&self) -> Result<PathBuf> {
         let host = host_triple()?;
         let target_dir = target_dir().join("fuzz");

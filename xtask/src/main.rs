@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that has to do with this repository as a whole.
 //!
-//! It depends on next to nothing, so that it is built within seconds on a machine that has built nothing yet.
+//! It depends on next to nothing, so that it is built within seconds on a machine that has built
+//! nothing yet.
 
 mod bench;
 mod check;
@@ -32,7 +33,8 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Measure a cluster on this machine, and what its failures cost
     Bench(bench::BenchArgs),
-    /// Kill, pause and cut off the processes of a cluster under load, and check what clients were told
+    /// Kill, pause and cut off the processes of a cluster under load, and check what clients were
+    /// told
     Fire(fire::FireArgs),
     /// Take the power from a NATS server, and look for what it had acknowledged; needs root
     Power(power::PowerArgs),

@@ -32,7 +32,8 @@ const SELDOM: [&str; 6] = [
     "wasmill_queued_tasks",
 ];
 
-/// Checks the rules by themselves, plays their tests, and looks every metric that is used up on the page of `binary` as a server.
+/// Checks the rules by themselves, plays their tests, and looks every metric that is used up on the
+/// page of `binary` as a server.
 pub(crate) fn run(binary: &Path) -> Result<()> {
     let promtool = setup::promtool()?;
     shell::run(program(&promtool).args(["check", "rules", "--lint-fatal", RULES]))?;

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use wasmill_processes::shell::{self, program};
 
-/// A running `wasmill up`. Killed when dropped, and its data removed; [`Server::stop`] ends it as an operator would.
+/// A running `wasmill up`. Killed when dropped, and its data removed; [`Server::stop`] ends it as
+/// an operator would.
 pub(crate) struct Server {
     child: Child,
     /// Kept open: a server whose stdout is closed might die of it.
@@ -22,7 +23,8 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `binary up` on an empty directory inside of `dir`, and waits until it is ready.
     pub(crate) fn start(binary: &Path, dir: &Path) -> Result<Self> {
-        // Another process in the same checkout must not find, let alone empty, the data of this one.
+        // Another process in the same checkout must not find, let alone empty, the data of this
+        // one.
         let data = dir.join(format!("data-{}", std::process::id()));
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         std::fs::create_dir(&data).with_context(|| format!("cannot create {}", data.display()))?;

@@ -20,10 +20,12 @@ pub(crate) struct TestArgs {
     /// How many requests are drawn for each operation of the HTTP interface
     #[arg(long, value_name = "N", default_value_t = 50)]
     http_examples: u32,
-    /// How long the processes of a cluster are killed, paused and cut off under load; a server alone for a quarter of it
+    /// How long the processes of a cluster are killed, paused and cut off under load; a server
+    /// alone for a quarter of it
     #[arg(long, value_name = "N", default_value_t = 2.0)]
     fire_minutes: f64,
-    /// Where the seeds of the simulator and of the fire begin; of the checked-out sources when absent, so that whoever tests the same tests the same
+    /// Where the seeds of the simulator and of the fire begin; of the checked-out sources when
+    /// absent, so that whoever tests the same tests the same
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// How often the power is taken from a NATS server
@@ -40,7 +42,8 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     let guest_dir = target_dir().join("guests");
     let mut steps = Steps::new();
     steps.run("guests", || guests::build_all(&guest_dir).map(drop));
-    // One selection of packages for all that follows: another one would unify features differently and build wasmtime again.
+    // One selection of packages for all that follows: another one would unify features differently
+    // and build wasmtime again.
     steps.run("build", || shell::run(&mut cargo(["build", "--workspace", "--all-targets", "--locked"])));
     let binary = target_dir().join("debug/wasmill");
     steps.run("tests", || {
@@ -68,7 +71,8 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     steps.finish()
 }
 
-/// Names the sources that are checked out, by their tree in git; what is not committed changes nothing. Without git it is the same for all.
+/// Names the sources that are checked out, by their tree in git; what is not committed changes
+/// nothing. Without git it is the same for all.
 fn seed_of_sources() -> u64 {
     let tree = shell::capture(program("git").args(["rev-parse", "HEAD^{tree}"])).unwrap_or_default();
     tree.get(..8).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(1)
@@ -84,7 +88,8 @@ fn simulate(seconds: u64, seed: u64) -> Result<()> {
     shell::run(program(target_dir().join("debug/wasmill-sim")).args(["--seconds", &seconds, "--seed", &seed]))
 }
 
-/// Draws requests from the OpenAPI document and checks that every answer is one that the document allows, and none is a 5xx.
+/// Draws requests from the OpenAPI document and checks that every answer is one that the document
+/// allows, and none is a 5xx.
 fn http(binary: &Path, examples: u32) -> Result<()> {
     let schemathesis = setup::schemathesis()?;
     let dir: PathBuf = target_dir().join("http-test");

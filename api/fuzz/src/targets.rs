@@ -1,4 +1,5 @@
-//! The targets, which the tests of `api` include too, so that what was found is tried again in every run.
+//! The targets, which the tests of `api` include too, so that what was found is tried again in
+//! every run.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
@@ -23,7 +24,7 @@ pub(crate) fn documents(bytes: &[u8]) {
         3 => drop(document::<CreateToken>(bytes)),
         4 => drop(document::<CancelTask>(bytes)),
         5 => drop(document::<PatchTask>(bytes)),
-        // What a client of ours reads.
+        // A document that a client of this workspace reads.
         6 => drop(document::<TaskDoc>(bytes)),
         7 => drop(document::<StatusDoc>(bytes)),
         8 => names(bytes),
@@ -35,7 +36,8 @@ pub(crate) fn documents(bytes: &[u8]) {
     }
 }
 
-/// A document has one spelling when it is written: two submissions are the same task when they are written alike.
+/// A document has one spelling when it is written: two submissions are the same task when they are
+/// written alike.
 fn document<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let document: T = serde_json::from_slice(bytes).ok()?;
     let written = serde_json::to_string(&document).unwrap();
@@ -44,7 +46,7 @@ fn document<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     Some(document)
 }
 
-/// What passes the check is within the caps.
+/// A task that passes the check is within the caps.
 fn submission(task: &SubmitTask) {
     let caps = Caps::default();
     if task.check(&caps).is_err() {
@@ -80,7 +82,8 @@ fn spelt<T: FromStr + Display + PartialEq + Debug>(text: &str, only_so: bool) {
     assert!(shown.parse::<T>().is_ok_and(|again| again == name), "{shown} is read back");
 }
 
-/// However a body comes in chunks, its lines are those that splitting it gives. The first two bytes bound a line and a chunk.
+/// However a body comes in chunks, its lines are those that splitting it gives. The first two bytes
+/// bound a line and a chunk.
 pub(crate) fn lines(bytes: &[u8]) {
     let [line_bytes_max, chunk_bytes_max, body @ ..] = bytes else { return };
     let mut expected = Vec::new();

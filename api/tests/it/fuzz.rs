@@ -1,4 +1,5 @@
-//! Tries the inputs again that are kept for the fuzz targets of `fuzz/`: what was found once stays repaired.
+//! Tries the inputs again that are kept for the fuzz targets of `fuzz/`: what was found once stays
+//! repaired.
 
 #[path = "../../../protocol/tests/shared/replay.rs"]
 mod replay;

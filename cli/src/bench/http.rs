@@ -1,4 +1,5 @@
-//! One kept-alive connection with as little between as possible: what the client costs is part of every figure.
+//! One kept-alive connection with as little between as possible: what the client costs is part of
+//! every figure.
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
@@ -77,7 +78,8 @@ impl Endpoint {
     pub(super) async fn connect(&self) -> Result<Connection> {
         let stream = self.open(None).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("cannot speak HTTP")?;
-        // An error of the connection is also an error of the request that is on it, where it is reported.
+        // An error of the connection is also an error of the request that is on it, where it is
+        // reported.
         tokio::spawn(async move { drop(connection.await) });
         Ok(Connection { sender, endpoint: self.clone() })
     }

@@ -37,7 +37,8 @@ impl Machine {
     }
 }
 
-/// The type of the file system that holds `path`, such as `ext4`; `None` when the system does not say.
+/// The type of the file system that holds `path`, such as `ext4`; `None` when the system does not
+/// say.
 pub(super) fn file_system(path: &Path) -> Option<String> {
     let path = path.canonicalize().ok()?;
     let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;

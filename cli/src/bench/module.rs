@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 
-/// A component of the task world. `BODY` stands for the core function `run`, which gets address and length of the payload and answers
-/// the address of a result: memory is zero in the beginning, and zeros are `ok` of an empty list. `MORE` stands for more functions.
+/// A component of the task world. `BODY` stands for the core function `run`, which gets address and
+/// length of the payload and answers the address of a result: memory is zero in the beginning, and
+/// zeros are `ok` of an empty list. `MORE` stands for more functions.
 const TASK: &str = r#"
 (component
   (type $failure-type (variant (case "reject" string) (case "retry" string)))

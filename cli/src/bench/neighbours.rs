@@ -1,7 +1,9 @@
-//! What a tenant that means harm costs its neighbour: `POST /v1/run` of a no-op by one tenant, while another attacks in one of many ways.
+//! What a tenant that means harm costs its neighbour: `POST /v1/run` of a no-op by one tenant,
+//! while another attacks in one of many ways.
 //!
-//! Each attack has a server of its own. Idle and attack take turns, so that a machine that becomes slower meanwhile makes both slower. The
-//! attacker's clients take part of the same machine's CPU, and run on threads of their own. Victim and attacker come from different addresses.
+//! Each attack has a server of its own. Idle and attack take turns, so that a machine that becomes
+//! slower meanwhile makes both slower. The attacker's clients take part of the same machine's CPU,
+//! and run on threads of their own. Victim and attacker come from different addresses.
 
 mod attacks;
 mod bodies;
@@ -31,7 +33,8 @@ const LEAD: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long the victim waits for one answer.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The 99th percentile may become so many times that of the idle server, or this many milliseconds where that is more.
+/// The 99th percentile may become so many times that of the idle server, or this many milliseconds
+/// where that is more.
 const FACTOR_MAX: f64 = 2.0;
 const BOUND_MS_MIN: f64 = 20.0;
 /// Where the two come from: another address of this machine each.

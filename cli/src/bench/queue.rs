@@ -13,7 +13,8 @@ use crate::bench::{bulk, module};
 const BATCH: u64 = 100_000;
 const BATCHES: u64 = 10;
 
-/// Queues a million tasks that no host may run; measures memory, and whether accepting gets slower; then restarts.
+/// Queues a million tasks that no host may run; measures memory, and whether accepting gets slower;
+/// then restarts.
 pub(super) async fn million(target: &mut Target, report: &mut Report) -> Result<()> {
     let mut connection = target.connect().await?;
     let digest = connection.push(module::noop(0)?).await?;
@@ -40,7 +41,8 @@ pub(super) async fn million(target: &mut Target, report: &mut Report) -> Result<
     Ok(())
 }
 
-/// Kills a server that has 100,000 unfinished tasks and measures how long it takes to be ready again.
+/// Kills a server that has 100,000 unfinished tasks and measures how long it takes to be ready
+/// again.
 pub(super) async fn restart(target: &mut Target, report: &mut Report) -> Result<()> {
     let mut connection = target.connect().await?;
     let digest = connection.push(module::noop(0)?).await?;

@@ -84,7 +84,8 @@ fn show(value: f64) -> String {
     }
 }
 
-/// The smallest sample that at least this share of all samples does not exceed (nearest rank). Sorts the samples.
+/// The smallest sample that at least this share of all samples does not exceed (nearest rank).
+/// Sorts the samples.
 ///
 /// # Panics
 ///

@@ -75,8 +75,8 @@ impl Target {
         machine::memory_bytes(private.child.id(), name).context("the private server is gone")
     }
 
-    /// Kills the private server in the middle of whatever it does and starts it again; answers how long it took from the start of the
-    /// process until it was ready.
+    /// Kills the private server in the middle of whatever it does and starts it again; answers how
+    /// long it took from the start of the process until it was ready.
     pub(super) fn restart(&mut self) -> Result<Duration> {
         let private = self.private.as_mut().context("only a private server is restarted")?;
         private.child.kill().context("cannot kill the private server")?;

@@ -161,7 +161,8 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    /// Reads an answer; something that is no problem document (a proxy's page) becomes one by its status.
+    /// Reads an answer; something that is no problem document (a proxy's page) becomes one by its
+    /// status.
     pub(crate) fn read(status: u16, body: &[u8], retry_after: Option<String>) -> Self {
         const EXCERPT_CHARS_MAX: usize = 200;
         let doc = serde_json::from_slice::<api::Problem>(body).ok().filter(|doc| !doc.code.is_empty());

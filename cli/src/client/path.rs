@@ -50,7 +50,8 @@ impl fmt::Display for Path {
     }
 }
 
-/// Escapes all but the unreserved characters of RFC 3986, section 2.3, and `:`, which is in every digest.
+/// Escapes all but the unreserved characters of RFC 3986, section 2.3, and `:`, which is in every
+/// digest.
 fn escape(text: &str, into: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {

@@ -40,7 +40,8 @@ pub(crate) async fn run(client: &Client, json: bool, args: &AliasArgs) -> Outcom
         Action::Set { name, target } => {
             let digest = match target.parse() {
                 Ok(digest) => digest,
-                // A name points at a module and not at another name: it stays there when the other one moves.
+                // A name points at a module and not at another name: it stays there when the other
+                // one moves.
                 Err(_) => client.get(&aliases.clone().segment(target)).await?.json::<AliasDoc>()?.digest,
             };
             let answer = client.send_json(Method::PUT, &aliases.segment(name), &PutAlias { digest }).await?;

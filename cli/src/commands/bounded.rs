@@ -1,7 +1,9 @@
-//! Files that are sent whole: read up to what the server takes, and refused here when they are larger.
+//! Files that are sent whole: read up to what the server takes, and refused here when they are
+//! larger.
 //!
-//! A server refuses a body that is too large before it has read it, and closes the connection. Whoever still sends then sees the closing
-//! and not the answer, and so it is said before anything is sent, in the server's words.
+//! A server refuses a body that is too large before it has read it, and closes the connection.
+//! Whoever still sends then sees the closing and not the answer, and so it is said before anything
+//! is sent, in the server's words.
 
 use std::io::Read;
 use std::path::Path as FilePath;
@@ -12,7 +14,8 @@ use wasmill_protocol::limits::Caps;
 use crate::client::{Client, ClientError, Path, Problem};
 use crate::failure::Failure;
 
-/// Up to so many bytes are sent without asking for the cap: a server's answer to them always arrives.
+/// Up to so many bytes are sent without asking for the cap: a server's answer to them always
+/// arrives.
 const UNASKED_BYTES_MAX: u64 = 256 * 1024;
 
 /// What a file is sent as.

@@ -29,7 +29,8 @@ pub(crate) struct CancelArgs {
     wait_ms: u64,
 }
 
-/// Cancels each; an error at one does not keep the others running. Of those that the filter finds, one that has ended meanwhile is no error.
+/// Cancels each; an error at one does not keep the others running. Of those that the filter finds,
+/// one that has ended meanwhile is no error.
 pub(crate) async fn run(client: &Client, json: bool, args: &CancelArgs) -> Outcome {
     let ids: Vec<String> = match &args.filter {
         Some(filter) => filter.tasks(client, &UNFINISHED).await?.into_iter().map(|(id, _)| id).collect(),

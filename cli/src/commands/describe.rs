@@ -4,7 +4,8 @@ use wasmill_api::OutcomeDoc;
 
 use crate::output::printable;
 
-/// Kind, trap and message of an outcome on one line, and each frame of its backtrace on one of its own.
+/// Kind, trap and message of an outcome on one line, and each frame of its backtrace on one of its
+/// own.
 pub(crate) fn outcome(outcome: &OutcomeDoc) -> String {
     let mut text = headline(outcome);
     for frame in outcome.backtrace.iter().flatten() {

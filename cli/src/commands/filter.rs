@@ -16,7 +16,8 @@ pub(crate) const UNFINISHED: [TaskState; 3] = [TaskState::Waiting, TaskState::Qu
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(id = "filter", multiple = true)]
 pub(crate) struct FilterArgs {
-    /// Only in this state: waiting, queued, running, succeeded, failed, cancelled, skipped; can be repeated
+    /// Only in this state: waiting, queued, running, succeeded, failed, cancelled, skipped; can be
+    /// repeated
     #[arg(long = "state", value_name = "STATE", help_heading = "Filter")]
     states: Vec<String>,
     /// Only of this module: digest or alias
@@ -62,8 +63,8 @@ impl FilterArgs {
         path
     }
 
-    /// Ids and states of all tasks that match at this moment, oldest first. Without states of its own, `states_default` are those of the
-    /// filter; none are all.
+    /// Ids and states of all tasks that match at this moment, oldest first. Without states of its
+    /// own, `states_default` are those of the filter; none are all.
     pub(crate) async fn tasks(
         &self,
         client: &Client,

@@ -69,8 +69,8 @@ fn print(task: TaskDoc) -> Result<(), Failure> {
     ])
 }
 
-/// Which attempt it is, of how many. Only failures of its own count towards the most that there are: a task that was handed back can be
-/// at a higher number.
+/// Which attempt it is, of how many. Only failures of its own count towards the most that there
+/// are: a task that was handed back can be at a higher number.
 fn describe_attempt(attempt: u32, attempts_max: u32) -> String {
     if attempt <= attempts_max {
         return format!("{attempt} of {attempts_max}");

@@ -103,7 +103,8 @@ pub(crate) async fn ensure(client: &Client, file: &FilePath) -> Result<ModuleDoc
     }
 }
 
-/// Whether `text` names a file and not a module: digests and aliases have neither a slash nor this ending.
+/// Whether `text` names a file and not a module: digests and aliases have neither a slash nor this
+/// ending.
 pub(crate) fn is_file_name(text: &str) -> bool {
     text.contains('/') || text.ends_with(".wasm")
 }

@@ -30,8 +30,8 @@ pub(crate) struct ReplayArgs {
     attempt: Option<u32>,
 }
 
-/// Fetches what the attempt was given, runs it in a sandbox of our own, and says whether it did what was recorded: exit code 0 when it
-/// did, 1 when not.
+/// Fetches what the attempt was given, runs it in a sandbox of our own, and says whether it did
+/// what was recorded: exit code 0 when it did, 1 when not.
 pub(crate) async fn run(client: &Client, json: bool, args: &ReplayArgs) -> Outcome {
     let recorded = Recorded::fetch(client, &args.id, args.attempt).await?;
     let given = recorded.given(client).await?;

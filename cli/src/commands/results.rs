@@ -24,7 +24,8 @@ const LINE_BYTES_MAX: usize = 128 * 1024 * 1024;
 pub(crate) struct ResultsArgs {
     #[command(flatten)]
     filter: FilterArgs,
-    /// Write each result into a file of this directory, named by the task's id, instead of all of them to stdout
+    /// Write each result into a file of this directory, named by the task's id, instead of all of
+    /// them to stdout
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -42,7 +43,8 @@ struct Line {
     output_base64: Option<String>,
 }
 
-/// Prints a line of JSON for each task, oldest first, or writes its result into a file and prints which.
+/// Prints a line of JSON for each task, oldest first, or writes its result into a file and prints
+/// which.
 pub(crate) async fn run(client: &Client, json: bool, args: &ResultsArgs) -> Outcome {
     if let Some(dir) = &args.dir {
         std::fs::create_dir_all(dir).map_err(|error| Failure::file("make the directory", dir, &error))?;

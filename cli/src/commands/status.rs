@@ -7,7 +7,8 @@ use crate::failure::{Exit, Outcome};
 use crate::output;
 use crate::units::show_us;
 
-/// Prints version, leader and queue. Without a leader nothing is decided, which the exit code tells too.
+/// Prints version, leader and queue. Without a leader nothing is decided, which the exit code tells
+/// too.
 pub(crate) async fn run(client: &Client, json: bool) -> Outcome {
     let answer = client.get(&Path::new("/v1/status")).await?;
     let status: StatusDoc = answer.json()?;

@@ -157,7 +157,8 @@ impl InputArgs {
     }
 }
 
-/// Bytes as text, which is readable afterwards, unless base64 is shorter on the way: the guest gets the same either way.
+/// Bytes as text, which is readable afterwards, unless base64 is shorter on the way: the guest gets
+/// the same either way.
 fn shortest(bytes: Vec<u8>) -> Input {
     match String::from_utf8(bytes) {
         Ok(text) if escaped_bytes(&text) <= base64_bytes(text.len()) => Input { text: Some(text), ..Input::default() },

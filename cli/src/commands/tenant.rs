@@ -62,7 +62,8 @@ struct QuotaArgs {
     /// Most bytes of all modules, like 1GiB
     #[arg(long, value_name = "SIZE|none", value_parser = parse_size, help_heading = "Quotas")]
     module_bytes: Option<Bound>,
-    /// Most CPU time for compiling its modules, in milliseconds for each second; `none` is the default
+    /// Most CPU time for compiling its modules, in milliseconds for each second; `none` is the
+    /// default
     #[arg(long, value_name = "N|none", value_parser = parse_count, help_heading = "Quotas")]
     compile_ms_per_s: Option<Bound>,
     /// Most bytes of payloads, results, logs and checkpoints, like 10GiB

@@ -19,7 +19,8 @@ const ABSENCE_MAX: Duration = Duration::from_secs(10);
 /// The pause between two tries while the server is away.
 const ABSENCE_PAUSE: Duration = Duration::from_millis(200);
 
-/// Tasks that are waited for at the same time: a server gives each tenant so many requests that wait.
+/// Tasks that are waited for at the same time: a server gives each tenant so many requests that
+/// wait.
 const AT_ONCE: usize = 16;
 
 /// The options of `wait`.
@@ -32,7 +33,8 @@ pub(crate) struct WaitArgs {
     filter: Option<FilterArgs>,
 }
 
-/// Waits for every task, named or found by the filter at this moment; prints a line for each in their order, oldest first.
+/// Waits for every task, named or found by the filter at this moment; prints a line for each in
+/// their order, oldest first.
 pub(crate) async fn run(client: &Client, json: bool, args: &WaitArgs) -> Outcome {
     let ids = match &args.filter {
         Some(filter) => filter.tasks(client, &[]).await?.into_iter().map(|(id, _)| id).collect(),
@@ -55,8 +57,8 @@ pub(crate) async fn run(client: &Client, json: bool, args: &WaitArgs) -> Outcome
     Ok(exit)
 }
 
-/// Polls a task, each time for at most `poll_ms`, until it is final; `seen` is shown every answer. A server that restarts
-/// meanwhile is waited for.
+/// Polls a task, each time for at most `poll_ms`, until it is final; `seen` is shown every answer.
+/// A server that restarts meanwhile is waited for.
 pub(crate) async fn until_final(
     client: &Client,
     id: &str,

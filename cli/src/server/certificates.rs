@@ -7,7 +7,8 @@ use rustls::pki_types::pem::PemObject;
 use wasmill_metrics::{Registry, gauges};
 use x509_parser::parse_x509_certificate;
 
-/// Tells when each of these ends: what it is for, and its file. They were read before, so one that cannot be read here is left out.
+/// Tells when each of these ends: what it is for, and its file. They were read before, so one that
+/// cannot be read here is left out.
 pub(crate) fn watch(registry: &Registry, certificates: &[(&str, Option<&Path>)]) {
     let help = "When the certificate that was read at the start ends, in seconds since 1970.";
     let ends = gauges(registry, "wasmill_certificate_expires_timestamp_seconds", help, &["use"]);

@@ -11,7 +11,8 @@ use wasmill_fabric::cluster::{ClusterConfig, ConnectError, EtcdConfig, NatsAuth,
 /// The wait before servers that cannot be reached are tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How a process finds its cluster. Secrets are better given by environment variables than on the command line.
+/// How a process finds its cluster. Secrets are better given by environment variables than on the
+/// command line.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Cluster")]
 pub(crate) struct ClusterArgs {
@@ -113,7 +114,8 @@ fn tls(ca: &Option<PathBuf>, certificate: &Option<PathBuf>, key: &Option<PathBuf
     TlsConfig { ca_file: ca.clone(), client: certificate.clone().zip(key.clone()) }
 }
 
-/// Connects as soon as the servers can be reached; `None` when asked to stop before. Why they cannot is said at first, when that changes, and every minute.
+/// Connects as soon as the servers can be reached; `None` when asked to stop before. Why they
+/// cannot is said at first, when that changes, and every minute.
 pub(crate) async fn connect<T>(
     stop: &CancellationToken,
     mut connect: impl AsyncFnMut() -> Result<T, ConnectError>,

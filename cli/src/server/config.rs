@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Deserializer};
-use wasmill_host::agent::KnownBounds;
+use wasmill_host::agent::ResultCacheBounds;
 use wasmill_protocol::limits::Caps;
 use wasmill_scheduler::driver::SnapshotConfig;
 
@@ -35,7 +35,7 @@ pub(crate) struct Config {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) cache_disk_bytes: u64,
     pub(crate) cache_memory_bytes: u64,
-    pub(crate) known_results: KnownBounds,
+    pub(crate) known_results: ResultCacheBounds,
     pub(crate) compile_cpu_s: u64,
     pub(crate) compile_memory_bytes: u64,
     pub(crate) compile_slots: u32,
@@ -50,7 +50,8 @@ pub(crate) struct Machine {
     pub(crate) memory_bytes: u64,
 }
 
-/// Guests that run at the same time on one core, when nothing else is said: most guests wait for something or are short.
+/// Guests that run at the same time on one core, when nothing else is said: most guests wait for
+/// something or are short.
 const SLOTS_PER_CORE: u32 = 16;
 /// More slots than this would reserve more address space than a process has.
 const SLOTS_MAX: u32 = 4096;
@@ -62,7 +63,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// When the file is not readable, names an unknown setting, or two settings contradict each other.
+    /// When the file is not readable, names an unknown setting, or two settings contradict each
+    /// other.
     pub(crate) fn load(file: Option<&Path>, machine: Machine) -> anyhow::Result<Self> {
         let text = match file {
             Some(path) => std::fs::read_to_string(path)
@@ -123,7 +125,7 @@ impl Config {
             labels: file.host.labels,
             cache_disk_bytes: file.cache.disk_bytes.0,
             cache_memory_bytes: file.cache.memory_bytes.0,
-            known_results: KnownBounds { results_max: file.cache.results, bytes_max: file.cache.results_bytes.0 },
+            known_results: ResultCacheBounds { results_max: file.cache.results, bytes_max: file.cache.results_bytes.0 },
             compile_cpu_s: file.compile.cpu_s,
             compile_memory_bytes: file.compile.memory_bytes.0,
             compile_slots: if file.compile.slots == 0 { machine.cores } else { file.compile.slots },
@@ -299,7 +301,7 @@ mod tests {
         let config = Config::parse("", MACHINE).unwrap();
         assert_eq!(config.caps, Caps::default());
         assert_eq!(config.snapshots, SnapshotConfig::default());
-        assert_eq!(config.known_results, KnownBounds::default());
+        assert_eq!(config.known_results, ResultCacheBounds::default());
         assert_eq!((config.slots, config.cores, config.host_memory_bytes), (32, 2, 18 << 30));
     }
 

@@ -41,7 +41,8 @@ impl DataLock {
     }
 }
 
-/// The name that a process keeps over restarts: what the file holds, else `wanted`, else a new one that begins with `prefix`.
+/// The name that a process keeps over restarts: what the file holds, else `wanted`, else a new one
+/// that begins with `prefix`.
 ///
 /// # Errors
 ///
@@ -78,7 +79,8 @@ pub(crate) fn identity(file: &Path, wanted: Option<&str>, prefix: &str) -> anyho
     Ok(name)
 }
 
-/// Creates what is missing of a directory, for nobody else to look into: what tasks return is in it.
+/// Creates what is missing of a directory, for nobody else to look into: what tasks return is in
+/// it.
 fn create_dir(dir: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }

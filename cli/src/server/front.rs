@@ -25,7 +25,8 @@ pub(crate) struct FrontArgs {
     /// Connections of one address at the same time [default: half of all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     connections_per_address: Option<u32>,
-    /// How long everything is still served after SIGTERM, while /readyz says that it ends [default: 2000]
+    /// How long everything is still served after SIGTERM, while /readyz says that it ends
+    /// [default: 2000]
     #[arg(long, value_name = "MS")]
     drain_ms: Option<u64>,
 }

@@ -22,7 +22,8 @@ use super::{ended, report};
 
 /// How long the host may take to register in one process.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(30);
-/// What is waited for beyond the grace when stopping: the sandbox ends within ticks, the leader within one append.
+/// What is waited for beyond the grace when stopping: the sandbox ends within ticks, the leader
+/// within one append.
 const STOP_SLACK: Duration = Duration::from_secs(10);
 
 /// See the module.
@@ -75,11 +76,11 @@ impl Hosting {
     }
 
     /// Waits until the host is registered, in one process for a bounded time only.
-    pub(crate) async fn registered(&mut self, patience: Patience) -> anyhow::Result<HostInfo> {
+    pub(crate) async fn registered(&mut self, patience: StartWait) -> anyhow::Result<HostInfo> {
         let registered = self.registered.take().context("the host was waited for before")?;
         let timeout = match patience {
-            Patience::Bounded => tokio::time::sleep(REGISTER_TIMEOUT),
-            Patience::Endless => tokio::time::sleep(Duration::MAX / 4),
+            StartWait::Bounded => tokio::time::sleep(REGISTER_TIMEOUT),
+            StartWait::Endless => tokio::time::sleep(Duration::MAX / 4),
         };
         let host = tokio::select! {
             host = registered => host.ok(),
@@ -111,7 +112,7 @@ impl Hosting {
 
 /// For how long to wait.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Patience {
+pub(crate) enum StartWait {
     /// What is waited for is in the same process: it comes soon or not at all.
     Bounded,
     /// Servers may come later than we do.

@@ -29,8 +29,8 @@ fn cgroup_limit_bytes() -> Option<u64> {
     limit.trim().parse().ok()
 }
 
-/// Raises the limit of open files to what the system allows; every connection and every blob being read takes one.
-/// Answers how many there may be.
+/// Raises the limit of open files to what the system allows; every connection and every blob being
+/// read takes one. Answers how many there may be.
 pub(crate) fn raise_open_files_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls get a pointer to a live `rlimit`.

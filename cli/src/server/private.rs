@@ -29,8 +29,9 @@ impl Opened {
     }
 }
 
-/// Creates the directory if it is missing, and takes from everybody else what they may do in it and with the files that are there. Files
-/// that this process makes from here on are its own, wherever they are.
+/// Creates the directory if it is missing, and takes from everybody else what they may do in it and
+/// with the files that are there. Files that this process makes from here on are its own, wherever
+/// they are.
 ///
 /// # Errors
 ///
@@ -59,7 +60,8 @@ pub(super) fn take(data: &Path) -> anyhow::Result<Opened> {
 }
 
 impl Opened {
-    /// The files that lie in a directory, and its directories: nobody who cannot enter those reaches what is in them.
+    /// The files that lie in a directory, and its directories: nobody who cannot enter those
+    /// reaches what is in them.
     fn mend_entries(&mut self, dir: &Path) -> io::Result<()> {
         for entry in fs::read_dir(dir)? {
             let entry = entry?;

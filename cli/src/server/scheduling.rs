@@ -21,7 +21,7 @@ use wasmill_scheduler_http::{self as http, HttpConfig, Listeners};
 use super::config::Config;
 use super::front::Front;
 use super::gate::CompilerGate;
-use super::hosting::Patience;
+use super::hosting::StartWait;
 use super::{ended, report};
 
 /// How long it may take until requests can be served: the log is replayed.
@@ -66,19 +66,20 @@ impl Scheduling {
         &self.handle
     }
 
-    /// Starts the driver, and waits until it stands as `ready` says. What it waits for in a cluster is said every minute.
+    /// Starts the driver, and waits until it stands as `ready` says. What it waits for in a cluster
+    /// is said every minute.
     pub(crate) async fn start(
         &mut self,
         config: &Config,
-        patience: Patience,
+        patience: StartWait,
         ready: fn(&Standing) -> bool,
     ) -> anyhow::Result<()> {
         let driver = self.driver.take().context("the driver was started before")?;
         let mut standing = self.handle.shared().standing.subscribe();
         self.running = Some(tokio::spawn(driver.run(self.stop.clone())));
         let timeout = tokio::time::sleep(match patience {
-            Patience::Bounded => READY_TIMEOUT,
-            Patience::Endless => Duration::MAX / 4,
+            StartWait::Bounded => READY_TIMEOUT,
+            StartWait::Endless => Duration::MAX / 4,
         });
         let seen = standing.clone();
         let is_ready = tokio::select! {

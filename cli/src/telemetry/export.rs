@@ -60,7 +60,8 @@ pub(super) fn spans_dropped() -> u64 {
     SPANS_DROPPED.load(Ordering::Relaxed)
 }
 
-/// Says when exporting begins to fail, and when it works again: once each, however long the collector is away.
+/// Says when exporting begins to fail, and when it works again: once each, however long the
+/// collector is away.
 #[derive(Debug)]
 struct Outspoken<E> {
     exporter: E,

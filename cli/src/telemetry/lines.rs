@@ -1,4 +1,5 @@
-//! Where log lines go: stderr, without characters of others that would steer a terminal or hide in a name.
+//! Where log lines go: stderr, without characters of others that would steer a terminal or hide in
+//! a name.
 
 use std::io::{self, Write};
 
@@ -16,7 +17,8 @@ pub(super) fn stderr() -> Lines<io::Stderr> {
 impl<W: Write> Write for Lines<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match std::str::from_utf8(bytes) {
-            // Control characters of others are escaped by the formatter already; those that are left are its own colours.
+            // Control characters of others are escaped by the formatter already; those that are
+            // left are its own colours.
             Ok(line) if !line.is_ascii() => {
                 let shown = |c: char| if steers(c) && !c.is_ascii() { '?' } else { c };
                 self.0.write_all(line.chars().map(shown).collect::<String>().as_bytes())?;

@@ -1,8 +1,8 @@
 //! Sums the columns of a CSV file: a command in plain Rust, without the SDK.
 //!
-//! The file comes on stdin, with a header. Without arguments every column that holds only numbers is summed; arguments
-//! name the columns to sum, and then a cell that is no number is an error. The environment variable `SEPARATOR` replaces
-//! the comma of the output.
+//! The file comes on stdin, with a header. Without arguments every column that holds only numbers
+//! is summed; arguments name the columns to sum, and then a cell that is no number is an error. The
+//! environment variable `SEPARATOR` replaces the comma of the output.
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
@@ -25,7 +25,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The sum of each wanted column, in the order of the file; of every all-number column when none is wanted by name.
+/// The sum of each wanted column, in the order of the file; of every all-number column when none is
+/// wanted by name.
 fn sum(file: impl BufRead, wanted: &[String]) -> Result<Vec<(String, f64)>, String> {
     let mut lines = file.lines();
     let header = lines.next().ok_or("there is no header: the input is empty")?;
@@ -59,8 +60,8 @@ fn sum(file: impl BufRead, wanted: &[String]) -> Result<Vec<(String, f64)>, Stri
     Ok(summed.filter_map(|(name, sum)| Some((name, sum?))).collect())
 }
 
-/// The cells of a line. Quotes may enclose a cell, and a doubled quote inside stands for one (RFC 4180, section 2); a line
-/// break inside a cell is not supported.
+/// The cells of a line. Quotes may enclose a cell, and a doubled quote inside stands for one (RFC
+/// 4180, section 2); a line break inside a cell is not supported.
 fn cells(line: &str) -> Vec<String> {
     let mut cells = Vec::new();
     let mut cell = String::new();

@@ -1,5 +1,5 @@
-//! Throws dice and breaks when the same number comes three times in a row: a fault of chance. Submitted as deterministic, it is the
-//! same chance whenever it is run again.
+//! Throws dice and breaks when the same number comes three times in a row: a fault of chance.
+//! Submitted as deterministic, it is the same chance whenever it is run again.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

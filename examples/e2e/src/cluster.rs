@@ -9,7 +9,8 @@ use wasmill_fabric_testing::{EtcdOptions, EtcdServer, EtcdVersion, NatsOptions, 
 
 use crate::{Ended, binary, guest, run, signal, until};
 
-/// How long a process that falls silent keeps its place. Short, so that tests need not wait long; etcd of these tests allows 1 s.
+/// How long a process that falls silent keeps its place. Short, so that tests need not wait long;
+/// etcd of these tests allows 1 s.
 const LEASE_MS: &str = "2000";
 /// The token of the administrator, on every node.
 const TOKEN: &str = "an-administrator-of-the-end-to-end-tests";

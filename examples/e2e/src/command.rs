@@ -69,7 +69,8 @@ pub fn run(command: &mut Command, stdin: &[u8]) -> Ended {
     let mut child = child.unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
     let mut pipe = child.stdin.take().expect("stdin is a pipe");
     let output = std::thread::scope(|scope| {
-        // Beside the reading, or both sides could wait for each other. A program need not read all of it.
+        // Beside the reading, or both sides could wait for each other. A program need not read all
+        // of it.
         scope.spawn(move || drop(pipe.write_all(stdin)));
         child.wait_with_output().expect("a child can be waited for")
     });

@@ -1,4 +1,5 @@
-//! What the end-to-end tests share: a server of their own for each, the command line, and the example guests.
+//! What the end-to-end tests share: a server of their own for each, the command line, and the
+//! example guests.
 //!
 //! Binary and guests are built by `cargo xtask test`, which also says where they are.
 
@@ -16,7 +17,8 @@ pub use collector::{Collector, Span};
 pub use command::{Ended, run};
 pub use server::{Server, signal};
 
-/// How long anything may take that is waited for. Far more than it takes; only a failure ever waits so long.
+/// How long anything may take that is waited for. Far more than it takes; only a failure ever waits
+/// so long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The pause between two looks at what is waited for.

@@ -1,4 +1,5 @@
-//! Control nodes and hosts as processes of their own, on real NATS and etcd: what users and operators see when some of them go.
+//! Control nodes and hosts as processes of their own, on real NATS and etcd: what users and
+//! operators see when some of them go.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -45,7 +46,8 @@ fn every_node_of_a_cluster_serves_alike() {
         let bulk = cluster.run(node, &["ps", "--json"]).done().json();
         assert_eq!(bulk["items"].as_array().map(Vec::len), Some(node + 1), "{bulk}");
     }
-    // A file is uploaded, submitted, waited for and read: a request each, and each may go to another node.
+    // A file is uploaded, submitted, waited for and read: a request each, and each may go to
+    // another node.
     let file = wasmill_e2e::guest_file("word-count");
     let ran = cluster.run(follower, &["run", &file, "--input-text", "one two"]).done();
     assert!(ran.text().contains(r#""words":2"#), "{ran:?}");
@@ -129,7 +131,8 @@ fn f01_f02_what_a_lost_host_ran_runs_elsewhere_and_a_host_that_wakes_up_stops_it
     let submit = || cluster.run(0, &SPIN).done().text().to_owned();
     let (first, second) = (submit(), submit());
 
-    // Stopped past its lease: its attempt goes to the other one, and it stops its own when it wakes up.
+    // Stopped past its lease: its attempt goes to the other one, and it stops its own when it wakes
+    // up.
     let lost = runs_on(&cluster, 0, &first, None);
     let sleeper = cluster.hosts.iter().position(|host| host.name == lost).expect("it is one of ours");
     cluster.hosts[sleeper].signal("STOP");

@@ -1,4 +1,5 @@
-//! Readers of stdout and stderr that have gone away: no command panics, and what it was asked for is done.
+//! Readers of stdout and stderr that have gone away: no command panics, and what it was asked for
+//! is done.
 
 use std::process::{Command, Stdio};
 

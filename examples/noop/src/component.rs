@@ -1,5 +1,5 @@
-//! The export, and the three things that the standard library would have brought: an allocator, the function through which
-//! the server places the payload, and a panic handler.
+//! The export, and the three things that the standard library would have brought: an allocator, the
+//! function through which the server places the payload, and a panic handler.
 #![allow(unsafe_code, reason = "an allocator and an exported symbol are unsafe by nature")]
 
 extern crate alloc;
@@ -25,10 +25,12 @@ impl Guest for Noop {
 
 export!(Noop);
 
-/// Takes fresh pages for every allocation and never gives one back: the payload is the only one there is.
+/// Takes fresh pages for every allocation and never gives one back: the payload is the only one
+/// there is.
 struct Pages;
 
-// SAFETY: `memory.grow` gives memory that nothing else uses, and a page is aligned to more than any layout asks for here.
+// SAFETY: `memory.grow` gives memory that nothing else uses, and a page is aligned to more than any
+// layout asks for here.
 unsafe impl GlobalAlloc for Pages {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match wasm32::memory_grow::<0>(layout.size().div_ceil(PAGE_BYTES)) {
@@ -43,7 +45,8 @@ unsafe impl GlobalAlloc for Pages {
 #[global_allocator]
 static PAGES: Pages = Pages;
 
-/// Where the server puts the payload; part of the canonical ABI. It only ever asks for new memory here.
+/// Where the server puts the payload; part of the canonical ABI. It only ever asks for new memory
+/// here.
 // SAFETY: no other function of the component has this name.
 #[unsafe(no_mangle)]
 extern "C" fn cabi_realloc(_old: *mut u8, _old_size: usize, align: usize, size: usize) -> *mut u8 {

@@ -1,6 +1,7 @@
 //! A long computation that the next attempt continues from a checkpoint.
 //!
-//! Each step stirs a number for a while; the result depends on every step, so a step lost or done twice would show.
+//! Each step stirs a number for a while; the result depends on every step, so a step lost or done
+//! twice would show.
 
 use serde::{Deserialize, Serialize};
 use wasmill_guest::{Context, Error, task};
@@ -61,7 +62,8 @@ fn resumable(ctx: &Context, input: Option<Input>) -> Result<Output, Error> {
     Ok(Output { value: format!("{value:016x}"), attempt: ctx.attempt(), resumed_at })
 }
 
-/// A xorshift generator (Marsaglia, "Xorshift RNGs", 2003, triple 13, 7, 17): no round can be skipped.
+/// A xorshift generator (Marsaglia, "Xorshift RNGs", 2003, triple 13, 7, 17): no round can be
+/// skipped.
 fn stir(mut value: u64, rounds: u64) -> u64 {
     for _ in 0..rounds {
         value ^= value << 13;

@@ -1,7 +1,8 @@
 //! Shrinks a picture: PNG or JPEG on stdin, PNG on stdout.
 //!
-//! A command and not a task, because a picture and its options come separately: one on stdin, the others as arguments.
-//! The same program works in a shell: `thumbnail --width 160 < photo.jpg > small.png`.
+//! A command and not a task, because a picture and its options come separately: one on stdin, the
+//! others as arguments. The same program works in a shell:
+//! `thumbnail --width 160 < photo.jpg > small.png`.
 
 use std::io::{Cursor, Read, Write};
 use std::process::ExitCode;

@@ -38,7 +38,8 @@ fn word_count(ctx: &Context, text: Vec<u8>) -> Result<Output, Error> {
     Ok(Output { words, distinct, top })
 }
 
-/// How often each word occurs, in lower case. A word is letters and digits, with apostrophes inside of it.
+/// How often each word occurs, in lower case. A word is letters and digits, with apostrophes inside
+/// of it.
 fn count(text: &str, progress: impl Fn(usize)) -> HashMap<String, u64> {
     let mut counts = HashMap::<String, u64>::new();
     let mut bytes_done = 0;

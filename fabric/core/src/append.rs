@@ -1,21 +1,27 @@
 //! Appending to a log that somebody else keeps and that answers late, twice or not at all.
 //!
-//! One append is under way at a time, the front, until [`Input::Pipeline`] says that the log can take more. Where the log must end is a
-//! fence then: whoever has stored a record in between has moved the end.
+//! One append is under way at a time, the front, until [`Input::Pipeline`] says that the log can
+//! take more. Where the log must end is a fence then: whoever has stored a record in between has
+//! moved the end.
 //!
-//! Several appends under way at once would break that fence: when another writer takes the place of the first of two, the second finds
-//! the end of the log where it expects it and follows a record that it has never seen. So an append that is sent before its predecessor
-//! is known to be stored names that predecessor ([`Action::Publish::after`]), and the log must refuse it behind any other record. Not
-//! every log can.
+//! Several appends under way at once would break that fence: when another writer takes the place of
+//! the first of two, the second finds the end of the log where it expects it and follows a record
+//! that it has never seen. So an append that is sent before its predecessor is known to be stored
+//! names that predecessor ([`Action::Publish::after`]), and the log must refuse it behind any other
+//! record. Not every log can.
 //!
-//! The rules, for the *front*: the first append whose outcome is not known. Nothing is concluded about any other.
+//! The rules, for the *front*: the first append whose outcome is not known. Nothing is concluded
+//! about any other.
 //!
-//! - No answer is no outcome: it is sent again under the same [`MessageId`], until nothing has moved for [`Config::give_up_us`].
-//! - The log ends further on than expected: perhaps by an earlier try of the same append. Its place in the log is read before anything is
-//!   concluded.
-//! - The log ends before what is expected: a conflict, unless the end was seen further on. Then whoever said it is behind.
-//! - When one fails, all that are called after it fail, for ever: whoever calls may not have heard of the failure yet, and what it calls would
-//!   follow a record that it has never seen. Whoever has heard of it and has read the log begins with a new appender.
+//! - No answer is no outcome: it is sent again under the same [`MessageId`], until nothing has
+//!   moved for [`Config::give_up_us`].
+//! - The log ends further on than expected: perhaps by an earlier try of the same append. Its place
+//!   in the log is read before anything is concluded.
+//! - The log ends before what is expected: a conflict, unless the end was seen further on. Then
+//!   whoever said it is behind.
+//! - When one fails, all that are called after it fail, for ever: whoever calls may not have heard
+//!   of the failure yet, and what it calls would follow a record that it has never seen. Whoever
+//!   has heard of it and has read the log begins with a new appender.
 
 mod error;
 mod io;
@@ -143,7 +149,7 @@ impl Appender {
                     entry.trouble.clone_from(reason);
                 }
                 if index > 0 {
-                    // Whatever it says may only be true because of those before it.
+                    // Its answer may only be true because of the appends before it.
                     entry.state = State::Parked;
                 } else {
                     self.front_refused(now_us, other);
@@ -164,7 +170,8 @@ impl Appender {
                 self.queue[0].state = State::Reading(call);
                 self.ready.calls.push((call, Action::ReadBack { seq }));
             }
-            // A server that has fallen behind; or the log has, which whoever reads it will find out.
+            // A server that has fallen behind; or the log has, which whoever reads it will find
+            // out.
             Published::WrongLast { last } if last == expected_last || expected_last <= self.durable => {
                 front.trouble = format!("the log is said to end at {last}, and record {} is durable", self.durable);
                 self.pause(now_us);
@@ -188,7 +195,7 @@ impl Appender {
         }
     }
 
-    /// What stands in the place of the front.
+    /// The record that stands in the place of the front.
     fn take_found(&mut self, now_us: u64, found: Found) {
         let id = self.queue.message_id(0);
         let front = &mut self.queue[0];
@@ -200,7 +207,8 @@ impl Appender {
                 let reason = "its place in the log was trimmed away before it could be read back".to_owned();
                 self.fail(now_us, 0, AppendError::Unreachable { seq, reason });
             }
-            // A record that was on its way when the log said that it ends there, and then was refused.
+            // A record that was on its way when the log said that it ends there, and then was
+            // refused.
             Found::Nothing => self.pause(now_us),
             Found::NoAnswer { reason } => {
                 front.trouble = reason;

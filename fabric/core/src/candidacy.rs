@@ -1,11 +1,13 @@
 //! When a node leads.
 //!
-//! A *round* is one lease and everything that is tried with it: the lease is granted, kept alive while the election is waited for, and when
-//! that is won a guarded write must prove that the seat is still ours. An election can be reported as won although the lease had died
-//! while it was queued. Whatever fails ends the round: its lease is given back, and the next round begins with another.
+//! A *round* is one lease and everything that is tried with it: the lease is granted, kept alive
+//! while the election is waited for, and when that is won a guarded write must prove that the seat
+//! is still ours. An election can be reported as won although the lease had died while it was
+//! queued. Every failure ends the round: its lease is given back, and the next round begins with
+//! another.
 //!
-//! Once elected there is no other round: the seat is held until it is lost or given back. To be elected is only the permission to try; who
-//! leads is decided by the log.
+//! Once elected there is no other round: the seat is held until it is lost or given back. To be
+//! elected is only the permission to try; who leads is decided by the log.
 
 mod io;
 #[cfg(test)]
@@ -39,21 +41,21 @@ enum Phase {
     /// A lease was asked for.
     Granting { asked_at_us: u64 },
     /// The lease is kept alive.
-    Holding(Held),
+    Holding(HeldLease),
     /// Nothing follows any more.
     Over,
 }
 
 /// A lease, and how far we are with it.
 #[derive(Debug)]
-struct Held {
+struct HeldLease {
     id: LeaseId,
     lease: Lease,
-    seat: Seat,
+    seat: CandidacyStage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seat {
+enum CandidacyStage {
     /// The election is under way.
     Campaigning,
     /// It is said to be won; the guarded write is under way.
@@ -103,7 +105,8 @@ impl Candidacy {
         }
     }
 
-    /// What is to be done, in this order. Every action of a round that is not the newest can be given up.
+    /// The actions to carry out, in this order. Every action of a round that is not the newest can
+    /// be given up.
     pub fn take_ready(&mut self) -> Vec<Action> {
         mem::take(&mut self.ready)
     }
@@ -120,7 +123,7 @@ impl Candidacy {
     /// The term, while the seat is held.
     pub fn elected(&self) -> Option<Term> {
         match &self.phase {
-            Phase::Holding(Held { seat: Seat::Elected(term), .. }) => Some(*term),
+            Phase::Holding(HeldLease { seat: CandidacyStage::Elected(term), .. }) => Some(*term),
             _ => None,
         }
     }
@@ -129,7 +132,7 @@ impl Candidacy {
         match self.phase {
             Phase::Granting { asked_at_us } if round == self.round => {
                 let lease = Lease::new(asked_at_us, ttl_us, self.config.margin_us);
-                self.phase = Phase::Holding(Held { id, lease, seat: Seat::Campaigning });
+                self.phase = Phase::Holding(HeldLease { id, lease, seat: CandidacyStage::Campaigning });
                 // Kept alive before anything that can take long.
                 self.step_lease(now_us, LeaseInput::Tick);
                 if let Phase::Holding(_) = self.phase {
@@ -143,9 +146,9 @@ impl Candidacy {
 
     fn won(&mut self, term: Term) {
         if let Phase::Holding(held) = &mut self.phase
-            && held.seat == Seat::Campaigning
+            && held.seat == CandidacyStage::Campaigning
         {
-            held.seat = Seat::Guarding(term);
+            held.seat = CandidacyStage::Guarding(term);
             self.ready.push(Action::Guard { round: self.round, lease: held.id, term });
         }
     }
@@ -153,12 +156,12 @@ impl Candidacy {
     fn guarded(&mut self, now_us: u64, holds: bool) {
         match &mut self.phase {
             Phase::Holding(held) => match held.seat {
-                Seat::Guarding(term) if holds => {
-                    held.seat = Seat::Elected(term);
+                CandidacyStage::Guarding(term) if holds => {
+                    held.seat = CandidacyStage::Elected(term);
                     self.ready.push(Action::Elected { term });
                 }
-                Seat::Guarding(_) => self.round_failed(now_us),
-                Seat::Campaigning | Seat::Elected(_) => {}
+                CandidacyStage::Guarding(_) => self.round_failed(now_us),
+                CandidacyStage::Campaigning | CandidacyStage::Elected(_) => {}
             },
             Phase::Pausing { .. } | Phase::Granting { .. } | Phase::Over => {}
         }
@@ -172,7 +175,7 @@ impl Candidacy {
             self.ready.push(Action::KeepAlive { round: self.round, lease: held.id, keep_alive });
         }
         let Some(reason) = ready.lost else { return };
-        if matches!(held.seat, Seat::Elected(_)) {
+        if matches!(held.seat, CandidacyStage::Elected(_)) {
             // Nothing is given back: it is not ours any more.
             self.ready.push(Action::Lost { reason });
             self.phase = Phase::Over;
@@ -185,7 +188,9 @@ impl Candidacy {
     fn round_failed(&mut self, now_us: u64) {
         match &self.phase {
             // A seat that is held is not given up for an answer that comes late.
-            Phase::Holding(Held { seat: Seat::Elected(_), .. }) | Phase::Pausing { .. } | Phase::Over => return,
+            Phase::Holding(HeldLease { seat: CandidacyStage::Elected(_), .. })
+            | Phase::Pausing { .. }
+            | Phase::Over => return,
             Phase::Holding(held) => self.ready.push(Action::Revoke { lease: held.id }),
             Phase::Granting { .. } => {}
         }
@@ -196,7 +201,11 @@ impl Candidacy {
 
     fn resign(&mut self) {
         match &self.phase {
-            Phase::Holding(Held { id, seat: Seat::Elected(term) | Seat::Guarding(term), .. }) => {
+            Phase::Holding(HeldLease {
+                id,
+                seat: CandidacyStage::Elected(term) | CandidacyStage::Guarding(term),
+                ..
+            }) => {
                 self.ready.push(Action::Release { lease: *id, term: *term });
             }
             Phase::Holding(held) => self.ready.push(Action::Revoke { lease: held.id }),

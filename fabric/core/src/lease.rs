@@ -1,10 +1,11 @@
 //! How long a lease can be counted on.
 //!
-//! A lease lives for its time to live from when the server last heard of it. That was never before the keepalive was *sent*, so
-//! the deadline counts from there, by a clock of our own, and what the server says is never needed to know that a lease is lost.
+//! A lease lives for its time to live from when the server last heard of it. That was never before
+//! the keepalive was *sent*, so the deadline counts from there, by a clock of our own, and what the
+//! server says is never needed to know that a lease is lost.
 //!
-//! A stream of keepalives that ends, fails or stalls says nothing about the lease: it is opened anew while time is left. Once
-//! lost, a lease stays lost.
+//! A stream of keepalives that ends, fails or stalls says nothing about the lease: it is opened
+//! anew while time is left. Once lost, a lease stays lost.
 
 #[cfg(test)]
 mod tests;
@@ -15,9 +16,11 @@ use thiserror::Error;
 
 use crate::retry;
 
-/// Parts of its time to live after which a lease is kept alive again. A keepalive that takes as long is given up.
+/// Parts of its time to live after which a lease is kept alive again. A keepalive that takes as
+/// long is given up.
 const KEEP_ALIVE_PARTS: u64 = 3;
-/// The wait before a failed keepalive is tried again, in parts of the time to live; doubles with each failure.
+/// The wait before a failed keepalive is tried again, in parts of the time to live; doubles with
+/// each failure.
 const RETRY_PARTS: u64 = 100;
 
 /// A lease that is kept alive.
@@ -43,7 +46,7 @@ pub struct Lease {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeepAliveNumber(pub u64);
 
-/// What happened to a lease.
+/// An input of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseInput {
     /// The server has answered a keepalive.
@@ -59,7 +62,7 @@ pub enum LeaseInput {
     Tick,
 }
 
-/// What follows from steps.
+/// The consequences of steps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeaseReady {
     /// To be sent now.
@@ -92,7 +95,8 @@ pub enum LeaseLost {
 }
 
 impl Lease {
-    /// A lease that was asked for at `asked_at_us` and granted for `ttl_us`. It counts as lost `margin_us` before it can end.
+    /// A lease that was asked for at `asked_at_us` and granted for `ttl_us`. It counts as lost
+    /// `margin_us` before it can end.
     pub fn new(asked_at_us: u64, ttl_us: u64, margin_us: u64) -> Self {
         let mut lease = Self {
             ttl_us,

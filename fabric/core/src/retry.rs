@@ -5,9 +5,11 @@ pub(crate) fn delay_us(first_us: u64, max_us: u64, failures: u32) -> u64 {
     first_us.saturating_mul(1 << failures.min(32)).min(max_us)
 }
 
-/// Draws from the half to the whole of a delay, so that those who were cut off together do not come back together.
+/// Draws from the half to the whole of a delay, so that those who were cut off together do not come
+/// back together.
 ///
-/// SplitMix64, by Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014). Not for secrets.
+/// SplitMix64, by Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
+/// Not for secrets.
 #[derive(Debug, Clone)]
 pub(crate) struct Jitter(pub(crate) u64);
 

@@ -1,8 +1,10 @@
-//! etcd: keys with revisions, leases that end by its own clock, watches, and the election service that it runs.
+//! etcd: keys with revisions, leases that end by its own clock, watches, and the election service
+//! that it runs.
 //!
-//! Modelled after etcd 3.6. One value stands for the whole cluster of etcd servers: what it holds was agreed on. A request that
-//! is answered here may still have no answer for its client, and a client may be told of a failure although the request
-//! was carried out: that is the caller's to play.
+//! Modelled after etcd 3.6. One value stands for the whole cluster of etcd servers: what it holds
+//! was agreed on. A request that is answered here may still have no answer for its client, and a
+//! client may be told of a failure although the request was carried out: that is the caller's to
+//! play.
 
 mod election;
 mod faults;
@@ -26,7 +28,8 @@ use election::Campaign;
 use lease::Leases;
 use store::Store;
 
-/// The shortest lease that is granted, in seconds: one and a half election time-outs of the default configuration, rounded up.
+/// The shortest lease that is granted, in seconds: one and a half election time-outs of the default
+/// configuration, rounded up.
 pub const LEASE_TTL_S_MIN: i64 = 2;
 
 /// Why a request was not carried out.
@@ -41,7 +44,7 @@ pub enum EtcdError {
     /// A lease of this number exists.
     #[error("etcdserver: lease already exists")]
     LeaseExists,
-    /// What is asked for was compacted away.
+    /// The revision that is asked for was compacted away.
     #[error("mvcc: required revision has been compacted")]
     Compacted {
         /// The oldest revision that is there.
@@ -136,7 +139,7 @@ impl Etcd {
         Ok(self.txn(&[], &[Op::Delete(range.clone())], &[])?.revision)
     }
 
-    /// Forgets the changes before `revision`. What holds now is not touched.
+    /// Forgets the changes before `revision`. The present values are not touched.
     ///
     /// # Errors
     ///
@@ -165,8 +168,8 @@ impl Etcd {
 
     /// Deletes what was put under leases whose time is over; to be called as time passes.
     ///
-    /// A lease never ends early by the clock of etcd. It may end late: the server looks every 500 ms, and a new leader of etcd
-    /// starts all leases anew.
+    /// A lease never ends early by the clock of etcd. It may end late: the server looks every 500
+    /// ms, and a new leader of etcd starts all leases anew.
     ///
     /// Returns the leases that have ended.
     pub fn tick(&mut self, now: Timestamp) -> Vec<LeaseId> {

@@ -1,8 +1,10 @@
-//! JetStream: streams that store messages by number, and refuse those that come at the wrong place or a second time.
+//! JetStream: streams that store messages by number, and refuse those that come at the wrong place
+//! or a second time.
 //!
-//! Modelled after nats-server 2.14. What a publish is checked against, and in which order, is what makes retries safe or not: the
-//! name of the stream, then the message id, then the expected last sequence and last id, then sizes and space, and only then
-//! something is stored (`server/stream.go`, `processJetStreamMsg`; with replicas `server/jetstream_batching.go`,
+//! Modelled after nats-server 2.14. The checks of a publish, and their order, make retries safe or
+//! not: the name of the stream, then the message id, then the expected last sequence and last id,
+//! then sizes and space, and only then something is stored (`server/stream.go`,
+//! `processJetStreamMsg`; with replicas `server/jetstream_batching.go`,
 //! `checkMsgHeadersPreClusteredProposal`, before the message is proposed).
 
 mod dedupe;
@@ -23,7 +25,8 @@ use stream::Stream;
 /// How the servers are configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// The largest message in bytes, headers included; a client that sends a larger one loses its connection.
+    /// The largest message in bytes, headers included; a client that sends a larger one loses its
+    /// connection.
     pub max_payload: usize,
     /// Three servers that agree on each message before it is stored, instead of one.
     pub replicated: bool,
@@ -46,7 +49,7 @@ pub enum Sync {
     Interval,
 }
 
-/// What a client sends to store a message.
+/// A request of a client to store a message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Publish {
     /// Where it is sent to; the stream that listens there stores it.
@@ -70,7 +73,8 @@ pub struct PubAck {
     pub stream: String,
     /// Its number.
     pub seq: u64,
-    /// It was there before: a message with the same id came within the window. Nothing else of the two was compared.
+    /// It was there before: a message with the same id came within the window. Nothing else of the
+    /// two was compared.
     pub duplicate: bool,
 }
 
@@ -98,7 +102,8 @@ pub enum PublishError {
     /// `Nats-Expected-Last-Msg-Id` is not the id of the last message (10070).
     #[error("wrong last msg ID: {last}")]
     WrongLastId {
-        /// The id of the last message; empty when it has none, or when a restarted server has not read it.
+        /// The id of the last message; empty when it has none, or when a restarted server has not
+        /// read it.
         last: String,
     },
     /// Over the stream's `max_msg_size` (10054).
@@ -112,7 +117,7 @@ pub enum PublishError {
     NoSpace,
 }
 
-/// What the server has to say to one publish.
+/// The server's answer to one publish.
 pub type PublishResult = Result<PubAck, PublishError>;
 
 /// Names a message that was received, until it is answered.
@@ -136,11 +141,11 @@ pub enum ApiError {
     SubjectOverlap,
 }
 
-/// What one server, or a group of three, knows and does.
+/// One server, or a group of three.
 #[derive(Debug, Clone)]
 pub struct JetStream {
     config: ServerConfig,
-    standing: Standing,
+    standing: ServerStatus,
     disk_full: bool,
     streams: BTreeMap<String, Stream>,
     /// Received and not yet stored, in order.
@@ -150,7 +155,7 @@ pub struct JetStream {
 
 /// Whether anybody is there to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum ServerStatus {
     Up,
     /// Dead, or without a quorum.
     Down,
@@ -173,7 +178,7 @@ impl JetStream {
     pub fn new(config: ServerConfig) -> Self {
         Self {
             config,
-            standing: Standing::Up,
+            standing: ServerStatus::Up,
             disk_full: false,
             streams: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -188,12 +193,12 @@ impl JetStream {
 
     /// Whether JetStream answers.
     pub fn is_up(&self) -> bool {
-        self.standing == Standing::Up
+        self.standing == ServerStatus::Up
     }
 
     /// Whether the servers are there at all: with a full disk they carry messages, and keep none.
     pub fn is_reachable(&self) -> bool {
-        self.standing != Standing::Down
+        self.standing != ServerStatus::Down
     }
 
     /// One message by its number, whether or not anybody is there to ask: for checks from outside.
@@ -201,10 +206,11 @@ impl JetStream {
         self.streams.get(stream)?.message(seq)
     }
 
-    /// A publish reaches the server: refused at once, or queued and answered by [`JetStream::store_next`].
+    /// A publish reaches the server: refused at once, or queued and answered by
+    /// [`JetStream::store_next`].
     ///
-    /// One server looks at a message only when its turn comes. A group of three looks at it when it is proposed, against what was
-    /// proposed before.
+    /// One server looks at a message only when its turn comes. A group of three looks at it when it
+    /// is proposed, against what was proposed before.
     ///
     /// # Errors
     ///
@@ -213,7 +219,7 @@ impl JetStream {
         if publish.wire_bytes() > self.config.max_payload {
             return Err(Err(PublishError::MaxPayload));
         }
-        if self.standing != Standing::Up {
+        if self.standing != ServerStatus::Up {
             return Err(Err(PublishError::NoResponders));
         }
         let Some(stream) = self.streams.values_mut().find(|stream| stream.listens_to(&publish.subject)) else {
@@ -239,7 +245,8 @@ impl JetStream {
         self.queue.len()
     }
 
-    /// Stores the first message that waits, or finds why not: what the server answers, and to whom. `None` when nothing waits.
+    /// Stores the first message that waits, or finds why not: what the server answers, and to whom.
+    /// `None` when nothing waits.
     pub fn store_next(&mut self, now: Timestamp) -> Option<(Ticket, PublishResult)> {
         let received = self.queue.pop_front()?;
         let ticket = received.ticket;
@@ -256,13 +263,14 @@ impl JetStream {
                     return answer;
                 }
             }
-            // What failed before it has shifted every later one out of its place.
+            // An earlier failure has shifted every later message out of its place.
             Some(seq) if seq != stream.last_seq() + 1 => {
                 stream.drop_proposal(publish.id.as_deref());
                 return Err(PublishError::WrongLastSequence { last: stream.last_seq() });
             }
             Some(_) if stream.is_wedged() => return Err(PublishError::NoResponders),
-            // The id of the last message is looked at only now, when all have agreed to store what follows it.
+            // The id of the last message is looked at only now, when all have agreed to store what
+            // follows it.
             Some(_) => stream.check_last_id(now, &publish).inspect_err(|_| stream.wedge())?,
         }
         if self.disk_full {
@@ -294,7 +302,7 @@ impl JetStream {
         Ok(info)
     }
 
-    /// What is known of a stream, asked of its leader.
+    /// The facts about a stream, as its leader tells them.
     ///
     /// # Errors
     ///
@@ -303,7 +311,8 @@ impl JetStream {
         Ok(self.stream(stream)?.info())
     }
 
-    /// One message by its number, asked of the stream's leader (`$JS.API.STREAM.MSG.GET`); `None` when there is none of this number.
+    /// One message by its number, asked of the stream's leader (`$JS.API.STREAM.MSG.GET`); `None`
+    /// when there is none of this number.
     ///
     /// # Errors
     ///
@@ -312,8 +321,8 @@ impl JetStream {
         Ok(self.stream(stream)?.message(seq))
     }
 
-    /// What an ordered consumer is given next: the first message from `seq` on. Numbers that are missing are passed over without a
-    /// word.
+    /// The next message of an ordered consumer: the first message from `seq` on. Numbers that are
+    /// missing are passed over without a word.
     ///
     /// # Errors
     ///
@@ -324,8 +333,9 @@ impl JetStream {
 
     /// Removes the messages below `seq`.
     ///
-    /// One that is above the last moves the last along: the numbering then goes on from `seq` (`server/filestore.go`, `Compact` and
-    /// `purge`). Ids of what was removed are remembered until a restart.
+    /// One that is above the last moves the last along: the numbering then goes on from `seq`
+    /// (`server/filestore.go`, `Compact` and `purge`). Ids of what was removed are remembered until
+    /// a restart.
     ///
     /// # Errors
     ///

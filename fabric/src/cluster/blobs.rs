@@ -1,7 +1,7 @@
 //! Blobs in a JetStream object store, with copies of what was read as files.
 //!
-//! The store is the truth: what it does not have is not there. The copies make a blob that many hosts ask for travel once, and give it a
-//! path that can be mapped.
+//! The store is the truth: what it does not have is not there. The copies make a blob that many
+//! hosts ask for travel once, and give it a path that can be mapped.
 
 mod cache;
 mod chunks;
@@ -36,7 +36,7 @@ pub(super) struct ClusterBlobs {
     parts: Arc<Parts>,
 }
 
-/// What writers need too.
+/// The parts that writers need too.
 struct Parts {
     store: Store,
     cache: Cache,

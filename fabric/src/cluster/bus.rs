@@ -1,20 +1,20 @@
 //! The bus on core NATS.
 //!
-//! What NATS does not say, whoever forwards a subscription says in a header of an empty answer: that its queue is full, that nobody reads it
-//! any more, or that the request was dropped.
+//! The forwarder of a subscription says in a header of an empty answer what NATS does not say:
+//! that its queue is full, that nobody reads it any more, or that the request was dropped.
 
 mod forward;
 
 use std::time::Duration;
 
-use async_nats::{Request, RequestErrorKind};
+use async_nats::{Request, RequestError, RequestErrorKind};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use self::forward::{Forward, Refusal};
+use self::forward::{Forward, ForwardRefusal};
 use super::error::chain;
 use super::nats::Nats;
 use crate::{Bus, BusError, Content, Subscription};
@@ -62,7 +62,7 @@ impl ClusterBus {
         let (nats, subject) = (self.nats.clone(), subject.to_owned());
         async move {
             let failed = |reason| BusError::Unreachable(format!("cannot subscribe to `{subject}`: {reason}"));
-            // What is lost from here on is noticed.
+            // Losses from here on are noticed.
             let cuts = nats.cuts();
             let full = nats.subject(&subject);
             let subscribing = async {
@@ -72,7 +72,7 @@ impl ClusterBus {
                 };
                 let subscriber = subscriber.map_err(|error| failed(chain(&error)))?;
                 // Others may send as soon as we return, over other connections.
-                round_trip(&nats).await.map_err(failed)?;
+                round_trip(&nats).await.map_err(|error| failed(chain(&error)))?;
                 Ok(subscriber)
             };
             let subscriber =
@@ -98,7 +98,8 @@ impl Bus for ClusterBus {
                 () = until_nobody(&nats, &subject) => Err(BusError::NoSubscriber(subject.clone())),
                 // The answer would have come over the connection that is lost.
                 _ = cuts.changed() => Err(BusError::NoAnswer(subject.clone())),
-                // The time for the answer counts from when the request was sent, which can take as long again.
+                // The time for the answer counts from when the request was sent, which can take as
+                // long again.
                 () = tokio::time::sleep(timeout) => Err(BusError::NoAnswer(subject.clone())),
             }
         }
@@ -139,7 +140,8 @@ impl Bus for ClusterBus {
     }
 }
 
-/// Asks once, and again when somebody has answered who does not subscribe any more: there may be others.
+/// Asks once, and again when somebody has answered who does not subscribe any more: there may be
+/// others.
 async fn ask(nats: &Nats, subject: &str, payload: Bytes, timeout: Duration) -> Result<Bytes, BusError> {
     let gone = || BusError::NoSubscriber(subject.to_owned());
     for _ in 0..ASKED_AGAIN_MAX {
@@ -156,17 +158,18 @@ async fn ask(nats: &Nats, subject: &str, payload: Bytes, timeout: Duration) -> R
                 });
             }
         };
-        match Refusal::of(&answer) {
+        match ForwardRefusal::of(&answer) {
             None => return Ok(answer.payload),
-            Some(Refusal::Full) => return Err(BusError::Full(subject.to_owned())),
-            Some(Refusal::Dropped) => return Err(BusError::NoAnswer(subject.to_owned())),
-            Some(Refusal::Gone) => {}
+            Some(ForwardRefusal::Full) => return Err(BusError::Full(subject.to_owned())),
+            Some(ForwardRefusal::Dropped) => return Err(BusError::NoAnswer(subject.to_owned())),
+            Some(ForwardRefusal::Gone) => {}
         }
     }
     Err(gone())
 }
 
-/// Ends when nobody subscribes any more. A request that arrives just as its subscriber leaves is lost, and nobody says so.
+/// Ends when nobody subscribes any more. A request that arrives just as its subscriber leaves is
+/// lost, and nobody says so.
 async fn until_nobody(nats: &Nats, subject: &str) {
     loop {
         tokio::time::sleep(PROBE_INTERVAL).await;
@@ -186,12 +189,12 @@ fn is_subject(subject: &str) -> bool {
 }
 
 /// Waits until the server has done everything that was sent before.
-async fn round_trip(nats: &Nats) -> Result<(), String> {
+async fn round_trip(nats: &Nats) -> Result<(), RequestError> {
     let client = nats.client();
     // Nobody listens there, which the server says at once.
     let request = Request::new().timeout(Some(SERVER_TIMEOUT));
     match client.send_request(client.new_inbox(), request).await {
-        Err(error) if error.kind() != RequestErrorKind::NoResponders => Err(chain(&error)),
+        Err(error) if error.kind() != RequestErrorKind::NoResponders => Err(error),
         Ok(_) | Err(_) => Ok(()),
     }
 }

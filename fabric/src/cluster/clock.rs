@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 pub(super) use crate::uptime::now_us;
 
-/// Waits until the clock shows `at_us`, for ever without one. After the machine has slept it may be late.
+/// Waits until the clock shows `at_us`, for ever without one. After the machine has slept it may be
+/// late.
 pub(super) async fn until_us(at_us: Option<u64>) {
     match at_us {
         // A timer has a resolution of a millisecond; rounded up, so that it is not too early.

@@ -8,10 +8,11 @@ use thiserror::Error;
 
 /// The longest name of a cluster, of a control node, or of a host.
 const NAME_BYTES_MAX: usize = 63;
-/// The shortest lease, in milliseconds: etcd grants whole seconds, and a keepalive must get through a few times in it.
+/// The shortest lease, in milliseconds: etcd grants whole seconds, and a keepalive must get through
+/// a few times in it.
 const LEASE_MS_MIN: u64 = 1_000;
 
-/// What a process needs to know to be part of a cluster.
+/// The settings of a process that is part of a cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
     /// Keeps clusters on the same servers apart.
@@ -22,22 +23,26 @@ pub struct ClusterConfig {
     pub nats: NatsConfig,
     /// Where etcd is.
     pub etcd: EtcdConfig,
-    /// How long a process that falls silent keeps its place, in milliseconds; etcd rounds up to whole seconds.
+    /// How long a process that falls silent keeps its place, in milliseconds; etcd rounds up to
+    /// whole seconds.
     pub lease_ms: u64,
 }
 
-/// What a control node needs beyond that.
+/// The further settings of a control node.
 #[derive(Debug, Clone)]
 pub struct ControlConfig {
-    /// Copies of blobs are kept in this directory. It belongs to one process, and is emptied at its start.
+    /// Copies of blobs are kept in this directory. It belongs to one process, and is emptied at its
+    /// start.
     pub cache_dir: PathBuf,
     /// How many bytes of them, about.
     pub cache_bytes_max: u64,
-    /// How many servers keep each record and each blob; unless said, 3 where there are as many, else 1.
+    /// How many servers keep each record and each blob; unless said, 3 where there are as many,
+    /// else 1.
     pub replicas: Option<usize>,
     /// How many bytes the log may take; unless said, what the servers allow.
     pub log_bytes_max: Option<u64>,
-    /// Monitoring ports of the NATS servers, as `host:port`: where they are, it is checked that they sync before they answer.
+    /// Monitoring ports of the NATS servers, as `host:port`: where they are, it is checked that
+    /// they sync before they answer.
     pub nats_monitors: Vec<String>,
 }
 
@@ -59,7 +64,7 @@ impl ControlConfig {
 pub struct NatsConfig {
     /// As `nats://host:port`, or `tls://host:port`; any of a cluster will do, more are better.
     pub urls: Vec<String>,
-    /// Who we are.
+    /// The identity of this process.
     pub auth: NatsAuth,
     /// How the wire is protected.
     pub tls: TlsConfig,
@@ -100,7 +105,8 @@ pub struct EtcdConfig {
 /// Certificates, as files in PEM.
 #[derive(Debug, Clone, Default)]
 pub struct TlsConfig {
-    /// Who has signed the server's certificate; unless said, anyone whom the system trusts.
+    /// The authority that has signed the server's certificate; without it, any that the system
+    /// trusts.
     pub ca_file: Option<PathBuf>,
     /// Our certificate and its key.
     pub client: Option<(PathBuf, PathBuf)>,
@@ -129,7 +135,7 @@ impl ClusterConfig {
     }
 }
 
-/// What a cluster cannot be reached with.
+/// Settings that no cluster can be reached with.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConfigError {
     /// Not a name.
@@ -148,7 +154,8 @@ pub enum ConfigError {
     },
 }
 
-/// Names a cluster, a control node or a host. It is part of subjects, of names of streams and of keys, so it has none of their separators.
+/// Names a cluster, a control node or a host. It is part of subjects, of names of streams and of
+/// keys, so it has none of their separators.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(String);
 

@@ -25,7 +25,7 @@ pub enum ConnectError {
     /// Not now; trying again may help.
     #[error("cannot {action} at {}: {reason}", urls.join(", "))]
     Unreachable {
-        /// What was attempted.
+        /// The action that was attempted.
         action: &'static str,
         /// Where.
         urls: Vec<String>,
@@ -35,9 +35,9 @@ pub enum ConnectError {
     /// The servers do not let us, or cannot do it. Trying again does not help.
     #[error("cannot {action}: {reason}")]
     Refused {
-        /// What was attempted.
+        /// The action that was attempted.
         action: &'static str,
-        /// What they said.
+        /// The servers' reason.
         reason: String,
     },
     /// No server that can be reached keeps anything.
@@ -70,7 +70,7 @@ pub enum ConnectError {
         what: &'static str,
         /// Of which cluster.
         cluster: String,
-        /// What there is instead.
+        /// The one that is there instead.
         found: String,
     },
     /// The stream on the servers was changed so that it would lose records.
@@ -78,7 +78,7 @@ pub enum ConnectError {
     Misconfigured {
         /// Which.
         stream: String,
-        /// What is wrong.
+        /// The setting that is wrong.
         found: String,
     },
     /// The directory for copies of blobs cannot be used.
@@ -92,15 +92,15 @@ pub enum ConnectError {
     /// No random number, no thread.
     #[error("cannot {action}")]
     System {
-        /// What was attempted.
+        /// The action that was attempted.
         action: &'static str,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// What it means that something could not be opened. Whatever a server says that is only starting, or whose fellows are, passes; what is wrong with the
-/// configuration does not.
+/// The error of a stream or a bucket that could not be opened. An answer of a server that is only
+/// starting, or whose fellows are, passes; a mistake of the configuration does not.
 pub(super) fn cannot_open(action: &'static str, urls: &[String], error: &dyn std::error::Error) -> ConnectError {
     let reason = chain(error);
     match refusal(error) {
@@ -114,7 +114,7 @@ pub(super) fn cannot_open(action: &'static str, urls: &[String], error: &dyn std
     }
 }
 
-/// What JetStream says to what it will never do, however long it is asked.
+/// JetStream's answers to a request that it will never grant, however often it is made.
 const CONFIGURATION: [ErrorCode; 5] = [
     ErrorCode::STREAM_INVALID_CONFIG,
     ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED,
@@ -122,7 +122,7 @@ const CONFIGURATION: [ErrorCode; 5] = [
     ErrorCode::MAXIMUM_STREAMS_LIMIT,
     ErrorCode::CLUSTER_REQUIRED,
 ];
-/// What the client says when nobody answers for JetStream.
+/// The client's message when nobody answers for JetStream.
 const NOBODY_KEEPS: &str = "requested JetStream resource does not exist";
 
 /// An error and what caused it, on one line.
@@ -141,7 +141,8 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Why JetStream has refused something. Some of the client's errors carry its answer as their source, some as their kind; all of them print it.
+/// Why JetStream has refused something. Some of the client's errors carry its answer as their
+/// source, some as their kind; all of them print it.
 pub(super) fn refusal(error: &dyn std::error::Error) -> Option<ErrorCode> {
     let text = chain(error);
     let (_, rest) = text.rsplit_once("error code ")?;
@@ -165,7 +166,7 @@ mod tests {
         assert_eq!(refusal(&as_source), Some(ErrorCode::STREAM_NOT_FOUND));
         assert_eq!(refusal(&PublishError::new(PublishErrorKind::TimedOut)), None);
     }
-    /// What a server says while it or its fellows start, and what it says to a wrong configuration.
+    /// Answers of a server while it or its fellows start, and those to a wrong configuration.
     #[test]
     fn f56_only_what_is_wrong_with_the_configuration_is_final() {
         let said = |code: u16, status: u16| {

@@ -1,11 +1,13 @@
-//! What is asked of etcd, on a thread of its own: a lease must not wait because everything else is busy.
+//! Requests to etcd, on a thread of their own: a lease must not wait because everything else is
+//! busy.
 
+mod candidate;
+mod error;
 mod hosts;
 mod keep_alive;
 pub(super) mod mark;
 mod name;
 mod register;
-mod seat;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,18 +23,20 @@ use tokio::time::timeout;
 use wasmill_fabric_core::candidacy::LeaseId;
 use wasmill_metrics::Registry;
 
+pub(super) use self::error::{EtcdError, MarkError};
 pub(super) use self::hosts::Living;
 pub(super) use self::name::HeldName;
 pub(super) use self::register::{Claim, Registered};
 use super::config::{ClusterConfig, EtcdConfig};
-use super::error::ConnectError;
+use super::error::{ConnectError, chain};
 use super::metrics::EtcdMetrics;
 
 /// How long a single request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the first request may take, which has to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A server that is silent is asked whether it is there after this, and is gone when it does not answer in the same time again.
+/// A server that is silent is asked whether it is there after this, and is gone when it does not
+/// answer in the same time again.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// Jobs that wait for the thread, which only begins them.
 const JOBS_WAITING_MAX: usize = 64;
@@ -52,11 +56,11 @@ type Job = Box<dyn FnOnce(Rc<Etcd>) -> LocalBoxFuture<'static, ()> + Send>;
 struct Etcd {
     /// For what is answered at once.
     asking: Client,
-    /// For what is waited for, as long as it takes: elections, watches, streams of keepalives. A client with a timeout for requests would give
-    /// up an election that is waited for.
+    /// For what is waited for, as long as it takes: elections, watches, streams of keepalives. A
+    /// client with a timeout for requests would give up an election that is waited for.
     waiting: Client,
     prefix: String,
-    /// Who we are for etcd, if it was told.
+    /// The user of this process for etcd, if there is one.
     user: Option<String>,
     /// The time to live of a lease, in seconds.
     ttl_s: i64,
@@ -82,16 +86,16 @@ impl EtcdThread {
                         let _ = answer.send(Ok(()));
                         serve(Rc::new(etcd), receiver).await;
                     }
-                    Err(reason) => drop(answer.send(Err(reason))),
+                    Err(error) => drop(answer.send(Err(error))),
                 }
             });
         };
         thread::Builder::new().name("leases".to_owned()).spawn(work).map_err(system)?;
-        let connected = answered.await.unwrap_or_else(|_| Err("the thread for leases has ended".to_owned()));
-        connected.map_err(|reason| ConnectError::Unreachable {
+        let connected = answered.await.unwrap_or(Err(EtcdError::ThreadEnded));
+        connected.map_err(|error| ConnectError::Unreachable {
             action: "connect to etcd",
             urls: config.etcd.urls.clone(),
-            reason,
+            reason: chain(&error),
         })?;
         Ok(Self { jobs, metrics })
     }
@@ -111,10 +115,11 @@ impl EtcdThread {
     }
 
     /// Runs a job on the thread to its end.
-    async fn run<T, F>(&self, job: impl FnOnce(Rc<Etcd>) -> F + Send + 'static) -> Result<T, String>
+    async fn run<T, E, F>(&self, job: impl FnOnce(Rc<Etcd>) -> F + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
-        F: Future<Output = Result<T, String>> + 'static,
+        E: From<EtcdError> + Send + 'static,
+        F: Future<Output = Result<T, E>> + 'static,
     {
         let (answer, answered) = oneshot::channel();
         self.begin(move |etcd| {
@@ -122,7 +127,7 @@ impl EtcdThread {
             async move { drop(answer.send(job.await)) }
         })
         .await;
-        answered.await.unwrap_or_else(|_| Err("the thread for leases has ended".to_owned()))
+        answered.await.unwrap_or_else(|_| Err(EtcdError::ThreadEnded.into()))
     }
 }
 
@@ -142,54 +147,35 @@ async fn serve(etcd: Rc<Etcd>, mut jobs: mpsc::Receiver<Job>) {
             }
         }
     }
-    // What hangs on a lease is given back, if it can be; else it ends by itself.
+    // A lease is given back, if it can be; else it ends by itself.
     let _ = timeout(LEAVE_TIMEOUT, async { while running.join_next().await.is_some() {} }).await;
 }
 
 impl Etcd {
     /// Asks for a lease; gives it with its time to live in microseconds.
-    async fn grant(&self) -> Result<(LeaseId, u64), String> {
-        let granted = self.asking.lease_client().grant(self.ttl_s, None).await.map_err(|error| told(&error))?;
+    async fn grant(&self) -> Result<(LeaseId, u64), EtcdError> {
+        let granted = self.asking.lease_client().grant(self.ttl_s, None).await?;
         Ok((LeaseId(granted.id()), ttl_us(granted.ttl())))
     }
 
     /// Gives a lease back; one that cannot be given back ends by itself.
     async fn revoke(&self, lease: LeaseId) {
         if let Err(error) = self.asking.lease_client().revoke(lease.0).await {
-            tracing::debug!("cannot give lease {:x} back: {}", lease.0, told(&error));
+            tracing::debug!("cannot give lease {:x} back: {}", lease.0, chain(&EtcdError::from(error)));
         }
     }
 }
 
 impl Etcd {
-    /// What went wrong with a key; and who was refused, where that is why.
-    fn told_of(&self, key: &str, error: &etcd_client::Error) -> String {
-        told_of(self.user.as_deref(), key, error)
-    }
-}
-
-fn told_of(user: Option<&str>, key: &str, error: &etcd_client::Error) -> String {
-    let reason = told(error);
-    if !reason.contains("permission denied") {
-        return reason;
-    }
-    match user {
-        Some(user) => format!("etcd does not let user `{user}` read or write `{key}`: {reason}"),
-        None => format!("etcd lets nobody without a user read or write `{key}`: {reason}"),
+    /// The failure of a request that reads or writes `key`.
+    fn failed(&self, key: &str, error: etcd_client::Error) -> EtcdError {
+        EtcdError::of_key(self.user.as_deref(), key, error)
     }
 }
 
 /// Seconds, as etcd says them; what is gone has none or less.
 fn ttl_us(seconds: i64) -> u64 {
     u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000)
-}
-
-/// What went wrong, without the frame that the client puts around it.
-fn told(error: &etcd_client::Error) -> String {
-    match error {
-        etcd_client::Error::GRpcStatus(status) => format!("{} ({})", status.message(), status.code()),
-        error => error.to_string(),
-    }
 }
 
 /// The configuration, with its files read.
@@ -218,30 +204,38 @@ impl Options {
         Ok(Self { urls: config.urls.clone(), user, options })
     }
 
-    async fn connect(self, prefix: String, ttl_s: i64, member_key: &str, metrics: EtcdMetrics) -> Result<Etcd, String> {
+    async fn connect(
+        self,
+        prefix: String,
+        ttl_s: i64,
+        member_key: &str,
+        metrics: EtcdMetrics,
+    ) -> Result<Etcd, EtcdError> {
         let asking = self.options.clone().with_timeout(REQUEST_TIMEOUT);
         let connecting = async {
             let etcd = Etcd {
-                asking: Client::connect(&self.urls, Some(asking)).await.map_err(|error| told(&error))?,
-                waiting: Client::connect(&self.urls, Some(self.options)).await.map_err(|error| told(&error))?,
+                asking: Client::connect(&self.urls, Some(asking)).await?,
+                waiting: Client::connect(&self.urls, Some(self.options)).await?,
                 prefix,
                 user: self.user.clone(),
                 ttl_s,
                 metrics,
             };
-            // Connections are made when they are needed; so something is asked that every member may ask.
+            // Connections are made when they are needed; so something is asked that every member
+            // may ask.
             let asked = etcd.asking.kv_client().get(member_key, None).await;
-            asked.map_err(|error| etcd.told_of(member_key, &error))?;
+            asked.map_err(|error| etcd.failed(member_key, error))?;
             Ok(etcd)
         };
         timeout(CONNECT_TIMEOUT, Box::pin(connecting))
             .await
-            .unwrap_or_else(|_| Err(format!("no answer in {CONNECT_TIMEOUT:?}")))
+            .unwrap_or(Err(EtcdError::NoAnswer { timeout: CONNECT_TIMEOUT }))
     }
 }
 
-/// Where etcd was when it began a watch, if it had not come to where the watch is to begin: until it does, changes are missed. It was restored
-/// after that revision was read, or the server is behind the others.
+/// Where etcd was when it began a watch, if it had not come to where the watch is to begin: until
+/// it does, changes are missed. It was restored after that revision was read, or the server is
+/// behind the others.
 fn began_before(changes: &WatchResponse, from: i64) -> Option<i64> {
     let revision = changes.header().map_or(0, ResponseHeader::revision);
     (changes.created() && revision + 1 < from).then_some(revision)

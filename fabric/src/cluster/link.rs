@@ -1,4 +1,5 @@
-//! The connections of a process, kept while it is tried again to become part of its cluster: what works is not begun anew because something else does not.
+//! The connections of a process, kept while it is tried again to become part of its cluster: what
+//! works is not begun anew because something else does not.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,11 @@ use super::etcd::EtcdThread;
 use super::nats::Nats;
 use super::{Cluster, HostCluster};
 
-/// For how long nobody may answer for JetStream: servers that are only being started have to find each other.
+/// For how long nobody may answer for JetStream: servers that are only being started have to find
+/// each other.
 const JETSTREAM_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is connected so far.
+/// The connections so far.
 pub struct Link {
     config: ClusterConfig,
     nats: Option<Nats>,

@@ -77,7 +77,8 @@ impl ClusterLogWriter {
         self.broken.check(expected_last)?;
         let last = self.floor.seen();
         if last > expected_last {
-            // Others have appended, which the log would say too; or it has lost what they have, and must not get anything in its place.
+            // Others have appended, which the log would say too; or it has lost what they have, and
+            // must not get anything in its place.
             return Err(AppendError::Conflict { expected_last, last });
         }
         let (bytes, bytes_max) = (record.len(), record_bytes_max(&self.nats));
@@ -149,7 +150,8 @@ impl Log for ClusterLog {
 }
 
 impl ClusterLog {
-    /// Where the log begins and ends, by the server that decides about appends; never a shorter log than was ever seen.
+    /// Where the log begins and ends, by the server that decides about appends; never a shorter log
+    /// than was ever seen.
     async fn ends(&self, action: &'static str) -> Result<StreamEnds, LogError> {
         self.floor.refresh().await;
         self.floor.checked_ends(&self.stream, action).await

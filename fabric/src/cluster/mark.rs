@@ -5,18 +5,19 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use wasmill_protocol::LogSeq;
 
+use super::error::chain;
 use super::etcd::EtcdThread;
 use super::etcd::mark::LogMark;
 
 /// See [`LogMark`]. etcd may be away: then nothing is known and nothing is left.
-pub(super) struct Mark {
+pub(super) struct LogEndMark {
     etcd: EtcdThread,
     stream: String,
-    /// What stands there, as far as is known.
+    /// The mark in etcd, as far as is known.
     written: Mutex<LogSeq>,
 }
 
-impl Mark {
+impl LogEndMark {
     /// How often it is raised.
     pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -28,8 +29,8 @@ impl Mark {
     pub(super) async fn read(&self) -> Option<LogSeq> {
         match self.etcd.log_mark().await {
             Ok(mark) => mark.filter(|mark| mark.stream == self.stream).map(|mark| mark.last_seq),
-            Err(reason) => {
-                tracing::warn!("cannot read how far the log went: {reason}");
+            Err(error) => {
+                tracing::warn!("cannot read how far the log went: {}", chain(&error));
                 None
             }
         }
@@ -43,7 +44,7 @@ impl Mark {
         }
         match self.etcd.raise_log_mark(LogMark { stream: self.stream.clone(), last_seq: seen }).await {
             Ok(mark) => *written = mark.last_seq,
-            Err(reason) => tracing::debug!("cannot leave word how far the log went: {reason}"),
+            Err(error) => tracing::debug!("cannot leave word how far the log went: {}", chain(&error)),
         }
     }
 }

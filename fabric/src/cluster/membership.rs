@@ -9,6 +9,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use wasmill_protocol::message::HostInfo;
 
+use super::error::chain;
 use super::etcd::{Claim, EtcdThread, Living, Registered};
 use crate::hosts::differences;
 use crate::{HostEvent, HostRegistration, Leadership, Lease, Membership, MembershipError};
@@ -19,7 +20,7 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Leases, an election and keys; everything happens on the thread for leases.
 pub(super) struct ClusterMembership {
     etcd: EtcdThread,
-    /// What waits after failures are drawn with.
+    /// The seed that waits after failures are drawn with.
     seed: u64,
     living: watch::Receiver<Living>,
     /// Begins to follow the hosts, once.
@@ -36,7 +37,7 @@ impl ClusterMembership {
 impl ClusterMembership {
     async fn register_as(&self, host: HostInfo, claim: Claim) -> Result<HostRegistration, MembershipError> {
         let Registered { lost, replaced_by, leave } = self.etcd.register(host, claim).await?;
-        let lease = Box::new(Held { end: leave, _etcd: self.etcd.clone() });
+        let lease = Box::new(HeldLease { end: leave, _etcd: self.etcd.clone() });
         Ok(HostRegistration { lost, replaced_by, lease })
     }
 }
@@ -46,9 +47,11 @@ impl Membership for ClusterMembership {
         let node = node.to_owned();
         async move {
             let elected = self.etcd.campaign(node, self.seed).await;
-            let elected =
-                elected.map_err(|reason| MembershipError::Unreachable { action: "stand for election", reason })?;
-            let lease = Box::new(Held { end: elected.resign, _etcd: self.etcd.clone() });
+            let elected = elected.map_err(|error| MembershipError::Unreachable {
+                action: "stand for election",
+                reason: chain(&error),
+            })?;
+            let lease = Box::new(HeldLease { end: elected.resign, _etcd: self.etcd.clone() });
             Ok(Leadership { term: elected.term, lost: elected.lost, lease })
         }
         .boxed()
@@ -69,7 +72,7 @@ impl Membership for ClusterMembership {
             let etcd = etcd.clone();
             tokio::spawn(async move { etcd.follow_hosts(sender).await });
         }
-        stream::unfold(Follower { living, known: None, _etcd: etcd }, |mut follower| async move {
+        stream::unfold(HostFollower { living, known: None, _etcd: etcd }, |mut follower| async move {
             let events = follower.next().await?;
             Some((stream::iter(events), follower))
         })
@@ -78,16 +81,16 @@ impl Membership for ClusterMembership {
     }
 }
 
-/// Tells what changed by comparing with what it told last: however slow its reader is, it keeps no queue and loses nothing but lives that came
-/// and went in between.
-struct Follower {
+/// Tells what changed by comparing with what it told last: however slow its reader is, it keeps no
+/// queue and loses nothing but lives that came and went in between.
+struct HostFollower {
     living: watch::Receiver<Living>,
     known: Living,
     /// Keeps the thread.
     _etcd: EtcdThread,
 }
 
-impl Follower {
+impl HostFollower {
     async fn next(&mut self) -> Option<Vec<HostEvent>> {
         loop {
             let living = self.living.borrow_and_update().clone();
@@ -108,13 +111,13 @@ impl Follower {
 }
 
 /// A seat or a registration.
-struct Held {
+struct HeldLease {
     end: oneshot::Sender<oneshot::Sender<()>>,
     /// Keeps the thread.
     _etcd: EtcdThread,
 }
 
-impl Lease for Held {
+impl Lease for HeldLease {
     fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
         async move {
             let (answer, answered) = oneshot::channel();

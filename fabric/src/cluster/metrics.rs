@@ -35,7 +35,8 @@ impl NatsMetrics {
     }
 }
 
-/// Of etcd, by what a process asks it all the time: that its lease lives on. Cheap to clone: clones count together.
+/// Of etcd, by what a process asks it all the time: that its lease lives on. Cheap to clone: clones
+/// count together.
 #[derive(Debug, Clone)]
 pub(super) struct EtcdMetrics {
     pub(super) keep_alive_seconds: Histogram,

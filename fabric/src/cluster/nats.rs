@@ -21,8 +21,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest wait before the next try to connect, in milliseconds.
 const RECONNECT_MS_MAX: u64 = 2_000;
-/// Messages that wait inside the client for one of our subscriptions to take them. They are taken at once, so when as many wait,
-/// this process cannot keep up at all.
+/// Messages that wait inside the client for one of our subscriptions to take them. They are taken
+/// at once, so when as many wait, this process cannot keep up at all.
 const MESSAGES_WAITING_MAX: usize = 16_384;
 /// Commands to the client that wait for its connection.
 const COMMANDS_WAITING_MAX: usize = 1_024;
@@ -83,26 +83,29 @@ impl Nats {
         format!("{}.{subject}", self.prefix)
     }
 
-    /// What a subject on the servers is called here.
+    /// The local name of a subject on the servers.
     pub(super) fn strip<'a>(&self, subject: &'a str) -> &'a str {
         subject.strip_prefix(&*self.prefix).and_then(|rest| rest.strip_prefix('.')).unwrap_or(subject)
     }
 
-    /// Whether what is sent now is on its way at once. Otherwise it would wait for a connection, and arrive when nobody expects it any more.
+    /// Whether what is sent now is on its way at once. Otherwise it would wait for a connection,
+    /// and arrive when nobody expects it any more.
     pub(super) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
 
-    /// Changes whenever messages may have been lost from now on, because the connection was cut or we were too slow.
+    /// Changes whenever messages may have been lost from now on, because the connection was cut or
+    /// we were too slow.
     pub(super) fn cuts(&self) -> watch::Receiver<u64> {
         let mut cuts = self.cuts.clone();
-        // A clone has seen what the original has seen, which is nothing: every cut of the past would be a new one.
+        // A clone has seen what the original has seen, which is nothing: every cut of the past
+        // would be a new one.
         cuts.mark_unchanged();
         cuts
     }
 }
 
-/// What is made of what the client tells.
+/// The receivers of the client's events.
 struct Ears {
     cuts: watch::Sender<u64>,
     who: String,
@@ -147,7 +150,7 @@ impl Ears {
     }
 }
 
-/// Who a process is for NATS, without anything that is secret.
+/// The identity of a process for NATS, without anything that is secret.
 fn who(auth: &NatsAuth) -> String {
     match auth {
         NatsAuth::None => "as nobody".to_owned(),
@@ -183,7 +186,8 @@ fn protected(mut options: ConnectOptions, config: &ClusterConfig) -> ConnectOpti
     options
 }
 
-/// Doubles up to its bound; the half to the whole of it is drawn, so that a whole fleet does not come back at the same moment.
+/// Doubles up to its bound; the half to the whole of it is drawn, so that a whole fleet does not
+/// come back at the same moment.
 fn reconnect_delay(attempts: usize) -> Duration {
     if attempts <= 1 {
         // The first server may just have been stopped: another one is tried at once.

@@ -1,14 +1,16 @@
-//! What is not as it should be on the servers, where it can be told.
+//! Warnings about the servers, as far as they tell their settings.
 
 use std::time::Duration;
 
 use serde::Deserialize;
+use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::REPLICAS;
 use super::config::{ClusterConfig, ControlConfig};
+use super::error::chain;
 use super::log::LogStream;
 use super::nats::Nats;
 
@@ -51,7 +53,10 @@ pub(super) async fn find(nats: &Nats, stream: &LogStream, control: &ControlConfi
             Ok(false) => found.push(format!(
                 "NATS at {monitor} acknowledges records before they are on its disk: set `sync_interval: always` in its `jetstream` section"
             )),
-            Err(reason) => found.push(format!("cannot tell whether NATS at {monitor} syncs before it acknowledges: {reason}")),
+            Err(error) => found.push(format!(
+                "cannot tell whether NATS at {monitor} syncs before it acknowledges: {}",
+                chain(&error)
+            )),
         }
     }
     found
@@ -78,7 +83,27 @@ struct JszConfig {
     sync_always: bool,
 }
 
-async fn is_synced(monitor: &str) -> Result<bool, String> {
+/// A monitoring port could not be asked.
+#[derive(Debug, Error)]
+enum MonitorError {
+    /// The port is silent.
+    #[error("no answer in {timeout:?}")]
+    NoAnswer {
+        /// How long the question has waited.
+        timeout: Duration,
+    },
+    /// The connection has failed.
+    #[error(transparent)]
+    Connection(#[from] std::io::Error),
+    /// Something else listens there.
+    #[error("not an answer of a monitoring port")]
+    NoHttp,
+    /// Something else listens there.
+    #[error("not an answer of a monitoring port")]
+    NoJson(#[from] serde_json::Error),
+}
+
+async fn is_synced(monitor: &str) -> Result<bool, MonitorError> {
     let asking = async {
         let mut stream = TcpStream::connect(monitor).await?;
         stream.write_all(format!("GET /jsz HTTP/1.0\r\nHost: {monitor}\r\n\r\n").as_bytes()).await?;
@@ -86,11 +111,10 @@ async fn is_synced(monitor: &str) -> Result<bool, String> {
         stream.take(MONITOR_BYTES_MAX).read_to_end(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)
     };
-    let answer = timeout(MONITOR_TIMEOUT, asking).await.map_err(|_| "no answer".to_owned())?;
-    let answer = answer.map_err(|error| error.to_string())?;
+    let answer =
+        timeout(MONITOR_TIMEOUT, asking).await.map_err(|_| MonitorError::NoAnswer { timeout: MONITOR_TIMEOUT })??;
     let answer = String::from_utf8_lossy(&answer);
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).ok_or("not an answer of a monitoring port")?;
-    let jsz: Jsz =
-        serde_json::from_str(body).map_err(|error| format!("not an answer of a monitoring port: {error}"))?;
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).ok_or(MonitorError::NoHttp)?;
+    let jsz: Jsz = serde_json::from_str(body)?;
     Ok(jsz.config.sync_always)
 }

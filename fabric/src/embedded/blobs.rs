@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use wasmill_protocol::Digest;
 
-use self::gone::Reading;
+use self::gone::BlobReading;
 use super::disk::Disk;
 use super::lock::DirLock;
 use super::{OpenError, files};
@@ -29,7 +29,7 @@ use crate::{BlobError, BlobStat, BlobWriter, Blobs};
 
 /// Files are read and written in pieces of this size, each on a thread that may block.
 const PIECE_BYTES: usize = 256 * 1024;
-/// What is stored on a thread of its own when it is at hand as a whole.
+/// The size from which a blob that is at hand as a whole is stored on a thread of its own.
 const LARGE_BYTES: usize = 1024 * 1024;
 /// How much lower than the rest such a thread is in priority (`nice`): as guests are.
 const BACKGROUND_NICENESS: i32 = 5;
@@ -46,8 +46,8 @@ pub(crate) struct FileBlobs {
 /// Where blobs lie. Everything here blocks.
 struct Files {
     dir: PathBuf,
-    /// Held while a blob appears and while one is looked at and removed: a sweep must not remove what has just been stored
-    /// anew.
+    /// Held while a blob appears and while one is looked at and removed: a sweep must not remove
+    /// what has just been stored anew.
     sweep: Mutex<StoredAgain>,
     uses: gone::Uses,
     disk: Arc<Disk>,
@@ -68,7 +68,7 @@ impl FileBlobs {
 
     fn prepare(dir: &Path, disk: Arc<Disk>, lock: Option<Arc<DirLock>>) -> io::Result<Self> {
         let tmp = dir.join(TMP);
-        // What a crash left half written.
+        // Files that a crash left half written.
         match fs::remove_dir_all(&tmp) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -110,7 +110,7 @@ impl Blobs for FileBlobs {
     }
 
     fn read(&self, digest: Digest, bytes_max: u64) -> BoxFuture<'_, Result<Bytes, BlobError>> {
-        let reading = Reading::begin(Arc::clone(&self.files), digest);
+        let reading = BlobReading::begin(Arc::clone(&self.files), digest);
         self.blocking(move |files| {
             let _reading = reading;
             let stat = files.stat(digest)?;
@@ -126,7 +126,7 @@ impl Blobs for FileBlobs {
     }
 
     fn open(&self, digest: Digest) -> BoxFuture<'_, Result<BlobReader, BlobError>> {
-        let reading = Reading::begin(Arc::clone(&self.files), digest);
+        let reading = BlobReading::begin(Arc::clone(&self.files), digest);
         self.blocking(move |files| reader::open(&files.path(digest), digest, reading))
     }
 
@@ -184,8 +184,8 @@ impl Blobs for FileBlobs {
     }
 }
 
-/// Blobs that were stored while they were there already: for as long as the record of one of these times may be on its way. What an earlier
-/// process has stored has no record on its way.
+/// Blobs that were stored while they were there already: for as long as the record of one of these
+/// times may be on its way. A blob of an earlier process has no record on its way.
 #[derive(Default)]
 struct StoredAgain {
     last: HashMap<Digest, Instant>,
@@ -261,8 +261,9 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Runs what takes long on a thread of its own, at a lower priority than everything else: hashing and copying tens of megabytes is nobody's business but
-/// of whoever waits for it. Threads that are used again cannot get their priority back.
+/// Runs what takes long on a thread of its own, at a lower priority than everything else: hashing
+/// and copying tens of megabytes is nobody's business but of whoever waits for it. Threads that are
+/// used again cannot get their priority back.
 async fn in_the_background<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
 ) -> Result<T, BlobError> {
@@ -271,7 +272,7 @@ async fn in_the_background<T: Send + 'static>(
     let work = move || {
         // On Linux a priority belongs to a thread. Without it the work is done all the same.
         let _ = rustix::process::nice(BACKGROUND_NICENESS);
-        // Whoever asked may have given up.
+        // The caller may have given up.
         let _ = answer.send(work());
     };
     thread::Builder::new().name("large blob".to_owned()).spawn(work).map_err(refused)?;

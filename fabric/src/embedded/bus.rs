@@ -15,7 +15,7 @@ use crate::{Bus, BusError, Content, Message, Responder, Subscription};
 /// Messages stay in the process, so this is a bound and not a cost.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Those of one subject.
+/// The subscribers of one subject.
 #[derive(Default)]
 struct Subscribers {
     /// Each gets every message.
@@ -53,11 +53,13 @@ impl Subscribers {
 
 impl EmbeddedBus {
     fn subjects(&self) -> MutexGuard<'_, HashMap<String, Subscribers>> {
-        // Nothing panics while it holds this lock, and the map is whole between any two of its operations.
+        // Nothing panics while it holds this lock, and the map is whole between any two of its
+        // operations.
         self.subjects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The queues of those that still subscribe, by the whole subject or by all of it but the last part.
+    /// The queues of those that still subscribe, by the whole subject or by all of it but the last
+    /// part.
     fn groups(&self, subject: &str) -> Vec<Group> {
         let mut subjects = self.subjects();
         let pattern = match subject.rsplit_once('.') {

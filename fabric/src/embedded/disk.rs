@@ -1,7 +1,9 @@
-//! Who may write to the disk first: a commit of the log, for which somebody waits, before the next piece of a large blob.
+//! The order of writes to the disk: a commit of the log, for which somebody waits, before the next
+//! piece of a large blob.
 //!
-//! Measured with commits every 5 ms beside blobs of 60 MiB, on a virtual disk of 400 MB/s: synced whole, a commit took up to 31 ms (99th percentile);
-//! in pieces of 1 MiB 16; in pieces of 256 KiB, with a pause after each, 4.5, which is what it takes alone.
+//! Measured with commits every 5 ms beside blobs of 60 MiB, on a virtual disk of 400 MB/s: synced
+//! whole, a commit took up to 31 ms (99th percentile); in pieces of 1 MiB 16; in pieces of 256 KiB,
+//! with a pause after each, 4.5, which is what it takes alone.
 
 use std::fs::File;
 use std::io;
@@ -9,7 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-/// What the log and the blobs of one data directory know of each other.
+/// The state that the log and the blobs of one data directory share.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     commits: Mutex<Commits>,
@@ -37,12 +39,13 @@ impl Disk {
         self.commits().begun
     }
 
-    /// Syncs the next piece of a blob, after the commit that is under way. While the log is written too, the disk is the blobs' for half of the time at
-    /// most: where there was a commit since `commits_seen`, a pause follows that is as long as the sync was. Blocks.
+    /// Syncs the next piece of a blob, after the commit that is under way. While the log is written
+    /// too, the disk is the blobs' for half of the time at most: where there was a commit since
+    /// `commits_seen`, a pause follows that is as long as the sync was. Blocks.
     ///
     /// # Errors
     ///
-    /// Those of the sync.
+    /// The result of the sync.
     pub(super) fn sync_piece(&self, file: &File, commits_seen: &mut u64) -> io::Result<()> {
         self.give_way();
         let began = Instant::now();
@@ -59,7 +62,8 @@ impl Disk {
         std::mem::replace(commits_seen, begun) != begun
     }
 
-    /// Waits for the end of the commit that is under way, if there is one; not for those that follow it.
+    /// Waits for the end of the commit that is under way, if there is one; not for those that
+    /// follow it.
     fn give_way(&self) {
         let commits = self.commits();
         let begun = commits.begun;

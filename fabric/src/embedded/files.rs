@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// Creates a directory that only its owner can look into, and its parents. One that exists is left as it is.
+/// Creates a directory that only its owner can look into, and its parents. One that exists is left
+/// as it is.
 pub(super) fn create_dir_private(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
@@ -14,7 +15,8 @@ pub(super) fn create_dir_private(dir: &Path) -> io::Result<()> {
     sync_parent(dir)
 }
 
-/// Makes the entries of the directory that holds `path` durable: a file that was created or renamed, not its bytes.
+/// Makes the entries of the directory that holds `path` durable: a file that was created or
+/// renamed, not its bytes.
 pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -37,7 +39,8 @@ pub(super) fn has_room(path: &Path, bytes: usize) -> io::Result<()> {
 /// The size of a file that is replaced as a whole.
 const REPLACED_BYTES: usize = 32;
 
-/// A line of text that is replaced as a whole, also while the disk is full: what is written next already has its place beside it.
+/// A line of text that is replaced as a whole, also while the disk is full: what is written next
+/// already has its place beside it.
 pub(super) struct Line {
     path: PathBuf,
     next: PathBuf,
@@ -53,7 +56,7 @@ impl Line {
         line
     }
 
-    /// What it says.
+    /// Its content.
     pub(super) fn read(&self) -> io::Result<String> {
         Ok(fs::read_to_string(&self.path)?.trim().to_owned())
     }
@@ -116,7 +119,7 @@ mod tests {
             assert_eq!(line.read().unwrap(), text);
             assert_eq!(files(), before, "the two files have changed their names and nothing else");
         }
-        // What an earlier version wrote is read, and replaced.
+        // A file of an earlier version is read, and replaced.
         fs::write(&path, "12\n").unwrap();
         let line = Line::open(&path);
         assert_eq!(line.read().unwrap(), "12");

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::OpenError;
 
-/// Keeps other processes out of a data directory until it is dropped. The kernel releases it when the process dies,
-/// however it dies.
+/// Keeps other processes out of a data directory until it is dropped. The kernel releases it when
+/// the process dies, however it dies.
 #[derive(Debug)]
 pub(crate) struct DirLock {
     file: File,
@@ -15,7 +15,8 @@ pub(crate) struct DirLock {
 
 impl Drop for DirLock {
     fn drop(&mut self) {
-        // Closing would do, but for a child process that was forked and has not yet closed what it inherited.
+        // Closing would do, but for a child process that was forked and has not yet closed what it
+        // inherited.
         let _ = self.file.unlock();
     }
 }

@@ -49,7 +49,7 @@ struct EmbeddedLogWriter {
     broken: Arc<Broken>,
 }
 
-/// What the writer tells the readers.
+/// The writer's news for readers.
 #[derive(Debug, Clone, Default)]
 struct LogState {
     /// The first record that was not trimmed away.
@@ -84,7 +84,7 @@ impl EmbeddedLog {
 }
 
 impl EmbeddedLog {
-    /// What the writer said last, unless it has failed.
+    /// The last news of the writer, unless it has failed.
     fn healthy(&self, action: &'static str) -> Result<LogState, LogError> {
         let state = self.state.borrow().clone();
         match &state.poisoned {
@@ -95,7 +95,8 @@ impl EmbeddedLog {
 }
 
 impl LogWriter for EmbeddedLogWriter {
-    /// Blocks the caller while [`writer::COMMANDS_WAITING_MAX`] appends are in flight; a driver keeps far fewer.
+    /// Blocks the caller while [`writer::COMMANDS_WAITING_MAX`] appends are in flight; a driver
+    /// keeps far fewer.
     fn append(&self, expected_last: LogSeq, record: Bytes) -> BoxFuture<'static, Result<LogSeq, AppendError>> {
         let seq = expected_last.next();
         if record.len() > RECORD_BYTES_MAX {

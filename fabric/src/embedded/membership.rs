@@ -25,7 +25,8 @@ pub(super) struct EmbeddedMembership {
     _lock: Arc<DirLock>,
 }
 
-/// The last leadership that was granted. A new campaign ends it: two leaders of one process must not both believe.
+/// The last leadership that was granted. A new campaign ends it: two leaders of one process must
+/// not both believe.
 struct Leading {
     term: Term,
     lost: watch::Sender<bool>,
@@ -66,7 +67,7 @@ impl Membership for EmbeddedMembership {
             leading.lost.send_replace(true);
             let (lost, receiver) = watch::channel(false);
             *leading = Leading { term, lost };
-            Ok(Leadership { term, lost: receiver, lease: Box::new(Seat) })
+            Ok(Leadership { term, lost: receiver, lease: Box::new(EmbeddedLeadership) })
         }
         .boxed()
     }
@@ -113,7 +114,8 @@ impl Default for Registry {
 
 impl Registry {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<HostId, Entry>> {
-        // Nothing panics while it holds this lock, and the map is whole between any two of its operations.
+        // Nothing panics while it holds this lock, and the map is whole between any two of its
+        // operations.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -166,16 +168,16 @@ impl Lease for Guard {
 }
 
 /// There is nobody else who could lead: nothing has to be given back.
-struct Seat;
+struct EmbeddedLeadership;
 
-impl Lease for Seat {
+impl Lease for EmbeddedLeadership {
     fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
         future::ready(()).boxed()
     }
 }
 
-/// Tells what changed by comparing with what it told last: however slow its reader is, it keeps no queue and loses nothing but
-/// lives that came and went in between.
+/// Tells what changed by comparing with what it told last: however slow its reader is, it keeps no
+/// queue and loses nothing but lives that came and went in between.
 struct Watcher {
     hosts: Arc<Registry>,
     changed: watch::Receiver<u64>,

@@ -60,7 +60,7 @@ impl RemoteBlobs {
                     Ok(Answer::Failed(Failure::Busy)) => "the control node is busy".clone_into(&mut trouble),
                     Ok(Answer::Failed(failure)) => return Ok(Err(failure)),
                     Ok(answer) => return Ok(Ok(answer)),
-                    Err(reason) => return Err(failed(action, format!("cannot decode the answer: {reason}"))),
+                    Err(error) => return Err(failed(action, format!("cannot decode the answer: {error}"))),
                 },
                 Err(error @ BusError::TooLarge { .. }) => return Err(failed(action, error.to_string())),
                 // The one node that has it is gone, and what it had with it.

@@ -1,4 +1,4 @@
-//! What hosts and control nodes say to each other about blobs, as MessagePack with named fields.
+//! Messages between hosts and control nodes about blobs, as MessagePack with named fields.
 
 use std::io;
 use std::time::SystemTime;
@@ -25,7 +25,7 @@ pub(super) fn at(node: &str, host: &str) -> String {
 /// From a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Ask {
-    /// What is known of a blob?
+    /// The facts about a blob.
     Stat {
         #[serde(default)]
         digest: Digest,
@@ -72,7 +72,7 @@ pub(super) enum Ask {
 /// From a control node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// What is known of the blob, which is there.
+    /// The facts about the blob, which is there.
     Stat {
         #[serde(default)]
         digest: Digest,
@@ -137,7 +137,7 @@ impl From<BlobStat> for Answer {
 }
 
 impl Answer {
-    /// What it says about a blob, if it does.
+    /// The facts about a blob, if the answer has any.
     pub(super) fn stat(self, action: &str) -> Result<BlobStat, BlobError> {
         match self {
             Self::Stat { digest, bytes, modified } => {
@@ -196,8 +196,8 @@ pub(super) fn encode<T: Serialize>(message: &T) -> Bytes {
 }
 
 /// From bytes.
-pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
-    rmp_serde::from_slice(bytes).map_err(|error| error.to_string())
+pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, rmp_serde::decode::Error> {
+    rmp_serde::from_slice(bytes)
 }
 
 #[cfg(test)]
@@ -216,10 +216,10 @@ mod tests {
             Ask::Finish { upload: 1, digest },
             Ask::Abandon { upload: 1 },
         ] {
-            assert_eq!(decode(&encode(&ask)), Ok(ask));
+            assert_eq!(decode::<Ask>(&encode(&ask)).unwrap(), ask);
         }
         for answer in [Answer::Done, Answer::Failed(Failure::TooLarge { bytes: 1, bytes_max: 2 })] {
-            assert_eq!(decode(&encode(&answer)), Ok(answer));
+            assert_eq!(decode::<Answer>(&encode(&answer)).unwrap(), answer);
         }
     }
 
@@ -229,7 +229,8 @@ mod tests {
         assert!(encode(&Ask::Put { data }).len() < 100_100);
     }
 
-    /// What a newer version adds is ignored by an older one, and what it leaves out has a default.
+    /// A field that a newer version adds is ignored by an older one, and one that it leaves out has
+    /// a default.
     #[test]
     fn fields_come_and_go() {
         #[derive(Serialize)]
@@ -237,6 +238,6 @@ mod tests {
             Read { digest: Digest, urgent: bool },
         }
         let newer = encode(&Newer::Read { digest: Digest([3; 32]), urgent: true });
-        assert_eq!(decode(&newer), Ok(Ask::Read { digest: Digest([3; 32]), offset: 0, bytes: 0 }));
+        assert_eq!(decode::<Ask>(&newer).unwrap(), Ask::Read { digest: Digest([3; 32]), offset: 0, bytes: 0 });
     }
 }

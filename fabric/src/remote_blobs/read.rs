@@ -1,4 +1,5 @@
-//! Reading a blob piece by piece. Its end is held back until the digest of all of it is known to be right.
+//! Reading a blob piece by piece. Its end is held back until the digest of all of it is known to be
+//! right.
 
 use std::io;
 
@@ -12,7 +13,7 @@ use super::client::RemoteBlobs;
 use crate::BlobError;
 use crate::blobs::BlobReader;
 
-/// What is left of a blob that is being read.
+/// The rest of a blob that is being read.
 pub(super) struct Pieces {
     blobs: RemoteBlobs,
     digest: Digest,

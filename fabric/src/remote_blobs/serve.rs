@@ -21,7 +21,8 @@ const REQUESTS_AT_ONCE_MAX: usize = 64;
 /// The wait after a subscription has ended or could not be made.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_millis(500);
 
-/// Serves blobs to hosts as control node `node`, until `shutdown` becomes true or its sender is gone.
+/// Serves blobs to hosts as control node `node`, until `shutdown` becomes true or its sender is
+/// gone.
 pub async fn serve_blobs(bus: Arc<dyn Bus>, blobs: Arc<dyn Blobs>, node: String, mut shutdown: watch::Receiver<bool>) {
     let server = Arc::new(Server { piece_bytes: piece_bytes(&*bus), blobs, node, uploads: Uploads::default() });
     let (mut any, mut ours) = (None, None);
@@ -65,7 +66,7 @@ where
                 Some(message) => return message,
                 None => {
                     *subscription = None;
-                    // Whatever has ended it may end the next one as well.
+                    // The cause of its end may end the next one as well.
                     tokio::time::sleep(SUBSCRIBE_AGAIN).await;
                 }
             }
@@ -93,7 +94,7 @@ impl Server {
         let host = message.subject.rsplit('.').next().unwrap_or_default();
         let answer = match decode::<Ask>(&message.content.into_bytes()) {
             Ok(ask) => self.carry_out(host, ask).await.unwrap_or_else(Answer::Failed),
-            Err(reason) => Answer::Failed(Failure::Other { reason: format!("cannot decode the request: {reason}") }),
+            Err(error) => Answer::Failed(Failure::Other { reason: format!("cannot decode the request: {error}") }),
         };
         responder.respond(encode(&answer).into());
     }

@@ -23,16 +23,16 @@ const UPLOAD_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// All that were begun and not finished, and those that were finished a moment ago.
 #[derive(Default)]
 pub(super) struct Uploads {
-    known: Mutex<Known>,
+    known: Mutex<OpenUploads>,
 }
 
 #[derive(Default)]
-struct Known {
+struct OpenUploads {
     last: u64,
-    entries: BTreeMap<(String, u64), Entry>,
+    entries: BTreeMap<(String, u64), UploadEntry>,
 }
 
-struct Entry {
+struct UploadEntry {
     touched: Instant,
     upload: Arc<tokio::sync::Mutex<Upload>>,
 }
@@ -56,7 +56,7 @@ impl Uploads {
         }
         known.last += 1;
         let (id, upload) = (known.last, Upload::Writing { writer, written: 0 });
-        let entry = Entry { touched: Instant::now(), upload: Arc::new(tokio::sync::Mutex::new(upload)) };
+        let entry = UploadEntry { touched: Instant::now(), upload: Arc::new(tokio::sync::Mutex::new(upload)) };
         known.entries.insert((host.to_owned(), id), entry);
         Ok(id)
     }
@@ -121,7 +121,7 @@ impl Uploads {
         Ok(Arc::clone(&entry.upload))
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, OpenUploads> {
         // Nothing panics while it holds this lock.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -44,7 +44,8 @@ impl EtcdVersion {
     }
 }
 
-/// The directory with one directory for each version: `WASMILL_SERVERS`, else `servers` in the target directory.
+/// The directory with one directory for each version: `WASMILL_SERVERS`, else `servers` in the
+/// target directory.
 pub fn servers_dir() -> PathBuf {
     if let Some(dir) = env::var_os(SERVERS_VARIABLE) {
         return dir.into();

@@ -16,7 +16,7 @@ pub struct Authority {
 /// A certificate in a directory.
 #[derive(Debug, Clone)]
 pub struct CertificateFiles {
-    /// Who has signed it.
+    /// The authority that has signed it.
     pub ca: PathBuf,
     /// The certificate.
     pub certificate: PathBuf,
@@ -35,7 +35,8 @@ impl Authority {
         Self { issuer: CertifiedIssuer::self_signed(params, key).expect("the parameters make sense") }
     }
 
-    /// Writes `ca.pem`, `NAME.pem` and `NAME.key` into a directory, for a server and client at 127.0.0.1.
+    /// Writes `ca.pem`, `NAME.pem` and `NAME.key` into a directory, for a server and client at
+    /// 127.0.0.1.
     pub fn issue(&self, dir: &Path, name: &str) -> CertificateFiles {
         let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
         let mut params = CertificateParams::new(names).expect("these are names");

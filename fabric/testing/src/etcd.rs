@@ -3,7 +3,7 @@
 use crate::process::http_get;
 use crate::{EtcdVersion, ServerProcess, free_port};
 
-/// What a server is started with.
+/// The settings of a server at its start.
 #[derive(Debug, Clone)]
 pub struct EtcdOptions {
     /// Which program.
@@ -13,7 +13,8 @@ pub struct EtcdOptions {
 }
 
 impl EtcdOptions {
-    /// Usual but for its election timeout, a fifth of the usual one: it bounds from below how short a lease can be, here 1 s.
+    /// Usual but for its election timeout, a fifth of the usual one: it bounds from below how short
+    /// a lease can be, here 1 s.
     pub fn new(version: EtcdVersion) -> Self {
         Self { version, more: Vec::new() }
     }
@@ -94,7 +95,7 @@ impl EtcdServer {
         &self.process
     }
 
-    /// Ends it at once, as a crash does. What it has stored stays.
+    /// Ends it at once, as a crash does. Its storage stays.
     pub fn kill(&mut self) {
         self.process.kill();
     }

@@ -1,7 +1,9 @@
-//! Real servers for tests: NATS and etcd on free ports of the loopback, in directories of their own, alone or three together.
+//! Real servers for tests: NATS and etcd on free ports of the loopback, in directories of their
+//! own, alone or three together.
 //!
-//! Everything here blocks, for a second at most, and panics with what is to be done: a server that is missing is a failure of the test. Servers end
-//! with their handle, and at the latest with the process that started them, however that ends.
+//! Everything here blocks, for a second at most, and panics with what is to be done: a server that
+//! is missing is a failure of the test. Servers end with their handle, and at the latest with the
+//! process that started them, however that ends.
 
 mod binaries;
 mod certificates;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::process::http_get;
 use crate::{NatsVersion, ServerProcess, free_port, wait_until};
 
-/// What a server is started with.
+/// The settings of a server at its start.
 #[derive(Debug, Clone)]
 pub struct NatsOptions {
     /// Which program.
@@ -63,7 +63,7 @@ pub struct NatsLayout {
 pub struct NatsSetup {
     /// Its arguments.
     pub args: Vec<String>,
-    /// What its environment has beside ours.
+    /// The variables that its environment has beside those of this process.
     pub env: Vec<(String, String)>,
 }
 
@@ -116,7 +116,7 @@ impl NatsServer {
         &self.process
     }
 
-    /// Ends it at once, as a crash does. What it has stored stays.
+    /// Ends it at once, as a crash does. Its storage stays.
     pub fn kill(&mut self) {
         self.process.kill();
     }
@@ -126,8 +126,8 @@ impl NatsServer {
         self.process.terminate();
     }
 
-    /// Starts it again, on the same ports and the same data. Whether one of three has caught up is another question:
-    /// [`NatsCluster::wait_until_whole`].
+    /// Starts it again, on the same ports and the same data. Whether one of three has caught up is
+    /// another question: [`NatsCluster::wait_until_whole`].
     pub fn restart(&mut self) {
         let (layout, clustered) = (self.layout.clone(), self.clustered);
         // One of three is healthy only when the others are there.
@@ -165,8 +165,8 @@ impl NatsCluster {
         Self { servers }
     }
 
-    /// Starts three with a configuration of the caller's: `write` puts files into the directory of one of them, and says how it is started. It
-    /// must listen on the ports of its layout.
+    /// Starts three with a configuration of the caller's: `write` puts files into the directory of
+    /// one of them, and says how it is started. It must listen on the ports of its layout.
     pub fn start_with(version: NatsVersion, write: impl Fn(&NatsLayout, &[NatsLayout]) -> NatsSetup) -> Self {
         let mut servers: Vec<NatsServer> = (0..3).map(|_| NatsServer::new(version)).collect();
         let layouts: Vec<NatsLayout> = servers.iter().map(|server| server.layout.clone()).collect();

@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Below the range from which the kernel draws ports for outgoing connections: nobody takes one by accident.
+/// Below the range from which the kernel draws ports for outgoing connections: nobody takes one by
+/// accident.
 const FIRST: u16 = 11_000;
 /// How many there are.
 const COUNT: u16 = 20_000;

@@ -171,7 +171,8 @@ pub fn spawn(command: Command) -> std::io::Result<Child> {
 
 #[allow(unsafe_code, reason = "there is no other way to make a system call between fork and exec")]
 fn tied_to_this_thread(mut command: Command) -> Command {
-    // SAFETY: between fork and exec only async-signal-safe functions may be called, and prctl is a plain system call.
+    // SAFETY: between fork and exec only async-signal-safe functions may be called, and prctl is a
+    // plain system call.
     unsafe {
         command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
             0 => Ok(()),
@@ -181,7 +182,8 @@ fn tied_to_this_thread(mut command: Command) -> Command {
     command
 }
 
-/// A new directory. What processes that are gone have left behind is removed first: statics are never dropped.
+/// A new directory. Directories of processes that are gone are removed first: statics are
+/// never dropped.
 fn directory() -> TempDir {
     static SWEPT: OnceLock<()> = OnceLock::new();
     SWEPT.get_or_init(|| {

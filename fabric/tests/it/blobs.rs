@@ -1,4 +1,4 @@
-//! What every [`Blobs`](wasmill_fabric::Blobs) promises.
+//! The promises of every [`Blobs`](wasmill_fabric::Blobs).
 
 use std::collections::BTreeSet;
 use std::fs;

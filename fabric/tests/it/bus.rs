@@ -1,4 +1,4 @@
-//! What every [`Bus`](wasmill_fabric::Bus) promises.
+//! The promises of every [`Bus`](wasmill_fabric::Bus).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -150,7 +150,8 @@ pub(crate) async fn what_is_shared_goes_to_one_of_those_who_share(fixture: &Fixt
             }
         }
     });
-    // What was given to one that leaves at this moment is lost; whoever stays gets what comes after.
+    // A message for a subscriber that leaves at this moment is lost; one that stays gets the later
+    // ones.
     while fixture.bus.request("work.b", Bytes::new(), SHORTLY).await.is_err() {}
     for _ in 0..20 {
         assert_eq!(fixture.bus.request("work.b", Bytes::new(), PATIENCE).await.unwrap(), "heard");

@@ -1,5 +1,5 @@
-//! The implementation on NATS and etcd: every suite against the oldest servers that work and against recent ones, and what it promises beyond
-//! them.
+//! The implementation on NATS and etcd: every suite against the oldest servers that work and
+//! against recent ones, and what it promises beyond them.
 
 mod append;
 mod credentials;

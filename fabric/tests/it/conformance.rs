@@ -15,7 +15,7 @@ pub(crate) struct Fixture {
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) membership: Arc<dyn Membership>,
-    /// What must live as long: a directory, server processes.
+    /// The parts that must live as long: a directory, server processes.
     pub(crate) _keep: Box<dyn Any + Send + Sync>,
 }
 

@@ -1,4 +1,4 @@
-//! What every [`Log`](wasmill_fabric::Log) promises.
+//! The promises of every [`Log`](wasmill_fabric::Log).
 
 use bytes::Bytes;
 use futures::future::join_all;

@@ -1,4 +1,5 @@
-//! One suite per trait, run against every implementation, and what only one implementation promises.
+//! One suite per trait, run against every implementation, and what only one implementation
+//! promises.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,4 +1,4 @@
-//! What every [`Membership`](wasmill_fabric::Membership) promises.
+//! The promises of every [`Membership`](wasmill_fabric::Membership).
 
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
@@ -74,7 +74,7 @@ pub(crate) async fn a_new_life_replaces_the_old_one(fixture: &Fixture) {
     }
     assert_eq!(event, HostEvent::Joined(host("a", 2)));
 
-    // What is left of the old life must not end the new one.
+    // The rest of the old life must not end the new one.
     drop(old);
     let _other = fixture.membership.register(host("b", 1)).await.unwrap();
     loop {

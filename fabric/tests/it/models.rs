@@ -1,5 +1,6 @@
-//! The models of JetStream and etcd that the simulator runs on, under the machines of the clustered fabric: what holds for real servers holds
-//! for them. Each suite runs once with servers that answer, and once with each kind of trouble that must not be noticed.
+//! The models of JetStream and etcd that the simulator runs on, under the machines of the clustered
+//! fabric: what holds for real servers holds for them. Each suite runs once with servers that
+//! answer, and once with each kind of trouble that must not be noticed.
 
 mod log;
 mod membership;
@@ -38,7 +39,8 @@ mod calm {
     membership_conformance!(crate::models::calm::fixture);
 }
 
-/// A group of servers of which every third acknowledgement is lost, and etcd fails every other campaign and keepalive.
+/// A group of servers of which every third acknowledgement is lost, and etcd fails every other
+/// campaign and keepalive.
 mod lossy {
     use super::*;
 

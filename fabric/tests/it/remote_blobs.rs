@@ -155,7 +155,7 @@ async fn an_upload_begins_anew_when_its_node_is_gone() {
     // The node that has what was written so far is gone, and with it this upload.
     let finished = within("the upload ends", writer.finish(Box::new(|_| true))).await;
     assert!(matches!(finished, Err(BlobError::Storage { .. })), "{finished:?}");
-    // Whoever has all the bytes sends them again.
+    // A host that has all the bytes sends them again.
     let stat = within("the bytes are stored", remote.put(bytes.clone())).await.unwrap();
     assert!(remote.read(stat.digest, u64::MAX).await.unwrap() == bytes);
 }

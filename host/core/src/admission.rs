@@ -1,12 +1,14 @@
 //! Which waiting attempt starts next: slots, memory, and rules that starve nobody.
 //!
-//! Attempts start in their [order](line). The last slots and the last memory are kept for tenants that run nothing or little here ([`kept`]): one
-//! tenant alone never takes all of a host, however long its guests run.
+//! Attempts start in their [order](line). The last slots and the last memory are kept for tenants
+//! that run nothing or little here ([`kept`]): one tenant alone never takes all of a host, however
+//! long its guests run.
 //!
-//! When the first attempt needs more memory than is free, memory is *reserved* for it:
-//! those behind it may still start, but only as far as all that have started past it fit *beside* it. So the first
-//! waits only for attempts that ran before it became the first, never for one that overtook it, and the smaller ones keep flowing
-//! in the memory that it does not need. And who came first is passed by [`PASSED_MAX`] others at most.
+//! When the first attempt needs more memory than is free, memory is *reserved* for it: those behind
+//! it may still start, but only as far as all that have started past it fit *beside* it. So the
+//! first waits only for attempts that ran before it became the first, never for one that overtook
+//! it, and the smaller ones keep flowing in the memory that it does not need. And who came first is
+//! passed by [`PASSED_MAX`] others at most.
 
 mod line;
 
@@ -20,14 +22,14 @@ use line::{Line, TenantHere};
 
 /// An attempt that has not started.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct WaitingAttempt {
     pub(crate) assignment: Assignment,
     pub(crate) taken_at: Timestamp,
     /// What was compiled for it so far.
     pub(crate) compile_us: u64,
 }
 
-impl Waiting {
+impl WaitingAttempt {
     /// Microseconds that the task has waited until `now`, here and before.
     pub(crate) fn queue_us(&self, now: Timestamp) -> u64 {
         self.assignment.queue_us.saturating_add(now.us_since(self.taken_at))
@@ -40,7 +42,7 @@ impl Waiting {
 
 /// What a started attempt occupies; to be given back with [`Admission::release`].
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Occupancy {
     tenant: TenantName,
     memory_bytes: u64,
     /// The reservation that it started past.
@@ -49,7 +51,7 @@ pub(crate) struct Place {
 
 /// Memory that is kept for the first of the queue.
 #[derive(Debug)]
-struct Reservation {
+struct SlotReservation {
     /// Tells it from earlier ones.
     number: u64,
     /// For whom.
@@ -68,13 +70,13 @@ pub(crate) struct Admission {
     line: Line,
     /// Attempts that have started past the one that came first.
     passed: u32,
-    reservation: Option<Reservation>,
+    reservation: Option<SlotReservation>,
     reservation_number: u64,
 }
 
 /// What a look along the line has found.
 #[derive(Debug, Default)]
-struct Found {
+struct LineSearch {
     /// The attempt in front that lacks memory.
     first: Option<AttemptId>,
     /// Whose attempt starts, and which of them.
@@ -126,29 +128,30 @@ impl Admission {
     }
 
     /// Queues an attempt that [fits](Self::fits_at_all).
-    pub(crate) fn push(&mut self, waiting: Waiting) {
+    pub(crate) fn push(&mut self, waiting: WaitingAttempt) {
         assert!(self.fits_at_all(waiting.memory_bytes()), "an attempt larger than the host was taken");
         self.line.push(waiting);
     }
 
-    /// Puts an attempt that had its turn before back where it was: in front of those that came later.
-    pub(crate) fn push_again(&mut self, waiting: Waiting) {
+    /// Puts an attempt that had its turn before back where it was: in front of those that came
+    /// later.
+    pub(crate) fn push_again(&mut self, waiting: WaitingAttempt) {
         self.line.push(waiting);
     }
 
     /// Takes an attempt out that has not started.
-    pub(crate) fn remove(&mut self, id: AttemptId) -> Option<Waiting> {
+    pub(crate) fn remove(&mut self, id: AttemptId) -> Option<WaitingAttempt> {
         self.line.remove(id)
     }
 
     /// Takes all attempts out that have not started, in the order in which they came.
-    pub(crate) fn remove_all(&mut self) -> VecDeque<Waiting> {
+    pub(crate) fn remove_all(&mut self) -> VecDeque<WaitingAttempt> {
         self.reservation = None;
         self.line.remove_all()
     }
 
     /// The next attempt that starts now, if any.
-    pub(crate) fn start_next(&mut self) -> Option<(Waiting, Place)> {
+    pub(crate) fn start_next(&mut self) -> Option<(WaitingAttempt, Occupancy)> {
         if !self.has_free_slot() || self.line.len() == 0 {
             return None;
         }
@@ -163,9 +166,9 @@ impl Admission {
     }
 
     /// Looks for the attempt that starts, past those that cannot.
-    fn look<'a>(&'a self, order: impl Iterator<Item = &'a TenantName>) -> Found {
+    fn look<'a>(&'a self, order: impl Iterator<Item = &'a TenantName>) -> LineSearch {
         let free_bytes = self.memory_bytes - self.memory_used;
-        let (mut found, mut beside_bytes_max) = (Found::default(), u64::MAX);
+        let (mut found, mut beside_bytes_max) = (LineSearch::default(), u64::MAX);
         let mut looks = ADMISSION_SCAN_MAX;
         for tenant in order {
             let here = self.line.of(tenant);
@@ -201,9 +204,9 @@ impl Admission {
         free > kept::slots(self.slots) || kept::may_take(u64::from(tenant.running), u64::from(free))
     }
 
-    /// The memory that must be free for an attempt to start: with what is kept, unless its tenant may take of that, or the attempt is so large that it
-    /// leaves nothing to keep.
-    fn needed_bytes(&self, tenant: &TenantHere, waiting: &Waiting) -> u64 {
+    /// The memory that must be free for an attempt to start: with what is kept, unless its tenant
+    /// may take of that, or the attempt is so large that it leaves nothing to keep.
+    fn needed_bytes(&self, tenant: &TenantHere, waiting: &WaitingAttempt) -> u64 {
         let (needed_bytes, kept_bytes) = (waiting.memory_bytes(), kept::memory_bytes(self.slots, self.memory_bytes));
         let free_bytes = self.memory_bytes - self.memory_used;
         let too_large = needed_bytes > self.memory_bytes - kept_bytes;
@@ -214,17 +217,18 @@ impl Admission {
         }
     }
 
-    /// Reserves memory for the first that lacks some. Returns the number of the reservation, which what starts now starts past.
+    /// Reserves memory for the first that lacks some. Returns the number of the reservation, which
+    /// what starts now starts past.
     fn reserve(&mut self, first: Option<AttemptId>) -> Option<u64> {
         let first = first?;
         if self.reservation.as_ref().is_none_or(|reservation| reservation.first != first) {
             self.reservation_number += 1;
-            self.reservation = Some(Reservation { number: self.reservation_number, first, beside_bytes: 0 });
+            self.reservation = Some(SlotReservation { number: self.reservation_number, first, beside_bytes: 0 });
         }
         Some(self.reservation_number)
     }
 
-    fn start(&mut self, tenant: &TenantName, index: usize, beside: Option<u64>) -> (Waiting, Place) {
+    fn start(&mut self, tenant: &TenantName, index: usize, beside: Option<u64>) -> (WaitingAttempt, Occupancy) {
         let may_start = self.line.by_arrival().take(ADMISSION_SCAN_MAX);
         let oldest = { may_start }.find(|(_, tenant)| self.may_have_slot(self.line.of(tenant))).map(|(at, _)| at);
         let (arrival, waiting) = self.line.start(tenant, index);
@@ -232,7 +236,7 @@ impl Admission {
         if self.reservation.as_ref().is_some_and(|reservation| reservation.first == waiting.assignment.id) {
             self.reservation = None;
         }
-        let place = Place { tenant: tenant.clone(), memory_bytes: waiting.memory_bytes(), beside };
+        let place = Occupancy { tenant: tenant.clone(), memory_bytes: waiting.memory_bytes(), beside };
         if beside.is_some()
             && let Some(reservation) = &mut self.reservation
         {
@@ -246,7 +250,7 @@ impl Admission {
     }
 
     /// Gives back what an ended attempt occupied.
-    pub(crate) fn release(&mut self, place: &Place) {
+    pub(crate) fn release(&mut self, place: &Occupancy) {
         self.slots_used -= 1;
         self.memory_used -= place.memory_bytes;
         self.line.ended(&place.tenant, place.memory_bytes);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use wasmill_protocol::message::{Heartbeat, HostAck, Progress, StopCause};
 use wasmill_protocol::{AttemptId, Incarnation, Term, Timestamp, kept};
 
-use crate::admission::{Admission, Place};
+use crate::admission::{Admission, Occupancy};
 use crate::bounds::{BATCH_BYTES_MAX, MESSAGE_BYTES_MIN, PREFETCH_MAX, RECENT_MAX, STOPPED_EARLY_MAX};
 use crate::heartbeat::{Load, Pulse, Turns};
 use crate::io::{Config, Input, Ready, ReplyTo, StopReason};
@@ -31,9 +31,10 @@ pub struct HostCore {
     /// Whether the host is registered, so that the leader counts on what it holds.
     leased: bool,
     /// Attempts that were taken and whose end is not acknowledged.
-    held: BTreeMap<AttemptId, Held>,
-    /// Attempts that the leader has given to others and that the sandbox has not ended yet: they occupy their place still.
-    abandoned: BTreeMap<AttemptId, Place>,
+    held: BTreeMap<AttemptId, HeldAttempt>,
+    /// Attempts that the leader has given to others and that the sandbox has not ended yet: they
+    /// occupy their place still.
+    abandoned: BTreeMap<AttemptId, Occupancy>,
     recent: Recent,
     /// Attempts that are to be stopped and have not come.
     stopped_early: Recent<StopCause>,
@@ -43,7 +44,8 @@ pub struct HostCore {
     outbox: Outbox,
     pulse: Pulse,
     load: Load,
-    /// Which attempts were listed last, and whose progress was told last, where not all fit into one heartbeat.
+    /// Which attempts were listed last, and whose progress was told last, where not all fit into
+    /// one heartbeat.
     turns: Turns,
     modules_cached: u32,
     /// Which modules these are, and when that was told.
@@ -56,21 +58,21 @@ pub struct HostCore {
 
 /// Where an attempt stands on this host.
 #[derive(Debug)]
-enum Held {
+enum HeldAttempt {
     /// Among the waiting ones of `admission`.
     Waiting,
     /// In `unready`.
     Unready,
     /// In the sandbox.
-    Running(Running),
+    Running(RunningAttempt),
     /// Over; its report is in `outbox`.
     Ended,
 }
 
 /// An attempt in the sandbox.
 #[derive(Debug)]
-struct Running {
-    place: Place,
+struct RunningAttempt {
+    place: Occupancy,
     /// Microseconds that the task has waited, here and before.
     queue_us: u64,
     /// When it was taken, and microseconds that the task had waited before.
@@ -182,7 +184,8 @@ impl HostCore {
         }
     }
 
-    /// What follows from the steps since the last call. Several steps before one call gather into larger batches.
+    /// What follows from the steps since the last call. Several steps before one call gather into
+    /// larger batches.
     pub fn take_ready(&mut self) -> Ready {
         self.stop_at_grace();
         self.end_overdue();
@@ -204,7 +207,8 @@ impl HostCore {
         }
     }
 
-    /// When to step at the latest, with [`Input::Tick`] if nothing else happens. To be asked after [`HostCore::take_ready`].
+    /// When to step at the latest, with [`Input::Tick`] if nothing else happens. To be asked after
+    /// [`HostCore::take_ready`].
     pub fn next_timeout(&self) -> Option<Timestamp> {
         let heartbeat = self.leased.then(|| self.pulse.due(self.credit()));
         let drain = match self.phase {
@@ -221,9 +225,9 @@ impl HostCore {
             return None;
         }
         let (attempts, partial) = self.turns.attempts(&self.held, self.config.message_bytes_max / 2);
-        let said = |held: &Held| match held {
-            Held::Running(Running { progress, .. }) => progress.as_deref().cloned(),
-            Held::Waiting | Held::Unready | Held::Ended => None,
+        let said = |held: &HeldAttempt| match held {
+            HeldAttempt::Running(RunningAttempt { progress, .. }) => progress.as_deref().cloned(),
+            HeldAttempt::Waiting | HeldAttempt::Unready | HeldAttempt::Ended => None,
         };
         Some(Heartbeat {
             progress: self.turns.progress(&self.held, said, self.config.message_bytes_max / 4),
@@ -249,8 +253,9 @@ impl HostCore {
 
     /// How many attempts the host holds at most, as it tells the leader.
     ///
-    /// Unready ones come on top: they must not keep others from being sent. And whatever is here already, when it has become ready for example, there are
-    /// places beyond it that the leader keeps for tenants that run nothing or little.
+    /// Unready ones come on top: they must not keep others from being sent. And whatever is here
+    /// already, when it has become ready for example, there are places beyond it that the leader
+    /// keeps for tenants that run nothing or little.
     pub fn credit(&self) -> u32 {
         if self.is_draining() {
             return 0;

@@ -108,8 +108,8 @@ fn from<T>(held: &BTreeMap<AttemptId, T>, last: Option<AttemptId>) -> impl Itera
 
 /// CPU time of guests over the last second or so.
 ///
-/// A sandbox that says how much CPU time its guests have used in all is taken at its word. Until it has said so, an attempt
-/// counts when it ends, with the part of its life that lies in the window.
+/// A sandbox that says how much CPU time its guests have used in all is taken at its word. Until it
+/// has said so, an attempt counts when it ends, with the part of its life that lies in the window.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     since: Timestamp,

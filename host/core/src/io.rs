@@ -13,13 +13,15 @@ pub struct Config {
     pub host: HostId,
     /// Guests that run at the same time; at least 1.
     pub slots: u32,
-    /// Bytes of memory for guests: the sum of `limits.memory_bytes` over the attempts that run never exceeds it.
+    /// Bytes of memory for guests: the sum of `limits.memory_bytes` over the attempts that run
+    /// never exceeds it.
     pub memory_bytes: u64,
     /// Labels that tasks can require.
     pub labels: BTreeMap<String, String>,
     /// Spreads what would otherwise happen on all hosts at the same moment.
     pub seed: u64,
-    /// The largest message in bytes that can be sent; at least [`MESSAGE_BYTES_MIN`](crate::bounds::MESSAGE_BYTES_MIN).
+    /// The largest message in bytes that can be sent; at least
+    /// [`MESSAGE_BYTES_MIN`](crate::bounds::MESSAGE_BYTES_MIN).
     pub message_bytes_max: u64,
     /// Tells the process from every other one, in its heartbeats.
     pub process: u64,
@@ -37,8 +39,9 @@ pub enum Input {
     },
     /// The sandbox has ended an attempt. Slot and memory are free from now on.
     Ended(Ended),
-    /// A started attempt is not in the sandbox, because its module must be compiled or loaded first: it is unready and gives its place back. The
-    /// shell sees to it; [`Input::Readied`] follows, or [`Input::Ended`] when it never will be.
+    /// A started attempt is not in the sandbox, because its module must be compiled or loaded
+    /// first: it is unready and gives its place back. The shell sees to it; [`Input::Readied`]
+    /// follows, or [`Input::Ended`] when it never will be.
     Unready(Box<Assignment>),
     /// An unready attempt can start now.
     Readied {
@@ -76,14 +79,16 @@ pub enum Input {
     },
     /// A batch was not answered, or not in time.
     RequestFailed(BatchNumber),
-    /// Shut down: take nothing new, hand back what has not started. A second one can only bring the times forward.
+    /// Shut down: take nothing new, hand back what has not started. A second one can only bring the
+    /// times forward.
     Drain {
         /// When attempts that still run are stopped and handed back.
         stop_at: Timestamp,
         /// When the host no longer waits for the sandbox or for the leader to acknowledge.
         give_up_at: Timestamp,
     },
-    /// The host's lease has ended, so the leader gives everything that is here to others: stop it and forget it.
+    /// The host's lease has ended, so the leader gives everything that is here to others: stop it
+    /// and forget it.
     LeaseLost,
     /// The host is registered again, as a new incarnation, which is higher than the one before.
     LeaseRegained(Incarnation),
@@ -96,7 +101,8 @@ pub enum Input {
 pub struct Ended {
     /// Which attempt.
     pub id: AttemptId,
-    /// How. [`Cancelled`](wasmill_protocol::OutcomeKind::Cancelled) for every stopped one: the core knows why it was stopped.
+    /// How. [`Cancelled`](wasmill_protocol::OutcomeKind::Cancelled) for every stopped one: the core
+    /// knows why it was stopped.
     pub outcome: Arc<Outcome>,
     /// What it used; the core fills in `queue_us`, and `compile_us` of one that was started.
     pub usage: Usage,
@@ -110,8 +116,8 @@ pub struct Ended {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplyTo(pub u64);
 
-/// Names one sending of one batch. The same reports sent again have another number, so that an answer that comes late
-/// is never taken for the answer to a later sending.
+/// Names one sending of one batch. The same reports sent again have another number, so that an
+/// answer that comes late is never taken for the answer to a later sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchNumber(pub u64);
 
@@ -139,8 +145,8 @@ impl StopReason {
 pub struct Ready {
     /// Answers to messages.
     pub acks: Vec<(ReplyTo, HostAck)>,
-    /// Attempts to run in the sandbox now, `queue_us` being all that their tasks have waited. Each is answered by exactly one
-    /// [`Input::Ended`] or [`Input::Unready`].
+    /// Attempts to run in the sandbox now, `queue_us` being all that their tasks have waited. Each
+    /// is answered by exactly one [`Input::Ended`] or [`Input::Unready`].
     pub start: Vec<Assignment>,
     /// Unready attempts that nobody waits for any more.
     pub give_up: Vec<AttemptId>,

@@ -1,11 +1,13 @@
-//! A host's decisions, as a state machine without I/O: which attempts it takes, when each starts and stops, and what it
-//! reports.
+//! A host's decisions, as a state machine without I/O: which attempts it takes, when each starts
+//! and stops, and what it reports.
 //!
-//! [`HostCore::step`] takes everything that can happen, [`HostCore::take_ready`] hands back what follows from it,
-//! [`HostCore::next_timeout`] says when to step at the latest. There is no clock, no thread and no environment here, and every
-//! collection is ordered: the same inputs give the same outputs, so that the simulator runs exactly these decisions.
+//! [`HostCore::step`] takes everything that can happen, [`HostCore::take_ready`] hands back what
+//! follows from it, [`HostCore::next_timeout`] says when to step at the latest. There is no clock,
+//! no thread and no environment here, and every collection is ordered: the same inputs give the
+//! same outputs, so that the simulator runs exactly these decisions.
 //!
-//! What is deliberately absent: limits of CPU, fuel and wall time. They are the sandbox's, which measures them.
+//! What is deliberately absent: limits of CPU, fuel and wall time. They are the sandbox's, which
+//! measures them.
 
 #![forbid(unsafe_code)]
 

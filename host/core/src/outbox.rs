@@ -1,7 +1,9 @@
-//! Reports on their way to the leader: gathered into batches, a few of them in flight, each sent again until acknowledged.
+//! Reports on their way to the leader: gathered into batches, a few of them in flight, each sent
+//! again until acknowledged.
 //!
-//! The bus may reorder, so the order of an attempt's reports is kept by never having two of them in two batches at once: what
-//! follows a checkpoint in flight is held back. Between attempts there is no order to keep.
+//! The bus may reorder, so the order of an attempt's reports is kept by never having two of them in
+//! two batches at once: what follows a checkpoint in flight is held back. Between attempts there is
+//! no order to keep.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -77,7 +79,8 @@ impl Outbox {
         }
     }
 
-    /// Adds a checkpoint. It takes the place of an older one of the attempt that was not sent yet: only the newest matters.
+    /// Adds a checkpoint. It takes the place of an older one of the attempt that was not sent yet:
+    /// only the newest matters.
     pub(crate) fn push_checkpoint(&mut self, report: Report) {
         self.bytes += report.bytes_at_most();
         let id = report.id();
@@ -173,7 +176,8 @@ impl Outbox {
         reports
     }
 
-    /// A batch is durable at the leader: its message, or nothing when another sending of it was acknowledged before.
+    /// A batch is durable at the leader: its message, or nothing when another sending of it was
+    /// acknowledged before.
     pub(crate) fn acknowledged(&mut self, number: BatchNumber) -> Option<Arc<FromHost>> {
         let batch = self.in_flight.remove(&number)?;
         for report in &batch.message.reports {
@@ -219,7 +223,8 @@ impl Outbox {
     }
 }
 
-/// Numbers that spread hosts apart: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+/// Numbers that spread hosts apart: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom
+/// Number Generators, 2014).
 #[derive(Debug)]
 struct Jitter(u64);
 

@@ -1,9 +1,10 @@
 //! How many attempts a host likes to have beyond its slots.
 //!
-//! Short attempts need a queue on the host, or its slots idle while reports and assignments travel; long ones must not
-//! wait here while another host is free. So the host measures, a window at a time: it wants as many as end within
-//! [`PREFETCH_WORK_MS`], doubles when slots stood idle although the leader had used up the credit (then the way to the leader is the
-//! longer time), and halves when attempts waited longer than that or when the credit was hardly used.
+//! Short attempts need a queue on the host, or its slots idle while reports and assignments travel;
+//! long ones must not wait here while another host is free. So the host measures, a window at a
+//! time: it wants as many as end within [`PREFETCH_WORK_MS`], doubles when slots stood idle
+//! although the leader had used up the credit (then the way to the leader is the longer time), and
+//! halves when attempts waited longer than that or when the credit was hardly used.
 
 use wasmill_protocol::Timestamp;
 
@@ -31,7 +32,8 @@ struct Window {
 /// How a host looks at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sight {
-    /// Attempts that the leader counts against the credit: waiting, running, or ended and not acknowledged.
+    /// Attempts that the leader counts against the credit: waiting, running, or ended and not
+    /// acknowledged.
     pub(crate) held: usize,
     /// Attempts that have not started.
     pub(crate) waiting: usize,
@@ -58,7 +60,8 @@ impl Prefetch {
         self.window.ended += 1;
     }
 
-    /// Looks at the host after everything that could start has started; adapts when the window is over.
+    /// Looks at the host after everything that could start has started; adapts when the window is
+    /// over.
     pub(crate) fn observe(&mut self, now: Timestamp, sight: Sight) {
         let held = u32::try_from(sight.held).unwrap_or(u32::MAX);
         let credit = self.credit();
@@ -137,7 +140,8 @@ mod tests {
 
     #[test]
     fn a_slow_leader_is_answered_with_a_longer_queue() {
-        // All that the credit allows has ended and waits for its acknowledgement: the rate alone would never grow.
+        // All that the credit allows has ended and waits for its acknowledgement: the rate alone
+        // would never grow.
         let (mut prefetch, mut now) = (Prefetch::new(SLOTS), Timestamp(0));
         let mut seen = Vec::new();
         for _ in 0..10 {
@@ -156,7 +160,8 @@ mod tests {
             seen.push(window(&mut prefetch, &mut now, 0, 0, idle()));
         }
         assert_eq!(seen, [512, 256, 128, 64]);
-        // The same when long attempts follow short ones and fill the queue: none starts in a whole window.
+        // The same when long attempts follow short ones and fill the queue: none starts in a whole
+        // window.
         let stuck = Sight { held: 68, waiting: 64, slot_free: false };
         assert_eq!(window(&mut prefetch, &mut now, 0, 0, stuck), 32);
     }

@@ -1,13 +1,14 @@
 //! Attempts whose module must be compiled or loaded before they can start.
 //!
-//! They hold no slot and no memory meanwhile, and others start. What a host keeps of them is bounded for each tenant: a tenant that has as many
-//! as it may have is *sated*, which heartbeats tell, so that the leader does not place more of its attempts here.
+//! They hold no slot and no memory meanwhile, and others start. What a host keeps of them is
+//! bounded for each tenant: a tenant that has as many as it may have is *sated*, which heartbeats
+//! tell, so that the leader does not place more of its attempts here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use wasmill_protocol::{AttemptId, TenantName, Timestamp};
 
-use crate::admission::Waiting;
+use crate::admission::WaitingAttempt;
 use crate::bounds::{UNREADY_MAX, UNREADY_MS_MAX, UNREADY_PER_TENANT_MAX};
 
 /// The unready attempts of a host.
@@ -22,7 +23,7 @@ pub(crate) struct Unready {
 
 #[derive(Debug)]
 struct Entry {
-    waiting: Waiting,
+    waiting: WaitingAttempt,
     until: Timestamp,
 }
 
@@ -41,7 +42,7 @@ impl Unready {
     }
 
     /// Keeps an attempt. Returns whether its tenant is sated from now on.
-    pub(crate) fn insert(&mut self, now: Timestamp, waiting: Waiting) -> bool {
+    pub(crate) fn insert(&mut self, now: Timestamp, waiting: WaitingAttempt) -> bool {
         let (id, tenant) = (waiting.assignment.id, waiting.assignment.spec.tenant.clone());
         let until = now.plus_ms(UNREADY_MS_MAX);
         self.ends.insert((until, id));
@@ -52,7 +53,7 @@ impl Unready {
     }
 
     /// Takes an attempt out. The second value is whether its tenant is sated no more.
-    pub(crate) fn remove(&mut self, id: AttemptId) -> Option<(Waiting, bool)> {
+    pub(crate) fn remove(&mut self, id: AttemptId) -> Option<(WaitingAttempt, bool)> {
         let Entry { waiting, until } = self.attempts.remove(&id)?;
         self.ends.remove(&(until, id));
         let tenant = &waiting.assignment.spec.tenant;

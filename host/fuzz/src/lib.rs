@@ -1,5 +1,5 @@
-//! The fuzz targets of the upload check and of what is made of a module after it. They include the files of these, which need no engine, so that wasmtime need not be
-//! built for it.
+//! The fuzz targets of the upload check and of what is made of a module after it. They include the
+//! files of these, which need no engine, so that wasmtime need not be built for it.
 
 #![allow(dead_code, unused_imports, reason = "only a part of what is shared is needed here")]
 
@@ -39,7 +39,8 @@ pub fn check(bytes: &[u8]) {
     targets::check(bytes);
 }
 
-/// Modules whose long instructions are cut: the bytes as they are, and a valid module that is drawn from them.
+/// Modules whose long instructions are cut: the bytes as they are, and a valid module that is drawn
+/// from them.
 pub fn pieces(bytes: &[u8]) {
     targets::pieces(bytes);
     let config = wasm_smith::Config {

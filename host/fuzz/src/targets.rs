@@ -1,4 +1,5 @@
-//! The targets, which the host's tests include too, so that what was found is tried again in every run.
+//! The targets, which the host's tests include too, so that what was found is tried again in every
+//! run.
 
 use wasmill_protocol::Digest;
 
@@ -7,7 +8,8 @@ use wasmparser::{Parser, Payload, Validator};
 use crate::compile::{self, Cutting, Fuel, ModuleCaps, SNIFF_BYTES, cut_long_instructions, sniff};
 use crate::engine::FEATURES;
 
-/// What the mark at the end of a text that was cut, and a sign for a last control character, add to its bound.
+/// What the mark at the end of a text that was cut, and a sign for a last control character, add to
+/// its bound.
 const CUT_BYTES: usize = 5;
 /// Bytes of a message that refuses an upload.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 + CUT_BYTES;
@@ -16,7 +18,8 @@ const NAMES_MAX: usize = 1_000;
 /// Bytes of each.
 const NAME_BYTES_MAX: usize = 200 + CUT_BYTES;
 
-/// Whatever is uploaded is described or refused within bounds, and the first kilobyte tells as much as all of it.
+/// Whatever is uploaded is described or refused within bounds, and the first kilobyte tells as much
+/// as all of it.
 pub(crate) fn check(bytes: &[u8]) {
     let beginning = &bytes[..bytes.len().min(SNIFF_BYTES)];
     let (form, form_by_beginning) = (sniff(bytes), sniff(beginning));

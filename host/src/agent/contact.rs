@@ -1,7 +1,8 @@
-//! Whether anybody is there who could give this host work: a host that nobody hears looks well from inside.
+//! Whether anybody is there who could give this host work: a host that nobody hears looks well from
+//! inside.
 //!
-//! The leader greets each life of a host that it sees, and says nothing to a host without work afterwards. So control nodes are asked from time to time
-//! whether they are there.
+//! The leader greets each life of a host that it sees, and says nothing to a host without work
+//! afterwards. So control nodes are asked from time to time whether they are there.
 
 use std::time::{Duration, Instant};
 

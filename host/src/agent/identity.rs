@@ -67,7 +67,8 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Reads the id in `dir`, or begins a new host named by `random` there. `process` is drawn for this process.
+    /// Reads the id in `dir`, or begins a new host named by `random` there. `process` is drawn for
+    /// this process.
     pub(super) fn open(dir: &Path, random: u64, process: u64) -> Result<Self, IdentityError> {
         fs::create_dir_all(dir).map_err(failed("create", dir))?;
         let path = dir.join(LOCK);
@@ -97,7 +98,8 @@ impl Identity {
         self.process
     }
 
-    /// The process that had this directory before, which has ended, because the directory is locked; 0 when that is not certain.
+    /// The process that had this directory before, which has ended, because the directory is
+    /// locked; 0 when that is not certain.
     pub(super) fn predecessor(&self) -> u64 {
         self.predecessor
     }
@@ -107,9 +109,11 @@ impl Identity {
         self.dir.join(REPLACED).exists()
     }
 
-    /// Remembers that another process has taken the id: whoever starts here next leaves it to that one, or both would throw each other out again and again.
+    /// Remembers that another process has taken the id: whoever starts here next leaves it to that
+    /// one, or both would throw each other out again and again.
     pub(super) fn note_replaced(&self, by: &HostInfo) -> Result<(), IdentityError> {
-        // No life of ours is to be one that another process has had: a leader takes no earlier life than it has seen.
+        // No life of ours is to be one that another process has had: a leader takes no earlier life
+        // than it has seen.
         let above = Incarnation(by.incarnation.0.saturating_add(LIVES_UNSEEN));
         if self.last_life()? < above {
             replace(&self.dir.join(INCARNATION), &above.to_string())?;
@@ -133,7 +137,8 @@ impl Identity {
         &self.id
     }
 
-    /// Begins a new life: an incarnation greater than every one before, and than `above`, durable before anybody hears of it.
+    /// Begins a new life: an incarnation greater than every one before, and than `above`, durable
+    /// before anybody hears of it.
     pub(super) fn begin_life(&self, above: Incarnation) -> Result<Incarnation, IdentityError> {
         let next = self.last_life()?.max(above).next();
         replace(&self.dir.join(INCARNATION), &next.to_string())?;
@@ -149,8 +154,9 @@ impl Identity {
     }
 }
 
-/// Writes down that `process` has this directory, and gives the one that had it before and has certainly ended: a copy of the directory is another
-/// directory, and a copied machine has been started since.
+/// Writes down that `process` has this directory, and gives the one that had it before and has
+/// certainly ended: a copy of the directory is another directory, and a copied machine has been
+/// started since.
 fn begin_process(dir: &Path, process: u64) -> Result<u64, IdentityError> {
     let path = dir.join(PROCESS);
     let place = fs::metadata(dir).map_err(failed("look at", dir))?;

@@ -8,18 +8,21 @@ use wasmill_protocol::message::{HostInfo, subjects};
 use wasmill_protocol::{HostId, Incarnation};
 
 use super::identity::{Identity, IdentityError};
-use super::{AgentError, MESSAGES_WAITING_MAX, chain};
+use super::{AgentError, MESSAGES_WAITING_MAX};
+use crate::error_chain::chain;
 
 /// The wait before the second try; doubles with each.
 const RETRY_MS: u64 = 100;
 /// Where the doubling ends.
 const RETRY_MS_MAX: u64 = 2_000;
-/// The wait before it is looked again whether another process is this host: its lease, when it has ended. Doubles with each look.
+/// The wait before it is looked again whether another process is this host: its lease, when it has
+/// ended. Doubles with each look.
 const RIVAL_WAIT_MS: u64 = 5_000;
 /// Where that doubling ends.
 const RIVAL_WAIT_MS_MAX: u64 = 60_000;
 
-/// Messages for this host. `ended` subscriptions before this one have ended without a message: the more, the longer it waits.
+/// Messages for this host. `ended` subscriptions before this one have ended without a message: the
+/// more, the longer it waits.
 pub(super) async fn subscribe(bus: Arc<dyn Bus>, host: HostId, ended: u32) -> Subscription {
     let subject = subjects::host(&host);
     if let Some(before) = ended.checked_sub(1) {
@@ -54,7 +57,8 @@ pub(super) async fn register(
     mut info: HostInfo,
     rival: Rival,
 ) -> Result<(HostInfo, HostRegistration), AgentError> {
-    // One life is enough for all tries: it is given nothing to run before one has succeeded, though a leader may have seen one whose answer was lost.
+    // One life is enough for all tries: it is given nothing to run before one has succeeded, though
+    // a leader may have seen one whose answer was lost.
     info.incarnation = begin_life(&identity, Incarnation(0)).await?;
     let mut retry = Retry::default();
     loop {
@@ -79,8 +83,9 @@ pub(super) async fn register(
 
 /// Subscribes and registers.
 ///
-/// Whose id was taken by another process before leaves it to that one for as long as it lives: were each new process to take it back, two that are started
-/// again whenever they end would throw each other out for ever. It neither hears what the other one is sent nor answers it.
+/// Whose id was taken by another process before leaves it to that one for as long as it lives: were
+/// each new process to take it back, two that are started again whenever they end would throw each
+/// other out for ever. It neither hears what the other one is sent nor answers it.
 pub(super) async fn join(
     membership: &Arc<dyn Membership>,
     bus: &Arc<dyn Bus>,
@@ -110,7 +115,8 @@ pub(super) async fn join(
     }
 }
 
-/// The wait before it is looked again whether another process is this host: a lease first, doubling, the half to the whole of it as `random` says.
+/// The wait before it is looked again whether another process is this host: a lease first,
+/// doubling, the half to the whole of it as `random` says.
 pub(super) fn rival_wait(refusals: u32, random: u64) -> Duration {
     let whole_ms = (RIVAL_WAIT_MS << refusals.min(16)).min(RIVAL_WAIT_MS_MAX);
     Duration::from_millis(whole_ms - random % (whole_ms / 2 + 1))

@@ -14,7 +14,8 @@ use wasmill_protocol::Digest;
 
 use super::IdentityError;
 
-/// How many answers of [`Blobs::local_path`] are remembered, so that not every attempt asks the file system.
+/// How many answers of [`Blobs::local_path`] are remembered, so that not every attempt asks the
+/// file system.
 const PATHS_MAX: usize = 4096;
 
 /// How a copy is named, after the hexadecimal digits of its digest.
@@ -26,22 +27,23 @@ pub(super) struct ModuleFiles {
     dir: PathBuf,
     module_bytes_max: u64,
     copies_bytes_max: u64,
-    known: Mutex<Known>,
+    known: Mutex<ModuleCopies>,
 }
 
 #[derive(Default)]
-struct Known {
+struct ModuleCopies {
     /// Files of the fabric.
     local: BTreeMap<Digest, PathBuf>,
     /// Files of ours.
-    copies: BTreeMap<Digest, Copied>,
+    copies: BTreeMap<Digest, ModuleCopy>,
     /// Counts the uses, to tell which copy was not used for longest.
     uses: u64,
 }
 
 /// A copy, made or being made.
-struct Copied {
-    /// Set when it is made, with its size. Shared with those who wait for it, so that it is fetched once for all of them.
+struct ModuleCopy {
+    /// Set when it is made, with its size. Shared with those who wait for it, so that it is fetched
+    /// once for all of them.
     bytes: Arc<OnceCell<u64>>,
     used: u64,
 }
@@ -68,7 +70,8 @@ pub(super) enum ModuleError {
 }
 
 impl ModuleFiles {
-    /// Takes over the copies in `dir` that an earlier life has made; each was complete and durable before it got its name.
+    /// Takes over the copies in `dir` that an earlier life has made; each was complete and durable
+    /// before it got its name.
     pub(super) fn open(
         blobs: Arc<dyn Blobs>,
         dir: PathBuf,
@@ -79,14 +82,14 @@ impl ModuleFiles {
             let path = dir.clone();
             move |source| IdentityError::File { action, path, source }
         };
-        let mut known = Known::default();
+        let mut known = ModuleCopies::default();
         fs::create_dir_all(&dir).map_err(failed("create"))?;
         for entry in fs::read_dir(&dir).map_err(failed("list"))? {
             let path = entry.map_err(failed("list"))?.path();
             match (digest_of(&path), path.metadata()) {
                 (Some(digest), Ok(metadata)) => {
                     let bytes = Arc::new(OnceCell::from(metadata.len()));
-                    known.copies.insert(digest, Copied { bytes, used: 0 });
+                    known.copies.insert(digest, ModuleCopy { bytes, used: 0 });
                 }
                 _ => remove(&path),
             }
@@ -94,8 +97,9 @@ impl ModuleFiles {
         Ok(Self { blobs, dir, module_bytes_max, copies_bytes_max, known: Mutex::new(known) })
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        // Nothing panics while it holds this lock, and the maps are whole between any two operations.
+    fn known(&self) -> MutexGuard<'_, ModuleCopies> {
+        // Nothing panics while it holds this lock, and the maps are whole between any two
+        // operations.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,7 +136,7 @@ impl ModuleFiles {
         let bytes = {
             let known = &mut *self.known();
             known.uses += 1;
-            let copied = known.copies.entry(digest).or_insert_with(|| Copied { bytes: Arc::default(), used: 0 });
+            let copied = known.copies.entry(digest).or_insert_with(|| ModuleCopy { bytes: Arc::default(), used: 0 });
             copied.used = known.uses;
             Arc::clone(&copied.bytes)
         };
@@ -169,12 +173,12 @@ impl ModuleFiles {
     }
 }
 
-impl Known {
-    /// Forgets the copies that were not used for longest until the rest is within its bound, and those that could not be made.
-    /// Returns those whose files are to be removed.
+impl ModuleCopies {
+    /// Forgets the copies that were not used for longest until the rest is within its bound, and
+    /// those that could not be made. Returns those whose files are to be removed.
     fn forget_old(&mut self, bytes_max: u64) -> Vec<Digest> {
         self.copies.retain(|_, copied| copied.bytes.initialized() || Arc::strong_count(&copied.bytes) > 1);
-        let size = |copied: &Copied| copied.bytes.get().copied().unwrap_or(0);
+        let size = |copied: &ModuleCopy| copied.bytes.get().copied().unwrap_or(0);
         let mut total: u64 = self.copies.values().map(size).sum();
         let mut forgotten = Vec::new();
         while total > bytes_max {
@@ -206,15 +210,16 @@ mod tests {
 
     #[test]
     fn the_copies_that_were_not_used_for_longest_are_forgotten() {
-        let mut known = Known::default();
+        let mut known = ModuleCopies::default();
         for (number, bytes, used) in [(1, 40, 5), (2, 40, 3), (3, 40, 4)] {
             let bytes = Arc::new(OnceCell::from(bytes));
-            known.copies.insert(Digest([number; 32]), Copied { bytes, used });
+            known.copies.insert(Digest([number; 32]), ModuleCopy { bytes, used });
         }
-        // One that nobody waits for any more could not be made; one that somebody waits for is on its way.
-        known.copies.insert(Digest([4; 32]), Copied { bytes: Arc::default(), used: 1 });
+        // One that nobody waits for any more could not be made; one that somebody waits for is on
+        // its way.
+        known.copies.insert(Digest([4; 32]), ModuleCopy { bytes: Arc::default(), used: 1 });
         let awaited = Arc::<OnceCell<u64>>::default();
-        known.copies.insert(Digest([5; 32]), Copied { bytes: Arc::clone(&awaited), used: 0 });
+        known.copies.insert(Digest([5; 32]), ModuleCopy { bytes: Arc::clone(&awaited), used: 0 });
         assert_eq!(known.forget_old(120), []);
         assert_eq!(known.forget_old(119), [Digest([2; 32])]);
         assert_eq!(known.forget_old(0), [Digest([3; 32]), Digest([1; 32])]);

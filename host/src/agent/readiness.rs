@@ -10,9 +10,11 @@ use crate::compile::Payer;
 use crate::engine::Profile;
 use crate::sandbox::LoadError;
 
-/// Compiled modules, as the agent sees them: an attempt goes to the sandbox when its module is ready there.
+/// Compiled modules, as the agent sees them: an attempt goes to the sandbox when its module is
+/// ready there.
 pub trait Readiness: fmt::Debug + Send + Sync + 'static {
-    /// Whether an attempt with this module starts without waiting for anything: asked before every attempt.
+    /// Whether an attempt with this module starts without waiting for anything: asked before every
+    /// attempt.
     fn is_ready(&self, module: Digest, profile: Profile) -> bool;
 
     /// Compiles or loads a module. Can take very long, and may be dropped at any time.
@@ -35,7 +37,8 @@ pub struct Wanted {
 /// What became of [`Wanted`].
 #[derive(Debug)]
 pub struct Made {
-    /// CPU time in microseconds that was used for this call. 0 when somebody else was compiling the same already.
+    /// CPU time in microseconds that was used for this call. 0 when somebody else was compiling the
+    /// same already.
     pub compile_us: u64,
     /// Whether it is ready now.
     pub result: Result<(), LoadError>,

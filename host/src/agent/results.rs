@@ -1,6 +1,7 @@
 //! From what the sandbox says to what the core hears: large bytes become blobs on the way.
 //!
-//! While something of an attempt is being stored, whatever the sandbox says of that attempt waits, so that its order is kept.
+//! While something of an attempt is being stored, whatever the sandbox says of that attempt waits,
+//! so that its order is kept.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use wasmill_host_core::{Ended as EndedInput, Input};
 use wasmill_protocol::limits::INLINE_BYTES_MAX;
 use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, TenantName};
 
-use super::chain;
 use crate::channel::{Ended, FromSandbox};
+use crate::error_chain::chain;
 
 /// What waits for its order to be kept.
 #[derive(Debug, Default)]
@@ -21,7 +22,8 @@ pub(super) struct Results {
     storing: BTreeMap<AttemptId, Since>,
 }
 
-/// What came while something was being stored. One of each is enough: the newest checkpoint, then the end.
+/// What came while something was being stored. One of each is enough: the newest checkpoint, then
+/// the end.
 #[derive(Debug, Default)]
 struct Since {
     checkpoint: Option<FromSandbox>,
@@ -116,8 +118,9 @@ fn next(said: FromSandbox) -> Next {
     }
 }
 
-/// Stores what is large. What an attempt ended with comes back when there is no space for it: it is not the guest's fault, and there is nothing else to
-/// end with. `is_worth_saying` is asked about what is to be said of a checkpoint that cannot be stored: a guest can save one again and again.
+/// Stores what is large. What an attempt ended with comes back when there is no space for it: it is
+/// not the guest's fault, and there is nothing else to end with. `is_worth_saying` is asked about
+/// what is to be said of a checkpoint that cannot be stored: a guest can save one again and again.
 pub(super) async fn store(
     blobs: &dyn Blobs,
     large: Large,
@@ -149,7 +152,8 @@ fn with_payloads(ended: Ended, output: Result<Payload, BlobError>, captured: Res
     match (output, captured) {
         (Ok(output), Ok(captured)) => EndedInput { id, outcome: clipped(outcome), usage, output, captured },
         (Err(error), _) | (_, Err(error)) => {
-            // The result is lost, and not through the guest: the attempt did not happen as far as its task is concerned.
+            // The result is lost, and not through the guest: the attempt did not happen as far as
+            // its task is concerned.
             let message = format!("cannot store the result: {}", chain(&error));
             tracing::warn!(task = %id.task, "{message}");
             let outcome = Arc::new(Outcome::new(OutcomeKind::HostFault, message));

@@ -20,14 +20,14 @@ use wasmill_protocol::{AttemptId, Incarnation, Timestamp};
 
 use super::contact::Contact;
 use super::identity::Identity;
-use super::known::Known;
 use super::modules::ModuleFiles;
 use super::readiness::{Made, Readiness};
+use super::result_cache::ResultCache;
 use super::results::{Results, Stored};
 use super::store_turns::StoreTurns;
 use super::work::Preparation;
 use super::{AgentConfig, AgentError, EVENTS_AT_ONCE_MAX, MODULE_COPIES_BYTES_MAX, join, random};
-use crate::channel::{FromSandbox, ToSandbox, Work};
+use crate::channel::{FromSandbox, GuestRun, ToSandbox};
 use crate::metrics::Metrics;
 
 /// A host's agent, from its registration to its last report.
@@ -47,12 +47,13 @@ pub struct Agent {
     replaced: u32,
     contact: Contact,
     preparation: Preparation,
-    known: Known,
+    known: ResultCache,
     results: Results,
     stores: StoreTurns,
     to_sandbox: mpsc::Sender<ToSandbox>,
     readiness: Arc<dyn Readiness>,
-    /// For the sandbox, as soon as its channel has room: at most a start, a checkpoint's answer and two stops for each slot.
+    /// For the sandbox, as soon as its channel has room: at most a start, a checkpoint's answer and
+    /// two stops for each slot.
     outgoing: VecDeque<ToSandbox>,
     /// Who waits for the answers of this round; [`ReplyTo`] is the index.
     responders: Vec<Option<Responder>>,
@@ -82,7 +83,7 @@ enum Done {
     /// A batch was answered, or not.
     Reported(BatchNumber, Option<ReportAck>),
     /// The blobs of an attempt are here, or why not.
-    Prepared(AttemptId, Result<Box<Work>, String>),
+    Prepared(AttemptId, Result<Box<GuestRun>, String>),
     /// The module of an unready attempt is ready, or never will be.
     Readied(AttemptId, Made),
     /// What is large of an attempt is stored.
@@ -113,13 +114,15 @@ fn described(config: &AgentConfig, identity: &Identity) -> HostInfo {
 }
 
 impl Agent {
-    /// Runs a host until `shutdown` becomes true, or its sender is gone, and what it holds is finished or handed back.
+    /// Runs a host until `shutdown` becomes true, or its sender is gone, and what it holds is
+    /// finished or handed back.
     ///
     /// The sandbox outlives the agent.
     ///
     /// # Errors
     ///
-    /// When the data directory cannot be used or the sandbox is gone. A fabric that cannot be reached is waited for.
+    /// When the data directory cannot be used or the sandbox is gone. A fabric that cannot be
+    /// reached is waited for.
     pub async fn run(
         config: AgentConfig,
         membership: Arc<dyn Membership>,
@@ -175,7 +178,7 @@ impl Agent {
             ended: 0,
             replaced: 0,
             contact: Contact::new(std::time::Instant::now()),
-            known: Known::new(config.known, &config.caps),
+            known: ResultCache::new(config.known, &config.caps),
             results: Results::default(),
             stores: StoreTurns::new(),
             to_sandbox: sandbox.to,

@@ -43,7 +43,8 @@ impl StoreTurns {
         }
     }
 
-    /// Stores what is large, when it is its turn. What an attempt ended with is stored when there is space, however long that takes.
+    /// Stores what is large, when it is its turn. What an attempt ended with is stored when there
+    /// is space, however long that takes.
     pub(super) async fn store(&self, blobs: &dyn Blobs, tenant: &TenantName, mut large: Large) -> Stored {
         loop {
             let turn = self.turn(tenant.clone(), large.bytes()).await;

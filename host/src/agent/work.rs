@@ -12,10 +12,11 @@ use wasmill_protocol::{AttemptId, Digest, Payload, TaskSpec};
 
 use super::modules::ModuleFiles;
 use super::readiness::{Made, Readiness, Wanted};
-use super::{FETCHES_MAX, FETCHES_PER_TENANT_MAX, chain};
-use crate::channel::Work;
+use super::{FETCHES_MAX, FETCHES_PER_TENANT_MAX};
+use crate::channel::GuestRun;
 use crate::compile::Payer;
 use crate::engine::Profile;
+use crate::error_chain::chain;
 use crate::sandbox::LoadError;
 use crate::slots::{SlotLimits, Slots};
 
@@ -51,8 +52,9 @@ impl Preparation {
         }))
     }
 
-    /// The work, when everything is at hand: the way that most attempts take. Else it is to be [fetched](Self::fetch).
-    pub(super) fn at_once(&self, assignment: &Assignment) -> Option<Box<Work>> {
+    /// The work, when everything is at hand: the way that most attempts take. Else it is to be
+    /// [fetched](Self::fetch).
+    pub(super) fn at_once(&self, assignment: &Assignment) -> Option<Box<GuestRun>> {
         let (input, checkpoint) = (inline(&assignment.spec.input)?, inline(&assignment.checkpoint)?);
         let module_path = self.0.modules.path(assignment.spec.module)?;
         let checkpoint = (assignment.checkpoint != Payload::Empty).then_some(checkpoint);
@@ -60,7 +62,7 @@ impl Preparation {
     }
 
     /// The work, after what is missing was fetched; a few at a time. The error is for people.
-    pub(super) async fn fetch(self, assignment: Assignment) -> Result<Box<Work>, String> {
+    pub(super) async fn fetch(self, assignment: Assignment) -> Result<Box<GuestRun>, String> {
         let _permit = self.0.fetches.turn(&assignment.spec.tenant).await;
         let Assignment { id, spec, checkpoint, .. } = assignment;
         let module_path = self.0.modules.fetch(spec.module).await.map_err(|error| chain(&error))?;
@@ -108,13 +110,13 @@ impl Preparation {
         module_path: PathBuf,
         input: Bytes,
         checkpoint: Option<Bytes>,
-    ) -> Box<Work> {
+    ) -> Box<GuestRun> {
         let inner = &self.0;
         let args = if spec.args.is_empty() { Arc::clone(&inner.args_none) } else { Arc::from(spec.args.as_slice()) };
         let program = spec.program.as_deref().map_or_else(|| Arc::clone(&inner.program_default), Arc::from);
         let ok_exit = if spec.ok_exit.is_empty() { Arc::clone(&inner.ok_exit_default) } else { spec.ok_exit().into() };
         let env = if spec.env.is_empty() { Arc::clone(&inner.env_none) } else { Arc::new(spec.env.clone()) };
-        Box::new(Work {
+        Box::new(GuestRun {
             id,
             tenant: spec.tenant.clone(),
             module: spec.module,

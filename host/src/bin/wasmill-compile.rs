@@ -1,4 +1,5 @@
-//! The compiling child alone, for tests: the `wasmill` binary does the same as its hidden command `compile`.
+//! The compiling child alone, for tests: the `wasmill` binary does the same as its hidden command
+//! `compile`.
 
 use std::process::ExitCode;
 

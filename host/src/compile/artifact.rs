@@ -15,16 +15,19 @@ pub(crate) enum Artifact {
 }
 
 impl Artifact {
-    /// Maps the artifact at `path`, which [`super::store`] has found whole or this process has just written.
+    /// Maps the artifact at `path`, which [`super::store`] has found whole or this process has just
+    /// written.
     ///
     /// # Errors
     ///
-    /// When it was made for another engine, or the engine's pool has no room for what the module needs.
+    /// When it was made for another engine, or the engine's pool has no room for what the module
+    /// needs.
     #[allow(unsafe_code, reason = "loading native code is unsafe by nature")]
     pub(crate) fn load(engine: &Engine, form: Form, path: &Path) -> wasmtime::Result<Self> {
         match form {
-            // SAFETY: the file was written by our own child from what wasmtime made, is whole, lies where only this user can
-            // write, and is only ever replaced by renaming, never written to again. So for both forms.
+            // SAFETY: the file was written by our own child from what wasmtime made, is whole, lies
+            // where only this user can write, and is only ever replaced by renaming, never written
+            // to again. So for both forms.
             Form::CoreModule => unsafe { Module::deserialize_file(engine, path) }.map(Self::CoreModule),
             // SAFETY: as above.
             Form::Component => unsafe { Component::deserialize_file(engine, path) }.map(Self::Component),

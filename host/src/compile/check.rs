@@ -1,7 +1,7 @@
 //! The upload check: everything that can be said about a module without generating code for it.
 //!
-//! Pure: bytes in, a description or a refusal out. It runs in the compiling child, so that even a fault in it costs no
-//! more than the child.
+//! Pure: bytes in, a description or a refusal out. It runs in the compiling child, so that even a
+//! fault in it costs no more than the child.
 
 use wasmill_protocol::Digest;
 use wasmill_protocol::module::{ModuleInfo, ModuleKind, ModuleRejection};
@@ -23,7 +23,8 @@ use crate::engine::FEATURES;
 pub struct ModuleCaps {
     /// Bytes of one module.
     pub module_bytes: u64,
-    /// `limits.memory_bytes` that a task can have at most: a module that needs more could never start.
+    /// `limits.memory_bytes` that a task can have at most: a module that needs more could never
+    /// start.
     pub memory_bytes: u64,
 }
 
@@ -34,9 +35,11 @@ impl Default for ModuleCaps {
     }
 }
 
-/// Checks an upload completely: form, size, features, validity, counts, entry point and the names of its imports.
+/// Checks an upload completely: form, size, features, validity, counts, entry point and the names
+/// of its imports.
 ///
-/// `digest` is taken on trust. Time and memory grow linearly with the size: about 10 ns and 2 bytes for each byte.
+/// `digest` is taken on trust. Time and memory grow linearly with the size: about 10 ns and 2 bytes
+/// for each byte.
 ///
 /// # Errors
 ///

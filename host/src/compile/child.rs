@@ -1,7 +1,9 @@
-//! The compiling child: a process of its own that reads one request from stdin, does it under limits, and answers on stdout.
+//! The compiling child: a process of its own that reads one request from stdin, does it under
+//! limits, and answers on stdout.
 //!
-//! Compiling is the most expensive thing that a stranger can ask for, and nothing is promised about the compiler's time,
-//! memory or freedom from panics. Whatever happens here costs this process only.
+//! Compiling is the most expensive thing that a stranger can ask for, and nothing is promised about
+//! the compiler's time, memory or freedom from panics. Whatever happens here costs this process
+//! only.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -22,10 +24,11 @@ use super::check::{check, check_size};
 use super::confine::{confine, cpu_us};
 use super::key::artifact_key;
 use super::pieces::cut_long_instructions;
-use super::reject::{chain, cut, rejection};
+use super::reject::{cut, rejection};
 use super::request::{ArtifactStamp, Reply, ReplyResult, Request};
 use super::sniff::{Form, sniff};
 use crate::engine::{self, Instances, Profile};
+use crate::error_chain::chain;
 use crate::sandbox::Linkers;
 
 /// The longest request that is read.
@@ -33,10 +36,11 @@ const REQUEST_BYTES_MAX: u64 = 64 * 1024;
 /// The thread that waits for the parent to go away needs next to no stack.
 const WATCHER_STACK_BYTES: usize = 64 * 1024;
 
-/// What the hidden command `wasmill compile` does: all of it. Reads one request, answers it, ends the process.
+/// What the hidden command `wasmill compile` does: all of it. Reads one request, answers it, ends
+/// the process.
 ///
-/// Ends with code 0 when it could answer, whatever the answer, and with 2 when there was no request that it understands.
-/// It also ends when its stdin is closed: then nobody waits for the answer.
+/// Ends with code 0 when it could answer, whatever the answer, and with 2 when there was no request
+/// that it understands. It also ends when its stdin is closed: then nobody waits for the answer.
 pub fn child_main() -> ExitCode {
     let request = match read_request() {
         Ok(request) => request,
@@ -143,8 +147,8 @@ fn precompile(engine: &Engine, form: Form, bytes: &[u8]) -> Result<Vec<u8>, Modu
 
 /// Writes the artifact and says what makes it whole.
 ///
-/// It is not flushed to the disk: an artifact can always be made again, and one that a power cut damaged is recognised by
-/// its stamp. The parent moves it to its place once it also links.
+/// It is not flushed to the disk: an artifact can always be made again, and one that a power cut
+/// damaged is recognised by its stamp. The parent moves it to its place once it also links.
 fn write_artifact(path: &Path, code: &[u8]) -> Result<ArtifactStamp, Failure> {
     let mut file = fs::OpenOptions::new()
         .write(true)
@@ -156,7 +160,8 @@ fn write_artifact(path: &Path, code: &[u8]) -> Result<ArtifactStamp, Failure> {
     Ok(ArtifactStamp { bytes: code.len() as u64, sha256: Digest(Sha256::digest(code).into()) })
 }
 
-/// Links the artifact as the sandbox will, so that this never fails for the first time when a task runs.
+/// Links the artifact as the sandbox will, so that this never fails for the first time when a task
+/// runs.
 fn link(engine: &Engine, form: Form, path: &Path) -> Result<(), Failure> {
     let fault = |error: wasmtime::Error| Failure::Fault(one_line(&error));
     let artifact = Artifact::load(engine, form, path).map_err(fault)?;
@@ -174,7 +179,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     cut(text.unwrap_or("it did not say why"), 500)
 }
 
-/// Ends this process when its stdin is closed: the parent is gone, or does not want the answer any more.
+/// Ends this process when its stdin is closed: the parent is gone, or does not want the answer any
+/// more.
 fn end_with_parent() -> io::Result<()> {
     std::thread::Builder::new().name("parent-watch".to_owned()).stack_size(WATCHER_STACK_BYTES).spawn(|| {
         let mut byte = [0];

@@ -1,4 +1,5 @@
-//! The parent's side of compiling: who may, what is known already, who waits for the same, and what is kept.
+//! The parent's side of compiling: who may, what is known already, who waits for the same, and what
+//! is kept.
 
 mod fly;
 
@@ -23,7 +24,7 @@ use super::refused::Refusals;
 use super::request::CompileLimits;
 use super::sniff::{Form, SNIFF_BYTES, sniff};
 use super::spawn::{CompileFault, CompileProgram};
-use super::store::{ArtifactStore, Found, Which, remove_others};
+use super::store::{ArtifactStore, FoundArtifact, Which, remove_others};
 use crate::engine::{self, EngineError, Instances, Profile};
 use crate::slots::{Lane, SlotLimits, Slots};
 use fly::{Flown, Order};
@@ -51,7 +52,8 @@ pub struct CompilerConfig {
     pub limits: CompileLimits,
     /// How many run at the same time, and for whom.
     pub slots: SlotLimits,
-    /// The same for small modules, which have children of their own: what is small never waits for what is large.
+    /// The same for small modules, which have children of their own: what is small never waits for
+    /// what is large.
     pub small_slots: SlotLimits,
     /// What compiling may cost a tenant without a quota of its own.
     pub budget: CompileBudget,
@@ -200,11 +202,13 @@ impl Compiler {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Says what an uploaded module is, or why it is refused; its plain artifact is then in the cache.
+    /// Says what an uploaded module is, or why it is refused; its plain artifact is then in the
+    /// cache.
     ///
-    /// To be asked once for each tenant that uploads the module: a good module is compiled again for another tenant, so
-    /// that nobody learns from the time it takes what others have. Only refusals are remembered. The module lies at `path`
-    /// and stays there until the answer. Dropping the future ends the work when nobody else waits for the same module.
+    /// To be asked once for each tenant that uploads the module: a good module is compiled again
+    /// for another tenant, so that nobody learns from the time it takes what others have. Only
+    /// refusals are remembered. The module lies at `path` and stays there until the answer.
+    /// Dropping the future ends the work when nobody else waits for the same module.
     ///
     /// # Errors
     ///
@@ -227,8 +231,9 @@ impl Compiler {
         self.shared.compile(Order { which, path, payer: Some(payer.clone()), spent_us: Arc::default() }).await
     }
 
-    /// The artifact of a module for a profile, compiled when there is none: at the cost of `payer`, whose other modules it waits for, and
-    /// until its budget allows it. Waits as long as it takes: the caller bounds it. What is compiled for this call is added to `spent_us`.
+    /// The artifact of a module for a profile, compiled when there is none: at the cost of `payer`,
+    /// whose other modules it waits for, and until its budget allows it. Waits as long as it takes:
+    /// the caller bounds it. What is compiled for this call is added to `spent_us`.
     ///
     /// # Errors
     ///
@@ -239,7 +244,7 @@ impl Compiler {
         path: &Path,
         payer: Option<Payer>,
         spent_us: Arc<AtomicU64>,
-    ) -> Result<Found, InspectError> {
+    ) -> Result<FoundArtifact, InspectError> {
         let mut compiled = 0;
         let order = Order { which, path: path.to_owned(), payer, spent_us };
         loop {
@@ -262,7 +267,8 @@ impl Compiler {
             };
             match result {
                 Ok(_) => compiled += 1,
-                // What is in the way may go earlier: a quota that was raised, or somebody else who has compiled the same.
+                // What is in the way may go earlier: a quota that was raised, or somebody else who
+                // has compiled the same.
                 Err(InspectError::Busy { retry_ms } | InspectError::OverBudget { retry_ms, .. }) => {
                     tokio::time::sleep(Duration::from_millis(retry_ms.min(LOOK_MS_MAX))).await;
                 }
@@ -314,7 +320,7 @@ impl Inner {
     }
 
     /// Looks for an artifact on a thread that may wait for the disk.
-    async fn find(self: &Arc<Self>, which: Which) -> Option<Found> {
+    async fn find(self: &Arc<Self>, which: Which) -> Option<FoundArtifact> {
         if !self.store.has(which) {
             return None;
         }
@@ -335,7 +341,8 @@ fn open_cache(config: &CompilerConfig, keys: &[String; Profile::ALL.len()]) -> i
     Ok((store, Refusals::open(&folder.join(refusals_key))?))
 }
 
-/// What refusals depend on: the compiler, our rules, and the limits and caps that they were made under.
+/// What refusals depend on: the compiler, our rules, and the limits and caps that they were made
+/// under.
 fn refusals_key(config: &CompilerConfig, keys: &[String]) -> String {
     let rules = serde_json::to_vec(&(RULES_VERSION, env!("CARGO_PKG_VERSION"), keys, config.limits, config.caps));
     hex(&Sha256::digest(rules.expect("plain values have a JSON form"))[..16])

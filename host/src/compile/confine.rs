@@ -7,17 +7,20 @@ use std::io::Read;
 
 use super::request::CompileLimits;
 
-/// Files that the child has open at the same time: stdio, the module, the artifact, and what loading it needs.
+/// Files that the child has open at the same time: stdio, the module, the artifact, and what
+/// loading it needs.
 const OPEN_FILES_MAX: u64 = 32;
 /// The child gives way to everything that serves requests, and uses what is left.
 const NICENESS: i32 = 10;
-/// How long the kernel lets a process that ignores the signal for too much CPU time go on before it kills it.
+/// How long the kernel lets a process that ignores the signal for too much CPU time go on before it
+/// kills it.
 const CPU_GRACE_S: u64 = 2;
 
 /// Sets the limits of the compiling child for the calling process, for good.
 ///
-/// The limit for memory counts from here on: what the process has mapped already (the program, its libraries) does not
-/// count. Exceeding it fails an allocation, which ends the process; exceeding the CPU time or the size of a file is a signal.
+/// The limit for memory counts from here on: what the process has mapped already (the program, its
+/// libraries) does not count. Exceeding it fails an allocation, which ends the process; exceeding
+/// the CPU time or the size of a file is a signal.
 ///
 /// # Errors
 ///
@@ -32,7 +35,8 @@ pub(crate) fn confine(limits: &CompileLimits) -> io::Result<()> {
     limit(libc::RLIMIT_AS, memory, memory)?;
     // SAFETY: no memory is passed. To run at the usual priority instead is no reason to fail.
     unsafe { libc::nice(NICENESS) };
-    // SAFETY: no memory is passed. From here on no program that is started gains rights by a file's mode.
+    // SAFETY: no memory is passed. From here on no program that is started gains rights by a file's
+    // mode.
     if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
         return Err(io::Error::last_os_error());
     }

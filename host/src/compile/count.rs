@@ -36,7 +36,8 @@ impl Counts {
         Self { caps: *caps, seen: Vec::new(), depth: 0, memory_bytes: 0, names: Names::default() }
     }
 
-    /// Counts one piece of the module; called before it is validated, so before anything is allocated for it.
+    /// Counts one piece of the module; called before it is validated, so before anything is
+    /// allocated for it.
     pub(super) fn add(&mut self, payload: &Payload<'_>) -> Result<(), Stop> {
         match payload {
             Payload::Version { .. } => self.enter()?,

@@ -1,4 +1,5 @@
-//! How a module is run: found from what it exports, and whether all that it imports is there to be had.
+//! How a module is run: found from what it exports, and whether all that it imports is there to be
+//! had.
 
 use wasmill_protocol::module::{ModuleKind, ModuleRejection};
 use wasmparser::component_types::{
@@ -194,7 +195,8 @@ fn value_types(types: &[ValType]) -> String {
     types.iter().take(10).map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether an imported instance has to come from somewhere: one with nothing but types only gives them names.
+/// Whether an imported instance has to come from somewhere: one with nothing but types only gives
+/// them names.
 fn demands_anything(instance: &ComponentInstanceType) -> bool {
     instance
         .exports

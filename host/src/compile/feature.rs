@@ -4,7 +4,8 @@ use wasmparser::WasmFeatures;
 
 use crate::engine::FEATURES;
 
-/// Features by the names that people search for. In the order in which they are tried: what needs fewer others first.
+/// Features by the names that people search for. In the order in which they are tried: what needs
+/// fewer others first.
 const NAMES: [(WasmFeatures, &str); 22] = [
     (WasmFeatures::THREADS, "threads (shared memory and atomics)"),
     (WasmFeatures::MEMORY64, "memory64 (64-bit memories or tables)"),
@@ -36,10 +37,12 @@ const NAMES: [(WasmFeatures, &str); 22] = [
     (WasmFeatures::CM_NESTED_NAMES, "component-model nested names"),
 ];
 
-/// The name of the feature for want of which validation failed with `error`, when it was for want of one.
+/// The name of the feature for want of which validation failed with `error`, when it was for want
+/// of one.
 ///
-/// The validator knows only some of the time, so the features are tried one by one: the one wanted is the one with
-/// which validation gets further. `first_error` validates with the given features and says where the first error is.
+/// The validator knows only some of the time, so the features are tried one by one: the one wanted
+/// is the one with which validation gets further. `first_error` validates with the given features
+/// and says where the first error is.
 pub(crate) fn needed(
     error: &wasmparser::Error,
     first_error: impl Fn(WasmFeatures) -> Option<usize>,

@@ -1,5 +1,5 @@
-//! The names of all that a guest can import. Names only: whether the types fit is the link check's to say, which is made
-//! with the linker that instantiates the guest later.
+//! The names of all that a guest can import. Names only: whether the types fit is the link check's
+//! to say, which is made with the linker that instantiates the guest later.
 
 /// What is offered, for a message.
 pub(super) const OFFERED: &str = "`wasi_snapshot_preview1` to core modules; `wasi:cli`, `wasi:clocks`, `wasi:filesystem`, `wasi:io`, \
@@ -99,8 +99,9 @@ pub(super) fn needs_memory(name: &str) -> bool {
     name != "proc_exit"
 }
 
-/// Whether the host has this interface, `wasi:cli/stdin@0.2.3` for instance. Any patch of the version line will do: lines
-/// only ever add, and the link check finds what was added later than this host was built.
+/// Whether the host has this interface, `wasi:cli/stdin@0.2.3` for instance. Any patch of the
+/// version line will do: lines only ever add, and the link check finds what was added later than
+/// this host was built.
 pub(super) fn is_interface(name: &str) -> bool {
     let Some((interface, version)) = name.split_once('@') else { return false };
     INTERFACES.iter().any(|(offered, line)| *offered == interface && is_patch_of(line, version))
@@ -118,7 +119,8 @@ fn is_patch_of(line: &str, version: &str) -> bool {
         .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// What to do about unknown imports, where their names tell which toolchain they come from; begins with a space.
+/// What to do about unknown imports, where their names tell which toolchain they come from; begins
+/// with a space.
 pub(super) fn hint(unknown: &[String]) -> &'static str {
     const HINTS: [(&str, &str); 9] = [
         ("wasi_unstable.", " (this is WASI from before 0.1: build with a toolchain of this decade)"),

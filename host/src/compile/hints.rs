@@ -80,7 +80,8 @@ fn read(bytes: &[u8]) -> wasmparser::Result<Code<'_>> {
 }
 
 impl Code<'_> {
-    /// Whether a call of this function can come to one that is imported, or to one that cannot be told.
+    /// Whether a call of this function can come to one that is imported, or to one that cannot be
+    /// told.
     fn reaches_outside(&self, function: u32) -> bool {
         let mut seen = vec![false; self.bodies.len()];
         let mut next = vec![function];

@@ -1,4 +1,5 @@
-//! What each tenant's modules cost in compile time, for uploads and for attempts, and the bound on it.
+//! What each tenant's modules cost in compile time, for uploads and for attempts, and the bound on
+//! it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,7 +24,8 @@ pub struct CompileBudget {
 }
 
 impl Default for CompileBudget {
-    /// Ten minutes at once: a hundred of the largest known modules. A tenth of a core in the long run.
+    /// Ten minutes at once: a hundred of the largest known modules. A tenth of a core in the long
+    /// run.
     fn default() -> Self {
         Self { burst: Duration::from_secs(600), ms_per_s: 100 }
     }

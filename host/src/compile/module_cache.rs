@@ -14,11 +14,12 @@ use super::artifact::Artifact;
 use super::compiler::{Compiler, InspectError};
 use super::flights::Flights;
 use super::meter::Payer;
-use super::reject::{chain, rejection};
+use super::reject::rejection;
 use super::spawn::CompileFault;
-use super::store::{Found, Which};
+use super::store::{FoundArtifact, Which};
 use crate::agent::{Made, Readiness, Wanted};
 use crate::engine::{Engines, Profile};
+use crate::error_chain::chain;
 use crate::lru::{Lru, LruBounds};
 use crate::sandbox::{Artifacts, Linkers, LoadError, LoadedModule};
 
@@ -27,7 +28,8 @@ use crate::sandbox::{Artifacts, Linkers, LoadError, LoadedModule};
 pub struct ModuleCacheConfig {
     /// Modules and profiles.
     pub modules_max: usize,
-    /// Sum of the sizes of their artifacts. They are mapped files: what is not used does not take memory.
+    /// Sum of the sizes of their artifacts. They are mapped files: what is not used does not take
+    /// memory.
     pub bytes_max: u64,
 }
 
@@ -67,8 +69,8 @@ impl ModuleCache {
         Self { shared: Arc::new(shared) }
     }
 
-    /// [`Compiler::inspect`], after which the module is loaded too: its first task starts at once, and what does not fit the pool of
-    /// instances is refused here and not by its first task.
+    /// [`Compiler::inspect`], after which the module is loaded too: its first task starts at once,
+    /// and what does not fit the pool of instances is refused here and not by its first task.
     ///
     /// # Errors
     ///
@@ -181,7 +183,7 @@ impl Inner {
     }
 
     /// Maps an artifact and links it. Takes milliseconds.
-    fn map(&self, which: Which, found: &Found) -> Result<Arc<LoadedModule>, LoadError> {
+    fn map(&self, which: Which, found: &FoundArtifact) -> Result<Arc<LoadedModule>, LoadError> {
         let engine = self.engines.get(which.1).map_err(|error| LoadError::Fault(chain(&error)))?;
         let fault = |error: &wasmtime::Error| LoadError::Fault(format!("cannot load module {}: {error:#}", which.0));
         // The file that was verified, and not another one that has its name by now.
@@ -190,7 +192,8 @@ impl Inner {
             Ok(artifact) => artifact,
             // No memory or no descriptor: ours, and another time it may work.
             Err(error) if error.chain().any(|cause| cause.is::<std::io::Error>()) => return Err(fault(&error)),
-            // The artifact is whole and of this engine, so it is the module that asks for more than a slot of the pool has.
+            // The artifact is whole and of this engine, so it is the module that asks for more than
+            // a slot of the pool has.
             Err(error) => {
                 let refused = rejection(format!("the module does not fit into the sandbox: {error:#}"));
                 self.compiler.refuse(which, &refused);

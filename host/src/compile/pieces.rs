@@ -1,15 +1,19 @@
 //! Cutting long instructions into pieces, so that a tick finds every guest in time.
 //!
-//! wasmtime looks for a tick, and for the end of the fuel, before `memory.fill`, `memory.copy`, `memory.init` and `table.copy` begin
-//! and not again until they end: four gigabytes take seconds, in which neither a limit nor a stop counts. Before a module is
-//! compiled, every such instruction therefore gets code in front of it that does all but the last
-//! [`PIECE_BYTES`] or [`PIECE_ELEMENTS`] in a loop, whose beginning is a place where ticks are looked for. The instruction itself does the
-//! rest. What else takes an amount of work that an operand says is short: tables are, and growing a memory only reserves pages.
+//! wasmtime looks for a tick, and for the end of the fuel, before `memory.fill`, `memory.copy`,
+//! `memory.init` and `table.copy` begin and not again until they end: four gigabytes take seconds,
+//! in which neither a limit nor a stop counts. Before a module is compiled, every such instruction
+//! therefore gets code in front of it that does all but the last [`PIECE_BYTES`] or
+//! [`PIECE_ELEMENTS`] in a loop, whose beginning is a place where ticks are looked for. The
+//! instruction itself does the rest. What else takes an amount of work that an operand says is
+//! short: tables are, and growing a memory only reserves pages.
 //!
-//! **Invariants.** A module does exactly what it did: results, memories, and traps with their code and place, because what is out of
-//! bounds is left to the instruction whole. It costs exactly the fuel that it did: the code in front is made of operators
-//! that a metered engine does not charge ([`is_unpriced`]), and the guest's own use of these is charged by code of ours. No index of a function, a
-//! memory or an export changes; globals come after the guest's. What has nothing to cut stays byte for byte as it is.
+//! **Invariants.** A module does exactly what it did: results, memories, and traps with their code
+//! and place, because what is out of bounds is left to the instruction whole. It costs exactly the
+//! fuel that it did: the code in front is made of operators that a metered engine does not charge
+//! ([`is_unpriced`]), and the guest's own use of these is charged by code of ours. No index of a
+//! function, a memory or an export changes; globals come after the guest's. What has nothing to cut
+//! stays byte for byte as it is.
 //!
 //! Pure, and linear in the size of the module.
 
@@ -28,12 +32,15 @@ mod site;
 
 pub use price::is_unpriced;
 
-/// Bytes that one instruction moves at most before a tick is looked for. With the first touch of every page it takes less than a
-/// millisecond, and far less without; the loop around it costs nothing that can be measured.
+/// Bytes that one instruction moves at most before a tick is looked for. With the first touch of
+/// every page it takes less than a millisecond, and far less without; the loop around it costs
+/// nothing that can be measured.
 pub const PIECE_BYTES: u32 = 1024 * 1024;
-/// Elements of a table that one instruction copies at most before a tick is looked for. The first copy of an element takes 0.3 us.
+/// Elements of a table that one instruction copies at most before a tick is looked for. The first
+/// copy of an element takes 0.3 us.
 pub const PIECE_ELEMENTS: u32 = 2 * 1024;
-/// Grows with every change of what is made of a module, so that no artifact of an older rewriting is used.
+/// Grows with every change of what is made of a module, so that no artifact of an older rewriting
+/// is used.
 pub(crate) const PIECES_VERSION: u32 = 1;
 
 /// What a module or component begins with: the magic number and the version.
@@ -70,7 +77,8 @@ impl Cutting {
     }
 }
 
-/// Cuts the long instructions of a valid core module or component, and of all core modules inside it.
+/// Cuts the long instructions of a valid core module or component, and of all core modules inside
+/// it.
 ///
 /// # Errors
 ///

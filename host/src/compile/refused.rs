@@ -1,7 +1,8 @@
-//! Remembering what was refused, so that a bad module costs one compile: in memory for the busy ones, on disk for restarts.
+//! Remembering what was refused, so that a bad module costs one compile: in memory for the busy
+//! ones, on disk for restarts.
 //!
-//! A refusal is the tenant's whose module was compiled, and each tenant has a bounded number: its next one takes the place of its oldest, never of
-//! another tenant's.
+//! A refusal is the tenant's whose module was compiled, and each tenant has a bounded number: its
+//! next one takes the place of its oldest, never of another tenant's.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -20,14 +21,15 @@ use crate::lru::{Lru, LruBounds};
 
 /// How many refusals are kept in memory and on disk.
 const REFUSALS_MAX: usize = 10_000;
-/// How many of them are one tenant's: more than anybody mistakes, and few files when somebody means it.
+/// How many of them are one tenant's: more than anybody mistakes, and few files when somebody means
+/// it.
 const REFUSALS_PER_TENANT_MAX: usize = 100;
 /// How long a refusal is believed that had to do with the state of the machine.
 const PASSING_LIFE: Duration = Duration::from_secs(60);
 const EXTENSION: &str = "refused";
 
 /// Which compile was refused.
-type Which = (Digest, Profile);
+type RefusedKey = (Digest, Profile);
 
 /// A refusal as a file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,22 +38,24 @@ struct Written {
     owner: Option<TenantName>,
 }
 
-/// The memory of refusals of one key: what another engine, or the same under other limits, refused is not looked at.
+/// The memory of refusals of one key: what another engine, or the same under other limits, refused
+/// is not looked at.
 #[derive(Debug)]
 pub(crate) struct Refusals {
     folder: PathBuf,
-    known: Mutex<Known>,
+    known: Mutex<RefusedModules>,
 }
 
 #[derive(Debug)]
-struct Known {
-    refusals: Lru<Which, Refusal>,
-    /// Of each tenant, in the order in which they came. Holds exactly those of `refusals` that have an owner.
-    owned: BTreeMap<TenantName, VecDeque<Which>>,
+struct RefusedModules {
+    refusals: Lru<RefusedKey, ModuleRefusal>,
+    /// Of each tenant, in the order in which they came. Holds exactly those of `refusals` that have
+    /// an owner.
+    owned: BTreeMap<TenantName, VecDeque<RefusedKey>>,
 }
 
 #[derive(Debug, Clone)]
-struct Refusal {
+struct ModuleRefusal {
     refused: ModuleRejection,
     owner: Option<TenantName>,
     /// `None` for those that never change.
@@ -59,7 +63,8 @@ struct Refusal {
 }
 
 impl Refusals {
-    /// Reads what earlier processes refused from `folder`, which is created when it is not there. What cannot be read is forgotten.
+    /// Reads what earlier processes refused from `folder`, which is created when it is not there.
+    /// What cannot be read is forgotten.
     ///
     /// # Errors
     ///
@@ -77,10 +82,10 @@ impl Refusals {
         }
         found.sort_by_key(|(modified, which, _)| (*modified, *which));
         let bounds = LruBounds { entries: REFUSALS_MAX, bytes: u64::MAX };
-        let known = Known { refusals: Lru::new(bounds), owned: BTreeMap::new() };
+        let known = RefusedModules { refusals: Lru::new(bounds), owned: BTreeMap::new() };
         let refusals = Self { folder: folder.to_owned(), known: Mutex::new(known) };
         for (_, which, Written { refused, owner }) in found {
-            refusals.insert(which, Refusal { refused, owner, until: None });
+            refusals.insert(which, ModuleRefusal { refused, owner, until: None });
         }
         Ok(refusals)
     }
@@ -92,18 +97,18 @@ impl Refusals {
         refusal.until.is_none_or(|until| now < until).then(|| refusal.refused.clone())
     }
 
-    /// Remembers a refusal of `owner`'s module: for good when it is `lasting`, else for a minute. Failing to write it is not an error: then it is known
-    /// until the restart.
+    /// Remembers a refusal of `owner`'s module: for good when it is `lasting`, else for a minute.
+    /// Failing to write it is not an error: then it is known until the restart.
     pub(crate) fn remember(
         &self,
         owner: Option<&TenantName>,
-        which: Which,
+        which: RefusedKey,
         refused: &ModuleRejection,
         lasting: bool,
         now: Instant,
     ) {
         let until = if lasting { None } else { Some(now + PASSING_LIFE) };
-        self.insert(which, Refusal { refused: refused.clone(), owner: owner.cloned(), until });
+        self.insert(which, ModuleRefusal { refused: refused.clone(), owner: owner.cloned(), until });
         if lasting {
             let path = self.path(which);
             let text = serde_json::to_vec(&Written { refused: refused.clone(), owner: owner.cloned() })
@@ -115,25 +120,25 @@ impl Refusals {
     }
 
     /// Adds to memory; what has to go for it goes from the disk too.
-    fn insert(&self, which: Which, refusal: Refusal) {
+    fn insert(&self, which: RefusedKey, refusal: ModuleRefusal) {
         let gone = self.known().insert(which, refusal);
         for oldest in gone {
             remove(&self.path(oldest));
         }
     }
 
-    fn path(&self, (digest, profile): Which) -> PathBuf {
+    fn path(&self, (digest, profile): RefusedKey) -> PathBuf {
         self.folder.join(format!("{}-{profile}.{EXTENSION}", digest.hex()))
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, RefusedModules> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl RefusedModules {
     /// Adds one; answers which had to go for it.
-    fn insert(&mut self, which: Which, refusal: Refusal) -> Vec<Which> {
+    fn insert(&mut self, which: RefusedKey, refusal: ModuleRefusal) -> Vec<RefusedKey> {
         if let Some(before) = self.refusals.remove(which) {
             self.disown(which, &before);
         }
@@ -155,7 +160,7 @@ impl Known {
         gone
     }
 
-    fn disown(&mut self, which: Which, refusal: &Refusal) {
+    fn disown(&mut self, which: RefusedKey, refusal: &ModuleRefusal) {
         let Some(owner) = &refusal.owner else { return };
         let Some(own) = self.owned.get_mut(owner) else { return };
         own.retain(|other| *other != which);
@@ -165,7 +170,7 @@ impl Known {
     }
 }
 
-fn read(path: &Path) -> Option<(Which, Written)> {
+fn read(path: &Path) -> Option<(RefusedKey, Written)> {
     let name = path.file_name()?.to_str()?.strip_suffix(EXTENSION)?.strip_suffix('.')?;
     let (hex, profile) = name.split_once('-')?;
     let which = (format!("sha256:{hex}").parse().ok()?, profile.parse().ok()?);
@@ -193,7 +198,7 @@ mod tests {
         Digest(bytes)
     }
 
-    fn plain(number: u32) -> Which {
+    fn plain(number: u32) -> RefusedKey {
         (digest(number), Profile::Plain)
     }
 
@@ -248,7 +253,7 @@ mod tests {
         let refusals = Refusals::open(folder.path()).unwrap();
         refusals.remember(None, plain(0), &rejection("first"), true, now);
         for number in 1..=u32::try_from(REFUSALS_MAX).unwrap() {
-            refusals.insert(plain(number), Refusal { refused: rejection("later"), owner: None, until: None });
+            refusals.insert(plain(number), ModuleRefusal { refused: rejection("later"), owner: None, until: None });
         }
         refusals.remember(None, plain(u32::MAX), &rejection("last"), true, now);
         assert_eq!(refusals.find(digest(0), Profile::Plain, now), None);

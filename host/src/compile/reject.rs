@@ -13,7 +13,8 @@ pub(crate) fn rejection(message: impl Into<String>) -> ModuleRejection {
     ModuleRejection { code: MODULE_INVALID.to_owned(), message: cut(&message.into(), MESSAGE_BYTES_MAX) }
 }
 
-/// `text` without characters that would steer a terminal or hide, and with at most `bytes_max` bytes before the mark that something is missing.
+/// `text` without characters that would steer a terminal or hide, and with at most `bytes_max`
+/// bytes before the mark that something is missing.
 ///
 /// Names come from the upload, and what is made of them ends up on terminals and in logs.
 pub(crate) fn cut(text: &str, bytes_max: usize) -> String {
@@ -28,7 +29,8 @@ pub(crate) fn cut(text: &str, bytes_max: usize) -> String {
     kept
 }
 
-/// Names for a message: quoted, in order, the first ones only when there are many; "nothing" when there are none.
+/// Names for a message: quoted, in order, the first ones only when there are many; "nothing" when
+/// there are none.
 pub(crate) fn listed(names: &[String]) -> String {
     if names.is_empty() {
         return "nothing".to_owned();
@@ -43,11 +45,6 @@ pub(crate) fn listed(names: &[String]) -> String {
         text.push_str(&format!(" and {} more", names.len() - NAMES_IN_MESSAGE_MAX));
     }
     text
-}
-
-/// An error and all that caused it, on one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! What the parent asks the compiling child and what the child answers: a line of JSON each, on stdin and stdout.
+//! What the parent asks the compiling child and what the child answers: a line of JSON each, on
+//! stdin and stdout.
 //!
-//! Both ends are always the same build: the child checks the key of the artifacts that the parent expects.
+//! Both ends are always the same build: the child checks the key of the artifacts that the parent
+//! expects.
 
 use std::path::PathBuf;
 
@@ -11,14 +13,17 @@ use wasmill_protocol::module::{ModuleInfo, ModuleRejection};
 use super::check::ModuleCaps;
 use super::sniff::Form;
 
-/// What one child may use. The child sets these limits for itself before it reads the first byte of the module.
+/// What one child may use. The child sets these limits for itself before it reads the first byte of
+/// the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CompileLimits {
     /// Seconds of CPU time.
     pub cpu_s: u64,
-    /// Bytes of memory for the work itself; address space that a process has without doing anything is not counted.
+    /// Bytes of memory for the work itself; address space that a process has without doing anything
+    /// is not counted.
     pub memory_bytes: u64,
-    /// Milliseconds from start to end, for a child that hangs without using CPU time, or that a loaded machine starves.
+    /// Milliseconds from start to end, for a child that hangs without using CPU time, or that a
+    /// loaded machine starves.
     pub wall_ms: u64,
     /// Bytes of one artifact.
     pub artifact_bytes: u64,
@@ -35,7 +40,8 @@ impl Default for CompileLimits {
 pub(crate) struct Request {
     /// Where its bytes are.
     pub(crate) module: PathBuf,
-    /// What its digest must be: a file that was damaged must not become the artifact of the module that it was.
+    /// What its digest must be: a file that was damaged must not become the artifact of the module
+    /// that it was.
     pub(crate) digest: Digest,
     /// The name of a [`crate::engine::Profile`].
     pub(crate) profile: String,

@@ -1,4 +1,5 @@
-//! What the first bytes of an upload say it is. Costs nothing, so garbage is refused before a child is started for it.
+//! What the first bytes of an upload say it is. Costs nothing, so garbage is refused before a child
+//! is started for it.
 
 use serde::{Deserialize, Serialize};
 use wasmill_protocol::module::ModuleRejection;
@@ -21,7 +22,8 @@ pub enum Form {
 const NEEDED: &str =
     "needed is a WebAssembly binary: a command for WASI 0.1 or 0.2, or a component of the `wasmill:task` world";
 const MAGIC: &[u8] = b"\0asm";
-/// The "operating system" that wasmtime writes into the ELF header of its artifacts, at the place after it.
+/// The "operating system" that wasmtime writes into the ELF header of its artifacts, at the place
+/// after it.
 const ELF_OS_WASMTIME: u8 = 200;
 const ELF_OS_AT: usize = 7;
 const CORE_MODULE_VERSION: [u8; 4] = [1, 0, 0, 0];
@@ -94,7 +96,8 @@ fn looks_like(bytes: &[u8]) -> String {
     }
 }
 
-/// Whether text begins that a `.wat` file can begin with: comments, then a module, a component or a field of one.
+/// Whether text begins that a `.wat` file can begin with: comments, then a module, a component or a
+/// field of one.
 fn is_wat(bytes: &[u8]) -> bool {
     let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes).trim_ascii_start();
     if text.starts_with(b";;") || text.starts_with(b"(;") {

@@ -1,4 +1,5 @@
-//! Running one compiling child, from the parent's side: starting, feeding, bounding, and telling how it ended.
+//! Running one compiling child, from the parent's side: starting, feeding, bounding, and telling
+//! how it ended.
 
 use std::ffi::OsString;
 use std::io;
@@ -32,7 +33,8 @@ pub struct CompileProgram {
 impl CompileProgram {
     /// The program that is running now, with these arguments.
     ///
-    /// By the link that the kernel keeps to it, so that it is the same one even after its file was replaced.
+    /// By the link that the kernel keeps to it, so that it is the same one even after its file was
+    /// replaced.
     pub fn this_one(args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         Self { path: PathBuf::from("/proc/self/exe"), args: args.into_iter().map(Into::into).collect() }
     }
@@ -49,7 +51,8 @@ pub(crate) struct Ended {
 /// Why a child gave no answer.
 #[derive(Debug)]
 pub(crate) enum Death {
-    /// The module did it. `lasting` says whether trying again could end in another way, `needs_more` whether with higher limits it could.
+    /// The module did it. `lasting` says whether trying again could end in another way,
+    /// `needs_more` whether with higher limits it could.
     Module { refused: ModuleRejection, lasting: bool, needs_more: bool },
     /// Something on our side did.
     Fault(CompileFault),

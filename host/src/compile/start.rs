@@ -1,6 +1,8 @@
-//! How long a guest takes to start, which no tick interrupts: estimated from what its modules contain and how often each is instantiated.
+//! How long a guest takes to start, which no tick interrupts: estimated from what its modules
+//! contain and how often each is instantiated.
 //!
-//! The prices are those of the slowest way that was measured, so that what is estimated is not exceeded by much anywhere.
+//! The prices are those of the slowest way that was measured, so that what is estimated is not
+//! exceeded by much anywhere.
 
 use wasmparser::{
     ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, Data, DataKind, Element,
@@ -20,7 +22,8 @@ const GLOBAL_NS: f64 = 100.0;
 /// An import of a module.
 const IMPORT_NS: f64 = 20.0;
 
-/// Memories whose data span no more than this are mapped with their data in them, and so are those with data in at least half of the span.
+/// Memories whose data span no more than this are mapped with their data in them, and so are those
+/// with data in at least half of the span.
 const DENSE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Adds up while an upload is read.
@@ -28,7 +31,8 @@ const DENSE_BYTES: u64 = 16 * 1024 * 1024;
 pub(super) struct Starts {
     /// What is open, the outermost first.
     open: Vec<Open>,
-    /// The most that a module takes, or a component, of those that were read: for one that comes from elsewhere.
+    /// The most that a module takes, or a component, of those that were read: for one that comes
+    /// from elsewhere.
     most: Took,
 }
 
@@ -278,8 +282,8 @@ impl DataOf {
     }
 }
 
-/// Whether the elements of a segment are made one by one whenever a guest starts. Functions with a constant place are made when they are
-/// first used, and declarations never.
+/// Whether the elements of a segment are made one by one whenever a guest starts. Functions with a
+/// constant place are made when they are first used, and declarations never.
 fn is_made_at_start(segment: &Element<'_>) -> Result<bool, Stop> {
     Ok(match (&segment.kind, &segment.items) {
         (ElementKind::Declared, _) => false,

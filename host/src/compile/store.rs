@@ -1,12 +1,13 @@
 //! Artifacts on disk: bounded, private, whole or not there.
 //!
-//! `FOLDER/KEY/DIGEST-PROFILE.cwasm`, the native code, and beside it `.json`, the [`Stamp`] that says what it must be. KEY is
-//! [`super::artifact_key`], so what another version of the compiler left is never found; such folders are removed when the
-//! cache is opened.
+//! `FOLDER/KEY/DIGEST-PROFILE.cwasm`, the native code, and beside it `.json`, the [`Stamp`] that
+//! says what it must be. KEY is [`super::artifact_key`], so what another version of the compiler
+//! left is never found; such folders are removed when the cache is opened.
 //!
-//! Loading an artifact means to trust its bytes like our own program. They come from our own child only, and lie in folders that
-//! nobody else may enter. Against what a disk or a power cut does to them, their SHA-256 is compared the first time that a process uses
-//! them; the child that wrote them in the life of this process has just computed it, so then it is not computed again.
+//! Loading an artifact means to trust its bytes like our own program. They come from our own child
+//! only, and lie in folders that nobody else may enter. Against what a disk or a power cut does to
+//! them, their SHA-256 is compared the first time that a process uses them; the child that wrote
+//! them in the life of this process has just computed it, so then it is not computed again.
 
 use std::fs;
 use std::io;
@@ -42,7 +43,7 @@ pub(crate) struct Stamp {
 
 /// An artifact that was found and is whole.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundArtifact {
     /// Held open: the artifact can be loaded through it also when its name is gone.
     pub(crate) file: fs::File,
     pub(crate) form: Form,
@@ -64,8 +65,8 @@ struct Indexed {
 }
 
 impl ArtifactStore {
-    /// Opens the store in `folder`, creates it when it is not there, and takes stock of what is in it. `keys` are those of the
-    /// profiles, in their order.
+    /// Opens the store in `folder`, creates it when it is not there, and takes stock of what is in
+    /// it. `keys` are those of the profiles, in their order.
     ///
     /// # Errors
     ///
@@ -107,8 +108,9 @@ impl ArtifactStore {
         self.index().get(which).is_some()
     }
 
-    /// Finds an artifact and makes sure that it is whole: the first time at the cost of reading it. One that is damaged is removed.
-    pub(crate) fn find(&self, which: Which) -> Option<Found> {
+    /// Finds an artifact and makes sure that it is whole: the first time at the cost of reading it.
+    /// One that is damaged is removed.
+    pub(crate) fn find(&self, which: Which) -> Option<FoundArtifact> {
         let indexed = self.index().get(which).cloned()?;
         match self.open_whole(which, &indexed) {
             Ok(file) => {
@@ -117,7 +119,7 @@ impl ArtifactStore {
                 }
                 // Only the order in which artifacts go after a restart depends on it.
                 let _ = file.set_modified(SystemTime::now());
-                Some(Found { file, form: indexed.stamp.form, bytes: indexed.stamp.artifact.bytes })
+                Some(FoundArtifact { file, form: indexed.stamp.form, bytes: indexed.stamp.artifact.bytes })
             }
             Err(error) => {
                 let path = self.artifact_path(which);
@@ -222,7 +224,8 @@ pub(crate) fn remove_others<'a>(folder: &Path, keys: impl Iterator<Item = &'a St
     Ok(())
 }
 
-/// Finds the artifacts of one folder that have a stamp, and when each was last used; deletes everything else.
+/// Finds the artifacts of one folder that have a stamp, and when each was last used; deletes
+/// everything else.
 fn take_stock(folder: &Path, found: &mut Vec<(SystemTime, Which, Stamp)>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

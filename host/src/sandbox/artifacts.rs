@@ -24,7 +24,8 @@ pub trait Artifacts: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// The module, compiled and loaded if it must be. Can take as long as compiling does, and may be dropped at any time.
+    /// The module, compiled and loaded if it must be. Can take as long as compiling does, and may
+    /// be dropped at any time.
     fn load<'a>(
         &'a self,
         module: Digest,
@@ -50,8 +51,8 @@ impl From<LinkError> for LoadError {
     }
 }
 
-/// A module that is compiled, loaded and tied to its imports: an instance is one call away. Cheap to share, belongs to the engine of one
-/// profile.
+/// A module that is compiled, loaded and tied to its imports: an instance is one call away. Cheap
+/// to share, belongs to the engine of one profile.
 pub struct LoadedModule {
     pub(super) entry: Entry,
 }

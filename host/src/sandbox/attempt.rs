@@ -19,16 +19,17 @@ use super::fuel::{self, Overspent};
 use super::guest::{Guest, HANDLES_MAX, Stdio};
 use super::output::Stdout;
 use super::task;
-use super::turns::{Place, Turns, Wants};
+use super::turns::{TurnHolder, Turns, Wants};
 use super::verdict::{End, Finished, exit_of, fuel_exhausted, is_pool_exhausted, judge};
-use crate::channel::{Ended, FromSandbox, Work};
+use crate::channel::{Ended, FromSandbox, GuestRun};
 use crate::engine::Profile;
 use crate::trace;
 
 /// What a guest may move in one call beyond its result or checkpoint.
 const COPY_BYTES_SPARE: u64 = 1024 * 1024;
 
-/// Memory that a guest can have had for its thread to give it back: it takes less than a millisecond.
+/// Memory that a guest can have had for its thread to give it back: it takes less than a
+/// millisecond.
 const GIVEN_BACK_AT_ONCE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Somebody else may use the same engine's pool and not tell us when a slot is free.
@@ -48,7 +49,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Runs one attempt to its end, whatever happens: a panic of ours ends it too.
-    pub(super) async fn run(&self, work: Box<Work>, control: Arc<Control>) -> Ended {
+    pub(super) async fn run(&self, work: Box<GuestRun>, control: Arc<Control>) -> Ended {
         let (id, tenant, input_bytes) = (work.id, work.tenant.clone(), work.input.len() as u64);
         let span = trace::attempt(&work);
         let attempt = pin!(self.attempt(work, Arc::clone(&control)).instrument(span.clone()));
@@ -69,7 +70,7 @@ impl Shared {
         ended
     }
 
-    async fn attempt(&self, mut work: Box<Work>, control: Arc<Control>) -> Ended {
+    async fn attempt(&self, mut work: Box<GuestRun>, control: Arc<Control>) -> Ended {
         let loaded = match self.load(&work, &control).await {
             Ok(loaded) => loaded,
             Err(outcome) => return unstarted(outcome),
@@ -97,7 +98,8 @@ impl Shared {
         }
     }
 
-    /// A place among the guests that run at the same time; `None` when it was stopped while it waited.
+    /// A place among the guests that run at the same time; `None` when it was stopped while it
+    /// waited.
     async fn slot(&self, control: &Control) -> Option<SemaphorePermit<'_>> {
         if let Ok(slot) = self.slots.try_acquire() {
             return Some(slot);
@@ -106,7 +108,7 @@ impl Shared {
         Some(slot.expect("the semaphore is never closed"))
     }
 
-    async fn load(&self, work: &Work, control: &Control) -> Result<Arc<LoadedModule>, Outcome> {
+    async fn load(&self, work: &GuestRun, control: &Control) -> Result<Arc<LoadedModule>, Outcome> {
         let profile = Profile::of(&work.limits, work.seed);
         if let Some(loaded) = self.artifacts.cached(work.module, profile) {
             return Ok(loaded);
@@ -134,7 +136,7 @@ fn unstarted(outcome: Outcome) -> Ended {
 /// A store with every limit in place before anything of the guest runs.
 fn store(
     loaded: &LoadedModule,
-    work: Box<Work>,
+    work: Box<GuestRun>,
     control: Arc<Control>,
     reports: mpsc::Sender<FromSandbox>,
 ) -> Store<Guest> {
@@ -151,14 +153,15 @@ fn store(
 }
 
 /// How many bytes one call of the guest's may make us copy.
-fn copy_bytes_max(loaded: &LoadedModule, work: &Work) -> u64 {
+fn copy_bytes_max(loaded: &LoadedModule, work: &GuestRun) -> u64 {
     let Limits { memory_bytes, output_bytes, .. } = work.limits;
     match &loaded.entry {
         // The result is copied whole before its length can be seen.
         Entry::Task { .. } => output_bytes.max(work.checkpoint_bytes_max).saturating_add(COPY_BYTES_SPARE),
         // Streams move their chunks.
         Entry::CommandComponent(_) => COPY_BYTES_SPARE,
-        // WASI 0.1 counts whole buffers, of which a chunk is then moved: any buffer that a guest has is fine.
+        // WASI 0.1 counts whole buffers, of which a chunk is then moved: any buffer that a guest
+        // has is fine.
         Entry::CommandModule(_) => memory_bytes.max(COPY_BYTES_SPARE),
     }
 }
@@ -175,7 +178,8 @@ fn tick(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadlin
     Ok(UpdateDeadline::Yield(1))
 }
 
-/// Instantiates and calls the guest. Exiting is an error that unwinds the guest, and a way to finish.
+/// Instantiates and calls the guest. Exiting is an error that unwinds the guest, and a way to
+/// finish.
 async fn enter(loaded: &LoadedModule, store: &mut Store<Guest>) -> wasmtime::Result<Finished> {
     let called = match &loaded.entry {
         Entry::Task { pre, run } => call_task(pre, run, store).await.map(Finished::Returned),
@@ -209,9 +213,10 @@ async fn call_module(pre: &wasmtime::InstancePre<Guest>, store: &mut Store<Guest
     Ok(Finished::Exited(0))
 }
 
-/// Ends the guest, and its last turn: reading names for a backtrace, too, is done in it. The kernel takes a tenth as long to take memory back as
-/// the guest took to touch it: where that can be long it is the guest's CPU time, and no thread that runs guests waits for it.
-async fn finish(store: Store<Guest>, end: End, control: &Arc<Control>, place: &mut Place) -> Ended {
+/// Ends the guest, and its last turn: reading names for a backtrace, too, is done in it. The kernel
+/// takes a tenth as long to take memory back as the guest took to touch it: where that can be long
+/// it is the guest's CPU time, and no thread that runs guests waits for it.
+async fn finish(store: Store<Guest>, end: End, control: &Arc<Control>, place: &mut TurnHolder) -> Ended {
     if store.data().memory.bytes_peak() <= GIVEN_BACK_AT_ONCE_BYTES_MAX {
         let ended = take_apart(store, end);
         control.end_turn(place, Wants::Nothing);

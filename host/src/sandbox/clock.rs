@@ -1,8 +1,8 @@
 //! The clocks that guests see.
 //!
-//! Ordinary attempts see real time. Deterministic ones see a virtual clock that stands still while the guest computes
-//! and jumps to the end of a sleep when the guest sleeps: programs that wait for time to pass work, at once, and every run reads the same
-//! times.
+//! Ordinary attempts see real time. Deterministic ones see a virtual clock that stands still while
+//! the guest computes and jumps to the end of a sleep when the guest sleeps: programs that wait for
+//! time to pass work, at once, and every run reads the same times.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,8 @@ use wasmtime_wasi::clocks::{HostMonotonicClock, HostWallClock};
 use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
-/// The wall clock of a deterministic attempt when it starts, in seconds since 1970: the first of January 2020.
+/// The wall clock of a deterministic attempt when it starts, in seconds since 1970: the first of
+/// January 2020.
 pub const DETERMINISTIC_EPOCH_SECONDS: u64 = 1_577_836_800;
 
 /// A guest's clock: nanoseconds since the attempt started. Clones are the same clock.
@@ -59,7 +60,8 @@ impl Clock {
         }
     }
 
-    /// Waits until the clock shows `deadline_ns`; can be dropped at any time. Gives way to others at least once.
+    /// Waits until the clock shows `deadline_ns`; can be dropped at any time. Gives way to others
+    /// at least once.
     pub(super) async fn sleep_until(&self, deadline_ns: u64) {
         match self {
             Self::Real(start) => match start.checked_add(Duration::from_nanos(deadline_ns)) {
@@ -95,7 +97,8 @@ impl<'a> Sleeper<'a> {
         Self { clock, deadline_ns }
     }
 
-    /// Whether it is time. The earliest sleeper moves the clock; the others see later whether that was far enough.
+    /// Whether it is time. The earliest sleeper moves the clock; the others see later whether that
+    /// was far enough.
     fn wake(&self) -> bool {
         let mut clock = lock(self.clock);
         if clock.sleepers.first_key_value().is_some_and(|(earliest, _)| *earliest == self.deadline_ns) {
@@ -137,7 +140,8 @@ impl HostWallClock for Clock {
     }
 }
 
-/// `wasi:clocks/monotonic-clock` on a [`Clock`]: wasmtime-wasi's own sleeps in real time whatever the clock shows.
+/// `wasi:clocks/monotonic-clock` on a [`Clock`]: wasmtime-wasi's own sleeps in real time whatever
+/// the clock shows.
 pub(super) struct MonotonicClock;
 
 impl HasData for MonotonicClock {

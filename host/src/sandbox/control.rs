@@ -1,4 +1,5 @@
-//! What stops a guest, and what it has used so far: shared by the attempt, the guest's tick callback and the watchdog.
+//! What stops a guest, and what it has used so far: shared by the attempt, the guest's tick
+//! callback and the watchdog.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +13,7 @@ use futures::task::AtomicWaker;
 use tokio::sync::Notify;
 use wasmill_protocol::Limits;
 
-use super::turns::{Place, Wants};
+use super::turns::{TurnHolder, Wants};
 
 /// Why a guest is stopped before it ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,15 +35,16 @@ impl Cause {
     }
 }
 
-/// The error that unwinds a guest when its [`Control`] has a cause; carries nothing because the control does.
+/// The error that unwinds a guest when its [`Control`] has a cause; carries nothing because the
+/// control does.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped")]
 pub(super) struct Stopped;
 
 /// One attempt's brake and meter.
 ///
-/// A guest that runs sees the cause at its next tick; one that waits in a host call is woken and dropped. All of it
-/// is atomics: the watchdog reads while the guest runs.
+/// A guest that runs sees the cause at its next tick; one that waits in a host call is woken and
+/// dropped. All of it is atomics: the watchdog reads while the guest runs.
 #[derive(Debug)]
 pub(super) struct Control {
     /// The first [`Cause`], 0 while there is none. It never changes again.
@@ -88,7 +90,8 @@ impl Control {
         self.taken.notify_one();
     }
 
-    /// Waits until what the guest has given to the agent is stored; dropped with the guest when that is stopped.
+    /// Waits until what the guest has given to the agent is stored; dropped with the guest when
+    /// that is stopped.
     pub(super) async fn until_taken(&self) {
         self.taken.notified().await;
     }
@@ -154,7 +157,8 @@ impl Control {
         Duration::from_nanos(self.cpu_spent_ns.load(Ordering::Relaxed))
     }
 
-    /// Adds CPU time that was spent for the guest and is not in its polls: what follows its last one, or what a host function makes others do.
+    /// Adds CPU time that was spent for the guest and is not in its polls: what follows its last
+    /// one, or what a host function makes others do.
     pub(super) fn charge(&self, spent_ns: u64) {
         self.cpu_spent_ns.fetch_add(spent_ns, Ordering::Relaxed);
     }
@@ -164,17 +168,20 @@ impl Control {
         Duration::from_nanos(self.cpu_limit_ns.saturating_sub(self.cpu_ns()))
     }
 
-    /// Polls `future` in its turns and with its CPU time measured, until it ends, panics or is stopped. What did not end is to be dropped then, also when
-    /// it waits in a host call. The last turn is still to be [ended](Self::end_turn). It is borrowed because moving a guest's future costs more than many guests do.
+    /// Polls `future` in its turns and with its CPU time measured, until it ends, panics or is
+    /// stopped. What did not end is to be dropped then, also when it waits in a host call. The last
+    /// turn is still to be [ended](Self::end_turn). It is borrowed because moving a guest's future
+    /// costs more than many guests do.
     pub(super) async fn watch<F: Future + ?Sized>(
         &self,
-        place: &mut Place,
+        place: &mut TurnHolder,
         mut future: Pin<&mut F>,
     ) -> Watched<F::Output> {
         std::future::poll_fn(|cx| self.poll(place, future.as_mut(), cx)).await
     }
 
-    /// Waits for something of ours, which costs the guest nothing; `None` when it was stopped meanwhile.
+    /// Waits for something of ours, which costs the guest nothing; `None` when it was stopped
+    /// meanwhile.
     pub(super) async fn wait<F: Future + ?Sized>(&self, mut future: Pin<&mut F>) -> Option<F::Output> {
         std::future::poll_fn(|cx| {
             self.waker.register(cx.waker());
@@ -188,7 +195,7 @@ impl Control {
 
     fn poll<F: Future + ?Sized>(
         &self,
-        place: &mut Place,
+        place: &mut TurnHolder,
         future: Pin<&mut F>,
         cx: &mut Context<'_>,
     ) -> Poll<Watched<F::Output>> {
@@ -214,9 +221,9 @@ impl Control {
         Poll::Pending
     }
 
-    /// Ends the turn that a guest has after its last poll, from the thread that polled it: what was done for the guest since then counts as its
-    /// CPU time. Does nothing when it has none.
-    pub(super) fn end_turn(&self, place: &mut Place, wants: Wants) {
+    /// Ends the turn that a guest has after its last poll, from the thread that polled it: what was
+    /// done for the guest since then counts as its CPU time. Does nothing when it has none.
+    pub(super) fn end_turn(&self, place: &mut TurnHolder, wants: Wants) {
         if place.has_turn() {
             let (before, spent) = (self.cpu_spent_ns.load(Ordering::Relaxed), self.cpu_ns());
             self.cpu_spent_ns.store(spent, Ordering::Relaxed);

@@ -1,7 +1,8 @@
 //! Fuel, exact to the unit.
 //!
-//! wasmtime looks at the fuel at loops and calls only, so a guest that ends before the next look can have used more than it had, and then
-//! shows as having used exactly that. One unit more than the limit is put in: a guest that has used it up has gone over.
+//! wasmtime looks at the fuel at loops and calls only, so a guest that ends before the next look
+//! can have used more than it had, and then shows as having used exactly that. One unit more than
+//! the limit is put in: a guest that has used it up has gone over.
 
 use wasmtime::{AsContext, Store, StoreContextMut, Trap};
 

@@ -17,7 +17,7 @@ use super::output::{InputPipe, Output, OutputPipe, Target};
 use super::preview1::Descriptors;
 use super::random;
 use super::seeded::{SeededRandom, Source};
-use crate::channel::{FromSandbox, Work};
+use crate::channel::{FromSandbox, GuestRun};
 
 /// Handles that a guest holds at most, each with something of ours behind it.
 pub(super) const HANDLES_MAX: usize = 4096;
@@ -26,7 +26,7 @@ const PROGRESS_INTERVAL_MS: u128 = 50;
 
 /// The data of a store: everything that belongs to one attempt.
 pub struct Guest {
-    pub(super) work: Box<Work>,
+    pub(super) work: Box<GuestRun>,
     pub(super) stdio: Stdio,
     pub(super) control: Arc<Control>,
     pub(super) memory: MemoryMeter,
@@ -65,7 +65,7 @@ pub(super) enum Stdio {
 
 impl Guest {
     pub(super) fn new(
-        work: Box<Work>,
+        work: Box<GuestRun>,
         stdio: Stdio,
         control: Arc<Control>,
         reports: mpsc::Sender<FromSandbox>,
@@ -96,10 +96,11 @@ impl Guest {
         }
     }
 
-    /// Whether another attempt with the same work would see the same of the world, whenever and for whomever it runs. What
-    /// is left of time and CPU is told to deterministic guests as the whole limits, and what is left of fuel follows from what they did.
+    /// Whether another attempt with the same work would see the same of the world, whenever and for
+    /// whomever it runs. What is left of time and CPU is told to deterministic guests as the whole
+    /// limits, and what is left of fuel follows from what they did.
     pub(super) fn is_repeatable(&self) -> bool {
-        let Work { seed, checkpoint, .. } = &*self.work;
+        let GuestRun { seed, checkpoint, .. } = &*self.work;
         seed.is_some() && checkpoint.is_none() && !self.knows_itself && !self.memory.failed_here()
     }
 
@@ -192,7 +193,8 @@ impl Guest {
         }
     }
 
-    /// Passes on what is pending, unless the channel is full: then it stays pending, and what comes later replaces it.
+    /// Passes on what is pending, unless the channel is full: then it stays pending, and what comes
+    /// later replaces it.
     pub(super) fn send_progress(&mut self) {
         if let Some(progress) = self.reports.pending.take() {
             self.reports.passed_on = Some(progress.clone());
@@ -218,7 +220,8 @@ impl Guest {
             && self.reports.sent_at.is_none_or(|sent| sent.elapsed().as_millis() >= PROGRESS_INTERVAL_MS)
     }
 
-    /// Numbers a checkpoint and makes it the one that `checkpoint-load` gives. The message is for [`Guest::reporter`].
+    /// Numbers a checkpoint and makes it the one that `checkpoint-load` gives. The message is for
+    /// [`Guest::reporter`].
     pub(super) fn save_checkpoint(&mut self, data: Bytes) -> FromSandbox {
         self.reports.checkpoints += 1;
         self.reports.checkpoint = Some(data.clone());

@@ -1,4 +1,5 @@
-//! What guests may import, and how a compiled module is tied to it: at upload and before every first run by the same code.
+//! What guests may import, and how a compiled module is tied to it: at upload and before every
+//! first run by the same code.
 
 use thiserror::Error;
 use wasmtime::component::{self, Component, types::ComponentItem};
@@ -12,7 +13,8 @@ use super::clock::{MonotonicClock, MonotonicClockView};
 use super::guest::Guest;
 use super::{preview1, random, task};
 
-/// Everything that guests of one engine can import. Building one costs about a millisecond: keep it beside the engine.
+/// Everything that guests of one engine can import. Building one costs about a millisecond: keep it
+/// beside the engine.
 pub struct Linkers {
     engine: Engine,
     core: wasmtime::Linker<Guest>,
@@ -49,7 +51,8 @@ impl Linkers {
     ///
     /// # Errors
     ///
-    /// When it imports what is not there, or as another type, or has no entry point, or is too large for the pool.
+    /// When it imports what is not there, or as another type, or has no entry point, or is too
+    /// large for the pool.
     pub fn link_module(&self, module: &Module) -> Result<LoadedModule, LinkError> {
         let pre = self.core.instantiate_pre(module).map_err(refused)?;
         LoadedModule::command_module(pre)
@@ -59,8 +62,8 @@ impl Linkers {
     ///
     /// # Errors
     ///
-    /// When it imports what is not there, or as another type, or has no entry point of the right type, or is too large for the
-    /// pool.
+    /// When it imports what is not there, or as another type, or has no entry point of the right
+    /// type, or is too large for the pool.
     pub fn link_component(&self, component: &Component) -> Result<LoadedModule, LinkError> {
         let pre = self.component.instantiate_pre(component).map_err(refused)?;
         let entry = match component.get_export(None, task::RUN_EXPORT) {

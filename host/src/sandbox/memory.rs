@@ -17,7 +17,8 @@ pub(super) struct MemoryMeter {
     refused: Option<u64>,
     /// What the last permission added: taken back when the growth then fails for another reason.
     granted_last: u64,
-    /// A growth that the limit allowed has failed: for want of memory on this machine, as far as we know.
+    /// A growth that the limit allowed has failed: for want of memory on this machine, as far as we
+    /// know.
     failed_here: bool,
 }
 
@@ -36,12 +37,14 @@ impl MemoryMeter {
         self.refused
     }
 
-    /// Whether a growth has failed that another machine, or this one at another time, might have granted.
+    /// Whether a growth has failed that another machine, or this one at another time, might have
+    /// granted.
     pub(super) fn failed_here(&self) -> bool {
         self.failed_here
     }
 
-    /// `size_max` is the guest's own maximum or the engine's; more than that fails whatever we say, and is not our refusal.
+    /// `size_max` is the guest's own maximum or the engine's; more than that fails whatever we say,
+    /// and is not our refusal.
     fn grow(&mut self, current: u64, desired: u64, size_max: Option<u64>) -> bool {
         self.granted_last = 0;
         if size_max.is_some_and(|max| desired > max) {
@@ -59,8 +62,8 @@ impl MemoryMeter {
         true
     }
 
-    /// Counts `bytes` that are kept for the guest in the place of what was kept before; `false`, and nothing is counted, when that is over the
-    /// limit.
+    /// Counts `bytes` that are kept for the guest in the place of what was kept before; `false`,
+    /// and nothing is counted, when that is over the limit.
     pub(super) fn keep(&mut self, bytes: u64) -> bool {
         let fits = self.bytes.saturating_add(bytes) <= self.bytes_max;
         if fits {

@@ -1,4 +1,5 @@
-//! What a guest writes: the result of a command and the captured text, each up to its cap, in constant memory beyond.
+//! What a guest writes: the result of a command and the captured text, each up to its cap, in
+//! constant memory beyond.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,9 +14,11 @@ use super::control::{Cause, Control, Stopped};
 /// What follows the captured text when there was more of it; not counted in the cap.
 pub const TRUNCATION_MARK: &str = "\n[output truncated]\n";
 
-/// Bytes that a guest can write or read in one go; more takes several calls, so that no copy is large.
+/// Bytes that a guest can write or read in one go; more takes several calls, so that no copy is
+/// large.
 pub(super) const CHUNK_BYTES_MAX: usize = 64 * 1024;
-/// After this many bytes a stream lets others run, and lets a stop take effect, also inside one host call.
+/// After this many bytes a stream lets others run, and lets a stop take effect, also inside one
+/// host call.
 pub(super) const YIELD_BYTES: usize = 1024 * 1024;
 
 /// Text up to a cap.
@@ -31,7 +34,8 @@ impl Captured {
         Self { bytes: Vec::new(), bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX), truncated: false }
     }
 
-    /// Keeps what there is room for; when that is not all, up to the end of a character, and nothing from then on.
+    /// Keeps what there is room for; when that is not all, up to the end of a character, and
+    /// nothing from then on.
     fn write(&mut self, bytes: &[u8]) {
         let left = self.bytes_max - self.bytes.len();
         if bytes.len() <= left {
@@ -44,7 +48,8 @@ impl Captured {
         self.bytes_max = self.bytes.len();
     }
 
-    /// Takes away a character of which the last bytes are missing. What is no beginning of a character is the guest's and stays.
+    /// Takes away a character of which the last bytes are missing. What is no beginning of a
+    /// character is the guest's and stays.
     fn drop_begun_character(&mut self) {
         const CHARACTER_BYTES_MAX: usize = 4;
         let last = self.bytes.iter().rev().take(CHARACTER_BYTES_MAX - 1).position(|byte| byte & 0xc0 != 0x80);
@@ -63,7 +68,8 @@ impl Captured {
     }
 }
 
-/// Everything an attempt wrote. Shared by the streams that WASI owns and the attempt that reads it at the end.
+/// Everything an attempt wrote. Shared by the streams that WASI owns and the attempt that reads it
+/// at the end.
 #[derive(Debug, Clone)]
 pub(super) struct Output(Arc<Mutex<Written>>);
 
@@ -76,9 +82,11 @@ struct Written {
     all: Captured,
     /// All but the stdout of a command.
     apart: Captured,
-    /// How much more of a command's stdout `all` takes: half of it, so that stderr, where a program says why it failed, always has room.
+    /// How much more of a command's stdout `all` takes: half of it, so that stderr, where a program
+    /// says why it failed, always has room.
     result_captured_left: usize,
-    /// Whether the last bytes of `all` are a command's stdout, so that a character that they begin is the one to go on with.
+    /// Whether the last bytes of `all` are a command's stdout, so that a character that they begin
+    /// is the one to go on with.
     result_last: bool,
 }
 
@@ -164,8 +172,8 @@ impl Output {
         std::mem::take(&mut self.lock().result).into()
     }
 
-    /// The captured text, to be taken once. Stdout that is the result is not repeated here; that of a command which was stopped is nowhere
-    /// else.
+    /// The captured text, to be taken once. Stdout that is the result is not repeated here; that of
+    /// a command which was stopped is nowhere else.
     pub(super) fn take_captured(&self, stdout: Stdout) -> Bytes {
         let mut written = self.lock();
         match stdout {

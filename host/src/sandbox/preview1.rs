@@ -1,6 +1,7 @@
 //! The functions of WASI 0.1 that wasmtime-wasi's do not fit here; they replace its own.
 //!
-//! There are no files and no sockets, so that few things are left to wait for: a clock, and streams that are always ready.
+//! There are no files and no sockets, so that few things are left to wait for: a clock, and streams
+//! that are always ready.
 
 mod descriptors;
 mod poll;
@@ -36,7 +37,8 @@ type Called = Result<(), Refused>;
 pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     // wasmtime-wasi's traps on codes over 125.
     linker.func_wrap(MODULE, "proc_exit", |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) })?;
-    // wasmtime-wasi's copies the path before it looks at the descriptor. No descriptor is a directory here.
+    // wasmtime-wasi's copies the path before it looks at the descriptor. No descriptor is a
+    // directory here.
     linker.func_wrap(
         MODULE,
         "path_open",

@@ -1,4 +1,5 @@
-//! Randomness of any size, in pieces: each is quickly made, and between two of them others run and a stop takes effect.
+//! Randomness of any size, in pieces: each is quickly made, and between two of them others run and
+//! a stop takes effect.
 
 use std::ops::Range;
 
@@ -11,15 +12,18 @@ use wasmtime_wasi::random::WasiRandomCtx;
 use super::fuel;
 use super::guest::Guest;
 
-/// The interfaces of WASI 0.2, in the version of wasmtime-wasi's: what is not defined here stays its own.
+/// The interfaces of WASI 0.2, in the version of wasmtime-wasi's: what is not defined here stays
+/// its own.
 const SECURE_INTERFACE: &str = "wasi:random/random@0.2.12";
 const INSECURE_INTERFACE: &str = "wasi:random/insecure@0.2.12";
 
 /// Bytes of one piece.
 pub(super) const PIECE_BYTES: u64 = 64 * 1024;
-/// What each byte beyond the first piece of a call costs of fuel, as a divisor: a call that was always possible costs what it did.
+/// What each byte beyond the first piece of a call costs of fuel, as a divisor: a call that was
+/// always possible costs what it did.
 const BYTES_PER_FUEL: u64 = 8;
-/// The longest list of random bytes that a component can ask for: it is made on our side before it is copied into the guest's memory.
+/// The longest list of random bytes that a component can ask for: it is made on our side before it
+/// is copied into the guest's memory.
 const LIST_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Fills a part of a core module's memory.

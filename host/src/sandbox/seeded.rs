@@ -16,8 +16,9 @@ pub(super) enum Source {
     InsecureSeed,
 }
 
-/// SHA-256 in counter mode: block `n` is the hash of the source's name, the seed and `n`. No library's generator promises to give the
-/// same stream in its next version; this one is defined here.
+/// SHA-256 in counter mode: block `n` is the hash of the source's name, the seed and `n`. No
+/// library's generator promises to give the same stream in its next version; this one is defined
+/// here.
 #[derive(Debug, Clone)]
 pub(super) struct SeededRandom {
     prefix: Sha256,
@@ -82,8 +83,9 @@ impl TryRng for SeededRandom {
 mod tests {
     use super::*;
 
-    /// By another program: `printf 'wasmill random secure\7\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' | sha256sum`. If this changes,
-    /// attempts replay differently.
+    /// By another program:
+    /// `printf 'wasmill random secure\7\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' | sha256sum`. If this
+    /// changes, attempts replay differently.
     #[test]
     fn the_stream_never_changes() {
         let bytes = |seed, source| SeededRandom::new(seed, source).next_u128().to_le_bytes();

@@ -1,4 +1,5 @@
-//! The world `task` of `guest-sdk/wit/task.wit`: what a task component exports and what it can import.
+//! The world `task` of `guest-sdk/wit/task.wit`: what a task component exports and what it can
+//! import.
 
 use std::sync::Arc;
 
@@ -20,13 +21,15 @@ pub(super) type RunParameters<'a> = (&'a [u8],);
 /// What [`RUN_EXPORT`] gives.
 pub(super) type RunResults = (Result<Vec<u8>, Failure>,);
 
-/// Fuel for one call of a host function, and for each [`BYTES_PER_FUEL`] bytes that it moves. What a guest could do itself
-/// with that fuel takes about as long.
+/// Fuel for one call of a host function, and for each [`BYTES_PER_FUEL`] bytes that it moves. What
+/// a guest could do itself with that fuel takes about as long.
 const CALL_FUEL: u64 = 100;
 const BYTES_PER_FUEL: u64 = 8;
-/// CPU time for each byte of a checkpoint that is stored as a blob: what copying, hashing and writing it takes, on threads of ours.
+/// CPU time for each byte of a checkpoint that is stored as a blob: what copying, hashing and
+/// writing it takes, on threads of ours.
 const STORED_CPU_NS_PER_BYTE: u64 = 2;
-/// What is copied of a checkpoint before others run: it takes about as long as a piece of a long instruction.
+/// What is copied of a checkpoint before others run: it takes about as long as a piece of a long
+/// instruction.
 const COPIED_AT_ONCE_BYTES: usize = 1024 * 1024;
 /// The message of a progress report is cut here.
 const PROGRESS_MESSAGE_BYTES_MAX: usize = 1024;
@@ -82,8 +85,8 @@ struct AttemptInfo {
     deterministic: bool,
 }
 
-/// Defines the functions of the interface. None waits for anything but the agent taking a checkpoint, none calls the guest,
-/// and each charges fuel before it does anything.
+/// Defines the functions of the interface. None waits for anything but the agent taking a
+/// checkpoint, none calls the guest, and each charges fuel before it does anything.
 pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     let mut host = linker.instance(HOST_INTERFACE)?;
     host.func_wrap("info", |mut store, (): ()| {
@@ -189,7 +192,8 @@ async fn checkpoint_save(
         let guest = store.data_mut();
         (guest.reporter(), guest.save_checkpoint(data))
     };
-    // The only way to fail is that nobody listens any more, and then nobody runs the task again from here.
+    // The only way to fail is that nobody listens any more, and then nobody runs the task again
+    // from here.
     if reporter.send(message).await.is_ok() && large {
         // Within the wall time of the guest that wants it, and nobody else's.
         let control = Arc::clone(&store.data().control);
@@ -198,7 +202,8 @@ async fn checkpoint_save(
     Ok(Ok(()))
 }
 
-/// A copy of a list, made in pieces between which others run: the whole can take longer than a tick.
+/// A copy of a list, made in pieces between which others run: the whole can take longer than a
+/// tick.
 async fn copied(store: &mut StoreContextMut<'_, Guest>, list: &WasmList<u8>) -> Bytes {
     let mut copy = Vec::with_capacity(list.len());
     loop {

@@ -1,8 +1,11 @@
-//! Whose turn it is on a core: a guest runs for a tick at most, then whoever of the tenant that has had least CPU time.
+//! Whose turn it is on a core: a guest runs for a tick at most, then whoever of the tenant that has
+//! had least CPU time.
 //!
-//! Without it guests would take turns one by one, and one tenant's thirty would keep another's only one waiting for thirty ticks. The order is that of
-//! start-time fair queueing (Goyal, Vin and Cheng, 1996): a tenant's virtual time is the CPU time that it has had, and one that had nothing to run begins where the
-//! others are, a tick ahead of them. One that comes ahead of whoever runs, and has nobody running, waits for no tick: there is one at once.
+//! Without it guests would take turns one by one, and one tenant's thirty would keep another's only
+//! one waiting for thirty ticks. The order is that of start-time fair queueing (Goyal, Vin and
+//! Cheng, 1996): a tenant's virtual time is the CPU time that it has had, and one that had nothing
+//! to run begins where the others are, a tick ahead of them. One that comes ahead of whoever runs,
+//! and has nobody running, waits for no tick: there is one at once.
 //!
 //! **Invariant** while a core is free nobody waits.
 
@@ -16,9 +19,11 @@ use wasmill_protocol::TenantName;
 
 use super::watchdog::TICK;
 
-/// How far a tenant that had nothing to run is ahead of the others, in nanoseconds: what is short ends within its first turn.
+/// How far a tenant that had nothing to run is ahead of the others, in nanoseconds: what is short
+/// ends within its first turn.
 const AHEAD_NS: u64 = TICK.as_nanos() as u64;
-/// Tenants that are remembered without having a guest, because they will soon have one again; of more, those without debts are forgotten.
+/// Tenants that are remembered without having a guest, because they will soon have one again; of
+/// more, those without debts are forgotten.
 const TENANTS_REMEMBERED_MAX: usize = 4096;
 
 /// The turns of one sandbox.
@@ -33,13 +38,13 @@ struct State {
     free_cores: usize,
     /// The virtual time of whoever was given the last turn, in nanoseconds. It never goes back.
     now_ns: u64,
-    tenants: BTreeMap<TenantName, Tenant>,
+    tenants: BTreeMap<TenantName, TenantTurns>,
     /// Tenants with guests that wait, by their virtual times.
     waiting: BTreeSet<(u64, TenantName)>,
 }
 
 #[derive(Debug, Default)]
-struct Tenant {
+struct TenantTurns {
     /// Its virtual time in nanoseconds.
     had_ns: u64,
     guests: usize,
@@ -57,14 +62,14 @@ struct Waiter {
 }
 
 /// One guest's part. When it is dropped, its turn goes to the next.
-pub(super) struct Place {
+pub(super) struct TurnHolder {
     turns: Arc<Turns>,
     tenant: TenantName,
-    standing: Standing,
+    standing: TurnState,
 }
 
 #[derive(Debug)]
-enum Standing {
+enum TurnState {
     /// It is not one of its tenant's guests: it has not begun, or has ended.
     Outside,
     /// It wants nothing now.
@@ -81,15 +86,16 @@ pub(super) enum Wants {
 }
 
 impl Turns {
-    /// For as many guests at a time as there are `cores`; `tick` lets those that run end their turn.
+    /// For as many guests at a time as there are `cores`; `tick` lets those that run end their
+    /// turn.
     pub(super) fn new(cores: usize, tick: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         let state = State { free_cores: cores.max(1), now_ns: 0, tenants: BTreeMap::new(), waiting: BTreeSet::new() };
         Arc::new(Self { state: Mutex::new(state), tick: Box::new(tick) })
     }
 
     /// A guest's part in them.
-    pub(super) fn place(self: &Arc<Self>, tenant: TenantName) -> Place {
-        Place { turns: Arc::clone(self), tenant, standing: Standing::Outside }
+    pub(super) fn place(self: &Arc<Self>, tenant: TenantName) -> TurnHolder {
+        TurnHolder { turns: Arc::clone(self), tenant, standing: TurnState::Outside }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -99,11 +105,12 @@ impl Turns {
 }
 
 impl State {
-    fn tenant(&mut self, name: &TenantName) -> &mut Tenant {
+    fn tenant(&mut self, name: &TenantName) -> &mut TenantTurns {
         self.tenants.get_mut(name).expect("a tenant with a guest is known")
     }
 
-    /// Takes a core, if there is one that is free, for a guest of a tenant that may be new. Whether there is one.
+    /// Takes a core, if there is one that is free, for a guest of a tenant that may be new. Whether
+    /// there is one.
     fn take_core(&mut self, name: &TenantName, is_new: bool) -> bool {
         let tenant = match self.tenants.get_mut(name) {
             Some(tenant) => tenant,
@@ -125,7 +132,8 @@ impl State {
         self.now_ns = self.now_ns.max(had_ns);
     }
 
-    /// Joins the line of its tenant. Whether those who run are to let it pass: it is ahead of them, and the first of its tenant.
+    /// Joins the line of its tenant. Whether those who run are to let it pass: it is ahead of them,
+    /// and the first of its tenant.
     fn queue(&mut self, name: &TenantName, waiter: Arc<Waiter>) -> bool {
         let now_ns = self.now_ns;
         let tenant = self.tenant(name);
@@ -189,25 +197,25 @@ impl State {
     }
 }
 
-impl Place {
-    /// Waits for a turn, which lasts until [`Place::give_back`].
+impl TurnHolder {
+    /// Waits for a turn, which lasts until [`TurnHolder::give_back`].
     pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.turns.state();
         match &self.standing {
-            Standing::Running => return Poll::Ready(()),
-            Standing::InLine(waiter) => {
+            TurnState::Running => return Poll::Ready(()),
+            TurnState::InLine(waiter) => {
                 waiter.waker.register(cx.waker());
                 if !waiter.granted.load(Ordering::Relaxed) {
                     return Poll::Pending;
                 }
             }
-            Standing::Outside | Standing::Away => {
-                if !state.take_core(&self.tenant, matches!(self.standing, Standing::Outside)) {
+            TurnState::Outside | TurnState::Away => {
+                if !state.take_core(&self.tenant, matches!(self.standing, TurnState::Outside)) {
                     let waiter = Arc::new(Waiter::default());
                     waiter.waker.register(cx.waker());
                     let is_ahead = state.queue(&self.tenant, Arc::clone(&waiter));
                     drop(state);
-                    self.standing = Standing::InLine(waiter);
+                    self.standing = TurnState::InLine(waiter);
                     if is_ahead {
                         (self.turns.tick)();
                     }
@@ -216,27 +224,27 @@ impl Place {
             }
         }
         drop(state);
-        self.standing = Standing::Running;
+        self.standing = TurnState::Running;
         Poll::Ready(())
     }
 
     /// Whether it is its turn.
     pub(super) fn has_turn(&self) -> bool {
-        matches!(self.standing, Standing::Running)
+        matches!(self.standing, TurnState::Running)
     }
 
     /// Ends the turn, in which this much CPU time was spent.
     pub(super) fn give_back(&mut self, spent_ns: u64, wants: Wants) {
-        debug_assert!(matches!(self.standing, Standing::Running), "{:?}", self.standing);
+        debug_assert!(matches!(self.standing, TurnState::Running), "{:?}", self.standing);
         let next = {
             let mut state = self.turns.state();
             state.spend(&self.tenant, spent_ns);
             let next = state.pass_on();
             self.standing = match wants {
-                Wants::More => Standing::Away,
+                Wants::More => TurnState::Away,
                 Wants::Nothing => {
                     state.forget(&self.tenant);
-                    Standing::Outside
+                    TurnState::Outside
                 }
             };
             next
@@ -247,13 +255,13 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TurnHolder {
     fn drop(&mut self) {
         let waiter = match &self.standing {
-            Standing::Outside => return,
-            Standing::Running => return self.give_back(0, Wants::Nothing),
-            Standing::Away => None,
-            Standing::InLine(waiter) => Some(waiter),
+            TurnState::Outside => return,
+            TurnState::Running => return self.give_back(0, Wants::Nothing),
+            TurnState::Away => None,
+            TurnState::InLine(waiter) => Some(waiter),
         };
         let next = {
             let mut state = self.turns.state();
@@ -286,18 +294,18 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn place(turns: &Arc<Turns>, tenant: &str) -> Place {
+    fn place(turns: &Arc<Turns>, tenant: &str) -> TurnHolder {
         turns.place(tenant.parse().unwrap())
     }
 
-    fn has_turn(place: &mut Place) -> bool {
+    fn has_turn(place: &mut TurnHolder) -> bool {
         place.poll_turn(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]
     fn c31_one_guest_of_a_tenant_waits_for_one_turn_of_anothers_many() {
         let turns = Turns::new(1, || ());
-        let mut flood: Vec<Place> = (0..30).map(|_| place(&turns, "flood")).collect();
+        let mut flood: Vec<TurnHolder> = (0..30).map(|_| place(&turns, "flood")).collect();
         assert!(has_turn(&mut flood[0]));
         assert!(flood[1..].iter_mut().all(|guest| !has_turn(guest)));
         for round in 0..100 {
@@ -343,7 +351,7 @@ mod tests {
     fn tenants_that_always_want_more_have_the_same() {
         let turns = Turns::new(2, || ());
         let tenants = ["many", "many", "many", "many", "many", "few", "few"];
-        let mut guests: Vec<Place> = tenants.iter().map(|tenant| place(&turns, tenant)).collect();
+        let mut guests: Vec<TurnHolder> = tenants.iter().map(|tenant| place(&turns, tenant)).collect();
         let mut had = BTreeMap::<&str, u64>::new();
         for _ in 0..1_000 {
             let index = guests.iter_mut().position(has_turn).unwrap();

@@ -23,7 +23,8 @@ pub(super) enum Finished {
 /// What became of a guest's call.
 pub(super) type End = Watched<wasmtime::Result<Finished>>;
 
-/// Whether the engine's pool had no slot left: the guest has not run, and can when another has ended.
+/// Whether the engine's pool had no slot left: the guest has not run, and can when another has
+/// ended.
 pub(super) fn is_pool_exhausted(end: &End) -> bool {
     matches!(end, Watched::Finished(Err(error)) if error.downcast_ref::<PoolConcurrencyLimitError>().is_some())
 }
@@ -83,8 +84,8 @@ fn judge_exit(code: i32, guest: &Guest) -> Outcome {
     Outcome { exit_code: Some(code), ..outcome }
 }
 
-/// The outcome of a guest that failed after a growth was refused: most programs end in an abort or an error that says nothing of
-/// memory.
+/// The outcome of a guest that failed after a growth was refused: most programs end in an abort or
+/// an error that says nothing of memory.
 fn for_want_of_memory(guest: &Guest, what: &str) -> Option<Outcome> {
     let asked = guest.memory.refused()?;
     let bytes_max = guest.work.limits.memory_bytes;
@@ -121,8 +122,8 @@ fn judge_error(error: &wasmtime::Error, guest: &Guest) -> Outcome {
     let trap = error.downcast_ref::<Trap>().copied();
     let backtrace = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
     let message = message(error, trap);
-    // A list or string that is larger than what may be copied at once. Without a frame of the guest it is not a call of the
-    // guest's but its result.
+    // A list or string that is larger than what may be copied at once. Without a frame of the guest
+    // it is not a call of the guest's but its result.
     if backtrace.is_empty() && trap.is_none() && message.contains(COPY_BOUND_REACHED) {
         return output_too_large("the result is larger", guest.work.limits.output_bytes);
     }
@@ -142,7 +143,8 @@ fn message(error: &wasmtime::Error, trap: Option<Trap>) -> String {
     }
 }
 
-/// A name of more bytes than this is shown as it is: reading a mangled one takes time with its length, which nobody pays.
+/// A name of more bytes than this is shown as it is: reading a mangled one takes time with its
+/// length, which nobody pays.
 const MANGLED_BYTES_MAX: usize = 4 * 1024;
 
 /// Function names, innermost first; a function without a name is shown by its number.
@@ -156,7 +158,8 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
         .collect()
 }
 
-/// What a function was called in its source, cut while it is written: a short name can stand for one that is longer than any memory.
+/// What a function was called in its source, cut while it is written: a short name can stand for
+/// one that is longer than any memory.
 fn readable(name: &str) -> String {
     let mut frame = Frame(String::new());
     // The only failure is that there is no room for more.

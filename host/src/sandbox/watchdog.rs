@@ -79,8 +79,8 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Ticks every engine and checks every wall deadline, on a thread of its own until it is dropped: no load of guests or of the
-/// network can hold it up.
+/// Ticks every engine and checks every wall deadline, on a thread of its own until it is dropped:
+/// no load of guests or of the network can hold it up.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     over: Arc<AtomicBool>,

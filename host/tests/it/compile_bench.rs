@@ -129,7 +129,8 @@ pub(crate) fn command(number: u32) -> Vec<u8> {
     wat::parse_str(format!(r#"(module (func (export "_start") (drop (i32.const {number}))))"#)).unwrap()
 }
 
-/// A command with this many more functions than its entry point: each one costs the compiler memory, however small it is.
+/// A command with this many more functions than its entry point: each one costs the compiler
+/// memory, however small it is.
 pub(crate) fn many_functions(functions_count: usize) -> Vec<u8> {
     wat::parse_str(format!(r#"(module (func (export "_start")) {})"#, "(func)".repeat(functions_count))).unwrap()
 }

@@ -63,7 +63,8 @@ fn wanted(name: &str, path: &Path, module: Digest) -> Wanted {
     Wanted { module, profile: Profile::Metered, path: path.to_owned(), payer: payer(name) }
 }
 
-/// B38, D03: attempts wait until their tenant's budget allows to compile for them, and for no other tenant's.
+/// B38, D03: attempts wait until their tenant's budget allows to compile for them, and for no other
+/// tenant's.
 #[tokio::test]
 async fn compiling_for_attempts_is_paid_by_their_tenant() {
     let bench = Bench::with(|config| config.budget = CompileBudget { burst: Duration::ZERO, ms_per_s: 0 });
@@ -122,7 +123,8 @@ async fn what_does_not_load_is_the_modules_fault_or_ours() {
     }
 }
 
-/// More instances of an engine's things than a slot of the pool has: found at upload, remembered, and not kept.
+/// More instances of an engine's things than a slot of the pool has: found at upload, remembered,
+/// and not kept.
 #[tokio::test]
 async fn a_module_that_does_not_fit_the_pool_is_refused_at_upload() {
     const EACH: usize = 95_000;

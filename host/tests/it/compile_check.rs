@@ -1,4 +1,5 @@
-//! The upload check alone: bytes in, a description or a refusal out. Rows A01, A02, A03, A07, A09, A14 to A17.
+//! The upload check alone: bytes in, a description or a refusal out. Rows A01, A02, A03, A07, A09,
+//! A14 to A17.
 
 use sha2::Digest as _;
 use wasm_encoder as wasm;

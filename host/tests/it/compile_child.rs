@@ -129,7 +129,8 @@ async fn a_compiler_that_dies_refuses_the_module() {
     }
 }
 
-/// A kill from outside may have had to do with the machine: it is believed for a while only, and not after a restart.
+/// A kill from outside may have had to do with the machine: it is believed for a while only, and
+/// not after a restart.
 #[tokio::test]
 async fn what_passes_is_not_remembered_for_long() {
     for (program, expected) in
@@ -260,11 +261,13 @@ async fn small_modules_pass_large_ones() {
     assert!(futures::poll!(&mut running).is_pending() && futures::poll!(&mut waiting).is_pending());
 }
 
-/// A small module that is laborious gives its slot back, and waits with the large ones. Its tenant pays for both.
+/// A small module that is laborious gives its slot back, and waits with the large ones. Its tenant
+/// pays for both.
 #[tokio::test]
 async fn a_laborious_small_module_holds_no_slot_of_small_ones() {
     let child = env!("CARGO_BIN_EXE_wasmill-compile");
-    // The real child, but for the one that gets little time. What it reads stays open as long as ours does.
+    // The real child, but for the one that gets little time. What it reads stays open as long as
+    // ours does.
     let text = format!(
         r#"read request; case "$request" in *'"cpu_s":1,'*) kill -XCPU $$;; esac
         exec {child} < <(echo "$request"; exec cat 2>/dev/null)"#

@@ -1,5 +1,5 @@
-//! Modules whose long instructions are cut into pieces do what they did: each is run beside its original, in engines that count fuel and
-//! in engines that do not.
+//! Modules whose long instructions are cut into pieces do what they did: each is run beside its
+//! original, in engines that count fuel and in engines that do not.
 
 use wasmill_host::compile::{Cutting, Fuel, PIECE_BYTES, PIECE_ELEMENTS, cut_long_instructions};
 use wasmill_host::engine::{self, Instances, Profile};
@@ -62,7 +62,8 @@ impl std::fmt::Debug for Memory {
     }
 }
 
-/// Runs `run` of a module with each list of operands, one after the other in the same instance until it traps.
+/// Runs `run` of a module with each list of operands, one after the other in the same instance
+/// until it traps.
 fn see(engine: &Engine, bytes: &[u8], calls: &[[i32; 3]], fuel: u64) -> Vec<Seen> {
     let module = Module::from_binary(engine, bytes).unwrap();
     let metered = Store::new(engine, ()).set_fuel(0).is_ok();
@@ -145,8 +146,8 @@ fn check(engines: &Engines, text: &str, piece_bytes: u32, calls: &[[i32; 3]]) {
     }
 }
 
-/// A limit on fuel that is just enough is enough for both, and one that is not ends both. Here as in the sandbox one unit more is put in,
-/// and an end that has used it too is one for want of fuel.
+/// A limit on fuel that is just enough is enough for both, and one that is not ends both. Here as
+/// in the sandbox one unit more is put in, and an end that has used it too is one for want of fuel.
 fn check_limits(engines: &Engines, text: &str, bytes: [&[u8]; 2], call: [i32; 3], full: Option<&Seen>) {
     let Some(Seen { fuel: Some(used), result: Ok(_), .. }) = full else { return };
     for limit in [used + 1, *used, used.saturating_sub(1), used / 2] {

@@ -39,7 +39,8 @@ fn edges(piece: u32, size: u32) -> Vec<u32> {
     edges
 }
 
-/// Every address with every other and every length, at all edges; `extra` is the length of something.
+/// Every address with every other and every length, at all edges; `extra` is the length of
+/// something.
 pub(crate) fn operands(piece: u32, size: u32, extra: u32) -> Vec<[i32; 3]> {
     let mut numbers = edges(piece, size);
     numbers.extend([extra - piece, extra - 1, extra, extra + 1]);
@@ -78,7 +79,8 @@ pub(crate) fn random_module(random: &mut Random, piece: u32) -> String {
     )
 }
 
-/// Writes statements and expressions. All loops end, and only `$run` calls `$helper`, which therefore contains no call.
+/// Writes statements and expressions. All loops end, and only `$run` calls `$helper`, which
+/// therefore contains no call.
 struct Program<'a> {
     random: &'a mut Random,
     piece: u32,

@@ -1,4 +1,5 @@
-//! Commands of WASI 0.1 and 0.2: stdin, stdout, stderr, arguments, environment, exit codes, and nothing else.
+//! Commands of WASI 0.1 and 0.2: stdin, stdout, stderr, arguments, environment, exit codes, and
+//! nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -184,7 +185,8 @@ async fn a_module_without_start_or_with_unknown_imports_is_refused() {
     }
 }
 
-/// A command component that writes `text` to stdout, sleeps for `sleep_ns` and gives `result` (0 is success).
+/// A command component that writes `text` to stdout, sleeps for `sleep_ns` and gives `result` (0 is
+/// success).
 pub(crate) fn command_component(text: &str, sleep_ns: u64, result: u32) -> String {
     let length = text.len();
     format!(

@@ -1,16 +1,18 @@
-//! Deterministic attempts: the same module, payload and seed give the same bytes and use the same fuel.
+//! Deterministic attempts: the same module, payload and seed give the same bytes and use the same
+//! fuel.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use wasmill_host::channel::{Ended, Work};
+use wasmill_host::channel::{Ended, GuestRun};
 use wasmill_host::sandbox::DETERMINISTIC_EPOCH_SECONDS;
 use wasmill_protocol::OutcomeKind;
 
 use crate::sandbox_command::command_component;
 use crate::sandbox_support::{HOST_IMPORTS, TestSandbox, assert_kind, command, task};
 
-/// Writes random bytes, both clocks, both clocks after a sleep of a second, and the bits of a computed NaN.
+/// Writes random bytes, both clocks, both clocks after a sleep of a second, and the bits of a
+/// computed NaN.
 const EVERYTHING_UNCERTAIN: &str = r#"
     (drop (call $random_get (i32.const 0) (i32.const 64)))
     (drop (call $clock_time_get (i32.const 0) (i64.const 1) (i32.const 64)))
@@ -83,7 +85,8 @@ async fn ordinary_attempts_see_real_time() {
     assert!(u64_at(&output, 64) > DETERMINISTIC_EPOCH_SECONDS * 1_000_000_000);
 }
 
-/// What a task can ask of the host, one thing each, and whether the answer is the same for every attempt with the same work.
+/// What a task can ask of the host, one thing each, and whether the answer is the same for every
+/// attempt with the same work.
 const QUESTIONS: &[(&str, bool)] = &[
     ("", true),
     ("(call $info (i32.const 64))", false),
@@ -123,9 +126,9 @@ async fn what_can_differ_is_not_repeatable() {
     work.seed = Some(1);
     assert!(sandbox.run(work.clone()).await.repeatable);
 
-    let ordinary = Work { seed: None, ..sandbox.again(&work) };
+    let ordinary = GuestRun { seed: None, ..sandbox.again(&work) };
     assert!(!sandbox.run(ordinary).await.repeatable, "real clocks and randomness");
-    let resumed = Work { checkpoint: Some(Bytes::from_static(b"state")), ..sandbox.again(&work) };
+    let resumed = GuestRun { checkpoint: Some(Bytes::from_static(b"state")), ..sandbox.again(&work) };
     assert!(!sandbox.run(resumed).await.repeatable, "a checkpoint is of another attempt");
     let mut failing = sandbox.work(&command("", "unreachable"));
     failing.seed = Some(1);

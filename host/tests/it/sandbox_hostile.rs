@@ -109,8 +109,8 @@ async fn b10_every_trap_has_its_code_and_a_backtrace() {
     }
 }
 
-/// Bytes of memory that this process has mapped to pages. Other tests of this program run meanwhile, so only large differences mean
-/// something.
+/// Bytes of memory that this process has mapped to pages. Other tests of this program run
+/// meanwhile, so only large differences mean something.
 fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
@@ -162,7 +162,7 @@ async fn b35_a_hundred_thousand_traps_leave_nothing_behind() {
 }
 
 /// Runs the work that often, a few at a time.
-async fn run_many(sandbox: &mut TestSandbox, work: &wasmill_host::channel::Work, times: usize, kind: OutcomeKind) {
+async fn run_many(sandbox: &mut TestSandbox, work: &wasmill_host::channel::GuestRun, times: usize, kind: OutcomeKind) {
     const AT_ONCE: usize = 16;
     let (mut started, mut ended) = (0, 0);
     while ended < times {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use wasmill_host::channel::Work;
+use wasmill_host::channel::GuestRun;
 use wasmill_host::sandbox::{TICK, TRUNCATION_MARK};
 use wasmill_protocol::OutcomeKind;
 use wasmill_protocol::limits::{KIB, MIB};
@@ -11,7 +11,8 @@ use wasmill_protocol::limits::{KIB, MIB};
 use crate::sandbox_support::{TestSandbox, assert_kind, command, task};
 
 const PAGE: u64 = 64 * KIB;
-/// What a busy machine may add to a bound in time. The bound itself is exact; this is the scheduler of the machine that tests.
+/// What a busy machine may add to a bound in time. The bound itself is exact; this is the scheduler
+/// of the machine that tests.
 const SCHEDULING: Duration = Duration::from_millis(1500);
 
 const COUNT_TO_1000: &str = r#"(local $n i32)
@@ -45,7 +46,8 @@ async fn fuel_is_exact() {
     }
 }
 
-/// Runs `body` in a command under a memory limit around `bytes` and expects what it needs to be exactly that.
+/// Runs `body` in a command under a memory limit around `bytes` and expects what it needs to be
+/// exactly that.
 async fn check_memory(items: &str, body: &str, bytes: u64) {
     let mut sandbox = TestSandbox::start();
     let work = sandbox.work(&command(items, body));
@@ -123,7 +125,7 @@ async fn a_guest_that_copes_with_a_refused_growth_succeeds() {
     assert_eq!(ended.usage.memory_peak_bytes, PAGE);
 }
 
-async fn check_output(sandbox: &mut TestSandbox, work: &Work) {
+async fn check_output(sandbox: &mut TestSandbox, work: &GuestRun) {
     for (output_bytes, kind) in
         [(99_999, OutcomeKind::OutputTooLarge), (100_000, OutcomeKind::Succeeded), (100_001, OutcomeKind::Succeeded)]
     {
@@ -206,7 +208,8 @@ async fn cpu_time_overruns_by_at_most_one_tick() {
         assert_eq!(ended.outcome.message, format!("used {cpu_ms} ms of CPU, the limit `limits.cpu_ms`"));
         let used = Duration::from_micros(ended.usage.cpu_us);
         let limit = Duration::from_millis(cpu_ms);
-        // CPU time does not run while the machine runs something else, but a late tick does cost it.
+        // CPU time does not run while the machine runs something else, but a late tick does cost
+        // it.
         assert!(used >= limit && used < limit + TICK + SCHEDULING, "{used:?} of {limit:?}");
     }
 }

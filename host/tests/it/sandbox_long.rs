@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use wasmill_host::channel::{Ended, FromSandbox, Work};
+use wasmill_host::channel::{Ended, FromSandbox, GuestRun};
 use wasmill_host::sandbox::{Artifacts, Sandbox};
 use wasmill_protocol::limits::MIB;
 use wasmill_protocol::{Limits, OutcomeKind, TrapCode};
@@ -11,8 +11,8 @@ use wasmill_protocol::{Limits, OutcomeKind, TrapCode};
 use crate::sandbox_support::{TestSandbox, assert_kind, command, config, task};
 
 const MEMORY_BYTES: u64 = 1024 * MIB;
-/// CPU time beyond the limit: a tick and a piece, and room for a machine on which a page costs far more than usual. One of these
-/// instructions takes many times as long.
+/// CPU time beyond the limit: a tick and a piece, and room for a machine on which a page costs far
+/// more than usual. One of these instructions takes many times as long.
 const CPU_US_OVER_MAX: u64 = 100_000;
 
 const GROW: &str = "(if (i32.eq (memory.grow (i32.const 16300)) (i32.const -1)) (then unreachable))";
@@ -21,7 +21,7 @@ const FORWARD: &str = "(memory.copy (i32.const 65536) (i32.const 131072) (i32.co
 const BACKWARD: &str = "(memory.copy (i32.const 131072) (i32.const 65536) (i32.const 0x3fa00000))";
 
 /// Commands and tasks that do nothing but one long instruction over and over.
-fn hostile(sandbox: &mut TestSandbox) -> Vec<Work> {
+fn hostile(sandbox: &mut TestSandbox) -> Vec<GuestRun> {
     let mut works = Vec::new();
     for instruction in [FILL, FORWARD, BACKWARD] {
         let body = format!("{GROW} (loop $again {instruction} (br $again))");
@@ -115,7 +115,8 @@ async fn b37_a_stop_and_a_neighbour_do_not_wait_for_one_instruction() {
     }
 }
 
-/// What is out of bounds traps where the guest wrote it, before anything is written, however long it is.
+/// What is out of bounds traps where the guest wrote it, before anything is written, however long
+/// it is.
 #[tokio::test]
 async fn b10_a_long_instruction_out_of_bounds_traps_in_the_function_that_has_it() {
     let mut sandbox = TestSandbox::start();
@@ -134,7 +135,8 @@ async fn b10_a_long_instruction_out_of_bounds_traps_in_the_function_that_has_it(
     }
 }
 
-/// What the kernel does to take the memory of a guest back is the guest's, and is done where no guest waits for it.
+/// What the kernel does to take the memory of a guest back is the guest's, and is done where no
+/// guest waits for it.
 #[tokio::test]
 async fn b38_memory_that_is_given_back_costs_the_guest_that_had_it() {
     let mut sandbox = TestSandbox::start();

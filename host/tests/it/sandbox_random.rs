@@ -86,7 +86,8 @@ async fn randomness_beyond_the_memory_is_a_trap() {
     }
 }
 
-/// A component that asks for `length` bytes of randomness and leaves the first of them in its result as 0 or not.
+/// A component that asks for `length` bytes of randomness and leaves the first of them in its
+/// result as 0 or not.
 fn component(interface: &str, function: &str, length: u64) -> String {
     format!(
         r#"(component

@@ -62,7 +62,8 @@ async fn b30_a_guest_that_waits_in_a_host_call_is_dropped() {
         let work = sandbox.work(&wat);
         let id = work.id;
         sandbox.start_work(work).await;
-        // Work is taken in order: when the one after it has ended, this one has at least been started.
+        // Work is taken in order: when the one after it has ended, this one has at least been
+        // started.
         let marker = sandbox.work(&command("", ""));
         sandbox.run(marker).await;
         let asked = Instant::now();
@@ -221,7 +222,8 @@ async fn b27_a_host_function_that_panics_is_our_fault_and_ends_one_attempt() {
     assert_kind(&sandbox.run(after).await, OutcomeKind::Succeeded);
 }
 
-/// Guests take turns by tenant and not one by one: with as many turns as everybody else it would be the last to end.
+/// Guests take turns by tenant and not one by one: with as many turns as everybody else it would be
+/// the last to end.
 #[tokio::test]
 async fn c31_one_guest_has_as_much_of_the_cores_as_all_of_another_tenant() {
     let mut sandbox = TestSandbox::start();

@@ -1,4 +1,5 @@
-//! A sandbox for tests: modules are compiled in this process, and every message that comes out is kept until it is asked for.
+//! A sandbox for tests: modules are compiled in this process, and every message that comes out is
+//! kept until it is asked for.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
-use wasmill_host::channel::{Ended, FromSandbox, StopReason, ToSandbox, Work};
+use wasmill_host::channel::{Ended, FromSandbox, GuestRun, StopReason, ToSandbox};
 use wasmill_host::compile::cut_long_instructions;
 use wasmill_host::engine::{Engines, Instances, Profile};
 use wasmill_host::sandbox::{Artifacts, Linkers, LoadError, LoadedModule, Sandbox, SandboxConfig};
@@ -106,10 +107,10 @@ impl TestSandbox {
     }
 
     /// Work for a module in the text format, with limits that fit a test.
-    pub(crate) fn work(&mut self, wat: &str) -> Work {
+    pub(crate) fn work(&mut self, wat: &str) -> GuestRun {
         self.nonce += 1;
         let bytes = wat::parse_str(wat).unwrap();
-        Work {
+        GuestRun {
             id: AttemptId { attempt: Attempt(1), nonce: Nonce(self.nonce), ..AttemptId::default() },
             tenant: TenantName::default(),
             module: self.artifacts.add(bytes),
@@ -138,14 +139,14 @@ impl TestSandbox {
     }
 
     /// The same work under a new id.
-    pub(crate) fn again(&mut self, work: &Work) -> Work {
+    pub(crate) fn again(&mut self, work: &GuestRun) -> GuestRun {
         self.nonce += 1;
         let mut work = work.clone();
         work.id.nonce = Nonce(self.nonce);
         work
     }
 
-    pub(crate) async fn start_work(&self, work: Work) {
+    pub(crate) async fn start_work(&self, work: GuestRun) {
         self.to.send(ToSandbox::Start(Box::new(work))).await.unwrap();
     }
 
@@ -208,7 +209,7 @@ impl TestSandbox {
         .await
     }
 
-    pub(crate) async fn run(&mut self, work: Work) -> Ended {
+    pub(crate) async fn run(&mut self, work: GuestRun) -> Ended {
         let id = work.id;
         self.start_work(work).await;
         self.ended(id).await
@@ -238,8 +239,9 @@ pub(crate) fn assert_kind(ended: &Ended, kind: OutcomeKind) {
     assert_eq!(ended.outcome.kind, kind, "{ended:?}");
 }
 
-/// A WASI 0.1 command: `body` is what `_start` does, `items` is what else the module has. The first page of
-/// memory is free, and there are the functions `$write` (descriptor, address, length) and `$exit`.
+/// A WASI 0.1 command: `body` is what `_start` does, `items` is what else the module has. The first
+/// page of memory is free, and there are the functions `$write` (descriptor, address, length) and
+/// `$exit`.
 pub(crate) fn command(items: &str, body: &str) -> String {
     format!(
         r#"(module
@@ -273,9 +275,10 @@ pub(crate) fn command(items: &str, body: &str) -> String {
     )
 }
 
-/// A task component: `body` is what `run` does with `$input` and `$length`, and it ends in the address of the result, for which `$ok`,
-/// `$reject` and `$retry` (address, length) are there. `imports` is inside the import of the host's interface, `lowered` are pairs of
-/// a core import and the name of the function there.
+/// A task component: `body` is what `run` does with `$input` and `$length`, and it ends in the
+/// address of the result, for which `$ok`, `$reject` and `$retry` (address, length) are there.
+/// `imports` is inside the import of the host's interface, `lowered` are pairs of a core import and
+/// the name of the function there.
 pub(crate) fn task(imports: &[HostImport], items: &str, body: &str) -> String {
     let (mut outer, mut core, mut lower, mut with) = (String::new(), String::new(), String::new(), String::new());
     for HostImport { name, component, core: signature } in imports {

@@ -1,7 +1,7 @@
 //! Task components: argument and return value, how they fail, and what they can ask of the host.
 
 use bytes::Bytes;
-use wasmill_host::channel::{FromSandbox, Work};
+use wasmill_host::channel::{FromSandbox, GuestRun};
 use wasmill_protocol::message::Progress;
 use wasmill_protocol::{OutcomeKind, TrapCode};
 
@@ -118,7 +118,8 @@ const SAVE_AND_SAVE: &str = r#"
     (i32.store (i32.const 256) (local.get $n))
     (call $ok (i32.const 256) (i32.const 4))"#;
 
-/// B38: a large checkpoint holds up the guest that saves it, until it is stored, and is stopped with it.
+/// B38: a large checkpoint holds up the guest that saves it, until it is stored, and is stopped
+/// with it.
 #[tokio::test]
 async fn a_large_checkpoint_is_waited_for_by_its_guest() {
     let mut sandbox = TestSandbox::start();
@@ -155,7 +156,7 @@ async fn a_checkpoint_counts_as_memory() {
     let mut work = sandbox.work(&task(HOST_IMPORTS, "", SAVE_AND_SAVE));
     work.input = vec![b'x'; 40_000].into();
     work.checkpoint_bytes_max = 100_000;
-    let refused = sandbox.again(&Work { checkpoint_bytes_max: 10, ..work.clone() });
+    let refused = sandbox.again(&GuestRun { checkpoint_bytes_max: 10, ..work.clone() });
     let used = sandbox.run(refused).await.usage.memory_peak_bytes;
     work.limits.memory_bytes = used + 39_999;
     let ended = sandbox.run(work).await;

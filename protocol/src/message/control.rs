@@ -1,4 +1,4 @@
-//! What a control node that does not lead asks the leader for its clients.
+//! Requests of a control node that does not lead, to the leader, for its clients.
 //!
 //! The subject holds the term: a leader whose time is over is never asked by a node that knows of a
 //! later one.
@@ -17,15 +17,15 @@ use crate::time::Timestamp;
 /// twice, a submission whose task has become final in between would be taken for a new one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ControlCall {
-    /// Who asks: drawn anew for every process.
+    /// The process that asks: drawn anew for every process.
     pub asker: u64,
     /// Grows with everything that it asks.
     pub number: u64,
-    /// What is asked.
+    /// The request.
     pub request: ControlRequest,
 }
 
-/// What is asked.
+/// The request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ControlRequest {
     /// Decide these. Answered with [`ControlAnswer::Replies`].
@@ -35,22 +35,22 @@ pub enum ControlRequest {
     Check(Box<Command>),
     /// Why do these not run? Answered with [`ControlAnswer::Explained`].
     Explain(Vec<TaskId>),
-    /// What is going on? Answered with [`ControlAnswer::Overview`].
+    /// An overview. Answered with [`ControlAnswer::Overview`].
     Overview,
     /// The same, but only of hosts after this one: asked when an overview said that there are more.
     OverviewAfter(HostId),
 }
 
-/// What the leader answers.
+/// The answer of the leader.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ControlAnswer {
     /// To each command in order, durable.
     Replies(Vec<Reply>),
-    /// What a command would be refused with.
+    /// The refusal that a command would get.
     Checked(Option<Refusal>),
     /// Tasks that are final or unknown are left out.
     Explained(Vec<Explained>),
-    /// What is going on.
+    /// An overview.
     Overview(Box<LeaderOverview>),
     /// Leadership ended before the answer was durable: what was asked may have been done all the
     /// same.
@@ -69,7 +69,7 @@ pub struct Explained {
     pub waiting_for: Option<String>,
 }
 
-/// What is going on, as the leader sees it.
+/// An overview of the leader's view of the cluster.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LeaderOverview {
@@ -83,7 +83,7 @@ pub struct LeaderOverview {
     pub queued: u64,
     /// Tasks that run.
     pub running: u64,
-    /// What was counted, by name.
+    /// Counters by name.
     pub counters: BTreeMap<String, u64>,
     /// Policies in whose place the built-in default decides.
     pub policies_benched: Vec<BenchedRow>,
@@ -100,7 +100,7 @@ pub struct LeaderOverview {
 pub struct HostSeen {
     /// Of the attempts, those that wait until their module is compiled or loaded.
     pub unready: u32,
-    /// What it registered with.
+    /// The facts that it registered with.
     pub info: HostInfo,
     /// Whether this leader has heard it; if not, what follows is not known and 0.
     pub heard: bool,

@@ -30,7 +30,7 @@ pub(super) fn microseconds(text: &[u8]) -> Option<i64> {
     Some(seconds * 1_000_000 + fraction)
 }
 
-/// What was not read yet.
+/// The text that was not read yet.
 struct Rest<'a>(&'a [u8]);
 
 impl Rest<'_> {

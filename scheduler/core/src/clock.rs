@@ -1,10 +1,10 @@
-//! What time it is, by clocks of which each may be wrong.
+//! The time, by clocks of which each may be wrong.
 //!
 //! A machine has two clocks: the wall clock, which somebody may set, and the uptime, which nobody
 //! can. [`Clock`] keeps the time of a control node: it counts by the uptime, and is corrected by
-//! the wall clock as far as that can be believed. What speaks for or against the wall clock are
-//! [`Witness`]es: the servers that keep the log, the leader, the log itself, and what the uptime
-//! says of a time that was right before.
+//! the wall clock as far as that can be believed. [`Witness`]es speak for or against the wall
+//! clock: the servers that keep the log, the leader, the log itself, and what the uptime says of a
+//! time that was right before.
 //!
 //! Where others can lead, a node whose wall clock no witness confirms does not lead. On a single
 //! machine nobody else knows the time: there a clock that is set is followed, a large step forward
@@ -45,7 +45,7 @@ impl Reading {
     }
 }
 
-/// What the wall clock is compared with.
+/// A time that the wall clock is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Witness {
     /// The servers that keep the log.
@@ -93,7 +93,7 @@ pub struct Clock {
     alone: bool,
     leading: bool,
     ticker: Ticker,
-    /// What others said: how far their time is ahead of our uptime.
+    /// Times of other machines: how far each is ahead of the uptime.
     witnesses: BTreeMap<Witness, i64>,
     /// Differences between wall clock and uptime that were right, newest last.
     right_before: Vec<i64>,
@@ -130,7 +130,7 @@ impl Clock {
         }
     }
 
-    /// What tells the time between two looks.
+    /// The ticker that tells the time between two readings.
     pub fn ticker(&self) -> Ticker {
         self.ticker
     }
@@ -162,8 +162,8 @@ impl Clock {
         self.look(reading);
     }
 
-    /// This node begins to lead, or ends. What it leads with is never a little before `last`, the
-    /// last event of the log, and may be long before it: then that was ahead.
+    /// This node begins to lead, or ends. The time that it leads with is never a little before
+    /// `last`, the last event of the log, and may be long before it: then that was ahead.
     pub fn lead(&mut self, leading: bool, last: Timestamp, reading: Reading) {
         self.leading = leading;
         self.look(reading);

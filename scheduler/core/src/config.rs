@@ -32,7 +32,7 @@ pub struct CoreConfig {
     /// dispatched whatever the policy says, in milliseconds.
     pub longest_wait_ms: u64,
     /// How long a dispatch waits for policies that live outside the core, all its questions
-    /// together, in milliseconds. What is not placed then the built-in default places.
+    /// together, in milliseconds. The built-in default places the rest.
     pub ask_ms: u64,
     /// A policy that leaves tasks in the queue for so long although a host has a place for them, or
     /// that does not come back with an answer, is benched, in milliseconds.
@@ -93,9 +93,9 @@ pub enum ConfigError {
     PolicyUnknown {
         /// Which setting.
         setting: &'static str,
-        /// What it was set to.
+        /// The value that it was set to.
         name: String,
-        /// What it can be set to.
+        /// The values that it can be set to.
         known: String,
     },
     /// There is one, and it decides something else.
@@ -103,11 +103,11 @@ pub enum ConfigError {
     PolicyOfOther {
         /// Which setting.
         setting: &'static str,
-        /// What it can be set for.
+        /// The setting that takes this value.
         other: &'static str,
-        /// What it was set to.
+        /// The value that it was set to.
         name: String,
-        /// What the setting can be set to.
+        /// The values that the setting can be set to.
         known: String,
     },
     /// Nothing would ever happen.

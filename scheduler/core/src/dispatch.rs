@@ -2,8 +2,8 @@
 //!
 //! The index is fed by the transitions: [`Queue`] by what the state says has changed of shapes and
 //! by what the leader says of tenants, [`Fleet`] by what the leader says of hosts. Nothing is built
-//! anew: what has changed is put where it belongs, once, before the next round. What each step
-//! costs stands in the cost table of `docs/ARCHITECTURE.md`.
+//! anew: what has changed is put where it belongs, once, before the next round. The cost of each
+//! step stands in the cost table of `docs/ARCHITECTURE.md`.
 
 mod answers;
 mod briefing;

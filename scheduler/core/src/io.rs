@@ -1,4 +1,4 @@
-//! What goes into the core and what comes out.
+//! Inputs of the core, and its outputs.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub enum Input {
     Command {
         /// Where the answer goes.
         reply_to: ReplyTo,
-        /// What is asked.
+        /// The request.
         command: Command,
     },
     /// A host joined, or started anew with a higher incarnation: what its earlier incarnation ran
@@ -77,12 +77,12 @@ pub enum Input {
     ReadModelStored(ReadModelCopy),
     /// Another policy decides from now on, unless it is benched. A leader is told anew.
     PolicySeated(Seat),
-    /// A policy that lives outside the core answers one of [`Ready::asks`]. What is late, or
-    /// answers another question than the one under way, is dropped.
+    /// A policy that lives outside the core answers one of [`Ready::asks`]. An answer that is late,
+    /// or belongs to another question than the one under way, is dropped.
     PolicyAnswered {
         /// Which question.
         id: AskId,
-        /// What it answers.
+        /// Its answer.
         answer: PolicyAnswer,
     },
     /// Nothing but time passed.
@@ -93,7 +93,7 @@ pub enum Input {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplyTo(pub u64);
 
-/// What follows from the steps since the last call, in order.
+/// The consequences of the steps since the last call, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Ready {
     /// To be appended as one record. Already applied to the core's state: the core runs ahead of
@@ -142,10 +142,10 @@ pub struct MessageOut {
     pub stop: Vec<(AttemptId, StopCause)>,
 }
 
-/// What the core knows of a host, for `GET /v1/hosts`.
+/// The core's view of a host, for `GET /v1/hosts`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostView {
-    /// What it registered with.
+    /// The facts that it registered with.
     pub info: HostInfo,
     /// Whether this leader has heard it; if not, what follows is not known and 0.
     pub heard: bool,
@@ -169,13 +169,13 @@ pub struct HostView {
 /// default decides in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BenchedPolicy {
-    /// What it decided.
+    /// The hook that it decided.
     pub hook: PolicyHook,
     /// Its name.
     pub policy: String,
-    /// What it is, whatever its name; zero for one that is built in.
+    /// Its digest, whatever its name; zero for one that is built in.
     pub digest: Digest,
-    /// What it failed of last.
+    /// The reason of its last fault.
     pub reason: String,
     /// Since when.
     pub at: wasmill_protocol::Timestamp,
@@ -199,14 +199,14 @@ impl QueueDepth {
     }
 }
 
-/// What is counted; grows only.
+/// Counters; they only grow.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Counters {
     /// By name, as `/metrics` shows them.
     pub by_name: BTreeMap<&'static str, u64>,
 }
 
-/// What the core still knows of a task that is not final, for answers that want more than the log
+/// The core's knowledge of a task that is not final, for answers that want more than the log
 /// says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {

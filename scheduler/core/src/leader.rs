@@ -141,8 +141,8 @@ impl Core {
         }
     }
 
-    /// What a command that stores something beforehand would be refused with as things are; nothing
-    /// is done. Whatever else is asked is not refused here.
+    /// The refusal that a command which stores something beforehand would get as things are;
+    /// nothing is done. Other commands are not refused here.
     pub fn refusal(&self, command: &Command) -> Option<Refusal> {
         if !self.leading {
             return Some(Refusal::NotLeader);
@@ -154,7 +154,7 @@ impl Core {
         }
     }
 
-    /// What follows from the steps since the last call, and from the time that has passed: timers
+    /// The consequences of the steps since the last call, and of the time that has passed: timers
     /// and dispatch are decided here, once for all of these steps.
     pub fn take_ready(&mut self) -> Ready {
         if self.leading {
@@ -188,7 +188,7 @@ impl Core {
         self.ready.events.len()
     }
 
-    /// What was decided since there were so many events.
+    /// The events since there were so many of them.
     #[cfg(test)]
     pub(crate) fn events_since(&self, before: usize) -> impl Iterator<Item = &EventBody> {
         self.ready.events[before..].iter().map(|event| &event.body)
@@ -206,7 +206,7 @@ impl Core {
         self.state.freeze()
     }
 
-    /// What the log says, with what was decided since.
+    /// The state that the log tells, with the decisions since.
     pub fn state(&self) -> &State {
         &self.state
     }
@@ -221,7 +221,7 @@ impl Core {
         self.state.queue_depth()
     }
 
-    /// What was counted since this core was made.
+    /// The counters since this core was made.
     pub fn counters(&self) -> Counters {
         self.tally.counters()
     }
@@ -283,7 +283,7 @@ impl Core {
         result
     }
 
-    /// What is not newer than what the log names already is left to the sweep.
+    /// A snapshot that is not newer than that of the log is left to the sweep.
     fn snapshot_stored(&mut self, snapshot: SnapshotRef) {
         if self.state.current().newest().is_none_or(|newest| newest.seq < snapshot.seq) {
             self.emit(EventBody::SnapshotTaken { snapshot });

@@ -4,8 +4,8 @@
 //! the whole world: it keeps what it needs. It is never trusted: the core checks every answer with
 //! [`fits()`], drops what is wrong and counts it. One that lives outside the core is asked by
 //! [`Ready::asks`](crate::Ready::asks) and delays nothing but its own decisions: see [`ask`].
-//! Quotas, fencing and the guard against endless waits belong to the core. What was decided is an
-//! event, so a replay never asks a policy.
+//! Quotas, fencing and the guard against endless waits belong to the core. A decision is an event,
+//! so a replay never asks a policy.
 
 pub mod ask;
 mod fair;
@@ -66,7 +66,7 @@ pub fn place_by_name(name: &str) -> Option<Box<dyn Place>> {
 /// goes first, and of shapes of one tenant with equal keys the one of the highest priority, then
 /// the one that has waited longest.
 pub trait Order: Debug + Send {
-    /// What it is called. Another version of a policy has another name: what was benched stays so
+    /// Its name. Another version of a policy has another name: a benched policy stays so
     /// under its name.
     fn name(&self) -> &str;
 
@@ -87,7 +87,7 @@ pub trait Order: Debug + Send {
 
 /// Places tasks on hosts.
 pub trait Place: Debug + Send {
-    /// What it is called. Another version of a policy has another name: what was benched stays so
+    /// Its name. Another version of a policy has another name: a benched policy stays so
     /// under its name.
     fn name(&self) -> &str;
 
@@ -96,7 +96,7 @@ pub trait Place: Debug + Send {
     fn changed(&mut self, hosts: &[HostChange]);
 
     /// Where to put what is wanted. To leave some or all of it out is to decline it for this round.
-    /// What was answered is not started yet: what has come of it is told by [`Place::changed`].
+    /// The choices of an answer are not started yet: their effect is told by [`Place::changed`].
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ pub trait Place: Debug + Send {
     fn place(&mut self, now: Timestamp, wanted: &[Wanted]) -> Result<Vec<Choice>, PolicyFault>;
 }
 
-/// What something is ordered by: `class` first, then `rank`.
+/// The key of a tenant or a shape in an order: `class` first, then `rank`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Key {
     /// Smaller goes strictly first.
@@ -226,12 +226,12 @@ pub struct Choice {
     pub count: u32,
 }
 
-/// What has become of a host.
+/// The change of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostChange {
     /// Which.
     pub host: Ref,
-    /// What it has room for; `None` when it is gone for good.
+    /// Its room; `None` when it is gone for good.
     pub room: Option<HostRoom>,
 }
 
@@ -267,7 +267,7 @@ pub struct HostRoom {
     pub memory_most: u64,
     /// Tenants that it takes no more attempts of for now.
     pub sated: Arc<[TenantName]>,
-    /// What it carries.
+    /// Its labels.
     pub labels: Arc<Labels>,
     /// CPU in use by guests, thousandths of one core.
     pub load_millicores: u32,
@@ -292,8 +292,8 @@ pub enum HostStatus {
 }
 
 impl HostRoom {
-    /// Attempts that it can take now of a tenant that may, or may not, take what is kept. What is
-    /// kept is taken last.
+    /// Attempts that it can take now of a tenant that may, or may not, take what is kept. Kept
+    /// places are taken last.
     pub fn left(&self, kept: bool) -> u32 {
         if self.memory_promised >= self.memory_most {
             return 0;

@@ -49,7 +49,7 @@ pub use task::TaskView;
 pub use tenants::{ModuleEntry, TenantNumber};
 pub(crate) use timers::{Timer, Timers};
 
-/// What the log says, without the tasks that are final.
+/// The state that the log tells, without the tasks that are final.
 ///
 /// `State::default()` is what an empty log says: the tenant `default` and nothing else. Two states
 /// that were made by the same records are equal.
@@ -67,13 +67,13 @@ pub struct State {
     pub(crate) shapes: Shapes,
     pub(crate) retry_rules: Interner<RetryRules>,
     pub(crate) placements: Placements,
-    /// What waits for a time.
+    /// The timers of tasks.
     pub(crate) timers: Timers<Timer>,
     pub(crate) edges: Edges,
     /// Tasks that wait for other tasks no more, and that no event has queued or ended yet.
     pub(crate) unblocked: List,
-    /// Those of them that are to be skipped, each with the task that it has waited for and that did
-    /// not end as it should.
+    /// The unblocked tasks that are to be skipped, each with the task that it has waited for and
+    /// that did not end as it should.
     pub(crate) skips: BTreeMap<Slot, TaskId>,
     pub(crate) keys: IdempotencyKeys,
     pub(crate) superseded: Superseded,

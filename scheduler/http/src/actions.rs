@@ -8,25 +8,24 @@ use hyper::{HeaderMap, StatusCode, Uri};
 use wasmill_api::check::{REASON_CHARS_MAX, idempotency_key, priority, text};
 use wasmill_api::{CancelTask, FieldError, FieldErrorKind, PatchTask, TaskDoc};
 use wasmill_protocol::command::{Command, Done, Refusal};
-use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{TaskId, TaskSpec, TaskState, TenantName, Timestamp};
 
 use super::App;
-use super::auth::Caller;
+use super::auth::{CallerAs, Submit};
 use super::body::header_text;
 use super::fingerprint::Fingerprint;
 use super::json;
 use super::path::{self, Named};
 use super::problem::{Code, Fault, Handled};
-use super::query::Parameters;
+use super::query::{NoParameters, Parameters};
 use super::submit::{Draft, KEY_HEADER, answer, read_json, read_optional_json};
 use super::task_doc::{Shown, explained};
 use super::tasks::{End, WAIT_MS_MAX, find, find_to_change};
 
 /// Cancel a task.
 ///
-/// With `wait_ms` the answer comes when the task has stopped or when the time is over. Whichever comes first in the log
-/// decides: a task can still succeed after it was asked to stop.
+/// With `wait_ms` the answer comes when the task has stopped or when the time is over. Whichever
+/// comes first in the log decides: a task can still succeed after it was asked to stop.
 #[utoipa::path(post, path = "/v1/tasks/{id}/cancel", tag = "tasks", operation_id = "cancel_task",
     params(super::openapi::TaskPath, super::openapi::WaitParams), request_body = Option<CancelTask>,
     responses(
@@ -35,13 +34,12 @@ use super::tasks::{End, WAIT_MS_MAX, find, find_to_change};
         super::openapi::Unknown, super::openapi::Conflict, super::openapi::BodyProblems))]
 pub(super) async fn cancel(
     State(app): State<App>,
-    mut caller: Caller,
+    mut caller: CallerAs<Submit>,
     Named(id): Named<String>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    caller.at_least(Role::Submit)?;
     let mut parameters = Parameters::of(&uri)?;
     let wait_ms = parameters.number("wait_ms", 0, WAIT_MS_MAX)?.unwrap_or(0);
     parameters.finish()?;
@@ -70,14 +68,12 @@ pub(super) async fn cancel(
         super::openapi::Unknown, super::openapi::Conflict, super::openapi::BodyProblems))]
 pub(super) async fn patch(
     State(app): State<App>,
-    caller: Caller,
+    caller: CallerAs<Submit>,
     Named(id): Named<String>,
-    uri: Uri,
+    _: NoParameters,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    caller.at_least(Role::Submit)?;
-    Parameters::of(&uri)?.finish()?;
     let asked: PatchTask = read_json(&app, &headers, body).await?;
     priority(asked.priority)?;
     let Some(priority) = asked.priority.and_then(|priority| i8::try_from(priority).ok()) else {
@@ -93,8 +89,8 @@ pub(super) async fn patch(
 
 /// Submit a task again.
 ///
-/// As a new task that names the old one in `retry_of`. Only failed and cancelled tasks; the new one starts at once, and has the
-/// idempotency key of this request, if any.
+/// As a new task that names the old one in `retry_of`. Only failed and cancelled tasks; the new one
+/// starts at once, and has the idempotency key of this request, if any.
 #[utoipa::path(post, path = "/v1/tasks/{id}/retry", tag = "tasks", operation_id = "retry_task",
     params(super::openapi::TaskPath, ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128,
         description = "Repeating the request with the same key gives the same new task")),
@@ -105,14 +101,12 @@ pub(super) async fn patch(
         super::openapi::Unknown, super::openapi::Conflict, super::openapi::BodyProblems))]
 pub(super) async fn retry(
     State(app): State<App>,
-    caller: Caller,
+    caller: CallerAs<Submit>,
     Named(id): Named<String>,
-    uri: Uri,
+    _: NoParameters,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    caller.at_least(Role::Submit)?;
-    Parameters::of(&uri)?.finish()?;
     let super::openapi::Nothing {} = read_optional_json(&app, &headers, body).await?;
     let key = header_text(&headers, &KEY_HEADER)?;
     idempotency_key(key.as_deref())?;
@@ -140,7 +134,8 @@ pub(super) async fn retry(
     answer(&app, &caller.tenant, accepted).await
 }
 
-/// Asks the core to change a task. The core forgets tasks that are final, the read model knows them still.
+/// Asks the core to change a task. The core forgets tasks that are final, the read model knows them
+/// still.
 async fn change(app: &App, tenant: &TenantName, task: TaskId, command: Command) -> Handled<Done> {
     match app.handle.command(command).await {
         Ok((_, done)) => Ok(done),

@@ -8,15 +8,14 @@ use hyper::{HeaderMap, StatusCode, Uri};
 use wasmill_api::catalog::is_alias;
 use wasmill_api::{AliasDoc, FieldError, Page, PutAlias};
 use wasmill_protocol::command::{Command, Done};
-use wasmill_protocol::tenant::Role;
 
 use super::App;
-use super::auth::Caller;
+use super::auth::{CallerAs, Read, Submit};
 use super::json;
 use super::modules::{PAGE_DEFAULT, PAGE_MAX, answer_page, entries_needed, page};
 use super::path::Named;
 use super::problem::{Code, Fault, Handled};
-use super::query::Parameters;
+use super::query::{NoParameters, Parameters};
 use super::submit::read_json;
 
 /// List aliases.
@@ -25,8 +24,7 @@ use super::submit::read_json;
 #[utoipa::path(get, path = "/v1/aliases", tag = "modules", operation_id = "list_aliases",
     params(super::openapi::PageParams, super::openapi::NameCursor),
     responses((status = 200, description = "One page", body = Page<AliasDoc>)))]
-pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
-    caller.at_least(Role::Read)?;
+pub(super) async fn list(State(app): State<App>, caller: CallerAs<Read>, uri: Uri) -> Handled {
     let mut parameters = Parameters::of(&uri)?;
     let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
     let after = parameters.cursor()?;
@@ -46,9 +44,12 @@ pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Ha
 #[utoipa::path(get, path = "/v1/aliases/{name}", tag = "modules", operation_id = "get_alias",
     params(super::openapi::AliasPath),
     responses((status = 200, description = "The alias", body = AliasDoc), super::openapi::Unknown))]
-pub(super) async fn describe(State(app): State<App>, caller: Caller, Named(name): Named<String>, uri: Uri) -> Handled {
-    caller.at_least(Role::Read)?;
-    Parameters::of(&uri)?.finish()?;
+pub(super) async fn describe(
+    State(app): State<App>,
+    caller: CallerAs<Read>,
+    Named(name): Named<String>,
+    _: NoParameters,
+) -> Handled {
     let digest = app.handle.shared().directory.read().alias(&caller.tenant, &name);
     let digest = digest.ok_or_else(|| Fault::plain(Code::AliasUnknown))?;
     Ok(json::answer(StatusCode::OK, &AliasDoc { name, digest }))
@@ -65,14 +66,12 @@ pub(super) async fn describe(State(app): State<App>, caller: Caller, Named(name)
         super::openapi::Unknown, super::openapi::BodyProblems))]
 pub(super) async fn put(
     State(app): State<App>,
-    caller: Caller,
+    caller: CallerAs<Submit>,
     Named(name): Named<String>,
-    uri: Uri,
+    _: NoParameters,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    caller.at_least(Role::Submit)?;
-    Parameters::of(&uri)?.finish()?;
     let PutAlias { digest } = read_json(&app, &headers, body).await?;
     if !is_alias(&name) {
         let detail = "is not an alias: `name` or `name:version` of a-z, 0-9, `-`, `_`, `.` is expected";
@@ -92,9 +91,12 @@ pub(super) async fn put(
 #[utoipa::path(delete, path = "/v1/aliases/{name}", tag = "modules", operation_id = "delete_alias",
     params(super::openapi::AliasPath),
     responses((status = 204, description = "It is gone"), super::openapi::Unknown))]
-pub(super) async fn delete(State(app): State<App>, caller: Caller, Named(name): Named<String>, uri: Uri) -> Handled {
-    caller.at_least(Role::Submit)?;
-    Parameters::of(&uri)?.finish()?;
+pub(super) async fn delete(
+    State(app): State<App>,
+    caller: CallerAs<Submit>,
+    Named(name): Named<String>,
+    _: NoParameters,
+) -> Handled {
     app.handle.command(Command::RemoveAlias { tenant: caller.tenant.clone(), name }).await?;
     Ok(json::no_content())
 }

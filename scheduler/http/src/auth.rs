@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
 use axum::extract::FromRequestParts;
@@ -18,10 +20,10 @@ use wasmill_protocol::{Digest, TenantName};
 
 use super::App;
 use super::body::header_text;
-use super::floods::Place;
 use super::held::Asker;
-use super::look;
 use super::problem::{Code, Fault, Handled};
+use super::read_twice;
+use super::tenant_limits::RequestPermit;
 use super::trace;
 use wasmill_scheduler::directory::Directory;
 use wasmill_scheduler::handle::Handle;
@@ -29,14 +31,14 @@ use wasmill_scheduler::handle::Handle;
 /// Names the tenant that an admin acts for.
 pub(super) const TENANT_HEADER: HeaderName = HeaderName::from_static("wasmill-tenant");
 
-/// Whoever sent a request, with a place among the tenant's requests under way.
+/// The sender of a request, with a place among the tenant's requests under way.
 #[derive(Debug)]
 pub(super) struct Caller {
     /// The tenant that is acted for.
     pub(super) tenant: TenantName,
     /// What may be done.
     pub(super) role: Role,
-    place: Option<Place>,
+    place: Option<RequestPermit>,
 }
 
 impl Caller {
@@ -55,9 +57,10 @@ impl Caller {
         Err(Fault::new(Code::Forbidden, format!("this needs a token of role `{needed}` or above")))
     }
 
-    /// Becomes one that waits: it gives up its place among the requests for one among the waiting, of which there are more.
-    pub(super) fn wait(&mut self, app: &App) -> Handled<Place> {
-        let waiting = app.floods.wait(&self.tenant)?;
+    /// Becomes one that waits: it gives up its place among the requests for one among the waiting,
+    /// of which there are more.
+    pub(super) fn wait(&mut self, app: &App) -> Handled<RequestPermit> {
+        let waiting = app.tenant_limits.wait(&self.tenant)?;
         self.place = None;
         Ok(waiting)
     }
@@ -70,13 +73,81 @@ impl FromRequestParts<App> for Caller {
         let directory = &app.handle.shared().directory;
         // What is no token is not looked for.
         bearer(&parts.headers)?;
-        let (tenant, role) = look::twice(app, || identify(&parts.headers, directory)).await?;
+        let (tenant, role) = read_twice::twice(app, || identify(&parts.headers, directory)).await?;
         trace::identified(parts, &tenant);
         if let Some(asker) = parts.extensions.get::<Asker>() {
             asker.is(&tenant);
         }
-        let place = app.floods.request(&tenant)?;
+        let place = app.tenant_limits.request(&tenant)?;
         Ok(Self { tenant, role, place: Some(place) })
+    }
+}
+
+/// The least role that a handler asks of its callers.
+pub(super) trait LeastRole {
+    /// Which it is.
+    const ROLE: Role;
+}
+
+/// Asks for [`Role::Admin`].
+#[derive(Debug)]
+pub(super) struct Admin;
+/// Asks for [`Role::TenantAdmin`].
+#[derive(Debug)]
+pub(super) struct TenantAdmin;
+/// Asks for [`Role::Submit`].
+#[derive(Debug)]
+pub(super) struct Submit;
+/// Asks for [`Role::Read`].
+#[derive(Debug)]
+pub(super) struct Read;
+
+impl LeastRole for Admin {
+    const ROLE: Role = Role::Admin;
+}
+
+impl LeastRole for TenantAdmin {
+    const ROLE: Role = Role::TenantAdmin;
+}
+
+impl LeastRole for Submit {
+    const ROLE: Role = Role::Submit;
+}
+
+impl LeastRole for Read {
+    const ROLE: Role = Role::Read;
+}
+
+/// A caller of role `R` or above. A handler names the role where it takes its caller, so none can
+/// forget to ask.
+#[derive(Debug)]
+pub(super) struct CallerAs<R> {
+    /// The caller.
+    pub(super) caller: Caller,
+    role: PhantomData<R>,
+}
+
+impl<R> Deref for CallerAs<R> {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.caller
+    }
+}
+
+impl<R> DerefMut for CallerAs<R> {
+    fn deref_mut(&mut self) -> &mut Caller {
+        &mut self.caller
+    }
+}
+
+impl<R: LeastRole> FromRequestParts<App> for CallerAs<R> {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Handled<Self> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        caller.at_least(R::ROLE)?;
+        Ok(Self { caller, role: PhantomData })
     }
 }
 
@@ -118,8 +189,9 @@ pub(super) fn token_hash(text: &str) -> Digest {
     Digest(Sha256::digest(text.as_bytes()).into())
 }
 
-/// Compares without stopping at the first difference. The hash of a guess tells nothing about the guess, so even the
-/// lookup before leaks nothing that helps; this keeps it so if the lookup ever changes.
+/// Compares without stopping at the first difference. The hash of a guess tells nothing about the
+/// guess, so even the lookup before leaks nothing that helps; this keeps it so if the lookup ever
+/// changes.
 fn same(left: &Digest, right: &Digest) -> bool {
     left.0.iter().zip(&right.0).fold(0, |difference, (left, right)| difference | (left ^ right)) == 0
 }
@@ -168,15 +240,18 @@ pub enum BootstrapError {
 }
 
 impl BootstrapError {
-    /// Whether the same can succeed a moment later, because a leader is missing or busy. Whatever was done already is found then.
+    /// Whether the same can succeed a moment later, because a leader is missing or busy. Whatever
+    /// was done already is found then.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Refused(Refusal::NotLeader | Refusal::OutcomeUnknown | Refusal::Overloaded { .. }))
     }
 }
 
-/// Makes sure that `token_file` holds a valid admin token, mode 0600: keeps the one that is there, else makes a new one.
+/// Makes sure that `token_file` holds a valid admin token, mode 0600: keeps the one that is there,
+/// else makes a new one.
 ///
-/// The file is written before the token becomes valid: a crash in between leaves a file that the next start replaces.
+/// The file is written before the token becomes valid: a crash in between leaves a file that the
+/// next start replaces.
 ///
 /// # Errors
 ///
@@ -199,8 +274,9 @@ pub async fn bootstrap_admin(handle: &Handle, token_file: &Path) -> Result<(), B
     Ok(())
 }
 
-/// Makes an admin token and writes it into `token_file`, mode 0600, if nobody at all is an administrator yet. Of several nodes that do this at the
-/// same time one succeeds: the scheduler decides which.
+/// Makes an admin token and writes it into `token_file`, mode 0600, if nobody at all is an
+/// administrator yet. Of several nodes that do this at the same time one succeeds: the scheduler
+/// decides which.
 ///
 /// # Errors
 ///
@@ -221,13 +297,15 @@ pub async fn bootstrap_first_admin(handle: &Handle, token_file: &Path) -> Result
         return Ok(());
     }
     let text = new_token_text()?;
-    // A token must not be lost once it is valid: it is in a file before, under a name by which nobody takes it for valid.
+    // A token must not be lost once it is valid: it is in a file before, under a name by which
+    // nobody takes it for valid.
     write_secret(&pending, &text).map_err(file_error("write"))?;
     let token = admin_token(&text)?;
     match handle.command(Command::AddFirstToken { token }).await {
         Ok(_) => fs::rename(&pending, token_file).map_err(file_error("write")),
         Err(Refusal::AdminExists) => {
-            // It may be ours: the first answer was lost on its way, and the command was asked again.
+            // It may be ours: the first answer was lost on its way, and the command was asked
+            // again.
             catch_up(handle).await?;
             if is_admin(handle, &text) {
                 fs::rename(&pending, token_file).map_err(file_error("write"))

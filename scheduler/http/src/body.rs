@@ -24,7 +24,8 @@ pub struct Pace {
     pub bytes_per_second: u64,
 }
 
-/// A body of which so many bytes are held must go on coming by at least one byte a second: what is large must not be held for hours by a trickle.
+/// A body of which so many bytes are held must go on coming by at least one byte a second: what is
+/// large must not be held for hours by a trickle.
 const HELD_PER_RATE: u64 = 1024;
 
 /// Reads one body chunk by chunk.
@@ -77,14 +78,16 @@ impl BodyReader {
         }
     }
 
-    /// Measures the pace anew from here, as if `received` bytes had just come: what is awaited now is another part.
+    /// Measures the pace anew from here, as if `received` bytes had just come: what is awaited now
+    /// is another part.
     pub(super) fn pace_from_here(&mut self, received: usize, idle: Duration) {
         self.received = received as u64;
         self.pace.idle = idle;
         self.deadline = Instant::now() + idle;
     }
 
-    /// A chunk pays for as much time as it takes at the least rate, and never for more than the longest pause.
+    /// A chunk pays for as much time as it takes at the least rate, and never for more than the
+    /// longest pause.
     fn earn(&mut self, bytes: u64) {
         let now = Instant::now();
         let earned = Duration::from_micros(bytes.saturating_mul(1_000_000) / self.rate_min());
@@ -125,7 +128,8 @@ pub(super) async fn collect_small(reader: BodyReader) -> Handled<Bytes> {
 async fn gather(mut reader: BodyReader, mut grow: impl FnMut(u64) -> Handled<()>) -> Handled<Bytes> {
     let Some(first) = reader.next().await? else { return Ok(Bytes::new()) };
     let Some(second) = reader.next().await? else { return Ok(first) };
-    // Where the length is announced the buffer has it from the beginning, and takes memory only as it fills.
+    // Where the length is announced the buffer has it from the beginning, and takes memory only as
+    // it fills.
     let announced = usize::try_from(reader.announced.unwrap_or(0)).unwrap_or(0);
     let mut all = BytesMut::with_capacity(announced.max(first.len() + second.len()));
     all.extend_from_slice(&first);
@@ -170,8 +174,8 @@ pub(super) fn header_text(headers: &HeaderMap, name: &HeaderName) -> Handled<Opt
 
 /// A request body that is read to its end by somebody, even when the handler has lost interest.
 ///
-/// A client that is still sending when the connection is closed may never see the answer: the reset overtakes it. So
-/// what is left of a body is read and thrown away for a moment.
+/// A client that is still sending when the connection is closed may never see the answer: the reset
+/// overtakes it. So what is left of a body is read and thrown away for a moment.
 pub(super) struct LingeringBody {
     inner: Option<Incoming>,
 }

@@ -7,8 +7,9 @@ const BYTES_MAX: usize = 1 << 20;
 /// Deeper brackets are not followed.
 const DEPTH_MAX: usize = 128;
 
-/// The one spelling of a JSON text: no white space, keys in order, numbers and characters by what they stand for. `None` for texts that
-/// are too long or too deep; they can only be compared as they are written.
+/// The one spelling of a JSON text: no white space, keys in order, numbers and characters by what
+/// they stand for. `None` for texts that are too long or too deep; they can only be compared as
+/// they are written.
 ///
 /// `text` must be JSON. Of a key that is there twice both values are kept, in their order.
 pub(super) fn canonical(text: &str) -> Option<Vec<u8>> {
@@ -113,7 +114,8 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// A string: what can stand for itself does, all else is an escape of one kind. Halves of characters stay halves.
+    /// A string: what can stand for itself does, all else is an escape of one kind. Halves of
+    /// characters stay halves.
     fn string(&mut self) -> Option<()> {
         self.at += 1;
         self.written.push(b'"');
@@ -165,8 +167,8 @@ impl Writer<'_> {
         u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
     }
 
-    /// A number as its digits, without zeros at either end, and a power of ten. None is rounded: two numbers that some reader takes for
-    /// the same are not the same to every guest.
+    /// A number as its digits, without zeros at either end, and a power of ten. None is rounded:
+    /// two numbers that some reader takes for the same are not the same to every guest.
     fn number(&mut self) -> Option<()> {
         if self.text[self.at] == b'-' {
             self.written.push(b'-');

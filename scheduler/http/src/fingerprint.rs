@@ -10,18 +10,20 @@ use super::canonical::canonical;
 
 /// What a submission with an idempotency key asks for, in 32 bytes.
 ///
-/// Submissions are compared by value: neither the order of keys nor white space nor the spelling of a number within `input` makes
-/// another one of it, nor does a field that is given and says what its absence says.
+/// Submissions are compared by value: neither the order of keys nor white space nor the spelling of
+/// a number within `input` makes another one of it, nor does a field that is given and says what
+/// its absence says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint {
     current: Digest,
-    /// As it was made up to version 1 of the fingerprints, which the records of older tasks have: `input` as it is written.
+    /// As it was made up to version 1 of the fingerprints, which the records of older tasks have:
+    /// `input` as it is written.
     before: Digest,
 }
 
 impl Fingerprint {
-    /// Of a task's submission, as it was written: an alias that has moved since, or the time that has passed since a `delay_ms`, does not
-    /// make a repeat another task.
+    /// Of a task's submission, as it was written: an alias that has moved since, or the time that
+    /// has passed since a `delay_ms`, does not make a repeat another task.
     pub(super) fn of_submission(asked: &mut SubmitTask) -> Self {
         let before = hashed(|hash| write_json(hash, asked));
         // So that the payload is not copied with the rest.
@@ -166,7 +168,8 @@ mod tests {
         assert_eq!(serde_json::to_string(&asked).unwrap(), text);
     }
 
-    /// Records of tasks that were submitted to version 1 have SHA-256 of the submission's text, fields in order and maps sorted.
+    /// Records of tasks that were submitted to version 1 have SHA-256 of the submission's text,
+    /// fields in order and maps sorted.
     #[test]
     fn c16_what_older_records_have_is_recognised_still() {
         let kept = |text: &str| Digest(Sha256::digest(text).into());

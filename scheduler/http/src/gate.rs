@@ -7,7 +7,8 @@ use futures::future::BoxFuture;
 use wasmill_protocol::module::{ModuleInfo, ModuleRejection};
 use wasmill_protocol::{Digest, TenantName};
 
-/// Decides whether a module can be run and what it is. Compiling belongs to it: a module that passes here can be run.
+/// Decides whether a module can be run and what it is. Compiling belongs to it: a module that
+/// passes here can be run.
 ///
 /// The implementation uses a compiler, which this crate must not depend on.
 pub trait ModuleGate: Send + Sync {

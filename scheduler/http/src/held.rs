@@ -15,8 +15,9 @@ use super::App;
 use super::memory::MemoryTaken;
 use super::problem::Handled;
 
-/// Answers up to this size are not counted, and larger ones are handed on in pieces of it. A connection may keep pieces until its client takes them,
-/// also after the body has ended: the memory is given back with the last one.
+/// Answers up to this size are not counted, and larger ones are handed on in pieces of it. A
+/// connection may keep pieces until its client takes them, also after the body has ended: the
+/// memory is given back with the last one.
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// Whose request it is, as soon as that is known: goes along with the request.
@@ -44,7 +45,8 @@ pub(super) fn held(mut taken: MemoryTaken, mut response: Response<Body>) -> Hand
     Ok(response.map(|inner| Body::new(HeldBody::new(inner, bytes, taken))))
 }
 
-/// Counts a large answer towards the memory of its tenant until it is read; refuses it when there is too much already.
+/// Counts a large answer towards the memory of its tenant until it is read; refuses it when there
+/// is too much already.
 pub(super) fn hold(app: &App, asker: &Asker, mut response: Response<Body>) -> Response<Body> {
     if response.extensions_mut().remove::<Held>().is_some() {
         return response;
@@ -74,7 +76,8 @@ impl HeldBody {
     }
 }
 
-/// Bytes that count for as long as any part of them is somewhere: each piece keeps the memory of all of them.
+/// Bytes that count for as long as any part of them is somewhere: each piece keeps the memory of
+/// all of them.
 struct CountedBytes {
     bytes: Bytes,
     _taken: Arc<MemoryTaken>,
@@ -127,7 +130,8 @@ mod tests {
     use super::super::problem::Code;
     use super::*;
 
-    /// As a connection of HTTP/2 does it for a client whose window is full: it takes the last piece, is done with the body, and keeps the piece.
+    /// As a connection of HTTP/2 does it for a client whose window is full: it takes the last
+    /// piece, is done with the body, and keeps the piece.
     #[tokio::test]
     async fn c27_memory_is_counted_until_the_last_piece_is_sent() {
         let memory = Memory::new(1_000_000, "answers");

@@ -6,11 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use uuid::Uuid;
 use wasmill_protocol::{TaskId, Timestamp};
 
-/// Draws UUIDv7s that grow within this process, also within one millisecond and when the clock stands.
+/// Draws UUIDv7s that grow within this process, also within one millisecond and when the clock
+/// stands.
 #[derive(Debug)]
 pub(super) struct TaskIds {
-    /// Milliseconds since 1970 in the upper 52 bits, a counter in the lower 12: RFC 9562, section 6.2, method 3 with the
-    /// counter running over into the milliseconds.
+    /// Milliseconds since 1970 in the upper 52 bits, a counter in the lower 12: RFC 9562, section
+    /// 6.2, method 3 with the counter running over into the milliseconds.
     last: AtomicU64,
     /// What the last 62 bits are taken from.
     random: Mutex<RandomBits>,
@@ -25,7 +26,8 @@ impl TaskIds {
         Ok(Self { last: AtomicU64::new(0), random: Mutex::new(RandomBits::new()?) })
     }
 
-    /// An id for a task that is submitted now. Ids that are known say nothing of the random bits of others.
+    /// An id for a task that is submitted now. Ids that are known say nothing of the random bits of
+    /// others.
     pub(super) fn draw(&self, now: Timestamp) -> TaskId {
         let earliest = now.ms() << COUNTER_BITS;
         let next = |last: u64| earliest.max(last + 1);
@@ -40,7 +42,8 @@ impl TaskIds {
     }
 }
 
-/// Bytes that are drawn together: asking the operating system for each id would take as long as the rest of a submission's id.
+/// Bytes that are drawn together: asking the operating system for each id would take as long as the
+/// rest of a submission's id.
 const DRAWN_BYTES: usize = 4096;
 
 /// Random bits of the operating system, each used once.

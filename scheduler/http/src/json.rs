@@ -23,7 +23,8 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], caps: &Caps) -> Handled<T
     serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error, caps))
 }
 
-/// A document without the byte order mark that some editors begin files with. RFC 8259 lets a reader pass over it.
+/// A document without the byte order mark that some editors begin files with. RFC 8259 lets a
+/// reader pass over it.
 fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes)
 }
@@ -85,7 +86,8 @@ fn malformed(bytes: &[u8], error: &serde_json::Error, message: &str) -> Fault {
     Fault::new(Code::MalformedJson, detail)
 }
 
-/// The full name of `name`, which is a field of the object at `path` or has been recorded there already.
+/// The full name of `name`, which is a field of the object at `path` or has been recorded there
+/// already.
 fn within(path: &str, name: &str) -> String {
     if path.is_empty() || path == "." || path == "?" || path == name {
         name.to_owned()

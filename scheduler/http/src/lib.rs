@@ -1,8 +1,8 @@
 //! The HTTP interface: `/v1`, health, metrics and the description of all of it.
 //!
-//! A request passes `server` (connections and their deadlines), `front` (panics, counting, headers of every answer), the
-//! router, and then one handler, which talks to the core through [`Handle`] only.
-//! Everything that can go wrong is a [`problem::Code`].
+//! A request passes `server` (connections and their deadlines), `front` (panics, counting, headers
+//! of every answer), the router, and then one handler, which talks to the core through [`Handle`]
+//! only. Everything that can go wrong is a [`problem::Code`].
 
 mod actions;
 mod aliases;
@@ -11,20 +11,19 @@ mod body;
 mod bulk;
 mod canonical;
 mod fingerprint;
-mod floods;
-mod front;
 pub mod gate;
 mod held;
 mod ids;
 mod json;
-mod look;
 mod memory;
 mod metrics;
+mod middleware;
 mod modules;
 mod openapi;
 mod path;
 pub mod problem;
 mod query;
+mod read_twice;
 mod readable;
 mod refusal;
 mod room;
@@ -34,6 +33,7 @@ mod submit;
 mod system;
 mod task_doc;
 mod tasks;
+mod tenant_limits;
 mod tenants;
 mod tls;
 mod tokens;
@@ -60,10 +60,10 @@ pub use openapi::document as openapi_document;
 pub use server::listen;
 pub use tls::{Tls, TlsError};
 
-use floods::Floods;
 use ids::TaskIds;
 use memory::Memory;
 use metrics::{Metrics, OperatorPage};
+use tenant_limits::TenantLimits;
 
 /// Settings of the HTTP interface.
 #[derive(Debug, Clone)]
@@ -80,7 +80,8 @@ pub struct HttpConfig {
     pub tls: Option<Tls>,
     /// Connections at once; `None` derives it from the limit on open files.
     pub connections_max: Option<usize>,
-    /// Connections of one address at once, of IPv6 of one network of 64 bits; `None` is half of all.
+    /// Connections of one address at once, of IPv6 of one network of 64 bits; `None` is half of
+    /// all.
     pub connections_per_address: Option<usize>,
     /// From the first byte of a request to the end of its headers, and the whole handshake of TLS.
     pub header_timeout: Duration,
@@ -102,7 +103,8 @@ pub struct HttpConfig {
     pub upload_room_bytes: u64,
     /// Memory of all large answers that their clients have not read yet.
     pub answer_memory_bytes: u64,
-    /// Cancelled when the process will stop soon: `/readyz` says so, and everything is still served.
+    /// Cancelled when the process will stop soon: `/readyz` says so, and everything is still
+    /// served.
     pub leaving: CancellationToken,
     /// How long connections may finish what they do after `shutdown`.
     pub drain: Duration,
@@ -145,7 +147,7 @@ pub(crate) struct AppParts {
     handle: Handle,
     gate: Arc<dyn ModuleGate>,
     ids: TaskIds,
-    floods: Floods,
+    tenant_limits: TenantLimits,
     body_memory: Arc<Memory>,
     upload_room: Arc<Memory>,
     answer_memory: Arc<Memory>,
@@ -193,7 +195,7 @@ pub async fn serve(
     let stopping = CancellationToken::new();
     let app = App(Arc::new(AppParts {
         ids: TaskIds::new().map_err(io::Error::other)?,
-        floods: Floods::new(config.requests_per_tenant, config.waits_per_tenant),
+        tenant_limits: TenantLimits::new(config.requests_per_tenant, config.waits_per_tenant),
         body_memory: Memory::new(config.body_memory_bytes, "large bodies"),
         upload_room: Memory::new(config.upload_room_bytes, "uploads that are being received"),
         answer_memory: Memory::new(config.answer_memory_bytes, "answers that wait for their readers"),

@@ -1,7 +1,9 @@
-//! Memory for what is large: request bodies that come, answers that nobody has read yet; and room on the disk for modules that come.
+//! Memory for what is large: request bodies that come, answers that nobody has read yet; and room
+//! on the disk for modules that come.
 //!
-//! A pool has a share for each tenant that depends on the others: a tenant may hold as much as it leaves free. One alone gets half of
-//! the pool, the next one half of the rest, and so on, so that whoever comes later always finds something.
+//! A pool has a share for each tenant that depends on the others: a tenant may hold as much as it
+//! leaves free. One alone gets half of the pool, the next one half of the rest, and so on, so that
+//! whoever comes later always finds something.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +27,8 @@ struct Taken {
     by_tenant: HashMap<TenantName, u64>,
 }
 
-/// What is up to this size is not counted: there is one for each request, and requests are bounded already.
+/// What is up to this size is not counted: there is one for each request, and requests are bounded
+/// already.
 const UNCOUNTED_BYTES: u64 = 64 * 1024;
 
 /// Memory of a tenant; given back when dropped.

@@ -18,7 +18,7 @@ use wasmill_protocol::tenant::Role;
 use wasmill_scheduler::handle::HostView;
 use wasmill_scheduler::handle::Load;
 
-use super::auth::Caller;
+use super::auth::{CallerAs, Read};
 use super::problem::Handled;
 use super::{App, system};
 pub(super) use requests::Counted;
@@ -112,8 +112,7 @@ fn raised(gauge: &AtomicU64) -> Gauge<'_> {
 /// Sums over all tenants; an admin token also sees the tenants that have tasks which are not final.
 #[utoipa::path(get, path = "/metrics", tag = "system", operation_id = "metrics",
     responses((status = 200, description = "Counters and gauges", body = String, content_type = "text/plain")))]
-pub(super) async fn metrics(State(app): State<App>, caller: Caller) -> Handled {
-    caller.at_least(Role::Read)?;
+pub(super) async fn metrics(State(app): State<App>, caller: CallerAs<Read>) -> Handled {
     let names_tenants = caller.at_least(Role::Admin).is_ok();
     let mut response = Response::new(Body::from(page(&app, names_tenants).await.into_text()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Page::CONTENT_TYPE));

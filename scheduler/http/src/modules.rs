@@ -19,16 +19,15 @@ use wasmill_fabric::BlobError;
 use wasmill_fabric::blobs::BlobReader;
 use wasmill_protocol::command::Command;
 use wasmill_protocol::module::{ModuleInfo, ModuleKind};
-use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{Digest, TenantName, Timestamp};
 
 use super::App;
-use super::auth::Caller;
+use super::auth::{CallerAs, Read, Submit};
 use super::json;
-use super::look;
 use super::path::{self, Named};
 use super::problem::{Code, Fault, Handled};
-use super::query::Parameters;
+use super::query::{NoParameters, Parameters};
+use super::read_twice;
 use super::tasks::unreadable;
 
 pub(super) use upload::{__path_upload, upload};
@@ -51,13 +50,15 @@ pub(super) struct Resolved {
     pub(super) digest: Digest,
     /// How it is run.
     pub(super) kind: ModuleKind,
-    /// What a command finds as its own name unless its task says otherwise: the alias that was used, or what the file was called.
+    /// What a command finds as its own name unless its task says otherwise: the alias that was
+    /// used, or what the file was called.
     pub(super) program: Option<String>,
 }
 
-/// What a tenant's digest or alias stands for right now. The text has been checked to be one of the two.
+/// What a tenant's digest or alias stands for right now. The text has been checked to be one of the
+/// two.
 pub(super) async fn resolve(app: &App, tenant: &TenantName, text: &str) -> Handled<Resolved> {
-    look::twice(app, || resolve_here(app, tenant, text)).await
+    read_twice::twice(app, || resolve_here(app, tenant, text)).await
 }
 
 fn resolve_here(app: &App, tenant: &TenantName, text: &str) -> Handled<Resolved> {
@@ -78,8 +79,7 @@ fn resolve_here(app: &App, tenant: &TenantName, text: &str) -> Handled<Resolved>
 #[utoipa::path(get, path = "/v1/modules", tag = "modules", operation_id = "list_modules",
     params(super::openapi::PageParams, super::openapi::DigestCursor),
     responses((status = 200, description = "One page", body = Page<ModuleDoc>)))]
-pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
-    caller.at_least(Role::Read)?;
+pub(super) async fn list(State(app): State<App>, caller: CallerAs<Read>, uri: Uri) -> Handled {
     let mut parameters = Parameters::of(&uri)?;
     let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
     let after: Option<Digest> = parameters.parsed("cursor")?;
@@ -101,7 +101,8 @@ pub(super) fn entries_needed(limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1)
 }
 
-/// Answers with a page that is made in turn with the tenant's listings: it can be megabytes of text.
+/// Answers with a page that is made in turn with the tenant's listings: it can be megabytes of
+/// text.
 pub(super) async fn answer_page(
     app: &App,
     tenant: &TenantName,
@@ -111,7 +112,8 @@ pub(super) async fn answer_page(
     app.handle.shared().read_model.show(tenant, make).await.map_err(unreadable)
 }
 
-/// The first of `entries`, at most `limit` and [`PAGE_BYTES_MAX`], and where to go on if there are more. There is at least one if there is any.
+/// The first of `entries`, at most `limit` and [`PAGE_BYTES_MAX`], and where to go on if there are
+/// more. There is at least one if there is any.
 pub(super) fn page<E: Copy, T: Serialize>(
     entries: impl Iterator<Item = E>,
     limit: u64,
@@ -140,9 +142,12 @@ pub(super) fn page<E: Copy, T: Serialize>(
 #[utoipa::path(get, path = "/v1/modules/{module}", tag = "modules", operation_id = "get_module",
     params(super::openapi::ModulePath),
     responses((status = 200, description = "The module", body = ModuleDoc), super::openapi::Unknown))]
-pub(super) async fn describe(State(app): State<App>, caller: Caller, Named(text): Named<String>, uri: Uri) -> Handled {
-    caller.at_least(Role::Read)?;
-    Parameters::of(&uri)?.finish()?;
+pub(super) async fn describe(
+    State(app): State<App>,
+    caller: CallerAs<Read>,
+    Named(text): Named<String>,
+    _: NoParameters,
+) -> Handled {
     let (info, at) = find(&app, &caller.tenant, &text)?;
     Ok(json::answer(StatusCode::OK, &ModuleDoc::new(&info, at)))
 }
@@ -153,9 +158,12 @@ pub(super) async fn describe(State(app): State<App>, caller: Caller, Named(text)
     responses(
         (status = 200, description = "The bytes", body = super::openapi::Bytes, content_type = "application/wasm"),
         super::openapi::Unknown))]
-pub(super) async fn content(State(app): State<App>, caller: Caller, Named(text): Named<String>, uri: Uri) -> Handled {
-    caller.at_least(Role::Read)?;
-    Parameters::of(&uri)?.finish()?;
+pub(super) async fn content(
+    State(app): State<App>,
+    caller: CallerAs<Read>,
+    Named(text): Named<String>,
+    _: NoParameters,
+) -> Handled {
     let (info, _) = find(&app, &caller.tenant, &text)?;
     let mut response = stored(&app, info.digest, info.bytes).await?;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/wasm"));
@@ -168,9 +176,12 @@ pub(super) async fn content(State(app): State<App>, caller: Caller, Named(text):
 #[utoipa::path(delete, path = "/v1/modules/{module}", tag = "modules", operation_id = "delete_module",
     params(super::openapi::ModulePath),
     responses((status = 204, description = "It is gone"), super::openapi::Unknown, super::openapi::Conflict))]
-pub(super) async fn delete(State(app): State<App>, caller: Caller, Named(text): Named<String>, uri: Uri) -> Handled {
-    caller.at_least(Role::Submit)?;
-    Parameters::of(&uri)?.finish()?;
+pub(super) async fn delete(
+    State(app): State<App>,
+    caller: CallerAs<Submit>,
+    Named(text): Named<String>,
+    _: NoParameters,
+) -> Handled {
     let digest = named(&app, &caller.tenant, &text)?;
     app.handle.command(Command::RemoveModule { tenant: caller.tenant.clone(), digest }).await?;
     Ok(json::no_content())

@@ -8,7 +8,6 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes as RawBytes;
-use hyper::Uri;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Value, json};
 use utoipa::OpenApi as _;
@@ -16,11 +15,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wasmill_api::Problem;
 use wasmill_protocol::limits::Caps;
-use wasmill_protocol::tenant::Role;
 
-use super::auth::Caller;
+use super::auth::{CallerAs, Read};
 use super::problem::{Code, Fault, Handled};
-use super::query::Parameters;
+use super::query::NoParameters;
 use super::{App, actions, aliases, metrics, modules, run, submit, system, tasks, tenants, tokens};
 
 use shapes::problem_responses;
@@ -95,9 +93,7 @@ fn routes_with_description() -> OpenApiRouter<App> {
 /// This description.
 #[utoipa::path(get, path = "/openapi.json", tag = "system", operation_id = "get_openapi",
     responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
-async fn description(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
-    caller.at_least(Role::Read)?;
-    Parameters::of(&uri)?.finish()?;
+async fn description(State(app): State<App>, _: CallerAs<Read>, _: NoParameters) -> Handled {
     let json = RawBytes::from(document(&app.config.caps, &app.config.version));
     let mut response = Response::new(Body::from(json));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
+use axum::extract::FromRequestParts;
 use hyper::Uri;
+use hyper::http::request::Parts;
 use wasmill_api::FieldError;
 use wasmill_protocol::Timestamp;
 
@@ -72,7 +74,8 @@ impl Parameters {
         }
     }
 
-    /// Whole numbers from `min` to `max` with commas between them; `None` when the parameter is not given.
+    /// Whole numbers from `min` to `max` with commas between them; `None` when the parameter is not
+    /// given.
     pub(super) fn numbers(&mut self, name: &str, min: u64, max: u64) -> Handled<Option<Vec<u64>>> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         let number = |part: &str| {
@@ -121,7 +124,21 @@ impl Parameters {
     }
 }
 
-/// A parameter as `application/x-www-form-urlencoded` writes it: `+` is a blank, `%XX` a byte of UTF-8.
+/// A query without parameters: a handler that has none takes this.
+#[derive(Debug)]
+pub(super) struct NoParameters;
+
+impl<S: Sync> FromRequestParts<S> for NoParameters {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Handled<Self> {
+        Parameters::of(&parts.uri)?.finish()?;
+        Ok(Self)
+    }
+}
+
+/// A parameter as `application/x-www-form-urlencoded` writes it: `+` is a blank, `%XX` a byte of
+/// UTF-8.
 fn pair(pair: &str) -> Handled<(String, String)> {
     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
     let malformed = |what: &str, name: &str| {
@@ -133,7 +150,8 @@ fn pair(pair: &str) -> Handled<(String, String)> {
     Ok((decoded, value))
 }
 
-/// `None` when the bytes are not UTF-8. A `%` that no two digits follow stands for itself, as browsers have it.
+/// `None` when the bytes are not UTF-8. A `%` that no two digits follow stands for itself, as
+/// browsers have it.
 fn decode(text: &str) -> Option<String> {
     let text = if text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
     if !text.contains('%') {

@@ -1,8 +1,9 @@
 //! Which bytes every reader of JSON can read as a JSON value.
 //!
-//! A document that holds one value that some reader refuses cannot be read by it at all, `state` and `outcome` included. So a
-//! value of a user's is shown as JSON only if it is within what all readers agree on: RFC 8259 with the limits of RFC 7493. Numbers
-//! fit a double, strings are made of whole characters, no object has a key twice, and brackets are not nested too deeply.
+//! A document that holds one value that some reader refuses cannot be read by it at all, `state`
+//! and `outcome` included. So a value of a user's is shown as JSON only if it is within what all
+//! readers agree on: RFC 8259 with the limits of RFC 7493. Numbers fit a double, strings are made
+//! of whole characters, no object has a key twice, and brackets are not nested too deeply.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hasher};
@@ -10,7 +11,8 @@ use std::hash::{DefaultHasher, Hasher};
 /// Deeper values would make the parsers of some clients give up on the whole answer.
 pub(super) const DEPTH_MAX: usize = 64;
 
-/// Keys of the objects that are open at one time. A value with more is not shown as JSON: they would have to be remembered.
+/// Keys of the objects that are open at one time. A value with more is not shown as JSON: they
+/// would have to be remembered.
 const KEYS_MAX: usize = 100_000;
 
 /// Whether `bytes` are one JSON value that every reader can read.
@@ -314,7 +316,8 @@ fn unescaped(byte: u8) -> Option<u8> {
     })
 }
 
-/// Reads a number without keeping it: how large it is follows from its first digits, where they stand, and its exponent.
+/// Reads a number without keeping it: how large it is follows from its first digits, where they
+/// stand, and its exponent.
 #[derive(Default)]
 struct NumberRead {
     part: Part,
@@ -344,7 +347,8 @@ enum Part {
 
 /// Digits that the largest double is written with.
 const DIGITS: u32 = 17;
-/// The largest double is `0.17976931348623157e309`; what begins with the same digits is rounded to it.
+/// The largest double is `0.17976931348623157e309`; what begins with the same digits is rounded to
+/// it.
 const LARGEST: (i64, u64) = (309, 17_976_931_348_623_157);
 
 impl NumberRead {

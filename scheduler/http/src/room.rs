@@ -1,4 +1,5 @@
-//! Room for what is stored of a submission: asked for before anything is stored, and given back when it is refused.
+//! Room for what is stored of a submission: asked for before anything is stored, and given back
+//! when it is refused.
 
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use super::problem::{Code, Fault, Handled};
 use super::submit::Draft;
 use wasmill_scheduler::read_model::{OverQuota, Reservation, submission_bytes};
 
-/// What a task on its way has taken of its tenant's quota; nothing when there is none. Kept until the task is durable.
+/// What a task on its way has taken of its tenant's quota; nothing when there is none. Kept until
+/// the task is durable.
 pub(super) type Room = Option<Reservation>;
 
 /// The quota of stored bytes of a tenant.
@@ -34,7 +36,8 @@ pub(super) fn reserve(app: &App, quota: Option<u64>, spec: &TaskSpec, large: u64
 }
 
 impl Draft {
-    /// Takes the room of a task, and makes a payload that is not inline a blob. Before that the leader is asked, so that nothing is stored for what it refuses.
+    /// Takes the room of a task, and makes a payload that is not inline a blob. Before that the
+    /// leader is asked, so that nothing is stored for what it refuses.
     pub(super) async fn take_room(&mut self, app: &App) -> Handled<Room> {
         let large = self.large.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let room = reserve(app, quota(app, &self.spec.tenant), &self.spec, large)?;

@@ -15,12 +15,11 @@ use wasmill_api::check::{self, FUEL_MAX, module_name, priority};
 use wasmill_api::{FieldError, LimitsAsked, SubmitTask};
 use wasmill_protocol::command::{Command, Refusal};
 use wasmill_protocol::task::{InputForm, RetryPolicy};
-use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{FinalState, Outcome, OutcomeKind, Payload, TaskId, TaskSpec, TaskState, TenantName};
 use wasmill_record::event::{EndReason, EventBody, Sequel};
 
 use super::App;
-use super::auth::Caller;
+use super::auth::{CallerAs, Submit};
 use super::body::{BodyReader, collect};
 use super::fingerprint::Fingerprint;
 use super::modules::{Resolved, resolve, stored};
@@ -38,11 +37,12 @@ use wasmill_scheduler::handle::Answer;
 
 /// Run a module once.
 ///
-/// One attempt. A client that goes away before the answer cancels the task. The header `Wasmill-Task` names the task,
-/// which can be looked at like any other.
+/// One attempt. A client that goes away before the answer cancels the task. The header
+/// `Wasmill-Task` names the task, which can be looked at like any other.
 ///
-/// With an `Idempotency-Key` the same request, sent again, is the same task: its answer is waited for and given again. Such a task is not
-/// cancelled when its client goes away, as the client can come back for the answer.
+/// With an `Idempotency-Key` the same request, sent again, is the same task: its answer is waited
+/// for and given again. Such a task is not cancelled when its client goes away, as the client can
+/// come back for the answer.
 #[utoipa::path(post, path = "/v1/run/{module}", tag = "tasks", operation_id = "run",
     params(super::openapi::ModulePath, super::openapi::RunParams,
         ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 128,
@@ -54,13 +54,12 @@ use wasmill_scheduler::handle::Answer;
         super::openapi::Unknown, super::openapi::Conflict, super::openapi::BodyProblems))]
 pub(super) async fn run(
     State(app): State<App>,
-    mut caller: Caller,
+    mut caller: CallerAs<Submit>,
     Named(module): Named<String>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    caller.at_least(Role::Submit)?;
     let mut asked = asked(&app, &uri)?;
     take_key_of_header(&mut asked, &headers)?;
     module_name(&module)?;
@@ -207,7 +206,8 @@ fn ended(task: TaskId, reason: &EndReason) -> Fault {
     Fault::new(Code::Outcome(OutcomeKind::Cancelled), detail).task(task)
 }
 
-/// The answer of a task that has an idempotency key. The client can ask again, so its going away says nothing.
+/// The answer of a task that has an idempotency key. The client can ask again, so its going away
+/// says nothing.
 async fn answer_of(app: &App, tenant: &TenantName, task: TaskId) -> Handled {
     let row = loop {
         let end = End::of(app, task);
@@ -245,7 +245,8 @@ pub(super) async fn raw(app: &App, output: &Payload) -> Handled {
     Ok(response)
 }
 
-/// Somebody waits for the task. When they go away before it ends, it is cancelled: nobody would see its result.
+/// Somebody waits for the task. When they go away before it ends, it is cancelled: nobody would see
+/// its result.
 struct Interest {
     app: App,
     tenant: TenantName,
@@ -286,8 +287,9 @@ impl Drop for Interest {
         let cancel = Command::Cancel { tenant, task, reason };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                // It may have ended in this moment, which is fine. A submission that is on its way is in front of us in the queue of a leader; through another
-                // node it may come after us, and is cancelled once it is answered.
+                // It may have ended in this moment, which is fine. A submission that is on its way
+                // is in front of us in the queue of a leader; through another node it may come
+                // after us, and is cancelled once it is answered.
                 let asked = handle.commands(vec![cancel.clone()]).await;
                 if let Stage::Submitted(submitted) = stage
                     && !matches!(asked.first(), Some(Ok(_)))

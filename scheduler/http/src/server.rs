@@ -2,8 +2,8 @@
 
 mod activity;
 mod frames;
-mod patience;
 mod places;
+mod stream_deadline;
 mod tcp;
 
 use std::collections::VecDeque;
@@ -33,13 +33,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::App;
-use super::front;
+use super::middleware;
 use activity::{Activity, Busy};
-use patience::PatientStream;
-use places::Places;
+use places::ConnectionPermits;
+use stream_deadline::DeadlineStream;
 use tcp::SharedTcp;
 
-/// Connections beyond the limit that are still answered, one request each, so that health can be asked for.
+/// Connections beyond the limit that are still answered, one request each, so that health can be
+/// asked for.
 const RESERVE_CONNECTIONS: usize = 64;
 /// How long a connection of the reserve may last.
 const RESERVE_LIFETIME: Duration = Duration::from_secs(5);
@@ -47,7 +48,8 @@ const RESERVE_LIFETIME: Duration = Duration::from_secs(5);
 const FILES_RESERVED: usize = 256;
 /// More connections than this are no use on one machine, however many files may be open.
 const CONNECTIONS_MAX: usize = 16 * 1024;
-/// Connections that wait to be accepted, as far as the system allows: the next one would hear nothing for a second.
+/// Connections that wait to be accepted, as far as the system allows: the next one would hear
+/// nothing for a second.
 const BACKLOG: u32 = 4096;
 /// How long accepting pauses when it fails, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -57,7 +59,8 @@ const STREAMS_MAX: u32 = 128;
 const HEADER_BYTES_MAX: u32 = 32 * 1024;
 /// Headers of one request.
 const HEADERS_MAX: usize = 100;
-/// Connections last a little longer when they are idle than clients are told, so that a request that is on its way still comes.
+/// Connections last a little longer when they are idle than clients are told, so that a request
+/// that is on its way still comes.
 const IDLE_SLACK: Duration = Duration::from_secs(5);
 /// Tells clients of HTTP/1.1 how long a connection may be idle.
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -81,7 +84,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub(super) async fn serve(listener: TcpListener, app: App, router: Router) -> io::Result<()> {
     let limit = app.config.connections_max.unwrap_or_else(|| connections_allowed(open_files_max()));
     let per_address = app.config.connections_per_address.unwrap_or(limit.div_ceil(2)).clamp(1, limit);
-    let (places, begun) = (Places::new(limit, per_address), Monotonic::now());
+    let (places, begun) = (ConnectionPermits::new(limit, per_address), Monotonic::now());
     let mut reserve = Reserve::new(RESERVE_CONNECTIONS);
     let connections = TaskTracker::new();
     tracing::debug!(limit, per_address, "accepting connections");
@@ -123,8 +126,8 @@ async fn holding<P>(place: P, connection: impl Future<Output = ()>) {
     drop(place);
 }
 
-/// The connections beyond the limit. When all places are taken the oldest makes room: who asks for health says so at once, and whoever
-/// holds a place by saying nothing does not keep it.
+/// The connections beyond the limit. When all places are taken the oldest makes room: who asks for
+/// health says so at once, and whoever holds a place by saying nothing does not keep it.
 struct Reserve {
     places: Arc<Semaphore>,
     /// In the order in which they came; some have ended.
@@ -199,7 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for S {}
 
 async fn converse(stream: impl Transport, tcp: &SharedTcp, activity: &Arc<Activity>, app: &App, router: Router) {
     let config = &app.config;
-    let stream = PatientStream::new(stream, Arc::clone(activity), config.header_timeout, config.write_stall);
+    let stream = DeadlineStream::new(stream, Arc::clone(activity), config.header_timeout, config.write_stall);
     let keep_alive = HeaderValue::try_from(format!("timeout={}", config.idle_timeout.as_secs()));
     let keep_alive = keep_alive.expect("digits are a header's value");
     let service = {
@@ -210,7 +213,7 @@ async fn converse(stream: impl Transport, tcp: &SharedTcp, activity: &Arc<Activi
             async move {
                 let busy = activity.begin();
                 let doubt = keep_alive.is_some().then_some(app.config.doubt);
-                let mut response = watching(&tcp, &activity, doubt, front::answer(&app, router, request)).await;
+                let mut response = watching(&tcp, &activity, doubt, middleware::answer(&app, router, request)).await;
                 if let Some(keep_alive) = keep_alive {
                     response.headers_mut().insert(KEEP_ALIVE, keep_alive);
                 }
@@ -227,7 +230,8 @@ async fn converse(stream: impl Transport, tcp: &SharedTcp, activity: &Arc<Activi
     }
 }
 
-/// Answers, and doubts meanwhile that a client waits that has closed its half and may have closed all of it.
+/// Answers, and doubts meanwhile that a client waits that has closed its half and may have closed
+/// all of it.
 async fn watching<T>(
     tcp: &SharedTcp,
     activity: &Activity,
@@ -258,12 +262,12 @@ async fn serve_reserve(stream: TcpStream, app: App, router: Router) {
 
 async fn converse_in_short(stream: impl Transport, app: &App, router: Router) {
     let activity = Activity::new(Monotonic::now());
-    let stream = PatientStream::new(stream, activity, RESERVE_LIFETIME, RESERVE_LIFETIME);
+    let stream = DeadlineStream::new(stream, activity, RESERVE_LIFETIME, RESERVE_LIFETIME);
     let stopping = app.stopping.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (app, router) = (app.clone(), router.clone());
         async move {
-            let response = front::answer_from_reserve(&app, router, request).await;
+            let response = middleware::answer_from_reserve(&app, router, request).await;
             Ok::<_, Infallible>(response.map(|inner| AnswerBody { inner, _busy: None }))
         }
     });
@@ -280,7 +284,8 @@ fn builder(idle: Duration) -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(idle)
-        // A client that has sent its request may say that it sends no more, and still waits for the answer.
+        // A client that has sent its request may say that it sends no more, and still waits for the
+        // answer.
         .half_close(true)
         .max_headers(HEADERS_MAX)
         .max_buf_size(READ_BUFFER_BYTES);
@@ -300,7 +305,8 @@ fn builder(idle: Duration) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Drives a connection to its end: a graceful one when the server stops, or when nothing was asked for too long.
+/// Drives a connection to its end: a graceful one when the server stops, or when nothing was asked
+/// for too long.
 async fn drive<C>(mut connection: Pin<&mut C>, stopping: &CancellationToken, idle: Option<(&Activity, Duration)>)
 where
     C: Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Graceful,
@@ -330,7 +336,8 @@ where
             }
             () = check.as_mut() => {
                 check.as_mut().reset(Instant::now() + pause);
-                // HTTP/1 has a timeout of its own for this; for HTTP/2 a client that asks nothing would stay for ever.
+                // HTTP/1 has a timeout of its own for this; for HTTP/2 a client that asks nothing
+                // would stay for ever.
                 let Some((activity, _)) = idle else { continue };
                 let asked = activity.asked();
                 if activity.is_idle() && asked == seen {

@@ -10,7 +10,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
-use hyper::{HeaderMap, StatusCode, Uri};
+use hyper::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tracing::Instrument;
@@ -20,19 +20,18 @@ use wasmill_protocol::command::{Command, Done, KeyCheck, ModuleRef, Refusal};
 use wasmill_protocol::limits::{Caps, INLINE_BYTES_MAX};
 use wasmill_protocol::module::ModuleKind;
 use wasmill_protocol::task::{InputForm, RetryOn, RetryPolicy};
-use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{Limits, Payload, TaskId, TaskSpec, TenantName, Timestamp};
 
 use super::App;
-use super::auth::Caller;
+use super::auth::{CallerAs, Submit};
 use super::body::{BodyReader, collect, collect_small, header_text, media_type};
 use super::bulk;
 use super::fingerprint::Fingerprint;
-use super::front::TASK_HEADER;
 use super::json;
+use super::middleware::TASK_HEADER;
 use super::modules::{Resolved, resolve};
 use super::problem::{Code, Fault, Handled};
-use super::query::Parameters;
+use super::query::NoParameters;
 use super::refusal::key_conflict;
 use super::room::refused;
 use super::task_doc::{Shown, document};
@@ -48,7 +47,8 @@ const DOCUMENT_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of a task's document beside its payload.
 pub(super) const ENVELOPE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Padding is required; what the last character has beyond the last byte is ignored, as most encoders and decoders do.
+/// Padding is required; what the last character has beyond the last byte is ignored, as most
+/// encoders and decoders do.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
@@ -57,9 +57,10 @@ const KEY_TRIES: usize = 8;
 
 /// Submit a task, or many.
 ///
-/// As `application/json`: one task. As `application/x-ndjson`: a task per line; the answer has a line for each, in the same
-/// order and as they become durable, with `{"id"}` or a problem. Both directions stream; answers to about a million lines
-/// are kept for a client that reads them only after it has sent everything. Lines may have up to 1 MiB beside the payload.
+/// As `application/json`: one task. As `application/x-ndjson`: a task per line; the answer has a
+/// line for each, in the same order and as they become durable, with `{"id"}` or a problem. Both
+/// directions stream; answers to about a million lines are kept for a client that reads them only
+/// after it has sent everything. Lines may have up to 1 MiB beside the payload.
 #[utoipa::path(post, path = "/v1/tasks", tag = "tasks", operation_id = "submit_task",
     params(("Idempotency-Key" = Option<String>, Header, description = "As the field `idempotency_key`",
         min_length = 1, max_length = 128)),
@@ -71,15 +72,13 @@ const KEY_TRIES: usize = 8;
         super::openapi::Unknown, super::openapi::Conflict, super::openapi::BodyProblems))]
 pub(super) async fn submit(
     State(app): State<App>,
-    caller: Caller,
-    uri: Uri,
+    caller: CallerAs<Submit>,
+    _: NoParameters,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    caller.at_least(Role::Submit)?;
-    Parameters::of(&uri)?.finish()?;
     if media_type(&headers).as_deref() == Some(NDJSON) {
-        return bulk::submit(app, caller, &headers, body);
+        return bulk::submit(app, caller.caller, &headers, body);
     }
     let caps = &app.config.caps;
     let bytes_max = document_bytes_max(caps);
@@ -266,8 +265,8 @@ impl Draft {
         self.submit_as(app, task).instrument(span).await
     }
 
-    /// Asks the core for a task until what was looked up of its key is recent enough. Nothing is stored before the key was looked up once: a repeat and a
-    /// conflict need nothing.
+    /// Asks the core for a task until what was looked up of its key is recent enough. Nothing is
+    /// stored before the key was looked up once: a repeat and a conflict need nothing.
     async fn submit_as(mut self, app: &App, task: TaskId) -> Handled<Accepted> {
         let mut room = None;
         for _ in 0..KEY_TRIES {

@@ -8,16 +8,15 @@ use hyper::{StatusCode, Uri};
 use wasmill_api::{BenchedDoc, HostDoc, Page, QueueDoc, StatusDoc, Time};
 use wasmill_protocol::HostId;
 use wasmill_protocol::command::Command;
-use wasmill_protocol::tenant::Role;
 use wasmill_scheduler::handle::{BenchedPolicy, HostView, QueueDepth};
 
 use super::App;
-use super::auth::Caller;
+use super::auth::{Admin, CallerAs, Read};
 use super::json;
 use super::modules::{PAGE_DEFAULT, PAGE_MAX, answer_page, page};
 use super::path::Named;
 use super::problem::{Code, Fault, Handled};
-use super::query::Parameters;
+use super::query::{NoParameters, Parameters};
 use wasmill_scheduler::handle::Overview;
 
 /// List hosts.
@@ -26,8 +25,7 @@ use wasmill_scheduler::handle::Overview;
 #[utoipa::path(get, path = "/v1/hosts", tag = "system", operation_id = "list_hosts",
     params(super::openapi::PageParams, super::openapi::NameCursor),
     responses((status = 200, description = "One page", body = Page<HostDoc>)))]
-pub(super) async fn hosts(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
-    caller.at_least(Role::Read)?;
+pub(super) async fn hosts(State(app): State<App>, caller: CallerAs<Read>, uri: Uri) -> Handled {
     let mut parameters = Parameters::of(&uri)?;
     let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
     let after = parameters.cursor()?;
@@ -71,21 +69,29 @@ fn document(view: &HostView) -> HostDoc {
 #[utoipa::path(post, path = "/v1/hosts/{id}/drain", tag = "system", operation_id = "drain_host",
     params(super::openapi::HostPath),
     responses((status = 204, description = "It drains"), super::openapi::Unknown))]
-pub(super) async fn drain(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
-    set_draining(&app, &caller, &id, &uri, true).await
+pub(super) async fn drain(
+    State(app): State<App>,
+    _: CallerAs<Admin>,
+    Named(id): Named<String>,
+    _: NoParameters,
+) -> Handled {
+    set_draining(&app, &id, true).await
 }
 
 /// End the draining of a host.
 #[utoipa::path(post, path = "/v1/hosts/{id}/undrain", tag = "system", operation_id = "undrain_host",
     params(super::openapi::HostPath),
     responses((status = 204, description = "It takes attempts again"), super::openapi::Unknown))]
-pub(super) async fn undrain(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
-    set_draining(&app, &caller, &id, &uri, false).await
+pub(super) async fn undrain(
+    State(app): State<App>,
+    _: CallerAs<Admin>,
+    Named(id): Named<String>,
+    _: NoParameters,
+) -> Handled {
+    set_draining(&app, &id, false).await
 }
 
-async fn set_draining(app: &App, caller: &Caller, id: &str, uri: &Uri, draining: bool) -> Handled {
-    caller.at_least(Role::Admin)?;
-    Parameters::of(uri)?.finish()?;
+async fn set_draining(app: &App, id: &str, draining: bool) -> Handled {
     app.handle.command(Command::DrainHost { host: HostId::from(id), draining }).await?;
     Ok(json::no_content())
 }
@@ -95,9 +101,7 @@ async fn set_draining(app: &App, caller: &Caller, id: &str, uri: &Uri, draining:
 /// While no leader answers this node, `leader` is null and what only a leader can tell is absent.
 #[utoipa::path(get, path = "/v1/status", tag = "system", operation_id = "get_status",
     responses((status = 200, description = "Version, leadership, log and queue", body = StatusDoc)))]
-pub(super) async fn status(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
-    caller.at_least(Role::Read)?;
-    Parameters::of(&uri)?.finish()?;
+pub(super) async fn status(State(app): State<App>, _: CallerAs<Read>, _: NoParameters) -> Handled {
     let overview = app.handle.overview().await;
     let standing = app.handle.standing();
     let shared = app.handle.shared();
@@ -149,7 +153,8 @@ pub(super) async fn livez() -> Response {
 
 /// Whether requests are served.
 ///
-/// Needs no token. Not while nobody leads, the log does not answer, this node is far behind it, its clock is wrong, its disk is full, or it stops.
+/// Needs no token. Not while nobody leads, the log does not answer, this node is far behind it, its
+/// clock is wrong, its disk is full, or it stops.
 #[utoipa::path(get, path = "/readyz", tag = "system", operation_id = "readyz", security(()),
     responses((status = 200, description = "They are", body = String, content_type = "text/plain")))]
 pub(super) async fn readyz(State(app): State<App>) -> Handled {

@@ -135,7 +135,8 @@ fn shown_outcome(row: &TaskRow) -> Option<OutcomeDoc> {
     }
 }
 
-/// Shows the payload as it was submitted; one that is a blob, or that some client could not read, is not shown.
+/// Shows the payload as it was submitted; one that is a blob, or that some client could not read,
+/// is not shown.
 fn show_input(row: &TaskRow, document: &mut TaskDoc) {
     let bytes = match &row.spec.input {
         Payload::Inline(bytes) => bytes.clone(),

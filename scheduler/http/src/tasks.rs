@@ -12,18 +12,17 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use wasmill_api::{FieldError, Page, TaskDoc, TaskEventsDoc};
-use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{Attempt, Payload, TaskId, TaskState, TenantName};
 
 use super::App;
-use super::auth::Caller;
+use super::auth::{CallerAs, Read};
 use super::held::held;
 use super::json;
-use super::look::is_unknown;
 use super::modules::{PAGE_DEFAULT, PAGE_MAX, opened, stored};
 use super::path::{self, Named};
 use super::problem::{Code, Fault, Handled};
-use super::query::Parameters;
+use super::query::{NoParameters, Parameters};
+use super::read_twice::is_unknown;
 use super::run::raw;
 use super::task_doc::{Shown, document, event, explained};
 use wasmill_scheduler::finals::FinalWait;
@@ -66,8 +65,12 @@ pub(super) fn unreadable(error: ReadError) -> Fault {
 #[utoipa::path(get, path = "/v1/tasks/{id}", tag = "tasks", operation_id = "get_task",
     params(super::openapi::TaskPath, super::openapi::WaitParams),
     responses((status = 200, description = "The task", body = TaskDoc), super::openapi::Unknown))]
-pub(super) async fn get(State(app): State<App>, mut caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
-    caller.at_least(Role::Read)?;
+pub(super) async fn get(
+    State(app): State<App>,
+    mut caller: CallerAs<Read>,
+    Named(id): Named<String>,
+    uri: Uri,
+) -> Handled {
     let mut parameters = Parameters::of(&uri)?;
     let wait_ms = parameters.number("wait_ms", 0, WAIT_MS_MAX)?.unwrap_or(0);
     parameters.finish()?;
@@ -84,8 +87,8 @@ pub(super) async fn get(State(app): State<App>, mut caller: Caller, Named(id): N
     Ok(json::answer(StatusCode::OK, &explained(&app, &row, Shown::Whole).await))
 }
 
-/// The end of a task, to be waited for. Registered from the beginning, so that whoever looks at the task afterwards and
-/// finds it not final cannot miss its end.
+/// The end of a task, to be waited for. Registered from the beginning, so that whoever looks at the
+/// task afterwards and finds it not final cannot miss its end.
 pub(super) struct End {
     app: App,
     task: TaskId,
@@ -118,19 +121,19 @@ impl Drop for End {
 
 /// List tasks.
 ///
-/// As `application/json`: a page, newest first, without payloads and results. A page may have fewer entries than asked for although there
-/// are more: only `next` tells.
+/// As `application/json`: a page, newest first, without payloads and results. A page may have fewer
+/// entries than asked for although there are more: only `next` tells.
 ///
-/// As `application/x-ndjson`, if `Accept` names it: every task that the filter matches and that was there when the answer began, oldest
-/// first, a line for each; there are no pages. With `output=true` each line has the task's result: JSON in `output`, other text in
-/// `output_text`, other bytes in `output_base64`, of any size. A task that has not succeeded has none of them. An answer that
-/// cannot be finished ends with a problem as its last line.
+/// As `application/x-ndjson`, if `Accept` names it: every task that the filter matches and that was
+/// there when the answer began, oldest first, a line for each; there are no pages. With
+/// `output=true` each line has the task's result: JSON in `output`, other text in `output_text`,
+/// other bytes in `output_base64`, of any size. A task that has not succeeded has none of them. An
+/// answer that cannot be finished ends with a problem as its last line.
 #[utoipa::path(get, path = "/v1/tasks", tag = "tasks", operation_id = "list_tasks",
     params(super::openapi::PageParams, super::openapi::TaskCursor, super::openapi::TaskFilterParams),
     responses((status = 200, description = "One page, or a line for each task",
         content((Page<TaskDoc> = "application/json"), (String = "application/x-ndjson"))), super::openapi::Unknown))]
-pub(super) async fn list(State(app): State<App>, caller: Caller, headers: HeaderMap, uri: Uri) -> Handled {
-    caller.at_least(Role::Read)?;
+pub(super) async fn list(State(app): State<App>, caller: CallerAs<Read>, headers: HeaderMap, uri: Uri) -> Handled {
     let mut parameters = Parameters::of(&uri)?;
     let limit = parameters.number("limit", 1, PAGE_MAX)?;
     let cursor: Option<Cursor> = parameters.parsed("cursor")?;
@@ -142,7 +145,7 @@ pub(super) async fn list(State(app): State<App>, caller: Caller, headers: Header
             let detail = "goes with pages: `application/x-ndjson` is every task that the filter matches";
             return Err(FieldError::invalid(name, detail).into());
         }
-        return lines::answer(app, caller, wanted, with_results).await;
+        return lines::answer(app, caller.caller, wanted, with_results).await;
     }
     if with_results {
         let detail = "goes with `Accept: application/x-ndjson`: pages show no results";
@@ -155,7 +158,8 @@ pub(super) async fn list(State(app): State<App>, caller: Caller, headers: Header
     page(&app, &caller.tenant, &filter, limit, cursor).await
 }
 
-/// One page. Its documents and their text are made in the tenant's turns among the listings, and count as its memory from the moment that all are read.
+/// One page. Its documents and their text are made in the tenant's turns among the listings, and
+/// count as its memory from the moment that all are read.
 async fn page(app: &App, tenant: &TenantName, filter: &TaskFilter, limit: usize, cursor: Option<Cursor>) -> Handled {
     let read_model = &app.handle.shared().read_model;
     let show = {
@@ -190,7 +194,8 @@ fn filter(app: &App, tenant: &TenantName, parameters: &mut Parameters) -> Handle
     let job = parameters.text("job")?;
     if let Some(module) = parameters.text("module")? {
         wasmill_api::check::module_name(&module)?;
-        // A digest may be of a module that is deleted; an alias that points nowhere matches nothing.
+        // A digest may be of a module that is deleted; an alias that points nowhere matches
+        // nothing.
         let alias = app.handle.shared().directory.read().alias(tenant, &module);
         match module.parse().ok().or(alias) {
             Some(digest) => filter.module = Some(digest),
@@ -230,14 +235,20 @@ async fn explain(app: &App, items: &mut [TaskDoc]) {
 
 /// The result of a task.
 ///
-/// The bytes as the guest gave them. A command that has ended by itself has one, whatever its exit code.
+/// The bytes as the guest gave them. A command that has ended by itself has one, whatever its exit
+/// code.
 #[utoipa::path(get, path = "/v1/tasks/{id}/output", tag = "tasks", operation_id = "get_task_output",
     params(super::openapi::TaskPath),
     responses(
         (status = 200, description = "The output", body = super::openapi::Bytes, content_type = "application/octet-stream"),
         super::openapi::Unknown, super::openapi::Conflict))]
-pub(super) async fn output(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
-    let row = shown(&app, &caller, &id, &uri).await?;
+pub(super) async fn output(
+    State(app): State<App>,
+    caller: CallerAs<Read>,
+    Named(id): Named<String>,
+    _: NoParameters,
+) -> Handled {
+    let row = shown(&app, &caller, &id).await?;
     if !row.state.is_final() {
         return Err(Fault::plain(Code::NotFinal).task(row.id));
     }
@@ -266,22 +277,32 @@ pub(super) fn has_output(row: &TaskRow) -> bool {
     responses(
         (status = 200, description = "The payload", body = super::openapi::Bytes, content_type = "application/octet-stream"),
         super::openapi::Unknown))]
-pub(super) async fn input(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
-    let row = shown(&app, &caller, &id, &uri).await?;
+pub(super) async fn input(
+    State(app): State<App>,
+    caller: CallerAs<Read>,
+    Named(id): Named<String>,
+    _: NoParameters,
+) -> Handled {
+    let row = shown(&app, &caller, &id).await?;
     raw(&app, &row.spec.input).await
 }
 
 /// The checkpoint that an attempt began with.
 ///
-/// What an earlier attempt had saved, as the guest is given it: with payload and module, all that is needed to run the attempt
-/// again. Kept for the latest attempts of a task, and for as long as the task.
+/// What an earlier attempt had saved, as the guest is given it: with payload and module, all that
+/// is needed to run the attempt again. Kept for the latest attempts of a task, and for as long as
+/// the task.
 #[utoipa::path(get, path = "/v1/tasks/{id}/checkpoint", tag = "tasks", operation_id = "get_task_checkpoint",
     params(super::openapi::TaskPath, super::openapi::AttemptParams),
     responses(
         (status = 200, description = "The state", body = super::openapi::Bytes, content_type = "application/octet-stream"),
         super::openapi::Unknown))]
-pub(super) async fn checkpoint(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
-    caller.at_least(Role::Read)?;
+pub(super) async fn checkpoint(
+    State(app): State<App>,
+    caller: CallerAs<Read>,
+    Named(id): Named<String>,
+    uri: Uri,
+) -> Handled {
     let mut parameters = Parameters::of(&uri)?;
     let asked = parameters.number("attempt", 1, u64::from(u32::MAX))?;
     parameters.finish()?;
@@ -301,14 +322,20 @@ pub(super) async fn checkpoint(State(app): State<App>, caller: Caller, Named(id)
 
 /// What a task wrote to stdout and stderr.
 ///
-/// Of the latest attempt that ended, in the order of writing, as it was written; the stdout of a command that has ended by itself is its output and
-/// not repeated here. `charset=utf-8` is there when all of it is UTF-8; what is over the cap is cut between characters.
-/// Empty while nothing has ended.
+/// Of the latest attempt that ended, in the order of writing, as it was written; the stdout of a
+/// command that has ended by itself is its output and not repeated here. `charset=utf-8` is there
+/// when all of it is UTF-8; what is over the cap is cut between characters. Empty while nothing has
+/// ended.
 #[utoipa::path(get, path = "/v1/tasks/{id}/logs", tag = "tasks", operation_id = "get_task_logs",
     params(super::openapi::TaskPath),
     responses((status = 200, description = "The text", body = String, content_type = "text/plain"), super::openapi::Unknown))]
-pub(super) async fn logs(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
-    let row = shown(&app, &caller, &id, &uri).await?;
+pub(super) async fn logs(
+    State(app): State<App>,
+    caller: CallerAs<Read>,
+    Named(id): Named<String>,
+    _: NoParameters,
+) -> Handled {
+    let row = shown(&app, &caller, &id).await?;
     let (mut response, utf8) = match &row.captured {
         Payload::Empty => (Response::new(Body::empty()), true),
         Payload::Inline(bytes) => (Response::new(Body::from(bytes.clone())), std::str::from_utf8(bytes).is_ok()),
@@ -344,9 +371,12 @@ async fn is_utf8(mut reader: impl AsyncRead + Unpin) -> Handled<bool> {
 #[utoipa::path(get, path = "/v1/tasks/{id}/events", tag = "tasks", operation_id = "get_task_events",
     params(super::openapi::TaskPath),
     responses((status = 200, description = "Its history", body = TaskEventsDoc), super::openapi::Unknown))]
-pub(super) async fn events(State(app): State<App>, caller: Caller, Named(id): Named<String>, uri: Uri) -> Handled {
-    caller.at_least(Role::Read)?;
-    Parameters::of(&uri)?.finish()?;
+pub(super) async fn events(
+    State(app): State<App>,
+    caller: CallerAs<Read>,
+    Named(id): Named<String>,
+    _: NoParameters,
+) -> Handled {
     let read_model = &app.handle.shared().read_model;
     let history = read_model.history(&caller.tenant, path::task(&id)?).await.map_err(unreadable)?;
     let history = history.ok_or_else(|| Fault::plain(Code::TaskUnknown))?;
@@ -357,8 +387,6 @@ pub(super) async fn events(State(app): State<App>, caller: Caller, Named(id): Na
     read_model.show(&caller.tenant, make).await.map_err(unreadable)
 }
 
-async fn shown(app: &App, caller: &Caller, id: &str, uri: &Uri) -> Handled<TaskRow> {
-    caller.at_least(Role::Read)?;
-    Parameters::of(uri)?.finish()?;
+async fn shown(app: &App, caller: &CallerAs<Read>, id: &str) -> Handled<TaskRow> {
     find(app, &caller.tenant, path::task(id)?).await
 }

@@ -7,16 +7,16 @@ use axum::extract::State;
 use hyper::{HeaderMap, StatusCode, Uri};
 use wasmill_api::{ChangeTenant, CreateTenant, Page, TenantDoc, TenantUsage, Time};
 use wasmill_protocol::command::Command;
-use wasmill_protocol::tenant::{Quotas, Role, Tenant};
+use wasmill_protocol::tenant::{Quotas, Tenant};
 use wasmill_protocol::{TenantName, Timestamp};
 
 use super::App;
-use super::auth::Caller;
+use super::auth::{Admin, CallerAs};
 use super::json;
 use super::modules::{PAGE_DEFAULT, PAGE_MAX, page};
 use super::path::Named;
 use super::problem::{Code, Fault, Handled};
-use super::query::Parameters;
+use super::query::{NoParameters, Parameters};
 use super::submit::read_json;
 use super::tasks::unreadable;
 use wasmill_scheduler::directory::Contents;
@@ -27,8 +27,7 @@ use wasmill_scheduler::directory::Contents;
 #[utoipa::path(get, path = "/v1/tenants", tag = "tenants", operation_id = "list_tenants",
     params(super::openapi::PageParams, super::openapi::NameCursor),
     responses((status = 200, description = "One page", body = Page<TenantDoc>)))]
-pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Handled {
-    caller.at_least(Role::Admin)?;
+pub(super) async fn list(State(app): State<App>, _: CallerAs<Admin>, uri: Uri) -> Handled {
     let mut parameters = Parameters::of(&uri)?;
     let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
     let after = parameters.cursor()?;
@@ -50,13 +49,11 @@ pub(super) async fn list(State(app): State<App>, caller: Caller, uri: Uri) -> Ha
         super::openapi::Conflict, super::openapi::BodyProblems))]
 pub(super) async fn create(
     State(app): State<App>,
-    caller: Caller,
-    uri: Uri,
+    _: CallerAs<Admin>,
+    _: NoParameters,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    caller.at_least(Role::Admin)?;
-    Parameters::of(&uri)?.finish()?;
     let asked: CreateTenant = read_json(&app, &headers, body).await?;
     asked.check()?;
     let name: TenantName = asked.name.parse().map_err(|error: wasmill_protocol::ids::ParseIdError| {
@@ -73,9 +70,12 @@ pub(super) async fn create(
 #[utoipa::path(get, path = "/v1/tenants/{name}", tag = "tenants", operation_id = "get_tenant",
     params(super::openapi::TenantPath),
     responses((status = 200, description = "The tenant", body = TenantDoc), super::openapi::Unknown))]
-pub(super) async fn describe(State(app): State<App>, caller: Caller, Named(name): Named<String>, uri: Uri) -> Handled {
-    caller.at_least(Role::Admin)?;
-    Parameters::of(&uri)?.finish()?;
+pub(super) async fn describe(
+    State(app): State<App>,
+    _: CallerAs<Admin>,
+    Named(name): Named<String>,
+    _: NoParameters,
+) -> Handled {
     // What came of attempts counts as soon as it is written.
     app.handle.shared().read_model.flush().await.map_err(unreadable)?;
     shown(&app, &named(&name)?, StatusCode::OK)
@@ -91,14 +91,12 @@ pub(super) async fn describe(State(app): State<App>, caller: Caller, Named(name)
         super::openapi::Unknown, super::openapi::BodyProblems))]
 pub(super) async fn change(
     State(app): State<App>,
-    caller: Caller,
+    _: CallerAs<Admin>,
     Named(name): Named<String>,
-    uri: Uri,
+    _: NoParameters,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    caller.at_least(Role::Admin)?;
-    Parameters::of(&uri)?.finish()?;
     let asked: ChangeTenant = read_json(&app, &headers, body).await?;
     asked.check()?;
     let name = named(&name)?;
@@ -120,9 +118,12 @@ pub(super) async fn change(
 #[utoipa::path(delete, path = "/v1/tenants/{name}", tag = "tenants", operation_id = "delete_tenant",
     params(super::openapi::TenantPath),
     responses((status = 204, description = "It is gone"), super::openapi::Unknown, super::openapi::Conflict))]
-pub(super) async fn delete(State(app): State<App>, caller: Caller, Named(name): Named<String>, uri: Uri) -> Handled {
-    caller.at_least(Role::Admin)?;
-    Parameters::of(&uri)?.finish()?;
+pub(super) async fn delete(
+    State(app): State<App>,
+    _: CallerAs<Admin>,
+    Named(name): Named<String>,
+    _: NoParameters,
+) -> Handled {
     app.handle.command(Command::RemoveTenant { name: named(&name)? }).await?;
     Ok(json::no_content())
 }

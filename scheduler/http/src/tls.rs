@@ -53,7 +53,8 @@ pub enum TlsError {
 }
 
 impl Tls {
-    /// Reads a certificate, with those that lead to its authority after it, and its private key, each from a PEM file.
+    /// Reads a certificate, with those that lead to its authority after it, and its private key,
+    /// each from a PEM file.
     ///
     /// # Errors
     ///
@@ -78,7 +79,8 @@ impl Tls {
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
 
-    /// Shakes hands with a client, all in all within `deadline`: one that says nothing, or a byte now and then, does not hold its place.
+    /// Shakes hands with a client, all in all within `deadline`: one that says nothing, or a byte
+    /// now and then, does not hold its place.
     pub(super) async fn accept<S>(&self, stream: S, deadline: Duration) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,

@@ -9,13 +9,13 @@ use wasmill_protocol::command::Command;
 use wasmill_protocol::tenant::{Role, Token};
 
 use super::App;
-use super::auth::{Caller, new_token_id, new_token_text, token_hash};
+use super::auth::{CallerAs, TenantAdmin, new_token_id, new_token_text, token_hash};
 use super::json;
-use super::look;
 use super::modules::{PAGE_DEFAULT, PAGE_MAX, answer_page, page};
 use super::path::Named;
 use super::problem::{Code, Fault, Handled};
-use super::query::Parameters;
+use super::query::{NoParameters, Parameters};
+use super::read_twice;
 use super::submit::read_json;
 use super::tenants::named;
 
@@ -29,14 +29,13 @@ use super::tenants::named;
         super::openapi::Unknown, super::openapi::Conflict, super::openapi::BodyProblems))]
 pub(super) async fn create(
     State(app): State<App>,
-    caller: Caller,
+    caller: CallerAs<TenantAdmin>,
     Named(name): Named<String>,
-    uri: Uri,
+    _: NoParameters,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
     let tenant = administered(&app, &caller, &name).await?;
-    Parameters::of(&uri)?.finish()?;
     let asked: CreateToken = read_json(&app, &headers, body).await?;
     asked.check()?;
     if asked.role == Role::Admin {
@@ -57,7 +56,12 @@ pub(super) async fn create(
 #[utoipa::path(get, path = "/v1/tenants/{name}/tokens", tag = "tenants", operation_id = "list_tokens",
     params(super::openapi::TenantPath, super::openapi::PageParams, super::openapi::NameCursor),
     responses((status = 200, description = "One page", body = Page<TokenDoc>), super::openapi::Unknown))]
-pub(super) async fn list(State(app): State<App>, caller: Caller, Named(name): Named<String>, uri: Uri) -> Handled {
+pub(super) async fn list(
+    State(app): State<App>,
+    caller: CallerAs<TenantAdmin>,
+    Named(name): Named<String>,
+    uri: Uri,
+) -> Handled {
     let tenant = administered(&app, &caller, &name).await?;
     let mut parameters = Parameters::of(&uri)?;
     let limit = parameters.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE_DEFAULT);
@@ -81,12 +85,11 @@ pub(super) async fn list(State(app): State<App>, caller: Caller, Named(name): Na
     responses((status = 200, description = "The token without its text", body = TokenDoc), super::openapi::Unknown))]
 pub(super) async fn describe(
     State(app): State<App>,
-    caller: Caller,
+    caller: CallerAs<TenantAdmin>,
     Named((name, id)): Named<(String, String)>,
-    uri: Uri,
+    _: NoParameters,
 ) -> Handled {
     let tenant = administered(&app, &caller, &name).await?;
-    Parameters::of(&uri)?.finish()?;
     let contents = app.handle.shared().directory.read();
     let found = contents.tokens.values().find(|(token, _)| token.tenant == tenant && token.id == id);
     let document = found.map(|(token, at)| document(token, Time(*at)));
@@ -102,23 +105,22 @@ pub(super) async fn describe(
     responses((status = 204, description = "It is no longer valid"), super::openapi::Unknown))]
 pub(super) async fn delete(
     State(app): State<App>,
-    caller: Caller,
+    caller: CallerAs<TenantAdmin>,
     Named((name, id)): Named<(String, String)>,
-    uri: Uri,
+    _: NoParameters,
 ) -> Handled {
     let tenant = administered(&app, &caller, &name).await?;
-    Parameters::of(&uri)?.finish()?;
     app.handle.command(Command::RemoveToken { tenant, id }).await?;
     Ok(json::no_content())
 }
 
-/// The tenant of the path, if the caller may administer it. Another one looks like one that does not exist.
-async fn administered(app: &App, caller: &Caller, name: &str) -> Handled<TenantName> {
-    caller.at_least(Role::TenantAdmin)?;
+/// The tenant of the path, if the caller may administer it. Another one looks like one that does
+/// not exist.
+async fn administered(app: &App, caller: &CallerAs<TenantAdmin>, name: &str) -> Handled<TenantName> {
     let tenant = named(name)?;
     let may = caller.role == Role::Admin || caller.tenant == tenant;
     let known = || may && app.handle.shared().directory.read().tenants.contains_key(&tenant);
-    look::twice(app, || if known() { Ok(()) } else { Err(Fault::plain(Code::TenantUnknown)) }).await?;
+    read_twice::twice(app, || if known() { Ok(()) } else { Err(Fault::plain(Code::TenantUnknown)) }).await?;
     Ok(tenant)
 }
 

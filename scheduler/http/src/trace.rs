@@ -1,4 +1,5 @@
-//! The spans of requests and of submissions. None of them holds a header, a query, a payload or a token.
+//! The spans of requests and of submissions. None of them holds a header, a query, a payload or a
+//! token.
 
 use axum::extract::MatchedPath;
 use hyper::body::Incoming;
@@ -59,7 +60,8 @@ pub(super) fn answered(span: &Span, status: StatusCode) {
     }
 }
 
-/// A submission, until it is durable: what comes of the task is below it. Itself it is below `place`, else below the request.
+/// A submission, until it is durable: what comes of the task is below it. Itself it is below
+/// `place`, else below the request.
 pub(super) fn submission(task: TaskId, place: Option<TraceParent>) -> Span {
     if !wasmill_trace::enabled() {
         return Span::none();

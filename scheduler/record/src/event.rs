@@ -1,4 +1,4 @@
-//! What happened: the entries of the log's records.
+//! Events: the entries of the log's records.
 
 mod short;
 
@@ -21,11 +21,11 @@ use wasmill_protocol::time::{Timestamp, Uptime};
 pub struct Event {
     /// When it was decided.
     pub at: Timestamp,
-    /// What happened.
+    /// The event itself.
     pub body: EventBody,
 }
 
-/// What happened. State is a fold over these and nothing else.
+/// One thing that happened. State is a fold over these and nothing else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum EventBody {
     /// A leader began; always the first event of its first record.
@@ -84,7 +84,7 @@ pub enum EventBody {
         tenant: TenantName,
         /// The alias.
         name: String,
-        /// What it points at.
+        /// The module that it points at.
         digest: Digest,
     },
     /// An alias is gone.
@@ -106,7 +106,7 @@ pub enum EventBody {
         /// key.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fingerprint: Option<Digest>,
-        /// What it waits for first.
+        /// Its predecessors.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         edges: Vec<Edge>,
     },
@@ -138,7 +138,7 @@ pub enum EventBody {
         /// Which of its checkpoints, from 1.
         #[serde(default)]
         number: u32,
-        /// What the next attempt can read.
+        /// The bytes that the next attempt can read.
         data: Payload,
     },
     /// The current attempt ended.
@@ -148,14 +148,14 @@ pub enum EventBody {
         /// How.
         #[serde(serialize_with = "short::outcome")]
         outcome: Arc<Outcome>,
-        /// What it used.
+        /// The resources that it used.
         #[serde(serialize_with = "short::usage")]
         usage: Usage,
         /// The result, when it succeeded.
         output: Payload,
         /// Captured stdout and stderr.
         captured: Payload,
-        /// What becomes of the task.
+        /// The sequel for the task.
         next: Sequel,
     },
     /// Somebody asked for the task to stop; it is stopped when its attempt has ended.
@@ -196,23 +196,23 @@ pub enum EventBody {
     /// decides in its place from now on, under this leader and later ones, until an operator lifts
     /// that.
     PolicyBenched {
-        /// What it decided.
+        /// The hook that it decided.
         hook: PolicyHook,
         /// Its name.
         policy: String,
-        /// What it failed of last.
+        /// The reason of its last fault.
         reason: String,
-        /// What it is, whatever its name; zero for one that is built in, which its name tells.
+        /// Its digest, whatever its name; zero for one that is built in, which its name tells.
         #[serde(default)]
         digest: Digest,
     },
     /// A policy that was benched may decide again.
     PolicyLifted {
-        /// What it decides.
+        /// The hook that it decides.
         hook: PolicyHook,
         /// Its name.
         policy: String,
-        /// What it is, as in [`EventBody::PolicyBenched`].
+        /// Its digest, as in [`EventBody::PolicyBenched`].
         #[serde(default)]
         digest: Digest,
     },
@@ -225,7 +225,7 @@ pub enum EventBody {
     },
 }
 
-/// What becomes of a task when an attempt has ended.
+/// The sequel of an attempt: what its end brings about for the task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sequel {
     /// The task is final.

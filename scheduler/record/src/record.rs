@@ -27,14 +27,14 @@ pub const RECORD_VERSION: u32 = 2;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
-    /// What a reader must understand; see [`Record::version_for`].
+    /// The version that a reader must understand; see [`Record::version_for`].
     pub version: u32,
     /// The term of the leader that wrote it.
     pub term: Term,
     /// SHA-256 of the encoded record before this one; zero for the first. A lost or changed record
     /// breaks the chain.
     pub prev_hash: Digest,
-    /// What happened, in order.
+    /// The events, in order.
     pub events: Vec<Event>,
     /// The commands of other control nodes that `events` decide, so that a node whose answer was
     /// lost knows what became of its command. `None` from a writer that names none. A reader that
@@ -48,12 +48,12 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Decided {
-    /// Who has asked.
+    /// The process that has asked.
     pub asker: u64,
     /// In which of its calls.
     pub number: u64,
-    /// The places of commands in that call, and what was done. Those that were refused, and those
-    /// that changed nothing, are not among them.
+    /// The places of commands in that call, and what was done. Refused commands and those that
+    /// changed nothing are not among them.
     pub done: Vec<(u32, Done)>,
 }
 
@@ -73,7 +73,7 @@ pub enum RecordError {
     Version {
         /// Where.
         seq: LogSeq,
-        /// What was found.
+        /// The version that was found.
         version: u32,
     },
 }

@@ -33,7 +33,7 @@ pub enum PartError {
     /// Written by a newer version.
     #[error("the snapshot has version {version}, this program reads up to {SNAPSHOT_VERSION}: upgrade it")]
     Version {
-        /// What was found.
+        /// The version that was found.
         version: u32,
     },
 }

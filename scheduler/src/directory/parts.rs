@@ -14,7 +14,8 @@ use super::Contents;
 const MODULES_PER_PART: usize = 1024;
 
 impl Contents {
-    /// A part for each tenant, or more for one with many modules. [`Contents::current`] is in none of them: the state has it too.
+    /// A part for each tenant, or more for one with many modules. [`Contents::current`] is in none
+    /// of them: the state has it too.
     pub(crate) fn parts(&self) -> impl Iterator<Item = DirectoryPart> + '_ {
         let mut tokens: BTreeMap<_, Vec<(Token, Timestamp)>> = BTreeMap::new();
         // In no order, which the tokens of each tenant get below.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wasmill_protocol::{LogSeq, TaskId, Timestamp};
 
-use super::fold::Standing;
+use super::fold::TaskStanding;
 use super::store::state_of;
 
 /// The bytes of a value.
@@ -27,10 +27,10 @@ pub(super) fn decode<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusql
 pub(super) const STANDING_COLUMNS: &str = "state, created, updated, finished, seq, view";
 
 /// Reads [`STANDING_COLUMNS`], which begin at `first`.
-pub(super) fn standing(row: &Row<'_>, first: usize) -> rusqlite::Result<Standing> {
+pub(super) fn standing(row: &Row<'_>, first: usize) -> rusqlite::Result<TaskStanding> {
     let number = row.get(first)?;
     let state = state_of(number).ok_or(Error::IntegralValueOutOfRange(first, number))?;
-    Ok(Standing {
+    Ok(TaskStanding {
         state,
         created_at: time(row.get(first + 1)?),
         updated_at: time(row.get(first + 2)?),
@@ -70,7 +70,8 @@ mod tests {
     use crate::read_model::fold::View;
     use crate::read_model::{HistoryEntry, HistoryEvent};
 
-    /// What the first version wrote. Must be readable for ever: new fields go to the end. If that cannot be, raise `LAYOUT`.
+    /// What the first version wrote. Must be readable for ever: new fields go to the end. If that
+    /// cannot be, raise `LAYOUT`.
     const SPEC: &str = "\
         dc0014a674656e616e74c4200101010101010101010101010101010101010101010101010101010101010101a7636f6d6d616e6481a6\
         496e6c696e65c402696ea46a736f6ea46e616d65ab6465736372697074696f6e81a56c6162656ca13191a361726781a3656e76a13295\
@@ -259,7 +260,8 @@ mod tests {
         }
     }
 
-    /// Leaves out one field after the other, wherever it is, and counts what could be read and stored without it.
+    /// Leaves out one field after the other, wherever it is, and counts what could be read and
+    /// stored without it.
     fn stored_without_each_field<T>(full: &T) -> usize
     where
         T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
@@ -282,7 +284,8 @@ mod tests {
         stored.count()
     }
 
-    /// A field that is left out when it is empty moves those behind it: what can be left out comes last.
+    /// A field that is left out when it is empty moves those behind it: what can be left out comes
+    /// last.
     #[test]
     fn rows_are_readable_whatever_is_left_out_of_them() {
         let (spec, view) = full();

@@ -16,7 +16,8 @@ use super::flush::Replacement;
 use super::readers::Kind;
 use super::{ReadModel, store};
 
-/// The file that a copy is made in, and the one that a copy is fetched into, beside the read model's own.
+/// The file that a copy is made in, and the one that a copy is fetched into, beside the read
+/// model's own.
 const SUFFIXES: [&str; 2] = [".copy", ".fetched"];
 /// What is read at once on the way to the blob.
 const PIECE_BYTES: usize = 1024 * 1024;
@@ -64,9 +65,11 @@ pub enum CopyError {
 }
 
 impl ReadModel {
-    /// Stores a consistent copy of the file, as it is now, as a blob. Answers up to which record it holds the log.
+    /// Stores a consistent copy of the file, as it is now, as a blob. Answers up to which record it
+    /// holds the log.
     ///
-    /// Takes seconds for each gigabyte, and the room of another file meanwhile; nobody waits for it.
+    /// Takes seconds for each gigabyte, and the room of another file meanwhile; nobody waits for
+    /// it.
     ///
     /// # Errors
     ///
@@ -87,7 +90,8 @@ impl ReadModel {
         saved
     }
 
-    /// Goes on with a copy that [`ReadModel::save`] has stored, here or elsewhere. Nothing must be applied meanwhile; readers wait.
+    /// Goes on with a copy that [`ReadModel::save`] has stored, here or elsewhere. Nothing must be
+    /// applied meanwhile; readers wait.
     ///
     /// # Errors
     ///

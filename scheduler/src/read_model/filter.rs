@@ -26,7 +26,8 @@ pub struct TaskFilter {
     pub created_before: Option<Timestamp>,
 }
 
-/// Where a listing goes on. Valid for the same tenant with any filter, for as long as anybody likes.
+/// Where a listing goes on. Valid for the same tenant with any filter, for as long as anybody
+/// likes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor(pub(super) i64);
 
@@ -40,7 +41,8 @@ pub struct Scan {
 /// One page of a [`Scan`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScanPage<T = TaskRow> {
-    /// Oldest first; can be empty although there are more, as a page examines a bounded number of tasks.
+    /// Oldest first; can be empty although there are more, as a page examines a bounded number of
+    /// tasks.
     pub tasks: Vec<T>,
     /// What is left, if anything may be.
     pub rest: Option<Scan>,
@@ -74,7 +76,8 @@ impl FromStr for Cursor {
 /// One page of a listing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page<T = TaskRow> {
-    /// Newest first. Can be fewer than asked for although there are more: a page examines a bounded number of tasks.
+    /// Newest first. Can be fewer than asked for although there are more: a page examines a bounded
+    /// number of tasks.
     pub tasks: Vec<T>,
     /// Where the next page begins, if there may be one.
     pub next: Option<Cursor>,

@@ -16,12 +16,13 @@ use wasmill_record::Record;
 use wasmill_record::snapshot::Expired;
 
 use super::copy::CopyError;
-use super::pending::{Generation, PendingEvent, PendingKey, Place};
+use super::pending::{EventPosition, Generation, PendingEvent, PendingKey};
 use super::store;
 use super::write::{Sink, Written};
 
-/// Pending records are written when they take this much memory. Large transactions pay: a task that was submitted and has ended in the
-/// meantime is written once, and pages are written once for many tasks.
+/// Pending records are written when they take this much memory. Large transactions pay: a task that
+/// was submitted and has ended in the meantime is written once, and pages are written once for many
+/// tasks.
 const FLUSH_BYTES: u64 = 24 * 1024 * 1024;
 /// Pending records are written after this time at the latest.
 const FLUSH_DELAY: Duration = Duration::from_millis(250);
@@ -91,7 +92,7 @@ pub(super) struct Replacement {
 pub(super) struct Gathered<T> {
     pub(super) found: T,
     /// Where the tenant was last removed, if that is pending: the file still has what was before.
-    pub(super) erased: Option<Place>,
+    pub(super) erased: Option<EventPosition>,
     /// The last record that was applied.
     pub(super) applied: LogSeq,
 }
@@ -185,8 +186,9 @@ impl Pipeline {
         }
     }
 
-    /// Asks for everything that is applied now to be written, and waits for that at most `patience`, and not at all while the file cannot be
-    /// written. On giving up says what was waited for, and why the last try to write has failed if it has.
+    /// Asks for everything that is applied now to be written, and waits for that at most
+    /// `patience`, and not at all while the file cannot be written. On giving up says what was
+    /// waited for, and why the last try to write has failed if it has.
     pub(super) async fn flush(&self, patience: Duration) -> Result<(), (LogSeq, Option<String>)> {
         let wanted = {
             let mut state = self.state();
@@ -368,7 +370,8 @@ impl Pipeline {
         }
     }
 
-    /// Writes a generation, again and again until it works or the process stops. Whether a tenant was removed.
+    /// Writes a generation, again and again until it works or the process stops. Whether a tenant
+    /// was removed.
     fn write(&self, sink: &mut Sink, generation: Arc<Generation>, position: LogSeq) -> bool {
         let mut reminder = Reminder::default();
         let written = loop {
@@ -400,7 +403,8 @@ impl Pipeline {
         removed
     }
 
-    /// The file is closed, replaced and opened. `None` when that has failed: there is no file to go on with.
+    /// The file is closed, replaced and opened. `None` when that has failed: there is no file to go
+    /// on with.
     fn replaced(&self, sink: Sink, replacement: Replacement) -> Option<Sink> {
         let Replacement { path, with, position, answer } = replacement;
         drop(sink);

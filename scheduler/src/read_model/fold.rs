@@ -13,12 +13,13 @@ use super::row::{BeganWith, HISTORY_ENTRIES_MAX, History, HistoryEntry, HistoryE
 /// Longer messages are cut in the history; the last outcome is kept whole beside it.
 const HISTORY_MESSAGE_CHARS_MAX: usize = 200;
 
-/// Checkpoints that attempts began with and that are kept, so that an attempt can be run again: the latest.
+/// Checkpoints that attempts began with and that are kept, so that an attempt can be run again: the
+/// latest.
 pub(super) const RESUMED_KEPT: usize = 4;
 
 /// Everything about a task that changes.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Standing {
+pub(super) struct TaskStanding {
     pub(super) state: TaskState,
     pub(super) created_at: Timestamp,
     pub(super) updated_at: Timestamp,
@@ -30,8 +31,8 @@ pub(super) struct Standing {
 
 /// What is stored of it as one value.
 ///
-/// Encoded without field names, so a field may only be added at the end; this holds for the types of `protocol` in here
-/// too, and a test keeps watch.
+/// Encoded without field names, so a field may only be added at the end; this holds for the types
+/// of `protocol` in here too, and a test keeps watch.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct View {
@@ -51,13 +52,14 @@ pub(super) struct View {
     pub(super) started_at: Option<Timestamp>,
     pub(super) history: Vec<HistoryEntry>,
     pub(super) history_left_out: u64,
-    /// What attempts began with, each with the first that did: at most [`RESUMED_KEPT`]. Before the first, they began with nothing.
+    /// What attempts began with, each with the first that did: at most [`RESUMED_KEPT`]. Before the
+    /// first, they began with nothing.
     pub(super) resumed: Vec<(Attempt, Payload)>,
     /// The first attempt that began with a checkpoint, also when that one is no longer kept.
     pub(super) resumed_first: Option<Attempt>,
 }
 
-impl Standing {
+impl TaskStanding {
     /// A task that has just been accepted. One that `is_blocked` waits for other tasks first.
     pub(super) fn submitted(seq: LogSeq, at: Timestamp, spec: &TaskSpec, is_blocked: bool) -> Self {
         let waiting_until = (spec.not_before > at).then_some(spec.not_before);
@@ -188,7 +190,8 @@ impl Standing {
         match next {
             Sequel::Final { state } => {
                 self.end(state, at);
-                // Of a failed one too: a command that ends by itself has a result whatever its exit code.
+                // Of a failed one too: a command that ends by itself has a result whatever its exit
+                // code.
                 if matches!(state, FinalState::Succeeded | FinalState::Failed) {
                     self.view.output = output.clone();
                 }

@@ -1,8 +1,10 @@
-//! Listings: the intersection of ordered indexes, walked from the newest task down or from the oldest up.
+//! Listings: the intersection of ordered indexes, walked from the newest task down or from the
+//! oldest up.
 //!
-//! Every filter has an index that can say "your next task from this row on". The walk asks them in turn and leaps to the farthest
-//! answer until all agree. So a filter that matches little is quick whatever the others match, and the work is bounded by
-//! the number of questions, never by the size of the table.
+//! Every filter has an index that can say "your next task from this row on". The walk asks them in
+//! turn and leaps to the farthest answer until all agree. So a filter that matches little is quick
+//! whatever the others match, and the work is bounded by the number of questions, never by the size
+//! of the table.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,7 +19,8 @@ use super::row::TaskRow;
 use super::store::{STATES, state_number};
 use super::stored::{spec_bytes, view_bytes};
 
-/// Questions to indexes that one page asks at most, about 50 ms of work. Then it ends early, with a cursor.
+/// Questions to indexes that one page asks at most, about 50 ms of work. Then it ends early, with a
+/// cursor.
 const QUESTIONS_MAX: u32 = 20_000;
 /// Questions that one step asks at most, about 5 ms of work: others read between two steps.
 const QUESTIONS_PER_STEP: u32 = 2_000;
@@ -66,7 +69,8 @@ impl Budget {
     }
 }
 
-/// A step of a listing: some tasks of a tenant, each as `show` makes it. The budget tells whether more belong on the same page.
+/// A step of a listing: some tasks of a tenant, each as `show` makes it. The budget tells whether
+/// more belong on the same page.
 pub(super) fn step<T>(
     connection: &Connection,
     tenant: &TenantName,
@@ -98,7 +102,8 @@ pub(super) fn step<T>(
     Ok(Page { tasks, next, shown_bytes: before - budget.shown_bytes })
 }
 
-/// What a task takes in a listing, about: its texts as JSON writes them, and the rest of the document.
+/// What a task takes in a listing, about: its texts as JSON writes them, and the rest of the
+/// document.
 fn shown_bytes(spec: &TaskSpec) -> u64 {
     const DOCUMENT_BYTES: usize = 1024;
     let escaped = |byte: u8| match byte {
@@ -372,10 +377,11 @@ fn streams<'c>(
     Ok(Some(streams))
 }
 
-/// The lowest row created at or after `created`, or the one after the last: a binary search, as rows are in the order of
-/// their creation.
+/// The lowest row created at or after `created`, or the one after the last: a binary search, as
+/// rows are in the order of their creation.
 fn first_row_from(connection: &Connection, created: i64) -> rusqlite::Result<i64> {
-    // Two queries in one: SQLite answers only a lone `min` or `max` without reading the whole table.
+    // Two queries in one: SQLite answers only a lone `min` or `max` without reading the whole
+    // table.
     let bounds = "SELECT coalesce((SELECT min(row) FROM task), 1), coalesce((SELECT max(row) FROM task), 0) + 1";
     let (mut low, mut high): (i64, i64) =
         connection.prepare_cached(bounds)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;

@@ -21,14 +21,15 @@ pub(super) struct Generation {
     links: Vec<Link>,
     last_link: HashMap<TaskId, u32, BuildHasherDefault<TaskIdHasher>>,
     keys: HashMap<TenantName, HashMap<String, PendingKey>>,
-    erased: Vec<(TenantName, Place)>,
-    /// What tenants have submitted, in bytes that count towards their quota; of one that was removed, since then.
+    erased: Vec<(TenantName, EventPosition)>,
+    /// What tenants have submitted, in bytes that count towards their quota; of one that was
+    /// removed, since then.
     submitted: HashMap<TenantName, u64>,
     bytes: u64,
 }
 
 /// The place of an event in the log.
-pub(super) type Place = (LogSeq, u32);
+pub(super) type EventPosition = (LogSeq, u32);
 
 #[derive(Clone, Copy)]
 struct Link {
@@ -42,13 +43,13 @@ struct Link {
 pub(super) struct PendingKey {
     pub(super) task: TaskId,
     pub(super) fingerprint: Digest,
-    pub(super) place: Place,
+    pub(super) place: EventPosition,
 }
 
 /// An event about a task; keeps its record alive.
 #[derive(Clone)]
 pub(super) struct PendingEvent {
-    pub(super) place: Place,
+    pub(super) place: EventPosition,
     record: Arc<Record>,
 }
 
@@ -84,7 +85,7 @@ impl Generation {
         self.records.push((seq, Arc::clone(record)));
     }
 
-    fn index_event(&mut self, event: &EventBody, place: Place) {
+    fn index_event(&mut self, event: &EventBody, place: EventPosition) {
         match event {
             EventBody::TaskSubmitted { task, spec, fingerprint, .. } => {
                 self.bytes += inline_bytes(&spec.input);
@@ -143,7 +144,8 @@ impl Generation {
         self.keys.get(tenant)?.get(key).copied()
     }
 
-    /// What a tenant has submitted, in bytes that count towards its quota; since it was last removed, if it was.
+    /// What a tenant has submitted, in bytes that count towards its quota; since it was last
+    /// removed, if it was.
     pub(super) fn submitted(&self, tenant: &TenantName) -> u64 {
         self.submitted.get(tenant).copied().unwrap_or(0)
     }
@@ -154,7 +156,7 @@ impl Generation {
     }
 
     /// Where a tenant was last removed.
-    pub(super) fn erased(&self, tenant: &TenantName) -> Option<Place> {
+    pub(super) fn erased(&self, tenant: &TenantName) -> Option<EventPosition> {
         self.erased.iter().rev().find(|(erased, _)| erased == tenant).map(|(_, place)| *place)
     }
 }
@@ -163,8 +165,8 @@ fn inline_bytes(payload: &Payload) -> u64 {
     if let Payload::Inline(bytes) = payload { bytes.len() as u64 } else { 0 }
 }
 
-/// Task ids end in random bits that this node has drawn itself, so nobody can aim for collisions and a multiplication
-/// spreads them enough.
+/// Task ids end in random bits that this node has drawn itself, so nobody can aim for collisions
+/// and a multiplication spreads them enough.
 #[derive(Default)]
 pub(super) struct TaskIdHasher(u64);
 

@@ -6,13 +6,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 use wasmill_protocol::{Digest, TaskId, TaskSpec, TenantName};
 
 use super::codec::{STANDING_COLUMNS, decode, id_bytes, standing};
-use super::fold::Standing;
+use super::fold::TaskStanding;
 
 /// A task in the file.
 pub(super) struct Stored {
     pub(super) id: TaskId,
     pub(super) spec: Arc<TaskSpec>,
-    pub(super) standing: Standing,
+    pub(super) standing: TaskStanding,
 }
 
 /// A task of a tenant.

@@ -1,7 +1,8 @@
 //! A few connections that read, each used by one query at a time on a thread that may block.
 //!
-//! Look-ups of single tasks go before listings, of which only a few run at once; among each, tenants take turns. A tenant has one thread for its
-//! listings, whatever it asks for at once, and only a few pages of it are being made: the others hold nothing while they wait.
+//! Look-ups of single tasks go before listings, of which only a few run at once; among each,
+//! tenants take turns. A tenant has one thread for its listings, whatever it asks for at once, and
+//! only a few pages of it are being made: the others hold nothing while they wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -15,10 +16,12 @@ use super::{ReadError, store};
 
 /// Queries that run at once; more would only take turns on the cores.
 const READERS: usize = 4;
-/// Listings among them: whoever looks for a single task finds a connection that is free, or is so at once.
+/// Listings among them: whoever looks for a single task finds a connection that is free, or is so
+/// at once.
 const LISTINGS_MAX: usize = 2;
 
-/// Steps of listings of one tenant, reading and showing, that run at once: others have the other cores.
+/// Steps of listings of one tenant, reading and showing, that run at once: others have the other
+/// cores.
 const STEPS_PER_TENANT: usize = 1;
 /// Steps of showing that run at once.
 const SHOWINGS_MAX: usize = 2;
@@ -58,8 +61,8 @@ impl Readers {
         Self { path: path.to_owned(), idle: Arc::default(), turns: Arc::default() }
     }
 
-    /// Waits for the queries that run, closes their connections, and lets no other one begin while the answer is held: the file can be
-    /// replaced meanwhile.
+    /// Waits for the queries that run, closes their connections, and lets no other one begin while
+    /// the answer is held: the file can be replaced meanwhile.
     pub(super) async fn pause(&self) -> Vec<Turn> {
         let mut turns = Vec::with_capacity(READERS);
         while turns.len() < READERS {
@@ -79,7 +82,8 @@ impl Readers {
         self.turns.take(Kind::Page, asker).await
     }
 
-    /// Makes an answer when it is the asker's turn, on a thread that may block. It runs to its end also when the caller stops waiting.
+    /// Makes an answer when it is the asker's turn, on a thread that may block. It runs to its end
+    /// also when the caller stops waiting.
     pub(super) async fn show<T: Send + 'static>(
         &self,
         asker: Asker,
@@ -139,7 +143,8 @@ struct State {
     waiting: [Waiting; KINDS.len()],
 }
 
-/// Queries that wait: in order for each tenant, and the tenants in turn. Bounded by the requests that a tenant may have under way.
+/// Queries that wait: in order for each tenant, and the tenants in turn. Bounded by the requests
+/// that a tenant may have under way.
 #[derive(Default)]
 struct Waiting {
     by_asker: HashMap<Asker, VecDeque<oneshot::Sender<Turn>>>,
@@ -240,7 +245,8 @@ impl Waiting {
         queue.push_back(turn);
     }
 
-    /// The first query of the tenant at `place` in the order. The tenant's next turn comes after that of all others.
+    /// The first query of the tenant at `place` in the order. The tenant's next turn comes after
+    /// that of all others.
     fn pop(&mut self, place: usize) -> Option<(Asker, oneshot::Sender<Turn>)> {
         let asker = self.order.remove(place)?;
         let queue = self.by_asker.get_mut(&asker)?;

@@ -39,7 +39,8 @@ impl Reserved {
     ) -> Result<Reservation, OverQuota> {
         let mut by_tenant = self.by_tenant.lock().unwrap_or_else(PoisonError::into_inner);
         let reserved = by_tenant.get(tenant).copied().unwrap_or(0);
-        // Looked at under the lock: what becomes stored keeps its reservation until it is, so it is counted twice rather than not at all.
+        // Looked at under the lock: what becomes stored keeps its reservation until it is, so it is
+        // counted twice rather than not at all.
         let used = stored().saturating_add(reserved);
         if used.saturating_add(bytes) > bytes_max {
             return Err(OverQuota { used });

@@ -10,7 +10,8 @@ use wasmill_record::event::{EndReason, Sequel};
 
 /// A task as it stands.
 ///
-/// `outcome`, `usage`, `captured` and `started_at` are those of the attempt that runs, or else of the last one that ran.
+/// `outcome`, `usage`, `captured` and `started_at` are those of the attempt that runs, or else of
+/// the last one that ran.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskRow {
     /// Its id.

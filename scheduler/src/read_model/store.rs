@@ -13,9 +13,10 @@ use super::{OpenReadModelError, stored};
 
 /// Marks the file as a Wasmill read model ("WmRm").
 const APPLICATION_ID: i64 = 0x576d_526d;
-/// The layout of the tables and of the values in them. A file of another layout is set aside and filled again. Where the log has been
-/// trimmed that needs a copy of this layout, which nobody has after a change: so whoever changes it also migrates a file of the
-/// layout before, in [`open_existing`].
+/// The layout of the tables and of the values in them. A file of another layout is set aside and
+/// filled again. Where the log has been trimmed that needs a copy of this layout, which nobody has
+/// after a change: so whoever changes it also migrates a file of the layout before, in
+/// [`open_existing`].
 const LAYOUT: i64 = 1;
 /// Statements that stay prepared in a connection.
 const STATEMENTS_CACHED: usize = 64;
@@ -26,11 +27,12 @@ const WRITER_CACHE_KIB: i64 = 32 * 1024;
 /// Memory for pages, of each connection that reads, in KiB.
 const READER_CACHE_KIB: i64 = 4 * 1024;
 
-/// `row` numbers tasks in the order of the log, which is also that of `created`: newest first is `row` descending, and a
-/// bound on `created` is a bound on `row`.
+/// `row` numbers tasks in the order of the log, which is also that of `created`: newest first is
+/// `row` descending, and a bound on `created` is a bound on `row`.
 ///
-/// `tenant` and `module` are numbers, so that an entry of an index has a few bytes. A module's number is of one tenant. A removed tenant keeps
-/// its number without a name until its tasks are erased. Long specs are apart, so that an update does not move them.
+/// `tenant` and `module` are numbers, so that an entry of an index has a few bytes. A module's
+/// number is of one tenant. A removed tenant keeps its number without a name until its tasks are
+/// erased. Long specs are apart, so that an update does not move them.
 const TABLES: &str = "
     CREATE TABLE position (seq INTEGER NOT NULL) STRICT;
     INSERT INTO position VALUES (0);
@@ -72,7 +74,7 @@ const TABLES: &str = "
 ";
 
 /// What is found where the file should be.
-enum Found {
+enum FoundFile {
     Usable(Connection, LogSeq),
     Nothing,
     OtherLayout(i64),
@@ -82,9 +84,9 @@ enum Found {
 pub(super) fn open_writer(path: &Path) -> Result<(Connection, LogSeq), OpenReadModelError> {
     let failed = |source: rusqlite::Error| OpenReadModelError::Storage { path: path.to_owned(), source: source.into() };
     let cleared = match open_existing(path) {
-        Ok(Found::Usable(connection, position)) => return Ok((connection, position)),
-        Ok(Found::Nothing) => remove(path),
-        Ok(Found::OtherLayout(layout)) => set_aside(path, layout),
+        Ok(FoundFile::Usable(connection, position)) => return Ok((connection, position)),
+        Ok(FoundFile::Nothing) => remove(path),
+        Ok(FoundFile::OtherLayout(layout)) => set_aside(path, layout),
         Err(error)
             if matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)) =>
         {
@@ -101,20 +103,20 @@ pub(super) fn open_writer(path: &Path) -> Result<(Connection, LogSeq), OpenReadM
     Ok((connection, LogSeq(0)))
 }
 
-fn open_existing(path: &Path) -> rusqlite::Result<Found> {
+fn open_existing(path: &Path) -> rusqlite::Result<FoundFile> {
     if !path.exists() {
-        return Ok(Found::Nothing);
+        return Ok(FoundFile::Nothing);
     }
     let connection = connect_writer(path)?;
     match layout(&connection)? {
         LAYOUT => match position(&connection)? {
             Some(position) => {
                 stored::prepare(&connection)?;
-                Ok(Found::Usable(connection, position))
+                Ok(FoundFile::Usable(connection, position))
             }
-            None => Ok(Found::Nothing),
+            None => Ok(FoundFile::Nothing),
         },
-        other => Ok(Found::OtherLayout(other)),
+        other => Ok(FoundFile::OtherLayout(other)),
     }
 }
 
@@ -147,12 +149,13 @@ pub(super) fn replace(path: &Path, with: &Path) -> Result<Connection, CopyError>
     remove(path).map_err(failed)?;
     fs::rename(with, path).map_err(failed)?;
     match open_existing(path)? {
-        Found::Usable(connection, _) => Ok(connection),
-        Found::Nothing | Found::OtherLayout(_) => Err(failed(io::ErrorKind::InvalidData.into())),
+        FoundFile::Usable(connection, _) => Ok(connection),
+        FoundFile::Nothing | FoundFile::OtherLayout(_) => Err(failed(io::ErrorKind::InvalidData.into())),
     }
 }
 
-/// A consistent copy of the file as a new one, without what was erased, beside those who write. Answers up to which record it holds the log.
+/// A consistent copy of the file as a new one, without what was erased, beside those who write.
+/// Answers up to which record it holds the log.
 pub(super) fn copy(path: &Path, to: &Path) -> rusqlite::Result<LogSeq> {
     open_reader(path)?.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
     Ok(position(&open_reader(to)?)?.unwrap_or_default())
@@ -185,7 +188,8 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
-    // Otherwise a statement that could use a partial index is planned anew for every value that is bound.
+    // Otherwise a statement that could use a partial index is planned anew for every value that is
+    // bound.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }

@@ -1,7 +1,7 @@
 //! What tasks take, as it counts towards the quota `stored_bytes` of their tenant.
 //!
-//! It follows from what a task is and not from how the file holds it, so that it is the same on every node. Bytes that several tasks have in
-//! common count for each.
+//! It follows from what a task is and not from how the file holds it, so that it is the same on
+//! every node. Bytes that several tasks have in common count for each.
 
 use std::collections::BTreeMap;
 
@@ -66,7 +66,8 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS counting (version INTEGER NOT NULL) STRICT;
 ";
 
-/// Makes sure that the file knows what each tenant has stored: counts everything once where an earlier version did not count, or did otherwise.
+/// Makes sure that the file knows what each tenant has stored: counts everything once where an
+/// earlier version did not count, or did otherwise.
 pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(TABLES)?;
     let version: Option<i64> = connection.query_row("SELECT version FROM counting", [], |row| row.get(0)).optional()?;
@@ -114,7 +115,8 @@ pub(super) fn totals(connection: &Connection) -> rusqlite::Result<Vec<(TenantNam
     Ok(totals)
 }
 
-/// Changes what a tenant has stored by `more`, which may be negative. Gives the sum, with the name of the tenant while it has one.
+/// Changes what a tenant has stored by `more`, which may be negative. Gives the sum, with the name
+/// of the tenant while it has one.
 pub(super) fn change(connection: &Connection, tenant: i64, more: i64) -> rusqlite::Result<Option<(TenantName, u64)>> {
     let bytes: i64 = connection
         .prepare_cached(

@@ -1,4 +1,5 @@
-//! Writing a generation of records into the file, and removing tasks from it. Runs on the flush thread only.
+//! Writing a generation of records into the file, and removing tasks from it. Runs on the flush
+//! thread only.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
@@ -10,7 +11,7 @@ use wasmill_record::event::{Event, EventBody};
 use wasmill_record::snapshot::Expired;
 
 use super::codec::{STANDING_COLUMNS, decode, encode, id_bytes, standing, time_number};
-use super::fold::{RESUMED_KEPT, Standing, View};
+use super::fold::{RESUMED_KEPT, TaskStanding, View};
 use super::pending::{Generation, TaskIdHasher};
 use super::store::state_number;
 use super::stored::{self, spec_bytes, view_bytes};
@@ -73,7 +74,7 @@ struct Changes {
 
 struct Change {
     id: TaskId,
-    standing: Standing,
+    standing: TaskStanding,
     origin: Origin,
 }
 
@@ -142,7 +143,8 @@ impl Sink {
         result
     }
 
-    /// The end of a transaction: what tenants have stored, and which blobs nobody refers to any more.
+    /// The end of a transaction: what tenants have stored, and which blobs nobody refers to any
+    /// more.
     fn settle(&mut self) -> rusqlite::Result<Written> {
         let Changed { stored, removed, mut released } = std::mem::take(&mut self.changed);
         let mut written = Written { stored: removed.into_iter().map(|name| (name, 0)).collect(), ..Written::default() };
@@ -169,13 +171,14 @@ impl Sink {
     fn take(&mut self, changes: &mut Changes, seq: LogSeq, event: &Event) -> rusqlite::Result<()> {
         match &event.body {
             EventBody::TaskSubmitted { task, spec, fingerprint, edges } => {
-                let standing = Standing::submitted(seq, event.at, spec, !edges.is_empty());
+                let standing = TaskStanding::submitted(seq, event.at, spec, !edges.is_empty());
                 let origin = Origin::New { spec: Arc::clone(spec), fingerprint: *fingerprint };
                 changes.push(Change { id: *task, standing, origin });
                 Ok(())
             }
             EventBody::TenantRemoved { tenant } => {
-                // What came before goes with the tenant; what comes after may be of a new one with the same name.
+                // What came before goes with the tenant; what comes after may be of a new one with
+                // the same name.
                 self.store(std::mem::take(changes))?;
                 self.forget_tenant(tenant)
             }
@@ -183,7 +186,8 @@ impl Sink {
                 let Some(task) = body.task() else { return Ok(()) };
                 let index = match changes.by_id.get(&task) {
                     Some(index) => *index,
-                    // A task that is gone with its tenant or its retention: what still happens to it is of no interest.
+                    // A task that is gone with its tenant or its retention: what still happens to
+                    // it is of no interest.
                     None => match self.load(task)? {
                         Some(change) => changes.push(change),
                         None => return Ok(()),
@@ -192,7 +196,8 @@ impl Sink {
                 let standing = &mut changes.tasks[index].standing;
                 let before = blobs_of_view(&standing.view);
                 standing.fold(seq, event);
-                // Also those that were never written: one checkpoint after the other in one transaction.
+                // Also those that were never written: one checkpoint after the other in one
+                // transaction.
                 let after = blobs_of_view(&standing.view);
                 self.changed.released.extend(before.into_iter().flatten().filter(|blob| !after.contains(&Some(*blob))));
                 Ok(())
@@ -228,7 +233,7 @@ impl Sink {
     fn insert(
         &mut self,
         id: TaskId,
-        standing: &Standing,
+        standing: &TaskStanding,
         spec: &TaskSpec,
         fingerprint: Option<Digest>,
     ) -> rusqlite::Result<()> {
@@ -282,7 +287,7 @@ impl Sink {
         self.change_blobs(row, Parts::default(), blobs)
     }
 
-    fn update(&mut self, row: i64, standing: &Standing, blobs: Parts) -> rusqlite::Result<()> {
+    fn update(&mut self, row: i64, standing: &TaskStanding, blobs: Parts) -> rusqlite::Result<()> {
         let mut view = std::mem::take(&mut self.scratch);
         encode(&standing.view, &mut view);
         self.connection

@@ -15,7 +15,8 @@ const WINDOW_RECORDS: u64 = 256;
 /// Each further look goes back by this many times as much.
 const WINDOW_GROWTH: u64 = 4;
 
-/// Goes back through the log in growing windows, and so reads little more than what follows the newest snapshot, which is read in any case.
+/// Goes back through the log in growing windows, and so reads little more than what follows the
+/// newest snapshot, which is read in any case.
 pub(crate) struct Search<'a> {
     log: &'a dyn Log,
     /// The first record of the log.
@@ -66,7 +67,8 @@ pub(crate) async fn newest_copy(log: &dyn Log, from: LogSeq, to: LogSeq) -> Resu
 const SNAPSHOT_TAKEN: &str = "SnapshotTaken";
 const READ_MODEL_SAVED: &str = "ReadModelSaved";
 
-/// Hands over the events of records whose bytes hold `name`: most are passed over without being decoded.
+/// Hands over the events of records whose bytes hold `name`: most are passed over without being
+/// decoded.
 async fn each_naming(
     log: &dyn Log,
     from: LogSeq,

@@ -22,7 +22,8 @@ pub(crate) enum StoreError {
     Cut,
 }
 
-/// Stores what was taken hold of. The parts are made on a thread of their own; dropping the future ends it and leaves nothing.
+/// Stores what was taken hold of. The parts are made on a thread of their own; dropping the future
+/// ends it and leaves nothing.
 pub(crate) async fn store(
     blobs: &dyn Blobs,
     frozen: Frozen,
@@ -57,7 +58,7 @@ fn parts_of(frozen: Frozen, directory: &Contents, chain: Chain) -> impl Iterator
     let begin = state.next();
     begin
         .into_iter()
-        .chain([Part::Chain(snapshot::Chain { hash, log_bytes })])
+        .chain([Part::Chain(snapshot::ChainPart { hash, log_bytes })])
         .chain(directory.parts().map(Part::Directory))
         .chain(state)
 }

@@ -171,8 +171,8 @@ async fn blobs_are_referred_to_until_their_last_task_lets_go() {
     assert!(referenced(&fed, 2).await);
     assert!(!referenced(&fed, 3).await);
 
-    // A newer checkpoint replaces the older one, and the end of the task both; a checkpoint that equals the input takes
-    // nothing with it.
+    // A newer checkpoint replaces the older one, and the end of the task both; a checkpoint that
+    // equals the input takes nothing with it.
     fed.feed([checkpoint(1, blob(1))]);
     assert!(!referenced(&fed, 2).await);
     let mut end = succeeded(1, 1);

@@ -6,7 +6,8 @@ use wasmill_scheduler::read_model::{HISTORY_ENTRIES_MAX, HistoryEvent, TaskRow};
 
 use crate::support::{BEGIN, Fed, STEP_US, attempt, ended, id, spec, started, submitted, succeeded, tenant};
 
-/// Feeds each event in a record of its own; the task must look the same from memory, from the file, and from both.
+/// Feeds each event in a record of its own; the task must look the same from memory, from the file,
+/// and from both.
 async fn task_after(bodies: &[EventBody]) -> TaskRow {
     let mut pending = Fed::new();
     let mut mixed = Fed::new();

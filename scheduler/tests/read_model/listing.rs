@@ -111,7 +111,8 @@ async fn labels_are_compared_whole() {
     }
 }
 
-/// Two filters that each match half of the tasks but never the same: the worst case of an intersection.
+/// Two filters that each match half of the tasks but never the same: the worst case of an
+/// intersection.
 #[tokio::test]
 async fn a_page_examines_a_bounded_number_of_tasks() {
     const TASKS: u64 = 30_000;

@@ -1,4 +1,5 @@
-//! Random histories, compared with a second and dumb implementation that keeps everything in one list.
+//! Random histories, compared with a second and dumb implementation that keeps everything in one
+//! list.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -75,7 +76,8 @@ struct Expected {
     resumed: Vec<Payload>,
     /// Bytes of its log, of its result, and of the message of its outcome.
     texts: [usize; 3],
-    /// Bytes of the text of each entry of its history; nothing for a checkpoint, which a further one takes the place of.
+    /// Bytes of the text of each entry of its history; nothing for a checkpoint, which a further
+    /// one takes the place of.
     history: Vec<Option<usize>>,
 }
 
@@ -343,7 +345,8 @@ impl Expected {
         }
     }
 
-    /// What a change leaves in the history, and what it does to what is stored. To be called before the change is made.
+    /// What a change leaves in the history, and what it does to what is stored. To be called before
+    /// the change is made.
     fn note(&mut self, change: Change) {
         let message = format!("attempt {}", self.attempt).len();
         match change {
@@ -468,7 +471,8 @@ async fn run(steps: Vec<Step>, filters: Vec<(TaskFilter, usize)>) {
     for number in 0..4 {
         let digest = Digest([number; 32]);
         let all_live = fed.model.is_referenced(digest).await.unwrap();
-        // Rows of removed tenants are erased in the background, so more may be referred to for a moment.
+        // Rows of removed tenants are erased in the background, so more may be referred to for a
+        // moment.
         assert!(all_live || !reference.is_referenced(digest));
     }
     if !swept {

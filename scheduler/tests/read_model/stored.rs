@@ -83,7 +83,8 @@ async fn b39_a_blob_is_unneeded_once_nothing_refers_to_it() {
     fed.feed([submitted(1, with_input("a", blob(9))), started(1, 1), saved(1, 1, blob(1))]);
     fed.feed([submitted(2, with_input("b", blob(2))), started(2, 1)]);
     assert_eq!(unneeded(&fed).await, [].into());
-    // One after the other in one transaction: what was never written is told too. The last but one is what another task has.
+    // One after the other in one transaction: what was never written is told too. The last but one
+    // is what another task has.
     fed.feed([saved(1, 2, blob(3)), saved(1, 3, blob(2)), saved(1, 4, blob(4)), saved(1, 5, blob(4))]);
     assert_eq!(unneeded(&fed).await, [1, 3].into());
     fed.feed([succeeded(1, 1), succeeded(2, 1)]);

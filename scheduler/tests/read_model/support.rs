@@ -137,7 +137,8 @@ impl Fed {
         Self { model: ReadModel::open(dir.path()).unwrap(), dir, records }
     }
 
-    /// What starts after a crash at this moment: the file as it is, then fed with the log from where it ends.
+    /// What starts after a crash at this moment: the file as it is, then fed with the log from
+    /// where it ends.
     pub(crate) fn crash(&self) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for entry in fs::read_dir(self.dir.path()).unwrap() {
@@ -154,7 +155,8 @@ impl Fed {
         crashed
     }
 
-    /// What goes on elsewhere, from a copy and what the log says after it. Without a copy there is only the log.
+    /// What goes on elsewhere, from a copy and what the log says after it. Without a copy there is
+    /// only the log.
     pub(crate) async fn moved(&self) -> Self {
         let blobs = Blobs::new();
         let copy = self.save(&blobs).await;

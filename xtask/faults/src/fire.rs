@@ -1,5 +1,5 @@
-//! `cargo xtask fire`: a real cluster under load while its processes are killed, paused and cut off; then everything that clients were told is
-//! held against what is there.
+//! `cargo xtask fire`: a real cluster under load while its processes are killed, paused and cut
+//! off; then everything that clients were told is held against what is there.
 
 mod arena;
 mod checker;

@@ -1,8 +1,9 @@
 //! `cargo xtask power`: takes the power from a NATS server, and looks for what it had acknowledged.
 //!
-//! The server's disk is an ext4 file system in a file, mounted through a loop device. What the server has written and not synced is in the page
-//! cache of that file system only, so a copy of the file at the moment of the kill is what a disk has after a power failure. The stream itself is older
-//! than that: nats-server does not sync what it writes down of a stream when it makes it.
+//! The server's disk is an ext4 file system in a file, mounted through a loop device. What the
+//! server has written and not synced is in the page cache of that file system only, so a copy of
+//! the file at the moment of the kill is what a disk has after a power failure. The stream itself
+//! is older than that: nats-server does not sync what it writes down of a stream when it makes it.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -46,7 +47,8 @@ pub fn run(args: &PowerArgs) -> Result<()> {
         shell::run(&mut shell::cargo([
             "build",
             "--locked",
-            // The whole workspace unifies features as `cargo xtask test` does: nothing is built twice.
+            // The whole workspace unifies features as `cargo xtask test` does: nothing is built
+            // twice.
             "--workspace",
             "--example",
             "acknowledged",
@@ -125,7 +127,8 @@ impl Round {
         let mut appender = self.client("append", &fleet)?;
         let mut numbers = BufReader::new(appender.stdout.take().expect("stdout is a pipe")).lines();
         let mut acknowledged = number(numbers.next().context("the server acknowledges nothing")?)?;
-        // A stream that has just been made is on the disk only after a while, whatever the server is told: it is older than the failure.
+        // A stream that has just been made is on the disk only after a while, whatever the server
+        // is told: it is older than the failure.
         shell::quietly(program("sync").arg("--file-system").arg(&mount))?;
         while acknowledged < acknowledged_min {
             acknowledged = number(numbers.next().context("the server acknowledges nothing more")?)?;

@@ -1,4 +1,5 @@
-//! A cluster of ours: etcd, NATS, control nodes and hosts, on loopback or each on a machine of its own.
+//! A cluster of ours: etcd, NATS, control nodes and hosts, on loopback or each on a machine of its
+//! own.
 
 mod spot;
 

@@ -1,7 +1,8 @@
 //! Builds the guests under `examples/`.
 //!
-//! The Rust ones take one cargo invocation for each WebAssembly target, the one in C takes clang. What is missing for that
-//! is installed where this user may, else the error is the command that installs it.
+//! The Rust ones take one cargo invocation for each WebAssembly target, the one in C takes clang.
+//! What is missing for that is installed where this user may, else the error is the command that
+//! installs it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -49,7 +50,8 @@ pub enum GuestKind {
 ///
 /// # Errors
 ///
-/// A toolchain that is missing and cannot be installed, with the command that would; or the compiler's failure.
+/// A toolchain that is missing and cannot be installed, with the command that would; or the
+/// compiler's failure.
 pub fn build_all(out_dir: &Path) -> Result<Vec<Guest>> {
     std::fs::create_dir_all(out_dir).with_context(|| format!("cannot create {}", out_dir.display()))?;
     let p2: Vec<_> = TASKS.iter().chain(COMMANDS_P2).copied().collect();
@@ -105,7 +107,8 @@ fn module_of(package: &str, messages: &str) -> Option<PathBuf> {
         .find(|file| file.extension().is_some_and(|extension| extension == "wasm"))
 }
 
-/// Installs the standard library for a target. rustup does so by itself only when it installs the toolchain.
+/// Installs the standard library for a target. rustup does so by itself only when it installs the
+/// toolchain.
 fn ensure_target(target: &str) -> Result<()> {
     let output = Command::new("rustc")
         .current_dir(workspace())
@@ -142,7 +145,8 @@ fn clang(module: &Path) -> Command {
     clang
 }
 
-/// Whether clang, the linker, the C library and the compiler's runtime are all there: only linking a program tells.
+/// Whether clang, the linker, the C library and the compiler's runtime are all there: only linking
+/// a program tells.
 fn clang_works() -> bool {
     let link = || -> std::io::Result<bool> {
         let mut clang = clang(Path::new("/dev/null"))

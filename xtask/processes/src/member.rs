@@ -52,7 +52,8 @@ impl Member {
         for variable in ["WASMILL_SERVER", "WASMILL_TOKEN", "WASMILL_TENANT", "WASMILL_DATA"] {
             command.env_remove(variable);
         }
-        // In a group of its own: an interrupt from the terminal is for us, and we decide in which order things end.
+        // In a group of its own: an interrupt from the terminal is for us, and we decide in which
+        // order things end.
         command.process_group(0);
         self.child = Some(spawn(command).with_context(|| format!("cannot start {}", self.name))?);
         Ok(())
@@ -105,7 +106,8 @@ impl Member {
         }
     }
 
-    /// How it has ended by itself; `None` while it runs. Says so once, and then it can be started again.
+    /// How it has ended by itself; `None` while it runs. Says so once, and then it can be started
+    /// again.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().expect("a child can be waited for")?;
         self.child = None;

@@ -1,6 +1,7 @@
 //! Our own program once more, as the first process of namespaces of its own.
 //!
-//! When it ends, however it does, the kernel ends every process in them and removes every mount and every network device.
+//! When it ends, however it does, the kernel ends every process in them and removes every mount and
+//! every network device.
 
 use std::process::Command;
 
@@ -19,7 +20,8 @@ pub enum Private {
 }
 
 impl Private {
-    /// What enters. `unshare` takes its child along when it is killed, and is killed itself when we are.
+    /// What enters. `unshare` takes its child along when it is killed, and is killed itself when we
+    /// are.
     fn command(self) -> Command {
         let mut command = program("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);

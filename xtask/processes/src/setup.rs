@@ -34,7 +34,8 @@ pub fn everything() -> Result<()> {
     Ok(())
 }
 
-/// Adds the WebAssembly targets to the toolchain. rustup does so by itself only when it installs the toolchain.
+/// Adds the WebAssembly targets to the toolchain. rustup does so by itself only when it installs
+/// the toolchain.
 pub fn guest_targets() -> Result<()> {
     for target in GUEST_TARGETS {
         let libraries = shell::capture(program("rustc").args(["--print", "target-libdir", "--target", target]))?;

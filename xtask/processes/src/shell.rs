@@ -32,8 +32,9 @@ pub fn create_dir(dir: &Path) -> Result<()> {
 pub fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> Command {
     let mut command = program("cargo");
     command.args(arguments);
-    // What cargo tells us of our own package. Build scripts of dependencies watch it: with it they would be run again, and half of everything
-    // built again, whenever a build of ours follows one that was started by hand.
+    // What cargo tells us of our own package. Build scripts of dependencies watch it: with it they
+    // would be run again, and half of everything built again, whenever a build of ours follows one
+    // that was started by hand.
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
             command.env_remove(name);
@@ -49,7 +50,8 @@ pub fn program(name: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// This program once more. Not by the path of the running one: a build of the workspace links it anew, and the old file is gone.
+/// This program once more. Not by the path of the running one: a build of the workspace links it
+/// anew, and the old file is gone.
 pub fn xtask() -> Command {
     program(target_dir().join("debug/xtask"))
 }
@@ -117,7 +119,8 @@ fn quote(word: &str) -> String {
     }
 }
 
-/// Named steps that are all run, also when one fails, so that one run shows everything that is wrong.
+/// Named steps that are all run, also when one fails, so that one run shows everything that is
+/// wrong.
 pub struct Steps {
     started: Instant,
     rows: Vec<(String, f64, Option<anyhow::Error>)>,

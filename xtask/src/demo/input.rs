@@ -13,7 +13,8 @@ pub(crate) fn text(bytes_min: usize) -> (String, u64) {
     let mut words = 0;
     let mut draw: u32 = 1;
     while text.len() < bytes_min {
-        // A linear congruential generator (Numerical Recipes, 3rd edition, section 7.1): the same text on every machine.
+        // A linear congruential generator (Numerical Recipes, 3rd edition, section 7.1): the same
+        // text on every machine.
         draw = draw.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         text.push_str(WORDS[(draw >> 28) as usize]);
         words += 1;

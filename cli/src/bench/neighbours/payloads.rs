@@ -104,7 +104,8 @@ pub(super) fn checkpoints() -> Result<Bytes> {
 
 /// A command whose `functions` functions take long to compile. Each `salt` gives other code.
 pub(super) fn laborious(functions: u32, salt: u32) -> Bytes {
-    // A body: locals, then the same steps over different ones. Written by hand, for as text it would take longer to read than to compile.
+    // A body: locals, then the same steps over different ones. Written by hand, for as text it
+    // would take longer to read than to compile.
     let mut body = vec![1];
     leb(&mut body, 64);
     body.push(0x7e);
@@ -164,7 +165,8 @@ fn section(bytes: &mut Vec<u8>, id: u8, content: &[u8]) {
     bytes.extend_from_slice(content);
 }
 
-/// A number that is not negative, as both kinds of LEB128: the top bit of its last byte's seven stays free.
+/// A number that is not negative, as both kinds of LEB128: the top bit of its last byte's seven
+/// stays free.
 fn leb(bytes: &mut Vec<u8>, mut number: u32) {
     while number >= 0x40 {
         bytes.push(number as u8 & 0x7f | 0x80);

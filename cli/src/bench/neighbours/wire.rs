@@ -1,4 +1,5 @@
-//! Attacks below requests: connections that are held, bodies that do not end, answers that are not read, frames without a request.
+//! Attacks below requests: connections that are held, bodies that do not end, answers that are not
+//! read, frames without a request.
 
 use std::time::Duration;
 

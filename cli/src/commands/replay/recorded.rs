@@ -11,7 +11,7 @@ use super::compare::{Came, Record};
 use crate::client::{Client, ClientError, Path};
 use crate::commands::task_path;
 use crate::failure::{Exit, Failure};
-use wasmill_host::channel::Work;
+use wasmill_host::channel::GuestRun;
 
 /// An attempt that has ended.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Recorded {
 #[derive(Debug)]
 pub(super) struct Given {
     /// All but the place of the module.
-    pub(super) work: Work,
+    pub(super) work: GuestRun,
     /// The module's bytes.
     pub(super) module: Bytes,
     /// The caps of the server.
@@ -59,7 +59,8 @@ impl Recorded {
             });
         };
         let kind = ended.outcome.unwrap_or_default();
-        // A task that was cancelled after its last attempt shows that, and not how the attempt ended.
+        // A task that was cancelled after its last attempt shows that, and not how the attempt
+        // ended.
         let whole = task.outcome.clone().filter(|outcome| attempt == latest && outcome.kind == kind);
         let record = if whole.is_some() { Record::Whole } else { Record::Brief };
         let brief = || OutcomeDoc { kind, message: ended.message.clone().unwrap_or_default(), ..OutcomeDoc::default() };
@@ -99,7 +100,7 @@ impl Recorded {
             kind: described.kind,
             ..TaskSpec::default()
         };
-        let work = Work {
+        let work = GuestRun {
             // The nonce tells attempts of one leader from those of another; no guest sees it.
             id: AttemptId { task: task.id, attempt: Attempt(self.attempt), nonce: Nonce::default() },
             tenant: task.tenant.clone(),

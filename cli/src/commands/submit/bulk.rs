@@ -33,8 +33,8 @@ struct Line {
     status: u16,
 }
 
-/// Submits every line of `file`. Ids go to stdout in the order of the lines, a line without a task is empty there and is described
-/// on stderr.
+/// Submits every line of `file`. Ids go to stdout in the order of the lines, a line without a task
+/// is empty there and is described on stderr.
 pub(super) async fn submit(client: &Client, json: bool, file: &FilePath, defaults: Option<Defaults>) -> Outcome {
     let reader: Box<dyn AsyncRead + Send + Unpin> = if file == FilePath::new("-") {
         Box::new(tokio::io::stdin())

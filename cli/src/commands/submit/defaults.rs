@@ -1,4 +1,5 @@
-//! What the command line says for all lines of a bulk submission: it is added to each line that does not say it itself.
+//! What the command line says for all lines of a bulk submission: it is added to each line that
+//! does not say it itself.
 
 use bytes::Bytes;
 use futures::Stream;
@@ -9,14 +10,16 @@ use wasmill_api::SubmitTask;
 
 /// Fields whose value is a map: what a line does not name in one is added there.
 const MAPS: [&str; 4] = ["labels", "env", "limits", "require"];
-/// Fields of which a line has one at most: the default of the second is nothing to a line with the first.
+/// Fields of which a line has one at most: the default of the second is nothing to a line with the
+/// first.
 const INSTEAD: [(&str, &str); 3] = [("delay_ms", "not_before"), ("not_before", "delay_ms"), ("seed", "deterministic")];
 
 /// Fields and what they are for lines without them.
 #[derive(Debug)]
 pub(super) struct Defaults(Object);
 
-/// A JSON object: fields in their order, also when one is there twice, and values as they are written.
+/// A JSON object: fields in their order, also when one is there twice, and values as they are
+/// written.
 #[derive(Debug, Default)]
 struct Object(Vec<(String, Box<RawValue>)>);
 
@@ -29,7 +32,8 @@ impl Defaults {
         (!fields.0.is_empty()).then_some(Self(fields))
     }
 
-    /// A line with what it does not say. What is no object stays as it is, for the server to refuse.
+    /// A line with what it does not say. What is no object stays as it is, for the server to
+    /// refuse.
     fn fill(&self, line: &[u8]) -> Vec<u8> {
         let Ok(mut object) = serde_json::from_slice::<Object>(line) else { return line.to_vec() };
         let said: Vec<String> = object.0.iter().map(|(name, _)| name.clone()).collect();
@@ -68,7 +72,8 @@ impl Defaults {
     }
 }
 
-/// A map with those entries of another that it has none of its own for; as it is, when one of the two is no map.
+/// A map with those entries of another that it has none of its own for; as it is, when one of the
+/// two is no map.
 fn merged(own: &RawValue, defaults: &RawValue) -> Box<RawValue> {
     let parsed = |value: &RawValue| serde_json::from_str::<Object>(value.get()).ok();
     let (Some(mut own_map), Some(defaults)) = (parsed(own), parsed(defaults)) else { return own.to_owned() };

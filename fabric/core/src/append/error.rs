@@ -9,7 +9,7 @@ pub enum AppendError {
     /// The log ends elsewhere than the writer thinks.
     #[error("cannot append record {}: the log ends at {last}, not at {expected_last}", expected_last.next())]
     Conflict {
-        /// What the writer expected.
+        /// The sequence that the writer expected.
         expected_last: LogSeq,
         /// Where the log ends.
         last: LogSeq,
@@ -28,27 +28,29 @@ pub enum AppendError {
         /// Which record.
         seq: LogSeq,
     },
-    /// The storage failed. The process must stop: after a failed fsync nothing is known about what is durable.
+    /// The storage failed. The process must stop: after a failed fsync nothing is known about what
+    /// is durable.
     #[error("cannot append record {seq}: {reason}")]
     Storage {
         /// Which record.
         seq: LogSeq,
-        /// What the storage said.
+        /// The error of the storage.
         reason: String,
     },
-    /// The storage did not answer within a bounded time. Whether the record was written is not known: leadership ends, and the next one reads
-    /// the log to its end.
+    /// The storage did not answer within a bounded time. Whether the record was written is not
+    /// known: leadership ends, and the next one reads the log to its end.
     #[error("the outcome of appending record {seq} is unknown: {reason}")]
     Unreachable {
         /// Which record.
         seq: LogSeq,
-        /// What went wrong last.
+        /// The last failure.
         reason: String,
     },
 }
 
 impl AppendError {
-    /// What an append after the failed one hears. `end` is where the log ended for the failed one.
+    /// The error of an append after the failed one. `end` is where the log ended for the failed
+    /// one.
     pub fn of_successor(&self, expected_last: LogSeq, end: LogSeq) -> Self {
         let seq = expected_last.next();
         match self {

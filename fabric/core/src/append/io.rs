@@ -1,4 +1,4 @@
-//! What goes into an [`Appender`](super::Appender) and what comes out.
+//! The inputs of an [`Appender`](super::Appender), and its outputs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,9 +12,11 @@ use super::AppendError;
 /// The bounds of an [`Appender`](super::Appender).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Appends that are sent and not answered at any time while [`Input::Pipeline`] allows several; at least 1.
+    /// Appends that are sent and not answered at any time while [`Input::Pipeline`] allows several;
+    /// at least 1.
     pub in_flight_max: usize,
-    /// How long the first append without an outcome may take until it is given up, with all after it.
+    /// How long the first append without an outcome may take until it is given up, with all after
+    /// it.
     pub give_up_us: u64,
     /// The wait before it is sent again; doubles with each time.
     pub retry_us: u64,
@@ -40,7 +42,8 @@ pub struct AppendNumber(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallId(pub u64);
 
-/// Names an append for the log: the same for every try of it, and for no other append ever. It is kept beside the record.
+/// Names an append for the log: the same for every try of it, and for no other append ever. It is
+/// kept beside the record.
 ///
 /// Written `<writer in 16 hexadecimal digits>.<number>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,18 +92,19 @@ pub enum Input {
         /// The bytes.
         record: Bytes,
     },
-    /// What became of [`Action::Publish`].
+    /// The result of [`Action::Publish`].
     Published(CallId, Published),
-    /// What became of [`Action::ReadBack`].
+    /// The result of [`Action::ReadBack`].
     Found(CallId, Found),
-    /// Whether the log refuses an append behind any other record than [`Action::Publish::after`], so that several may be under way at once. Not
-    /// until it is said; those that have been sent are not called back when it no longer holds.
+    /// Whether the log refuses an append behind any other record than [`Action::Publish::after`],
+    /// so that several may be under way at once. Not until it is said; those that have been sent
+    /// are not called back when it no longer holds.
     Pipeline(bool),
     /// Time has passed.
     Tick,
 }
 
-/// What the log said to a record. A call is answered once; what comes for a call after that is ignored.
+/// The log's answer to a record. A call is answered once; later answers to it are ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Published {
     /// It is durable: just now, or since an earlier try.
@@ -122,19 +126,20 @@ pub enum Published {
         /// The limit.
         bytes_max: usize,
     },
-    /// No answer in time, or one that says nothing about the record: it may be stored, or still become so.
+    /// No answer in time, or one that says nothing about the record: it may be stored, or still
+    /// become so.
     NoAnswer {
-        /// What went wrong.
+        /// The failure.
         reason: String,
     },
     /// An answer after which nothing must be appended any more.
     Failed {
-        /// What the log said.
+        /// The answer of the log.
         reason: String,
     },
 }
 
-/// What stands at a place of the log.
+/// The content of one sequence number of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// A record, with the id that is kept beside it.
@@ -145,15 +150,16 @@ pub enum Found {
     Trimmed,
     /// It could not be read.
     NoAnswer {
-        /// What went wrong.
+        /// The failure.
         reason: String,
     },
 }
 
-/// What follows from steps.
+/// The consequences of steps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ready {
-    /// To be asked of the log at once, in this order. Each is answered once, by [`Input::Published`] or [`Input::Found`].
+    /// To be asked of the log at once, in this order. Each is answered once, by
+    /// [`Input::Published`] or [`Input::Found`].
     pub calls: Vec<(CallId, Action)>,
     /// Outcomes, in the order in which the appends were called.
     pub done: Vec<Done>,
@@ -168,7 +174,8 @@ pub enum Action {
         id: MessageId,
         /// Where the log must end, else it refuses.
         expected_last: LogSeq,
-        /// Which message must be the last one, else the log refuses; `None` when the record before is known to be the right one.
+        /// Which message must be the last one, else the log refuses; `None` when the record before
+        /// is known to be the right one.
         after: Option<MessageId>,
         /// The bytes.
         record: Bytes,

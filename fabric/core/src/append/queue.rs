@@ -28,7 +28,7 @@ pub(super) struct Entry {
     pub(super) last_seen: LogSeq,
     /// How often it was paused.
     pub(super) pauses: u32,
-    /// What went wrong last.
+    /// The last failure.
     pub(super) trouble: String,
     /// Why it has failed, if it has.
     pub(super) error: Option<AppendError>,
@@ -40,7 +40,8 @@ pub(super) enum State {
     Waiting,
     /// Sent.
     Publishing(CallId),
-    /// Refused or not answered while something before it had no outcome: sent again when that has one.
+    /// Refused or not answered while something before it had no outcome: sent again when that has
+    /// one.
     Parked,
     /// The front only: its place in the log is being read.
     Reading(CallId),
@@ -134,8 +135,9 @@ impl Queue {
         }
     }
 
-    /// The first append that is to be sent, if it can be: as the front, or right behind one that is on its way. When only one may be under way
-    /// it is the front: what stands before any other may not be stored, even though nothing else is on its way.
+    /// The first append that is to be sent, if it can be: as the front, or right behind one that is
+    /// on its way. When only one may be under way it is the front: what stands before any other may
+    /// not be stored, even though nothing else is on its way.
     pub(super) fn next_to_publish(&self, in_flight_max: usize) -> Option<usize> {
         let index = self.find(State::Waiting)?;
         let in_flight = self.entries.iter().filter(|entry| matches!(entry.state, State::Publishing(_))).count();

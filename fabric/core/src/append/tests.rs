@@ -1,4 +1,5 @@
-//! Every rule, with plain values. Calls and appends are numbered from 1 in the order in which they are made.
+//! Every rule, with plain values. Calls and appends are numbered from 1 in the order in which they
+//! are made.
 
 mod model;
 
@@ -24,7 +25,8 @@ fn append(appender: &mut Appender, number: u64, expected_last: u64) {
     appender.step(0, Input::Append { number: AppendNumber(number), expected_last: LogSeq(expected_last), record });
 }
 
-/// An appender with appends 1 to `count` under way, which expect 5 and what follows: calls 1 to `count`.
+/// An appender with appends 1 to `count` under way, which expect 5 and what follows: calls 1 to
+/// `count`.
 fn pipelined(count: u64) -> Appender {
     let mut appender = appender(64);
     (1..=count).for_each(|number| append(&mut appender, number, 4 + number));
@@ -52,7 +54,7 @@ fn id(number: u64) -> MessageId {
     MessageId { writer: WriterId(0xa), number: AppendNumber(number) }
 }
 
-/// What was asked of the log since the last look, one line each.
+/// The requests to the log since the last look, one line each.
 fn calls(ready: &Ready) -> Vec<String> {
     let show = |(call, action): &(CallId, Action)| match action {
         Action::Publish { id, expected_last, after: None, .. } => {
@@ -305,7 +307,8 @@ fn a_log_that_ends_before_what_is_durable_is_behind() {
 fn another_writers_record_ends_everything_that_was_called_after() {
     let mut appender = pipelined(3);
     answer(&mut appender, 1, 1, wrong_last(6));
-    // The second was refused although the log ends where it expects it: something else stands before it.
+    // The second was refused although the log ends where it expects it: something else stands
+    // before it.
     answer(&mut appender, 1, 2, Published::WrongPredecessor);
     answer(&mut appender, 1, 3, wrong_last(6));
     appender.step(2, Input::Found(CallId(4), Found::Record(None)));
@@ -407,8 +410,8 @@ fn answers_to_calls_that_are_over_are_ignored() {
 
 #[test]
 fn what_is_called_after_a_failure_fails_even_where_the_log_ends_as_expected() {
-    // As by a leader that was stopped: two appends are given up, the next one is called before anybody has heard of that, and meanwhile
-    // others have appended two records.
+    // As by a leader that was stopped: two appends are given up, the next one is called before
+    // anybody has heard of that, and meanwhile others have appended two records.
     let mut appender = pipelined(2);
     appender.step(GIVE_UP_US, Input::Tick);
     append(&mut appender, 3, 7);

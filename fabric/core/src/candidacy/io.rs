@@ -1,4 +1,4 @@
-//! What goes into a [`Candidacy`](super::Candidacy) and what comes out.
+//! The inputs of a [`Candidacy`](super::Candidacy), and its outputs.
 
 use wasmill_protocol::Term;
 
@@ -9,11 +9,12 @@ use crate::lease::{KeepAlive, KeepAliveNumber, LeaseLost};
 pub struct Config {
     /// How long before it can end a lease counts as lost.
     pub margin_us: u64,
-    /// The wait after a round that failed, of which the half to the whole is drawn; doubles with each failure in a row.
+    /// The wait after a round that failed, of which the half to the whole is drawn; doubles with
+    /// each failure in a row.
     pub retry_us: u64,
     /// Where the doubling ends.
     pub retry_us_max: u64,
-    /// What the waits are drawn with.
+    /// The seed that waits are drawn with.
     pub seed: u64,
 }
 
@@ -32,7 +33,7 @@ pub struct Round(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LeaseId(pub i64);
 
-/// Something that happened. What belongs to a round that is over changes nothing.
+/// Something that happened. An input of a round that is over changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
     /// A lease was granted.
@@ -74,7 +75,8 @@ pub enum Input {
         /// The leader key has the create revision that was won with.
         holds: bool,
     },
-    /// A lease was not granted, an election has ended with an error, or it is not known whether a guarded write was done.
+    /// A lease was not granted, an election has ended with an error, or it is not known whether a
+    /// guarded write was done.
     Failed {
         /// In which round.
         round: Round,

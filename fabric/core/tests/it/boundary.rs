@@ -1,4 +1,5 @@
-//! The manifest proves the boundary: nothing that runs, waits, reads a clock or draws numbers can be reached from the core of the fabric.
+//! The manifest proves the boundary: nothing that runs, waits, reads a clock or draws numbers can
+//! be reached from the core of the fabric.
 
 #[path = "../../../../protocol/tests/shared/bans.rs"]
 mod bans;

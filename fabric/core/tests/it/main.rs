@@ -1,1 +1,1 @@
-//! What a pure crate may depend on.
+//! The dependencies of a pure crate.

@@ -1,9 +1,11 @@
-//! The election service, exactly as the server does it (`server/etcdserver/api/v3election/election.go`,
-//! `client/v3/concurrency/election.go`, `client/v3/concurrency/key.go`).
+//! The election service, exactly as the server does it
+//! (`server/etcdserver/api/v3election/election.go`, `client/v3/concurrency/election.go`,
+//! `client/v3/concurrency/key.go`).
 //!
-//! A candidate puts a key under its lease and waits until every key before it is gone. Then it is told that it is elected, without
-//! another look at its own key: if its lease has ended while it waited, it leads nothing and does not know. What renews
-//! the lease meanwhile is nobody's business but the candidate's.
+//! A candidate puts a key under its lease and waits until every key before it is gone. Then it is
+//! told that it is elected, without another look at its own key: if its lease has ended while it
+//! waited, it leads nothing and does not know. The lease is renewed meanwhile by the candidate
+//! alone.
 
 use bytes::Bytes;
 
@@ -15,14 +17,15 @@ use super::{Etcd, EtcdError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CampaignId(pub u64);
 
-/// What an elected candidate is told.
+/// The answer to an elected candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaderKey {
     /// The name of the election.
     pub name: String,
     /// The candidate's key.
     pub key: String,
-    /// The revision at which the key came to be: greater than that of every leader before, in one history of etcd.
+    /// The revision at which the key came to be: greater than that of every leader before, in one
+    /// history of etcd.
     pub revision: u64,
     /// The candidate's lease.
     pub lease: LeaseId,
@@ -41,7 +44,8 @@ impl Etcd {
     ///
     /// # Errors
     ///
-    /// When the candidate's key could not be put. Then it is not there, unless this lease had campaigned before.
+    /// When the candidate's key could not be put. Then it is not there, unless this lease had
+    /// campaigned before.
     pub fn campaign(&mut self, name: &str, lease: LeaseId, value: Bytes) -> Result<CampaignId, EtcdError> {
         let key = format!("{name}/{:x}", lease.0);
         let put = Op::Put { key: key.clone(), value: value.clone(), lease: Some(lease) };
@@ -111,8 +115,8 @@ impl Etcd {
         }
     }
 
-    /// Waits for the youngest key that is older than the candidate's, then looks again (`waitDeletes`). The candidate's own key plays no
-    /// part in it.
+    /// Waits for the youngest key that is older than the candidate's, then looks again
+    /// (`waitDeletes`). The candidate's own key plays no part in it.
     fn wait_deletes(&mut self, id: CampaignId) -> Option<Result<(), EtcdError>> {
         let campaign = self.campaigns.get_mut(&id)?;
         let queue = Range::Prefix(format!("{}/", campaign.leader.name));

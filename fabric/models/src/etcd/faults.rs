@@ -1,4 +1,4 @@
-//! What goes wrong with etcd. When, and how badly, the caller says.
+//! Faults of etcd. The caller says when, and how badly.
 
 use wasmill_protocol::Timestamp;
 
@@ -6,7 +6,7 @@ use super::lease::Leases;
 use super::store::Store;
 use super::{CampaignId, Etcd, EtcdError};
 
-/// What etcd held at some time, to go back to.
+/// The keys that etcd held at some time, to go back to.
 #[derive(Debug, Clone)]
 pub struct Backup {
     store: Store,
@@ -14,12 +14,14 @@ pub struct Backup {
 }
 
 impl Etcd {
-    /// Too few servers are left to agree. Leases do not end meanwhile: nobody could delete their keys.
+    /// Too few servers are left to agree. Leases do not end meanwhile: nobody could delete their
+    /// keys.
     pub fn lose_quorum(&mut self) {
         self.quorum = false;
     }
 
-    /// Enough servers are back. As with every new leader of etcd all leases begin anew, and `extend_ms` longer.
+    /// Enough servers are back. As with every new leader of etcd all leases begin anew, and
+    /// `extend_ms` longer.
     pub fn regain_quorum(&mut self, now: Timestamp, extend_ms: u64) {
         self.quorum = true;
         self.change_leader(now, extend_ms);
@@ -30,8 +32,8 @@ impl Etcd {
         self.leases.restart_all(now, extend_ms);
     }
 
-    /// The servers at which campaigns wait are restarted: those campaigns fail, those included that were decided and not yet told, and the
-    /// keys of the candidates stay where they are.
+    /// The servers at which campaigns wait are restarted: those campaigns fail, those included that
+    /// were decided and not yet told, and the keys of the candidates stay where they are.
     ///
     /// Returns the campaigns whose candidates have to be told.
     pub fn restart_servers(&mut self) -> Vec<CampaignId> {
@@ -39,8 +41,9 @@ impl Etcd {
         untold.chain(std::mem::take(&mut self.campaigns).into_keys()).collect()
     }
 
-    /// The watch with which the server waits for a candidate fails, because what it was about to read was compacted: the campaign
-    /// ends with an error, and the candidate's key stays (reported upstream as 21128). Answers whether there was one to fail.
+    /// The watch with which the server waits for a candidate fails, because what it was about to
+    /// read was compacted: the campaign ends with an error, and the candidate's key stays (reported
+    /// upstream as 21128). Answers whether there was one to fail.
     pub fn fail_campaign(&mut self, id: CampaignId) -> bool {
         let waits = self.campaigns.remove(&id).is_some();
         if waits {
@@ -70,8 +73,9 @@ impl Etcd {
         Backup { store: self.store.clone(), leases: self.leases.clone() }
     }
 
-    /// Goes back to what was saved: revisions count on from there, so that the next leaders get revisions that others had before. With
-    /// `bump` above 0 they count on from that much higher, and everything before is compacted
+    /// Goes back to what was saved: revisions count on from there, so that the next leaders get
+    /// revisions that others had before. With `bump` above 0 they count on from that much higher,
+    /// and everything before is compacted
     /// (`etcdutl snapshot restore --bump-revision --mark-compacted`).
     ///
     /// Returns the campaigns whose candidates have to be told.

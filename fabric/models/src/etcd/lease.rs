@@ -40,7 +40,7 @@ impl Leases {
         }
     }
 
-    /// Those whose time is over, the oldest first.
+    /// Leases whose time is over, the oldest first.
     pub(super) fn expired(&self, now: Timestamp) -> Vec<LeaseId> {
         let mut over: Vec<_> = self.by_id.iter().filter(|(_, lease)| lease.expires_at <= now).collect();
         over.sort_by_key(|(id, lease)| (lease.expires_at, **id));
@@ -51,12 +51,14 @@ impl Leases {
         self.by_id.remove(&id).map(|lease| lease.keys).unwrap_or_default()
     }
 
-    /// What was saved. Numbers are drawn so that none is ever given twice, restored or not (`pkg/idutil`).
+    /// The leases that were saved. Numbers are drawn so that none is ever given twice, restored or
+    /// not (`pkg/idutil`).
     pub(super) fn restored(&self, saved: &Self) -> Self {
         Self { by_id: saved.by_id.clone(), last_id: self.last_id.max(saved.last_id) }
     }
 
-    /// A new leader of etcd does not know how much of each lease has passed: all begin anew, and `extend_ms` longer (`Promote`).
+    /// A new leader of etcd does not know how much of each lease has passed: all begin anew, and
+    /// `extend_ms` longer (`Promote`).
     pub(super) fn restart_all(&mut self, now: Timestamp, extend_ms: u64) {
         for lease in self.by_id.values_mut() {
             lease.expires_at = now.plus_ms(ms(lease.ttl_s) + extend_ms);
@@ -90,8 +92,8 @@ impl Etcd {
         Ok((id, ttl_s))
     }
 
-    /// Renews a lease: how many seconds it lives from now on, 0 when it is gone. One that is over is deleted before the answer
-    /// (`Renew` waits for that).
+    /// Renews a lease: how many seconds it lives from now on, 0 when it is gone. One that is over
+    /// is deleted before the answer (`Renew` waits for that).
     ///
     /// # Errors
     ///

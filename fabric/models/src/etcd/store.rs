@@ -20,7 +20,7 @@ pub struct KeyValue {
     pub mod_revision: u64,
     /// How often it was put since it came to be.
     pub version: u64,
-    /// What it ends with.
+    /// The lease that it ends with.
     pub lease: Option<LeaseId>,
 }
 
@@ -40,7 +40,7 @@ pub struct Compare {
     pub key: String,
     /// How what is there must relate to `target`.
     pub op: CompareOp,
-    /// What is compared, and with what.
+    /// The property that is compared, and the value it is compared with.
     pub target: CompareTarget,
 }
 
@@ -51,13 +51,14 @@ pub enum CompareOp {
     Equal,
     /// Not the same.
     NotEqual,
-    /// What is there is greater.
+    /// The present value is greater.
     Greater,
-    /// What is there is less.
+    /// The present value is less.
     Less,
 }
 
-/// What is compared. A key that is not there has revisions and a version of 0, and no value that compares to anything.
+/// The property that is compared. A key that is not there has revisions and a version of 0, and no
+/// value that compares to anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CompareTarget {
     /// [`KeyValue::create_revision`].
@@ -79,7 +80,7 @@ pub enum Op {
         key: String,
         /// What.
         value: Bytes,
-        /// What it ends with from now on.
+        /// The lease that it ends with from now on.
         lease: Option<LeaseId>,
     },
     /// Reads keys.
@@ -88,7 +89,7 @@ pub enum Op {
     Delete(Range),
 }
 
-/// What one operation came to.
+/// The result of one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpResult {
     /// Was put.
@@ -99,14 +100,14 @@ pub enum OpResult {
     Deleted(u64),
 }
 
-/// What a transaction came to.
+/// The result of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TxnResult {
     /// Whether the compares held.
     pub succeeded: bool,
     /// The revision after it.
     pub revision: u64,
-    /// What each operation came to.
+    /// The result of each operation.
     pub results: Vec<OpResult>,
 }
 
@@ -261,7 +262,7 @@ impl Store {
         }
     }
 
-    /// What happened to the keys of a range from a revision on.
+    /// The changes of the keys of a range from a revision on.
     pub(super) fn events<'a>(
         &'a self,
         range: &'a Range,

@@ -3,8 +3,8 @@
 use super::store::{Event, Range};
 use super::{Etcd, EtcdError};
 
-/// A place in the history of some keys. Lives with whoever watches: when a connection breaks, a new watch can begin where the old one was,
-/// if that was not compacted meanwhile.
+/// A place in the history of some keys. Lives with whoever watches: when a connection breaks, a new
+/// watch can begin where the old one was, if that was not compacted meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watch {
     range: Range,
@@ -19,16 +19,18 @@ impl Watch {
 }
 
 impl Etcd {
-    /// Watches from `from` on, which may lie in the future: then nothing is told before the revision is reached. From now on without it.
+    /// Watches from `from` on, which may lie in the future: then nothing is told before the
+    /// revision is reached. From now on without it.
     pub fn watch(&self, range: Range, from: Option<u64>) -> Watch {
         Watch { range, next_revision: from.unwrap_or(self.store.revision() + 1) }
     }
 
-    /// What has changed since the last time.
+    /// The changes since the last time.
     ///
     /// # Errors
     ///
-    /// [`EtcdError::Compacted`] when changes were forgotten before they were read: the watch is over. Without a quorum watches are cut.
+    /// [`EtcdError::Compacted`] when changes were forgotten before they were read: the watch is
+    /// over. Without a quorum watches are cut.
     pub fn read_watch(&self, watch: &mut Watch) -> Result<Vec<Event>, EtcdError> {
         self.agree()?;
         let events = self.store.events(&watch.range, watch.next_revision)?.cloned().collect();

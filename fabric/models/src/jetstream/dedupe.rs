@@ -21,7 +21,7 @@ struct Entry {
     at: Timestamp,
 }
 
-/// What is known of an id.
+/// The knowledge of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen {
     /// Nothing.

@@ -8,12 +8,13 @@ use wasmill_protocol::Timestamp;
 use super::dedupe::{Dedupe, Seen};
 use super::{PubAck, Publish, PublishError, PublishResult};
 
-/// How a stream is configured. Retention is by limits, new messages are discarded when it is full, storage is a file.
+/// How a stream is configured. Retention is by limits, new messages are discarded when it is full,
+/// storage is a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamConfig {
     /// Its name.
     pub name: String,
-    /// What it listens to. No wildcards.
+    /// The subjects that it listens to. No wildcards.
     pub subjects: Vec<String>,
     /// For how long ids are remembered, in milliseconds.
     pub duplicate_window_ms: u64,
@@ -23,7 +24,7 @@ pub struct StreamConfig {
     pub bytes_max: Option<u64>,
 }
 
-/// What is known of a stream.
+/// The facts about a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamInfo {
     /// How it is configured.
@@ -62,7 +63,7 @@ pub(super) struct Stream {
     last_seq: u64,
     /// With replicas: the number of the last message that was proposed.
     proposed_seq: u64,
-    /// What is on the disk for certain.
+    /// The last message that is on the disk for certain.
     synced_seq: u64,
     bytes: u64,
     dedupe: Dedupe,
@@ -118,7 +119,7 @@ impl Stream {
         }
     }
 
-    /// What the group has agreed on cannot be stored.
+    /// A message that the group has agreed on cannot be stored.
     pub(super) fn wedge(&mut self) {
         self.wedged = true;
     }
@@ -145,7 +146,7 @@ impl Stream {
         self.proposed_seq.max(self.last_seq)
     }
 
-    /// What one server looks at when the turn of a message has come.
+    /// The check of one server when the turn of a message has come.
     pub(super) fn check_alone(&mut self, now: Timestamp, publish: &Publish) -> Result<(), PublishResult> {
         let last = self.last_seq;
         self.check(now, publish, last)?;
@@ -153,15 +154,16 @@ impl Stream {
         self.check_size(publish).map_err(Err)
     }
 
-    /// What a group looks at before it proposes a message.
+    /// The check of a group before it proposes a message.
     pub(super) fn check_proposal(&mut self, now: Timestamp, publish: &Publish) -> Result<(), PublishResult> {
         self.check_size(publish).map_err(Err)?;
         let last = self.last_proposed();
         self.check(now, publish, last)
     }
 
-    /// What is looked at first, in this order; `last` is the last sequence as far as this check
-    /// can see. The error is the server's answer, which is an acknowledgement for a message that is there already.
+    /// The first checks, in this order; `last` is the last sequence as far as this check can
+    /// see. The error is the server's answer, which is an acknowledgement for a message that is
+    /// there already.
     fn check(&mut self, now: Timestamp, publish: &Publish, last: u64) -> Result<(), PublishResult> {
         if publish.expected_stream.as_ref().is_some_and(|expected| *expected != self.config.name) {
             return Err(Err(PublishError::StreamMismatch));
@@ -170,7 +172,7 @@ impl Stream {
             match self.dedupe.find(now, id) {
                 Seen::Never => {}
                 Seen::InProcess => return Err(Err(PublishError::DuplicateInProcess)),
-                // Whatever it expects to be the last: the id is looked at first.
+                // The id is looked at first, whatever sequence is expected to be the last.
                 Seen::At(seq) => return Err(Ok(PubAck { stream: self.config.name.clone(), seq, duplicate: true })),
             }
         }
@@ -180,7 +182,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether the last message is the one that is expected. Ids of messages that are older than the window are not read after a restart.
+    /// Whether the last message is the one that is expected. Ids of messages that are older than
+    /// the window are not read after a restart.
     pub(super) fn check_last_id(&mut self, now: Timestamp, publish: &Publish) -> Result<(), PublishError> {
         let Some(expected) = &publish.expected_last_id else { return Ok(()) };
         if self.last_id == LastId::Unread {
@@ -220,7 +223,8 @@ impl Stream {
         self.proposed_seq
     }
 
-    /// A message that was proposed is not stored after all, and neither will those be that were proposed after it.
+    /// A message that was proposed is not stored after all, and neither will those be that were
+    /// proposed after it.
     pub(super) fn drop_proposal(&mut self, id: Option<&str>) {
         if let Some(id) = id {
             self.dedupe.drop_proposal(id);
@@ -256,8 +260,8 @@ impl Stream {
         self.last_seq = self.last_seq.max(seq - 1);
     }
 
-    /// The process that served the stream has ended: what was only in memory is gone, and `unsynced` says what became of what was not
-    /// yet on the disk.
+    /// The process that served the stream has ended: what was only in memory is gone, and
+    /// `unsynced` says what became of what was not yet on the disk.
     pub(super) fn stop(&mut self, unsynced: Unsynced) {
         let last = match unsynced {
             Unsynced::Kept => self.last_seq,
@@ -297,8 +301,8 @@ impl Stream {
         true
     }
 
-    /// A process begins to serve the stream: the ids that it knows are those of messages that are still here and young enough
-    /// (`rebuildDedupe`).
+    /// A process begins to serve the stream: the ids that it knows are those of messages that are
+    /// still here and young enough (`rebuildDedupe`).
     pub(super) fn start(&mut self, now: Timestamp) {
         let window_ms = self.config.duplicate_window_ms;
         self.dedupe = Dedupe::new(window_ms);
@@ -312,7 +316,7 @@ impl Stream {
     }
 }
 
-/// What becomes of messages that are stored and not on the disk when their process ends.
+/// The fate of messages that are stored and not on the disk when their process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unsynced {
     /// The system writes them later: only the process has died.

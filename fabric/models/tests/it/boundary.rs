@@ -1,4 +1,5 @@
-//! The manifest proves the boundary: nothing that runs, waits, reads a clock or draws numbers can be reached from the models.
+//! The manifest proves the boundary: nothing that runs, waits, reads a clock or draws numbers can
+//! be reached from the models.
 
 #[path = "../../../../protocol/tests/shared/bans.rs"]
 mod bans;

@@ -20,7 +20,7 @@ fn is_there(etcd: &Etcd, name: &str) -> bool {
     !etcd.get(&key(name)).unwrap().0.is_empty()
 }
 
-/// What changed, as `revision+key` and `revision-key`.
+/// The changes, as `revision+key` and `revision-key`.
 fn read(etcd: &Etcd, watch: &mut wasmill_fabric_models::etcd::Watch) -> Vec<String> {
     let sign = |kind: &EventKind| if matches!(kind, EventKind::Put(_)) { '+' } else { '-' };
     let events = etcd.read_watch(watch).unwrap();

@@ -1,4 +1,4 @@
-//! What a server knows after something went wrong.
+//! The knowledge of a server after a fault.
 
 use wasmill_fabric_models::jetstream::{ApiError, JetStream, PublishError, ServerConfig, Stop, Sync};
 

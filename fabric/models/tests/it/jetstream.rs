@@ -1,4 +1,4 @@
-//! What a publish is answered.
+//! The answers to a publish.
 
 use wasmill_fabric_models::jetstream::{
     ApiError, JetStream, PubAck, Publish, PublishError, PublishResult, ServerConfig, Stop, StreamConfig,
@@ -180,7 +180,7 @@ fn a_purge_moves_the_beginning_and_beyond_the_end_the_end() {
     assert_eq!(bounds(&server), Ok((4, 5, 2)));
     server.purge("log", 2).unwrap();
     assert_eq!(bounds(&server), Ok((4, 5, 2)));
-    // What was removed is still known by its id.
+    // A message that was removed is still known by its id.
     assert_eq!(publish(&mut server, NOW, message("id-0", 0)), duplicate(1));
     assert_eq!(server.message("log", 3), Ok(None));
     assert_eq!(server.next_message("log", 1).unwrap().unwrap().seq, 4);

@@ -25,22 +25,22 @@ const PIECE_BYTES: usize = 256 * 1024;
 pub(in crate::cluster) struct Cache {
     files: FileBlobs,
     bytes_max: u64,
-    known: Mutex<Known>,
-    /// Those of which a copy is being made.
+    known: Mutex<BlobCopies>,
+    /// Blobs of which a copy is being made.
     making: Mutex<BTreeMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// The copies that there are.
 #[derive(Debug, Default)]
-struct Known {
-    copies: BTreeMap<Digest, Copied>,
+struct BlobCopies {
+    copies: BTreeMap<Digest, BlobCopy>,
     bytes: u64,
     /// Grows with every use.
     uses: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Copied {
+struct BlobCopy {
     bytes: u64,
     used: u64,
 }
@@ -71,7 +71,7 @@ impl Cache {
     pub(super) async fn alone_with(&self, digest: Digest) -> OwnedMutexGuard<()> {
         let lock = {
             let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-            // Those that nobody holds or waits for are done.
+            // Locks that nobody holds or waits for are done.
             making.retain(|_, lock| Arc::strong_count(lock) > 1);
             Arc::clone(making.entry(digest).or_default())
         };
@@ -126,13 +126,13 @@ impl Cache {
         self.files.delete(digest).await
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, BlobCopies> {
         // Nothing panics while it holds this lock.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl BlobCopies {
     fn touch(&mut self, digest: Digest) -> bool {
         self.uses += 1;
         match self.copies.get_mut(&digest) {
@@ -148,7 +148,7 @@ impl Known {
     fn add(&mut self, digest: Digest, bytes: u64, bytes_max: u64) -> Vec<Digest> {
         self.remove(digest);
         self.uses += 1;
-        self.copies.insert(digest, Copied { bytes, used: self.uses });
+        self.copies.insert(digest, BlobCopy { bytes, used: self.uses });
         self.bytes += bytes;
         let mut evicted = Vec::new();
         while self.bytes > bytes_max {
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn the_copies_that_were_not_used_for_longest_go() {
         let digest = |number| Digest([number; 32]);
-        let mut known = Known::default();
+        let mut known = BlobCopies::default();
         for number in 1..=3 {
             assert_eq!(known.add(digest(number), 30, 100), []);
         }

@@ -1,4 +1,5 @@
-//! Reading a blob chunk by chunk, each by a request of its own: nothing of the reader stays on the servers.
+//! Reading a blob chunk by chunk, each by a request of its own: nothing of the reader stays on the
+//! servers.
 
 use std::io;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::cluster::error::chain;
 /// The wait before a chunk is asked for again that was not answered.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// What is left to read.
+/// The chunks that are left to read.
 struct Chunks {
     stream: Stream,
     digest: Digest,

@@ -1,4 +1,5 @@
-//! How an object is laid out in the stream of an object store: chunks under a subject of their own, and one message that describes them.
+//! How an object is laid out in the stream of an object store: chunks under a subject of their own,
+//! and one message that describes them.
 
 use std::time::SystemTime;
 
@@ -24,7 +25,7 @@ pub(super) fn chunks_subject(bucket: &str, upload: &str) -> String {
     format!("$O.{bucket}.C.{upload}")
 }
 
-/// What describes a blob.
+/// The subject of a blob's description.
 pub(super) fn meta_subject(bucket: &str, digest: Digest) -> String {
     format!("$O.{bucket}.M.{}", URL_SAFE.encode(digest.hex()))
 }
@@ -62,7 +63,7 @@ pub(super) fn was_stored_again(info: &ObjectInfo) -> bool {
     info.metadata.contains_key(AGAIN)
 }
 
-/// What a description says; `None` for what is no blob, or is one no more.
+/// The content of a description; `None` when it describes no blob, or none any more.
 pub(super) fn stat(info: &ObjectInfo) -> Option<BlobStat> {
     let digest = format!("sha256:{}", info.name).parse().ok()?;
     let modified = info.modified.map_or(SystemTime::UNIX_EPOCH, SystemTime::from);

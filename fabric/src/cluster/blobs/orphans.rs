@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::Parts;
 use crate::uptime;
 
-/// Uploads that nothing describes: the last chunk of each, and the uptime when that was first seen to be the last. No wall clock has a part in it.
+/// Uploads that nothing describes: the last chunk of each, and the uptime when that was first seen
+/// to be the last. No wall clock has a part in it.
 pub(super) type Orphans = BTreeMap<String, (u64, Duration)>;
 
 /// Nobody stores a blob for this long.

@@ -1,5 +1,5 @@
-//! The object store. A description is only ever written on top of the one that was seen, so that a blob that is being stored anew is never
-//! removed, and none is described whose chunks are gone.
+//! The object store. A description is only ever written on top of the one that was seen, so that a
+//! blob that is being stored anew is never removed, and none is described whose chunks are gone.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -34,9 +34,11 @@ use crate::{BlobError, BlobStat};
 const CHUNK_BYTES: usize = 256 * 1024;
 /// How long the next part of a blob may take to come.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// What was stored once must be this old before it may go for want of references: the clocks of control nodes differ a little.
+/// A stored blob must be this old before it may go for want of references: the clocks of
+/// control nodes differ a little.
 const ONCE_AGE_MIN: Duration = Duration::from_secs(5);
-/// A blob of as many chunks is asked for chunk by chunk. A larger one is read by a consumer, which is faster and stays on the servers for a while.
+/// A blob of as many chunks is asked for chunk by chunk. A larger one is read by a consumer, which
+/// is faster and stays on the servers for a while.
 const CHUNKS_ASKED_FOR_MAX: usize = 16;
 /// How often a description is written while others write the same one.
 const TRIES: u32 = 8;
@@ -50,7 +52,7 @@ pub(in crate::cluster) struct Store {
     pub(super) bucket: String,
 }
 
-/// What a bucket is to be made with.
+/// The settings that a bucket is made with.
 pub(in crate::cluster) struct StoreOptions {
     /// Its name.
     pub(in crate::cluster) bucket: String,
@@ -129,7 +131,8 @@ impl Store {
         }
     }
 
-    /// Stores `bytes` bytes of `source` under their digest; or makes the blob young, when it is there already and whole.
+    /// Stores `bytes` bytes of `source` under their digest; or makes the blob young, when it is
+    /// there already and whole.
     pub(super) async fn put(
         &self,
         digest: Digest,
@@ -186,7 +189,8 @@ impl Store {
             let gone = ObjectInfo { deleted: true, size: 0, chunks: 0, ..meta.info.clone() };
             if let Some(seq) = self.describe(digest, &gone, meta.seq).await? {
                 self.purge_chunks(&meta.info.nuid).await?;
-                // The mark that it is gone has done its work: nobody can have seen the description before it any more.
+                // The mark that it is gone has done its work: nobody can have seen the description
+                // before it any more.
                 let purge = self.stream.purge().filter(meta_subject(&self.bucket, digest)).sequence(seq + 1);
                 purge.await.map_err(|error| failed(format!("remove blob {digest}"), &error))?;
                 return Ok(true);
@@ -237,7 +241,8 @@ impl Store {
         Ok(chunks == meta.info.chunks)
     }
 
-    /// Writes a description in the place of the one at `expected`, 0 for none; `None` when another one is there.
+    /// Writes a description in the place of the one at `expected`, 0 for none; `None` when another
+    /// one is there.
     async fn describe(&self, digest: Digest, info: &ObjectInfo, expected: u64) -> Result<Option<u64>, BlobError> {
         let action = || format!("describe blob {digest}");
         let payload = serde_json::to_vec(info);
@@ -258,8 +263,9 @@ impl Store {
         }
     }
 
-    /// Removes the chunks of uploads that nothing describes and that have not grown for [`ORPHAN_AGE`] since they were first seen: a process has died in
-    /// the middle of them. Gives their number.
+    /// Removes the chunks of uploads that nothing describes and that have not grown for
+    /// [`ORPHAN_AGE`] since they were first seen: a process has died in the middle of them. Gives
+    /// their number.
     pub(super) async fn remove_orphans(&self, seen: &mut Orphans, uptime: Duration) -> Result<usize, BlobError> {
         let failed = |error: &dyn std::error::Error| {
             failed("look for parts of blobs that were never finished".to_owned(), error)
@@ -309,7 +315,7 @@ impl Store {
         CHUNK_BYTES.min(self.nats.client().max_payload())
     }
 
-    /// What is sent without a connection arrives when nobody expects it any more.
+    /// A message that is sent without a connection arrives when nobody expects it any more.
     pub(super) fn connected(&self, action: &dyn Fn() -> String) -> Result<(), BlobError> {
         if self.nats.is_connected() {
             return Ok(());
@@ -330,7 +336,7 @@ pub(super) async fn read_all(mut source: BlobReader, stat: BlobStat) -> Result<B
     }
 }
 
-/// What it means that reading a blob has failed.
+/// The error of a failed read of a blob.
 pub(super) fn read_failed(digest: Digest, source: io::Error) -> BlobError {
     match source.kind() {
         io::ErrorKind::InvalidData => BlobError::Damaged(digest),
@@ -338,7 +344,8 @@ pub(super) fn read_failed(digest: Digest, source: io::Error) -> BlobError {
     }
 }
 
-/// Whether something else was written since we looked. The second code is for a write that is not finished.
+/// Whether something else was written since we looked. The second code is for a write that is not
+/// finished.
 fn is_changed(error: &PublishError) -> bool {
     error.kind() == PublishErrorKind::WrongLastSequence || refusal(error) == Some(ErrorCode(10_164))
 }

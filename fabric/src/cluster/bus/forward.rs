@@ -17,7 +17,7 @@ const REFUSED: &str = "Wasmill-Refused";
 /// The header of a message that only asks whether anybody subscribes.
 const PROBE: &str = "Wasmill-Probe";
 
-/// What a message that only asks whether anybody subscribes is marked with.
+/// The mark of a message that only asks whether anybody subscribes.
 pub(super) fn probe() -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(PROBE, "1");
@@ -26,7 +26,7 @@ pub(super) fn probe() -> HeaderMap {
 
 /// Why a request is answered by nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum ForwardRefusal {
     /// The queue is full.
     Full,
     /// The subscription was dropped.
@@ -35,7 +35,7 @@ pub(super) enum Refusal {
     Dropped,
 }
 
-impl Refusal {
+impl ForwardRefusal {
     /// Whether this is one.
     pub(super) fn of(answer: &async_nats::Message) -> Option<Self> {
         match answer.headers.as_ref()?.get(REFUSED)?.as_str() {
@@ -120,11 +120,12 @@ impl Forward {
                 }
                 return;
             }
-            Err(TrySendError::Full(_)) => Refusal::Full,
+            Err(TrySendError::Full(_)) => ForwardRefusal::Full,
             Err(TrySendError::Closed(_)) => {
-                // First of all no more of them: whoever hears that we are gone asks again at once. When the client is gone, so is the subscription.
+                // First of all no more of them: whoever hears that we are gone asks again at once.
+                // When the client is gone, so is the subscription.
                 let _ = self.subscriber.drain().await;
-                Refusal::Gone
+                ForwardRefusal::Gone
             }
         };
         if let Some(reply) = message.reply {
@@ -133,19 +134,20 @@ impl Forward {
     }
 
     async fn answer(&mut self, reply: Subject, answer: Option<Bytes>) {
-        let Some(answer) = answer else { return self.refuse(reply, Refusal::Dropped).await };
+        let Some(answer) = answer else { return self.refuse(reply, ForwardRefusal::Dropped).await };
         if let Err(error) = self.nats.client().publish(reply, answer).await {
-            // Whoever asked hears nothing, as with any answer that is lost.
+            // The caller hears nothing, as with any answer that is lost.
             tracing::warn!("cannot answer a request: {error}");
         }
     }
 
-    async fn refuse(&mut self, reply: Subject, refusal: Refusal) {
+    async fn refuse(&mut self, reply: Subject, refusal: ForwardRefusal) {
         // Only a courtesy: without it whoever asked waits until its time is over.
         let _ = self.nats.client().publish_with_headers(reply, refusal.headers(), Bytes::new()).await;
     }
 
-    /// No new messages; those that have arrived are refused, those that were handed out can still be answered.
+    /// No new messages; those that have arrived are refused, those that were handed out can still
+    /// be answered.
     async fn finish(mut self) {
         let (closed, _) = mpsc::channel(1);
         self.queue = closed;

@@ -10,9 +10,11 @@ use tokio::sync::watch;
 use wasmill_protocol::HostId;
 use wasmill_protocol::message::HostInfo;
 
+use super::error::{EtcdError, WatchError};
 use super::register::decode;
-use super::{Etcd, EtcdThread, told};
+use super::{Etcd, EtcdThread};
 use crate::Reminder;
+use crate::cluster::error::chain;
 
 /// The wait before the second try to watch; doubles with each.
 const RETRY: Duration = Duration::from_millis(100);
@@ -35,12 +37,13 @@ impl EtcdThread {
     }
 }
 
-/// Lists the hosts, watches them, and lists them anew whenever the watch ends: because the connection was lost, etcd was restarted, or what we
-/// have not seen yet was compacted.
+/// Lists the hosts, watches them, and lists them anew whenever the watch ends: because the
+/// connection was lost, etcd was restarted, or what we have not seen yet was compacted.
 async fn follow(etcd: Rc<Etcd>, living: &watch::Sender<Living>) {
     let (mut failures, mut reminder) = (0, Reminder::default());
     loop {
-        let Err(reason) = list_and_watch(&etcd, living, &mut failures).await;
+        let Err(error) = list_and_watch(&etcd, living, &mut failures).await;
+        let reason = chain(&error);
         if failures == 0 {
             reminder.is_over();
         }
@@ -59,10 +62,10 @@ async fn list_and_watch(
     etcd: &Etcd,
     living: &watch::Sender<Living>,
     failures: &mut u32,
-) -> Result<std::convert::Infallible, String> {
+) -> Result<std::convert::Infallible, WatchError> {
     let prefix = etcd.hosts_prefix();
     let listed = etcd.asking.kv_client().get(prefix.clone(), Some(GetOptions::new().with_prefix())).await;
-    let listed = listed.map_err(|error| etcd.told_of(&prefix, &error))?;
+    let listed = listed.map_err(|error| etcd.failed(&prefix, error))?;
     let mut hosts: BTreeMap<HostId, HostInfo> =
         listed.kvs().iter().filter_map(decode).map(|info| (info.id.clone(), info)).collect();
     living.send_replace(Some(Arc::new(hosts.clone())));
@@ -70,17 +73,14 @@ async fn list_and_watch(
 
     let next = listed.header().map_or(0, ResponseHeader::revision) + 1;
     let options = WatchOptions::new().with_prefix().with_start_revision(next);
-    let mut watch = etcd.waiting.watch_client().watch(prefix.clone(), Some(options)).await;
-    let watch = watch.as_mut().map_err(|error| told(error))?;
-    while let Some(changes) = watch.message().await.map_err(|error| told(&error))? {
+    let watch = etcd.waiting.watch_client().watch(prefix.clone(), Some(options)).await;
+    let mut watch = watch.map_err(EtcdError::from)?;
+    while let Some(changes) = watch.message().await.map_err(EtcdError::from)? {
         if let Some(revision) = super::began_before(&changes, next) {
-            return Err(format!(
-                "etcd is at revision {revision}, and the hosts were listed at {}: it was restored, or that server is behind",
-                next - 1
-            ));
+            return Err(WatchError::Behind { revision, listed: next - 1 });
         }
         if changes.canceled() {
-            return Err(format!("it was cancelled, compacted up to {}", changes.compact_revision()));
+            return Err(WatchError::Compacted { revision: changes.compact_revision() });
         }
         for event in changes.events() {
             let Some(kv) = event.kv() else { continue };
@@ -97,7 +97,7 @@ async fn list_and_watch(
             living.send_replace(Some(Arc::new(hosts.clone())));
         }
     }
-    Err("it has ended".to_owned())
+    Err(WatchError::Ended)
 }
 
 fn decode_put(event: &etcd_client::Event) -> Option<HostInfo> {

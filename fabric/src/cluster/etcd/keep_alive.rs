@@ -8,7 +8,9 @@ use futures::future::LocalBoxFuture;
 use wasmill_fabric_core::candidacy::LeaseId;
 use wasmill_fabric_core::lease::{KeepAlive, KeepAliveNumber};
 
-use super::{Etcd, told, ttl_us};
+use super::error::{EtcdError, KeepAliveError};
+use super::{Etcd, ttl_us};
+use crate::cluster::error::chain;
 
 type Channel = (LeaseKeeper, LeaseKeepAliveStream);
 
@@ -16,12 +18,12 @@ type Channel = (LeaseKeeper, LeaseKeepAliveStream);
 #[derive(Default)]
 pub(super) struct KeepAlives {
     channel: Option<Channel>,
-    pending: Option<LocalBoxFuture<'static, (Kept, Option<Channel>)>>,
+    pending: Option<LocalBoxFuture<'static, (KeepAliveOutcome, Option<Channel>)>>,
 }
 
-/// What became of a keepalive.
+/// The outcome of a keepalive.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kept {
+pub(super) struct KeepAliveOutcome {
     /// Which.
     pub(super) number: KeepAliveNumber,
     /// How long the lease lives from then on, 0 when it is gone; `None` when nothing is known.
@@ -41,12 +43,12 @@ impl KeepAlives {
             match once(client, lease, channel).await {
                 Ok((ttl_us, channel)) => {
                     metrics.keep_alive_seconds.observe(asked_at.elapsed().as_secs_f64());
-                    (Kept { number, ttl_us: Some(ttl_us) }, channel)
+                    (KeepAliveOutcome { number, ttl_us: Some(ttl_us) }, channel)
                 }
-                Err(reason) => {
+                Err(error) => {
                     metrics.keep_alives_failed.inc();
-                    tracing::debug!("cannot keep lease {:x} alive: {reason}", lease.0);
-                    (Kept { number, ttl_us: None }, None)
+                    tracing::debug!("cannot keep lease {:x} alive: {}", lease.0, chain(&error));
+                    (KeepAliveOutcome { number, ttl_us: None }, None)
                 }
             }
         };
@@ -54,7 +56,7 @@ impl KeepAlives {
     }
 
     /// The outcome of the one under way; never, without one.
-    pub(super) async fn outcome(&mut self) -> Kept {
+    pub(super) async fn outcome(&mut self) -> KeepAliveOutcome {
         match &mut self.pending {
             Some(pending) => {
                 let (kept, channel) = pending.await;
@@ -66,20 +68,24 @@ impl KeepAlives {
     }
 }
 
-async fn once(client: Client, lease: LeaseId, channel: Option<Channel>) -> Result<(u64, Option<Channel>), String> {
+async fn once(
+    client: Client,
+    lease: LeaseId,
+    channel: Option<Channel>,
+) -> Result<(u64, Option<Channel>), KeepAliveError> {
     let (mut keeper, mut stream) = match channel {
         Some(channel) => channel,
         None => match client.lease_client().keep_alive(lease.0).await {
             Ok(channel) => channel,
             // The client has swallowed the answer, which was that there is no such lease.
             Err(Error::LeaseKeepAliveError(reason)) if reason == "lease not found" => return Ok((0, None)),
-            Err(error) => return Err(told(&error)),
+            Err(error) => return Err(EtcdError::from(error).into()),
         },
     };
-    keeper.keep_alive().await.map_err(|error| told(&error))?;
+    keeper.keep_alive().await.map_err(EtcdError::from)?;
     match stream.message().await {
         Ok(Some(answer)) => Ok((ttl_us(answer.ttl()), Some((keeper, stream)))),
-        Ok(None) => Err("the stream has ended".to_owned()),
-        Err(error) => Err(told(&error)),
+        Ok(None) => Err(KeepAliveError::Ended),
+        Err(error) => Err(EtcdError::from(error).into()),
     }
 }

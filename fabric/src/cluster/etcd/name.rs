@@ -1,4 +1,5 @@
-//! The name of a control node: two that have the same one cannot be told apart, by operators nor by each other.
+//! The name of a control node: two that have the same one cannot be told apart, by operators nor by
+//! each other.
 
 use std::fs;
 use std::future::Future;

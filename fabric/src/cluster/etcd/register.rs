@@ -1,4 +1,5 @@
-//! A host's key, under a lease. A later life of a host is never replaced by an earlier one, and whose key it is tells the process in it.
+//! A host's key, under a lease. A later life of a host is never replaced by an earlier one, and
+//! whose key it is tells the process in it.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,9 +12,10 @@ use wasmill_fabric_core::lease::{Lease, LeaseInput};
 use wasmill_protocol::HostId;
 use wasmill_protocol::message::HostInfo;
 
-use super::keep_alive::{KeepAlives, Kept};
-use super::{Etcd, EtcdThread, ttl_us};
+use super::keep_alive::{KeepAliveOutcome, KeepAlives};
+use super::{Etcd, EtcdError, EtcdThread, ttl_us};
 use crate::cluster::clock::{now_us, until_us};
+use crate::cluster::error::chain;
 use crate::{MembershipError, ReplacedBy};
 
 /// How often a registration is tried while others change the same key.
@@ -31,7 +33,7 @@ pub(in crate::cluster) struct Registered {
     pub(in crate::cluster) leave: oneshot::Sender<oneshot::Sender<()>>,
 }
 
-/// What is done about another process that has the id.
+/// The way to treat another process that has the id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cluster) enum Claim {
     /// A later life takes its place.
@@ -62,8 +64,12 @@ impl EtcdThread {
             registration.hold(lost, &replaced_by, leaving).await;
         })
         .await;
-        answered.await.unwrap_or_else(|_| Err(unreachable("the thread for leases has ended".to_owned())))
+        answered.await.unwrap_or_else(|_| Err(failed(&EtcdError::ThreadEnded)))
     }
+}
+
+fn failed(error: &EtcdError) -> MembershipError {
+    unreachable(chain(error))
 }
 
 fn unreachable(reason: String) -> MembershipError {
@@ -108,7 +114,7 @@ impl Etcd {
         claim: Claim,
     ) -> Result<Registration, MembershipError> {
         let asked_at_us = now_us();
-        let (id, granted_us) = self.grant().await.map_err(unreachable)?;
+        let (id, granted_us) = self.grant().await.map_err(|error| failed(&error))?;
         match self.put_host(key, host, id, claim).await {
             Ok(revision) => {
                 let margin_us = Config::for_leases(ttl_us(self.ttl_s), 0).margin_us;
@@ -122,10 +128,11 @@ impl Etcd {
         }
     }
 
-    /// Writes the key unless a later life of the host is there, or one that keeps it; gives the revision.
+    /// Writes the key unless a later life of the host is there, or one that keeps it; gives the
+    /// revision.
     async fn put_host(&self, key: &str, host: &HostInfo, lease: LeaseId, claim: Claim) -> Result<i64, MembershipError> {
-        let value = serde_json::to_vec(host).map_err(|error| unreachable(error.to_string()))?;
-        let failed = |error: etcd_client::Error| unreachable(self.told_of(key, &error));
+        let value = serde_json::to_vec(host).unwrap_or_else(|error| unreachable!("a host can be encoded: {error}"));
+        let failed = |error: etcd_client::Error| failed(&self.failed(key, error));
         let mut kv = self.asking.kv_client();
         for _ in 0..TRIES {
             let found = kv.get(key, None).await.map_err(failed)?;
@@ -204,7 +211,7 @@ impl Registration {
                 keep_alives.send(&self.etcd, self.id, keep_alive);
             }
             input = tokio::select! {
-                Kept { number, ttl_us } = keep_alives.outcome() => match ttl_us {
+                KeepAliveOutcome { number, ttl_us } = keep_alives.outcome() => match ttl_us {
                     Some(ttl_us) => LeaseInput::KeptAlive { number, ttl_us },
                     None => LeaseInput::Failed(number),
                 },
@@ -219,7 +226,7 @@ impl Registration {
                 told = &mut leaving => {
                     self.etcd.revoke(self.id).await;
                     if let Ok(told) = told {
-                        // Whoever waited may have given up.
+                        // The caller may have given up.
                         let _ = told.send(());
                     }
                     return;
@@ -243,7 +250,7 @@ fn may_replace(there: HostInfo, host: &HostInfo, claim: Claim) -> Result<(), Mem
     Ok(())
 }
 
-/// The host that a key names. What cannot be read is nobody.
+/// The host that a key names. A key that cannot be read names no host.
 pub(super) fn decode(kv: &KeyValue) -> Option<HostInfo> {
     match serde_json::from_slice::<HostInfo>(kv.value()) {
         Ok(info) if info.id != HostId::default() => Some(info),

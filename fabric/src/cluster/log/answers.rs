@@ -1,4 +1,4 @@
-//! What JetStream's answers to an append mean.
+//! The meaning of JetStream's answers to an append.
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};

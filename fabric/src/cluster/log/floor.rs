@@ -1,6 +1,8 @@
-//! How far the log has been seen to go. A stream that ends before that has lost records, and then nothing must go on.
+//! How far the log has been seen to go. A stream that ends before that has lost records, and then
+//! nothing must go on.
 //!
-//! A server that has fallen behind, or that has not found its data yet, can say the same for a moment; so it is asked again before anything is concluded.
+//! A server that has fallen behind, or that has not found its data yet, can say the same for a
+//! moment; so it is asked again before anything is concluded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +13,7 @@ use wasmill_protocol::LogSeq;
 
 use super::stream::{LogStream, StreamEnds, StreamError};
 use crate::LogError;
-use crate::cluster::mark::Mark;
+use crate::cluster::mark::LogEndMark;
 
 /// How often a server is asked before it is believed that records are gone.
 const LOOKS: u32 = 8;
@@ -22,12 +24,12 @@ const LOOK: Duration = Duration::from_millis(400);
 pub(in crate::cluster) struct Floor {
     seen: AtomicU64,
     raised: Notify,
-    mark: Mark,
+    mark: LogEndMark,
 }
 
 impl Floor {
     /// Begins with the mark that others have left.
-    pub(in crate::cluster) fn new(mark: Mark, seen: LogSeq) -> Arc<Self> {
+    pub(in crate::cluster) fn new(mark: LogEndMark, seen: LogSeq) -> Arc<Self> {
         let floor = Arc::new(Self { seen: AtomicU64::new(seen.0), raised: Notify::new(), mark });
         tokio::spawn(leave_marks(Arc::downgrade(&floor)));
         floor
@@ -82,8 +84,8 @@ async fn leave_marks(floor: std::sync::Weak<Floor>) {
         strong.mark.raise(strong.seen()).await;
         // While this waits the floor is held, so the task ends with the last record.
         let raised = strong.raised.notified();
-        let _ = tokio::time::timeout(Mark::INTERVAL, raised).await;
+        let _ = tokio::time::timeout(LogEndMark::INTERVAL, raised).await;
         drop(strong);
-        tokio::time::sleep(Mark::INTERVAL).await;
+        tokio::time::sleep(LogEndMark::INTERVAL).await;
     }
 }

@@ -10,13 +10,15 @@ use async_nats::jetstream::stream::{
     Config, DiscardPolicy, Info, PersistenceMode, RawMessageErrorKind, RetentionPolicy, StorageType, Stream,
 };
 use futures::TryFutureExt;
+use thiserror::Error;
 use wasmill_fabric_core::append::{Found, MessageId};
 use wasmill_protocol::{LogSeq, Timestamp};
 
 use crate::LogError;
 use crate::cluster::error::{ConnectError, cannot_open, chain, refusal};
 
-/// How long the servers remember the ids of appends: longer than an append is tried. What is older is read back.
+/// How long the servers remember the ids of appends: longer than an append is tried. An older
+/// append is read back.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(20);
 /// In front of the stream's own id, which is kept in its description.
 const DESCRIPTION: &str = "the log of a Wasmill cluster, id ";
@@ -41,11 +43,11 @@ pub(super) struct StreamEnds {
     pub(super) last: LogSeq,
 }
 
-/// What a stream is to be made with.
+/// The settings that a stream is made with.
 pub(in crate::cluster) struct StreamOptions {
     /// Its name.
     pub(in crate::cluster) name: String,
-    /// What is published to it.
+    /// The subject of its messages.
     pub(in crate::cluster) subject: String,
     /// How many servers keep it.
     pub(in crate::cluster) replicas: usize,
@@ -104,7 +106,7 @@ fn config(options: StreamOptions) -> Config {
     }
 }
 
-/// What somebody may have changed; gives the stream's id.
+/// Checks the settings that somebody may have changed; gives the stream's id.
 fn check(name: &str, subject: &str, config: &Config) -> Result<String, ConnectError> {
     let wrong = |found: &str| ConnectError::Misconfigured { stream: name.to_owned(), found: found.to_owned() };
     let id = config.description.as_deref().and_then(|text| text.strip_prefix(DESCRIPTION));
@@ -147,7 +149,7 @@ impl LogStream {
         &self.stream.cached_info().config.name
     }
 
-    /// What was known when it was opened.
+    /// The facts about it when it was opened.
     pub(in crate::cluster) fn info(&self) -> &Info {
         self.stream.cached_info()
     }
@@ -173,22 +175,22 @@ impl LogStream {
         Ok(StreamEnds { first, last })
     }
 
-    /// What time it is for the server that decides about appends. NATS says so since 2.10.
+    /// The time of the server that decides about appends. NATS says so since 2.10.
     pub(super) async fn servers_time(&self) -> Result<Option<Timestamp>, LogError> {
         #[derive(serde::Deserialize)]
-        struct Told {
+        struct ServerAnswer {
             ts: Option<String>,
         }
         let failed = |reason| LogError::Unreachable { action: "ask for the time of", reason };
         let asked = format!("STREAM.INFO.{}", self.name());
-        match self.context.request::<_, _, Response<Told>>(asked, &serde_json::json!({})).await {
+        match self.context.request::<_, _, Response<ServerAnswer>>(asked, &serde_json::json!({})).await {
             Ok(Response::Ok(told)) => Ok(told.ts.and_then(|ts| ts.parse().ok())),
             Ok(Response::Err { error }) => Err(failed(error.to_string())),
             Err(error) => Err(failed(chain(&error))),
         }
     }
 
-    /// What stands at a place, by the server that decides about appends.
+    /// The record of a sequence number, by the server that decides about appends.
     pub(super) async fn found(&self, seq: LogSeq) -> Found {
         match self.stream.get_raw_message(seq.0).await {
             Ok(message) => {
@@ -226,16 +228,17 @@ impl LogStream {
 }
 
 /// The stream could not be asked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Error)]
+#[error("{reason}")]
 pub(super) struct StreamError {
     /// The server says that there is no such stream.
     pub(super) gone: bool,
-    /// What went wrong.
+    /// The failure.
     pub(super) reason: String,
 }
 
 impl StreamError {
-    fn new(error: &dyn std::error::Error) -> Self {
+    pub(super) fn new(error: &dyn std::error::Error) -> Self {
         Self { gone: refusal(error) == Some(ErrorCode::STREAM_NOT_FOUND), reason: chain(error) }
     }
 }

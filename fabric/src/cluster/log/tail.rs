@@ -1,4 +1,5 @@
-//! Reading the log from a record on, for ever: through lost connections, servers that restart, and readers that the servers forget.
+//! Reading the log from a record on, for ever: through lost connections, servers that restart, and
+//! readers that the servers forget.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,9 +83,9 @@ impl Tail {
     /// Begins to read at `next`, once it is known that nothing before it is missing.
     async fn begin(&mut self) -> Result<(), LogError> {
         let begun = match self.floor.checked_ends(&self.stream, "read").await {
-            // What was seen last, and nothing else, must be right before what comes next.
+            // The record that was seen last, and no other, must be right before the next one.
             Ok(ends) if self.next < ends.first => return Err(LogError::Missing { seq: self.next }),
-            Ok(_) => self.request().await,
+            Ok(_) => self.request().await.map_err(|error| error.reason),
             Err(LogError::Unreachable { reason, .. }) => Err(reason),
             Err(error) => return Err(error),
         };
@@ -103,8 +104,8 @@ impl Tail {
         }
     }
 
-    async fn request(&self) -> Result<pull::Stream, String> {
-        let reader = self.stream.reader(self.next).await.map_err(|StreamError { reason, .. }| reason)?;
+    async fn request(&self) -> Result<pull::Stream, StreamError> {
+        let reader = self.stream.reader(self.next).await?;
         let largest = self.stream.context().client().max_payload() + HEADERS_BYTES_MAX;
         let messages = reader
             .stream()
@@ -113,7 +114,7 @@ impl Tail {
             .expires(REQUEST_EXPIRES)
             .heartbeat(HEARTBEAT)
             .messages();
-        messages.await.map_err(|error| chain(&error))
+        messages.await.map_err(|error| StreamError::new(&error))
     }
 
     async fn pause(&mut self, trouble: &str) {

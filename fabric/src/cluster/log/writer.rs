@@ -47,9 +47,10 @@ pub(super) struct Writer {
     floor: Arc<Floor>,
     appender: Appender,
     last_number: AppendNumber,
-    /// Who waits for the outcome, in the order of the calls, which is the order of the outcomes.
+    /// The callers that wait for the outcome, in the order of the calls, which is the order of the
+    /// outcomes.
     waiting: VecDeque<(AppendNumber, oneshot::Sender<Result<LogSeq, AppendError>>)>,
-    /// What was asked of the stream.
+    /// The requests to the stream.
     calls: FuturesUnordered<BoxFuture<'static, Input>>,
     /// Whether one server alone keeps the stream; see [`look`].
     looking: BoxFuture<'static, bool>,
@@ -138,7 +139,8 @@ impl Writer {
         let unanswered =
             |reason: &str| Box::pin(std::future::ready(Input::Published(call, no_answer(reason)))) as BoxFuture<_>;
         if !self.nats.is_connected() {
-            // It would be sent when there is a connection again, which may be long after we have given up.
+            // It would be sent when there is a connection again, which may be long after we have
+            // given up.
             return self.calls.push(unanswered("not connected to NATS"));
         }
         let mut cuts = self.nats.cuts();
@@ -159,8 +161,9 @@ impl Writer {
     }
 }
 
-/// Whether, after a while, one server alone keeps the stream. Only such a stream can be told which message an append must follow: several servers
-/// agree on the append first, and when it turns out to stand behind another one they take nothing any more. Operators change the number, so it is
+/// Whether, after a while, one server alone keeps the stream. Only such a stream can be told which
+/// message an append must follow: several servers agree on the append first, and when it turns out
+/// to stand behind another one they take nothing any more. Operators change the number, so it is
 /// looked at again and again, and while it is not known it may be several.
 async fn look(stream: LogStream, after: Duration) -> bool {
     tokio::time::sleep(after).await;

@@ -1,5 +1,6 @@
-//! Removing large blobs: a piece at a time, because the file system gives back the blocks of a file in one go, and commits of the log wait for that
-//! meanwhile: 14 to 17 ms for 60 MiB, 6 ms in pieces.
+//! Removing large blobs: a piece at a time, because the file system gives back the blocks of a file
+//! in one go, and commits of the log wait for that meanwhile: 14 to 17 ms for 60 MiB, 6 ms in
+//! pieces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -13,43 +14,44 @@ use wasmill_protocol::Digest;
 
 use super::{Files, TMP};
 
-/// What is given back at once.
+/// The bytes that are given back in one step.
 const STEP_BYTES: u64 = 4 * 1024 * 1024;
 /// Between two steps, while the log is written.
 const STEP_PAUSE: Duration = Duration::from_millis(10);
 
-/// Blobs whose file somebody may have open: these are removed as a whole, so that who reads one reads it to its end.
+/// Blobs whose file somebody may have open: these are removed as a whole, so that who reads one
+/// reads it to its end.
 #[derive(Debug, Default)]
 pub(super) struct Uses {
-    known: Mutex<Known>,
+    known: Mutex<BlobUses>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct BlobUses {
     readers: BTreeMap<Digest, usize>,
     /// Large ones whose path was handed out, for good: it is remembered where it was handed to.
     lent: BTreeSet<Digest>,
 }
 
-impl Known {
+impl BlobUses {
     fn is_used(&self, digest: Digest) -> bool {
         self.readers.contains_key(&digest) || self.lent.contains(&digest)
     }
 }
 
 /// Somebody reads a blob, until this is dropped.
-pub(super) struct Reading {
+pub(super) struct BlobReading {
     files: Arc<Files>,
     digest: Digest,
 }
 
 impl Uses {
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, BlobUses> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Reading {
+impl BlobReading {
     /// To be made before the file is opened.
     pub(super) fn begin(files: Arc<Files>, digest: Digest) -> Self {
         *files.uses.known().readers.entry(digest).or_default() += 1;
@@ -57,7 +59,7 @@ impl Reading {
     }
 }
 
-impl Drop for Reading {
+impl Drop for BlobReading {
     fn drop(&mut self) {
         let mut known = self.files.uses.known();
         if let Some(readers) = known.readers.get_mut(&self.digest) {
@@ -107,7 +109,7 @@ impl Files {
         self.dir.join(TMP).join(format!("{}.gone", digest.hex()))
     }
 
-    /// Takes a blob away; there may be none. What is to be [given back](Self::give_back) can take long.
+    /// Takes a blob away; there may be none. To [give it back](Self::give_back) can take long.
     pub(super) fn take_away(&self, digest: Digest) -> io::Result<Gone> {
         let path = self.path(digest);
         let known = self.uses.known();
@@ -126,7 +128,7 @@ impl Files {
         }
     }
 
-    /// Gives the blocks back. What is left after a failure goes at the next start.
+    /// Gives the blocks back. The rest goes at the next start, after a failure.
     pub(super) fn give_back(&self, Gone(path): Gone) {
         let Some(path) = path else { return };
         let shrink = || -> io::Result<()> {

@@ -10,13 +10,13 @@ use sha2::{Digest as _, Sha256};
 use tokio_util::io::StreamReader;
 use wasmill_protocol::Digest;
 
-use super::gone::Reading;
+use super::gone::BlobReading;
 use super::{PIECE_BYTES, missing_or};
 use crate::BlobError;
 use crate::blobs::BlobReader;
 
 /// Opens it; `reading` is held until the reader is dropped.
-pub(super) fn open(path: &Path, digest: Digest, reading: Reading) -> Result<BlobReader, BlobError> {
+pub(super) fn open(path: &Path, digest: Digest, reading: BlobReading) -> Result<BlobReader, BlobError> {
     let file = File::open(path).map_err(|error| missing_or(error, digest, "open"))?;
     let pieces = Pieces { file, digest, hasher: Sha256::new(), held: None, _reading: reading };
     // A reader that is slow keeps no thread: each piece is read when it is asked for.
@@ -31,9 +31,10 @@ struct Pieces {
     file: File,
     digest: Digest,
     hasher: Sha256,
-    /// The piece before the one that is read next: yielded once it is known not to be the last, or to be right.
+    /// The piece before the one that is read next: yielded once it is known not to be the last, or
+    /// to be right.
     held: Option<Bytes>,
-    _reading: Reading,
+    _reading: BlobReading,
 }
 
 impl Pieces {

@@ -18,8 +18,8 @@ use crate::embedded::disk::Disk;
 use crate::embedded::files::{create_dir_private, sync_parent};
 use crate::{BlobError, BlobStat, BlobWriter};
 
-/// What is written of a large blob before it is synced: the log, whose syncs wait for what the file system and the disk have gathered, waits for no
-/// more than this.
+/// The bytes of a large blob that are written before they are synced: the log, whose syncs wait for
+/// what the file system and the disk have gathered, waits for no more than this.
 const UNSYNCED_BYTES_MAX: usize = 256 * 1024;
 
 /// Stores bytes that are at hand.
@@ -33,7 +33,8 @@ pub(super) fn put(files: Arc<Files>, bytes: Bytes) -> Result<BlobStat, BlobError
 pub(super) struct FileWriter {
     files: Arc<Files>,
     path: PathBuf,
-    /// Shared with the thread that writes: when the future of a write is dropped, that thread finishes its piece.
+    /// Shared with the thread that writes: when the future of a write is dropped, that thread
+    /// finishes its piece.
     state: Arc<Mutex<State>>,
 }
 
@@ -79,7 +80,8 @@ impl BlobWriter for FileWriter {
     }
 
     fn local_path(&self) -> Option<&Path> {
-        // What is buffered is at most one piece: it goes into the page cache, which is quick enough for any thread.
+        // The buffer is at most one piece: it goes into the page cache, which is quick enough
+        // for any thread.
         lock(&self.state).flush().ok()?;
         Some(&self.path)
     }
@@ -112,7 +114,7 @@ struct Temporary {
     file: NamedTempFile,
     hasher: Sha256,
     bytes: u64,
-    /// Those of them that were not synced yet.
+    /// Written bytes that were not synced yet.
     unsynced: usize,
     disk: Arc<Disk>,
     /// See [`Disk::sync_piece`].
@@ -172,7 +174,8 @@ impl Temporary {
     }
 }
 
-/// A blob that is there already is replaced by the same bytes: it becomes young, and whole if it was damaged.
+/// A blob that is there already is replaced by the same bytes: it becomes young, and whole if it
+/// was damaged.
 fn persist(files: &Files, temporary: NamedTempFile, digest: Digest) -> io::Result<File> {
     let path = files.path(digest);
     temporary.as_file().sync_all()?;

@@ -1,8 +1,9 @@
 //! Moves the write-ahead log into the database beside the writer, so that no commit waits for it.
 //!
-//! The write-ahead log starts over, in the same blocks of the file, once all of it was moved. Overwriting blocks is a third cheaper to
-//! sync than appending to a file. A writer that never pauses is always ahead of a checkpoint that runs beside it, so the
-//! rest, by then a few pages, is moved by the writer itself between two commits.
+//! The write-ahead log starts over, in the same blocks of the file, once all of it was moved.
+//! Overwriting blocks is a third cheaper to sync than appending to a file. A writer that never
+//! pauses is always ahead of a checkpoint that runs beside it, so the rest, by then a few pages, is
+//! moved by the writer itself between two commits.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -23,7 +24,7 @@ pub(super) struct Checkpoints {
     running: bool,
     // Both ends are dropped before the thread is joined.
     wanted: Option<SyncSender<()>>,
-    done: Receiver<Result<(), String>>,
+    done: Receiver<rusqlite::Result<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -34,7 +35,7 @@ impl Checkpoints {
         let (finished, done) = sync_channel(1);
         let thread = thread::Builder::new().name("log-checkpoint".to_owned()).spawn(move || {
             while wants.recv().is_ok() {
-                let result = store::checkpoint(&connection).map_err(|error| error.to_string());
+                let result = store::checkpoint(&connection);
                 if finished.send(result).is_err() {
                     break;
                 }
@@ -50,9 +51,10 @@ impl Checkpoints {
             && let Ok(result) = self.done.try_recv()
         {
             self.running = false;
-            // What is not moved stays in the write-ahead log, durable as it is; a full disk is no reason to stop.
-            if let Err(reason) = result {
-                tracing::warn!(reason, "the log's checkpoint failed; it is tried again");
+            // Pages that are not moved stay in the write-ahead log, durable as it is; a full disk
+            // is no reason to stop.
+            if let Err(error) = result {
+                tracing::warn!(%error, "the log's checkpoint failed; it is tried again");
             }
             return self.finish(store);
         }
@@ -86,7 +88,8 @@ impl Checkpoints {
 impl Drop for Checkpoints {
     fn drop(&mut self) {
         self.wanted = None;
-        // At most one result is under way, and the channel holds one: the thread cannot wait for us.
+        // At most one result is under way, and the channel holds one: the thread cannot wait for
+        // us.
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -35,7 +35,8 @@ pub(super) enum StoreOpenError {
 pub(super) enum StoreError {
     /// The disk is full. SQLite undid the transaction by itself.
     NoSpace,
-    /// Anything else, above all a failed write or fsync: the state of the file is not known any more.
+    /// Anything else, above all a failed write or fsync: the state of the file is not known any
+    /// more.
     Storage(String),
 }
 
@@ -53,7 +54,8 @@ impl Store {
     pub(super) fn open(path: &Path) -> Result<Self, StoreOpenError> {
         let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
-        // FULL: the write-ahead log is synced at every commit. This is where an acknowledged record becomes durable.
+        // FULL: the write-ahead log is synced at every commit. This is where an acknowledged record
+        // becomes durable.
         connection.pragma_update(None, "synchronous", "full")?;
         // Checkpoints are started by the writer, see `checkpoint.rs`.
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
@@ -67,7 +69,8 @@ impl Store {
         self.last
     }
 
-    /// The sequence number of the first record that is still there; one more than the last when there is none.
+    /// The sequence number of the first record that is still there; one more than the last when
+    /// there is none.
     pub(super) fn first(&self) -> LogSeq {
         self.trimmed.next()
     }
@@ -76,7 +79,8 @@ impl Store {
     pub(super) fn append(&mut self, records: &[Bytes]) -> Result<(), StoreError> {
         match records {
             [] => {}
-            // A lone record is its own transaction: this saves two statements where latency counts most.
+            // A lone record is its own transaction: this saves two statements where latency counts
+            // most.
             [record] => insert(&self.connection, self.last.next(), record)?,
             records => {
                 let transaction = self.connection.transaction()?;
@@ -92,7 +96,8 @@ impl Store {
         Ok(())
     }
 
-    /// Removes up to `rows_max` of the oldest records that are not after `to`. Whether none of these are left.
+    /// Removes up to `rows_max` of the oldest records that are not after `to`. Whether none of
+    /// these are left.
     pub(super) fn trim(&mut self, to: LogSeq, rows_max: u32) -> Result<bool, StoreError> {
         let transaction = self.connection.transaction()?;
         let to = to.min(self.last);
@@ -108,7 +113,8 @@ impl Store {
         Ok(self.trimmed == to)
     }
 
-    /// Moves what can be moved from the write-ahead log into the database without waiting for anybody.
+    /// Moves what can be moved from the write-ahead log into the database without waiting for
+    /// anybody.
     pub(super) fn checkpoint(&self) -> Result<(), StoreError> {
         Ok(checkpoint(&self.connection)?)
     }
@@ -137,7 +143,8 @@ pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
     connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))
 }
 
-/// Records from `from` to `to` in order: at most `records_max`, and no further one once there are `bytes_max`.
+/// Records from `from` to `to` in order: at most `records_max`, and no further one once there are
+/// `bytes_max`.
 pub(super) fn read(
     connection: &Connection,
     from: LogSeq,

@@ -42,7 +42,8 @@ async fn f26_a_full_disk_writes_nothing_and_recovers() {
     assert!(last > LogSeq(5));
     assert!(matches!(error, AppendError::NoSpace { seq } if seq == last.next()), "{error}");
 
-    // A group fails as a whole, and what was called behind it hears the same reason and not that leadership is lost.
+    // A group fails as a whole, and what was called behind it hears the same reason and not that
+    // leadership is lost.
     let appends: Vec<_> = {
         let writer = log.writer();
         (last.0..last.0 + 5).map(|last| writer.append(LogSeq(last), record())).collect()

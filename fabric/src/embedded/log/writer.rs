@@ -1,4 +1,5 @@
-//! The one thread that writes the log. What waits for it becomes one transaction: while a commit syncs the next group gathers.
+//! The one thread that writes the log. The records that wait for it become one transaction: while a
+//! commit syncs the next group gathers.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -25,13 +26,13 @@ const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Records that one transaction trims: appends come in between.
 const TRIM_ROWS_MAX: u32 = 256;
 
-/// What the writer is asked for.
+/// A request to the writer.
 pub(super) enum Command {
     Append { expected_last: LogSeq, record: Bytes, caller: Caller },
     Trim { to: LogSeq, answer: oneshot::Sender<Result<(), LogError>> },
 }
 
-/// Who waits for the outcome of an append.
+/// The caller that waits for the outcome of an append.
 pub(super) struct Caller {
     /// Shared by all appends of one leadership.
     pub(super) broken: Arc<Broken>,
@@ -66,8 +67,8 @@ impl Writer {
         Ok(Self { commands: Some(sender), thread: Some(thread) })
     }
 
-    /// Queues a command; waits while the queue is full. When the writer is gone the command is dropped, which its
-    /// `answer` tells.
+    /// Queues a command; waits while the queue is full. When the writer is gone the command is
+    /// dropped, which its `answer` tells.
     pub(super) fn send(&self, command: Command) {
         if let Some(commands) = &self.commands {
             let _ = commands.send(command);
@@ -234,8 +235,8 @@ impl Loop {
         }
     }
 
-    /// From here on every append fails: after a failed write or fsync nothing is known about what is durable, and trying again
-    /// would only seem to succeed.
+    /// From here on every append fails: after a failed write or fsync nothing is known about what
+    /// is durable, and trying again would only seem to succeed.
     fn poison(&mut self, reason: &str) {
         let reason: Arc<str> = Arc::from(reason);
         self.poisoned = Some(Arc::clone(&reason));

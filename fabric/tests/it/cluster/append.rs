@@ -48,7 +48,8 @@ async fn f39_an_append_whose_answer_is_lost_is_stored_once() {
     }
 }
 
-/// The servers remember the ids of messages for a while only; after that the place in the log tells.
+/// The servers remember the ids of messages for a while only; after that the place in the log
+/// tells.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f39_an_append_that_the_server_has_forgotten_is_read_back() {
     let pair = Pair::new();
@@ -104,7 +105,7 @@ async fn f07_a_server_that_says_nothing_is_given_up_after_a_bounded_time() {
         assert!(matches!(outcome, Err(AppendError::Unreachable { .. })), "{outcome:?}");
     }
     nats.process().resume();
-    // Whatever of it has arrived: whoever reads the log knows, and can go on.
+    // A reader of the log knows whether it has arrived, and can go on.
     within("the log goes on", async {
         loop {
             let Ok(last) = cluster.fabric.log.last_seq().await else { continue };

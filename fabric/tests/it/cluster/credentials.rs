@@ -1,4 +1,4 @@
-//! Who gets into NATS: with a password, a token, a certificate, a file of credentials.
+//! Ways into NATS: with a password, a token, a certificate, a file of credentials.
 
 use std::fs;
 

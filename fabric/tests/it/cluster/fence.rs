@@ -1,4 +1,5 @@
-//! A writer that has lost its place appends nothing, whatever it has sent already, and the log goes on.
+//! A writer that has lost its place appends nothing, whatever it has sent already, and the log goes
+//! on.
 
 use async_nats::header::NATS_EXPECTED_LAST_MESSAGE_ID;
 use bytes::Bytes;
@@ -15,8 +16,8 @@ use crate::conformance::within;
 /// Records before anything goes wrong.
 const BEFORE: u64 = 20;
 
-/// Appends that are called, and on their way where several are at once, when another writer takes the place of the first of them. To the second the
-/// log seems to end where it should.
+/// Appends that are called, and on their way where several are at once, when another writer takes
+/// the place of the first of them. To the second the log seems to end where it should.
 async fn check(config: &ClusterConfig, nats_port: u16) {
     let proxy = Proxy::start(nats_port);
     let (stale, _dir) = control(&behind(&member(config, "stale"), &proxy)).await;
@@ -66,7 +67,8 @@ async fn f05_pipelined_appends_of_a_stale_writer_are_all_refused_by_a_recent_ser
 async fn f05_appends_of_a_stale_writer_are_all_refused_by_three_servers() {
     for version in [NatsVersion::V2_9, NatsVersion::V2_15] {
         let nats = NatsCluster::start(&NatsOptions::new(version));
-        // Each server is once the one that the stale writer is connected to, so it is once the stream's leader and twice not.
+        // Each server is once the one that the stale writer is connected to, so it is once the
+        // stream's leader and twice not.
         for server in &nats.servers {
             let config = config(nats.urls(), vec![Pair::new().etcd.url()], "any");
             check(&config, server.layout().port).await;
@@ -74,7 +76,8 @@ async fn f05_appends_of_a_stale_writer_are_all_refused_by_three_servers() {
     }
 }
 
-/// Who has read further than it expects the log to end does not even ask: the log might have lost what was read, and would take it.
+/// A writer that has read further than it expects the log to end does not even ask: the log might
+/// have lost the records, and would take the append.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_place_that_is_known_to_be_taken_is_not_asked_for() {
     let pair = Pair::new();
@@ -92,7 +95,8 @@ async fn a_place_that_is_known_to_be_taken_is_not_asked_for() {
     }
 }
 
-/// An append that names its predecessor would stop a stream that several servers keep, so none is sent once they do.
+/// An append that names its predecessor would stop a stream that several servers keep, so none is
+/// sent once they do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f05_a_stream_that_more_servers_keep_gets_one_append_at_a_time() {
     let nats = NatsCluster::start(&NatsOptions::new(NatsVersion::V2_15));
@@ -131,8 +135,9 @@ async fn f05_a_stream_that_more_servers_keep_gets_one_append_at_a_time() {
     }
 }
 
-/// Two expect the same end of the log, again and again, while the servers hand the stream to one another: a wrong sequence is never the end of the
-/// stream, whenever it is found. Not with 2.9, which can stop in this until it is told to hand the stream on once more.
+/// Two expect the same end of the log, again and again, while the servers hand the stream to one
+/// another: a wrong sequence is never the end of the stream, whenever it is found. Not with 2.9,
+/// which can stop in this until it is told to hand the stream on once more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f05_one_of_two_writers_has_the_place_whichever_server_decides() {
     let nats = NatsCluster::start(&NatsOptions::new(NatsVersion::V2_15));

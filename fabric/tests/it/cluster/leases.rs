@@ -82,7 +82,8 @@ async fn seat(etcd: &Client, config: &ClusterConfig) -> u64 {
     found.kvs().iter().map(|kv| kv.create_revision().unsigned_abs()).min().unwrap()
 }
 
-/// The lease of a candidate is taken away while it waits, and then the seat becomes free: etcd says that it has won.
+/// The lease of a candidate is taken away while it waits, and then the seat becomes free: etcd says
+/// that it has won.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f12_a_candidate_whose_lease_died_in_the_queue_campaigns_again() {
     for pair in [Pair::old(), Pair::new()] {
@@ -149,7 +150,8 @@ async fn f06_a_leader_without_etcd_steps_down_by_its_own_clock() {
     assert!(again.term > leading.term && *leading.lost.borrow() && !*again.lost.borrow());
 }
 
-/// As [`f06_a_leader_without_etcd_steps_down_by_its_own_clock`], with connections that are refused: every try fails at once.
+/// As [`f06_a_leader_without_etcd_steps_down_by_its_own_clock`], with connections that are refused:
+/// every try fails at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f15_a_stream_of_keepalives_is_opened_anew_while_time_is_left() {
     for version in [EtcdVersion::V3_4, EtcdVersion::V3_5] {
@@ -294,7 +296,7 @@ async fn a_later_life_of_a_host_is_never_replaced_by_an_earlier_one() {
             panic!("an earlier life was let in")
         };
         assert!(error.to_string().contains("a later life of host `a` is registered, 6"), "{error}");
-        // What is left of the earlier life does not end the later one.
+        // The rest of the earlier life does not end the later one.
         replaced.lease.release().await;
         let (cluster, _dir) = control(&member(&config, "node-1")).await;
         assert_eq!(next(&mut cluster.fabric.membership.hosts()).await, HostEvent::Joined(info("a", 6)));
@@ -346,7 +348,8 @@ async fn hosts_are_known_through_a_restart_of_etcd() {
     assert!(registration.lost.changed().now_or_never().is_none());
 }
 
-/// etcd is restored from an old backup: its revisions go back, and hosts that it has never heard of still serve.
+/// etcd is restored from an old backup: its revisions go back, and hosts that it has never heard of
+/// still serve.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hosts_are_known_through_a_restored_etcd() {
     for version in [EtcdVersion::V3_4, EtcdVersion::V3_5] {

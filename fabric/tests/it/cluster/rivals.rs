@@ -16,7 +16,7 @@ fn info(incarnation: u64, process: u64) -> HostInfo {
     HostInfo { id: HostId::from("a"), incarnation: Incarnation(incarnation), process, ..HostInfo::default() }
 }
 
-/// Who has the id, for somebody who was refused.
+/// The host that has the id, for a process that was refused.
 fn taken(refused: Result<wasmill_fabric::HostRegistration, MembershipError>) -> HostInfo {
     match refused {
         Err(MembershipError::Taken { by }) => *by,
@@ -45,7 +45,7 @@ async fn f53_a_host_whose_id_another_process_takes_is_told_by_whom() {
         // One life after the other, and not a host that has left in between.
         assert_eq!(within("it joins", hosts.next()).await, Some(HostEvent::Joined(info(6, 71))));
 
-        // Whoever was replaced does not come back while the other one lives, in whatever life.
+        // A host that was replaced does not come back while the other one lives, in whatever life.
         assert_eq!(taken(first.register_if_free(info(9, 70)).await), info(6, 71));
         assert!(new.lost.changed().now_or_never().is_none());
         new.lease.release().await;

@@ -1,4 +1,5 @@
-//! The wires as `deploy/` has them: encrypted, and each member with no more rights than it needs. What a stolen credential of a host is good for.
+//! The wires as `deploy/` has them: encrypted, and each member with no more rights than it needs.
+//! The power of a stolen credential of a host.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -198,7 +199,8 @@ async fn members_do_their_work(control: &Cluster, host: &HostCluster) {
     assert_eq!(heard.unwrap().content.into_bytes(), "alive");
 }
 
-/// Asks until there is an answer: a question that comes before every server knows who listens is lost.
+/// Asks until there is an answer: a question that comes before every server knows who listens is
+/// lost.
 async fn ask(bus: &dyn Bus, subject: &str) -> Bytes {
     within("an answer", async {
         loop {
@@ -228,7 +230,7 @@ async fn a_stolen_host_speaks_for_nobody_else(deployed: &Deployed, control: &Clu
     ] {
         stolen.publish(format!("wasmill.default.{subject}"), "stolen".into()).await.unwrap();
     }
-    // What is allowed comes after all that, over the same connection.
+    // An allowed request comes after all that, over the same connection.
     for subject in ["reports.host-1", "heartbeats.host-1"] {
         stolen.publish(format!("wasmill.default.{subject}"), "its own".into()).await.unwrap();
     }

@@ -1,4 +1,5 @@
-//! One NATS and one etcd of each age for all tests of the process; each test has a cluster of its own on them.
+//! One NATS and one etcd of each age for all tests of the process; each test has a cluster of its
+//! own on them.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,4 +1,5 @@
-//! The bus through connections that are cut, servers that cut us off, and a whole fleet that comes back at once.
+//! The bus through connections that are cut, servers that cut us off, and a whole fleet that comes
+//! back at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -226,7 +227,7 @@ async fn blobs_of_one_node_are_there_for_another() {
         let stat = one.fabric.blobs.put(bytes.clone()).await.unwrap();
         assert!(two.fabric.blobs.read(stat.digest, u64::MAX).await.unwrap() == bytes);
         assert!(two.fabric.blobs.local_path(stat.digest).is_some_and(|path| path.is_file()));
-        // Whoever stores it again makes it young; whoever has seen it old does not remove it then.
+        // To store it again makes it young; a sweep that has seen it old does not remove it then.
         let again = two.fabric.blobs.put(bytes).await.unwrap();
         assert!(again.modified > stat.modified);
         assert!(!one.fabric.blobs.delete_older(stat.digest, again.modified).await.unwrap());

@@ -1,4 +1,5 @@
-//! F27: a crash in mid-append. The test runs itself as a child process, kills it, and looks at what is left.
+//! F27: a crash in mid-append. The test runs itself as a child process, kills it, and looks at what
+//! is left.
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
@@ -34,7 +35,8 @@ fn f27_everything_acknowledged_is_there_after_a_kill() {
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = 0;
     for crash in 1..=CRASHES {
-        // Another moment each time, so that not every crash meets the same point of a commit or checkpoint.
+        // Another moment each time, so that not every crash meets the same point of a commit or
+        // checkpoint.
         acknowledged = run_and_kill(dir.path(), acknowledged + crash * crash * 29);
         let last = runtime.block_on(check(dir.path(), acknowledged));
         assert!(last <= acknowledged + 2 * IN_FLIGHT as u64, "{last} of {acknowledged}");
@@ -42,13 +44,14 @@ fn f27_everything_acknowledged_is_there_after_a_kill() {
     }
 }
 
-/// Kills a child as soon as it has acknowledged record `enough`; the last record that it has acknowledged by then.
+/// Kills a child as soon as it has acknowledged record `enough`; the last record that it has
+/// acknowledged by then.
 fn run_and_kill(dir: &Path, enough: u64) -> u64 {
     let mut child = spawn_child(dir);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut acknowledged = 0;
     let mut killed = false;
-    // What it had said before it died is still in the pipe.
+    // Its last lines before its death are still in the pipe.
     while let Some(Ok(line)) = lines.next() {
         let Some(seq) = line.split("acknowledged ").nth(1) else { continue };
         // The last line may be cut off.

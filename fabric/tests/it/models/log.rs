@@ -25,7 +25,7 @@ const DUPLICATE_WINDOW_MS: u64 = 20_000;
 /// Room for the headers of a record.
 const HEADERS_BYTES_MAX: usize = 1_024;
 
-/// What goes wrong, again and again.
+/// Troubles that come again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
     None,
@@ -33,7 +33,8 @@ pub(super) enum Trouble {
     AcksLost,
     /// The server is killed in the middle of every fifth record.
     Kills,
-    /// As with [`Trouble::AcksLost`], and the clock jumps beyond the window of ids while the server is restarted.
+    /// As with [`Trouble::AcksLost`], and the clock jumps beyond the window of ids while the server
+    /// is restarted.
     IdsForgotten,
 }
 
@@ -173,7 +174,8 @@ impl State {
         self.server.config().max_payload - HEADERS_BYTES_MAX
     }
 
-    /// Carries out what the appender decides until every append has an outcome. Time passes when nothing else happens.
+    /// Carries out what the appender decides until every append has an outcome. Time passes when
+    /// nothing else happens.
     fn drive(&mut self, leadership: &mut Leadership) {
         while !leadership.waiting.is_empty() {
             let ready = leadership.appender.take_ready();

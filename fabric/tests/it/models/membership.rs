@@ -263,7 +263,7 @@ impl Seat {
         }
     }
 
-    /// What the server says of the election.
+    /// The server's answer to the election.
     fn told(&mut self) -> Option<Input> {
         let (round, id) = self.campaign?;
         let mut servers = self.shared.servers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,15 +1,16 @@
 //! Who waits on a host, tenant by tenant, and in which order they go.
 //!
-//! The leader has put the attempts in order already, by class and by share. But what it sent earlier may wait long while guests of the same tenant run. So on the
-//! host, too, a higher class goes first, and within a class a tenant of which nothing runs here; among equals whose first attempt came first.
-//! Attempts of one tenant keep their order.
+//! The leader has put the attempts in order already, by class and by share. But what it sent
+//! earlier may wait long while guests of the same tenant run. So on the host, too, a higher class
+//! goes first, and within a class a tenant of which nothing runs here; among equals whose first
+//! attempt came first. Attempts of one tenant keep their order.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use wasmill_protocol::{AttemptId, TenantName, Timestamp};
 
-use super::Waiting;
+use super::WaitingAttempt;
 
 /// All that wait, and what runs of each tenant.
 #[derive(Debug, Default)]
@@ -33,7 +34,7 @@ pub(super) struct TenantHere {
     pub(super) running: u32,
     /// Memory that these may use.
     pub(super) memory_bytes: u64,
-    waiting: VecDeque<(Arrival, Waiting)>,
+    waiting: VecDeque<(Arrival, WaitingAttempt)>,
 }
 
 /// Smaller goes first.
@@ -48,7 +49,7 @@ struct Turn {
 
 impl TenantHere {
     /// Its attempts that wait, in their order.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = &Waiting> {
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &WaitingAttempt> {
         self.waiting.iter().map(|(_, waiting)| waiting)
     }
 
@@ -67,7 +68,7 @@ impl Line {
 
     /// Memory limits of those that wait. O(those).
     pub(super) fn memory_bytes(&self) -> u64 {
-        self.by_arrival.values().flat_map(|tenant| self.of(tenant).waiting()).map(Waiting::memory_bytes).sum()
+        self.by_arrival.values().flat_map(|tenant| self.of(tenant).waiting()).map(WaitingAttempt::memory_bytes).sum()
     }
 
     /// The tenants of which something waits, in their order.
@@ -86,7 +87,7 @@ impl Line {
     }
 
     /// Adds an attempt, after those of its tenant that were taken before.
-    pub(super) fn push(&mut self, waiting: Waiting) {
+    pub(super) fn push(&mut self, waiting: WaitingAttempt) {
         let (tenant, arrival) = (waiting.assignment.spec.tenant.clone(), (waiting.taken_at, self.pushed));
         self.pushed += 1;
         self.len += 1;
@@ -97,7 +98,7 @@ impl Line {
     }
 
     /// Takes out the attempt at `index` among those of a tenant that wait: it runs from now on.
-    pub(super) fn start(&mut self, tenant: &TenantName, index: usize) -> (Arrival, Waiting) {
+    pub(super) fn start(&mut self, tenant: &TenantName, index: usize) -> (Arrival, WaitingAttempt) {
         self.len -= 1;
         self.change(tenant, |here| {
             let (arrival, waiting) = here.waiting.remove(index).expect("it was found in this place");
@@ -115,7 +116,7 @@ impl Line {
         });
     }
 
-    pub(super) fn remove(&mut self, id: AttemptId) -> Option<Waiting> {
+    pub(super) fn remove(&mut self, id: AttemptId) -> Option<WaitingAttempt> {
         let place = |here: &TenantHere| here.waiting().position(|waiting| waiting.assignment.id == id);
         let (tenant, index) = self.tenants.iter().find_map(|(tenant, here)| Some((tenant.clone(), place(here)?)))?;
         self.len -= 1;
@@ -123,7 +124,7 @@ impl Line {
     }
 
     /// Takes out all, in the order in which they came.
-    pub(super) fn remove_all(&mut self) -> VecDeque<Waiting> {
+    pub(super) fn remove_all(&mut self) -> VecDeque<WaitingAttempt> {
         self.len = 0;
         self.turns.clear();
         self.by_arrival.clear();

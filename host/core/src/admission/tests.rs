@@ -7,7 +7,7 @@ use super::*;
 /// A host with 100 bytes; attempts are named by their nonce.
 struct Host {
     admission: Admission,
-    places: Vec<(u64, Place)>,
+    places: Vec<(u64, Occupancy)>,
 }
 
 impl Host {
@@ -27,7 +27,7 @@ impl Host {
             class,
             ..Assignment::default()
         };
-        self.admission.push(Waiting { assignment, taken_at: Timestamp(nonce), compile_us: 0 });
+        self.admission.push(WaitingAttempt { assignment, taken_at: Timestamp(nonce), compile_us: 0 });
     }
 
     fn started(&mut self) -> Vec<u64> {
@@ -112,7 +112,8 @@ fn a_reservation_ends_with_the_one_it_was_for() {
     host.push(4, 40);
     assert_eq!(host.started(), [1, 3]);
     assert!(host.admission.remove(AttemptId { nonce: Nonce(2), ..AttemptId::default() }).is_some());
-    // What passed the second still runs when the fourth reserves; giving it back concerns no reservation.
+    // What passed the second still runs when the fourth reserves; giving it back concerns no
+    // reservation.
     host.push(5, 10);
     assert_eq!(host.started(), [5]);
     assert_eq!(host.end(3), [] as [u64; 0]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmill_protocol::message::{Assignment, Progress, Report, StopCause};
 use wasmill_protocol::{AttemptId, Incarnation, OutcomeKind, Payload, Timestamp};
 
-use super::{Held, HostCore, Phase, Running};
+use super::{HeldAttempt, HostCore, Phase, RunningAttempt};
 use crate::bounds::PROGRESS_BYTES_MAX;
 use crate::io::{Ended, StopReason};
 
@@ -15,7 +15,7 @@ impl HostCore {
         let mut start = Vec::new();
         while let Some((mut waiting, place)) = self.admission.start_next() {
             let queue_us = waiting.queue_us(self.now);
-            let running = Running {
+            let running = RunningAttempt {
                 place,
                 queue_us,
                 taken: (waiting.taken_at, waiting.assignment.queue_us),
@@ -26,7 +26,7 @@ impl HostCore {
             };
             self.prefetch.note_started(self.now.us_since(waiting.taken_at));
             self.counters.started += 1;
-            self.held.insert(waiting.assignment.id, Held::Running(running));
+            self.held.insert(waiting.assignment.id, HeldAttempt::Running(running));
             waiting.assignment.queue_us = queue_us;
             start.push(waiting.assignment);
         }
@@ -41,9 +41,9 @@ impl HostCore {
             return;
         }
         let running = match self.held.get(&id) {
-            Some(Held::Running(running)) => running,
-            Some(Held::Unready) => return self.handle_never_ready(ended),
-            Some(Held::Waiting | Held::Ended) | None => return,
+            Some(HeldAttempt::Running(running)) => running,
+            Some(HeldAttempt::Unready) => return self.handle_never_ready(ended),
+            Some(HeldAttempt::Waiting | HeldAttempt::Ended) | None => return,
         };
         self.admission.release(&running.place);
         let Ended { mut outcome, mut usage, output, captured, .. } = ended;
@@ -51,7 +51,8 @@ impl HostCore {
         self.load.note_ended(self.now, &usage.spent());
         usage.queue_us = running.queue_us;
         usage.compile_us = running.compile_us;
-        // One that was stopped by us and ended by itself in the same moment has a result like any other.
+        // One that was stopped by us and ended by itself in the same moment has a result like any
+        // other.
         let stop = running.stop.filter(|_| outcome.kind == OutcomeKind::Cancelled);
         if stop.is_some_and(StopReason::hands_back) {
             self.counters.returned += 1;
@@ -67,7 +68,7 @@ impl HostCore {
     }
 
     pub(super) fn handle_checkpoint(&mut self, id: AttemptId, number: u32, data: Payload) {
-        let Some(Held::Running(running)) = self.held.get_mut(&id) else { return };
+        let Some(HeldAttempt::Running(running)) = self.held.get_mut(&id) else { return };
         if number > running.checkpoint_number {
             running.checkpoint_number = number;
             self.outbox.push_checkpoint(Report::Checkpoint { id, number, data });
@@ -75,7 +76,7 @@ impl HostCore {
     }
 
     pub(super) fn handle_progress(&mut self, id: AttemptId, mut progress: Progress) {
-        let Some(Held::Running(running)) = self.held.get_mut(&id) else { return };
+        let Some(HeldAttempt::Running(running)) = self.held.get_mut(&id) else { return };
         progress.message.truncate(progress.message.floor_char_boundary(PROGRESS_BYTES_MAX));
         running.progress = Some(Box::new(progress));
     }
@@ -106,7 +107,7 @@ impl HostCore {
             return;
         }
         for (id, held) in &mut self.held {
-            if let Held::Running(running) = held
+            if let HeldAttempt::Running(running) = held
                 && running.stop.is_none()
             {
                 running.stop = Some(StopReason::Drained);
@@ -115,7 +116,8 @@ impl HostCore {
         }
     }
 
-    /// The leader has given everything that is here to other hosts: what runs is stopped, what is known of it is dropped.
+    /// The leader has given everything that is here to other hosts: what runs is stopped, what is
+    /// known of it is dropped.
     pub(super) fn handle_lease_lost(&mut self) {
         if !std::mem::replace(&mut self.leased, false) {
             return;
@@ -126,7 +128,7 @@ impl HostCore {
         for (id, held) in std::mem::take(&mut self.held) {
             self.recent.insert(id, ());
             self.counters.abandoned += 1;
-            if let Held::Running(running) = held {
+            if let HeldAttempt::Running(running) = held {
                 if running.stop.is_none() {
                     self.stops.push((id, StopReason::Drained));
                 }
@@ -137,7 +139,8 @@ impl HostCore {
 
     pub(super) fn handle_lease_regained(&mut self, incarnation: Incarnation) {
         assert!(incarnation > self.incarnation, "a new life of the host with an old incarnation");
-        // Without having heard of a loss there was one all the same: the incarnation before is gone.
+        // Without having heard of a loss there was one all the same: the incarnation before is
+        // gone.
         self.handle_lease_lost();
         self.incarnation = incarnation;
         self.leased = true;

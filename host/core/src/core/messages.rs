@@ -3,8 +3,8 @@
 use wasmill_protocol::message::{Assignment, HostAck, Report, StopCause, ToHost};
 use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, Term, Usage};
 
-use super::{Held, HostCore};
-use crate::admission::Waiting;
+use super::{HeldAttempt, HostCore};
+use crate::admission::WaitingAttempt;
 use crate::bounds::{OUTBOX_BYTES_MAX, PREFETCH_MAX};
 use crate::io::{BatchNumber, ReplyTo, StopReason};
 
@@ -32,8 +32,8 @@ impl HostCore {
         HostAck { term_seen: None, refused }
     }
 
-    /// Somebody leads in this term. A new leader is told what the one before was told and has not answered, for that may have taken it along; and of
-    /// our credit it knows nothing yet.
+    /// Somebody leads in this term. A new leader is told what the one before was told and has not
+    /// answered, for that may have taken it along; and of our credit it knows nothing yet.
     fn hear_term(&mut self, term: Term) {
         if term > self.term {
             self.term = term;
@@ -48,7 +48,7 @@ impl HostCore {
         let id = assignment.id;
         if let Some(held) = self.held.get(&id) {
             self.counters.duplicates += 1;
-            if matches!(held, Held::Ended) {
+            if matches!(held, HeldAttempt::Ended) {
                 // The leader has not heard of the end, and it is there.
                 self.outbox.resend_failed(self.now);
             }
@@ -66,8 +66,8 @@ impl HostCore {
             return Some(id);
         }
         self.counters.taken += 1;
-        self.held.insert(id, Held::Waiting);
-        self.admission.push(Waiting { assignment, taken_at: self.now, compile_us: 0 });
+        self.held.insert(id, HeldAttempt::Waiting);
+        self.admission.push(WaitingAttempt { assignment, taken_at: self.now, compile_us: 0 });
         if let Some(cause) = self.stopped_early.find(id) {
             // What stops it has overtaken it.
             self.stop(id, cause);
@@ -78,18 +78,18 @@ impl HostCore {
     /// The leader has asked for an attempt to stop.
     fn stop(&mut self, id: AttemptId, cause: StopCause) {
         match self.held.get_mut(&id) {
-            Some(Held::Waiting) => {
+            Some(HeldAttempt::Waiting) => {
                 let Some(waiting) = self.admission.remove(id) else { return };
                 let usage = Usage { queue_us: waiting.queue_us(self.now), ..Usage::default() };
                 self.end_unstarted(id, cause, usage);
             }
-            Some(Held::Unready) => {
+            Some(HeldAttempt::Unready) => {
                 self.give_up.push(id);
                 if let Some(usage) = self.leave_unready(id) {
                     self.end_unstarted(id, cause, usage);
                 }
             }
-            Some(Held::Running(running)) => {
+            Some(HeldAttempt::Running(running)) => {
                 let reason = StopReason::Asked(cause);
                 if running.stop.is_none() {
                     self.stops.push((id, reason));
@@ -99,8 +99,9 @@ impl HostCore {
                 }
             }
             // The leader learns it from the report.
-            Some(Held::Ended) => {}
-            // It was here, or will come: names of attempts are never used again, so to remember it for too long is harmless.
+            Some(HeldAttempt::Ended) => {}
+            // It was here, or will come: names of attempts are never used again, so to remember it
+            // for too long is harmless.
             None if self.recent.contains(id) => {}
             None => self.stopped_early.insert(id, cause),
         }
@@ -124,7 +125,7 @@ impl HostCore {
 
     /// An attempt is over: from here on there is only its report.
     pub(super) fn end(&mut self, report: Report) {
-        self.held.insert(report.id(), Held::Ended);
+        self.held.insert(report.id(), HeldAttempt::Ended);
         self.outbox.push_end(report);
     }
 

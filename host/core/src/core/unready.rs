@@ -1,10 +1,11 @@
-//! Attempts whose module must be compiled or loaded first: they give their place back and wait apart.
+//! Attempts whose module must be compiled or loaded first: they give their place back and wait
+//! apart.
 
 use wasmill_protocol::message::{Assignment, Report};
 use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, Usage};
 
-use super::{Held, HostCore, Running};
-use crate::admission::Waiting;
+use super::{HeldAttempt, HostCore, RunningAttempt};
+use crate::admission::WaitingAttempt;
 use crate::bounds::UNREADY_MS_MAX;
 use crate::io::Ended;
 
@@ -15,8 +16,8 @@ impl HostCore {
             self.give_up.push(id);
             return self.admission.release(&place);
         }
-        let Some(Held::Running(running)) = self.held.get(&id) else { return self.give_up.push(id) };
-        let &Running { ref place, taken: (taken_at, queue_us), compile_us, .. } = running;
+        let Some(HeldAttempt::Running(running)) = self.held.get(&id) else { return self.give_up.push(id) };
+        let &RunningAttempt { ref place, taken: (taken_at, queue_us), compile_us, .. } = running;
         self.admission.release(place);
         self.counters.unready += 1;
         if self.is_draining() || self.unready.is_full() {
@@ -25,8 +26,8 @@ impl HostCore {
             return self.end(Report::Returned { id });
         }
         assignment.queue_us = queue_us;
-        self.held.insert(id, Held::Unready);
-        if self.unready.insert(self.now, Waiting { assignment, taken_at, compile_us }) {
+        self.held.insert(id, HeldAttempt::Unready);
+        if self.unready.insert(self.now, WaitingAttempt { assignment, taken_at, compile_us }) {
             self.pulse.ask();
         }
     }
@@ -34,7 +35,7 @@ impl HostCore {
     pub(super) fn handle_readied(&mut self, id: AttemptId, compile_us: u64) {
         let Some(mut waiting) = self.take_unready(id) else { return };
         waiting.compile_us += compile_us;
-        self.held.insert(id, Held::Waiting);
+        self.held.insert(id, HeldAttempt::Waiting);
         self.admission.push_again(waiting);
     }
 
@@ -77,7 +78,7 @@ impl HostCore {
         unready
     }
 
-    fn take_unready(&mut self, id: AttemptId) -> Option<Waiting> {
+    fn take_unready(&mut self, id: AttemptId) -> Option<WaitingAttempt> {
         let (waiting, hungry) = self.unready.remove(id)?;
         if hungry {
             // The leader may send more of its tenant's.

@@ -1,4 +1,5 @@
-//! Shutting down: nothing new, hand back what has not started, let the rest finish or stop it when the grace is over.
+//! Shutting down: nothing new, hand back what has not started, let the rest finish or stop it when
+//! the grace is over.
 
 use expect_test::expect;
 use wasmill_host_core::Input;
@@ -55,7 +56,8 @@ fn what_runs_may_finish() {
 #[test]
 fn what_runs_on_is_stopped_and_handed_back() {
     let mut world = draining();
-    // A cancelled one stays cancelled: its user has asked for it, and another host need not start it.
+    // A cancelled one stays cancelled: its user has asked for it, and another host need not start
+    // it.
     world.message(vec![], &[1]).check(expect![[r#"
         ack 0
         stop #1 Cancelled

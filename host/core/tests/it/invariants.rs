@@ -37,7 +37,8 @@ enum Op {
         which: usize,
         fails: bool,
     },
-    /// The leader gets a batch; its answer arrives, or the host hears of a failure, or of nothing yet.
+    /// The leader gets a batch; its answer arrives, or the host hears of a failure, or of nothing
+    /// yet.
     Deliver {
         which: usize,
         answer: Option<bool>,

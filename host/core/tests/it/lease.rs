@@ -23,7 +23,8 @@ fn everything_is_stopped_and_forgotten() {
         stop #2 Drained
     "#]]);
     assert_eq!(world.core.next_timeout(), None, "no heartbeats and no reports without a lease");
-    // The attempt occupies its place until the sandbox has ended it; what it says of its end is dropped.
+    // The attempt occupies its place until the sandbox has ended it; what it says of its end is
+    // dropped.
     assert_eq!((world.core.running(), world.core.memory_used(), world.core.waiting()), (1, 60, 0));
     world.at_ms(5000).fail(1).end(2, OutcomeKind::Succeeded).assign(&[4]).check(expect![[r#"
         ack 0 refused #4

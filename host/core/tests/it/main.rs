@@ -1,4 +1,5 @@
-//! The host's decisions from outside: scenarios, invariants under random inputs, and what a pure crate may depend on.
+//! The host's decisions from outside: scenarios, invariants under random inputs, and what a pure
+//! crate may depend on.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,4 +1,5 @@
-//! Reports reach the leader: in order for each attempt, in bounded batches, again and again until acknowledged.
+//! Reports reach the leader: in order for each attempt, in bounded batches, again and again until
+//! acknowledged.
 
 use expect_test::expect;
 use wasmill_host_core::bounds::{BATCH_BYTES_MAX, BATCH_REPORTS_MAX, BATCHES_IN_FLIGHT_MAX, RESEND_MS, RESEND_MS_MAX};
@@ -152,7 +153,8 @@ fn a_checkpoint_comes_before_what_follows_it() {
         batch 1 of incarnation 1
           checkpoint #1 number 1
     "#]]);
-    // Neither the next checkpoint nor the end may overtake the first one, and of those held back the newest is enough.
+    // Neither the next checkpoint nor the end may overtake the first one, and of those held back
+    // the newest is enough.
     world.checkpoint(1, 2).checkpoint(1, 3).checkpoint(1, 2).end(1, OutcomeKind::Errored).check(expect![""]);
     world.fail(1).at_ms(50).check(expect![[r#"
         batch 2 of incarnation 1
@@ -192,7 +194,8 @@ fn a_checkpoint_comes_before_what_follows_it_though_a_batch_is_full_in_between()
     world.core.take_ready();
     run(&mut world, 1001..=1000 + BATCH_REPORTS_MAX as u64 - 1, |number| ended(id(number), OutcomeKind::Succeeded));
     world.checkpoint(5, 1).end(5, OutcomeKind::Errored);
-    // All four have room again, but the end is the one report too many for the batch that holds the checkpoint.
+    // All four have room again, but the end is the one report too many for the batch that holds the
+    // checkpoint.
     for batch in 1..=4 {
         world.acknowledge(batch);
     }

@@ -10,7 +10,8 @@ use wasmill_protocol::{OutcomeKind, TaskSpec};
 
 use crate::world::{World, assignment, ended, id};
 
-/// B38: who waits for a compilation holds no slot and no memory, and is before later ones when it is over.
+/// B38: who waits for a compilation holds no slot and no memory, and is before later ones when it
+/// is over.
 #[test]
 fn an_unready_attempt_gives_its_place_to_the_next_one() {
     let mut world = World::settled(1);
@@ -91,7 +92,8 @@ fn nobody_is_unready_for_ever() {
     assert!(shown.contains("DeadlineExceeded") && shown.contains("compile_ms_per_s"), "{shown}");
 }
 
-/// Others are sent as before, however many of one tenant are unready; of that tenant no more are asked for.
+/// Others are sent as before, however many of one tenant are unready; of that tenant no more are
+/// asked for.
 #[test]
 fn the_leader_hears_of_unready_attempts_and_of_tenants_that_have_enough() {
     let mut world = World::settled(4);
@@ -118,7 +120,8 @@ fn the_leader_hears_of_unready_attempts_and_of_tenants_that_have_enough() {
     assert_eq!((beat.unready as usize, beat.sated.len()), (UNREADY_PER_TENANT_MAX - 1, 0));
 }
 
-/// C31: what a tenant was sent while it was unready is more than the host would have taken, and leaves the kept places all the same.
+/// C31: what a tenant was sent while it was unready is more than the host would have taken, and
+/// leaves the kept places all the same.
 #[test]
 fn what_has_become_ready_leaves_what_is_kept() {
     let mut world = World::settled(8);

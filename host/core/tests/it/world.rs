@@ -1,4 +1,5 @@
-//! A host under test, with times in milliseconds, attempts named by numbers, and a readable print of what it wants.
+//! A host under test, with times in milliseconds, attempts named by numbers, and a readable print
+//! of what it wants.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -32,7 +33,8 @@ impl World {
         Self { core: HostCore::new(config, INCARNATION), now: Timestamp(0), zero: Timestamp(0) }
     }
 
-    /// A host of a leader of term 1 whose heartbeats come every second now; the last one has just been sent.
+    /// A host of a leader of term 1 whose heartbeats come every second now; the last one has just
+    /// been sent.
     pub(crate) fn settled(slots: u32) -> Self {
         let mut world = Self::new(slots);
         world.message(vec![], &[]);

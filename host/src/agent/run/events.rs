@@ -13,8 +13,9 @@ use super::{Agent, Done};
 use crate::agent::join::Rival;
 use crate::agent::readiness::Made;
 use crate::agent::results::{Next, Stored};
-use crate::agent::{AgentError, GIVE_UP_MS, chain, join, random};
+use crate::agent::{AgentError, GIVE_UP_MS, join, random};
 use crate::channel::{FromSandbox, ToSandbox};
+use crate::error_chain::chain;
 use crate::sandbox::LoadError;
 
 impl Agent {
@@ -122,7 +123,8 @@ impl Agent {
         self.end_unstarted(id, outcome, compile_us);
     }
 
-    /// The bus has ended our subscription, for instance because we were too slow: what was in it is lost, and sent again.
+    /// The bus has ended our subscription, for instance because we were too slow: what was in it is
+    /// lost, and sent again.
     pub(super) fn resubscribe(&mut self) {
         tracing::warn!(host = %self.info.id, "the subscription has ended, subscribing again");
         self.subscription = None;
@@ -132,7 +134,8 @@ impl Agent {
         self.doing.spawn(async move { Done::Subscribed(subscribe.await) });
     }
 
-    /// The lease is lost: everything is stopped, and a new life begins, unless another process has this one's place.
+    /// The lease is lost: everything is stopped, and a new life begins, unless another process has
+    /// this one's place.
     pub(super) fn rejoin(&mut self) -> Result<(), AgentError> {
         let replaced_by = self.registration.take().and_then(|registration| registration.replaced_by.get().cloned());
         tracing::warn!(host = %self.info.id, "the lease is lost: stopping everything");
@@ -160,7 +163,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Another process is this host now. This one ends, and remembers that it is not to take the id back.
+    /// Another process is this host now. This one ends, and remembers that it is not to take the id
+    /// back.
     fn replaced_by(&self, by: Box<HostInfo>) -> AgentError {
         match self.identity.note_replaced(&by) {
             Ok(()) => AgentError::Replaced { by },
@@ -168,7 +172,8 @@ impl Agent {
         }
     }
 
-    /// Asks whether there is any control node, when that is due: any blob will do, also one that is not there.
+    /// Asks whether there is any control node, when that is due: any blob will do, also one that is
+    /// not there.
     pub(super) fn look_for_control_nodes(&mut self) {
         let now = Instant::now();
         if now < self.contact.look_at() {

@@ -1,8 +1,9 @@
 //! One compile from the waiting line to the cache.
 //!
-//! Each tenant waits in a line of its own, also for a module that others want too: nobody waits behind somebody else's modules. Who has a
-//! turn and finds that the same is being compiled joins, and gives the turn to the next one. Small modules have slots that large ones never take;
-//! one that turns out to be laborious there is given up and waits with the large ones.
+//! Each tenant waits in a line of its own, also for a module that others want too: nobody waits
+//! behind somebody else's modules. Who has a turn and finds that the same is being compiled joins,
+//! and gives the turn to the next one. Small modules have slots that large ones never take; one
+//! that turns out to be laborious there is given up and waits with the large ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,8 @@ pub(super) struct Order {
     /// Where the module is.
     pub(super) path: PathBuf,
     pub(super) payer: Option<Payer>,
-    /// CPU time in microseconds that children have used for this order, and for no other that asked for the same.
+    /// CPU time in microseconds that children have used for this order, and for no other that asked
+    /// for the same.
     pub(super) spent_us: Arc<AtomicU64>,
 }
 

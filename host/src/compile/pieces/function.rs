@@ -1,4 +1,5 @@
-//! One function: its long instructions get code in front of them, and its operators without a price are charged.
+//! One function: its long instructions get code in front of them, and its operators without a price
+//! are charged.
 
 use std::ops::Range;
 
@@ -23,7 +24,8 @@ pub(super) struct Rewriter<'a> {
 }
 
 impl Rewriter<'_> {
-    /// The body of the function instead of `body`, whose number among the functions with a body is `index`.
+    /// The body of the function instead of `body`, whose number among the functions with a body is
+    /// `index`.
     pub(super) fn cut(&self, index: u32, body: &[u8]) -> Cut {
         if self.cutting.fuel == Fuel::Uncounted && !body.contains(&PREFIX) {
             return Ok(None);
@@ -82,7 +84,8 @@ impl Rewriter<'_> {
         Ok(Places::Locals(locals))
     }
 
-    /// What has to be cut: not what can only be short, or only trap. `constant` is the last operand, if it is written out in front.
+    /// What has to be cut: not what can only be short, or only trap. `constant` is the last
+    /// operand, if it is written out in front.
     fn long(&self, operator: &Operator<'_>, constant: Option<i32>) -> Option<Long> {
         let Cutting { piece_bytes, piece_elements, .. } = self.cutting;
         let (long, length_max) = match *operator {
@@ -108,7 +111,8 @@ impl Rewriter<'_> {
     }
 }
 
-/// A body from the declarations of its locals and its code, with variables of ours declared last if there are any.
+/// A body from the declarations of its locals and its code, with variables of ours declared last if
+/// there are any.
 fn with_declarations(body: &[u8], declared: Range<usize>, new_locals: bool, code: &[u8]) -> Result<Vec<u8>, CutError> {
     let mut out = Vec::with_capacity(declared.len() + 8 + code.len());
     if new_locals {

@@ -212,7 +212,8 @@ impl Shape {
         self.functions_imported.saturating_add(index)
     }
 
-    /// The globals that hold variables and constants of ours: whether each can change, and its value at the start.
+    /// The globals that hold variables and constants of ours: whether each can change, and its
+    /// value at the start.
     fn ours(&self) -> Vec<(bool, i64)> {
         if self.cutting.fuel == Fuel::Uncounted {
             return Vec::new();
@@ -221,7 +222,8 @@ impl Shape {
         variables.chain(constants(self.cutting).map(|constant| (false, constant))).collect()
     }
 
-    /// The contents of the section of globals with ours after the guest's; `None` when there are none of ours.
+    /// The contents of the section of globals with ours after the guest's; `None` when there are
+    /// none of ours.
     fn globals_section(&self, bytes: &[u8], sections: &[Section]) -> Cut {
         let mut globals = self.ours();
         globals.extend(self.long_segments.iter().map(|(_, length)| (true, *length as i64)));

@@ -3,10 +3,11 @@
 use wasm_encoder::InstructionSink;
 use wasmparser::Operator;
 
-/// Whether a metered engine charges nothing for this operator, besides those that are free in every engine.
+/// Whether a metered engine charges nothing for this operator, besides those that are free in every
+/// engine.
 ///
-/// The engine's prices and this list must agree: a test of the engine compares them. A guest that uses one pays all the same
-/// ([`put_charge`]).
+/// The engine's prices and this list must agree: a test of the engine compares them. A guest that
+/// uses one pays all the same ([`put_charge`]).
 pub fn is_unpriced(operator: &Operator<'_>) -> bool {
     matches!(
         operator,
@@ -28,7 +29,8 @@ pub fn is_unpriced(operator: &Operator<'_>) -> bool {
     )
 }
 
-/// Costs one unit of fuel and has no effect: a constant costs one, to drop it is free, and no native code comes of it.
+/// Costs one unit of fuel and has no effect: a constant costs one, to drop it is free, and no
+/// native code comes of it.
 pub(super) fn put_charge(out: &mut Vec<u8>) {
     InstructionSink::new(out).i32_const(0).drop();
 }

@@ -1,7 +1,8 @@
 //! The code in front of one long instruction.
 //!
-//! It takes the three operands from the stack, does all pieces but the last if all of it is within bounds, and leaves on the stack what
-//! the instruction has still to do. Calculations are in 64 bits, where sums of addresses and lengths cannot wrap around.
+//! It takes the three operands from the stack, does all pieces but the last if all of it is within
+//! bounds, and leaves on the stack what the instruction has still to do. Calculations are in 64
+//! bits, where sums of addresses and lengths cannot wrap around.
 
 use wasm_encoder::{BlockType, InstructionSink};
 
@@ -26,8 +27,8 @@ pub(super) enum Long {
 
 /// Where the code keeps its variables and constants.
 ///
-/// In an engine that counts fuel they are globals, because reading a local has a price there and is far too common among guests
-/// to be charged by code of ours.
+/// In an engine that counts fuel they are globals, because reading a local has a price there and is
+/// far too common among guests to be charged by code of ours.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Places {
     /// Locals from this number on; constants are written out.
@@ -110,7 +111,8 @@ impl<'a> Writer<'a> {
         self.sink().global_set(left);
     }
 
-    /// Whether writing or reading would go beyond an end: then the instruction is left to trap before it does anything.
+    /// Whether writing or reading would go beyond an end: then the instruction is left to trap
+    /// before it does anything.
     fn beyond_bounds(&mut self, long: Long) {
         let (to, from) = match long {
             Long::Fill { memory } => (End::OfMemory(memory), None),
@@ -151,7 +153,8 @@ impl<'a> Writer<'a> {
     /// Everything but the last piece.
     fn pieces(&mut self, long: Long) {
         match long {
-            // What lies behind its source is copied from the end, so that nothing is overwritten that is still to be read.
+            // What lies behind its source is copied from the end, so that nothing is overwritten
+            // that is still to be read.
             Long::Copy { to, from } | Long::TableCopy { to, from } if to == from => {
                 self.get(Variable::To);
                 self.get(Variable::From);
@@ -202,7 +205,8 @@ impl<'a> Writer<'a> {
     fn again(&mut self, long: Long) {
         self.add(Variable::Length, piece_of(long).1);
         self.more_than_a_piece(long);
-        // A branch on a condition has a price, and is too common for another one; a table of branches is rare.
+        // A branch on a condition has a price, and is too common for another one; a table of
+        // branches is rare.
         self.sink().br_table([1], 0).end();
     }
 

@@ -83,7 +83,8 @@ fn what_can_be_long_is_cut_and_nothing_else() {
     }
 }
 
-/// Sections that others refer to stay as they are, and so do the functions beside those that are cut.
+/// Sections that others refer to stay as they are, and so do the functions beside those that are
+/// cut.
 #[test]
 fn indices_do_not_change() {
     let text = r#"(module $name

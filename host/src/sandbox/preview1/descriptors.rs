@@ -50,7 +50,8 @@ impl Descriptors {
     }
 }
 
-/// Defines the functions that change descriptors, and the one by which programs look whether they are open.
+/// Defines the functions that change descriptors, and the one by which programs look whether they
+/// are open.
 pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     linker.func_wrap(MODULE, "fd_close", |mut caller: Caller<'_, Guest>, fd: i32| {
         errno(caller.data_mut().descriptors.close(fd as u32))
@@ -64,7 +65,8 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     Ok(())
 }
 
-/// Writes an `fdstat` in the layout of `wasi_snapshot_preview1.witx`: a stream of no known type, without flags.
+/// Writes an `fdstat` in the layout of `wasi_snapshot_preview1.witx`: a stream of no known type,
+/// without flags.
 fn fdstat_get(caller: &mut Caller<'_, Guest>, fd: u32, out: u32) -> Called {
     let rights = match caller.data().descriptors.get(fd) {
         Some(Stream::Stdin) => RIGHT_READ,

@@ -15,10 +15,12 @@ const SUBSCRIPTION_BYTES: usize = 48;
 const EVENT_BYTES: usize = 32;
 /// What a stream is said to take at once.
 const WRITABLE_BYTES: u64 = 64 * 1024;
-/// CPU time in nanoseconds that a sleep costs its guest: what the timer and the way back take of ours, measured.
+/// CPU time in nanoseconds that a sleep costs its guest: what the timer and the way back take of
+/// ours, measured.
 const SLEEP_CPU_NS: u64 = 3_000;
 
-/// Defines the function. wasmtime-wasi's sleeps in real time whatever the clock shows, and keeps something of ours for each subscription.
+/// Defines the function. wasmtime-wasi's sleeps in real time whatever the clock shows, and keeps
+/// something of ours for each subscription.
 pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     linker.func_wrap_async(
         MODULE,
@@ -139,7 +141,8 @@ impl Subscription {
         }
     }
 
-    /// Adds an `event` in the layout of `wasi_snapshot_preview1.witx`, if it happened. A stream is always ready.
+    /// Adds an `event` in the layout of `wasi_snapshot_preview1.witx`, if it happened. A stream is
+    /// always ready.
     fn write_event(&self, guest: &Guest, now_ns: u64, events: &mut Vec<u8>) {
         let stream = |fd| guest.descriptors.get(fd);
         let (tag, errno, bytes) = match self.wanted {

@@ -1,8 +1,9 @@
 //! Reading and writing of WASI 0.1.
 //!
-//! wasmtime-wasi's look at the first buffer that is not empty, which WASI allows, and which loses the rest of a text for programs that do
-//! not look at how much was taken; and they answer a read into no buffer as an interrupted one. Streams are in memory here, so that
-//! all buffers are read into and written from, as POSIX programs expect of files.
+//! wasmtime-wasi's look at the first buffer that is not empty, which WASI allows, and which loses
+//! the rest of a text for programs that do not look at how much was taken; and they answer a read
+//! into no buffer as an interrupted one. Streams are in memory here, so that all buffers are read
+//! into and written from, as POSIX programs expect of files.
 
 use wasmtime::{Caller, Linker, Memory, Trap};
 
@@ -100,8 +101,8 @@ async fn write(caller: &mut Caller<'_, Guest>, fd: u32, buffers: Buffers) -> Cal
     walk.end(caller)
 }
 
-/// Goes through the buffers of a call in pieces that are quickly moved, and lets others run in between: buffers may overlap, so that a call
-/// can move more than there is memory.
+/// Goes through the buffers of a call in pieces that are quickly moved, and lets others run in
+/// between: buffers may overlap, so that a call can move more than there is memory.
 struct Walk {
     memory: Memory,
     buffers: Buffers,
@@ -123,7 +124,8 @@ impl Walk {
         Ok(Self { memory, buffers, rest: (0, 0), moved: 0, unyielded: 0 })
     }
 
-    /// The next piece: its address and its length. `None` after the last, or when more could not be counted.
+    /// The next piece: its address and its length. `None` after the last, or when more could not be
+    /// counted.
     async fn next(&mut self, caller: &mut Caller<'_, Guest>) -> Result<Option<(usize, usize)>, Refused> {
         while self.rest.1 == 0 {
             if self.buffers.count == 0 {

@@ -177,7 +177,8 @@ async fn f26_results_wait_for_space_and_what_needs_none_goes_on() {
     world.shut_down().await;
 }
 
-/// B38: what one tenant has to store keeps nobody else waiting, neither what is small nor what is to be stored too.
+/// B38: what one tenant has to store keeps nobody else waiting, neither what is small nor what is
+/// to be stored too.
 #[tokio::test]
 async fn stores_of_one_tenant_leave_room_for_others() {
     let mut setup = Setup { slots: 32, ..Setup::new() };
@@ -257,7 +258,8 @@ async fn checkpoints_keep_their_order_though_large_ones_take_longer() {
             _ => (0, 0),
         })
         .collect();
-    // Whether the first was sent before the second took its place is up to timing, the order is not.
+    // Whether the first was sent before the second took its place is up to timing, the order is
+    // not.
     assert!(told.ends_with(&[(2, 6), (0, 0)]), "{told:?}");
     assert!(told.len() == 2 || told == [(1, 1_000_000), (2, 6), (0, 0)], "{told:?}");
     world.shut_down().await;

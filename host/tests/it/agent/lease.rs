@@ -1,4 +1,5 @@
-//! A host whose lease is lost stops everything and begins a new life; one whose subscription ends subscribes again.
+//! A host whose lease is lost stops everything and begins a new life; one whose subscription ends
+//! subscribes again.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -154,7 +155,8 @@ async fn f44_a_subscription_that_ends_is_renewed() {
     let world = setup.start().await;
     world.assign(vec![world.assignment(1, "echo x")]).await;
     forwarding.lock().unwrap().remove(0).abort();
-    // Until it is back nobody answers; the leader sends again, as it does for whatever is not answered.
+    // Until it is back nobody answers; the leader sends again, as it does for whatever is not
+    // answered.
     let message = ToHost {
         term: Term(1),
         incarnation: world.info.incarnation,

@@ -106,7 +106,8 @@ async fn f53_the_process_that_was_replaced_ends_and_does_not_take_the_id_back() 
     assert!(error.to_string().contains("in its life 7 at `machine-b`"), "{error}");
     assert!(error.to_string().contains("another `--id`"), "{error}");
 
-    // Started again, by a unit for instance: it waits for the other one's end, in one life later than any of the other one's.
+    // Started again, by a unit for instance: it waits for the other one's end, in one life later
+    // than any of the other one's.
     let state = || rivals.state.lock().unwrap();
     state().asked.clear();
     let freed = async {

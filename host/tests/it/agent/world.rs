@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use wasmill_fabric::embedded;
 use wasmill_fabric::{Blobs, Bus, Content, Membership};
-use wasmill_host::agent::{Agent, AgentConfig, AgentError, KnownBounds, Made, Readiness, SandboxEnds, Wanted};
-use wasmill_host::channel::{Ended, FromSandbox, StopReason, ToSandbox, Work};
+use wasmill_host::agent::{Agent, AgentConfig, AgentError, Made, Readiness, ResultCacheBounds, SandboxEnds, Wanted};
+use wasmill_host::channel::{Ended, FromSandbox, GuestRun, StopReason, ToSandbox};
 use wasmill_host::engine::Profile;
 use wasmill_host::metrics::Metrics;
 use wasmill_metrics::Registry;
@@ -126,7 +126,7 @@ impl Setup {
             memory_bytes: 64 << 30,
             labels: BTreeMap::from([("gpu".into(), "1".into())]),
             caps: Caps::default(),
-            known: KnownBounds::default(),
+            known: ResultCacheBounds::default(),
             drain_grace_ms: self.drain_grace_ms,
             metrics: Metrics::new(&Registry::new()),
             ready: Some(ready),
@@ -177,7 +177,8 @@ impl World {
         Some(rmp_serde::from_slice(&answer).unwrap())
     }
 
-    /// Sends assignments to this life of the host as the leader of term 1, and expects that all are taken.
+    /// Sends assignments to this life of the host as the leader of term 1, and expects that all are
+    /// taken.
     pub(crate) async fn assign(&self, assign: Vec<Assignment>) {
         let message = ToHost { term: Term(1), incarnation: self.info.incarnation, assign, stop: Vec::new() };
         let HostAck { term_seen, refused } = self.send(message).await.unwrap();
@@ -228,7 +229,7 @@ impl World {
 #[derive(Clone)]
 pub(crate) struct Sandbox {
     say: mpsc::Sender<FromSandbox>,
-    held: Arc<Mutex<BTreeMap<AttemptId, Box<Work>>>>,
+    held: Arc<Mutex<BTreeMap<AttemptId, Box<GuestRun>>>>,
     heard: watch::Sender<Heard>,
 }
 
@@ -251,7 +252,7 @@ impl Sandbox {
         }
     }
 
-    async fn start(&self, work: Box<Work>) {
+    async fn start(&self, work: Box<GuestRun>) {
         let id = work.id;
         let text = String::from_utf8(work.input.to_vec()).unwrap();
         let (what, argument) = text.split_once(' ').unwrap_or((&text, ""));

@@ -85,7 +85,7 @@ fn f52_a_node_whose_clock_the_servers_contradict_does_not_lead() {
         let verdict = machine.passes(3 * SECOND_US);
         assert!(!verdict.believed, "{wrong_us}");
         assert_eq!((verdict.difference_us, verdict.witness), (wrong_us, Witness::Servers));
-        // What its clients ask for in times from now is right all the same.
+        // A time from now that a client asks for is right all the same.
         assert_eq!(machine.ahead_us(), 0, "{wrong_us}");
         // Set right it may lead at once.
         machine.wrong_us = 0;
@@ -218,7 +218,7 @@ fn f52_a_single_machine_that_runs_on_is_not_a_month_further_at_once() {
     machine.wrong_us = 0;
     assert!(machine.passes(SECOND_US).believed);
     assert_eq!(machine.ahead_us(), 0);
-    // What lasts is followed: it was the time before that was wrong.
+    // A difference that lasts is followed: the time before was wrong.
     machine.wrong_us = us(31 * DAY_US);
     assert!(!machine.passes(9 * 60 * SECOND_US).ends_leadership);
     assert!(machine.passes(2 * 60 * SECOND_US).ends_leadership);

@@ -12,7 +12,7 @@ pub struct Ticker {
     since_us: u64,
     /// How far the time was ahead of the uptime then.
     offset_us: i64,
-    /// What that is to become.
+    /// The correction that is aimed at.
     towards_us: i64,
 }
 

@@ -108,7 +108,7 @@ impl Core {
         self.hand_out(ask);
     }
 
-    /// Asks the policy that places. What was chosen stays in the queue until it starts.
+    /// Asks the policy that places. Chosen tasks stay in the queue until they start.
     pub(super) fn ask_for_places(&mut self, wanted: Vec<Wanted>, guarded: u32) -> Round {
         wanted.iter().for_each(|wish| self.give_back(wish));
         let Self { state, dispatch, now, config, .. } = self;
@@ -125,7 +125,8 @@ impl Core {
         Round { started: guarded, moved_on: false, is_asked: true }
     }
 
-    /// What was to be placed is decided: by the policy, or by the default when the time is over.
+    /// The places of wanted tasks are decided: by the policy, or by the default when the time is
+    /// over.
     pub(super) fn resume(&mut self) -> Option<Round> {
         if self.dispatch.place.is_waiting() {
             self.take_in_queue();

@@ -1,4 +1,4 @@
-//! What a policy that lives outside the core was told, so that each name is told once.
+//! The facts that a policy outside the core was told, so that each name is told once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::policy::{HostRoom, Ref, ShapeView, TenantView};
 use crate::state::tenants::{TenantNumber, Tenants};
 use crate::state::{Labels, Slot};
 
-/// What one sitting of a policy knows. No larger than what there is: a slot is told of once.
+/// The knowledge of one sitting of a policy. No larger than what there is: a slot is told of once.
 #[derive(Debug, Default)]
 pub(super) struct Briefing {
     tenants: BTreeSet<TenantNumber>,
@@ -67,7 +67,7 @@ impl Briefing {
         ShapeFacts { id: view.id, queued: view.queued, oldest: view.oldest }
     }
 
-    /// What has become of the host of a slot; nothing where it was not known and is gone.
+    /// The news of the host of a slot; nothing where it was not known and is gone.
     pub(super) fn host(
         &mut self,
         host: Ref,

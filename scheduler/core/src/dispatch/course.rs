@@ -41,7 +41,7 @@ impl Core {
                 return;
             }
             if self.state.depth.queued == 0 || (round.started == 0 && !round.moved_on) {
-                // What has happened while a policy was asked may let more start.
+                // Events that came while a policy was asked may let more tasks start.
                 self.unfinished |= self.dispatch.is_awake;
                 return;
             }

@@ -24,7 +24,7 @@ struct OpenAsk<S> {
     id: AskId,
     at: Timestamp,
     due: Timestamp,
-    /// What it is about; `None` once it has timed out.
+    /// Its subject; `None` once it has timed out.
     subject: Option<S>,
     /// Since when the policy is silent.
     late_since: Timestamp,
@@ -39,7 +39,7 @@ enum AskState {
     AnsweredLate,
 }
 
-/// What has become of a question.
+/// The result of a question.
 #[derive(Debug)]
 pub(super) enum AskResult<S> {
     /// It was answered in time.
@@ -71,7 +71,7 @@ impl<S> Desk<S> {
         self.open.as_ref().is_some_and(|open| open.subject.is_some())
     }
 
-    /// What was told before is not known any more.
+    /// The policy does not know any more what it was told before.
     pub(super) fn begin_anew(&mut self, sitting: u64) {
         (self.sitting, self.number) = (sitting, 0);
     }
@@ -109,7 +109,7 @@ impl<S> Desk<S> {
         !is_late
     }
 
-    /// What has become of the question under way, once.
+    /// The result of the question under way, once.
     pub(super) fn outcome(&mut self, now: Timestamp) -> Option<AskResult<S>> {
         let mut open = self.open.take()?;
         let subject = match (open.subject.take(), open.state) {

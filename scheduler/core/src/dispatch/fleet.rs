@@ -34,7 +34,7 @@ pub(crate) struct Fleet {
     due: BTreeSet<(Timestamp, u32)>,
 }
 
-/// What a slot holds.
+/// One slot of the fleet: a host, or none.
 #[derive(Debug, Default)]
 struct FleetSlot {
     generation: u32,
@@ -59,7 +59,7 @@ struct HostKind {
     room: KindRoom,
 }
 
-/// What the hosts of a kind can take, together.
+/// The room of all hosts of a kind, together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct KindRoom {
     /// Places for everybody.
@@ -141,7 +141,7 @@ impl Fleet {
         kind.add(after);
     }
 
-    /// What each kind has room for.
+    /// The room of each kind.
     pub(crate) fn rooms(&self) -> Vec<KindRoom> {
         self.kinds.iter().map(|kind| kind.room).collect()
     }
@@ -191,8 +191,8 @@ impl Fleet {
         }
     }
 
-    /// No shape requires these labels any more. What no host carries is forgotten: anybody can
-    /// think up labels.
+    /// No shape requires these labels any more. A label that no host carries is forgotten: anybody
+    /// can think up labels.
     pub(crate) fn release(&mut self, labels: &Labels) {
         for (label, value) in labels {
             let pair = (label.clone(), value.clone());
@@ -250,7 +250,7 @@ impl Fleet {
         Some(HostChange { host, room })
     }
 
-    /// What a policy is told that was just seated.
+    /// The hosts as a policy is told of them that was just seated.
     pub(crate) fn all(&self) -> Vec<HostChange> {
         let change = |(slot, place): (u32, &FleetSlot)| {
             place.room.clone().map(|room| HostChange { host: self.reference(slot), room: Some(room) })

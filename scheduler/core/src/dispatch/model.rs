@@ -1,5 +1,5 @@
-//! The same decisions by looking at everything: no index, every rule written out. What a round
-//! starts, in which order and where, must be the same.
+//! The same decisions by looking at everything: no index, every rule written out. The starts of a
+//! round, their order and their hosts must be the same.
 
 mod story;
 
@@ -14,7 +14,7 @@ use crate::policy::{HostRoom, Ref, fits};
 use crate::state::tenants::TenantNumber;
 use crate::state::{Labels, Slot, State};
 
-/// What orders a tenant: class, rank, age and shape of its next task, its number.
+/// The key of a tenant: class, rank, age and shape of its next task, its number.
 type TenantKey = (i64, u64, Timestamp, Slot, TenantNumber);
 /// Labels and the power of two of the memory.
 type Need = (Arc<Labels>, u8);
@@ -186,13 +186,13 @@ impl Model {
         own.sort_by_key(|&index| (self.shapes[index].urgency, self.shapes[index].since, self.shapes[index].slot));
         let first = &self.shapes[*own.first()?];
         let rank = if self.by_age { first.since.0 } else { tenant.time };
-        // What no host has the memory for is passed over.
+        // A shape that no host has the memory for is passed over.
         let most = self.memory_max[need].min(left);
         let next = own.iter().copied().find(|&index| self.shapes[index].memory_bytes <= most);
         Some(((tenant.class, rank, first.since, first.slot, number), next))
     }
 
-    /// What is next, place by place: the shape, how many of its tasks, and whether they may take
+    /// The next tasks, place by place: the shape, how many of its tasks, and whether they may take
     /// places that are kept.
     fn choose(&mut self, mut left: u32) -> Vec<(Slot, u32, bool)> {
         let mut chosen: Vec<(Slot, u32, bool)> = Vec::new();

@@ -14,7 +14,7 @@ use crate::policy::{Fair, HostChange, HostRoom, Key, Keys, Order, Ref, ShapeView
 use crate::state::Slot;
 use crate::state::tenants::{TenantNumber, Tenants};
 
-/// What keys are asked for, in the order of the question.
+/// The tenants and shapes whose keys are asked for, in the order of the question.
 #[derive(Debug)]
 pub(super) struct Subject {
     pub(super) tenants: Vec<TenantNumber>,
@@ -29,7 +29,7 @@ pub(super) struct OutsideOrder {
     /// The last keys, as the starts since then have moved them.
     tenants: BTreeMap<TenantNumber, Key>,
     shapes: BTreeMap<Slot, (u32, Key)>,
-    /// What has changed since the last question.
+    /// The tenants that have changed since the last question.
     changed_tenants: BTreeSet<TenantNumber>,
     changed_shapes: BTreeSet<Slot>,
     /// Tasks that have started since the question that is under way.
@@ -51,15 +51,15 @@ impl OutsideOrder {
         }
     }
 
-    /// The policy has failed, and may have lost its memory: it is told everything again. What it
-    /// has said counts.
+    /// The policy has failed, and may have lost its memory: it is told everything again. Its
+    /// answers until then count.
     pub(super) fn begin_anew(&mut self, sitting: u64) {
         self.desk.begin_anew(sitting);
         self.briefing = Briefing::default();
     }
 
     /// Keys that count until the policy has answered: its last ones, and those of the default for
-    /// what it has not been asked about. What has changed is noted for the next question.
+    /// what it has not been asked about. Changes are noted for the next question.
     pub(super) fn meanwhile(&mut self, now: Timestamp, tenants: &[TenantView], shapes: &[ShapeView]) -> Keys {
         self.changed_tenants.extend(tenants.iter().map(|tenant| tenant.id));
         self.changed_shapes.extend(shapes.iter().map(|shape| shape.id.slot));
@@ -128,7 +128,7 @@ impl OutsideOrder {
         }
     }
 
-    /// What a question was about that has no answer is asked about again.
+    /// The subject of a question without an answer is asked about again.
     pub(super) fn ask_again(&mut self, subject: Subject) {
         self.changed_tenants.extend(subject.tenants);
         self.changed_shapes.extend(subject.shapes.iter().map(|shape| shape.slot));

@@ -1,4 +1,4 @@
-//! What waits, in the order in which it is served.
+//! Queued tasks, in the order in which they are served.
 //!
 //! Shapes that need the same of a host share a *lane*. A lane orders the tenants that have a task
 //! in it by their keys, and each tenant its shapes by theirs. A tenant that may start nothing,
@@ -53,7 +53,7 @@ pub(super) struct Queue {
     overdue: BTreeMap<TenantNumber, BTreeSet<(Timestamp, Slot)>>,
 }
 
-/// What a lane needs of a host: labels, and the power of two that no memory limit exceeds.
+/// The needs of a lane: labels, and the power of two that no memory limit exceeds.
 type Need = (Arc<Labels>, u8);
 
 /// Shapes that need the same of a host.
@@ -62,12 +62,12 @@ struct Lane {
     need: Need,
     /// Kinds of hosts that may serve it.
     kinds: Arc<[u32]>,
-    /// What needs more memory than this fits on none of them.
+    /// A task that needs more memory than this fits on none of them.
     memory_max: u64,
     /// Tenants that may start something, the next one first.
     order: BTreeSet<TenantOrder>,
-    /// The same tenants by what they run, those that run least in front. What is noted may be less
-    /// than what runs, and never more.
+    /// The same tenants by what they run, those that run least in front. The noted number may be
+    /// less than the tasks that run, and never more.
     by_running: BTreeSet<(u64, TenantNumber)>,
     shapes: u32,
 }
@@ -110,7 +110,7 @@ struct QueuedTenant {
     lanes: Vec<TenantLane>,
 }
 
-/// What a tenant has in one lane.
+/// The shapes of a tenant in one lane.
 #[derive(Debug, Default)]
 struct TenantLane {
     lane: u32,
@@ -147,7 +147,7 @@ struct QueuedShape {
     chosen: [Option<u32>; 2],
 }
 
-/// What the policy is to be asked about.
+/// The tenants and shapes that the policy is to be asked about.
 #[derive(Debug, Default)]
 pub(super) struct KeysWanted {
     /// Tenants that had nothing in the queue before.
@@ -174,7 +174,7 @@ impl Queue {
         }
     }
 
-    /// What the queue says of a shape is not true any more.
+    /// A shape has changed: the queue is behind.
     pub(super) fn touch_shape(&mut self, shape: Slot) {
         self.touched_shapes.push(shape);
     }
@@ -293,7 +293,7 @@ impl Queue {
         }
     }
 
-    /// What a policy sees of a shape.
+    /// The view that policies have of a shape.
     pub(super) fn view(&self, state: &State, slot: Slot) -> ShapeView {
         view(state, Ref { slot, generation: self.generations.get(slot as usize).copied().unwrap_or_default() })
     }
@@ -405,7 +405,7 @@ impl Queue {
     }
 }
 
-/// What a policy sees of a shape that has a task in the queue.
+/// The view that policies have of a shape with a task in the queue.
 pub(crate) fn view(state: &State, id: Ref) -> ShapeView {
     let shape = state.shapes.shape(id.slot);
     let key = &shape.key;
@@ -422,7 +422,7 @@ pub(crate) fn view(state: &State, id: Ref) -> ShapeView {
     }
 }
 
-/// What a policy sees of a tenant.
+/// The view that policies have of a tenant.
 pub(super) fn tenant_view(number: TenantNumber, entry: &TenantEntry, time: u64, charge: u64) -> TenantView {
     TenantView {
         id: number,

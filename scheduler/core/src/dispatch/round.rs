@@ -36,7 +36,7 @@ pub(super) struct Round {
     pub(super) is_asked: bool,
 }
 
-/// What became of an answer, in tasks.
+/// The effect of an answer, in tasks.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Started {
     pub(super) started: u32,
@@ -115,7 +115,7 @@ impl Core {
     pub(super) fn take_in_queue(&mut self) {
         let Dispatch { queue, fleet, order, .. } = &mut self.dispatch;
         let KeysWanted { new, changed, shapes } = queue.take_in(&mut self.state, fleet, order.orders_shapes());
-        // Who is new is measured by those that were there, as they stand now.
+        // A new tenant is measured by the tenants that were there, as they stand now.
         self.ask(&changed, &shapes);
         let Dispatch { queue, shares, .. } = &mut self.dispatch;
         for &number in &new {
@@ -181,9 +181,9 @@ impl Core {
         chosen.iter().map(wanted).collect()
     }
 
-    /// Starts what is right among `choices`: every answer goes through this. What is still wanted
-    /// is left in `wanted`. What was said of a host that has
-    /// `changed` since the question may have been right then.
+    /// Starts what is right among `choices`: every answer goes through this. Tasks that are still
+    /// wanted are left in `wanted`. A choice of a host that has `changed` since the question may
+    /// have been right then.
     pub(super) fn start(&mut self, choices: Vec<Choice>, wanted: &mut [Wanted], changed: &BTreeSet<u32>) -> Started {
         let mut sum = Started::default();
         for choice in choices {
@@ -244,8 +244,8 @@ impl Core {
         self.hosts.at_mut(host).expect("it was just there").placement = Some(placement);
     }
 
-    /// What was not started goes back to where it stood, and is left out for the rest of this
-    /// dispatch: it fits nowhere, or the policy has declined it.
+    /// A shape with tasks that did not start goes back to where it stood, and is left out for the
+    /// rest of this dispatch: it fits nowhere, or the policy has declined it.
     fn leave_behind(&mut self, left: &[Wanted]) {
         if !left.is_empty() {
             self.take_in_hosts();
@@ -263,7 +263,7 @@ impl Core {
         }
     }
 
-    /// What was chosen of a shape does not start: the queue learns again what there is.
+    /// Chosen tasks of a shape do not start: the queue learns again what there is.
     pub(super) fn give_back(&mut self, wish: &Wanted) {
         self.dispatch.queue.touch_shape(wish.shape.id.slot);
         self.dispatch.touch_tenant(wish.shape.tenant_id);
@@ -282,7 +282,7 @@ impl Core {
         let mut wanted = self.wanted(&chosen);
         let all_used = wanted.iter().map(|wish| wish.count).sum::<u32>() == turns;
         let started = self.start_by_default(&mut wanted);
-        // What is not used is not saved up: one turn is kept for the next task that becomes
+        // Unused turns are not saved up: one turn is kept for the next task that becomes
         // overdue.
         let left = self.dispatch.since_guard - started * GUARD_EVERY;
         self.dispatch.since_guard = if all_used { left } else { left.min(GUARD_EVERY) };
@@ -312,7 +312,7 @@ impl Core {
         self.start_by_default(&mut [Wanted { count: 1, ..(*wish).clone() }])
     }
 
-    /// What became queued at this time or before is overdue.
+    /// A task that became queued at this time or before is overdue.
     fn overdue_since(&self) -> Timestamp {
         Timestamp(self.now.0.saturating_sub(self.config.longest_wait_ms.saturating_mul(1_000)))
     }

@@ -19,7 +19,7 @@ use crate::policy::{
 use crate::state::State;
 use crate::state::tenants::TenantNumber;
 
-/// What orders.
+/// The seat of the order.
 #[derive(Debug)]
 pub(super) struct OrderSeat {
     policy: OrderPolicy,
@@ -145,7 +145,8 @@ pub(super) fn checked(keys: Keys, tenants: usize, shapes: usize) -> Result<Keys,
     Err(PolicyFault { reason })
 }
 
-/// What places. The built-in default always knows the hosts: it decides when the policy does not.
+/// The seat of the place. The built-in default always knows the hosts: it decides when the policy
+/// does not.
 #[derive(Debug)]
 pub(super) struct PlaceSeat {
     default: LeastLoaded,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::state::tenants::TenantNumber;
 
-/// What an attempt is thought to cost before any has ended, in microseconds of slot time.
+/// The supposed cost of an attempt before any has ended, in microseconds of slot time.
 const COST_US_FIRST: u64 = 1_000;
 /// The least that an attempt costs, in microseconds: placing it is work too.
 const COST_US_MIN: u64 = 50;
@@ -32,7 +32,7 @@ struct Share {
     cost_us: u64,
 }
 
-/// What an attempt was charged: nothing by this leader, unless it says so.
+/// The charge of an attempt: nothing by this leader, unless it says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Charge {
     /// Virtual time.
@@ -90,7 +90,7 @@ impl Shares {
         self.share(tenant).time
     }
 
-    /// What an attempt is charged when it is placed.
+    /// The charge of an attempt when it is placed.
     pub(crate) fn charge(&self, tenant: TenantNumber, weight: u32) -> Charge {
         let us = self.share(tenant).cost_us;
         Charge { time: scaled(us, weight), us }

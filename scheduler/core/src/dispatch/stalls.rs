@@ -2,7 +2,7 @@
 //!
 //! A shape's clock runs while each dispatch finds it left again. A dispatch that finds no place for
 //! it, or does not come to it, stops the clock, and so does a time in which nothing was dispatched:
-//! a machine that was suspended, say. What has not been left lately costs nothing.
+//! a machine that was suspended, say. A shape that has not been left lately costs nothing.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ const DISPATCH_MS_MAX: u64 = 1_000;
 /// A longer time without a dispatch was not the policy's, in milliseconds.
 pub(super) const PAUSE_MS: u64 = 2 * DISPATCH_MS_MAX;
 
-/// What was left by the last dispatch, and by the one before.
+/// The shapes that the last dispatch has left, and the one before.
 #[derive(Debug, Default)]
 pub(super) struct Stalls {
     before: BTreeMap<Slot, Left>,

@@ -160,7 +160,7 @@ impl Core {
         Ok(if known { Done::Changed } else { Done::Created })
     }
 
-    /// What a module would be refused with as things are. Only its digest and its size matter.
+    /// The refusal that a module would get as things are. Only its digest and its size matter.
     pub(super) fn refuses_module(
         &self,
         tenant: &TenantName,

@@ -34,7 +34,7 @@ struct Explainer<'a> {
     core: &'a Core,
     now: Timestamp,
     steps_max: usize,
-    /// What all hosts lack for tasks that need this, of a tenant.
+    /// The lack of all hosts for tasks that need this, of a tenant.
     misfits: BTreeMap<(TenantNumber, u64, Arc<Labels>), Option<String>>,
     /// Tasks in the queue of tenants of higher classes.
     higher_classes: BTreeMap<i8, u64>,
@@ -100,7 +100,7 @@ impl<'a> Explainer<'a> {
         }
     }
 
-    /// What all hosts lack.
+    /// The lack that all hosts share.
     fn misfit(&mut self, slot: Slot) -> Option<String> {
         let (core, now) = (self.core, self.now);
         let key = &core.state().shapes.shape(slot).key;
@@ -168,7 +168,7 @@ fn quota(core: &Core, task: &Task) -> Option<String> {
     None
 }
 
-/// What all hosts lack. A full host lacks nothing: its turn will come.
+/// The lack that all hosts share. A full host lacks nothing: its turn will come.
 fn misfit(core: &Core, shape: &ShapeView, now: Timestamp) -> Option<String> {
     let mut nearest: Option<Misfit> = None;
     for host in core.hosts.values() {

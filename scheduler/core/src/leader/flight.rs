@@ -28,7 +28,7 @@ pub(crate) struct Flight {
     /// The weight that its tenant had.
     pub(super) weight: u32,
     pub(super) memory_bytes: u64,
-    /// What its tenant was charged for it by this leader.
+    /// The charge of its tenant for it, by this leader.
     pub(super) charge: Charge,
 }
 
@@ -50,7 +50,7 @@ enum FlightStage {
     },
 }
 
-/// What is to be done after a heartbeat was compared.
+/// The action that follows from a compared heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FlightCheck {
     /// All is as it should be.
@@ -116,7 +116,7 @@ impl Flight {
         self.stage = FlightStage::Stopping { cause, told_at: now, confirmed };
     }
 
-    /// What is to be done after a heartbeat; that it is done is noted already. A heartbeat that
+    /// The action that follows from a heartbeat; it is noted as done already. A heartbeat that
     /// lists only some of the host's attempts says nothing of the others.
     pub(super) fn compare(&mut self, heartbeat: &Heartbeat, now: Timestamp, config: &CoreConfig) -> FlightCheck {
         let is_listed = self.listed_in == Some(heartbeat.number);
@@ -150,7 +150,7 @@ mod tests {
     const START: Timestamp = Timestamp(1_000_000_000);
     const AGAIN: FlightCheck = FlightCheck::TellAgain(StopCause::Cancelled);
 
-    /// What is due after a heartbeat in each second, from the first on: `x` lists the attempt, `.`
+    /// The action after a heartbeat in each second, from the first on: `x` lists the attempt, `.`
     /// does not, and neither does `s`, before which the host is told to stop it.
     fn dues(beats: &str) -> Vec<(usize, FlightCheck)> {
         let mut flight = Flight::new(START, 1, 1, 0, Charge::default());

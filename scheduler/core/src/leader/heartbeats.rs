@@ -14,7 +14,7 @@ use crate::state::tenants::TenantNumber;
 /// Attempts that are read from one heartbeat; no host has more.
 const ATTEMPTS_READ_MAX: usize = 65_536;
 
-/// What one heartbeat gives rise to.
+/// The consequences of one heartbeat.
 #[derive(Debug, Default)]
 struct Differences {
     /// Not confirmed in time: to be sent again.
@@ -121,7 +121,7 @@ impl Host {
         let mut found = Differences::default();
         let strangers_before = std::mem::take(&mut self.strangers);
         if heartbeat.partial && strangers_before.len() < ATTEMPTS_READ_MAX {
-            // Those that are not listed this time are not gone for that.
+            // Strangers that are not listed this time are not gone for that.
             self.strangers.clone_from(&strangers_before);
         }
         for &id in heartbeat.attempts.iter().take(ATTEMPTS_READ_MAX) {

@@ -44,7 +44,7 @@ pub(crate) struct Host {
     pub(super) flights: BTreeMap<AttemptId, Flight>,
     /// Memory limits of those, summed up.
     memory_promised: u64,
-    /// What the host said last that it holds beyond that.
+    /// The memory that the host said last that it holds beyond that.
     pub(super) memory_beyond: u64,
     /// Modules that are ready to run there, as it said last, in order.
     pub(super) modules_warm: Arc<[Digest]>,
@@ -123,7 +123,7 @@ impl Host {
         }
     }
 
-    /// What a policy sees of it, but for its kind.
+    /// The view that policies have of it, but for its kind.
     pub(crate) fn room(&self, now: Timestamp, config: &CoreConfig) -> HostRoom {
         let status = self.status(now, config);
         let attempts = self.flights.len();
@@ -158,9 +158,9 @@ impl Host {
         }
     }
 
-    /// The host says how much memory it holds. What is on its way to it, or was when it said that,
-    /// is not in there; what an earlier leader has left there, or an earlier life of the host, is.
-    /// Of the two sums the larger counts.
+    /// The host says how much memory it holds. Attempts on their way to it, or that were when it
+    /// said that, are not in there; those that an earlier leader has left there, or an earlier life
+    /// of the host, are. Of the two sums the larger counts.
     pub(super) fn count_memory(&mut self, heartbeat: &Heartbeat, now: Timestamp) {
         let is_unseen = |flight: &&Flight| flight.is_unseen(heartbeat, now);
         let unseen = self.flights.values().filter(is_unseen).map(|flight| flight.memory_bytes);
@@ -208,8 +208,8 @@ impl Core {
     /// another process with the same life.
     ///
     /// An earlier life than one that has left, or than what the log says, is another process's, or
-    /// that of a host whose rival has gone: whoever joined last is there now. What runs on a later
-    /// life according to the log is waited for all the same.
+    /// that of a host whose rival has gone: the process that joined last is there now. An attempt
+    /// that runs on a later life according to the log is waited for all the same.
     pub(super) fn host_joined(&mut self, info: HostInfo) {
         let (id, incarnation) = (info.id.clone(), info.incarnation);
         if let Some(host) = self.hosts.get_mut(&id).filter(|host| host.joined) {

@@ -5,9 +5,9 @@
 //! the whole process, leader included, counts against nobody), and only for as many attempts as the
 //! host has slots, those placed first: the host starts attempts in that order, so the others were
 //! waiting on it. The first attempts of each tenant count as well, which the host lets pass, as
-//! many as one tenant can have in what is kept. What does not count ends as `returned`, what counts
-//! as `host_lost`. Nor does a loss count that another process with the host's id has brought about:
-//! no task is to blame for it.
+//! many as one tenant can have in what is kept. A loss that does not count ends as `returned`, one
+//! that counts as `host_lost`. Nor does a loss count that another process with the host's id has
+//! brought about: no task is to blame for it.
 
 use std::collections::BTreeMap;
 

@@ -63,7 +63,7 @@ impl Outbox {
             self.addressed.push(host);
         }
         if !outgoing.is_addressed || outgoing.incarnation != incarnation {
-            // What gathered was for a life that is over.
+            // The gathered messages were for a life that is over.
             *outgoing = Outgoing { is_addressed: true, incarnation, ..Outgoing::default() };
         }
         outgoing
@@ -96,7 +96,7 @@ impl Core {
     }
 }
 
-/// What is left to be sent.
+/// The items that are left to be sent.
 struct Batches<T>(Vec<T>);
 
 impl<T> Batches<T> {

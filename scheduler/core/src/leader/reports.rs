@@ -1,4 +1,4 @@
-//! What hosts report about attempts.
+//! Reports of hosts about attempts.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::state::{EventSlots, Slot};
 /// A longer run time than this is not believed, in microseconds: one day.
 const RUN_US_MAX: u64 = 86_400_000_000;
 
-/// What came out of an attempt.
+/// The end of an attempt, as it was reported.
 #[derive(Debug, Default)]
 pub(super) struct Ending {
     pub(super) outcome: Arc<Outcome>,

@@ -1,4 +1,4 @@
-//! What becomes of a task when an attempt has ended.
+//! The sequel of an attempt: what its end brings about for the task.
 
 use wasmill_protocol::task::{RetryOn, RetryPolicy};
 use wasmill_protocol::{FinalState, OutcomeKind, Timestamp};
@@ -6,7 +6,7 @@ use wasmill_record::event::Sequel;
 
 use crate::random::Random;
 
-/// What is known of the task besides how its attempt ended.
+/// The history of a task before the attempt that has ended.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AttemptHistory {
     pub(super) retry: RetryPolicy,

@@ -14,7 +14,7 @@ use crate::state::task::Phase;
 use crate::state::tenants::{TenantEntry, TenantNumber};
 use crate::state::{Slot, State};
 
-/// What a client is told to wait when the core is full, in milliseconds.
+/// The wait that a client is told when the core is full, in milliseconds.
 const OVERLOADED_RETRY_MS: u64 = 1_000;
 /// Edges that lead to one task.
 const EDGES_PER_TASK_MAX: usize = 1_024;
@@ -59,7 +59,7 @@ impl Core {
         Ok(Done::Accepted { task })
     }
 
-    /// What a submission would be refused with as things are, whatever its key: so that nothing is
+    /// The refusal that a submission would get as things are, whatever its key: so that nothing is
     /// stored for it.
     pub(super) fn refuses(&self, module: &ModuleRef, spec: &TaskSpec, edges: &[Edge]) -> Result<(), Refusal> {
         let tenant = self.tenant_of(spec)?;

@@ -1,4 +1,4 @@
-//! What the core counts.
+//! The counters of the core.
 
 use wasmill_protocol::OutcomeKind;
 use wasmill_record::event::Sequel;

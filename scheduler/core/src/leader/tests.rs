@@ -263,7 +263,7 @@ fn the_tasks_of_removed_tenants_end_in_slices_that_take_turns() {
     core.take_ready();
     assert_eq!((left(&core), core.next_timeout()), ([36, 36], Some(START)), "one slice of each");
     core.assert_consistent();
-    // What is left is found again by the next leader.
+    // The next leader finds the work that is left.
     let mut next = Core::new(2, config, core.state().clone());
     next.step(START, lead(2, "n2"));
     next.assert_consistent();

@@ -1,4 +1,4 @@
-//! What happens because time has passed.
+//! Timers and deadlines: decisions that follow from the time.
 
 use wasmill_protocol::{FinalState, HostId};
 use wasmill_record::event::{EndReason, EventBody};

@@ -17,11 +17,11 @@ use crate::state::Labels;
 /// A policy that lives outside the core.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outside {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// What it is: benched it stays so under its digest, whatever it is called.
+    /// Its digest: benched it stays so under it, whatever it is called.
     pub digest: Digest,
-    /// What it is set to, as it understands it.
+    /// Its own configuration.
     pub config: String,
     /// Whether it tells the shapes of a tenant apart. If not it is not asked about them.
     pub orders_shapes: bool,
@@ -32,7 +32,7 @@ pub struct Outside {
 pub struct AskId {
     /// The term of the leadership that asks.
     pub term: Term,
-    /// What the policy decides.
+    /// The hook that the policy decides.
     pub hook: PolicyHook,
     /// Grows whenever a policy is seated and after each fault: the first question of a sitting
     /// tells everything anew.
@@ -52,11 +52,11 @@ pub struct Ask {
     pub at: Timestamp,
     /// An answer that comes later is dropped.
     pub due: Timestamp,
-    /// What is asked.
+    /// The request.
     pub question: PolicyQuestion,
 }
 
-/// What is asked.
+/// The request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicyQuestion {
     /// Keys for what has changed. Answered with [`PolicyAnswer::Keys`], in the same order.
@@ -65,7 +65,7 @@ pub enum PolicyQuestion {
     Place(PlaceQuestion),
 }
 
-/// What a policy answers.
+/// The answer of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicyAnswer {
     /// To [`PolicyQuestion::Order`]: see [`Order::keys`](super::Order::keys).
@@ -76,10 +76,10 @@ pub enum PolicyAnswer {
     Fault(PolicyFault),
 }
 
-/// What has changed of the order.
+/// The changes of the order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OrderQuestion {
-    /// What has appeared, and is gone.
+    /// Tenants and shapes that have appeared, or are gone.
     pub news: News,
     /// Tenants with something in the queue.
     pub tenants: Vec<TenantFacts>,
@@ -87,18 +87,18 @@ pub struct OrderQuestion {
     pub shapes: Vec<ShapeFacts>,
 }
 
-/// What is to be placed, and what has changed of hosts.
+/// The tasks to place, and the changes of hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PlaceQuestion {
-    /// What has appeared, and is gone.
+    /// Tenants and shapes that have appeared, or are gone.
     pub news: News,
     /// Hosts that have appeared, changed or gone since the last question.
     pub hosts: Vec<HostNews>,
-    /// What is to be placed.
+    /// The tasks to place.
     pub wanted: Vec<WantedFacts>,
 }
 
-/// What is told once, before anything names it by its number.
+/// News that is told once, before anything names it by its number.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct News {
     /// Tenants and their names.
@@ -109,7 +109,7 @@ pub struct News {
     pub shapes: Vec<ShapeNews>,
 }
 
-/// What is always true of a shape: see [`ShapeView`](super::ShapeView).
+/// The facts of a shape that never change: see [`ShapeView`](super::ShapeView).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShapeNews {
     /// Which.
@@ -126,7 +126,7 @@ pub struct ShapeNews {
     pub require: Arc<Labels>,
 }
 
-/// What changes of a tenant: see [`TenantView`](super::TenantView).
+/// The facts of a tenant that change: see [`TenantView`](super::TenantView).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TenantFacts {
     /// Which.
@@ -143,7 +143,7 @@ pub struct TenantFacts {
     pub charge: u64,
 }
 
-/// What changes of a shape.
+/// The facts of a shape that change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShapeFacts {
     /// Which.
@@ -167,7 +167,7 @@ pub struct WantedFacts {
     pub kinds: Arc<[u32]>,
 }
 
-/// What has become of a host.
+/// The change of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostNews {
     /// Which.
@@ -180,18 +180,18 @@ pub struct HostNews {
     pub facts: Option<HostFacts>,
 }
 
-/// What hardly ever changes of a host.
+/// The facts of a host that hardly ever change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostProfile {
     /// Its name.
     pub id: HostId,
-    /// What it carries.
+    /// Its labels.
     pub labels: Arc<Labels>,
     /// CPU cores for guests.
     pub cores: u32,
 }
 
-/// What changes of a host: see [`HostRoom`](super::HostRoom).
+/// The facts of a host that change: see [`HostRoom`](super::HostRoom).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFacts {
     /// Hosts of one kind can serve the same shapes.

@@ -49,7 +49,7 @@ pub fn fits(shape: &ShapeView, host: &HostRoom, kept: bool) -> Result<(), Misfit
     Ok(())
 }
 
-/// What is said of the task when no host is better than this.
+/// The reason that users are shown when every host fails with this misfit.
 impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Choice, HostChange, HostRoom, Ref, ShapeView, Wanted, fits};
 
-/// What comes after every host.
+/// A key after that of every host.
 const LAST: (u64, u32) = (u64::MAX, u32::MAX);
 
 /// Hosts by kind, ordered by a number. To place a task costs O(log hosts) for each kind that can
@@ -15,7 +15,7 @@ pub(super) struct HostHeap {
     hosts: Vec<Option<RankedHost>>,
     /// By the number of the kind.
     kinds: Vec<KindHeap>,
-    /// What a host is ordered by, the smallest first.
+    /// The number by which hosts are ordered, the smallest first.
     rank: fn(&HostRoom) -> u64,
 }
 
@@ -91,7 +91,7 @@ impl HostHeap {
                 let Some(&first) = fitting.next() else { continue };
                 let next = if first < best { std::mem::replace(&mut best, first) } else { first };
                 rival = rival.min(next);
-                // What does not fit is no rival, but to compare with it does no harm.
+                // A host that does not fit is no rival, but to compare with it does no harm.
                 if let Some(&second) = set.range((std::ops::Bound::Excluded(first), std::ops::Bound::Unbounded)).next()
                 {
                     rival = rival.min(second);

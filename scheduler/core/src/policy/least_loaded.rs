@@ -5,8 +5,8 @@ use wasmill_protocol::Timestamp;
 use super::heap::HostHeap;
 use super::{Choice, HostChange, HostRoom, Place, PolicyFault, Wanted};
 
-/// Spreads tasks, so that each starts as early as it can. What counts of a host is the larger of
-/// two parts: of its slots that have an attempt, and of its memory that attempts may use.
+/// Spreads tasks, so that each starts as early as it can. The load of a host is the larger of two
+/// parts: of its slots that have an attempt, and of its memory that attempts may use.
 #[derive(Debug)]
 pub struct LeastLoaded(HostHeap);
 

@@ -15,7 +15,7 @@ pub struct Seat {
     policy: Seated,
 }
 
-/// What sits there.
+/// The policy in a seat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Seated {
     /// The built-in policy of that name.
@@ -40,7 +40,7 @@ impl Seat {
         Self { hook, policy: Seated::Outside(Arc::new(policy)) }
     }
 
-    /// What it decides.
+    /// The hook that it decides.
     pub fn hook(&self) -> PolicyHook {
         self.hook
     }

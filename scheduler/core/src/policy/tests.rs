@@ -1,4 +1,4 @@
-//! What the built-in policies answer.
+//! The answers of the built-in policies.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -113,7 +113,7 @@ fn least_loaded_counts_memory_that_was_promised() {
         |id: &str, memory_bytes| HostRoom { slots: 32, memory_bytes, memory_most: memory_bytes * 2, ..host(id, 64, 0) };
     let hosts = [of("small", 1_024), of("large", 8_192)];
     check_place("least_loaded", &large(16), &hosts, expect!["2x1 on small; 14x1 on large"]);
-    // What waits there waits in proportion.
+    // Attempts wait there in proportion.
     check_place("least_loaded", &large(100), &hosts, expect!["4x1 on small; 32x1 on large"]);
 }
 

@@ -1,4 +1,4 @@
-//! What each event does to the state.
+//! The effect of each event on the state.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::io::BenchedPolicy;
 pub(crate) struct EventSlots {
     /// The task.
     pub(crate) task: Option<Slot>,
-    /// What runs on this life of the host. May be out of date.
+    /// The placements on this life of the host. May be out of date.
     pub(crate) placement: Option<Slot>,
 }
 
@@ -45,7 +45,7 @@ impl State {
     /// damaged, and to carry on would be wrong.
     pub fn apply_record(&mut self, seq: LogSeq, events: &[Event]) -> Owners {
         if self.last_seq == LogSeq(0) {
-            // What came before was trimmed: its keys are for the read model to know.
+            // The records before it were trimmed: their keys are in the read model.
             self.keys.forget_to(LogSeq(seq.0 - 1));
         } else {
             assert!(seq == self.last_seq.next(), "record {seq} follows record {}", self.last_seq);
@@ -86,7 +86,7 @@ impl State {
         self.apply_at(event, EventSlots::default())
     }
 
-    /// Applies one event. What is known is not looked up.
+    /// Applies one event. Slots that are known are not looked up.
     pub(crate) fn apply_at(&mut self, event: &Event, known: EventSlots) -> Owner {
         let at = event.at;
         // A term begins with the first event of a record.

@@ -11,11 +11,11 @@ use crate::io::BenchedPolicy;
 /// decide again.
 const BENCHED_MAX: usize = 64;
 
-/// What was benched and not lifted.
+/// Policies that were benched and not lifted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Benched(BTreeMap<PolicyIdentity, BenchedPolicy>);
 
-/// What a policy is known by: its digest, whatever it is called; one that is built in has none and
+/// The identity of a policy: its digest, whatever it is called; one that is built in has none and
 /// is known by its name.
 type PolicyIdentity = (PolicyHook, Digest, String);
 

@@ -106,7 +106,7 @@ impl Edges {
         entry
     }
 
-    /// What is in each place. Cheap: nothing is copied until it changes.
+    /// The values by place. Cheap: nothing is copied until it changes.
     pub(crate) fn places(&self) -> Slab<EdgeEntry> {
         self.edges.clone()
     }

@@ -40,7 +40,7 @@ impl<T: Ord + Clone> Interner<T> {
         }
     }
 
-    /// What is in each place, with the number of its users. Cheap: nothing is copied until it
+    /// The values by place, each with the number of its users. Cheap: nothing is copied until it
     /// changes.
     pub(crate) fn places(&self) -> Slab<(T, u32)> {
         self.values.clone()

@@ -7,14 +7,14 @@ use wasmill_protocol::{Digest, LogSeq, TaskId};
 
 use super::tenants::TenantNumber;
 
-/// What a key stands for.
+/// The task of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KeyEntry {
     pub(crate) task: TaskId,
     pub(crate) fingerprint: Digest,
 }
 
-/// Keys of recent records. What they take is bounded by how far the read model lags.
+/// Keys of recent records. Their memory is bounded by how far the read model lags.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct IdempotencyKeys {
     by_tenant: BTreeMap<TenantNumber, BTreeMap<Arc<str>, KeyEntry>>,
@@ -56,13 +56,13 @@ impl IdempotencyKeys {
         }
     }
 
-    /// What was handed out last has its number for good.
+    /// The record that was handed out last has its number for good.
     pub(crate) fn settle_record(&mut self) {
         self.newest_open = false;
     }
 
-    /// What was handed out last is in record `seq`. When the driver had to split it into several,
-    /// the last one counts: to remember a key for longer is never wrong.
+    /// The events that were handed out last are in record `seq`. When the driver had to split it
+    /// into several, the last one counts: to remember a key for longer is never wrong.
     pub(crate) fn appended(&mut self, seq: LogSeq) {
         if self.newest_open
             && let Some(newest) = self.records.back_mut()

@@ -1,4 +1,4 @@
-//! What waits and runs, summed up for whoever watches the whole.
+//! Tasks that wait and run, summed up for `/metrics`.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use wasmill_protocol::{TenantName, Timestamp};
 
 use super::State;
 
-/// What waits and runs. Costs O(tenants + shapes): for a scrape, not for every event.
+/// Tasks that wait and run. Costs O(tenants + shapes): for a scrape, not for every event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Load {
     /// Tenants that have tasks which are not final, by name.
@@ -17,7 +17,7 @@ pub struct Load {
     pub queued_since: Option<Timestamp>,
 }
 
-/// What one tenant has that is not final.
+/// The tasks of one tenant that are not final.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantLoad {
     /// Whose.
@@ -31,7 +31,7 @@ pub struct TenantLoad {
 }
 
 impl State {
-    /// What waits and runs.
+    /// The tasks that wait and run.
     pub fn load(&self) -> Load {
         let busy = self.tenants.entries().filter(|(_, entry)| entry.tasks_queued + entry.tasks_running > 0);
         let mut tenants: Vec<_> = busy

@@ -1,4 +1,4 @@
-//! What runs where, according to the log.
+//! Attempts by life of a host, according to the log.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +60,7 @@ impl Placements {
         }
     }
 
-    /// What is in each place. Cheap: nothing is copied until it changes.
+    /// The values by place. Cheap: nothing is copied until it changes.
     pub(crate) fn places(&self) -> Slab<Placement> {
         self.placements.clone()
     }
@@ -77,7 +77,7 @@ impl Placements {
         &self.placements[slot]
     }
 
-    /// What runs on this life of a host.
+    /// The tasks that run on this life of a host.
     pub(crate) fn of(&self, host: &HostId, incarnation: Incarnation) -> List {
         match self.by_host.get(&(host.clone(), incarnation)) {
             Some(&slot) => self.placements[slot].tasks,

@@ -1,5 +1,5 @@
-//! What becomes of times that lie ahead when a term begins at an earlier time than the record
-//! before it: a clock was ahead.
+//! Times that lie ahead when a term begins at an earlier time than the record before it: a clock
+//! was ahead.
 
 use wasmill_protocol::Timestamp;
 
@@ -9,9 +9,9 @@ use super::task::{Phase, Task};
 use super::timers::Timer;
 
 impl State {
-    /// The time is `at` from here on. What was counted from a later time is counted from now: waits
-    /// for a retry, patience in the queue. A time that somebody has asked for stays as it is.
-    /// O(tasks), and as rare as a clock that is set back.
+    /// The time is `at` from here on. Durations that were counted from a later time are counted
+    /// from now: waits for a retry, patience in the queue. A time that somebody has asked for stays
+    /// as it is. O(tasks), and as rare as a clock that is set back.
     pub(super) fn set_back(&mut self, at: Timestamp) {
         let slots: Vec<Slot> = self.by_id.values().copied().collect();
         for slot in slots {

@@ -10,7 +10,7 @@ use super::slab::{List, NONE, Slab, Slot};
 use super::task::Task;
 use super::tenants::TenantNumber;
 
-/// What hosts must carry.
+/// Labels that hosts must carry.
 pub type Labels = BTreeMap<String, String>;
 
 /// Tasks with the same key are alike for order and placement.
@@ -47,7 +47,7 @@ pub(crate) struct Journal {
     entries: Vec<ShapeChange>,
 }
 
-/// What has become of a shape.
+/// A change of a shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ShapeChange {
     /// Its queue is another one.
@@ -128,12 +128,12 @@ impl Shapes {
         self.journal.open = true;
     }
 
-    /// What has changed since the last call.
+    /// The changes since the last call.
     pub(crate) fn take_changes(&mut self) -> Vec<ShapeChange> {
         std::mem::take(&mut self.journal.entries)
     }
 
-    /// What is in each place. Cheap: nothing is copied until it changes.
+    /// The values by place. Cheap: nothing is copied until it changes.
     pub(crate) fn places(&self) -> Slab<Shape> {
         self.shapes.clone()
     }

@@ -74,12 +74,12 @@ impl<T: Clone> Slab<T> {
 }
 
 impl<T> Slab<T> {
-    /// What is in a place; `None` for [`NONE`].
+    /// The value in a place; `None` for [`NONE`].
     pub(crate) fn find(&self, slot: Slot) -> Option<&T> {
         (slot != NONE).then(|| &self[slot])
     }
 
-    /// What is in a place; `None` also for a vacant one and for one that there is not.
+    /// The value in a place; `None` also for a vacant one and for one that there is not.
     pub(crate) fn look_up(&self, slot: Slot) -> Option<&T> {
         let index = slot as usize;
         self.chunks.get(index >> CHUNK_BITS)?.get(index & (CHUNK - 1))?.as_ref()

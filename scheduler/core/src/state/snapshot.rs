@@ -1,10 +1,10 @@
 //! The state as a snapshot, and back.
 //!
 //! Written down is what cannot be computed from the rest: the values in their places, and the order
-//! of every list. Indices, counts and timers are made anew. What is read is equal to what was
-//! written, to the number of every place, and so decides the same from there on.
+//! of every list. Indices, counts and timers are made anew. The state that is read is equal to the
+//! one that was written, to the number of every place, and so decides the same from there on.
 //!
-//! Deliberately absent: idempotency keys. Whoever starts from a snapshot has a read model that
+//! Deliberately absent: idempotency keys. A node that starts from a snapshot has a read model that
 //! holds every record up to it, and looks them up there.
 
 mod restore;
@@ -41,8 +41,8 @@ const _: () = assert!(CHUNK.is_multiple_of(ROWS_PER_PART), "a chunk is written i
 
 /// The state as it was at one record, while the state itself goes on.
 ///
-/// It shares everything large with the state. What the state changes meanwhile is copied then,
-/// 4,096 tasks at once.
+/// It shares everything large with the state. A chunk that the state changes meanwhile is copied
+/// then, 4,096 tasks at once.
 #[derive(Debug)]
 pub struct Frozen {
     begin: BeginPart,

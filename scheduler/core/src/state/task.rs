@@ -1,4 +1,4 @@
-//! What is kept of a task that is not final.
+//! A task that is not final, as the state has it.
 
 use wasmill_protocol::task::{RetryOn, RetryPolicy};
 use wasmill_protocol::{
@@ -129,7 +129,7 @@ impl RetryRules {
     }
 }
 
-/// What [`State`](super::State) tells of a task.
+/// The view that [`State`](super::State) gives of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskView {
     /// Which.

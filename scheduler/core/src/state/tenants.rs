@@ -34,7 +34,7 @@ pub(crate) struct TenantEntry {
     pub(crate) shapes: BTreeSet<Slot>,
 }
 
-/// What a tenant has besides tasks.
+/// The belongings of a tenant besides tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Belongings {
     pub(crate) modules: BTreeMap<Digest, ModuleEntry>,
@@ -46,7 +46,7 @@ pub(crate) struct Belongings {
     pub(crate) admins: BTreeSet<String>,
 }
 
-/// What the core needs of a module.
+/// The facts of a module that the core needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModuleEntry {
     /// How many bytes.
@@ -116,7 +116,7 @@ impl Tenants {
         &mut self.entries[index].1
     }
 
-    /// What a tenant has, to be changed, and its number.
+    /// The belongings of a tenant, to be changed, and its number.
     fn belongings_mut(&mut self, name: &TenantName) -> (TenantNumber, &mut Belongings) {
         let number = self.number(name).expect("the event was decided while the tenant existed");
         (number, Arc::make_mut(&mut self.entry_mut(number).belongings))

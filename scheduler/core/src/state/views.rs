@@ -1,4 +1,4 @@
-//! What the state tells.
+//! Views of the state.
 
 use wasmill_protocol::policy::PolicyHook;
 use wasmill_protocol::tenant::Tenant;
@@ -67,7 +67,7 @@ impl State {
         self.tenants.named(tenant)?.belongings.modules.get(digest).copied()
     }
 
-    /// What an alias of a tenant points at.
+    /// The module that an alias of a tenant points at.
     pub fn alias(&self, tenant: &TenantName, name: &str) -> Option<Digest> {
         self.tenants.named(tenant)?.belongings.aliases.get(name).copied()
     }

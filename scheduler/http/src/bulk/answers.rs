@@ -1,4 +1,5 @@
-//! Answers on their way to the client: a bounded buffer between the task that writes them and the response's body.
+//! Answers on their way to the client: a bounded buffer between the task that writes them and the
+//! response's body.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

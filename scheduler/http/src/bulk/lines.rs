@@ -36,7 +36,8 @@ impl Lines {
         self.cutter.partial()
     }
 
-    /// The next line that ends in `chunk` at or after `begin`, and where it ends. The last, unfinished one is kept.
+    /// The next line that ends in `chunk` at or after `begin`, and where it ends. The last,
+    /// unfinished one is kept.
     ///
     /// # Errors
     ///

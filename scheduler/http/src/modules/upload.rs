@@ -1,4 +1,5 @@
-//! Uploading a module: streamed to a blob while it is hashed, looked at, stored, and only then known.
+//! Uploading a module: streamed to a blob while it is hashed, looked at, stored, and only then
+//! known.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +15,10 @@ use wasmill_api::{FieldError, ModuleDoc, check};
 use wasmill_fabric::{BlobError, BlobWriter};
 use wasmill_protocol::command::{Command, Done, QuotaKind, Refusal};
 use wasmill_protocol::module::ModuleInfo;
-use wasmill_protocol::tenant::Role;
 use wasmill_protocol::{Digest, TenantName};
 
 use crate::App;
-use crate::auth::Caller;
+use crate::auth::{CallerAs, Submit};
 use crate::body::{BodyReader, header_text, media_type};
 use crate::gate::{GateError, Upload, UploadBytes};
 use crate::json;
@@ -31,7 +31,8 @@ const DIGEST_HEADER: HeaderName = HeaderName::from_static("wasmill-digest");
 
 /// Upload a module.
 ///
-/// The body is the bytes of a `.wasm` file. A module that this tenant has already is answered with 200.
+/// The body is the bytes of a `.wasm` file. A module that this tenant has already is answered with
+/// 200.
 #[utoipa::path(post, path = "/v1/modules", tag = "modules", operation_id = "upload_module",
     params(
         ("alias" = Option<String>, Query, description = "Point this alias at the module"),
@@ -47,12 +48,11 @@ const DIGEST_HEADER: HeaderName = HeaderName::from_static("wasmill-digest");
         crate::openapi::Conflict, crate::openapi::BodyProblems))]
 pub(crate) async fn upload(
     State(app): State<App>,
-    caller: Caller,
+    caller: CallerAs<Submit>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Handled {
-    caller.at_least(Role::Submit)?;
     let mut parameters = Parameters::of(&uri)?;
     let alias = parameters.text("alias")?;
     let name = parameters.text("name")?;
@@ -94,7 +94,8 @@ struct Bound {
 }
 
 impl Bound {
-    /// The cap of a module, or what is left of the tenant's quotas. A module that it has already may come again, however little is left.
+    /// The cap of a module, or what is left of the tenant's quotas. A module that it has already
+    /// may come again, however little is left.
     fn of(app: &App, tenant: &TenantName) -> Self {
         let cap = Self { bytes_max: app.config.caps.module_bytes, too_large: Code::ModuleTooLarge, refusal: None };
         let contents = app.handle.shared().directory.read();
@@ -175,8 +176,8 @@ struct Names {
     name: Option<String>,
 }
 
-/// Stores what was received unless this tenant has it. What other tenants have makes no difference: their modules must
-/// not be guessable by their digest or by the time that an upload takes.
+/// Stores what was received unless this tenant has it. What other tenants have makes no difference:
+/// their modules must not be guessable by their digest or by the time that an upload takes.
 async fn keep(
     app: &App,
     tenant: &TenantName,

@@ -71,7 +71,8 @@ const ABSENT_AT_TIMES: [(&str, &[&str]); 11] = [
     ("Quotas", &[]),
 ];
 
-/// The types of answers can be read from older servers too, so every field of them has a default; this server writes all.
+/// The types of answers can be read from older servers too, so every field of them has a default;
+/// this server writes all.
 fn refine_answers(schemas: &mut Value) {
     let Some(schemas) = schemas.as_object_mut() else { return };
     // Entries of pages are described in full once, under their own name.

@@ -113,7 +113,8 @@ pub(crate) struct RunParams {
     /// Arguments of a command, one each.
     #[param(explode, style = Form)]
     arg: Option<Vec<String>>,
-    /// What a command finds as its own name; without it the alias of the path, else what the file was called at its upload, else `module`.
+    /// What a command finds as its own name; without it the alias of the path, else what the file
+    /// was called at its upload, else `module`.
     #[param(min_length = 1, max_length = 256)]
     program: Option<String>,
     /// Exit codes of a command that are success, with commas between them; `0` without it.

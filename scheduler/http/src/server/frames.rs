@@ -1,7 +1,8 @@
 //! How many frames of HTTP/2 a client may send that ask for nothing.
 //!
-//! Every frame costs some work, and those that belong to no request are bounded by nothing in the protocol. So each of them is paid from
-//! a credit that grows with what the client gets: requests, the bytes of their answers, and a little with time.
+//! Every frame costs some work, and those that belong to no request are bounded by nothing in the
+//! protocol. So each of them is paid from a credit that grows with what the client gets: requests,
+//! the bytes of their answers, and a little with time.
 
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ const CREDIT_MIN: i64 = 1_000;
 const CREDIT_MAX: i64 = 20_000;
 /// What a request gives.
 const REQUEST_CREDIT: i64 = 20;
-/// Bytes of an answer for which a client may send one more frame, as it tells that it has read them.
+/// Bytes of an answer for which a client may send one more frame, as it tells that it has read
+/// them.
 const BYTES_FOR_FRAME: u64 = 512;
 /// Frames in every second.
 const FRAMES_PER_SECOND: u128 = 20;

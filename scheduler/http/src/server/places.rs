@@ -1,7 +1,9 @@
-//! Places for connections: how many in all, how many of one address, and whose connection makes room for another.
+//! Places for connections: how many in all, how many of one address, and whose connection makes
+//! room for another.
 //!
-//! A connection without a request under way costs its client nothing, so it is worth little: when there are too many the one that has been
-//! idle for longest ends, of the address that has most of them. One that has a request under way keeps its place.
+//! A connection without a request under way costs its client nothing, so it is worth little: when
+//! there are too many the one that has been idle for longest ends, of the address that has most of
+//! them. One that has a request under way keeps its place.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -34,7 +36,7 @@ impl From<IpAddr> for Origin {
 }
 
 /// The places.
-pub(super) struct Places {
+pub(super) struct ConnectionPermits {
     max: usize,
     per_origin_max: usize,
     taken: Mutex<Taken>,
@@ -53,22 +55,22 @@ struct Member {
 }
 
 /// A connection's place; free again when it is dropped.
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct ConnectionPermit {
+    places: Arc<ConnectionPermits>,
     number: u64,
 }
 
-impl Places {
+impl ConnectionPermits {
     /// So many in all, and of one address.
     pub(super) fn new(max: usize, per_origin_max: usize) -> Arc<Self> {
         Arc::new(Self { max, per_origin_max, taken: Mutex::default() })
     }
 
-    /// A place for a connection, for which another one may have been asked to end. `None` when all that could make room have requests
-    /// under way.
+    /// A place for a connection, for which another one may have been asked to end. `None` when all
+    /// that could make room have requests under way.
     ///
     /// O(1) while there is room, else O(connections) for every hundredth of them.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr, activity: &Arc<Activity>) -> Option<Place> {
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr, activity: &Arc<Activity>) -> Option<ConnectionPermit> {
         let origin = Origin::from(address);
         let mut taken = self.taken();
         if taken.by_origin.get(&origin).is_some_and(|count| *count >= self.per_origin_max) {
@@ -80,7 +82,7 @@ impl Places {
         taken.next += 1;
         taken.members.insert(number, Member { origin, activity: Arc::clone(activity) });
         *taken.by_origin.entry(origin).or_default() += 1;
-        Some(Place { places: Arc::clone(self), number })
+        Some(ConnectionPermit { places: Arc::clone(self), number })
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -89,8 +91,8 @@ impl Places {
 }
 
 impl Taken {
-    /// Asks the connections that are worth least to end, of one origin or of all: so many at once that looking at all of them is paid by
-    /// as many newcomers.
+    /// Asks the connections that are worth least to end, of one origin or of all: so many at once
+    /// that looking at all of them is paid by as many newcomers.
     fn make_room(&mut self, origin: Option<Origin>) -> Option<()> {
         let candidates = self.members.iter().filter(|(_, member)| origin.is_none_or(|origin| member.origin == origin));
         let worth = candidates.filter_map(|(number, member)| {
@@ -124,7 +126,7 @@ impl Taken {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.places.taken().remove(self.number);
     }
@@ -152,7 +154,7 @@ mod tests {
 
     #[test]
     fn c28_the_oldest_idle_connection_of_the_largest_crowd_makes_room() {
-        let places = Places::new(4, 3);
+        let places = ConnectionPermits::new(4, 3);
         let (crowd, quiet) = (address("10.0.0.1"), address("10.0.0.2"));
         let connections: Vec<_> = [quiet, crowd, crowd, crowd].map(|from| (from, idle())).into();
         let held: Vec<_> = connections.iter().map(|(from, activity)| places.take(*from, activity).unwrap()).collect();
@@ -167,7 +169,7 @@ mod tests {
 
     #[test]
     fn c28_one_address_has_a_share() {
-        let places = Places::new(100, 2);
+        let places = ConnectionPermits::new(100, 2);
         let crowd = address("2001:db8:1:2::1");
         let (first, second, third) = (idle(), idle(), idle());
         let _busy = first.begin();

@@ -12,8 +12,9 @@ use tokio::net::TcpStream;
 
 /// One end of a connection; clones are the same one.
 ///
-/// A client that has sent its request may close its half and still wait for the answer, so the end of what it sends says nothing
-/// about it. Whether it has gone only an error of the connection tells, which must be looked for while nothing is read.
+/// A client that has sent its request may close its half and still wait for the answer, so the end
+/// of what it sends says nothing about it. Whether it has gone only an error of the connection
+/// tells, which must be looked for while nothing is read.
 #[derive(Debug, Clone)]
 pub(super) struct SharedTcp(Arc<TcpStream>);
 

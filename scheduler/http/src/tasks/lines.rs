@@ -1,7 +1,8 @@
-//! A listing as lines: every task that a filter matches, oldest first, with its result if that is asked for.
+//! A listing as lines: every task that a filter matches, oldest first, with its result if that is
+//! asked for.
 //!
-//! The lines are made while the client takes them, a page of tasks and a piece of a result at a time. So a listing holds less than
-//! 1 MiB however much it shows, and ends with the connection.
+//! The lines are made while the client takes them, a page of tasks and a piece of a result at a
+//! time. So a listing holds less than 1 MiB however much it shows, and ends with the connection.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -106,7 +107,8 @@ impl Lines {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(fault) => {
-                    // A line that was begun cannot be read any more: the one that says why must stand by itself.
+                    // A line that was begun cannot be read any more: the one that says why must
+                    // stand by itself.
                     if self.stored.take().is_some() {
                         chunk.put_u8(b'\n');
                     }

@@ -11,7 +11,8 @@ use super::super::App;
 use super::super::problem::{Fault, Handled};
 use super::super::readable::{Classifier, Form};
 
-/// Bytes of a result that are read together: a multiple of three, so that each piece is base64 by itself.
+/// Bytes of a result that are read together: a multiple of three, so that each piece is base64 by
+/// itself.
 const PIECE_BYTES: usize = 48 * 1024;
 
 /// Writes a result that is at hand.
@@ -106,7 +107,8 @@ fn end(form: Form, line: &mut BytesMut) {
     }
 }
 
-/// JSON as it is, but in one line: between its tokens a blank is as good as a line's end, and within them there is none.
+/// JSON as it is, but in one line: between its tokens a blank is as good as a line's end, and
+/// within them there is none.
 fn write_json(piece: &[u8], line: &mut BytesMut) {
     let begin = line.len();
     line.put_slice(piece);

@@ -1,11 +1,13 @@
-//! The manifest proves the boundary: handlers reach the core, the log and the read model through `Handle` alone.
+//! The manifest proves the boundary: handlers reach the core, the log and the read model through
+//! `Handle` alone.
 
 #[path = "../../../../protocol/tests/shared/boundary.rs"]
 mod shared;
 
 use std::collections::BTreeSet;
 
-/// The packages of the project that the interface may depend on. `wasmill-fabric` has the types of blobs that `Handle` hands out.
+/// The packages of the project that the interface may depend on. `wasmill-fabric` has the types of
+/// blobs that `Handle` hands out.
 const ALLOWED: [&str; 7] = [
     "wasmill-api",
     "wasmill-fabric",

@@ -1,4 +1,5 @@
-//! What commands have of their own: a name, exit codes, and a result whatever the code; and modules by their aliases.
+//! What commands have of their own: a name, exit codes, and a result whatever the code; and modules
+//! by their aliases.
 
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -44,7 +44,8 @@ async fn c08_busy_connections_are_bounded_and_health_still_answers() {
     .await;
     assert!(raw(server.address, request("/livez").as_bytes()).await.starts_with("HTTP/1.1 200"));
     assert!(raw(server.address, request("/readyz").as_bytes()).await.starts_with("HTTP/1.1 200"));
-    // Far more than there are places for, the reserve included: they are closed, and nothing else suffers.
+    // Far more than there are places for, the reserve included: they are closed, and nothing else
+    // suffers.
     let mut idle = Vec::new();
     for _ in 0..500 {
         idle.push(TcpStream::connect(server.address).await.unwrap());
@@ -87,7 +88,8 @@ async fn c08_the_connection_that_is_idle_for_longest_makes_room() {
 
 /// Connections of the flood.
 const CONNECTIONS: usize = 50_000;
-/// What the server lets in. Both ends are in this process, whose files are limited, so it is less than the default of 16,384.
+/// What the server lets in. Both ends are in this process, whose files are limited, so it is less
+/// than the default of 16,384.
 const CONNECTIONS_MAX: usize = 4096;
 /// What the server has beyond that, for health.
 const RESERVE: usize = 64;

@@ -1,4 +1,5 @@
-//! What a node that follows asks of the leader, whose answers are lost, late, or about what the node has not read yet.
+//! What a node that follows asks of the leader, whose answers are lost, late, or about what the
+//! node has not read yet.
 
 use serde_json::json;
 use wasmill_protocol::LogSeq;
@@ -55,7 +56,8 @@ async fn f04_what_a_leader_has_recorded_without_saying_so_is_found_and_not_done_
     hangs(LogFaults::lose_acknowledgements).await;
 }
 
-/// The leader leads on, and has done what it was asked: it is asked for the answer again, and does it once.
+/// The leader leads on, and has done what it was asked: it is asked for the answer again, and does
+/// it once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f04_an_answer_that_was_lost_is_asked_for_again_of_the_same_leader() {
     let cluster = Cluster::start(2).await;
@@ -80,7 +82,8 @@ async fn f04_an_answer_that_was_lost_is_asked_for_again_of_the_same_leader() {
     cluster.stop().await;
 }
 
-/// What a node that is held back answers: it may read on once it has asked the leader something, or the log where it ends.
+/// What a node that is held back answers: it may read on once it has asked the leader something, or
+/// the log where it ends.
 async fn answered_behind(node: &Node, request: impl Future<Output = Answer>) -> Answer {
     let asked = || node.handle.shared().calls_made() + node.log.glances();
     let before = asked();

@@ -1,5 +1,5 @@
-//! The HTTP interface over the real driver, log and read model, with a host that pretends to run tasks. Tests are named after the
-//! rows of hostile input that they show.
+//! The HTTP interface over the real driver, log and read model, with a host that pretends to run
+//! tasks. Tests are named after the rows of hostile input that they show.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails and says where and why")]
 
 mod support;

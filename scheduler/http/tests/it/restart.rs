@@ -68,7 +68,8 @@ async fn what_waits_or_runs_goes_on_after_a_restart() {
     let path = format!("/v1/tasks/{}", running["id"].as_str().unwrap());
     until("the task runs", async || server.admin.get(&path).await.json()["state"] == "running").await;
     let server = Server::start_in(server.stop().await, |_| {}).await;
-    // The host has forgotten its attempt: the task runs again, as another attempt, and can be stopped.
+    // The host has forgotten its attempt: the task runs again, as another attempt, and can be
+    // stopped.
     until("it runs again", async || {
         let task = server.admin.get(&path).await.json();
         task["state"] == "running" && task["attempt"].as_u64() > Some(1)

@@ -130,7 +130,8 @@ async fn c27_pages_asked_for_at_once_over_http2_are_bounded() {
     let held = answers.iter().filter(|(answer, _)| answer.status() == 200).count();
     assert!((1..=3).contains(&held), "{held} pages of 4 MB have a share of 12 MB");
     assert!(answers.iter().all(|(answer, _)| matches!(answer.status().as_u16(), 200 | 429)));
-    // Pages are made one after the other: most of them have not begun when the first one is ready, so they hold nothing.
+    // Pages are made one after the other: most of them have not begun when the first one is ready,
+    // so they hold nothing.
     let ready = || answers.iter().map(|(_, ready)| *ready);
     let (first, last) = (ready().min().unwrap(), ready().max().unwrap());
     assert!(first * 3 < last, "the first after {first:?}, the last after {last:?}");

@@ -1,4 +1,5 @@
-//! Snapshots, copies of the read model and the trimmed log: whatever a start finds, it ends up with the same.
+//! Snapshots, copies of the read model and the trimmed log: whatever a start finds, it ends up with
+//! the same.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -253,7 +254,8 @@ async fn the_sweep_keeps_what_a_start_needs_and_nothing_else() {
     let mut sweep = Sweep::default();
     sweep.once(&scene.server.handle, retention, Duration::ZERO).await;
     sweep.once(&scene.server.handle, retention, Duration::from_secs(3_599)).await;
-    // A snapshot or a copy that was under way may have come meanwhile, so it is asked what is missing.
+    // A snapshot or a copy that was under way may have come meanwhile, so it is asked what is
+    // missing.
     let gone: Vec<PathBuf> = before.difference(&blobs(&dir)).cloned().collect();
     assert!(gone.is_empty(), "the records that refer to them may be on their way: {gone:?}");
     sweep.once(&scene.server.handle, retention, Duration::from_secs(3_600)).await;

@@ -278,7 +278,8 @@ async fn c26_what_is_refused_leaves_nothing_on_the_disk() {
     assert_eq!(server.unfinished_blobs(), Vec::<std::path::PathBuf>::new());
 }
 
-/// Where only one of many that are asked for at once has room, the others are stored before they are refused.
+/// Where only one of many that are asked for at once has room, the others are stored before they
+/// are refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn c26_what_is_refused_in_a_race_goes_again() {
     let server = Server::start().await;

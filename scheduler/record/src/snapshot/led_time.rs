@@ -6,8 +6,8 @@ use crate::event::{Event, EventBody};
 use wasmill_protocol::ids::LogSeq;
 use wasmill_protocol::time::{Timestamp, Uptime};
 
-/// What a new term may add although nobody has measured it, in microseconds: the usual time without
-/// a leader.
+/// The time that a new term may add although nobody has measured it, in microseconds: the usual
+/// time without a leader.
 const UNMEASURED_US_MAX: u64 = 60_000_000;
 /// Spans that are kept. Of more, the two oldest become one.
 const SPANS_MAX: usize = 64;
@@ -56,7 +56,7 @@ pub struct Expired {
     pub from: LogSeq,
     /// The first record after it.
     pub until: LogSeq,
-    /// What ended in the range earlier than this is over.
+    /// The retention of tasks that ended in the range before this time is over.
     pub before: Timestamp,
 }
 
@@ -133,7 +133,7 @@ impl LedTime {
         began.map(|(at, before)| at.plus_us(uptime.us.saturating_sub(before.us))).collect()
     }
 
-    /// What is over after a retention, `passed_us` after the last event.
+    /// The tasks whose retention is over, `passed_us` after the last event.
     pub fn expired(&self, retention_us: u64, passed_us: u64) -> Vec<Expired> {
         let bound = self.us().saturating_add(clamped(passed_us)).saturating_sub(clamped(retention_us));
         let spans = if self.spans.is_empty() { &[LedSpan::default()] } else { self.spans.as_slice() };

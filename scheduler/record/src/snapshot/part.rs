@@ -35,7 +35,7 @@ pub enum Part {
     /// Rules for retries that tasks share.
     #[serde(rename = "Patiences")]
     RetryRules(Vec<RetryRulesRow>),
-    /// What tasks are alike in.
+    /// Shapes of tasks.
     Shapes(Vec<ShapeRow>),
     /// Lives of hosts that run something.
     Placements(Vec<PlacementRow>),
@@ -108,7 +108,7 @@ pub struct DirectoryPart {
     pub aliases: BTreeMap<String, Digest>,
 }
 
-/// What can stand in a numbered place.
+/// The kinds of values in numbered places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum SlabKind {
     /// Tasks.
@@ -143,13 +143,13 @@ pub struct SlabPlaces {
 pub struct TenantRow {
     /// Its number.
     pub number: u32,
-    /// What it is called.
+    /// Its name.
     pub name: TenantName,
     /// Its share.
     pub weight: u32,
     /// Higher ones are served strictly first.
     pub class: i8,
-    /// What it may have.
+    /// Its quotas.
     pub quotas: Quotas,
     /// Removed, but some of its tasks have not ended.
     pub removed: bool,
@@ -193,7 +193,7 @@ pub struct RetryRulesRow {
     pub expires_ms: Option<u64>,
 }
 
-/// What tasks are alike in, and where their lists begin.
+/// The fields that tasks of a shape share, and where their lists begin.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ShapeRow {

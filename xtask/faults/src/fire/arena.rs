@@ -1,6 +1,7 @@
 //! Machines of our own: network namespaces on one switch that leads nowhere else.
 //!
-//! All of it lives in the namespaces of this process ([`wasmill_processes::namespaces`]), and goes with it.
+//! All of it lives in the namespaces of this process ([`wasmill_processes::namespaces`]), and goes
+//! with it.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -18,7 +19,8 @@ const NETWORK: [u8; 3] = [192, 0, 2];
 const OURS: u8 = 254;
 /// A machine that does not exist: what is sent to it is lost, and nobody is told.
 const NOBODY: &str = "02:00:00:00:00:01";
-/// Where namespaces get their names. In a mount namespace of our own, so that nobody else sees them.
+/// Where namespaces get their names. In a mount namespace of our own, so that nobody else sees
+/// them.
 const NAMES: &str = "/run";
 
 /// The machines.

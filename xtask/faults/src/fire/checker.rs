@@ -1,6 +1,7 @@
 //! Reads a history and says what of it must not have happened.
 //!
-//! It knows the promises and nothing of how they are kept: no type and no code of Wasmill is used here.
+//! It knows the promises and nothing of how they are kept: no type and no code of Wasmill is used
+//! here.
 
 mod counts;
 mod ends;
@@ -34,13 +35,15 @@ pub(crate) enum Rule {
     OneFinalState,
     /// A final state that was seen once is the one at the end.
     FinalNeverChanges,
-    /// A task's own history has one end, and nothing but late reports after it; attempts are numbered upwards and end once.
+    /// A task's own history has one end, and nothing but late reports after it; attempts are
+    /// numbered upwards and end once.
     OneEnd,
     /// No idempotency key and no name has two tasks.
     OneTaskPerKey,
     /// A cancel that is answered with 200 is about a task that has stopped.
     CancelledHasStopped,
-    /// A node shows what it has answered before: the task is there, and never an earlier state of it.
+    /// A node shows what it has answered before: the task is there, and never an earlier state of
+    /// it.
     ReadsOwnWrites,
     /// A task ends in a way that it can end in, with the output that belongs to its payload.
     RightEnd,

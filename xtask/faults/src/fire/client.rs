@@ -341,7 +341,8 @@ fn refused(response: &Response) -> Answer {
     }
 }
 
-/// Whether a problem says for sure that nothing has changed. A 5xx may come from a node whose leader has died in the middle.
+/// Whether a problem says for sure that nothing has changed. A 5xx may come from a node whose
+/// leader has died in the middle.
 fn is_clear(status: u16) -> bool {
     (400..500).contains(&status)
 }

@@ -1,6 +1,8 @@
-//! What was asked, answered and done to the cluster, as lines of JSON: all that the checker goes by.
+//! What was asked, answered and done to the cluster, as lines of JSON: all that the checker goes
+//! by.
 //!
-//! Every thread appends to a file of its own. A question is written before it is sent, so that one without an answer is in the history too.
+//! Every thread appends to a file of its own. A question is written before it is sent, so that one
+//! without an answer is in the history too.
 
 use std::collections::BTreeMap;
 use std::fs::File;

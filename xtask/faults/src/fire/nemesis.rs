@@ -29,7 +29,8 @@ pub(crate) struct Crowd {
     pub(crate) hosts: usize,
 }
 
-/// Something bad. It is over after a time, but for a polite restart, which takes as long as it takes.
+/// Something bad. It is over after a time, but for a polite restart, which takes as long as it
+/// takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// `kill -9`, and a new start at the end.

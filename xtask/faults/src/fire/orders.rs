@@ -77,7 +77,8 @@ fn plain(module: &str, input: Value, ends: &[&str], limits: Option<Value>) -> Wa
 }
 
 fn limited(limits: Value) -> Wanted {
-    // Which limit is hit first depends on how busy the machine is, and on how long the host is paused.
+    // Which limit is hit first depends on how busy the machine is, and on how long the host is
+    // paused.
     plain("spin-forever", json!(null), &["cpu_exceeded", "fuel_exhausted", "deadline_exceeded"], Some(limits))
 }
 
@@ -102,7 +103,8 @@ fn resumable() -> Wanted {
     wanted
 }
 
-/// What `resumable` comes to, computed here: a xorshift generator (Marsaglia, "Xorshift RNGs", 2003, triple 13, 7, 17).
+/// What `resumable` comes to, computed here: a xorshift generator (Marsaglia, "Xorshift RNGs",
+/// 2003, triple 13, 7, 17).
 static STIRRED: LazyLock<String> = LazyLock::new(|| {
     let mut value: u64 = 0x9E37_79B9_7F4A_7C15;
     for _ in 0..STEPS * ROUNDS {

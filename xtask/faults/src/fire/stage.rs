@@ -69,7 +69,8 @@ impl Stage {
         Ok(stage)
     }
 
-    /// One fault after the other, for so long; then everything is well again as far as it is up to us.
+    /// One fault after the other, for so long; then everything is well again as far as it is up to
+    /// us.
     pub(crate) fn play(&mut self, nemesis: &mut Nemesis, time: Duration) -> Result<()> {
         let begun = Instant::now();
         let mut active: Vec<(Instant, Fault)> = Vec::new();
@@ -124,7 +125,8 @@ impl Stage {
     pub(crate) fn close(&mut self) -> Result<()> {
         for who in self.actors.keys().copied().rev().collect::<Vec<_>>() {
             if let Err(error) = self.actor(who).member.stop(STOP_MAX) {
-                // Of our own processes it is expected that they end well; a server may have its reasons.
+                // Of our own processes it is expected that they end well; a server may have its
+                // reasons.
                 if matches!(who.kind, Kind::Control | Kind::Host) {
                     self.broken(who, format!("{error:#}"))?;
                 }

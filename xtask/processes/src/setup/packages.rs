@@ -23,7 +23,8 @@ pub fn install(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Downloads a package and unpacks it into `dir`, which is created. Nothing is installed: no service starts, and any user may.
+/// Downloads a package and unpacks it into `dir`, which is created. Nothing is installed: no
+/// service starts, and any user may.
 pub fn unpack(package: &str, dir: &Path) -> Result<()> {
     // Package lists of our own: those of the system may be missing, and only root may fetch them.
     let state = dir.join("apt");

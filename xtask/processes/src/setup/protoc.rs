@@ -13,7 +13,8 @@ const PACKAGES: [&str; 2] = ["protobuf-compiler", "libprotobuf-dev"];
 const PROBE: &str =
     "syntax = \"proto3\";\nimport \"google/protobuf/descriptor.proto\";\nmessage Probe { optional int32 it = 1; }\n";
 
-/// Sees to it that there is a compiler that cargo's build scripts find: the program that `PROTOC` names, else `protoc`.
+/// Sees to it that there is a compiler that cargo's build scripts find: the program that `PROTOC`
+/// names, else `protoc`.
 ///
 /// # Errors
 ///

@@ -1,6 +1,8 @@
-//! The servers that a cluster stands on, nats-server and etcd, each in an old release and in a new one; and what reads the rules for Prometheus.
+//! The servers that a cluster stands on, nats-server and etcd, each in an old release and in a new
+//! one; and what reads the rules for Prometheus.
 //!
-//! They are files in a directory and nothing else: no package is installed, no service is started, and no root is needed.
+//! They are files in a directory and nothing else: no package is installed, no service is started,
+//! and no root is needed.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -103,7 +105,8 @@ impl Server {
         if self.is_right(&path) {
             return Ok(());
         }
-        // In a directory of this process, since another one may be doing the same; inside of `dir`, so that the file can be moved.
+        // In a directory of this process, since another one may be doing the same; inside of `dir`,
+        // so that the file can be moved.
         let unpacked = dir.join(format!(".{}-{}", self.release, std::process::id()));
         let installed = self.install(&unpacked, &path);
         let _ = std::fs::remove_dir_all(&unpacked);

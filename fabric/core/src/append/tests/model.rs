@@ -1,4 +1,5 @@
-//! A log that others write to as well, that loses answers and delays calls, against a writer that never learns more than it must.
+//! A log that others write to as well, that loses answers and delays calls, against a writer that
+//! never learns more than it must.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,8 @@ use crate::retry::Jitter;
 #[derive(Default)]
 struct Model {
     records: Vec<Option<MessageId>>,
-    /// Several servers keep it: a record that names another predecessor is not refused, but ends the log for everybody.
+    /// Several servers keep it: a record that names another predecessor is not refused, but ends
+    /// the log for everybody.
     replicated: bool,
 }
 
@@ -121,7 +123,8 @@ fn an_outcome_is_what_the_log_says_and_no_record_follows_one_that_its_writer_did
                         assert_eq!(outcomes.insert(id, done.outcome), None);
                     }
                     if failed {
-                        // The next leader reads the log. What the former one has sent may still arrive.
+                        // The next leader reads the log. A request of the former one may still
+                        // arrive.
                         leadership.appender.step(now_us, Input::Tick);
                         leadership.take();
                         let next = Leadership::begin(leadership.id.0 + 1, &log, give_up_us);

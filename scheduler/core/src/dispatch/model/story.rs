@@ -191,7 +191,7 @@ impl Story {
             let capacity = u64::from(budget).min(room);
             let chosen = model.choose(u32::try_from(capacity).unwrap());
             let placed = model.place(&self.core, &chosen);
-            // What finds no place is left out for the rest of the dispatch.
+            // A shape that finds no place is left out for the rest of the dispatch.
             let sum = |of: &[(Slot, u32)], slot: Slot| -> u32 {
                 of.iter().filter(|(same, _)| *same == slot).map(|(_, count)| count).sum()
             };
@@ -251,7 +251,7 @@ fn task(number: u32) -> TaskId {
     format!("01890a5d-ac96-774b-bcce-{number:012x}").parse().unwrap()
 }
 
-/// What a host carries.
+/// The labels of a host.
 fn carried(host: u8) -> Labels {
     (4..NEEDS).flat_map(labels).chain(labels(host % 3)).collect()
 }

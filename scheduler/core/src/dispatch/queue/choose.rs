@@ -1,4 +1,4 @@
-//! What is next, one task after the other.
+//! The choice of the next tasks, one after the other.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub(in crate::dispatch) struct Chosen {
     pub(in crate::dispatch) kept: bool,
 }
 
-/// What a lane can reach: places for everybody, and those that are kept.
+/// The places that a lane can reach: places for everybody, and those that are kept.
 pub(super) type Reach = (u64, u64);
 
 /// One choice of tasks while it is made.
@@ -37,7 +37,7 @@ pub(in crate::dispatch) struct Choosing<'a> {
     pub(in crate::dispatch) queue: &'a mut Queue,
     pub(in crate::dispatch) state: &'a State,
     pub(in crate::dispatch) fleet: &'a Fleet,
-    /// What each kind of hosts has left.
+    /// The room that is left on each kind of hosts.
     pub(in crate::dispatch) rooms: Vec<KindRoom>,
     /// Lanes in which something may start.
     lanes: Vec<u32>,
@@ -87,7 +87,7 @@ impl<'a> Choosing<'a> {
         self.lanes.iter().filter_map(|&lane| self.queue.lanes[lane as usize].as_ref()).any(has_room)
     }
 
-    /// What was chosen, in the order in which each shape was first.
+    /// The chosen tasks, in the order in which each shape was first.
     pub(in crate::dispatch) fn finish(self) -> Vec<Chosen> {
         for chosen in &self.chosen {
             if let Some(Some(shape)) = self.queue.shapes.get_mut(chosen.shape as usize) {
@@ -142,7 +142,7 @@ impl<'a> Choosing<'a> {
         own.shapes.iter().map(|order| order.shape).find(|&slot| fits(slot))
     }
 
-    /// What a tenant can reach when some hosts take no more of it.
+    /// The places that a tenant can reach when some hosts take no more of it.
     fn reach_of(&mut self, lane: u32, number: TenantNumber) -> Option<&mut [u64; 2]> {
         if !self.fleet.is_any_sated() {
             return None;
@@ -185,7 +185,7 @@ impl<'a> Choosing<'a> {
     pub(in crate::dispatch) fn take(&mut self, slot: Slot, count: u32, kept: bool) -> bool {
         let shape = self.queue.shapes[slot as usize].as_ref().expect("a shape that is ordered is queued");
         let (lane, number, memory_bytes) = (shape.lane, shape.tenant, shape.memory_bytes);
-        // What is kept is taken last.
+        // Kept places are taken last.
         let free = self.roomiest(lane, false);
         let Some(kind) = free.or_else(|| self.roomiest(lane, true).filter(|_| kept)) else { return false };
         let room = &mut self.rooms[kind as usize];
@@ -277,7 +277,7 @@ impl Queue {
             if tenant.lanes.len() == 1 {
                 return Some(order);
             }
-            // What it has started elsewhere has moved it back.
+            // Its starts in other lanes have moved it back.
             self.enter(order.tenant, lane);
             if self.lanes[lane as usize].as_ref()?.order.first() == Some(&order) {
                 return Some(order);

@@ -20,7 +20,7 @@ const FEW_LANES_MAX: usize = if cfg!(test) { 2 } else { 16 };
 const LANES_LOOKED_AT_MAX: usize = 64;
 const _: () = assert!(FEW_LANES_MAX <= LANES_LOOKED_AT_MAX, "few lanes are no more than those of a group");
 
-/// The first tenant of each lane. What is noted of one that has started something in another lane
+/// The first tenant of each lane. The note of a tenant that has started something in another lane
 /// may be too far in front, as in the lane itself.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
@@ -39,7 +39,7 @@ pub(super) struct Heads {
     of_few: usize,
 }
 
-/// What is noted of a lane.
+/// The note of a lane.
 #[derive(Debug)]
 struct LaneNote {
     group: usize,
@@ -53,7 +53,7 @@ struct LaneNote {
 #[derive(Debug, Default)]
 struct LaneGroup {
     kinds: Vec<u32>,
-    /// What is left on those.
+    /// The places that are left on those.
     reach: Reach,
     heads: BTreeSet<(TenantOrder, u32)>,
     /// The lanes by the least that a tenant of them runs.
@@ -147,8 +147,8 @@ impl Heads {
 }
 
 impl LaneGroup {
-    /// Whether a tenant that runs so much may take a place that is kept. What is free counts as if
-    /// it had that already.
+    /// Whether a tenant that runs so much may take a place that is kept. The tenant counts as if it
+    /// had all free places already.
     fn is_few(&self, running: u64) -> bool {
         let (free, kept) = self.reach;
         kept::may_take(running.saturating_add(free), kept)
@@ -182,7 +182,7 @@ impl Choosing<'_> {
             if self.queue.tenant_mut(order.tenant).lanes.len() == 1 {
                 return Some((lane, order));
             }
-            // What it has started elsewhere may have moved it back, or made it run too much.
+            // Its starts in other lanes may have moved it back, or made it run too much.
             self.queue.enter(order.tenant, lane);
             self.heads.note(lane, self.queue);
             let group = self.heads.noted[&lane].group;
@@ -212,7 +212,7 @@ impl Choosing<'_> {
             if !self.heads.groups[number].is_few(least) {
                 return None;
             }
-            // What is noted may be less than what runs.
+            // The noted number may be less than the tasks that run.
             self.queue.note_running(lane);
             self.heads.note(lane, self.queue);
             if self.heads.noted[&lane].least == Some(least) {
@@ -239,7 +239,7 @@ impl Choosing<'_> {
     }
 }
 
-/// What is left on these kinds of hosts.
+/// The places that are left on these kinds of hosts.
 pub(super) fn reach(kinds: &[u32], rooms: &[KindRoom]) -> Reach {
     let rooms = kinds.iter().map(|&kind| rooms[kind as usize]).filter(|room| room.memory_bytes > 0);
     rooms.fold((0, 0), |(free, kept), room| (free + room.free, kept + room.kept))

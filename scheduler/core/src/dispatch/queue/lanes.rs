@@ -93,7 +93,7 @@ impl Queue {
             }
             shared.order.extend(after);
         }
-        // What runs usually ends before something else starts: only a tenant that runs less than is
+        // An attempt usually ends before another one starts: only a tenant that runs less than is
         // noted is noted anew.
         if before.is_some() && (after.is_none() || running < own.noted_running) {
             shared.by_running.remove(&(own.noted_running, number));

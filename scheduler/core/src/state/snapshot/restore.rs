@@ -25,7 +25,7 @@ use crate::state::task::{Phase, RetryRules, Task};
 use crate::state::tenants::{Belongings, ModuleEntry, TenantEntry, TenantNumber, Tenants};
 use crate::state::timers::Timer;
 
-/// Parts that are not those of one snapshot. What was read of it is dropped.
+/// Parts that are not those of one snapshot. The parts that were read are dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RestoreError {
     /// The first part is not what a snapshot begins with, or a part of something else came.

@@ -57,7 +57,8 @@ impl Cluster {
         Self::start_with(count, Some(0)).await
     }
 
-    /// Where the clocks of the servers that keep the log are so many seconds ahead of this machine's, or where each process keeps it itself.
+    /// Where the clocks of the servers that keep the log are so many seconds ahead of this
+    /// machine's, or where each process keeps it itself.
     pub(crate) async fn start_with(count: usize, servers_ahead_s: Option<i64>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let embedded = embedded::open(dir.path()).unwrap();
@@ -98,7 +99,8 @@ impl Cluster {
         standing.wait_for(|standing| !standing.leading).await.unwrap();
     }
 
-    /// Lets a node win, and waits until it leads and every other one knows. Whoever led before is not told.
+    /// Lets a node win, and waits until it leads and every other one knows. Whoever led before is
+    /// not told.
     pub(crate) async fn elect(&self, index: usize) {
         let node = &self.nodes[index];
         self.election.elect(&node.name);
@@ -106,7 +108,8 @@ impl Cluster {
         for other in &self.nodes {
             let mut standing = other.handle.shared().standing.subscribe();
             let knows = |leader: &Option<String>| leader.as_deref() == Some(node.name.as_str());
-            // One that still believes to lead learns it from the log, and so does one that cannot read it.
+            // One that still believes to lead learns it from the log, and so does one that cannot
+            // read it.
             let ends = |standing: &Standing| standing.leading || standing.log_silent || knows(&standing.leader);
             standing.wait_for(ends).await.unwrap();
         }

@@ -42,7 +42,8 @@ pub(crate) struct LogFaults {
     unanswered: watch::Sender<u64>,
     /// How often it was asked where it ends, for somebody who looked for something.
     glances: AtomicU64,
-    /// How far the clocks of the servers that keep the log are ahead of this machine's, in seconds; `None` when this process keeps it.
+    /// How far the clocks of the servers that keep the log are ahead of this machine's, in seconds;
+    /// `None` when this process keeps it.
     servers_ahead_s: watch::Sender<Option<i64>>,
 }
 
@@ -214,7 +215,8 @@ impl Log for LogFaults {
     }
 }
 
-/// A bus that carries no more in one message than a NATS server, and loses answers of leaders when it is told to.
+/// A bus that carries no more in one message than a NATS server, and loses answers of leaders when
+/// it is told to.
 pub(crate) struct SmallBus {
     bus: Arc<dyn Bus>,
     /// So many of the next commands are heard, and their answers lost.
@@ -226,7 +228,8 @@ impl SmallBus {
         Self { bus, losing: Arc::default() }
     }
 
-    /// The answers to the next commands are lost, as when the connection is cut between a request and its answer.
+    /// The answers to the next commands are lost, as when the connection is cut between a request
+    /// and its answer.
     pub(crate) fn lose_answers(&self, count: u64) {
         self.losing.store(count, Ordering::Relaxed);
     }
@@ -237,7 +240,8 @@ impl SmallBus {
     }
 }
 
-/// Whether a leader is asked for something that changes something, or is only asked whether it is there.
+/// Whether a leader is asked for something that changes something, or is only asked whether it is
+/// there.
 fn changes(subject: &str, payload: &Bytes) -> bool {
     let call = || rmp_serde::from_slice::<ControlCall>(payload).ok();
     subject.starts_with("commands.") && call().is_some_and(|call| matches!(call.request, ControlRequest::Commands(_)))

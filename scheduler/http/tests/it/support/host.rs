@@ -20,9 +20,10 @@ use wasmill_scheduler::Handle;
 const MEMORY_BYTES: u64 = 1 << 40;
 const SLOTS: u32 = 64;
 
-/// The payload decides: `hang` runs until it is cancelled, `save N` saves as many states before,  `deaf` runs on even then, `fail` errs, `reject` rejects, `trap`
-/// traps, `say` ends with progress, `resume` saves a state, fails, and gives that state when it is tried again, `html`, `big`
-/// and `log` give what they say, everything else is given back.
+/// The payload decides: `hang` runs until it is cancelled, `save N` saves as many states before,
+/// `deaf` runs on even then, `fail` errs, `reject` rejects, `trap` traps, `say` ends with progress,
+/// `resume` saves a state, fails, and gives that state when it is tried again, `html`, `big` and
+/// `log` give what they say, everything else is given back.
 pub(crate) struct FakeHost {
     stop: CancellationToken,
     running: JoinHandle<()>,

@@ -77,7 +77,8 @@ fn f52_a_leader_a_month_ahead_adds_no_more_than_it_has_led() {
     let led_us = u64::try_from(log.led.us() - before_us).unwrap();
     assert!((HOUR_US..=HOUR_US + 2 * UNMEASURED_US_MAX).contains(&led_us), "{led_us}");
     assert!(!log.is_over(2, BEGIN, 7 * DAY_US));
-    // What ended while the wrong one led is kept as long as what ended before and after.
+    // A task that ended while the wrong clock led is kept as long as one that ended before or
+    // after.
     assert!(!log.is_over(4, ahead.plus_us(HOUR_US), HOUR_US));
     log.goes_on(BEGIN.plus_us(8 * DAY_US));
     assert!(log.is_over(2, BEGIN, 7 * DAY_US));

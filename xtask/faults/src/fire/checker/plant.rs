@@ -1,4 +1,5 @@
-//! Breaks a good history, one promise at a time: a checker that accepts any of these is worth nothing.
+//! Breaks a good history, one promise at a time: a checker that accepts any of these is worth
+//! nothing.
 
 #![allow(clippy::ptr_arg, reason = "all plants have one signature, and some of them add lines")]
 
@@ -53,7 +54,8 @@ pub(crate) const PLANTS: [Plant; 15] = [
     Plant { what: "a process panics", rule: Rule::NoPanic, nodes_min: 1, plant: panic },
 ];
 
-/// Checks that the checker finds every plant in an otherwise good history; says what it does not find.
+/// Checks that the checker finds every plant in an otherwise good history; says what it does not
+/// find.
 pub(crate) fn control(lines: &[Line]) -> Vec<String> {
     let nodes: BTreeSet<&str> = lines
         .iter()

@@ -1,6 +1,7 @@
 //! A node that has answered something shows it from then on.
 //!
-//! Within one life of the node: after a restart it may have to catch up. And never an older state of a task than one that it has shown.
+//! Within one life of the node: after a restart it may have to catch up. And never an older state
+//! of a task than one that it has shown.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +27,8 @@ pub(super) fn check(story: &Story<'_>, violations: &mut Vec<Violation>) {
     for op in &story.ops {
         let Some((answered_us, answer)) = op.answered else { continue };
         let Some(task) = op.seen().map(|seen| &*seen.task).or(op.about()) else { continue };
-        // An answer that is given by another life than the one that was asked belongs to neither for sure.
+        // An answer that is given by another life than the one that was asked belongs to neither
+        // for sure.
         let life = story.life(op.node, op.asked_us);
         if life != story.life(op.node, answered_us) {
             continue;
@@ -39,8 +41,8 @@ pub(super) fn check(story: &Story<'_>, violations: &mut Vec<Violation>) {
     }
 }
 
-/// Tokens and modules were known to every node before the first question: a node that does not know them yet, after a restart, has to
-/// say that it cannot answer, and not that they are wrong.
+/// Tokens and modules were known to every node before the first question: a node that does not know
+/// them yet, after a restart, has to say that it cannot answer, and not that they are wrong.
 fn refusals(story: &Story<'_>, violations: &mut Vec<Violation>) {
     for op in &story.ops {
         let is_about_new = matches!(op.call, Call::Submit(_) | Call::Bulk(_) | Call::Run(_));

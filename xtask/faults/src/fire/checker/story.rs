@@ -57,7 +57,8 @@ impl<'a> Story<'a> {
             cancel_asked: BTreeSet::new(),
         };
         let mut ops: BTreeMap<u64, Op<'a>> = BTreeMap::new();
-        // Questions first: the files of different clients come in any order, but a question stands before its answer in its own.
+        // Questions first: the files of different clients come in any order, but a question stands
+        // before its answer in its own.
         for line in lines {
             match line {
                 Line::Asked { op, node, at_us, call } => {

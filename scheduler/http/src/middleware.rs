@@ -29,8 +29,8 @@ const HEALTH_PATHS: [&str; 2] = ["/livez", "/readyz"];
 /// Names the task that a request was about.
 pub(super) const TASK_HEADER: HeaderName = HeaderName::from_static("wasmill-task");
 
-/// The last record that the answering node shows; and in a request, the record that it must show before it answers, so that a client
-/// finds on one node what another one has told it.
+/// The last record that the answering node shows; and in a request, the record that it must show
+/// before it answers, so that a client finds on one node what another one has told it.
 pub(super) const LOG_SEQ_HEADER: HeaderName = HeaderName::from_static("wasmill-log-seq");
 
 /// Answers one request, whatever happens.
@@ -80,7 +80,8 @@ async fn reach(app: &App, headers: &HeaderMap) -> Handled<()> {
     Err(Fault::new(Code::Overloaded, format!("record {seq} has not arrived at this node yet")))
 }
 
-/// Lets the router answer. What a node that follows does not find may only not have arrived yet: then it catches up and looks again.
+/// Lets the router answer. What a node that follows does not find may only not have arrived yet:
+/// then it catches up and looks again.
 async fn route(app: &App, router: Router, request: Request<Body>) -> Response<Body> {
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
     if !is_safe || app.handle.standing().leading {

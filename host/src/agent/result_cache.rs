@@ -1,9 +1,11 @@
-//! Results that are known already: what a deterministic computation gave is given again to whoever of the same tenant asks the same.
+//! Results that are known already: what a deterministic computation gave is given again to whoever
+//! of the same tenant asks the same.
 //!
-//! The question is everything that the guest can see of the world: module, payload, its own name, arguments, environment, limits, seed, and the bounds of
-//! what it may write. That is checked and not believed: the sandbox says of each result whether its guest has learnt anything
-//! beyond that ([`Ended::repeatable`]), and only those are kept. The engine is not part of the question because it is this process's own,
-//! like what is kept here.
+//! The question is everything that the guest can see of the world: module, payload, its own name,
+//! arguments, environment, limits, seed, and the bounds of what it may write. That is checked and
+//! not believed: the sandbox says of each result whether its guest has learnt anything beyond that
+//! ([`Ended::repeatable`]), and only those are kept. The engine is not part of the question because
+//! it is this process's own, like what is kept here.
 
 use std::collections::BTreeMap;
 
@@ -25,14 +27,14 @@ const ENTRIES_MIN: u64 = 8;
 
 /// How much is kept of results; nothing when either is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KnownBounds {
+pub struct ResultCacheBounds {
     /// Results.
     pub results_max: usize,
     /// Bytes of all of them.
     pub bytes_max: u64,
 }
 
-impl Default for KnownBounds {
+impl Default for ResultCacheBounds {
     fn default() -> Self {
         Self { results_max: 10_000, bytes_max: 64 * 1024 * 1024 }
     }
@@ -40,22 +42,22 @@ impl Default for KnownBounds {
 
 /// The results that are known.
 #[derive(Debug)]
-pub(super) struct Known {
-    bounds: KnownBounds,
+pub(super) struct ResultCache {
+    bounds: ResultCacheBounds,
     captured_bytes_max: u64,
     checkpoint_bytes_max: u64,
-    results: Lru<Question, Kept>,
+    results: Lru<ResultKey, CachedResult>,
     /// Attempts that run and whose result may be kept: at most one for each slot.
-    asking: BTreeMap<AttemptId, Question>,
+    asking: BTreeMap<AttemptId, ResultKey>,
 }
 
 /// SHA-256 over all that a result can depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Question(Digest);
+struct ResultKey(Digest);
 
-/// What [`Question`] is the hash of.
+/// What [`ResultKey`] is the hash of.
 #[derive(Serialize)]
-struct Asked<'a> {
+struct ResultKeyFields<'a> {
     tenant: &'a TenantName,
     tenant_since: Timestamp,
     module: Digest,
@@ -72,15 +74,15 @@ struct Asked<'a> {
 }
 
 #[derive(Debug)]
-struct Kept {
+struct CachedResult {
     outcome: Outcome,
     usage: Usage,
     output: Bytes,
     captured: Bytes,
 }
 
-impl Known {
-    pub(super) fn new(bounds: KnownBounds, caps: &Caps) -> Self {
+impl ResultCache {
+    pub(super) fn new(bounds: ResultCacheBounds, caps: &Caps) -> Self {
         let lru = LruBounds { entries: bounds.results_max, bytes: bounds.bytes_max };
         Self {
             bounds,
@@ -91,7 +93,8 @@ impl Known {
         }
     }
 
-    /// The end of an attempt whose result is known; else it is to be run, and its result may be kept.
+    /// The end of an attempt whose result is known; else it is to be run, and its result may be
+    /// kept.
     pub(super) fn ask(&mut self, assignment: &Assignment) -> Option<Ended> {
         let question = self.question(assignment)?;
         let Some(kept) = self.results.get(question) else {
@@ -120,7 +123,7 @@ impl Known {
             return;
         }
         // Copied, because a guest's buffer can be larger than what is in it.
-        let kept = Kept {
+        let kept = CachedResult {
             outcome: ended.outcome.clone(),
             usage: ended.usage,
             output: Bytes::copy_from_slice(&ended.output),
@@ -134,9 +137,10 @@ impl Known {
         self.asking.remove(&id);
     }
 
-    /// What is asked, if the answer can be known. A seed that is drawn from the task's id is the task's own, and so is what follows from it;
-    /// and what an attempt does with a checkpoint is the continuation of something else.
-    fn question(&self, assignment: &Assignment) -> Option<Question> {
+    /// What is asked, if the answer can be known. A seed that is drawn from the task's id is the
+    /// task's own, and so is what follows from it; and what an attempt does with a checkpoint is
+    /// the continuation of something else.
+    fn question(&self, assignment: &Assignment) -> Option<ResultKey> {
         let spec: &TaskSpec = &assignment.spec;
         let seed = spec.seed.filter(|_| spec.deterministic)?;
         if assignment.checkpoint != Payload::Empty || self.bounds.results_max == 0 || self.bounds.bytes_max == 0 {
@@ -147,7 +151,7 @@ impl Known {
             Payload::Inline(bytes) => Digest(Sha256::digest(bytes).into()),
             Payload::Blob { digest, .. } => *digest,
         };
-        let asked = Asked {
+        let asked = ResultKeyFields {
             tenant: &spec.tenant,
             tenant_since: assignment.tenant_since,
             module: spec.module,
@@ -167,7 +171,7 @@ impl Known {
             Ok(bytes) => bytes,
             Err(error) => unreachable!("a question is always encodable: {error}"),
         };
-        Some(Question(Digest(Sha256::digest(&bytes).into())))
+        Some(ResultKey(Digest(Sha256::digest(&bytes).into())))
     }
 }
 
@@ -180,8 +184,8 @@ mod tests {
 
     use super::*;
 
-    fn known() -> Known {
-        Known::new(KnownBounds::default(), &Caps::default())
+    fn known() -> ResultCache {
+        ResultCache::new(ResultCacheBounds::default(), &Caps::default())
     }
 
     fn spec() -> TaskSpec {
@@ -213,7 +217,7 @@ mod tests {
     }
 
     /// What knows the answer to `spec`.
-    fn taught() -> Known {
+    fn taught() -> ResultCache {
         let mut known = known();
         assert!(known.ask(&assignment(1, spec())).is_none());
         known.learn(&ended(1, b"result"));
@@ -275,7 +279,7 @@ mod tests {
         let later = Assignment { tenant_since: Timestamp(1), ..assignment(101, spec()) };
         assert!(known.ask(&later).is_none(), "a new tenant of an old name");
         for caps in [Caps { captured_bytes: 1, ..Caps::default() }, Caps { checkpoint_bytes: 1, ..Caps::default() }] {
-            let other = Known::new(KnownBounds::default(), &caps);
+            let other = ResultCache::new(ResultCacheBounds::default(), &caps);
             assert_ne!(other.question(&assignment(1, spec())), known.question(&assignment(1, spec())), "{caps:?}");
         }
     }
@@ -314,7 +318,7 @@ mod tests {
     fn entries_and_bytes_are_bounded() {
         let of_seed = |seed| TaskSpec { seed: Some(seed), ..spec() };
         let fill = |bounds, bytes: usize| {
-            let mut known = Known::new(bounds, &Caps::default());
+            let mut known = ResultCache::new(bounds, &Caps::default());
             for seed in 0..20 {
                 assert!(known.ask(&assignment(seed, of_seed(seed))).is_none());
                 known.learn(&ended(seed, &vec![0; bytes]));
@@ -322,14 +326,14 @@ mod tests {
             }
             (0..20).filter(|seed| known.ask(&assignment(100, of_seed(*seed))).is_some()).collect::<Vec<_>>()
         };
-        assert_eq!(fill(KnownBounds { results_max: 3, bytes_max: 1 << 20 }, 10), [17, 18, 19]);
-        assert_eq!(fill(KnownBounds { results_max: 99, bytes_max: 16_384 }, 1024), (10..20).collect::<Vec<_>>());
+        assert_eq!(fill(ResultCacheBounds { results_max: 3, bytes_max: 1 << 20 }, 10), [17, 18, 19]);
+        assert_eq!(fill(ResultCacheBounds { results_max: 99, bytes_max: 16_384 }, 1024), (10..20).collect::<Vec<_>>());
         assert_eq!(
-            fill(KnownBounds { results_max: 99, bytes_max: 8192 }, 1024),
+            fill(ResultCacheBounds { results_max: 99, bytes_max: 8192 }, 1024),
             Vec::<u64>::new(),
             "each is too large"
         );
-        assert_eq!(fill(KnownBounds { results_max: 0, bytes_max: 1 << 20 }, 10), Vec::<u64>::new());
-        assert_eq!(fill(KnownBounds { results_max: 99, bytes_max: 0 }, 10), Vec::<u64>::new());
+        assert_eq!(fill(ResultCacheBounds { results_max: 0, bytes_max: 1 << 20 }, 10), Vec::<u64>::new());
+        assert_eq!(fill(ResultCacheBounds { results_max: 99, bytes_max: 0 }, 10), Vec::<u64>::new());
     }
 }

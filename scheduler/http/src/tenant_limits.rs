@@ -10,28 +10,28 @@ use super::problem::{Code, Fault, Handled};
 
 /// Counts what every tenant has under way.
 #[derive(Debug)]
-pub(super) struct Floods {
-    tenants: Mutex<HashMap<TenantName, Arc<UnderWay>>>,
+pub(super) struct TenantLimits {
+    tenants: Mutex<HashMap<TenantName, Arc<TenantRequests>>>,
     requests_max: usize,
     waits_max: usize,
 }
 
 /// What one tenant has under way.
 #[derive(Debug, Default)]
-struct UnderWay {
+struct TenantRequests {
     requests: AtomicUsize,
     waits: AtomicUsize,
 }
 
 /// Counts as one until dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    under_way: Arc<UnderWay>,
-    kind: Kind,
+pub(super) struct RequestPermit {
+    under_way: Arc<TenantRequests>,
+    kind: RequestKind,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum RequestKind {
     Request,
     Wait,
 }
@@ -39,31 +39,31 @@ enum Kind {
 /// Tenants that are counted before those with nothing under way are forgotten.
 const TENANTS_KEPT: usize = 1024;
 
-impl Floods {
+impl TenantLimits {
     /// Nothing is under way.
     pub(super) fn new(requests_max: usize, waits_max: usize) -> Self {
         Self { tenants: Mutex::default(), requests_max, waits_max }
     }
 
     /// A place for a request.
-    pub(super) fn request(&self, tenant: &TenantName) -> Handled<Place> {
-        self.place(tenant, Kind::Request, self.requests_max)
+    pub(super) fn request(&self, tenant: &TenantName) -> Handled<RequestPermit> {
+        self.place(tenant, RequestKind::Request, self.requests_max)
             .ok_or_else(|| Fault::plain(Code::TooManyRequests).limit(self.requests_max as u64))
     }
 
     /// A place for a request that waits for a task to end.
-    pub(super) fn wait(&self, tenant: &TenantName) -> Handled<Place> {
-        self.place(tenant, Kind::Wait, self.waits_max)
+    pub(super) fn wait(&self, tenant: &TenantName) -> Handled<RequestPermit> {
+        self.place(tenant, RequestKind::Wait, self.waits_max)
             .ok_or_else(|| Fault::plain(Code::TooManyWaits).limit(self.waits_max as u64))
     }
 
-    fn place(&self, tenant: &TenantName, kind: Kind, max: usize) -> Option<Place> {
-        let place = Place { under_way: self.under_way(tenant), kind };
+    fn place(&self, tenant: &TenantName, kind: RequestKind, max: usize) -> Option<RequestPermit> {
+        let place = RequestPermit { under_way: self.under_way(tenant), kind };
         // Taken before it is known to be free: dropping the place gives it back.
         (place.counter().fetch_add(1, Ordering::Relaxed) < max).then_some(place)
     }
 
-    fn under_way(&self, tenant: &TenantName) -> Arc<UnderWay> {
+    fn under_way(&self, tenant: &TenantName) -> Arc<TenantRequests> {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(under_way) = tenants.get(tenant) {
             return Arc::clone(under_way);
@@ -75,16 +75,16 @@ impl Floods {
     }
 }
 
-impl Place {
+impl RequestPermit {
     fn counter(&self) -> &AtomicUsize {
         match self.kind {
-            Kind::Request => &self.under_way.requests,
-            Kind::Wait => &self.under_way.waits,
+            RequestKind::Request => &self.under_way.requests,
+            RequestKind::Wait => &self.under_way.waits,
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
         self.counter().fetch_sub(1, Ordering::Relaxed);
     }
@@ -96,17 +96,17 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_tenant_leaves_others_alone() {
-        let floods = Floods::new(2, 1);
+        let tenant_limits = TenantLimits::new(2, 1);
         let (noisy, quiet): (TenantName, TenantName) = ("noisy".parse().unwrap(), "quiet".parse().unwrap());
-        let first = floods.request(&noisy).unwrap();
-        let _second = floods.request(&noisy).unwrap();
+        let first = tenant_limits.request(&noisy).unwrap();
+        let _second = tenant_limits.request(&noisy).unwrap();
         for _ in 0..10 {
-            assert_eq!(floods.request(&noisy).unwrap_err().code(), Code::TooManyRequests);
+            assert_eq!(tenant_limits.request(&noisy).unwrap_err().code(), Code::TooManyRequests);
         }
-        assert!(floods.request(&quiet).is_ok());
+        assert!(tenant_limits.request(&quiet).is_ok());
         drop(first);
-        let _again = floods.request(&noisy).unwrap();
-        let _wait = floods.wait(&noisy).unwrap();
-        assert_eq!(floods.wait(&noisy).unwrap_err().code(), Code::TooManyWaits);
+        let _again = tenant_limits.request(&noisy).unwrap();
+        let _wait = tenant_limits.wait(&noisy).unwrap();
+        assert_eq!(tenant_limits.wait(&noisy).unwrap_err().code(), Code::TooManyWaits);
     }
 }

@@ -1,4 +1,5 @@
-//! Look-ups on a node that may not have read as far as its client has been elsewhere. Where that cannot be told, nothing is said to be unknown.
+//! Look-ups on a node that may not have read as far as its client has been elsewhere. Where that
+//! cannot be told, nothing is said to be unknown.
 
 use super::App;
 use super::problem::{Code, Fault, Handled};

@@ -13,12 +13,13 @@ use tokio::time::{Instant, Sleep};
 use super::activity::Activity;
 use super::frames::FrameBudget;
 
-/// A stream that fails when its client takes too long for what it has begun: the head of a request, or an answer. It also counts
-/// the frames of HTTP/2, and asks a client that may have gone whether it is still there.
+/// A stream that fails when its client takes too long for what it has begun: the head of a request,
+/// or an answer. It also counts the frames of HTTP/2, and asks a client that may have gone whether
+/// it is still there.
 ///
-/// hyper's own timeout of headers begins when it waits for a request. So it bounds how long a connection may be idle, which is longer
-/// than the head of a request may take.
-pub(super) struct PatientStream<S> {
+/// hyper's own timeout of headers begins when it waits for a request. So it bounds how long a
+/// connection may be idle, which is longer than the head of a request may take.
+pub(super) struct DeadlineStream<S> {
     inner: S,
     activity: Arc<Activity>,
     protocol: Protocol,
@@ -42,12 +43,13 @@ enum Protocol {
 /// What a connection of HTTP/2 begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// An answer before the answer, which every client of HTTP/1.1 passes over. One that has gone answers it with a reset.
+/// An answer before the answer, which every client of HTTP/1.1 passes over. One that has gone
+/// answers it with a reset.
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-impl<S> PatientStream<S> {
-    /// `head_timeout` bounds the time from the first byte of a request to the end of its head, and that of the first request from here on;
-    /// `stall` that in which the client takes nothing.
+impl<S> DeadlineStream<S> {
+    /// `head_timeout` bounds the time from the first byte of a request to the end of its head, and
+    /// that of the first request from here on; `stall` that in which the client takes nothing.
     pub(super) fn new(inner: S, activity: Arc<Activity>, head_timeout: Duration, stall: Duration) -> Self {
         let head = Some((Box::pin(tokio::time::sleep(head_timeout)), activity.asked()));
         let protocol = Protocol::Unknown(0);
@@ -108,7 +110,7 @@ impl<S> PatientStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> PatientStream<S> {
+impl<S: AsyncWrite + Unpin> DeadlineStream<S> {
     /// Asks a client that may have gone, between two answers only.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.activity.take_doubt() && self.stalled.is_none() && matches!(self.protocol, Protocol::Http1) {
@@ -123,7 +125,7 @@ impl<S: AsyncWrite + Unpin> PatientStream<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for PatientStream<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for DeadlineStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buffer.filled().len();
@@ -139,7 +141,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for PatientStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for PatientStream<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         std::task::ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
@@ -183,13 +185,13 @@ mod tests {
     const HEAD: Duration = Duration::from_secs(5);
     const STALL: Duration = Duration::from_secs(30);
 
-    fn patient() -> (DuplexStream, PatientStream<DuplexStream>, Arc<Activity>) {
+    fn patient() -> (DuplexStream, DeadlineStream<DuplexStream>, Arc<Activity>) {
         let (client, server) = tokio::io::duplex(1024);
         let activity = Activity::new(std::time::Instant::now());
-        (client, PatientStream::new(server, Arc::clone(&activity), HEAD, STALL), activity)
+        (client, DeadlineStream::new(server, Arc::clone(&activity), HEAD, STALL), activity)
     }
 
-    async fn is_late(server: &mut PatientStream<DuplexStream>) -> bool {
+    async fn is_late(server: &mut DeadlineStream<DuplexStream>) -> bool {
         let read = tokio::time::timeout(HEAD * 100, async {
             loop {
                 if let Err(error) = server.read(&mut [0; 64]).await {

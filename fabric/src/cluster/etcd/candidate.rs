@@ -13,10 +13,12 @@ use wasmill_fabric_core::candidacy::{Action, Candidacy, Config, Input, LeaseId, 
 use wasmill_fabric_core::lease::LeaseLost;
 use wasmill_protocol::Term;
 
-use super::keep_alive::{KeepAlives, Kept};
-use super::{Etcd, EtcdThread, told, ttl_us};
+use super::error::SeatError;
+use super::keep_alive::{KeepAliveOutcome, KeepAlives};
+use super::{Etcd, EtcdError, EtcdThread, ttl_us};
 use crate::Reminder;
 use crate::cluster::clock::{now_us, until_us};
+use crate::cluster::error::chain;
 
 /// A seat that was won.
 pub(in crate::cluster) struct Elected {
@@ -29,15 +31,16 @@ pub(in crate::cluster) struct Elected {
 }
 
 impl EtcdThread {
-    /// Waits until `node` is elected, for as long as it takes. When that is not awaited to its end, it stands for election no longer.
-    pub(in crate::cluster) async fn campaign(&self, node: String, seed: u64) -> Result<Elected, String> {
+    /// Waits until `node` is elected, for as long as it takes. When that is not awaited to its end,
+    /// it stands for election no longer.
+    pub(in crate::cluster) async fn campaign(&self, node: String, seed: u64) -> Result<Elected, EtcdError> {
         let (answer, answered) = oneshot::channel();
         self.begin(move |etcd| async move {
             let config = Config::for_leases(ttl_us(etcd.ttl_s), seed);
             Candidate::new(etcd, node, config, answer).run().await;
         })
         .await;
-        answered.await.map_err(|_| "the thread for leases has ended".to_owned())
+        answered.await.map_err(|_| EtcdError::ThreadEnded)
     }
 }
 
@@ -46,11 +49,11 @@ struct Candidate {
     node: String,
     candidacy: Candidacy,
     keep_alives: KeepAlives,
-    /// What was asked in this round.
+    /// The requests of this round.
     calls: FuturesUnordered<LocalBoxFuture<'static, Input>>,
     /// Of what keeps it from being elected.
     reminder: Rc<RefCell<Reminder>>,
-    /// Who waits for the election.
+    /// The caller that waits for the election.
     waiting: Option<oneshot::Sender<Elected>>,
     lost: watch::Sender<bool>,
     resigning: Option<oneshot::Receiver<oneshot::Sender<()>>>,
@@ -87,7 +90,7 @@ impl Candidate {
             }
             let input = tokio::select! {
                 Some(input) = self.calls.next(), if !self.calls.is_empty() => input,
-                Kept { number, ttl_us } = self.keep_alives.outcome() => match ttl_us {
+                KeepAliveOutcome { number, ttl_us } = self.keep_alives.outcome() => match ttl_us {
                     Some(ttl_us) => Input::KeptAlive { round, number, ttl_us },
                     None => Input::KeepAliveFailed { round, number },
                 },
@@ -110,7 +113,7 @@ impl Candidate {
                 self.calls.push(Box::pin(async move {
                     match etcd.grant().await {
                         Ok((lease, ttl_us)) => Input::Granted { round, lease, ttl_us },
-                        Err(reason) => failed(&reminder, round, "a lease was not granted", &reason),
+                        Err(error) => failed(&reminder, round, "a lease was not granted", &error),
                     }
                 }));
             }
@@ -122,7 +125,7 @@ impl Candidate {
                 self.calls.push(Box::pin(async move {
                     match etcd.campaign(node, lease).await {
                         Ok(term) => Input::Won { round, term },
-                        Err(reason) => failed(&reminder, round, "the election has failed", &reason),
+                        Err(error) => failed(&reminder, round, "the election has failed", &error),
                     }
                 }));
             }
@@ -131,7 +134,7 @@ impl Candidate {
                 self.calls.push(Box::pin(async move {
                     match etcd.guard(node, lease, term).await {
                         Ok(holds) => Input::Guarded { round, holds },
-                        Err(reason) => failed(&reminder, round, "the won election could not be checked", &reason),
+                        Err(error) => failed(&reminder, round, "the won election could not be checked", &error),
                     }
                 }));
             }
@@ -164,7 +167,8 @@ impl Candidate {
         self.lost.send_replace(true);
     }
 
-    /// Nobody waits for the election any more: the lease is given back, also one that is only just being granted.
+    /// Nobody waits for the election any more: the lease is given back, also one that is only just
+    /// being granted.
     async fn abandon(mut self, round: Round) {
         self.candidacy.step(now_us(), Input::Resign);
         let mut actions = self.candidacy.take_ready();
@@ -187,7 +191,7 @@ impl Candidate {
         }
         self.lost.send_replace(true);
         if let Some(told) = told {
-            // Whoever waited may have given up.
+            // The caller may have given up.
             let _ = told.send(());
         }
     }
@@ -209,9 +213,10 @@ async fn resigned(resigning: &mut Option<oneshot::Receiver<oneshot::Sender<()>>>
     }
 }
 
-/// The same problem is said at once, and then every minute: an etcd that is away would fill the log.
-fn failed(reminder: &RefCell<Reminder>, round: Round, what: &str, reason: &str) -> Input {
-    let problem = format!("{what}, trying again: {reason}");
+/// The same problem is said at once, and then every minute: an etcd that is away would fill the
+/// log.
+fn failed(reminder: &RefCell<Reminder>, round: Round, what: &str, error: &dyn std::error::Error) -> Input {
+    let problem = format!("{what}, trying again: {}", chain(error));
     if reminder.borrow_mut().is_due(Instant::now(), &problem) {
         tracing::warn!(round = round.0, "{problem}");
     } else {
@@ -225,27 +230,27 @@ impl Etcd {
         format!("{}/leader", self.prefix)
     }
 
-    /// What etcd calls the key of a candidate.
+    /// The key of a candidate in etcd.
     fn leader_key(&self, lease: LeaseId) -> String {
         format!("{}/{:x}", self.leader_name(), lease.0)
     }
 
-    async fn campaign(&self, node: String, lease: LeaseId) -> Result<Term, String> {
+    async fn campaign(&self, node: String, lease: LeaseId) -> Result<Term, SeatError> {
         let mut elections = self.waiting.election_client();
-        let won = elections.campaign(self.leader_name(), node, lease.0).await.map_err(|error| told(&error))?;
-        let leader = won.leader().ok_or("etcd names no leader")?;
+        let won = elections.campaign(self.leader_name(), node, lease.0).await.map_err(EtcdError::from)?;
+        let leader = won.leader().ok_or(SeatError::NoLeader)?;
         if leader.key() != self.leader_key(lease).as_bytes() {
-            return Err(format!("etcd names `{}` as our seat", String::from_utf8_lossy(leader.key())));
+            return Err(SeatError::OtherSeat { key: String::from_utf8_lossy(leader.key()).into_owned() });
         }
-        u64::try_from(leader.rev()).map(Term).map_err(|_| format!("etcd names {} as a revision", leader.rev()))
+        u64::try_from(leader.rev()).map(Term).map_err(|_| SeatError::NoTerm { revision: leader.rev() })
     }
 
     /// Writes who leads, if and only if the seat is ours still.
-    async fn guard(&self, node: String, lease: LeaseId, term: Term) -> Result<bool, String> {
+    async fn guard(&self, node: String, lease: LeaseId, term: Term) -> Result<bool, SeatError> {
         let key = self.leader_key(lease);
         let put = TxnOp::put(key.clone(), node, Some(etcd_client::PutOptions::new().with_lease(lease.0)));
         let txn = Txn::new().when([is_ours(&key, term)?]).and_then([put]);
-        let answer = self.asking.kv_client().txn(txn).await.map_err(|error| told(&error))?;
+        let answer = self.asking.kv_client().txn(txn).await.map_err(EtcdError::from)?;
         Ok(answer.succeeded())
     }
 
@@ -255,14 +260,14 @@ impl Etcd {
         if let Ok(ours) = is_ours(&key, term) {
             let txn = Txn::new().when([ours]).and_then([TxnOp::delete(key, None)]);
             if let Err(error) = self.asking.kv_client().txn(txn).await {
-                tracing::debug!("cannot resign: {}", told(&error));
+                tracing::debug!("cannot resign: {}", chain(&EtcdError::from(error)));
             }
         }
         self.revoke(lease).await;
     }
 }
 
-fn is_ours(key: &str, term: Term) -> Result<Compare, String> {
-    let revision = i64::try_from(term.0).map_err(|_| format!("{term} is no revision"))?;
+fn is_ours(key: &str, term: Term) -> Result<Compare, SeatError> {
+    let revision = i64::try_from(term.0).map_err(|_| SeatError::NoRevision { term })?;
     Ok(Compare::create_revision(key, CompareOp::Equal, revision))
 }
