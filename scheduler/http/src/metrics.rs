@@ -1,4 +1,4 @@
-//! What the HTTP interface counts, and all of `/metrics`.
+//! The metrics of the HTTP interface, and all of `/metrics`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use super::problem::Handled;
 use super::{App, system};
 use wasmill_scheduler::handle::Overview;
 
-/// What the HTTP interface counts.
+/// The metrics of the HTTP interface.
 pub(super) struct Metrics {
     requests: IntCounterVec,
     seconds: HistogramVec,
@@ -52,7 +52,7 @@ impl Drop for Gauge<'_> {
     }
 }
 
-/// What a request is counted as; travels with the answer.
+/// The labels of a request in metrics; travels with the answer.
 #[derive(Debug, Clone)]
 pub(super) struct Counted {
     route: String,
@@ -76,7 +76,7 @@ pub(super) async fn count(request: Request<Body>, next: Next) -> Response {
 }
 
 impl Counted {
-    /// What the router knows of a request.
+    /// The labels of a request, by its router.
     fn of(request: &Request<Body>) -> Self {
         let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str);
         let query = request.uri().query().unwrap_or_default();
@@ -198,7 +198,7 @@ async fn page(app: &App, names_tenants: bool) -> Page {
     let mut page = Page::of(app.handle.shared().metrics.registry());
     app.metrics.write(&mut page);
     write_standing(&mut page, app);
-    // What the leader has counted is told by the leader alone: sums over all nodes must be right.
+    // The leader's counters are told by the leader alone: sums over all nodes must be right.
     if app.handle.standing().leading {
         if let Some(overview) = app.handle.overview().await {
             write_overview(&mut page, &overview);
