@@ -14,15 +14,15 @@ use crate::failure::{Exit, Failure};
 #[derive(Debug, Parser)]
 #[command(name = "wasmill", version, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
-    /// What every command takes.
+    /// Options of every command.
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// What every client command takes.
+/// Options of every client command.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct GlobalArgs {
     /// URL of the server; else the one that runs on the local data directory [env: WASMILL_SERVER]

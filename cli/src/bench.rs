@@ -56,7 +56,7 @@ pub(crate) struct BenchArgs {
     attack: Vec<Attack>,
 }
 
-/// What can be measured.
+/// A measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Measurement {
     /// A warm no-op in the sandbox alone, and in bare wasmtime

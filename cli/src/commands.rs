@@ -61,7 +61,7 @@ async fn client(global: &GlobalArgs, command: Command) -> Outcome {
     if let (true, Err(failure)) = (global.json, &outcome)
         && let Some(problem) = failure.answer()
     {
-        // What it was is told on stderr too, and by the exit code.
+        // The failure is told on stderr too, and by the exit code.
         let _ = output::print_json(problem);
     }
     outcome

@@ -15,7 +15,7 @@ pub(crate) fn default_data_dir() -> Option<PathBuf> {
     base.or_else(|| set("HOME").map(|home| home.join(".local/share"))).map(|base| base.join("wasmill"))
 }
 
-/// What the local server left in its data directory for its clients.
+/// The files that the local server leaves in its data directory for its clients.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct LocalServer {
     /// The server's URL.

@@ -32,7 +32,7 @@ impl From<Exit> for ExitCode {
 /// Why a command ends without having done what it was asked for.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// What the process exits with.
+    /// The exit code of the process.
     pub(crate) exit: Exit,
     message: String,
     causes: Vec<String>,
@@ -40,7 +40,7 @@ pub(crate) struct Failure {
     answer: Option<Vec<u8>>,
 }
 
-/// What a command answers.
+/// The result of a command.
 pub(crate) type Outcome = Result<Exit, Failure>;
 
 impl Failure {

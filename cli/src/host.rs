@@ -75,7 +75,7 @@ async fn serve(args: &HostArgs, data: PathBuf, config: Config, identity: Identit
     ended
 }
 
-/// What a host tells its operator.
+/// The page of a host for its operator.
 struct HostPage {
     registry: Registry,
     metrics: Metrics,

@@ -1,4 +1,4 @@
-//! What goes to stdout: tables, lists of fields, and the answers themselves.
+//! Output on stdout: tables, lists of fields, and the answers themselves.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 

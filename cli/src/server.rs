@@ -1,4 +1,4 @@
-//! What the processes that serve have in common: `up`, `control` and `host`.
+//! The common part of the processes that serve: `up`, `control` and `host`.
 
 pub(crate) mod certificates;
 pub(crate) mod cluster;
@@ -37,7 +37,7 @@ use cluster::ClusterArgs;
 use config::Config;
 use front::TlsFiles;
 
-/// What every process that serves takes.
+/// Options of every process that serves.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServerArgs {
     /// Where everything is kept; created if missing [default: ~/.local/share/wasmill]
@@ -60,7 +60,7 @@ pub(crate) struct ServerArgs {
     print_config: bool,
 }
 
-/// What a process gives its guests.
+/// The resources that a process gives its guests.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GuestArgs {
     /// Guests that run at the same time [default: 16 per core]
@@ -72,7 +72,7 @@ pub(crate) struct GuestArgs {
     /// Memory for guests, like 4GiB [default: three quarters of the machine's]
     #[arg(long, value_name = "SIZE", value_parser = crate::units::parse_bytes)]
     memory: Option<u64>,
-    /// What tasks can ask for with `require`; can be repeated
+    /// A label that tasks can ask for with `require`; can be repeated
     #[arg(long = "label", value_name = "K=V", value_parser = crate::units::parse_pair)]
     labels: Vec<(String, String)>,
 }
@@ -92,7 +92,7 @@ impl GuestArgs {
     }
 }
 
-/// Who a process is, and what keeps others from being it.
+/// The identity of a process, and the locks that keep others from it.
 #[derive(Debug)]
 pub(crate) struct Identity {
     /// The name of the node or the host.
@@ -144,7 +144,7 @@ pub(crate) fn run<F: Future<Output = anyhow::Result<()>>>(
     let open_files = machine::raise_open_files_limit();
     tracing::debug!(open_files, "limits");
     let served = runtime.block_on(serve(data, config, identity));
-    // What is still blocked in a system call must not keep the process.
+    // A thread that is blocked in a system call must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     telemetry.stop();
     served.map_err(|error| Failure::new(Exit::Server, "the server stopped").because(error.as_ref()))
@@ -162,7 +162,8 @@ fn settings(args: &ServerArgs, guests: Option<&GuestArgs>, change: impl FnOnce(&
     Ok(config)
 }
 
-/// What the process as a whole tells beside its parts: traces, and when its certificates end.
+/// Metrics of the process as a whole, beside those of its parts: traces, and when its certificates
+/// end.
 pub(crate) fn watch_process(registry: &Registry, config: &Config, cluster: Option<&ClusterArgs>) {
     telemetry::watch(registry);
     let [nats, etcd] = cluster.map_or([None, None], ClusterArgs::certificates);
@@ -241,7 +242,7 @@ pub(crate) fn stop_signal() -> anyhow::Result<StopSignal> {
     Ok(answer)
 }
 
-/// What a part ended with; never, for one that is not running.
+/// The result of a part; never, for one that is not running.
 async fn ended<E: std::error::Error + Send + Sync + 'static>(
     part: &mut Option<JoinHandle<Result<(), E>>>,
 ) -> anyhow::Result<anyhow::Result<()>> {

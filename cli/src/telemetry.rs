@@ -1,4 +1,4 @@
-//! What a server says of itself: log lines on stderr, and traces to an OpenTelemetry collector when
+//! The telemetry of a server: log lines on stderr, and traces to an OpenTelemetry collector when
 //! one is configured.
 
 mod export;
@@ -21,8 +21,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 use wasmill_metrics::{Registry, pulled_counter};
 
-/// What is logged when WASMILL_LOG does not say. How a connection to NATS fails is said by
-/// `fabric`, with who it is for and not each second.
+/// The levels of the log when WASMILL_LOG does not set them. How a connection to NATS fails is said
+/// by `fabric`, with who it is for and not each second.
 const FILTER: &str = "warn,wasmill=info,async_nats::connector=off";
 /// How long the last spans may take to get out when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -34,7 +34,7 @@ pub(crate) struct TelemetryArgs {
     /// [default: nowhere]
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
     otlp_endpoint: Option<String>,
-    /// What the process is called in traces
+    /// The name of the process in traces
     #[arg(long, value_name = "NAME", env = "OTEL_SERVICE_NAME", hide = true)]
     otlp_service_name: Option<String>,
 }
@@ -104,7 +104,7 @@ fn traces_url(endpoint: &str) -> anyhow::Result<Option<Url>> {
     Ok(Some(url))
 }
 
-/// What was started; dropping it without [`Telemetry::stop`] loses the last spans.
+/// The running telemetry; dropping it without [`Telemetry::stop`] loses the last spans.
 pub(crate) struct Telemetry(Option<SdkTracerProvider>);
 
 /// Log lines from now on, and traces when they are configured; `instance` tells this process from
@@ -166,7 +166,7 @@ fn tracer_provider(endpoint: &Url, config: &TelemetryConfig, instance: &str) -> 
         .with_attribute(KeyValue::new("host.name", crate::server::machine::name()))
         .with_attribute(KeyValue::new("process.pid", i64::from(std::process::id())))
         .build();
-    // Whoever has begun a trace has decided whether it is recorded.
+    // The process that has begun a trace has decided whether it is recorded.
     let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_ratio)));
     let provider = SdkTracerProvider::builder()
         .with_resource(resource)

@@ -2,7 +2,7 @@
 //! holds what credentials there are, and gives the sandbox nothing but
 //! [`GuestRun`](crate::channel::Work).
 //!
-//! What to do is decided by [`HostCore`](wasmill_host_core::HostCore); here it is only done:
+//! [`HostCore`](wasmill_host_core::HostCore) decides what to do; here it is only done:
 //! messages are decoded and answered, blobs fetched and stored, reports sent, heartbeats published.
 //! Nothing that can take long is waited for inside the loop (`agent/run.rs`); it runs beside it and
 //! comes back as an event.
@@ -51,7 +51,7 @@ pub const FETCHES_PER_TENANT_MAX: usize = 4;
 pub const STORES_MAX: usize = 16;
 /// See [`STORES_MAX`].
 pub const STORES_PER_TENANT_MAX: usize = 4;
-/// Those of them that have more than [`LARGE_STORE_BYTES`]; of one tenant one after the other. The
+/// Stores of more than [`LARGE_STORE_BYTES`]; of one tenant one after the other. The
 /// disk and the cores that write them are everybody's.
 pub const LARGE_STORES_MAX: usize = 4;
 /// See [`LARGE_STORES_MAX`].
@@ -64,7 +64,7 @@ pub const MODULE_COPIES_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 /// acknowledge, in milliseconds.
 pub const GIVE_UP_MS: u64 = 5_000;
 
-/// What a host is started with.
+/// The settings of a host at its start.
 #[derive(Debug)]
 pub struct AgentConfig {
     /// Where the host keeps its id, its incarnation and its copies of modules; created if missing.
@@ -79,7 +79,7 @@ pub struct AgentConfig {
     pub memory_bytes: u64,
     /// Labels that tasks can require.
     pub labels: BTreeMap<String, String>,
-    /// What the installation allows; the agent needs the bounds of captured output, checkpoints and
+    /// The caps of the installation; the agent needs the bounds of captured output, checkpoints and
     /// modules.
     pub caps: Caps,
     /// Results of deterministic tasks that are kept, to be given again.
@@ -107,9 +107,9 @@ pub enum AgentError {
     /// Not even one report might fit into a message.
     #[error("the bus carries {bytes_max} bytes in a message: at least {bytes_min} are needed")]
     MessagesTooSmall {
-        /// What it carries.
+        /// The largest message that it carries.
         bytes_max: u64,
-        /// What is needed.
+        /// The size that is needed.
         bytes_min: u64,
     },
     /// The data directory cannot be used.
@@ -118,7 +118,7 @@ pub enum AgentError {
     /// The random number generator of the operating system failed.
     #[error("cannot draw a random number: {reason}")]
     Random {
-        /// What the system said.
+        /// The error of the system.
         reason: String,
     },
     /// Another process has become this host.
@@ -127,7 +127,7 @@ pub enum AgentError {
         by.id, by.incarnation, by.address
     )]
     Replaced {
-        /// What it is registered with.
+        /// The facts that it is registered with.
         by: Box<HostInfo>,
     },
     /// The sandbox is gone, and with it all that ran.

@@ -1,4 +1,4 @@
-//! What the sandbox costs over bare wasmtime: one no-op after the other on one thread.
+//! The cost of the sandbox over bare wasmtime: one no-op after the other on one thread.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the agent and the sandbox say to each other: all of it, so that the sandbox can move into
+//! Messages between agent and sandbox: all of it, so that the sandbox can move into
 //! another process without changing either side.
 
 use std::collections::BTreeMap;
@@ -47,7 +47,7 @@ pub struct GuestRun {
     pub kind: ModuleKind,
     /// The payload.
     pub input: Bytes,
-    /// What a command finds as its own name.
+    /// The name that a command finds as its own.
     pub program: Arc<str>,
     /// Arguments of a command, without the program name.
     pub args: Arc<[String]>,
@@ -55,7 +55,7 @@ pub struct GuestRun {
     pub env: Arc<BTreeMap<String, String>>,
     /// Exit codes of a command that are success.
     pub ok_exit: Arc<[u8]>,
-    /// What it may use.
+    /// The resources that it may use.
     pub limits: Limits,
     /// Bytes of stdout and stderr together that are captured.
     pub captured_bytes_max: u64,
@@ -65,7 +65,7 @@ pub struct GuestRun {
     pub attempts_max: u32,
     /// The seed of a deterministic attempt; `None` for ordinary randomness and clocks.
     pub seed: Option<u64>,
-    /// What an earlier attempt saved.
+    /// The checkpoint of an earlier attempt.
     pub checkpoint: Option<Bytes>,
     /// Where the attempt's span belongs, when the task is recorded in a trace.
     pub trace: Option<TraceParent>,
@@ -88,7 +88,7 @@ pub enum FromSandbox {
         /// The state.
         data: Bytes,
     },
-    /// What goes on in the sandbox as a whole, about once a second. Only the newest matters.
+    /// The load of the sandbox as a whole, about once a second. Only the newest matters.
     Load {
         /// CPU time of all guests since the sandbox began, in microseconds; of those that run
         /// still, too.
@@ -111,7 +111,7 @@ pub struct Ended {
     pub tenant: TenantName,
     /// How. `Cancelled` for both reasons to stop: the agent knows which it was.
     pub outcome: Outcome,
-    /// What it used; `queue_us` is the agent's to fill in.
+    /// The resources that it used; `queue_us` is the agent's to fill in.
     pub usage: Usage,
     /// The result: of a guest that succeeded, and of a command that ended by itself, whatever its
     /// exit code.

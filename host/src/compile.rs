@@ -21,7 +21,7 @@ mod reject;
 mod sniff;
 mod start;
 
-// What is compiled instead of an upload.
+// The code that is compiled instead of an upload.
 mod pieces;
 
 // The child, and talking to it.
@@ -37,7 +37,7 @@ mod module_cache;
 mod refused;
 mod store;
 
-// What these are made of.
+// The parts that these are made of.
 mod artifact;
 mod file;
 mod flights;

@@ -2,7 +2,7 @@
 //! host share.
 //!
 //! An artifact is native code and only fits an engine with the same settings, so [`config`] is the
-//! only place that makes them. What differs between the two users is where instances live
+//! only place that makes them. The two users differ in where instances live
 //! ([`Instances`]); that is no part of the code that is generated.
 
 mod features;
@@ -28,13 +28,13 @@ pub use features::{
 /// Bytes of one linear memory: all that 32-bit WebAssembly can address. `limits.memory_bytes` is
 /// the limit that counts.
 const MEMORY_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
-/// What stays mapped of a memory or table after use, when the kernel can tell which pages were
-/// touched.
+/// The bytes of a memory or table that stay mapped after use, when the kernel can tell which pages
+/// were touched.
 const KEEP_RESIDENT_BYTES: usize = 1024 * 1024;
 /// The same when it cannot: all of it is then overwritten after every attempt, which must stay
 /// cheap.
 const KEEP_RESIDENT_BYTES_BLIND: usize = 64 * 1024;
-/// What stays mapped of a fiber's stack; all of it is overwritten after every attempt.
+/// The bytes of a fiber's stack that stay mapped; all of it is overwritten after every attempt.
 const STACK_KEEP_RESIDENT_BYTES: usize = 32 * 1024;
 
 /// Fuel for one page of 64 KiB that a memory grows by.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a map may hold.
+/// The bounds of a map.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LruBounds {
     /// Entries.

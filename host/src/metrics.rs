@@ -1,4 +1,4 @@
-//! What a host counts and measures of itself. In one process with a control node it is on the same
+//! The metrics of a host. In one process with a control node it is on the same
 //! page.
 
 use std::sync::Arc;

@@ -67,7 +67,7 @@ const THREADS_SPARE: usize = 1;
 /// Stack of a thread that runs guests; guests themselves have fibers.
 const THREAD_STACK_BYTES: usize = 2 * 1024 * 1024;
 
-/// What a sandbox is made of.
+/// The settings of a sandbox.
 #[derive(Clone)]
 pub struct SandboxConfig {
     /// The engines that the artifacts were loaded into.
@@ -196,8 +196,8 @@ impl Dispatcher {
         reporter.abort();
     }
 
-    /// Says once a second what goes on, until the attempts' last report is out. What the agent has
-    /// no room for is not missed.
+    /// Says once a second what goes on, until the attempts' last report is out. A figure that the
+    /// agent has no room for is not missed.
     fn report_load(&self) -> tokio::task::JoinHandle<()> {
         let (shared, running) = (Arc::clone(&self.shared), Arc::clone(&self.running));
         tokio::spawn(async move {

@@ -49,7 +49,7 @@ impl SlotLimits {
     }
 }
 
-/// What [`SlotQueue::ask`] says.
+/// The answer of [`SlotQueue::ask`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SlotRequest {
     Granted,
@@ -57,7 +57,8 @@ enum SlotRequest {
     Refused,
 }
 
-/// Who runs and who waits. Lanes take turns; within a lane it is first come, first served.
+/// Tickets that run and those that wait. Lanes take turns; within a lane it is first come, first
+/// served.
 #[derive(Debug)]
 struct SlotQueue<T> {
     limits: SlotLimits,
@@ -98,7 +99,7 @@ impl<T> SlotQueue<T> {
         }
     }
 
-    /// Who is next, if anybody may start now. The caller of `true` answers starts; of a ticket that
+    /// The next ticket, if one may start now. The caller of `true` answers starts; of a ticket that
     /// is no longer wanted, ends.
     fn next(&mut self) -> Option<(Lane, T)> {
         let at = self.turns.iter().position(|lane| self.has_room(lane))?;

@@ -212,8 +212,6 @@ pub enum Done {
 pub enum Refusal {
     /// No such task in this tenant, or it is final and only the read model knows it.
     TaskUnknown,
-    /// The task is final already.
-    TaskFinal,
     /// No such module or alias in this tenant.
     ModuleUnknown,
     /// A task that is not final uses the module.

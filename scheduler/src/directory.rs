@@ -11,7 +11,7 @@ use wasmill_protocol::{Digest, TenantName, Timestamp};
 use wasmill_record::event::{Event, EventBody};
 use wasmill_record::snapshot::Current;
 
-/// What durable events said about tenants, tokens, modules and aliases, and about snapshots.
+/// The facts of durable events about tenants, tokens, modules and aliases, and about snapshots.
 pub struct Directory {
     contents: RwLock<Arc<Contents>>,
 }
@@ -37,13 +37,12 @@ impl Directory {
         Self { contents: RwLock::new(Arc::new(Contents::of_empty_log())) }
     }
 
-    /// What is known now.
+    /// The contents now.
     pub fn read(&self) -> RwLockReadGuard<'_, Arc<Contents>> {
         self.contents.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes hold of what is known now, for a snapshot. Who changes something meanwhile copies all
-    /// of it once.
+    /// Takes hold of the contents, for a snapshot. A change meanwhile copies all of it once.
     pub fn contents(&self) -> Arc<Contents> {
         Arc::clone(&self.read())
     }
@@ -53,8 +52,8 @@ impl Directory {
         *self.contents.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(contents);
     }
 
-    /// Takes in the events of a durable record. Those about tasks cost nothing. Returns the modules
-    /// that a tenant had and has no more.
+    /// Takes in the events of a durable record. Events about tasks cost nothing. Returns the
+    /// modules that a tenant had and has no more.
     pub fn apply(&self, events: &[Event]) -> Vec<Digest> {
         let mut events = events.iter().filter(|event| event.body.task().is_none()).peekable();
         let mut removed = Vec::new();
@@ -96,7 +95,7 @@ impl Contents {
         self.modules.get(tenant)?.get(&digest)
     }
 
-    /// What an alias of a tenant points at.
+    /// The module that an alias of a tenant points at.
     pub fn alias(&self, tenant: &TenantName, name: &str) -> Option<Digest> {
         self.aliases.get(tenant)?.get(name).copied()
     }

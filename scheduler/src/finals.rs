@@ -1,4 +1,4 @@
-//! Who waits for which task to end.
+//! The clients that wait for the end of a task.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -25,7 +25,7 @@ pub struct FinalNotice {
 }
 
 impl FinalNotice {
-    /// What happened: [`EventBody::AttemptEnded`] with [`Sequel::Final`], or
+    /// The event: [`EventBody::AttemptEnded`] with [`Sequel::Final`], or
     /// [`EventBody::TaskEnded`].
     pub fn event(&self) -> &EventBody {
         &self.record.events[self.index].body

@@ -1,4 +1,5 @@
-//! What everything but the driver holds: ask the leader, look things up, wait for an end.
+//! The handle that everything but the driver holds: ask the leader, look things up, wait for an
+//! end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,13 +49,13 @@ pub struct Handle {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// What the driver publishes and everybody reads.
+/// The state that the driver publishes and everybody reads.
 pub struct Shared {
     /// Tenants, tokens, modules and aliases.
     pub directory: Directory,
     /// Tasks.
     pub read_model: Arc<ReadModel>,
-    /// Who waits for which task to end.
+    /// The clients that wait for the end of a task.
     pub finals: Finals,
     /// How far running tasks say they are.
     pub progress: ProgressBoard,
@@ -64,15 +65,15 @@ pub struct Shared {
     pub(crate) log: Arc<dyn Log>,
     /// The time that events carry.
     pub clock: Clock,
-    /// What this process counts.
+    /// The metrics of this process.
     pub metrics: Metrics,
     /// Where this node stands; changes with leadership.
     pub standing: watch::Sender<Standing>,
     /// The last record that readers of this node see.
     pub published: watch::Sender<LogSeq>,
-    /// What is asked of leaders.
+    /// Requests that are forwarded to leaders.
     pub(crate) forwards: SharedForwards,
-    /// What a command may take.
+    /// The largest command.
     pub(crate) command_bytes_max: usize,
     /// When the log was last asked where it ends, and whether this node has read as far since;
     /// locked meanwhile.
@@ -111,7 +112,7 @@ pub enum Unreached {
     Behind,
 }
 
-/// What is asked of the driver.
+/// A request to the driver.
 pub(crate) enum Request {
     /// Decide these; the answers come in the same order.
     Commands(Vec<Command>, oneshot::Sender<Vec<Answer>>),
@@ -121,9 +122,9 @@ pub(crate) enum Request {
     Check(Box<Command>, oneshot::Sender<Option<Refusal>>),
     /// Why do these not run? Unknown ones are left out.
     Explain(Vec<TaskId>, oneshot::Sender<Vec<Waiting>>),
-    /// What is going on?
+    /// An overview.
     Overview(oneshot::Sender<Overview>),
-    /// What waits and runs? Nobody but the leader answers.
+    /// The tasks that wait and run. Nobody but the leader answers.
     Load(oneshot::Sender<Load>),
 }
 
@@ -218,7 +219,7 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// What it would be refused with; [`Refusal::NotLeader`] when nobody leads.
+    /// The refusal that a command would get; [`Refusal::NotLeader`] when nobody leads.
     pub async fn check(&self, command: Command) -> Result<(), Refusal> {
         match self.ask(|answer| Request::Check(Box::new(command), answer)).await {
             Some(refusal) => refusal.map_or(Ok(()), Err),
@@ -229,7 +230,7 @@ impl Handle {
         }
     }
 
-    /// Why tasks do not run. Those that are final or unknown are left out.
+    /// Why tasks do not run. Tasks that are final or unknown are left out.
     pub async fn explain(&self, tasks: Vec<TaskId>) -> Vec<Waiting> {
         self.ask(|answer| Request::Explain(tasks, answer)).await.unwrap_or_default()
     }
@@ -246,7 +247,7 @@ impl Handle {
         }
     }
 
-    /// What waits and runs; `None` when this node does not lead or does not answer in time.
+    /// The tasks that wait and run; `None` when this node does not lead or does not answer in time.
     pub async fn load(&self) -> Option<Load> {
         self.ask(Request::Load).await
     }
@@ -266,8 +267,8 @@ impl Handle {
     /// shows more than `since`.
     ///
     /// Costs nothing on the leader, which shows everything before it answers. Another node asks the
-    /// log where it ends, never the leader. Whoever comes while the log is asked waits for the next
-    /// answer, together with all others: a crowd asks no more than one.
+    /// log where it ends, never the leader. A caller that comes while the log is asked waits for
+    /// the next answer, together with all others: a crowd asks no more than one.
     ///
     /// # Errors
     ///
@@ -308,7 +309,7 @@ impl Handle {
         if self.reach(last).await { Ok(()) } else { Err(Unreached::Behind) }
     }
 
-    /// What the driver publishes.
+    /// The state that the driver publishes.
     pub fn shared(&self) -> &Shared {
         &self.shared
     }

@@ -1,4 +1,4 @@
-//! What a control node counts and measures beside HTTP.
+//! The metrics of a control node beside HTTP.
 //!
 //! All of it is about what *this* process did: a sum over the nodes of a cluster is right.
 
@@ -25,7 +25,7 @@ pub struct Metrics {
     blob_bytes: IntGauge,
 }
 
-/// What this node has appended.
+/// The appends of this node.
 struct LogMetrics {
     append_seconds: Histogram,
     records: IntCounter,
@@ -33,7 +33,7 @@ struct LogMetrics {
     events: IntCounter,
 }
 
-/// What became of attempts and their tasks.
+/// The ends of attempts and of their tasks.
 struct AttemptMetrics {
     attempts_ended: IntCounterVec,
     wait_seconds: Histogram,
@@ -42,7 +42,7 @@ struct AttemptMetrics {
     guest_cpu_seconds: Counter,
 }
 
-/// What is done beside deciding.
+/// The upkeep beside deciding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Upkeep {
     /// A snapshot of the core's state.

@@ -82,15 +82,15 @@ pub enum ReadError {
     /// The file cannot be read or changed.
     #[error("cannot {action} in the read model")]
     Storage {
-        /// What was attempted.
+        /// The action that was attempted.
         action: &'static str,
         /// Why not.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// What was applied did not reach the file in time.
+    /// Applied records did not reach the file in time.
     #[error("the read model is behind: record {wanted} is not written yet{}", failure_text(failure.as_deref()))]
     Behind {
-        /// What was waited for.
+        /// The record that was waited for.
         wanted: LogSeq,
         /// Why the last try to write has failed, if it has.
         failure: Option<String>,
@@ -180,7 +180,7 @@ impl ReadModel {
         Ok(found.map(|stored| stored.standing.into_row(stored.id, stored.spec)))
     }
 
-    /// What happened to a task of a tenant; `None` when the tenant has none of this id.
+    /// The events of a task of a tenant; `None` when the tenant has none of this id.
     ///
     /// # Errors
     ///
@@ -349,8 +349,8 @@ impl ReadModel {
         Ok((found, checked_to))
     }
 
-    /// What hosts need of tasks, with the last checkpoint of each. Tasks that are unknown are left
-    /// out, and so are all that the file holds when it cannot be read.
+    /// The specs of tasks that hosts need, with the last checkpoint of each. Tasks that are unknown
+    /// are left out, and so are all that the file holds when it cannot be read.
     pub async fn specs(&self, tasks: &[TaskId]) -> HashMap<TaskId, (Arc<TaskSpec>, Payload)> {
         let mut specs = HashMap::with_capacity(tasks.len());
         let mut in_file = Vec::new();
@@ -395,7 +395,7 @@ impl ReadModel {
         Ok(self.unreferenced(vec![digest]).await?.is_empty())
     }
 
-    /// Those of some blobs that no task refers to.
+    /// The given blobs that no task refers to.
     ///
     /// # Errors
     ///
@@ -427,8 +427,8 @@ impl ReadModel {
         self.pipeline.note_unneeded(blobs);
     }
 
-    /// Bytes that a tenant's tasks take, as they count towards its quota. What was submitted is in
-    /// it as soon as it was applied; what came of attempts since as soon as it is in the file:
+    /// Bytes that a tenant's tasks take, as they count towards its quota. Submissions are in it as
+    /// soon as they were applied; results of attempts as soon as they are in the file:
     /// [`ReadModel::flush`] waits for that.
     pub fn stored_bytes(&self, tenant: &TenantName) -> u64 {
         self.pipeline.stored(tenant)

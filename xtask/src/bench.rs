@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: measures a cluster, with everything on this machine: etcd, a NATS that
 //! syncs before it acknowledges, control nodes and hosts.
 //!
-//! What one request takes, and what many take, `wasmill bench` measures as it does with one
-//! process. Here is what only a cluster has: who has died, and how long nobody notices.
+//! `wasmill bench` measures the cost of one request and of many, as with one process. Here are the
+//! figures that only a cluster has: who has died, and how long nobody notices.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -93,7 +93,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// What every cluster is made of.
+/// The parts of every cluster.
 struct Bench {
     servers: ServerPrograms,
     guests: PathBuf,

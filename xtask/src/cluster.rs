@@ -13,7 +13,8 @@ use wasmill_processes::{guests, setup};
 
 /// Guests at a time on each host.
 const SLOTS: u32 = 16;
-/// What a process that cannot start does not take the machine with.
+/// The pause before a process that has ended is started again: one that cannot start must not take
+/// the whole machine.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// The options of `cluster`.
@@ -83,7 +84,7 @@ pub(crate) fn build(is_release: bool) -> Result<PathBuf> {
     Ok(target_dir().join(if is_release { "release/wasmill" } else { "debug/wasmill" }))
 }
 
-/// What a user needs to know.
+/// The introduction for a user.
 fn introduction(addresses: &Addresses, token: &str, binary: &Path, guest: &Path, dir: &Path) -> String {
     let binary = binary.display();
     format!(

@@ -98,7 +98,7 @@ impl Target {
             return shell::run(command.arg(std::path::absolute(input)?));
         }
         let (found, broken) = (self.dir("corpus")?, self.dir("artifacts")?);
-        // What is found goes into the first directory; the others are only read.
+        // New inputs go into the first directory; the others are only read.
         command.arg(&found).arg(self.package.join("corpus").join(&self.name));
         let guests = target_dir().join("guests");
         if self.package.ends_with("host/fuzz") && guests.is_dir() {

@@ -1,4 +1,4 @@
-//! What is in `deploy` for Prometheus and Grafana, checked against what a running server tells.
+//! The files in `deploy` for Prometheus and Grafana, checked against what a running server tells.
 
 use std::collections::BTreeSet;
 use std::io::Write;

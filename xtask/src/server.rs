@@ -51,7 +51,7 @@ impl Server {
     pub(crate) fn client<const COUNT: usize>(&self, arguments: [&str; COUNT]) -> Command {
         let mut command = program(&self.binary);
         command.args(arguments).env("WASMILL_DATA", &self.data);
-        // What the user's own shell is set to must not lead to another server.
+        // The settings of the user's shell must not lead to another server.
         for variable in ["WASMILL_SERVER", "WASMILL_TOKEN", "WASMILL_TENANT"] {
             command.env_remove(variable);
         }

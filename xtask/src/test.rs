@@ -54,7 +54,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     steps.run("simulation", || simulate(args.sim_seconds, seed));
     steps.run("metrics, rules and dashboard", || monitoring::run(&binary));
     steps.run("HTTP by properties", || http(&binary, args.http_examples));
-    // What no container without privileges lets us do is left out there, and said.
+    // Tests that no container without privileges allows are left out there, and listed.
     let needs = "needs root and namespaces; in a container: --privileged";
     if Private::Network.is_possible()? {
         steps.run("one machine under fire", || fire(args.fire_minutes / 4.0, seed, &["--alone"]));

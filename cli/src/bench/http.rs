@@ -52,7 +52,7 @@ impl Endpoint {
         Ok(Self { source: Some(source), ..Self::new(&server, token)? })
     }
 
-    /// What the header `Authorization` says.
+    /// The value of the header `Authorization`.
     pub(super) fn authorization(&self) -> &str {
         self.authorization.to_str().unwrap_or_default()
     }

@@ -10,7 +10,7 @@ use crate::bench::report::Report;
 use crate::bench::server::Target;
 use crate::bench::{http, module};
 
-/// What of a task is looked at.
+/// The fields of a task that are looked at.
 #[derive(Debug, Deserialize)]
 pub(super) struct TaskLine {
     pub(super) id: String,

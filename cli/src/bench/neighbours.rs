@@ -1,4 +1,4 @@
-//! What a tenant that means harm costs its neighbour: `POST /v1/run` of a no-op by one tenant,
+//! The cost of a hostile tenant for its neighbour: `POST /v1/run` of a no-op by one tenant,
 //! while another attacks in one of many ways.
 //!
 //! Each attack has a server of its own. Idle and attack take turns, so that a machine that becomes
@@ -41,7 +41,7 @@ const BOUND_MS_MIN: f64 = 20.0;
 const VICTIM_ADDRESS: [u8; 4] = [127, 0, 0, 2];
 const ATTACKER_ADDRESS: [u8; 4] = [127, 0, 0, 3];
 
-/// What one attack did to the neighbour.
+/// The harm of one attack to the neighbour.
 #[derive(Debug, Serialize)]
 pub(super) struct Harm {
     attack: &'static str,
@@ -53,7 +53,7 @@ pub(super) struct Harm {
     /// Runs that were not answered with their result.
     refused: usize,
     samples: usize,
-    /// What the 99th percentile may be.
+    /// The bound of the 99th percentile.
     bound_ms: f64,
     within: bool,
 }

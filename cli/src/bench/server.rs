@@ -97,7 +97,7 @@ fn start(data: &Path) -> Result<(Child, BufReader<ChildStdout>, String)> {
     let binary = std::env::current_exe().context("cannot find this program's own file")?;
     let mut command = Command::new(binary);
     command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(data);
-    // What the user's shell is set to must not change what is measured.
+    // The settings of the user's shell must not change the figures.
     command.env_remove("WASMILL_DATA").env_remove("WASMILL_SERVER").env_remove("RUST_LOG");
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut stdout = BufReader::new(child.stdout.take().context("the server has no stdout")?);

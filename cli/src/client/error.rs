@@ -1,4 +1,4 @@
-//! What can go wrong between client and server, and what to do about each.
+//! Failures between client and server, and what to do about each.
 
 use thiserror::Error;
 use wasmill_api as api;
@@ -45,7 +45,7 @@ pub(crate) enum ClientError {
     /// Not a URL of a server.
     #[error("`{server}` is not the URL of a server: {reason}")]
     BadServer {
-        /// What was given.
+        /// The value that was given.
         server: String,
         /// Why not.
         reason: String,
@@ -56,7 +56,7 @@ pub(crate) enum ClientError {
     /// A tenant name with characters that no name has.
     #[error("the tenant name `{name}` has characters that cannot be sent")]
     BadTenant {
-        /// What was given.
+        /// The value that was given.
         name: String,
     },
 }
@@ -121,7 +121,7 @@ fn distrusts(error: &reqwest::Error) -> bool {
         if matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))) {
             return true;
         }
-        // What travels inside an error of I/O is not its source.
+        // The error inside an error of I/O is not its source.
         next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
             Some(inner) => Some(inner),
             None => error.source(),
@@ -174,7 +174,7 @@ impl Problem {
         Self { status, retry_after, doc, body: document }
     }
 
-    /// What the server said, where and with which code, on one line.
+    /// The server's problem, where and with which code, on one line.
     pub(crate) fn text(&self) -> String {
         let said = [&self.doc.detail, &self.doc.title].into_iter().find(|text| !text.is_empty());
         let said = said.map_or("the server refused without saying why", String::as_str);

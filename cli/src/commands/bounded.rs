@@ -1,9 +1,9 @@
 //! Files that are sent whole: read up to what the server takes, and refused here when they are
 //! larger.
 //!
-//! A server refuses a body that is too large before it has read it, and closes the connection.
-//! Whoever still sends then sees the closing and not the answer, and so it is said before anything
-//! is sent, in the server's words.
+//! A server refuses a body that is too large before it has read it, and closes the connection. A
+//! client that still sends then sees the closing and not the answer, and so it is said before
+//! anything is sent, in the server's words.
 
 use std::io::Read;
 use std::path::Path as FilePath;
@@ -18,7 +18,7 @@ use crate::failure::Failure;
 /// arrives.
 const UNASKED_BYTES_MAX: u64 = 256 * 1024;
 
-/// What a file is sent as.
+/// The form in which a file is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
     /// The payload of a task.

@@ -34,7 +34,7 @@ pub(crate) async fn run(client: &Client, json: bool, args: &EventsArgs) -> Outco
     Ok(Exit::Done)
 }
 
-/// What this event says beyond its name.
+/// The details of an event beyond its name.
 fn details(event: &TaskEventDoc) -> String {
     let parts = [
         event.attempt.map(|attempt| format!("attempt {attempt}")),

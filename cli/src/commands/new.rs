@@ -12,7 +12,7 @@ use crate::output;
 const NAME_BYTES_MAX: usize = 64;
 /// Names of crates that cargo refuses, or that would hide a crate which the template uses.
 const NAMES_TAKEN: &str = "alloc build core deps examples incremental proc_macro serde std test wasmill-guest";
-/// What is no name in Rust.
+/// Words that are no names in Rust.
 const KEYWORDS: &str = "abstract as async await become box break const continue crate do dyn else enum extern false final fn for \
     gen if impl in let loop macro match mod move mut override priv pub ref return self static struct super trait true try type \
     typeof unsafe unsized use virtual where while yield";

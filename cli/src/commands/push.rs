@@ -43,7 +43,7 @@ pub(crate) async fn run(client: &Client, json: bool, args: &PushArgs) -> Outcome
     Ok(Exit::Done)
 }
 
-/// What a module is called when it is uploaded.
+/// The names of a module at its upload.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Names<'a> {
     alias: Option<&'a str>,

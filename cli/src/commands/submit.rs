@@ -29,8 +29,8 @@ pub(crate) struct SubmitArgs {
     /// Idempotency key: a task of the same key is submitted only once
     #[arg(long)]
     key: Option<String>,
-    /// Submit many: a file with one task in JSON on each line; `-` reads stdin. What else is said
-    /// here is for all lines that do not say it themselves
+    /// Submit many: a file with one task in JSON on each line; `-` reads stdin. Other options here
+    /// are for all lines that do not say it themselves
     #[arg(long, value_name = "FILE", conflicts_with_all = ["InputArgs", "key"])]
     ndjson: Option<PathBuf>,
     /// Arguments of a command, after `--`
@@ -53,7 +53,7 @@ struct LaterArgs {
     /// Bound of the delay before the second attempt, in milliseconds; it doubles with each
     #[arg(long, value_name = "MS", help_heading = "Time")]
     backoff: Option<u64>,
-    /// What that bound grows to, in milliseconds
+    /// The bound that this grows to, in milliseconds
     #[arg(long, value_name = "MS", help_heading = "Time")]
     backoff_max: Option<u64>,
 }

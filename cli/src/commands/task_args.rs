@@ -1,4 +1,4 @@
-//! What `run` and `submit` say about a task.
+//! Options of `run` and `submit` about a task.
 
 use std::path::{Path, PathBuf};
 
@@ -43,7 +43,7 @@ pub(crate) struct TaskArgs {
     /// Environment variable of a command; can be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     env: Vec<(String, String)>,
-    /// What a command finds as its own name [default: the alias, or the name of the file]
+    /// The name that a command finds as its own [default: the alias, or the name of the file]
     #[arg(long, value_name = "NAME")]
     program: Option<String>,
     /// Exit codes of a command that are success, like 0,10,20
@@ -123,12 +123,12 @@ impl TaskArgs {
 pub(crate) struct Module {
     /// Digest or alias.
     pub(crate) name: String,
-    /// What a command is called that comes from a file.
+    /// The name of a command that comes from a file.
     pub(crate) file_name: Option<String>,
 }
 
 impl Module {
-    /// What `text` names; a file is uploaded first, unless the tenant has it.
+    /// The module that `text` names; a file is uploaded first, unless the tenant has it.
     pub(crate) async fn find(client: &Client, text: &str) -> Result<Self, Failure> {
         if !push::is_file_name(text) {
             return Ok(Self { name: text.to_owned(), file_name: None });
@@ -169,7 +169,7 @@ fn shortest(bytes: Vec<u8>) -> Input {
     }
 }
 
-/// What a text takes between the quotes of JSON.
+/// The bytes of a text between the quotes of JSON.
 fn escaped_bytes(text: &str) -> usize {
     let escaped = |byte: u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
@@ -184,7 +184,7 @@ fn base64_bytes(bytes: usize) -> usize {
 }
 
 fn parse_json(text: &str) -> Result<Box<RawValue>, String> {
-    // What some editors begin files with; a reader of JSON may pass over it.
+    // The mark that some editors begin files with; a reader of JSON may pass over it.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     RawValue::from_string(text.to_owned())
         .map_err(|error| format!("not JSON: {error}; for plain text use --input-text"))

@@ -52,7 +52,7 @@ fn task(state: &str, outcome: &str) -> String {
     format!(r#"{{"id": "{ID}", "state": "{state}", "outcome": {{"kind": "{outcome}", "message": "as asked"}}}}"#)
 }
 
-/// What a command line ends with, against a server that knows `answers`.
+/// The exit of a command line, against a server that knows `answers`.
 fn exit(answers: Vec<Canned>, line: &str) -> Exit {
     exit_at(&serve(answers), line)
 }

@@ -20,9 +20,9 @@ pub(crate) struct TokenArgs {
 enum Action {
     /// Make a token for the tenant named by --tenant; its text is shown this once
     Create {
-        /// What it is for
+        /// Its purpose
         name: String,
-        /// What it may do
+        /// Its role
         #[arg(long, value_enum, default_value = "submit")]
         role: RoleName,
     },

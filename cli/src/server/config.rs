@@ -17,7 +17,7 @@ use crate::telemetry::{TelemetryConfig, TelemetryFile};
 /// The commented defaults: the reference of every setting.
 pub(crate) const DEFAULT_TOML: &str = include_str!("default.toml");
 
-/// What applies to one process.
+/// The settings of one process.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
@@ -43,7 +43,7 @@ pub(crate) struct Config {
     pub(crate) telemetry: TelemetryConfig,
 }
 
-/// What the machine has, where a setting says 0.
+/// The machine's own resources, where a setting says 0.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Machine {
     pub(crate) cores: u32,

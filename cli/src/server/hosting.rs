@@ -22,7 +22,7 @@ use super::{ended, report};
 
 /// How long the host may take to register in one process.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(30);
-/// What is waited for beyond the grace when stopping: the sandbox ends within ticks, the leader
+/// The time beyond the grace when stopping: the sandbox ends within ticks, the leader
 /// within one append.
 const STOP_SLACK: Duration = Duration::from_secs(10);
 
@@ -113,7 +113,7 @@ impl Hosting {
 /// For how long to wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum StartWait {
-    /// What is waited for is in the same process: it comes soon or not at all.
+    /// The leader is in the same process: it comes soon or not at all.
     Bounded,
     /// Servers may come later than we do.
     Endless,

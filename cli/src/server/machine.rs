@@ -1,4 +1,4 @@
-//! What this machine has.
+//! The resources of this machine.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ pub(crate) fn detect() -> Machine {
     Machine { cores, memory_bytes }
 }
 
-/// What is assumed where `/proc` does not tell.
+/// The memory that is assumed where `/proc` does not tell.
 const MEMORY_UNKNOWN_BYTES: u64 = 2 << 30;
 
 fn meminfo_bytes(meminfo: &str) -> Option<u64> {
@@ -45,7 +45,7 @@ pub(crate) fn raise_open_files_limit() -> u64 {
     limit.rlim_cur
 }
 
-/// What the machine is called.
+/// The name of the machine.
 pub(crate) fn name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }

@@ -9,15 +9,15 @@ use anyhow::{Context, ensure};
 
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-/// What everybody has.
+/// The mode bits of everybody.
 const OTHERS_MAY_WRITE: u32 = 0o002;
 
-/// What others could use. It is said when there is a log to say it in.
+/// Files that others could use. They are told when there is a log to tell them in.
 #[derive(Debug, Default)]
 pub(super) struct Opened(Vec<(PathBuf, u32, io::Result<()>)>);
 
 impl Opened {
-    /// Says it. What could not be changed may be meant so.
+    /// Says it. A file that could not be changed may be meant so.
     pub(super) fn report(self) {
         for (path, mode, mended) in self.0 {
             let (path, mode) = (path.display(), format!("{mode:04o}"));
@@ -80,7 +80,7 @@ impl Opened {
         let wanted = match found {
             dir if dir.is_dir() => DIR_MODE,
             file if file.is_file() => FILE_MODE,
-            // What a link leads to was not put there by this program.
+            // The target of a link was not put there by this program.
             _ => return,
         };
         let mode = found.permissions().mode() & 0o7777;

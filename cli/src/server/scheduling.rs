@@ -26,7 +26,7 @@ use super::{ended, report};
 
 /// How long it may take until requests can be served: the log is replayed.
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
-/// What is waited for when stopping: the log ends within one append.
+/// The time for stopping: the log ends within one append.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How HTTP is asked to end.
@@ -66,8 +66,8 @@ impl Scheduling {
         &self.handle
     }
 
-    /// Starts the driver, and waits until it stands as `ready` says. What it waits for in a cluster
-    /// is said every minute.
+    /// Starts the driver, and waits until it stands as `ready` says. The missing server of a
+    /// cluster is named every minute.
     pub(crate) async fn start(
         &mut self,
         config: &Config,

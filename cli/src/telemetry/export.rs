@@ -55,7 +55,7 @@ pub(super) fn processor(endpoint: &Url) -> anyhow::Result<impl SpanProcessor + u
 /// Spans that no collector took.
 static SPANS_DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// How many spans no collector took. Those that found the queue full are not among them.
+/// How many spans no collector took. Spans that found the queue full are not among them.
 pub(super) fn spans_dropped() -> u64 {
     SPANS_DROPPED.load(Ordering::Relaxed)
 }

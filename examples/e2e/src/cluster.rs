@@ -31,7 +31,7 @@ pub struct Cluster {
 pub struct Member {
     /// Its data directory.
     pub data: PathBuf,
-    /// What it has said when it was ready: the URL of a control node, the id of a host.
+    /// Its line when it was ready: the URL of a control node, the id of a host.
     pub name: String,
     arguments: Vec<String>,
     child: Child,
@@ -140,7 +140,7 @@ impl Cluster {
         self.run_patiently(node, &["get", "--json", id]).done().json()
     }
 
-    /// What a node says of the whole.
+    /// The status of the whole, by one node.
     #[track_caller]
     pub fn status(&self, node: usize) -> Value {
         self.run_patiently(node, &["status", "--json"]).done().json()

@@ -21,7 +21,7 @@ pub struct Collector {
 /// A span as it was received, its values as texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// What it is about.
+    /// The name of the span.
     pub name: String,
     /// The trace, in hexadecimal digits.
     pub trace: String,
@@ -33,7 +33,7 @@ pub struct Span {
     pub began: u64,
     /// Nanoseconds since 1970.
     pub ended: u64,
-    /// What is said of it, and of the process that it happened in.
+    /// The attributes of the span, and of its process.
     pub attributes: BTreeMap<String, String>,
 }
 
@@ -62,7 +62,7 @@ impl Collector {
         &self.url
     }
 
-    /// What it was sent so far.
+    /// The spans that it was sent so far.
     pub fn spans(&self) -> Vec<Span> {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

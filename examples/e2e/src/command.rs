@@ -10,9 +10,9 @@ use serde_json::Value;
 pub struct Ended {
     /// Its exit code; `None` when a signal ended it.
     pub code: Option<i32>,
-    /// What it wrote to stdout.
+    /// Its stdout.
     pub stdout: Vec<u8>,
-    /// What it wrote to stderr, made readable.
+    /// Its stderr, made readable.
     pub stderr: String,
 }
 

@@ -1,5 +1,5 @@
-//! What the end-to-end tests share: a server of their own for each, the command line, and the
-//! example guests.
+//! The common part of the end-to-end tests: a server of their own for each, the command line, and
+//! the example guests.
 //!
 //! Binary and guests are built by `cargo xtask test`, which also says where they are.
 
@@ -70,7 +70,7 @@ pub fn guest_file(name: &str) -> String {
     guest(name).to_string_lossy().into_owned()
 }
 
-/// What a variable names, else what is beside this test's own program.
+/// The program that a variable names, else the one beside this test's own program.
 fn built(variable: &str, beside: &str) -> PathBuf {
     let path = std::env::var_os(variable).map_or_else(
         || {

@@ -164,7 +164,7 @@ impl Server {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(arguments).env("WASMILL_DATA", self.data());
-        // What the developer's own shell is set to must not lead elsewhere.
+        // The settings of the developer's shell must not lead elsewhere.
         for variable in ["WASMILL_SERVER", "WASMILL_TOKEN", "WASMILL_TENANT", "WASMILL_CA"] {
             command.env_remove(variable);
         }
@@ -249,7 +249,7 @@ impl Process {
         if settings.exists() {
             command.arg("--config").arg(settings);
         }
-        // What the developer's own shell is set to must not lead elsewhere.
+        // The settings of the developer's shell must not lead elsewhere.
         command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env_remove("OTEL_SERVICE_NAME");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the binary can be started");
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));

@@ -40,7 +40,7 @@ fn every_node_of_a_cluster_serves_alike() {
 
     cluster.push(follower, "hello");
     for node in 0..3 {
-        // Whatever was made on one node is there on every other.
+        // A module made on one node is there on every other.
         let ran = cluster.run(node, &["run", "hello", "--input", r#"{"name": "Ada"}"#]).done();
         assert!(ran.text().contains("Ada"), "{ran:?}");
         let bulk = cluster.run(node, &["ps", "--json"]).done().json();
@@ -90,7 +90,7 @@ fn f04_c16_a_killed_leader_loses_nothing_and_keys_keep_naming_their_tasks() {
     cluster.controls[leader].kill();
     let _ = client.wait_with_output().expect("the client ends");
 
-    // Whatever it was told: the same keys give each task once.
+    // The same keys give each task once, whatever it was told.
     let again = until("everything to be accepted", || {
         Some(cluster.run(follower, &submit)).filter(|ended| ended.code == Some(0))
     });

@@ -1,4 +1,4 @@
-//! What an operator relies on: who can read the data, and how a server ends.
+//! Promises to an operator: who can read the data, and how a server ends.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;

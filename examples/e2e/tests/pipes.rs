@@ -52,7 +52,7 @@ fn nobody_reads_what_a_command_says() {
         for stderr in [Stdio::null(), closed()] {
             let _ = std::fs::remove_dir_all(&*new);
             let code = code(server.command(arguments), closed(), stderr);
-            // Who cannot write its output ends quietly.
+            // A command that cannot write its output ends quietly.
             assert!(code == Some(expected) || code == Some(0), "{arguments:?} with stdout closed: {code:?}");
         }
     }

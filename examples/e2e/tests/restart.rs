@@ -84,7 +84,7 @@ fn f32_kills_while_snapshots_are_taken_lose_nothing() {
         expected.extend(submitted.text().lines().map(str::to_owned));
         server.kill();
         if round % 2 == 1 {
-            // Whoever has no read model begins with its copy.
+            // A node without a read model begins with its copy.
             for file in ["read-model.sqlite", "read-model.sqlite-wal", "read-model.sqlite-shm"] {
                 let _ = std::fs::remove_file(server.data().join(file));
             }

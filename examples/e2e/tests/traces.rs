@@ -1,4 +1,4 @@
-//! What an OpenTelemetry collector gets to see.
+//! The spans that an OpenTelemetry collector gets.
 
 use std::net::TcpListener;
 

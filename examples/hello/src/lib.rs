@@ -9,7 +9,7 @@ struct Input {
     name: String,
 }
 
-/// What to say, and which attempt says it.
+/// A greeting, and the attempt that gives it.
 #[derive(Debug, PartialEq, Serialize)]
 struct Output {
     greeting: String,

@@ -6,7 +6,7 @@ use wasmill_guest::{Context, Error, task};
 /// How much is allocated at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// What to do when there is no more.
+/// The reaction when there is no more memory.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum WhenRefused {

@@ -26,7 +26,7 @@ impl Default for Input {
     }
 }
 
-/// What the next attempt needs to know.
+/// The facts that the next attempt needs.
 #[derive(Serialize, Deserialize)]
 struct Checkpoint {
     steps_done: u32,

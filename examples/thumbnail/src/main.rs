@@ -15,7 +15,7 @@ const SIDE_DEFAULT: u32 = 160;
 
 type Failure = Box<dyn std::error::Error>;
 
-/// What the result has to fit into; the proportions of the picture are kept.
+/// The frame that the result has to fit into; the proportions of the picture are kept.
 #[derive(Debug, PartialEq)]
 struct Frame {
     width: u32,

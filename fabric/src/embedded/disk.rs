@@ -45,7 +45,7 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// The result of the sync.
+    /// The error of the sync.
     pub(super) fn sync_piece(&self, file: &File, commits_seen: &mut u64) -> io::Result<()> {
         self.give_way();
         let began = Instant::now();

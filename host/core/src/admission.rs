@@ -25,7 +25,7 @@ use line::{Line, TenantHere};
 pub(crate) struct WaitingAttempt {
     pub(crate) assignment: Assignment,
     pub(crate) taken_at: Timestamp,
-    /// What was compiled for it so far.
+    /// The compile time that was spent for it so far.
     pub(crate) compile_us: u64,
 }
 
@@ -40,7 +40,8 @@ impl WaitingAttempt {
     }
 }
 
-/// What a started attempt occupies; to be given back with [`Admission::release`].
+/// The slot and the memory that a started attempt occupies; to be given back with
+/// [`Admission::release`].
 #[derive(Debug, Clone)]
 pub(crate) struct Occupancy {
     tenant: TenantName,
@@ -74,7 +75,7 @@ pub(crate) struct Admission {
     reservation_number: u64,
 }
 
-/// What a look along the line has found.
+/// The result of a look along the line.
 #[derive(Debug, Default)]
 struct LineSearch {
     /// The attempt in front that lacks memory.

@@ -54,8 +54,8 @@ pub const HEARTBEAT_ATTEMPT_BYTES: u64 = 96;
 
 /// Bytes of reports that are not acknowledged. A host that holds more takes no new attempts.
 ///
-/// Those that it holds already can still end, so the true bound is this and one largest report for
-/// each held attempt.
+/// Attempts that it holds already can still end, so the true bound is this and one largest report
+/// for each held attempt.
 pub const OUTBOX_BYTES_MAX: u64 = 64 * MIB;
 
 /// Attempts over and done with whose ids are remembered, so that a delayed copy of their assignment

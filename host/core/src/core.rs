@@ -94,7 +94,7 @@ enum Phase {
     Draining { stop_at: Timestamp, give_up_at: Timestamp },
 }
 
-/// What is counted; grows only.
+/// Counters; they only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Assignments taken.
@@ -184,7 +184,7 @@ impl HostCore {
         }
     }
 
-    /// What follows from the steps since the last call. Several steps before one call gather into
+    /// The consequences of the steps since the last call. Several steps before one call gather into
     /// larger batches.
     pub fn take_ready(&mut self) -> Ready {
         self.stop_at_grace();
@@ -306,7 +306,7 @@ impl HostCore {
         self.term
     }
 
-    /// What was counted.
+    /// The counters.
     pub fn counters(&self) -> Counters {
         self.counters
     }

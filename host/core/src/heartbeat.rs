@@ -60,7 +60,7 @@ fn differs_much(told: u32, now: u32) -> bool {
     told.abs_diff(now) > told / 4
 }
 
-/// What does not fit into one heartbeat comes in the next ones, in turns.
+/// Facts beyond the size of one heartbeat come in the next ones, in turns.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     listed_last: Option<AttemptId>,
@@ -114,7 +114,7 @@ fn from<T>(held: &BTreeMap<AttemptId, T>, last: Option<AttemptId>) -> impl Itera
 pub(crate) struct Load {
     since: Timestamp,
     ended_us: u64,
-    /// What the sandbox had said when the window began, and what it said last.
+    /// The sandbox's figures when the window began, and its last ones.
     told_us: Option<(u64, u64)>,
     millicores: u32,
 }

@@ -1,4 +1,4 @@
-//! What goes into the core and what comes out.
+//! Inputs of the core, and its outputs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, Progress, StopCause, ToHost};
 use wasmill_protocol::{AttemptId, Digest, HostId, Incarnation, Outcome, Payload, Term, Timestamp, Usage};
 
-/// What a host has, and who it is.
+/// The resources of a host, and its identity.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Which host.
@@ -34,7 +34,7 @@ pub enum Input {
     Message {
         /// Where the answer goes.
         reply_to: ReplyTo,
-        /// What is asked.
+        /// The message.
         message: ToHost,
     },
     /// The sandbox has ended an attempt. Slot and memory are free from now on.
@@ -104,7 +104,8 @@ pub struct Ended {
     /// How. [`Cancelled`](wasmill_protocol::OutcomeKind::Cancelled) for every stopped one: the core
     /// knows why it was stopped.
     pub outcome: Arc<Outcome>,
-    /// What it used; the core fills in `queue_us`, and `compile_us` of one that was started.
+    /// The resources that it used; the core fills in `queue_us`, and `compile_us` of one that was
+    /// started.
     pub usage: Usage,
     /// The result, when it succeeded.
     pub output: Payload,
@@ -140,7 +141,7 @@ impl StopReason {
     }
 }
 
-/// What follows from the steps since the last call. To be done in the order of the fields.
+/// The consequences of the steps since the last call. To be done in the order of the fields.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Ready {
     /// Answers to messages.

@@ -6,7 +6,7 @@
 //! no thread and no environment here, and every collection is ordered: the same inputs give the
 //! same outputs, so that the simulator runs exactly these decisions.
 //!
-//! What is deliberately absent: limits of CPU, fuel and wall time. They are the sandbox's, which
+//! Deliberately absent: limits of CPU, fuel and wall time. They are the sandbox's, which
 //! measures them.
 
 #![forbid(unsafe_code)]

@@ -34,7 +34,7 @@ pub(crate) struct Outbox {
 struct Checkpoint {
     /// The batch that it was put into; `None` while it is among the ready ones.
     batch: Option<BatchNumber>,
-    /// What happened to the attempt since: at most a newer checkpoint and the end.
+    /// The news of the attempt since: at most a newer checkpoint and the end.
     held_back: Vec<Report>,
 }
 
@@ -210,7 +210,7 @@ impl Outbox {
         }
     }
 
-    /// What failed is sent again at once: somebody is there to listen.
+    /// A failed report is sent again at once: somebody is there to listen.
     pub(crate) fn resend_failed(&mut self, now: Timestamp) {
         for batch in self.in_flight.values_mut().filter(|batch| batch.resend_at.is_some()) {
             batch.resend_at = Some(now);

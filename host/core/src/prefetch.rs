@@ -18,7 +18,7 @@ pub(crate) struct Prefetch {
     window: Window,
 }
 
-/// What one window has seen.
+/// The attempts of one window.
 #[derive(Debug, Default)]
 struct Window {
     since: Timestamp,

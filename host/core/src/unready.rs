@@ -1,8 +1,8 @@
 //! Attempts whose module must be compiled or loaded before they can start.
 //!
-//! They hold no slot and no memory meanwhile, and others start. What a host keeps of them is
-//! bounded for each tenant: a tenant that has as many as it may have is *sated*, which heartbeats
-//! tell, so that the leader does not place more of its attempts here.
+//! They hold no slot and no memory meanwhile, and others start. They are bounded for each tenant: a
+//! tenant that has as many as it may have is *sated*, which heartbeats tell, so that the leader
+//! does not place more of its attempts here.
 
 use std::collections::{BTreeMap, BTreeSet};
 

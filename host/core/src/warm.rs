@@ -31,7 +31,7 @@ impl Warm {
         self.is_told = false;
     }
 
-    /// What the next heartbeat says.
+    /// The modules that the next heartbeat names.
     pub(crate) fn tell(&mut self) -> Option<Vec<Digest>> {
         if std::mem::replace(&mut self.is_told, true) && self.quiet_beats < QUIET_BEATS_MAX {
             self.quiet_beats += 1;

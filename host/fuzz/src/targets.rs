@@ -8,8 +8,8 @@ use wasmparser::{Parser, Payload, Validator};
 use crate::compile::{self, Cutting, Fuel, ModuleCaps, SNIFF_BYTES, cut_long_instructions, sniff};
 use crate::engine::FEATURES;
 
-/// What the mark at the end of a text that was cut, and a sign for a last control character, add to
-/// its bound.
+/// The bytes that the mark at the end of a cut text, and a sign for a last control character, add
+/// to its bound.
 const CUT_BYTES: usize = 5;
 /// Bytes of a message that refuses an upload.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 + CUT_BYTES;
@@ -18,7 +18,7 @@ const NAMES_MAX: usize = 1_000;
 /// Bytes of each.
 const NAME_BYTES_MAX: usize = 200 + CUT_BYTES;
 
-/// Whatever is uploaded is described or refused within bounds, and the first kilobyte tells as much
+/// Every upload is described or refused within bounds, and the first kilobyte tells as much
 /// as all of it.
 pub(crate) fn check(bytes: &[u8]) {
     let beginning = &bytes[..bytes.len().min(SNIFF_BYTES)];
@@ -67,7 +67,7 @@ fn outline(bytes: &[u8]) -> Vec<Vec<u8>> {
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.unwrap() {
             Payload::CodeSectionStart { count, .. } => outline.push(count.to_le_bytes().to_vec()),
-            // What is inside comes by itself; globals are of two makers.
+            // Inner modules come by themselves; globals are of two makers.
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } | Payload::GlobalSection(_) => {}
             payload => outline.extend(payload.as_section().map(|(_, range)| bytes[range].to_vec())),
         }

@@ -13,7 +13,7 @@ const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 /// Without a word of a leader control nodes are asked this often.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// What was heard, and when.
+/// The last news of control nodes, with their times.
 #[derive(Debug)]
 pub(super) struct Contact {
     registered: Instant,
@@ -49,7 +49,7 @@ impl Contact {
         self.look_at = now + LOOK_EVERY;
     }
 
-    /// What control nodes have answered, if any did.
+    /// Takes in the answer of a control node, or that none has come.
     pub(super) fn answered(&mut self, now: Instant, answer: Result<(), String>) {
         if answer.is_ok() {
             self.answered = Some(now);

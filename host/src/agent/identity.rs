@@ -1,4 +1,5 @@
-//! Who the host is, across restarts: its id and its incarnation, each a file in the data directory.
+//! The identity of the host, across restarts: its id and its incarnation, each a file in the data
+//! directory.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -47,7 +48,7 @@ pub enum IdentityError {
     /// A file cannot be read or written.
     #[error("cannot {action} `{}`", path.display())]
     File {
-        /// What was attempted.
+        /// The action that was attempted.
         action: &'static str,
         /// On what.
         path: PathBuf,
@@ -61,7 +62,7 @@ pub enum IdentityError {
         path: PathBuf,
         /// The beginning of what is in it.
         found: String,
-        /// What should be in it.
+        /// The content that is expected in it.
         expected: &'static str,
     },
 }

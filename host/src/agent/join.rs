@@ -37,7 +37,7 @@ pub(super) async fn subscribe(bus: Arc<dyn Bus>, host: HostId, ended: u32) -> Su
     }
 }
 
-/// What is done about another process that is this host.
+/// The way to treat another process that is this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rival {
     /// This process has just been started: it takes the id, and the other one ends.

@@ -34,7 +34,7 @@ pub struct Wanted {
     pub payer: Payer,
 }
 
-/// What became of [`Wanted`].
+/// The result of [`Wanted`].
 #[derive(Debug)]
 pub struct Made {
     /// CPU time in microseconds that was used for this call. 0 when somebody else was compiling the

@@ -20,7 +20,7 @@ use wasmill_protocol::{AttemptId, Digest, Limits, Outcome, Payload, TaskSpec, Te
 use crate::channel::Ended;
 use crate::lru::{Lru, LruBounds};
 
-/// What an entry takes beside its bytes.
+/// The memory of an entry beside its bytes.
 const ENTRY_BYTES: u64 = 512;
 /// A result is not kept when it alone would take more than this part of the whole.
 const ENTRIES_MIN: u64 = 8;
@@ -55,7 +55,7 @@ pub(super) struct ResultCache {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct ResultKey(Digest);
 
-/// What [`ResultKey`] is the hash of.
+/// The fields that [`ResultKey`] is the hash of.
 #[derive(Serialize)]
 struct ResultKeyFields<'a> {
     tenant: &'a TenantName,
@@ -137,9 +137,9 @@ impl ResultCache {
         self.asking.remove(&id);
     }
 
-    /// What is asked, if the answer can be known. A seed that is drawn from the task's id is the
-    /// task's own, and so is what follows from it; and what an attempt does with a checkpoint is
-    /// the continuation of something else.
+    /// The key of an assignment, if its result can be known. A seed that is drawn from the task's
+    /// id is the task's own, and so is what follows from it; and what an attempt does with a
+    /// checkpoint is the continuation of something else.
     fn question(&self, assignment: &Assignment) -> Option<ResultKey> {
         let spec: &TaskSpec = &assignment.spec;
         let seed = spec.seed.filter(|_| spec.deterministic)?;
@@ -216,7 +216,7 @@ mod tests {
         }
     }
 
-    /// What knows the answer to `spec`.
+    /// A cache that knows the result of `spec`.
     fn taught() -> ResultCache {
         let mut known = known();
         assert!(known.ask(&assignment(1, spec())).is_none());

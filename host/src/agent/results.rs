@@ -15,15 +15,15 @@ use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, TenantName};
 use crate::channel::{Ended, FromSandbox};
 use crate::error_chain::chain;
 
-/// What waits for its order to be kept.
+/// Results that wait for their order to be kept.
 #[derive(Debug, Default)]
 pub(super) struct Results {
     /// One entry for each attempt of which something is being stored, with what came since.
     storing: BTreeMap<AttemptId, Since>,
 }
 
-/// What came while something was being stored. One of each is enough: the newest checkpoint, then
-/// the end.
+/// The reports that came while another was being stored. One of each is enough: the newest
+/// checkpoint, then the end.
 #[derive(Debug, Default)]
 struct Since {
     checkpoint: Option<FromSandbox>,
@@ -47,7 +47,7 @@ impl Large {
     }
 }
 
-/// What became of it.
+/// The result of a store.
 pub(super) enum Stored {
     /// Nothing, when it cannot be stored: then there is none.
     Checkpoint(Option<Input>),
@@ -118,7 +118,7 @@ fn next(said: FromSandbox) -> Next {
     }
 }
 
-/// Stores what is large. What an attempt ended with comes back when there is no space for it: it is
+/// Stores a large result or checkpoint. A result comes back when there is no space for it: it is
 /// not the guest's fault, and there is nothing else to end with. `is_worth_saying` is asked about
 /// what is to be said of a checkpoint that cannot be stored: a guest can save one again and again.
 pub(super) async fn store(

@@ -55,7 +55,7 @@ pub struct Agent {
     /// For the sandbox, as soon as its channel has room: at most a start, a checkpoint's answer and
     /// two stops for each slot.
     outgoing: VecDeque<ToSandbox>,
-    /// Who waits for the answers of this round; [`ReplyTo`] is the index.
+    /// The callers that wait for the answers of this round; [`ReplyTo`] is the index.
     responders: Vec<Option<Responder>>,
     /// Attempts that the core has started and whose blobs are on their way.
     fetching: BTreeMap<AttemptId, AbortHandle>,
@@ -70,9 +70,9 @@ pub struct Agent {
 
 /// The agent's way to the sandbox: the ends of its channels, and what it can start.
 pub struct SandboxEnds {
-    /// What the sandbox is asked.
+    /// Messages to the sandbox.
     pub to: mpsc::Sender<ToSandbox>,
-    /// What it says.
+    /// Its messages.
     pub from: mpsc::Receiver<FromSandbox>,
     /// Its modules.
     pub readiness: Arc<dyn Readiness>,
@@ -86,7 +86,7 @@ enum Done {
     Prepared(AttemptId, Result<Box<GuestRun>, String>),
     /// The module of an unready attempt is ready, or never will be.
     Readied(AttemptId, Made),
-    /// What is large of an attempt is stored.
+    /// A large result or checkpoint of an attempt is stored.
     Stored(AttemptId, Stored),
     /// A heartbeat is out.
     Published,
@@ -151,7 +151,7 @@ impl Agent {
         tracing::info!(host = %info.id, incarnation = %info.incarnation, "the host is registered");
         config.metrics.registered();
         if let Some(ready) = config.ready {
-            // Whoever wanted to know may be gone.
+            // The caller may be gone.
             let _ = ready.send(info.clone());
         }
 

@@ -1,4 +1,4 @@
-//! Who may store a blob now: attempts in turns by tenant, what is large one after the other.
+//! The turns for storing a blob: attempts in turns by tenant, what is large one after the other.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub(super) struct StoreTurns {
     problems: Arc<Mutex<Problems>>,
 }
 
-/// What was said of what cannot be stored.
+/// Problems of stores that were told already.
 #[derive(Default)]
 struct Problems {
     checkpoint: Reminder,
@@ -43,8 +43,8 @@ impl StoreTurns {
         }
     }
 
-    /// Stores what is large, when it is its turn. What an attempt ended with is stored when there
-    /// is space, however long that takes.
+    /// Stores a large result or checkpoint when its turn comes. A result is stored when there is
+    /// space, however long that takes.
     pub(super) async fn store(&self, blobs: &dyn Blobs, tenant: &TenantName, mut large: Large) -> Stored {
         loop {
             let turn = self.turn(tenant.clone(), large.bytes()).await;
@@ -68,7 +68,8 @@ impl StoreTurns {
 
     /// Waits for the turn of `bytes` of a tenant.
     async fn turn(&self, tenant: TenantName, bytes: usize) -> Turn {
-        // What waits for its turn among the large ones keeps none of the others from theirs.
+        // A store that waits for its turn among the large ones keeps none of the others from
+        // theirs.
         let large = match bytes as u64 > LARGE_STORE_BYTES {
             true => Some(self.large.turn(&tenant).await),
             false => None,

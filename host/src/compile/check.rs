@@ -18,7 +18,7 @@ use super::sniff::{Form, sniff};
 use super::start::Starts;
 use crate::engine::FEATURES;
 
-/// What an installation allows a module to ask for.
+/// The caps of an installation for modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ModuleCaps {
     /// Bytes of one module.
@@ -43,7 +43,7 @@ impl Default for ModuleCaps {
 ///
 /// # Errors
 ///
-/// What was found and what is needed, for the first thing that is wrong.
+/// The finding and the need, for the first mistake.
 pub fn check(bytes: &[u8], digest: Digest, caps: &ModuleCaps) -> Result<ModuleInfo, ModuleRejection> {
     check_size(bytes.len() as u64, caps)?;
     let form = sniff(bytes)?;

@@ -2,8 +2,7 @@
 //! limits, and answers on stdout.
 //!
 //! Compiling is the most expensive thing that a stranger can ask for, and nothing is promised about
-//! the compiler's time, memory or freedom from panics. Whatever happens here costs this process
-//! only.
+//! the compiler's time, memory or freedom from panics. A failure here costs this process only.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -36,7 +35,7 @@ const REQUEST_BYTES_MAX: u64 = 64 * 1024;
 /// The thread that waits for the parent to go away needs next to no stack.
 const WATCHER_STACK_BYTES: usize = 64 * 1024;
 
-/// What the hidden command `wasmill compile` does: all of it. Reads one request, answers it, ends
+/// The hidden command `wasmill compile`: all of it. Reads one request, answers it, ends
 /// the process.
 ///
 /// Ends with code 0 when it could answer, whatever the answer, and with 2 when there was no request
@@ -45,7 +44,7 @@ pub fn child_main() -> ExitCode {
     let request = match read_request() {
         Ok(request) => request,
         Err(error) => {
-            // Whoever has started it by hand reads this; nobody else does.
+            // An operator who has started it by hand reads this; nobody else does.
             let _ = writeln!(std::io::stderr(), "no request to compile: {error}");
             return ExitCode::from(2);
         }

@@ -38,7 +38,7 @@ const SMALL_SLOTS: SlotLimits =
     SlotLimits { running: 2, running_per_tenant: 1, waiting: 1_024, waiting_per_tenant: 32 };
 /// How long an attempt waits at most between two looks at whether its tenant may compile.
 const LOOK_MS_MAX: u64 = 1_000;
-/// What a client is told to wait at least and at most before it tries again.
+/// The least and the longest wait that a client is told before it tries again.
 const RETRY_MS: std::ops::RangeInclusive<u64> = 200..=60_000;
 
 /// How a [`Compiler`] works.
@@ -46,18 +46,18 @@ const RETRY_MS: std::ops::RangeInclusive<u64> = 200..=60_000;
 pub struct CompilerConfig {
     /// Where artifacts and refusals are kept. Nobody else uses it at the same time.
     pub cache_dir: PathBuf,
-    /// What is run for every module.
+    /// The program that is run for every module.
     pub program: CompileProgram,
-    /// What each run may use.
+    /// The resources that each run may use.
     pub limits: CompileLimits,
     /// How many run at the same time, and for whom.
     pub slots: SlotLimits,
     /// The same for small modules, which have children of their own: what is small never waits for
     /// what is large.
     pub small_slots: SlotLimits,
-    /// What compiling may cost a tenant without a quota of its own.
+    /// The compile time of a tenant without a quota of its own.
     pub budget: CompileBudget,
-    /// What modules may ask for.
+    /// The caps for modules.
     pub caps: ModuleCaps,
     /// Bytes of artifacts on disk.
     pub disk_bytes_max: u64,
@@ -123,7 +123,7 @@ pub enum InspectError {
     Fault(#[source] CompileFault),
 }
 
-/// What a compiler is doing and has done.
+/// The figures of a compiler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CompilerStats {
     /// Children that were run since the start of this process.
@@ -157,7 +157,7 @@ struct Inner {
     slots: Arc<Slots>,
     small_slots: Arc<Slots>,
     meter: Mutex<Meter>,
-    /// Who waits or compiles, of each tenant.
+    /// The callers that wait or compile, of each tenant.
     waits: Flights<(Which, Lane), Result<ModuleInfo, InspectError>>,
     /// Compiles that are going on.
     flights: Flights<Which, Flown>,
@@ -233,7 +233,7 @@ impl Compiler {
 
     /// The artifact of a module for a profile, compiled when there is none: at the cost of `payer`,
     /// whose other modules it waits for, and until its budget allows it. Waits as long as it takes:
-    /// the caller bounds it. What is compiled for this call is added to `spent_us`.
+    /// the caller bounds it. The compile time of this call is added to `spent_us`.
     ///
     /// # Errors
     ///
@@ -267,7 +267,7 @@ impl Compiler {
             };
             match result {
                 Ok(_) => compiled += 1,
-                // What is in the way may go earlier: a quota that was raised, or somebody else who
+                // The obstacle may go earlier: a quota that was raised, or somebody else who
                 // has compiled the same.
                 Err(InspectError::Busy { retry_ms } | InspectError::OverBudget { retry_ms, .. }) => {
                     tokio::time::sleep(Duration::from_millis(retry_ms.min(LOOK_MS_MAX))).await;
@@ -283,12 +283,12 @@ impl Compiler {
         self.shared.store.remove(which);
     }
 
-    /// What tenants' modules have cost, by name.
+    /// The compile time of tenants' modules, by name.
     pub fn usage(&self) -> Vec<(TenantName, CompileUsage)> {
         self.shared.meter().usage()
     }
 
-    /// What is going on.
+    /// The present figures.
     pub fn stats(&self) -> CompilerStats {
         let shared = &self.shared;
         CompilerStats {
@@ -341,8 +341,8 @@ fn open_cache(config: &CompilerConfig, keys: &[String; Profile::ALL.len()]) -> i
     Ok((store, Refusals::open(&folder.join(refusals_key))?))
 }
 
-/// What refusals depend on: the compiler, our rules, and the limits and caps that they were made
-/// under.
+/// The key of everything that refusals depend on: the compiler, our rules, and the limits and caps
+/// that they were made under.
 fn refusals_key(config: &CompilerConfig, keys: &[String]) -> String {
     let rules = serde_json::to_vec(&(RULES_VERSION, env!("CARGO_PKG_VERSION"), keys, config.limits, config.caps));
     hex(&Sha256::digest(rules.expect("plain values have a JSON form"))[..16])

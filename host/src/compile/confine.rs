@@ -49,7 +49,7 @@ fn limit(resource: libc::__rlimit_resource_t, soft: u64, hard: u64) -> io::Resul
     if unsafe { libc::getrlimit(resource, &raw mut now) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // Whoever started the server may have set a lower limit, which cannot be raised and is as good.
+    // The operator may have set a lower limit, which cannot be raised and is as good.
     let limits = libc::rlimit { rlim_cur: soft.min(now.rlim_max), rlim_max: hard.min(now.rlim_max) };
     // SAFETY: `limits` lives and is of the type that the call reads.
     if unsafe { libc::setrlimit(resource, &raw const limits) } != 0 {

@@ -24,7 +24,7 @@ pub(super) struct Counts {
     pub(super) names: Names,
 }
 
-/// What the outermost module or component imports and exports, in its order.
+/// The imports and exports of the outermost module or component, in its order.
 #[derive(Default)]
 pub(super) struct Names {
     pub(super) imports: Vec<String>,

@@ -13,13 +13,13 @@ use super::count::Names;
 use super::grants;
 use super::reject::{listed, rejection};
 
-/// What a command must export, or a task.
+/// The exports that a command or a task needs.
 const NEEDED: &str = "needed is one of: a core module for WASI 0.1 that exports the function `_start`; a component that exports \
                       `wasi:cli/run@0.2`; a component of the `wasmill:task/task@0.1.0` world, which exports \
                       `run: func(input: list<u8>) -> result<list<u8>, failure>`";
 const RUN_INTERFACE: &str = "wasi:cli/run@";
 
-/// What a module shows to the outside.
+/// The surface of a module.
 pub(super) struct Surface {
     /// Names, sorted.
     pub(super) imports: Vec<String>,

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What the names of unfinished files end with.
+/// The extension of unfinished files.
 pub(crate) const UNFINISHED: &str = "part";
 
 /// A name in the same folder that no other unfinished file of this process has.

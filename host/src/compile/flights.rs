@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
-/// Work that is going on, by key. Whoever wants the same joins; when nobody is left who waits, the
-/// work is dropped.
+/// Compilations under way, by key. A caller that wants the same joins; when nobody is left who
+/// waits, the work is dropped.
 pub(crate) struct Flights<K, T: Clone> {
     list: Arc<Mutex<List<K, T>>>,
 }

@@ -1,7 +1,7 @@
 //! The names of all that a guest can import. Names only: whether the types fit is the link check's
 //! to say, which is made with the linker that instantiates the guest later.
 
-/// What is offered, for a message.
+/// The offered interfaces, for a message.
 pub(super) const OFFERED: &str = "`wasi_snapshot_preview1` to core modules; `wasi:cli`, `wasi:clocks`, `wasi:filesystem`, `wasi:io`, \
                                   `wasi:random` and `wasi:sockets` of version 0.2 and `wasmill:task/host@0.1.0` to components";
 
@@ -119,7 +119,7 @@ fn is_patch_of(line: &str, version: &str) -> bool {
         .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// What to do about unknown imports, where their names tell which toolchain they come from; begins
+/// Advice about unknown imports, where their names tell which toolchain they come from; begins
 /// with a space.
 pub(super) fn hint(unknown: &[String]) -> &'static str {
     const HINTS: [(&str, &str); 9] = [

@@ -1,4 +1,4 @@
-//! What the owner of a module may not have meant: said at its upload, which succeeds all the same.
+//! Warnings for the owner of a module: said at its upload, which succeeds all the same.
 
 use wasmparser::{ExternalKind, FunctionBody, Operator, Parser, Payload};
 
@@ -20,7 +20,7 @@ const OF_TOOLCHAINS: [&str; 10] = [
     "main",
 ];
 
-/// What is known of the code of a core module, as far as it matters here.
+/// The facts about the code of a core module that matter here.
 #[derive(Default)]
 struct Code<'a> {
     functions_imported: u32,

@@ -11,7 +11,7 @@ pub(crate) const RULES_VERSION: u32 = 3;
 /// included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bound {
-    /// What is counted, in the plural, as a message names it.
+    /// The counted things, in the plural, as a message names them.
     pub(crate) what: &'static str,
     /// How many there may be.
     pub(crate) max: u64,
@@ -30,8 +30,8 @@ pub(crate) const FUNCTIONS: Bound = Bound { what: "functions", max: 120_000 };
 pub(crate) const GLOBALS: Bound = Bound { what: "globals", max: 100_000 };
 /// Exports of core modules: every symbol of every linked library.
 pub(crate) const EXPORTS: Bound = Bound { what: "exports", max: 200_000 };
-/// Memories that are defined, not imported. What one upload may use together at run time is the
-/// engine's to limit.
+/// Memories that are defined, not imported. The engine limits what one upload uses together at run
+/// time.
 pub(crate) const MEMORIES: Bound = Bound { what: "memories", max: crate::engine::MEMORIES_MAX as u64 };
 /// Tables that are defined, not imported.
 pub(crate) const TABLES: Bound = Bound { what: "tables", max: crate::engine::TABLES_MAX as u64 };
@@ -68,7 +68,7 @@ pub(crate) const NESTING_MAX: u64 = 10;
 pub(crate) const FUNCTION_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// Locals of one function, parameters included. Unoptimised code has one for each value: thousands.
 pub(crate) const LOCALS_MAX: u64 = 20_000;
-/// Parameters of one function, and its results. What compilers emit stays under 100.
+/// Parameters of one function, and its results. The output of compilers stays under 100.
 pub(crate) const PARAMS_MAX: u64 = 256;
 /// Targets of one `br_table`. State machines made by generators have some thousand.
 pub(crate) const BRANCH_TARGETS_MAX: u64 = 65_536;

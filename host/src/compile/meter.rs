@@ -1,4 +1,4 @@
-//! What each tenant's modules cost in compile time, for uploads and for attempts, and the bound on
+//! The compile time of each tenant's modules, for uploads and for attempts, and the bound on
 //! it.
 
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ impl Default for CompileBudget {
     }
 }
 
-/// Who pays for a compilation.
+/// The payer of a compilation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payer {
     /// Whose module it is.
@@ -47,7 +47,7 @@ impl Payer {
     }
 }
 
-/// What a tenant's modules have cost since this process started.
+/// The compile time of a tenant's modules since this process started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CompileUsage {
     /// Children that were run.
@@ -78,7 +78,7 @@ impl Meter {
         Self { budget, accounts: BTreeMap::new() }
     }
 
-    /// What comes back to a tenant, in milliseconds for each second.
+    /// The compile time that a tenant gets back, in milliseconds for each second.
     pub(crate) fn ms_per_s(&self, payer: &Payer) -> u64 {
         self.budget_of(payer).ms_per_s
     }

@@ -140,7 +140,7 @@ impl Inner {
         self.loaded().get(which).map(|module| Arc::clone(module))
     }
 
-    /// What is compiled for this call is added to `spent_us`.
+    /// The compile time of this call is added to `spent_us`.
     async fn load(
         self: &Arc<Self>,
         which: Which,
@@ -154,7 +154,7 @@ impl Inner {
         let key = (which, payer.as_ref().map(|payer| payer.tenant.clone()));
         let loading = self.loading.join(key, || {
             let (shared, path) = (Arc::clone(self), path.to_owned());
-            // Whoever polls it: it is the first one's.
+            // Any caller may poll it: it is the first one's.
             async move { shared.load_anew(which, path, payer, spent_us).await }.in_current_span()
         });
         loading.await

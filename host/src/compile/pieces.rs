@@ -5,15 +5,15 @@
 //! in which neither a limit nor a stop counts. Before a module is compiled, every such instruction
 //! therefore gets code in front of it that does all but the last [`PIECE_BYTES`] or
 //! [`PIECE_ELEMENTS`] in a loop, whose beginning is a place where ticks are looked for. The
-//! instruction itself does the rest. What else takes an amount of work that an operand says is
-//! short: tables are, and growing a memory only reserves pages.
+//! instruction itself does the rest. Other instructions whose work depends on an operand are short:
+//! tables are, and growing a memory only reserves pages.
 //!
 //! **Invariants.** A module does exactly what it did: results, memories, and traps with their code
 //! and place, because what is out of bounds is left to the instruction whole. It costs exactly the
 //! fuel that it did: the code in front is made of operators that a metered engine does not charge
 //! ([`is_unpriced`]), and the guest's own use of these is charged by code of ours. No index of a
-//! function, a memory or an export changes; globals come after the guest's. What has nothing to cut
-//! stays byte for byte as it is.
+//! function, a memory or an export changes; globals come after the guest's. A module with nothing
+//! to cut stays byte for byte as it is.
 //!
 //! Pure, and linear in the size of the module.
 
@@ -43,7 +43,7 @@ pub const PIECE_ELEMENTS: u32 = 2 * 1024;
 /// is used.
 pub(crate) const PIECES_VERSION: u32 = 1;
 
-/// What a module or component begins with: the magic number and the version.
+/// The beginning of a module or component: the magic number and the version.
 const HEADER_BYTES: usize = 8;
 /// The section of a component that is a core module.
 const CORE_MODULE_SECTION: u8 = 1;
@@ -62,7 +62,7 @@ pub enum Fuel {
 /// How long instructions are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cutting {
-    /// What the engine does that the module is for.
+    /// The engine that the module is for.
     pub fuel: Fuel,
     /// Bytes of a piece of memory: [`PIECE_BYTES`], but in tests that want many pieces.
     pub piece_bytes: u32,
@@ -113,7 +113,7 @@ impl From<wasmparser::Error> for CutError {
     }
 }
 
-/// What there is instead of some bytes; `None` when they stay.
+/// The bytes in place of others; `None` when they stay.
 type Cut = Result<Option<Vec<u8>>, CutError>;
 
 /// One section: its number, the bytes of all of it, and those of its contents.

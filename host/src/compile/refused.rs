@@ -64,7 +64,7 @@ struct ModuleRefusal {
 
 impl Refusals {
     /// Reads what earlier processes refused from `folder`, which is created when it is not there.
-    /// What cannot be read is forgotten.
+    /// A refusal that cannot be read is forgotten.
     ///
     /// # Errors
     ///
@@ -90,7 +90,7 @@ impl Refusals {
         Ok(refusals)
     }
 
-    /// What was said about this module, if it was refused.
+    /// The refusal of this module, if there is one.
     pub(crate) fn find(&self, digest: Digest, profile: Profile, now: Instant) -> Option<ModuleRejection> {
         let mut known = self.known();
         let refusal = known.refusals.get((digest, profile))?;

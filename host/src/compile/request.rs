@@ -1,4 +1,4 @@
-//! What the parent asks the compiling child and what the child answers: a line of JSON each, on
+//! Requests of the parent to the compiling child, and its replies: a line of JSON each, on
 //! stdin and stdout.
 //!
 //! Both ends are always the same build: the child checks the key of the artifacts that the parent
@@ -13,8 +13,8 @@ use wasmill_protocol::module::{ModuleInfo, ModuleRejection};
 use super::check::ModuleCaps;
 use super::sniff::Form;
 
-/// What one child may use. The child sets these limits for itself before it reads the first byte of
-/// the module.
+/// The resources that one child may use. The child sets these limits for itself before it reads the
+/// first byte of the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CompileLimits {
     /// Seconds of CPU time.
@@ -40,8 +40,8 @@ impl Default for CompileLimits {
 pub(crate) struct Request {
     /// Where its bytes are.
     pub(crate) module: PathBuf,
-    /// What its digest must be: a file that was damaged must not become the artifact of the module
-    /// that it was.
+    /// The digest that it must have: a file that was damaged must not become the artifact of the
+    /// module that it was.
     pub(crate) digest: Digest,
     /// The name of a [`crate::engine::Profile`].
     pub(crate) profile: String,
@@ -49,9 +49,9 @@ pub(crate) struct Request {
     pub(crate) key: String,
     /// Where the artifact goes; a file that does not exist yet.
     pub(crate) artifact: PathBuf,
-    /// What may be used.
+    /// The resources that may be used.
     pub(crate) limits: CompileLimits,
-    /// What the module may ask for.
+    /// The caps for the module.
     pub(crate) caps: ModuleCaps,
 }
 
@@ -70,11 +70,11 @@ pub(crate) struct Reply {
 pub(crate) enum ReplyResult {
     /// The artifact is written, and links.
     Compiled {
-        /// What the module is.
+        /// The facts about the module.
         info: ModuleInfo,
         /// Which form the artifact has.
         form: Form,
-        /// What was written.
+        /// The artifact that was written.
         artifact: ArtifactStamp,
     },
     /// The module is refused; there is no artifact.

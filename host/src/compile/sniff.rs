@@ -1,4 +1,4 @@
-//! What the first bytes of an upload say it is. Costs nothing, so garbage is refused before a child
+//! The form of an upload, by its first bytes. Costs nothing, so garbage is refused before a child
 //! is started for it.
 
 use serde::{Deserialize, Serialize};

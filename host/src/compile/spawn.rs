@@ -18,7 +18,7 @@ use super::request::{CompileLimits, Reply, ReplyResult, Request};
 
 /// The longest answer that is read: a description lists a bounded number of bounded names.
 const REPLY_BYTES_MAX: u64 = 2 * 1024 * 1024;
-/// What is kept of the child's stderr, to tell why it died and for our log.
+/// The part of the child's stderr that is kept, to tell why it died and for our log.
 const STDERR_BYTES_MAX: u64 = 16 * 1024;
 
 /// The program that compiles: one that calls [`super::child_main`].
@@ -83,7 +83,7 @@ pub enum CompileFault {
     /// The cache cannot be written or read.
     #[error("cannot {action}: {reason}")]
     Cache {
-        /// What was attempted.
+        /// The action that was attempted.
         action: String,
         /// Why.
         reason: String,
@@ -103,7 +103,7 @@ pub(crate) async fn run(program: &CompileProgram, request: &Request) -> Ended {
     let elapsed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     match result {
         Ok(reply) => Ended { result: Ok(reply.result), cpu_us: reply.cpu_us },
-        // Who was killed cannot say what it used; it was not more than this.
+        // A child that was killed cannot say what it used; it was not more than this.
         Err(death) => Ended { result: Err(death), cpu_us: elapsed_us.min(request.limits.cpu_s * 1_000_000) },
     }
 }
@@ -160,7 +160,7 @@ async fn converse(mut child: Child, request: &Request) -> Result<Reply, Death> {
 
 async fn read_all(from: impl AsyncRead + Unpin, bytes_max: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // What was read before an error is still worth having, and the exit status tells the rest.
+    // The bytes before an error are still worth having, and the exit status tells the rest.
     let _ = from.take(bytes_max).read_to_end(&mut bytes).await;
     bytes
 }

@@ -29,7 +29,7 @@ const DENSE_BYTES: u64 = 16 * 1024 * 1024;
 /// Adds up while an upload is read.
 #[derive(Default)]
 pub(super) struct Starts {
-    /// What is open, the outermost first.
+    /// The open modules and components, the outermost first.
     open: Vec<Open>,
     /// The most that a module takes, or a component, of those that were read: for one that comes
     /// from elsewhere.
@@ -57,7 +57,7 @@ struct Module {
     data: DataOf,
 }
 
-/// What the active data of a module are like.
+/// The facts about the active data of a module.
 #[derive(Default)]
 struct DataOf {
     bytes: u64,
@@ -71,7 +71,7 @@ struct DataOf {
 #[derive(Default)]
 struct Component {
     ns: f64,
-    /// What each takes, by its index.
+    /// The cost of each, by its index.
     modules: Vec<f64>,
     components: Vec<f64>,
 }
@@ -180,7 +180,7 @@ impl Starts {
         }
     }
 
-    /// What a module takes, by its index in the component that is so far out.
+    /// The cost of a module, by its index in the component that is so far out.
     fn module(&self, outward: u32, index: u32) -> f64 {
         self.outer(outward)
             .and_then(|component| component.modules.get(index as usize))

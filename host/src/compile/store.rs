@@ -34,7 +34,7 @@ const STAMP_EXTENSION: &str = "json";
 /// Artifacts on disk, however small they are: as many files as a folder takes without trouble.
 const ARTIFACTS_MAX: usize = 100_000;
 
-/// What is written beside an artifact.
+/// The stamp beside an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     pub(crate) artifact: ArtifactStamp,
@@ -172,7 +172,7 @@ impl ArtifactStore {
         }
     }
 
-    /// Deletes the files. Whoever has the artifact mapped keeps it.
+    /// Deletes the files. A process that has the artifact mapped keeps it.
     fn delete(&self, which: Which) {
         for path in [self.artifact_path(which), self.stamp_path(which)] {
             match fs::remove_file(&path) {

@@ -1,8 +1,8 @@
-//! What guests may use and how much of it: known to the upload check without an engine.
+//! The features that guests may use, and their limits: known to the upload check without an engine.
 
 use wasmparser::WasmFeatures;
 
-/// What WebAssembly a guest may use: the engine is built from it and the upload check validates
+/// The WebAssembly that a guest may use: the engine is built from it and the upload check validates
 /// with it.
 ///
 /// `wasmparser` is held at the version that wasmtime itself uses, so this is the very type that the
@@ -27,7 +27,7 @@ pub const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::COMPONENT_MODEL);
 
 /// Stack that a guest has before it traps with a stack overflow: interpreters need it for the
-/// recursion of their programs. What a guest does not touch costs address space only.
+/// recursion of their programs. Untouched stack costs address space only.
 pub const GUEST_STACK_BYTES: usize = 2 * 1024 * 1024;
 /// The whole fiber: what is above [`GUEST_STACK_BYTES`] is for host functions, whose overflow would
 /// end the process.

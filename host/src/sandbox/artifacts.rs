@@ -64,7 +64,7 @@ pub(super) enum Entry {
     CommandModule(wasmtime::InstancePre<Guest>),
 }
 
-/// What a core module exports for being run.
+/// The export by which a core module is run.
 pub(super) const START_EXPORT: &str = "_start";
 
 impl LoadedModule {

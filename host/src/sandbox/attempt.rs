@@ -25,7 +25,7 @@ use crate::channel::{Ended, FromSandbox, GuestRun};
 use crate::engine::Profile;
 use crate::trace;
 
-/// What a guest may move in one call beyond its result or checkpoint.
+/// The bytes that a guest may move in one call beyond its result or checkpoint.
 const COPY_BYTES_SPARE: u64 = 1024 * 1024;
 
 /// Memory that a guest can have had for its thread to give it back: it takes less than a
@@ -35,12 +35,12 @@ const GIVEN_BACK_AT_ONCE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Somebody else may use the same engine's pool and not tell us when a slot is free.
 const POOL_RETRY: Duration = Duration::from_millis(20);
 
-/// What all attempts of a sandbox share.
+/// The parts that all attempts of a sandbox share.
 pub(super) struct Shared {
     pub(super) artifacts: Arc<dyn Artifacts>,
     /// As many as the engine's pool has stacks.
     pub(super) slots: Semaphore,
-    /// Who runs now.
+    /// The turns of guests.
     pub(super) turns: Arc<Turns>,
     /// Told when an attempt has given back what it had of the pool.
     pub(super) freed: Notify,

@@ -148,7 +148,7 @@ impl HasData for MonotonicClock {
     type Data<'a> = MonotonicClockView<'a>;
 }
 
-/// What the functions of the interface need.
+/// The parts that the functions of the interface need.
 pub(super) struct MonotonicClockView<'a> {
     pub(super) clock: Clock,
     pub(super) table: &'a mut ResourceTable,

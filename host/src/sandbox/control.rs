@@ -1,4 +1,4 @@
-//! What stops a guest, and what it has used so far: shared by the attempt, the guest's tick
+//! The stop flag of a guest, and its use so far: shared by the attempt, the guest's tick
 //! callback and the watchdog.
 
 use std::future::Future;
@@ -85,7 +85,7 @@ impl Control {
         }
     }
 
-    /// What the guest has given to the agent is stored.
+    /// A checkpoint of the guest is stored.
     pub(super) fn take(&self) {
         self.taken.notify_one();
     }
@@ -169,9 +169,9 @@ impl Control {
     }
 
     /// Polls `future` in its turns and with its CPU time measured, until it ends, panics or is
-    /// stopped. What did not end is to be dropped then, also when it waits in a host call. The last
-    /// turn is still to be [ended](Self::end_turn). It is borrowed because moving a guest's future
-    /// costs more than many guests do.
+    /// stopped. A guest that did not end is to be dropped then, also when it waits in a host call.
+    /// The last turn is still to be [ended](Self::end_turn). It is borrowed because moving a
+    /// guest's future costs more than many guests do.
     pub(super) async fn watch<F: Future + ?Sized>(
         &self,
         place: &mut TurnHolder,
@@ -232,7 +232,7 @@ impl Control {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".to_owned())

@@ -8,7 +8,7 @@ use wasmtime::{AsContext, Store, StoreContextMut, Trap};
 
 use super::guest::Guest;
 
-/// What is put in above the limit.
+/// The fuel that is put in above the limit.
 const FUEL_SPARE: u64 = 1;
 
 /// Fills a new store for a limit, if there is one.
@@ -18,7 +18,7 @@ pub(super) fn fill(store: &mut Store<Guest>, limit: Option<u64>) {
     }
 }
 
-/// What is left of the limit; `None` when there is none.
+/// The fuel that is left of the limit; `None` when there is none.
 ///
 /// # Errors
 ///

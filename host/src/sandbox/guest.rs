@@ -1,4 +1,4 @@
-//! What a store holds for its guest, and what WASI finds there.
+//! The data of a store for its guest, and for WASI.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -97,8 +97,8 @@ impl Guest {
     }
 
     /// Whether another attempt with the same work would see the same of the world, whenever and for
-    /// whomever it runs. What is left of time and CPU is told to deterministic guests as the whole
-    /// limits, and what is left of fuel follows from what they did.
+    /// whomever it runs. Deterministic guests are told the whole limits as the rest of time and
+    /// CPU, and what is left of fuel follows from what they did.
     pub(super) fn is_repeatable(&self) -> bool {
         let GuestRun { seed, checkpoint, .. } = &*self.work;
         seed.is_some() && checkpoint.is_none() && !self.knows_itself && !self.memory.failed_here()
@@ -170,7 +170,7 @@ impl WasiView for Guest {
     }
 }
 
-/// What a guest reports while it runs.
+/// The reports of a guest while it runs.
 #[derive(Debug)]
 pub(super) struct Reports {
     sender: mpsc::Sender<FromSandbox>,
@@ -180,7 +180,7 @@ pub(super) struct Reports {
     passed_on: Option<Progress>,
     sent_at: Option<Instant>,
     checkpoints: u32,
-    /// What this attempt saved last.
+    /// The last checkpoint of this attempt.
     pub(super) checkpoint: Option<Bytes>,
 }
 

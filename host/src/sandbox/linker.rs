@@ -1,4 +1,4 @@
-//! What guests may import, and how a compiled module is tied to it: at upload and before every
+//! The imports of guests, and how a compiled module is tied to them: at upload and before every
 //! first run by the same code.
 
 use thiserror::Error;

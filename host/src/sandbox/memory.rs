@@ -15,7 +15,8 @@ pub(super) struct MemoryMeter {
     bytes_peak: u64,
     /// The sum that was last asked for and refused.
     refused: Option<u64>,
-    /// What the last permission added: taken back when the growth then fails for another reason.
+    /// The bytes that the last permission added: taken back when the growth then fails for another
+    /// reason.
     granted_last: u64,
     /// A growth that the limit allowed has failed: for want of memory on this machine, as far as we
     /// know.
@@ -72,7 +73,7 @@ impl MemoryMeter {
         fits
     }
 
-    /// What the guest has and what is kept for it may take together, and what the guest has.
+    /// The bound of the guest's memory and of the spare that is kept for it, and the guest's part.
     pub(super) fn bytes_max_and_used(&self) -> (u64, u64) {
         (self.bytes_max, self.bytes)
     }

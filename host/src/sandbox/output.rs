@@ -1,4 +1,4 @@
-//! What a guest writes: the result of a command and the captured text, each up to its cap, in
+//! The output of a guest: the result of a command and the captured text, each up to its cap, in
 //! constant memory beyond.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, Stream
 
 use super::control::{Cause, Control, Stopped};
 
-/// What follows the captured text when there was more of it; not counted in the cap.
+/// The mark after captured text when there was more of it; not counted in the cap.
 pub const TRUNCATION_MARK: &str = "\n[output truncated]\n";
 
 /// Bytes that a guest can write or read in one go; more takes several calls, so that no copy is
@@ -48,8 +48,8 @@ impl Captured {
         self.bytes_max = self.bytes.len();
     }
 
-    /// Takes away a character of which the last bytes are missing. What is no beginning of a
-    /// character is the guest's and stays.
+    /// Takes away a character of which the last bytes are missing. Other bytes are the guest's and
+    /// stay.
     fn drop_begun_character(&mut self) {
         const CHARACTER_BYTES_MAX: usize = 4;
         let last = self.bytes.iter().rev().take(CHARACTER_BYTES_MAX - 1).position(|byte| byte & 0xc0 != 0x80);
@@ -130,7 +130,7 @@ impl Output {
     }
 
     fn lock(&self) -> MutexGuard<'_, Written> {
-        // What was written before a panic of ours is still worth showing.
+        // Output before a panic of ours is still worth showing.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -167,7 +167,7 @@ impl Output {
         Ok(())
     }
 
-    /// What a command wrote to stdout, to be taken once.
+    /// The stdout of a command, to be taken once.
     pub(super) fn take_result(&self) -> Bytes {
         std::mem::take(&mut self.lock().result).into()
     }
@@ -183,7 +183,7 @@ impl Output {
     }
 }
 
-/// What becomes of what a guest wrote to stdout.
+/// The use of a guest's stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stdout {
     /// It is the result.
@@ -379,7 +379,7 @@ mod tests {
             (&b"12345678\xf0\x9f\x98\x80"[..], &b"12345678"[..]),
             (b"1234567\xf0\x9f\x98\x80", b"1234567"),
             (b"123456\xf0\x9f\x98\x80", b"123456\xf0\x9f\x98\x80"),
-            // What was never a character stays as it is.
+            // Bytes that were never a character stay as they are.
             (b"12345678\x80\x80\x80", b"12345678\x80\x80"),
             (b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80"),
             (b"123456789\xffx", b"123456789\xff"),

@@ -57,7 +57,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     poll::add_to_linker(linker)
 }
 
-/// What the guest's call gives: 0, a code, or a trap.
+/// The result of the guest's call: 0, a code, or a trap.
 fn errno(called: Called) -> wasmtime::Result<i32> {
     match called {
         Ok(()) => Ok(0),

@@ -19,7 +19,7 @@ const INSECURE_INTERFACE: &str = "wasi:random/insecure@0.2.12";
 
 /// Bytes of one piece.
 pub(super) const PIECE_BYTES: u64 = 64 * 1024;
-/// What each byte beyond the first piece of a call costs of fuel, as a divisor: a call that was
+/// The fuel of each byte beyond the first piece of a call, as a divisor: a call that was
 /// always possible costs what it did.
 const BYTES_PER_FUEL: u64 = 8;
 /// The longest list of random bytes that a component can ask for: it is made on our side before it

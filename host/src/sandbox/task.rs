@@ -16,20 +16,20 @@ use super::guest::Guest;
 const HOST_INTERFACE: &str = "wasmill:task/host@0.1.0";
 /// The function that a task component exports.
 pub(super) const RUN_EXPORT: &str = "run";
-/// What [`RUN_EXPORT`] takes.
+/// The parameters of [`RUN_EXPORT`].
 pub(super) type RunParameters<'a> = (&'a [u8],);
-/// What [`RUN_EXPORT`] gives.
+/// The results of [`RUN_EXPORT`].
 pub(super) type RunResults = (Result<Vec<u8>, Failure>,);
 
-/// Fuel for one call of a host function, and for each [`BYTES_PER_FUEL`] bytes that it moves. What
-/// a guest could do itself with that fuel takes about as long.
+/// Fuel for one call of a host function, and for each [`BYTES_PER_FUEL`] bytes that it moves. Work
+/// of the guest's own for that fuel takes about as long.
 const CALL_FUEL: u64 = 100;
 const BYTES_PER_FUEL: u64 = 8;
 /// CPU time for each byte of a checkpoint that is stored as a blob: what copying, hashing and
 /// writing it takes, on threads of ours.
 const STORED_CPU_NS_PER_BYTE: u64 = 2;
-/// What is copied of a checkpoint before others run: it takes about as long as a piece of a long
-/// instruction.
+/// The bytes of a checkpoint that are copied before others run: it takes about as long as a piece
+/// of a long instruction.
 const COPIED_AT_ONCE_BYTES: usize = 1024 * 1024;
 /// The message of a progress report is cut here.
 const PROGRESS_MESSAGE_BYTES_MAX: usize = 1024;
@@ -153,7 +153,7 @@ fn progress(mut store: StoreContextMut<'_, Guest>, done: f64, total: f64, messag
 fn log(mut store: StoreContextMut<'_, Guest>, level: Level, message: &WasmStr) -> wasmtime::Result<()> {
     let line = {
         let text = message.to_str(&store)?;
-        // What is over the cap is only there to be counted as cut.
+        // The bytes over the cap are only there to be counted as cut.
         let captured_max = usize::try_from(store.data().work.captured_bytes_max).unwrap_or(usize::MAX);
         format!("{}: {}\n", level.as_str(), cut(&text, captured_max.saturating_add(1)))
     };

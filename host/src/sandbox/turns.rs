@@ -357,7 +357,7 @@ mod tests {
             let index = guests.iter_mut().position(has_turn).unwrap();
             *had.entry(tenants[index]).or_default() += 1;
             guests[index].give_back(10 * MS, Wants::More);
-            // Whoever ran comes last in the look for the next.
+            // The guest that ran comes last in the look for the next.
             guests.iter_mut().for_each(|guest| {
                 has_turn(guest);
             });

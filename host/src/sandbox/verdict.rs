@@ -20,7 +20,7 @@ pub(super) enum Finished {
     Exited(i32),
 }
 
-/// What became of a guest's call.
+/// The end of a guest's call.
 pub(super) type End = Watched<wasmtime::Result<Finished>>;
 
 /// Whether the engine's pool had no slot left: the guest has not run, and can when another has
@@ -135,7 +135,7 @@ fn judge_error(error: &wasmtime::Error, guest: &Guest) -> Outcome {
 /// From the text of wasmtime's error, whose type is private; a test notices when the text changes.
 const COPY_BOUND_REACHED: &str = "fuel allocated for hostcalls has been exhausted";
 
-/// What went wrong without where: the backtrace is apart.
+/// The failure without its place: the backtrace is apart.
 fn message(error: &wasmtime::Error, trap: Option<Trap>) -> String {
     match trap {
         Some(trap) => trap.to_string(),
@@ -158,7 +158,7 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
         .collect()
 }
 
-/// What a function was called in its source, cut while it is written: a short name can stand for
+/// The name of a function in its source, cut while it is written: a short name can stand for
 /// one that is longer than any memory.
 fn readable(name: &str) -> String {
     let mut frame = Frame(String::new());
@@ -205,7 +205,7 @@ fn code(trap: Trap) -> TrapCode {
     }
 }
 
-/// What a guest's exit looks like: an error that unwinds it.
+/// The form of a guest's exit: an error that unwinds it.
 pub(super) fn exit_of(error: wasmtime::Error) -> wasmtime::Result<Finished> {
     match error.downcast_ref::<I32Exit>() {
         Some(I32Exit(code)) => Ok(Finished::Exited(*code)),

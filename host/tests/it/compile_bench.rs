@@ -1,4 +1,5 @@
-//! What the tests of compiling share: a compiler in a folder of its own, and modules to give it.
+//! The common part of the tests of compiling: a compiler in a folder of its own, and modules to
+//! give it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

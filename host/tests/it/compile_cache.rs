@@ -1,4 +1,4 @@
-//! What is kept of compiled modules, on disk and in memory, and how it is loaded.
+//! Compiled modules on disk and in memory, and how they are loaded.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -85,7 +85,7 @@ async fn compiling_for_attempts_is_paid_by_their_tenant() {
     assert_eq!(bench.compiler.stats().compiles, 1);
 }
 
-/// What is compiled for several attempts at once is told of the first.
+/// A compilation for several attempts at once is told of the first.
 #[tokio::test]
 async fn a_compilation_is_counted_once() {
     let bench = Bench::new();
@@ -194,12 +194,12 @@ async fn the_memory_bound_forgets_what_was_used_least() {
     }
     let is_loaded = |number| cache.cached(bench.store(&command(number)).1, Profile::Plain).is_some();
     assert_eq!([is_loaded(0), is_loaded(1), is_loaded(2)], [true, false, true]);
-    // What was forgotten comes back from the disk.
+    // A forgotten module comes back from the disk.
     load(&bench, &cache, &command(1), Profile::Plain).await.unwrap();
     assert_eq!(bench.compiler.stats().compiles, 3);
 }
 
-/// What a disk or a power cut does to an artifact is noticed before it is loaded.
+/// Damage of a disk or a power cut to an artifact is noticed before it is loaded.
 #[tokio::test]
 async fn damaged_artifacts_are_compiled_again() {
     let damages: [fn(&Path); 5] = [
@@ -236,7 +236,7 @@ async fn the_cache_is_private_and_cleans_up() {
     assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
     let [artifact] = bench.artifacts().try_into().unwrap();
     assert_eq!(fs::metadata(&artifact).unwrap().permissions().mode() & 0o777, 0o600);
-    // What another version and an interrupted compile left behind.
+    // Files that another version and an interrupted compile left behind.
     let other = folder.join("0123456789abcdef0123456789abcdef");
     fs::create_dir(&other).unwrap();
     fs::write(other.join("old.cwasm"), b"old").unwrap();

@@ -150,7 +150,7 @@ async fn what_passes_is_not_remembered_for_long() {
     }
 }
 
-/// What is our fault is said to be, and never remembered against the module.
+/// A fault of ours is said to be one, and never remembered against the module.
 #[tokio::test]
 async fn faults_are_not_the_modules() {
     let missing = CompileProgram { path: "/nowhere/wasmill".into(), args: Vec::new() };
@@ -238,7 +238,7 @@ async fn slots_and_lines_are_bounded() {
     let mut other = Box::pin(bench.push("other", &modules[3]));
     assert!(futures::poll!(&mut other).is_pending());
     assert_eq!(bench.compiler.stats().waiting, 1);
-    // Who goes away gives up child and place.
+    // A caller that goes away gives up child and place.
     drop(running);
     assert!(futures::poll!(&mut waiting).is_pending());
     assert_eq!(bench.compiler.stats().waiting, 0);
@@ -266,8 +266,8 @@ async fn small_modules_pass_large_ones() {
 #[tokio::test]
 async fn a_laborious_small_module_holds_no_slot_of_small_ones() {
     let child = env!("CARGO_BIN_EXE_wasmill-compile");
-    // The real child, but for the one that gets little time. What it reads stays open as long as
-    // ours does.
+    // The real child, but for the one that gets little time. Its input stays open as long as ours
+    // does.
     let text = format!(
         r#"read request; case "$request" in *'"cpu_s":1,'*) kill -XCPU $$;; esac
         exec {child} < <(echo "$request"; exec cat 2>/dev/null)"#

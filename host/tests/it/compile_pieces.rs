@@ -43,9 +43,9 @@ struct Seen {
     /// Results, or the code of the trap and the functions that it went through.
     result: Result<Vec<String>, Trapped>,
     fuel: Option<u64>,
-    /// What the exported globals hold.
+    /// The values of the exported globals.
     globals: Vec<String>,
-    /// What the exported memories hold; not printed.
+    /// The bytes of the exported memories; not printed.
     memories: Vec<Memory>,
     /// Which function each element of the exported tables is, by what it returns.
     tables: Vec<Vec<Option<i32>>>,

@@ -30,7 +30,7 @@ impl Random {
     }
 }
 
-/// What is at an edge of a piece, of a memory or of 32 bits.
+/// Numbers at an edge of a piece, of a memory or of 32 bits.
 fn edges(piece: u32, size: u32) -> Vec<u32> {
     let mut edges = vec![0, 1, i32::MAX.cast_unsigned(), i32::MIN.cast_unsigned(), u32::MAX];
     for at in [piece, 2 * piece, 3 * piece, size - 2 * piece, size - piece, size, 0u32.wrapping_sub(piece)] {

@@ -20,5 +20,5 @@ mod sandbox_streams;
 mod sandbox_support;
 mod sandbox_task;
 
-// What the fuzz targets call them, which are a part of this program too.
+// The names that the fuzz targets use, which are a part of this program too.
 use wasmill_host::{compile, engine};

@@ -50,7 +50,7 @@ async fn stdout_of_a_command_that_ends_by_itself_is_its_result_and_stderr_is_cap
         let work = sandbox.work(&command(TWO_STREAMS_DATA, &format!("{TWO_STREAMS} {end}")));
         assert_eq!(both(&sandbox.run(work).await), result, "{end}");
     }
-    // What is stopped has no result: how much it had written says nothing.
+    // A stopped command has no result: how much it had written says nothing.
     let work = sandbox.work(&command(TWO_STREAMS_DATA, &format!("{TWO_STREAMS} unreachable")));
     let ended = sandbox.run(work).await;
     assert_kind(&ended, OutcomeKind::Trapped);

@@ -85,8 +85,8 @@ async fn ordinary_attempts_see_real_time() {
     assert!(u64_at(&output, 64) > DETERMINISTIC_EPOCH_SECONDS * 1_000_000_000);
 }
 
-/// What a task can ask of the host, one thing each, and whether the answer is the same for every
-/// attempt with the same work.
+/// Questions of a task to the host, one each, and whether the answer is the same for every attempt
+/// with the same work.
 const QUESTIONS: &[(&str, bool)] = &[
     ("", true),
     ("(call $info (i32.const 64))", false),
@@ -135,7 +135,7 @@ async fn what_can_differ_is_not_repeatable() {
     assert!(!sandbox.run(failing).await.repeatable, "a failure is not kept");
 }
 
-/// What the machine itself refuses is another matter, which only a test of the meter can play.
+/// A refusal of the machine itself is another matter, which only a test of the meter can play.
 #[tokio::test]
 async fn a_growth_that_limit_or_engine_refuse_is_refused_to_everybody() {
     let mut sandbox = TestSandbox::start();

@@ -116,7 +116,7 @@ fn resident_bytes() -> u64 {
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
-/// What other tests of this program may take meanwhile.
+/// The memory that other tests of this program may take meanwhile.
 const NEIGHBOURS_BYTES: u64 = 1024 * MIB;
 
 #[tokio::test]

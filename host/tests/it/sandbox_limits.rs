@@ -11,8 +11,8 @@ use wasmill_protocol::limits::{KIB, MIB};
 use crate::sandbox_support::{TestSandbox, assert_kind, command, task};
 
 const PAGE: u64 = 64 * KIB;
-/// What a busy machine may add to a bound in time. The bound itself is exact; this is the scheduler
-/// of the machine that tests.
+/// The time that a busy machine may add to a bound in time. The bound itself is exact; this is the
+/// scheduler of the machine that tests.
 const SCHEDULING: Duration = Duration::from_millis(1500);
 
 const COUNT_TO_1000: &str = r#"(local $n i32)

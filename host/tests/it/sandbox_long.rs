@@ -95,7 +95,7 @@ async fn b37_a_stop_and_a_neighbour_do_not_wait_for_one_instruction() {
             let id = work.id;
             let started = Instant::now();
             sandbox.start_work(work).await;
-            // Whatever ends first is the neighbour.
+            // The first end is that of the neighbour.
             let ended = sandbox
                 .wait(|message| match message {
                     FromSandbox::Ended(ended) => Ok(*ended),
@@ -115,8 +115,8 @@ async fn b37_a_stop_and_a_neighbour_do_not_wait_for_one_instruction() {
     }
 }
 
-/// What is out of bounds traps where the guest wrote it, before anything is written, however long
-/// it is.
+/// An operand out of bounds traps where the guest wrote it, before anything is written, however
+/// long it is.
 #[tokio::test]
 async fn b10_a_long_instruction_out_of_bounds_traps_in_the_function_that_has_it() {
     let mut sandbox = TestSandbox::start();
@@ -135,8 +135,8 @@ async fn b10_a_long_instruction_out_of_bounds_traps_in_the_function_that_has_it(
     }
 }
 
-/// What the kernel does to take the memory of a guest back is the guest's, and is done where no
-/// guest waits for it.
+/// The kernel's work to take the memory of a guest back is the guest's, and is done where no guest
+/// waits for it.
 #[tokio::test]
 async fn b38_memory_that_is_given_back_costs_the_guest_that_had_it() {
     let mut sandbox = TestSandbox::start();

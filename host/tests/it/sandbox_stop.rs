@@ -11,7 +11,7 @@ use wasmtime::Module;
 use crate::sandbox_command::command_component;
 use crate::sandbox_support::{GUESTS_MAX, HOST_IMPORTS, TestSandbox, assert_kind, command, task};
 
-/// What a busy machine may add.
+/// The time that a busy machine may add.
 const SCHEDULING: Duration = Duration::from_millis(1500);
 
 /// Says on the way that it runs, so that a test knows when to stop it.

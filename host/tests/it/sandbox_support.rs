@@ -191,7 +191,7 @@ impl TestSandbox {
         message
     }
 
-    /// The CPU time of the next message about the load. What else comes until then is kept.
+    /// The CPU time of the next message about the load. Other messages until then are kept.
     pub(crate) async fn load_cpu_us(&mut self) -> u64 {
         loop {
             match self.receive().await {

@@ -1,4 +1,4 @@
-//! What is sent stays readable between neighbouring versions, and is never the reader's end.
+//! Messages stay readable between neighbouring versions, and is never the reader's end.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails and says where and why")]
 
 mod fuzz;

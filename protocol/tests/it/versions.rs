@@ -62,7 +62,7 @@ fn what_is_sent_survives_one_version_in_both_directions() {
     check(&HostInfo { cores: 2, process: u64::MAX, predecessor: 7, ..HostInfo::default() });
 }
 
-/// What is to be stopped has had a cause since. A host that knows none cancels, and hands nothing
+/// Stops have had a cause since. A host that knows none cancels, and hands nothing
 /// back as cancelled.
 #[test]
 fn a_cause_to_stop_is_read_by_and_from_those_who_know_none() {

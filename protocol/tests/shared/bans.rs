@@ -1,4 +1,4 @@
-//! What the tests of each pure package share: what is banned in it has a reason.
+//! The common part of the tests of each pure package: what is banned in it has a reason.
 
 /// Asserts that `clippy.toml` bans what a pure package must not reach, each with its reason.
 pub(crate) fn assert_bans(bans: &str) {

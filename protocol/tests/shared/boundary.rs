@@ -1,4 +1,4 @@
-//! What the tests of each pure package share: its manifest proves the boundary.
+//! The common part of the tests of each pure package: its manifest proves the boundary.
 
 use std::collections::BTreeSet;
 

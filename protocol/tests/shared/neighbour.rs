@@ -1,5 +1,5 @@
-//! What the tests of each package with stored or sent types share: the neighbouring versions of a
-//! type.
+//! The common part of the tests of each package with stored or sent types: the neighbouring
+//! versions of a type.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ struct Newer<'a, T> {
     from_the_future: &'static str,
 }
 
-/// What an old writer sends that knew no field at all.
+/// The message of an old writer that knew no field at all.
 #[derive(Serialize, Deserialize)]
 struct Oldest {}
 

@@ -1,4 +1,5 @@
-//! What the tests of each package with fuzz targets share: trying again what is kept for them.
+//! The common part of the tests of each package with fuzz targets: trying again what is kept for
+//! them.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! What a million queued tasks take in the core. The greatest sum of what is allocated, divided by
-//! a million, is what one takes.
+//! The memory of a million queued tasks in the core. The greatest sum of allocations, divided by a
+//! million, is that of one.
 
 #![allow(missing_docs, reason = "the benchmarks have no callers")]
 #![allow(dead_code, reason = "hosts are of no use here")]

@@ -1,4 +1,4 @@
-//! What can be done to a task: cancel, submit again, change its priority.
+//! Actions on a task: cancel, submit again, change its priority.
 
 use std::sync::Arc;
 
@@ -139,7 +139,7 @@ pub(super) async fn retry(
 async fn change(app: &App, tenant: &TenantName, task: TaskId, command: Command) -> Handled<Done> {
     match app.handle.command(command).await {
         Ok((_, done)) => Ok(done),
-        Err(Refusal::TaskUnknown | Refusal::TaskFinal) => {
+        Err(Refusal::TaskUnknown) => {
             app.handle.catch_up(app.handle.position()).await?;
             let row = find(app, tenant, task).await?;
             Err(Fault::new(Code::AlreadyFinal, format!("the task is {} already", row.state.as_str())).task(task))

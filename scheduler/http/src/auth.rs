@@ -1,4 +1,4 @@
-//! Who asks: tokens, roles and tenants.
+//! Callers: tokens, roles and tenants.
 
 use std::fs;
 use std::io::{self, Write};
@@ -36,7 +36,7 @@ pub(super) const TENANT_HEADER: HeaderName = HeaderName::from_static("wasmill-te
 pub(super) struct Caller {
     /// The tenant that is acted for.
     pub(super) tenant: TenantName,
-    /// What may be done.
+    /// Its role.
     pub(super) role: Role,
     place: Option<RequestPermit>,
 }
@@ -71,7 +71,7 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Handled<Self> {
         let directory = &app.handle.shared().directory;
-        // What is no token is not looked for.
+        // A text that is no token is not looked for.
         bearer(&parts.headers)?;
         let (tenant, role) = read_twice::twice(app, || identify(&parts.headers, directory)).await?;
         trace::identified(parts, &tenant);
@@ -184,7 +184,7 @@ fn identify(headers: &HeaderMap, directory: &Directory) -> Handled<(TenantName, 
     }
 }
 
-/// What is stored of a token.
+/// The hash of a token, which alone is stored.
 pub(super) fn token_hash(text: &str) -> Digest {
     Digest(Sha256::digest(text.as_bytes()).into())
 }
@@ -218,7 +218,7 @@ pub enum BootstrapError {
     /// The file cannot be read or written.
     #[error("cannot {action} {path}")]
     File {
-        /// What was attempted.
+        /// The action that was attempted.
         action: &'static str,
         /// Which file.
         path: String,
@@ -240,8 +240,8 @@ pub enum BootstrapError {
 }
 
 impl BootstrapError {
-    /// Whether the same can succeed a moment later, because a leader is missing or busy. Whatever
-    /// was done already is found then.
+    /// Whether the same can succeed a moment later, because a leader is missing or busy. A step
+    /// that was done already is found then.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Refused(Refusal::NotLeader | Refusal::OutcomeUnknown | Refusal::Overloaded { .. }))
     }
@@ -341,7 +341,7 @@ pub async fn adopt_admin(handle: &Handle, token_file: &Path) -> Result<(), Boots
     }
 }
 
-/// What this node does not know yet may be there.
+/// A tenant or a token that this node does not know yet may be there.
 async fn catch_up(handle: &Handle) -> Result<(), BootstrapError> {
     handle.catch_up(handle.position()).await.map(drop).map_err(|_| BootstrapError::Refused(Refusal::NotLeader))
 }

@@ -36,7 +36,7 @@ pub(super) struct BodyReader {
     received: u64,
     announced: Option<u64>,
     pace: Pace,
-    /// What has come has paid for the time up to here.
+    /// The received bytes have paid for the time up to here.
     deadline: Instant,
 }
 
@@ -276,7 +276,7 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(12));
     }
 
-    /// What the bytes per second of a client must be, and how long it lasts when they are fewer.
+    /// The bytes per second that a client needs, and how long it lasts with fewer.
     #[tokio::test(start_paused = true)]
     async fn c31_a_large_body_that_trickles_is_given_up_within_seconds() {
         let large = stream::once(async { Ok::<_, std::io::Error>(vec![0; 40_000_000]) });

@@ -8,7 +8,7 @@ use wasmill_protocol::{Digest, TaskId};
 
 use super::canonical::canonical;
 
-/// What a submission with an idempotency key asks for, in 32 bytes.
+/// The fingerprint of a submission with an idempotency key, in 32 bytes.
 ///
 /// Submissions are compared by value: neither the order of keys nor white space nor the spelling of
 /// a number within `input` makes another one of it, nor does a field that is given and says what
@@ -65,7 +65,7 @@ impl Fingerprint {
         Self { current: digest, before: digest }
     }
 
-    /// What is kept of it.
+    /// The digest that is kept of it.
     pub(super) fn digest(&self) -> Digest {
         self.current
     }

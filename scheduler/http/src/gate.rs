@@ -1,4 +1,4 @@
-//! Who looks at modules before they are stored.
+//! The check of modules before they are stored.
 
 use std::path::Path;
 

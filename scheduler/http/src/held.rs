@@ -51,7 +51,7 @@ pub(super) fn hold(app: &App, asker: &Asker, mut response: Response<Body>) -> Re
     if response.extensions_mut().remove::<Held>().is_some() {
         return response;
     }
-    // What is streamed from elsewhere has no size here, and holds one piece at a time.
+    // A body that is streamed from elsewhere has no size here, and holds one piece at a time.
     let Some(bytes) = response.body().size_hint().exact().filter(|bytes| *bytes > PIECE_BYTES as u64) else {
         return response;
     };
@@ -64,7 +64,7 @@ pub(super) fn hold(app: &App, asker: &Asker, mut response: Response<Body>) -> Re
 
 struct HeldBody {
     inner: Body,
-    /// What was taken from `inner` and not handed on.
+    /// The bytes that were taken from `inner` and not handed on.
     piece: Bytes,
     left: u64,
     taken: Arc<MemoryTaken>,

@@ -13,7 +13,7 @@ pub(super) struct TaskIds {
     /// Milliseconds since 1970 in the upper 52 bits, a counter in the lower 12: RFC 9562, section
     /// 6.2, method 3 with the counter running over into the milliseconds.
     last: AtomicU64,
-    /// What the last 62 bits are taken from.
+    /// The source of the last 62 bits.
     random: Mutex<RandomBits>,
 }
 

@@ -72,9 +72,9 @@ pub struct HttpConfig {
     pub version: String,
     /// `standalone` or `cluster`, for `/v1/status`.
     pub mode: String,
-    /// What may be asked for at most.
+    /// The highest limits that a task may ask for.
     pub caps: Caps,
-    /// What a task gets that does not ask.
+    /// The limits of a task that does not ask.
     pub limits: Limits,
     /// The certificate for HTTPS; plain HTTP without.
     pub tls: Option<Tls>,
@@ -137,7 +137,7 @@ impl Default for HttpConfig {
     }
 }
 
-/// What every handler has. Cheap to clone.
+/// The state of every handler. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct App(Arc<AppParts>);
 

@@ -17,7 +17,7 @@ use super::problem::{Code, Fault, Handled};
 pub(super) struct Memory {
     taken: Mutex<Taken>,
     bytes_max: u64,
-    /// What takes it, in the plural.
+    /// The kind of body that takes it, in the plural.
     of: &'static str,
 }
 
@@ -27,8 +27,8 @@ struct Taken {
     by_tenant: HashMap<TenantName, u64>,
 }
 
-/// What is up to this size is not counted: there is one for each request, and requests are bounded
-/// already.
+/// A body of up to this size is not counted: there is one for each request, and requests are
+/// bounded already.
 const UNCOUNTED_BYTES: u64 = 64 * 1024;
 
 /// Memory of a tenant; given back when dropped.

@@ -1,4 +1,4 @@
-//! What the HTTP interface counts, and all of `/metrics`.
+//! The metrics of the HTTP interface, and all of `/metrics`.
 
 mod requests;
 
@@ -25,7 +25,7 @@ pub(super) use requests::Counted;
 use requests::Requests;
 use wasmill_scheduler::handle::Overview;
 
-/// What the HTTP interface counts.
+/// The metrics of the HTTP interface.
 pub(super) struct Metrics {
     requests: Requests,
     connections_refused: IntCounter,
@@ -136,7 +136,7 @@ async fn page(app: &App, names_tenants: bool) -> Page {
     let mut page = Page::of(app.handle.shared().metrics.registry());
     app.metrics.write(&mut page);
     write_standing(&mut page, app);
-    // What the leader has counted is told by the leader alone: sums over all nodes must be right.
+    // The leader's counters are told by the leader alone: sums over all nodes must be right.
     if app.handle.standing().leading {
         if let Some(overview) = app.handle.overview().await {
             write_overview(&mut page, &overview);

@@ -1,4 +1,4 @@
-//! What happens to every request before the router and to every answer after it.
+//! The steps of every request before the router, and of every answer after it.
 
 use std::panic::AssertUnwindSafe;
 
@@ -80,8 +80,8 @@ async fn reach(app: &App, headers: &HeaderMap) -> Handled<()> {
     Err(Fault::new(Code::Overloaded, format!("record {seq} has not arrived at this node yet")))
 }
 
-/// Lets the router answer. What a node that follows does not find may only not have arrived yet:
-/// then it catches up and looks again.
+/// Lets the router answer. A thing that a node that follows does not find may only not have arrived
+/// yet: then it catches up and looks again.
 async fn route(app: &App, router: Router, request: Request<Body>) -> Response<Body> {
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
     if !is_safe || app.handle.standing().leading {

@@ -50,12 +50,12 @@ pub(super) struct Resolved {
     pub(super) digest: Digest,
     /// How it is run.
     pub(super) kind: ModuleKind,
-    /// What a command finds as its own name unless its task says otherwise: the alias that was
+    /// The name that a command finds as its own unless its task says otherwise: the alias that was
     /// used, or what the file was called.
     pub(super) program: Option<String>,
 }
 
-/// What a tenant's digest or alias stands for right now. The text has been checked to be one of the
+/// The module of a tenant's digest or alias right now. The text has been checked to be one of the
 /// two.
 pub(super) async fn resolve(app: &App, tenant: &TenantName, text: &str) -> Handled<Resolved> {
     read_twice::twice(app, || resolve_here(app, tenant, text)).await

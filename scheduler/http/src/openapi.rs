@@ -120,7 +120,7 @@ pub fn document(caps: &Caps, version: &str) -> String {
 
 const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
 
-/// What every call can answer.
+/// The problems that every call can answer with.
 fn add_common_problems(path: &str, responses: &mut Value) {
     let statuses: &[u16] = match path {
         "/livez" => &[],

@@ -22,7 +22,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Named<T
     }
 }
 
-/// A task of the path. What is no id names nothing, like an id of somebody else.
+/// A task of the path. A text that is no id names nothing, like an id of somebody else.
 pub(super) fn task(text: &str) -> Handled<TaskId> {
     text.parse().map_err(|_| Fault::plain(Code::TaskUnknown))
 }

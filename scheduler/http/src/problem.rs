@@ -9,7 +9,7 @@ use wasmill_protocol::{OutcomeKind, TaskId};
 
 macro_rules! catalogue {
     ($($variant:ident $status:literal $code:literal $title:literal)*) => {
-        /// What went wrong. Codes are stable: clients decide by them.
+        /// The kind of a problem. Codes are stable: clients decide by them.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Code {
             $(#[doc = $title] $variant,)*
@@ -100,7 +100,7 @@ impl Code {
         self.parts().1
     }
 
-    /// What it stands for and what to do.
+    /// The meaning of the code, and what to do.
     pub fn title(self) -> &'static str {
         self.parts().2
     }
@@ -110,7 +110,7 @@ impl Code {
 #[derive(Debug)]
 pub struct Fault(Box<Parts>);
 
-/// What a handler comes to.
+/// The result of a handler.
 pub type Handled<T = Response> = Result<T, Fault>;
 
 #[derive(Debug)]
@@ -124,7 +124,7 @@ struct Parts {
     retry_ms: Option<u64>,
 }
 
-/// What a client is told to wait when nothing better is known.
+/// The wait that a client is told when nothing better is known.
 const RETRY_MS_DEFAULT: u64 = 1_000;
 
 impl Fault {
@@ -185,7 +185,7 @@ impl Fault {
         self.0.code
     }
 
-    /// What is wrong, for people.
+    /// The mistake, as a sentence.
     pub fn detail(&self) -> &str {
         &self.0.detail
     }

@@ -21,7 +21,7 @@ pub(super) fn is_readable(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok() && check.push(bytes) && check.finish()
 }
 
-/// What bytes are that come in pieces.
+/// The form of bytes that come in pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// A JSON value that every reader can read.

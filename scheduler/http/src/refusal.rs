@@ -1,4 +1,4 @@
-//! What the leader, the blobs and the read model refuse, as problems.
+//! Refusals of the leader, the blobs and the read model, as problems.
 
 use wasmill_fabric::BlobError;
 use wasmill_protocol::command::{QuotaKind, Refusal};
@@ -9,7 +9,6 @@ impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::TaskUnknown => Self::plain(Code::TaskUnknown),
-            Refusal::TaskFinal => Self::plain(Code::AlreadyFinal),
             Refusal::ModuleUnknown => Self::plain(Code::ModuleUnknown),
             Refusal::ModuleInUse { task } => {
                 Self::new(Code::ModuleInUse, format!("task {task} uses the module and is not final")).task(task)

@@ -11,8 +11,8 @@ use super::problem::{Code, Fault, Handled};
 use super::submit::Draft;
 use wasmill_scheduler::read_model::{OverQuota, Reservation, submission_bytes};
 
-/// What a task on its way has taken of its tenant's quota; nothing when there is none. Kept until
-/// the task is durable.
+/// The bytes that a task on its way has taken of its tenant's quota; nothing when there is none.
+/// Kept until the task is durable.
 pub(super) type Room = Option<Reservation>;
 
 /// The quota of stored bytes of a tenant.

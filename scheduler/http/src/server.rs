@@ -195,7 +195,7 @@ async fn serve_regular(stream: TcpStream, activity: Arc<Activity>, app: App, rou
     }
 }
 
-/// What a connection goes over: TCP, or TLS over it.
+/// The transport of a connection: TCP, or TLS over it.
 trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for S {}
@@ -225,7 +225,7 @@ async fn converse(stream: impl Transport, tcp: &SharedTcp, activity: &Arc<Activi
     let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         () = drive(connection, &app.stopping, Some((activity.as_ref(), config.idle_timeout))) => {}
-        // Whoever works on its requests hears of it by being dropped.
+        // A handler of its requests hears of it by being dropped.
         () = tcp.is_broken() => {}
     }
 }

@@ -94,7 +94,7 @@ pub(super) async fn submit(
     answer(&app, &caller.tenant, accepted).await
 }
 
-/// What a submission came to.
+/// The result of a submission.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Accepted {
     /// The task.
@@ -301,18 +301,19 @@ impl Draft {
         Accepted { task, repeated: true }
     }
 
-    /// What was stored meanwhile is not needed, unless the task that was there before has the same.
+    /// A payload that was stored meanwhile is not needed, unless the task that was there before has
+    /// the same.
     fn not_needed(&self, app: &App) {
         app.handle.shared().read_model.note_unneeded(self.spec.input.blob());
     }
 }
 
-/// What asks the core for a task.
+/// The command that asks the core for a task.
 pub(super) fn submission(task: TaskId, spec: &Arc<TaskSpec>, key: Option<KeyCheck>) -> Command {
     Command::Submit { task, module: ModuleRef::Digest(spec.module), spec: Arc::clone(spec), key, edges: Vec::new() }
 }
 
-/// What the read model knows of an idempotency key.
+/// The read model's answer about an idempotency key.
 pub(super) enum KeyLookup {
     /// There is no key.
     None,
@@ -366,7 +367,7 @@ pub(super) fn split_payload(bytes: Bytes) -> (Payload, Option<Bytes>) {
     if bytes.len() as u64 <= INLINE_BYTES_MAX { (Payload::inline(bytes), None) } else { (Payload::Empty, Some(bytes)) }
 }
 
-/// What is asked, with defaults filled in, within the tenant's quota.
+/// The request with defaults filled in, within the tenant's quota.
 pub(super) fn limits(app: &App, tenant: &TenantName, asked: &LimitsAsked) -> Handled<Limits> {
     let (default, caps) = (&app.config.limits, &app.config.caps);
     let limits = Limits {

@@ -97,7 +97,7 @@ fn described(row: &TaskRow) -> TaskDoc {
     }
 }
 
-/// What can be said without the core.
+/// The reason that is known without the core.
 fn waiting_for(row: &TaskRow) -> Option<String> {
     match row.state {
         TaskState::Waiting => Some(match row.waiting_until {

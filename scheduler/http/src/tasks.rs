@@ -289,9 +289,9 @@ pub(super) async fn input(
 
 /// The checkpoint that an attempt began with.
 ///
-/// What an earlier attempt had saved, as the guest is given it: with payload and module, all that
-/// is needed to run the attempt again. Kept for the latest attempts of a task, and for as long as
-/// the task.
+/// The checkpoint of an earlier attempt, as the guest is given it: with payload and module, all
+/// that is needed to run the attempt again. Kept for the latest attempts of a task, and for as long
+/// as the task.
 #[utoipa::path(get, path = "/v1/tasks/{id}/checkpoint", tag = "tasks", operation_id = "get_task_checkpoint",
     params(super::openapi::TaskPath, super::openapi::AttemptParams),
     responses(
@@ -320,7 +320,7 @@ pub(super) async fn checkpoint(
     }
 }
 
-/// What a task wrote to stdout and stderr.
+/// The stdout and stderr of a task.
 ///
 /// Of the latest attempt that ended, in the order of writing, as it was written; the stdout of a
 /// command that has ended by itself is its output and not repeated here. `charset=utf-8` is there
@@ -365,7 +365,7 @@ async fn is_utf8(mut reader: impl AsyncRead + Unpin) -> Handled<bool> {
     }
 }
 
-/// What happened to a task.
+/// The events of a task.
 ///
 /// In order, with times, hosts and attempts.
 #[utoipa::path(get, path = "/v1/tasks/{id}/events", tag = "tasks", operation_id = "get_task_events",

@@ -16,7 +16,7 @@ pub(super) struct TenantLimits {
     waits_max: usize,
 }
 
-/// What one tenant has under way.
+/// The requests of one tenant that are under way.
 #[derive(Debug, Default)]
 struct TenantRequests {
     requests: AtomicUsize,

@@ -76,14 +76,14 @@ pub(super) async fn describe(
     Named(name): Named<String>,
     _: NoParameters,
 ) -> Handled {
-    // What came of attempts counts as soon as it is written.
+    // The results of attempts count as soon as they are written.
     app.handle.shared().read_model.flush().await.map_err(unreadable)?;
     shown(&app, &named(&name)?, StatusCode::OK)
 }
 
 /// Change a tenant.
 ///
-/// What is absent stays as it is, also within `quotas`.
+/// A field that is absent stays as it is, also within `quotas`.
 #[utoipa::path(patch, path = "/v1/tenants/{name}", tag = "tenants", operation_id = "change_tenant",
     params(super::openapi::TenantPath), request_body = ChangeTenant,
     responses(
@@ -100,7 +100,7 @@ pub(super) async fn change(
     let asked: ChangeTenant = read_json(&app, &headers, body).await?;
     asked.check()?;
     let name = named(&name)?;
-    // What stays as it is must be what it is now.
+    // A field that stays must have its present value.
     app.handle.catch_up(app.handle.position()).await?;
     let quotas = {
         let contents = app.handle.shared().directory.read();
@@ -128,7 +128,7 @@ pub(super) async fn delete(
     Ok(json::no_content())
 }
 
-/// A tenant of the path. What is no name names nothing.
+/// A tenant of the path. A text that is no name names nothing.
 pub(super) fn named(text: &str) -> Handled<TenantName> {
     text.parse().map_err(|_| Fault::plain(Code::TenantUnknown))
 }

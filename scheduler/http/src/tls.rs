@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// What both sides can speak, the better one first.
+/// The protocols of both sides, the better one first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// A certificate with its key, ready to accept connections. Cheap to clone.
@@ -33,7 +33,7 @@ pub enum TlsError {
     /// The file is missing, or is not what it should be.
     #[error("cannot read {what} from `{}`", path.display())]
     File {
-        /// What was to be read.
+        /// The file that was to be read.
         what: &'static str,
         /// Where.
         path: PathBuf,

@@ -30,7 +30,7 @@ pub(super) fn request(request: &Request<Incoming>) -> Span {
     );
     let mut values = request.headers().get_all(TRACE_HEADER).iter();
     match (values.next(), values.next()) {
-        // What cannot be read is as good as absent, says the standard.
+        // A header that cannot be read is as good as absent, says the standard.
         (Some(value), None) => match value.to_str().map(str::parse) {
             Ok(Ok(parent)) => wasmill_trace::below(span, parent),
             _ => span,

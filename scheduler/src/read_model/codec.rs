@@ -70,8 +70,8 @@ mod tests {
     use crate::read_model::fold::View;
     use crate::read_model::{HistoryEntry, HistoryEvent};
 
-    /// What the first version wrote. Must be readable for ever: new fields go to the end. If that
-    /// cannot be, raise `LAYOUT`.
+    /// The layout of the first version. Must be readable for ever: new fields go to the end. If
+    /// that cannot be, raise `LAYOUT`.
     const SPEC: &str = "\
         dc0014a674656e616e74c4200101010101010101010101010101010101010101010101010101010101010101a7636f6d6d616e6481a6\
         496e6c696e65c402696ea46a736f6ea46e616d65ab6465736372697074696f6e81a56c6162656ca13191a361726781a3656e76a13295\
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(rmp_serde::from_slice::<Outcome>(&bytes).unwrap(), outcome);
     }
 
-    /// What was added to the first version.
+    /// The fields that were added to the first version.
     #[test]
     fn what_was_added_is_stored() {
         let trace = wasmill_protocol::TraceParent { trace_id: [1; 16], span_id: [2; 8], sampled: true };

@@ -19,7 +19,7 @@ use super::{ReadModel, store};
 /// The file that a copy is made in, and the one that a copy is fetched into, beside the read
 /// model's own.
 const SUFFIXES: [&str; 2] = [".copy", ".fetched"];
-/// What is read at once on the way to the blob.
+/// The bytes that are read at once on the way to the blob.
 const PIECE_BYTES: usize = 1024 * 1024;
 
 /// A copy that cannot be made, or not be used.
@@ -31,7 +31,7 @@ pub enum CopyError {
     /// A file beside the read model's cannot be used.
     #[error("cannot {action} `{}`", path.display())]
     File {
-        /// What was attempted.
+        /// The action that was attempted.
         action: &'static str,
         /// On what.
         path: PathBuf,
@@ -46,9 +46,9 @@ pub enum CopyError {
         "the copy of the read model has layout {found}, this program knows {known}: start the version that wrote it"
     )]
     Layout {
-        /// What was found.
+        /// The layout that was found.
         found: i64,
-        /// What is known.
+        /// The layout that is known.
         known: i64,
     },
     /// The copy is not what the log says of it.

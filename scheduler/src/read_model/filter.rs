@@ -31,7 +31,7 @@ pub struct TaskFilter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor(pub(super) i64);
 
-/// What is left of a listing of all tasks that were there when it began, oldest first.
+/// The rest of a listing of all tasks that were there when it began, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scan {
     pub(super) next: i64,
@@ -44,7 +44,7 @@ pub struct ScanPage<T = TaskRow> {
     /// Oldest first; can be empty although there are more, as a page examines a bounded number of
     /// tasks.
     pub tasks: Vec<T>,
-    /// What is left, if anything may be.
+    /// The rest, if there may be one.
     pub rest: Option<Scan>,
 }
 
@@ -81,7 +81,7 @@ pub struct Page<T = TaskRow> {
     pub tasks: Vec<T>,
     /// Where the next page begins, if there may be one.
     pub next: Option<Cursor>,
-    /// What the tasks take as JSON, about.
+    /// The bytes of the tasks as JSON, about.
     pub shown_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What is applied, and the thread that writes it into the file.
+//! Applied records, and the thread that writes them into the file.
 
 #[cfg(test)]
 mod tests;
@@ -36,7 +36,7 @@ const REMOVED_ROWS_MAX: u32 = 1000;
 /// Blobs that are noted as not needed at most; what is over it is left to the sweep.
 const UNNEEDED_MAX: usize = 64 * 1024;
 
-/// What the flush thread shares with everybody else.
+/// The state that the flush thread shares with everybody else.
 pub(super) struct Pipeline {
     state: Mutex<State>,
     wake: Condvar,
@@ -49,16 +49,16 @@ pub(super) struct Pipeline {
 }
 
 struct State {
-    /// What is being gathered.
+    /// The generation that gathers.
     gathering: Generation,
-    /// What is being written.
+    /// The generation that is being written.
     writing: Option<Arc<Generation>>,
     applied: LogSeq,
     /// Since when `gathering` is not empty.
     since: Option<Instant>,
     /// Somebody waits for everything up to here to be in the file.
     wanted: LogSeq,
-    /// What tenants have stored, as the file says.
+    /// The stored bytes of tenants, as the file says.
     stored: HashMap<TenantName, u64>,
     /// Tenants for which that has changed.
     stored_changed: BTreeSet<TenantName>,
@@ -88,7 +88,7 @@ pub(super) struct Replacement {
     pub(super) answer: oneshot::Sender<Result<(), CopyError>>,
 }
 
-/// What is pending about a task or a key, at one moment.
+/// The pending changes of a task or a key, at one moment.
 pub(super) struct Gathered<T> {
     pub(super) found: T,
     /// Where the tenant was last removed, if that is pending: the file still has what was before.
@@ -97,7 +97,7 @@ pub(super) struct Gathered<T> {
     pub(super) applied: LogSeq,
 }
 
-/// What the thread does next.
+/// The next step of the thread.
 enum Work {
     Write(Arc<Generation>, LogSeq),
     Sweep(Sweep),
@@ -206,7 +206,7 @@ impl Pipeline {
         }
     }
 
-    /// What is pending about a task. `tenant` is asked for removals.
+    /// The pending changes of a task. `tenant` is asked for removals.
     pub(super) fn events(&self, tenant: Option<&TenantName>, task: TaskId) -> Gathered<Vec<PendingEvent>> {
         self.gather(tenant, |generations| {
             let mut events = Vec::new();
@@ -240,7 +240,7 @@ impl Pipeline {
         state.gathering.bytes() + state.writing.as_ref().map_or(0, |writing| writing.bytes())
     }
 
-    /// What a tenant has stored; of what runs as it was when it was last written.
+    /// The stored bytes of a tenant; of tasks that run as they were last written.
     pub(super) fn stored(&self, tenant: &TenantName) -> u64 {
         let state = self.state();
         let mut submitted = 0;
@@ -386,7 +386,7 @@ impl Pipeline {
             state.failure = Some(error.to_string());
             let waited = self.wake.wait_timeout_while(state, RETRY_DELAY, |state| !state.stopping);
             if waited.unwrap_or_else(PoisonError::into_inner).0.stopping {
-                // What is not written is read from the log at the next start.
+                // Unwritten records are read from the log at the next start.
                 return false;
             }
         };

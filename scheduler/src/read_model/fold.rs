@@ -29,7 +29,7 @@ pub(super) struct TaskStanding {
     pub(super) view: View,
 }
 
-/// What is stored of it as one value.
+/// The part of it that is stored as one value.
 ///
 /// Encoded without field names, so a field may only be added at the end; this holds for the types
 /// of `protocol` in here too, and a test keeps watch.
@@ -52,8 +52,8 @@ pub(super) struct View {
     pub(super) started_at: Option<Timestamp>,
     pub(super) history: Vec<HistoryEntry>,
     pub(super) history_left_out: u64,
-    /// What attempts began with, each with the first that did: at most [`RESUMED_KEPT`]. Before the
-    /// first, they began with nothing.
+    /// The checkpoints that attempts began with, each with the first that did: at most
+    /// [`RESUMED_KEPT`]. Before the first, they began with nothing.
     pub(super) resumed: Vec<(Attempt, Payload)>,
     /// The first attempt that began with a checkpoint, also when that one is no longer kept.
     pub(super) resumed_first: Option<Attempt>,
@@ -175,7 +175,7 @@ impl TaskStanding {
         resumed.push((attempt, checkpoint.clone()));
     }
 
-    /// What an attempt that has begun was given of the ones before.
+    /// The checkpoint that an attempt was given of the ones before.
     pub(super) fn began_with(&self, attempt: Attempt) -> BeganWith {
         let View { resumed, resumed_first, .. } = &self.view;
         match resumed.iter().rfind(|(first, _)| *first <= attempt) {

@@ -30,7 +30,7 @@ const TASKS_PER_STEP: usize = 100;
 const SHOWN_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Bytes that they take in memory with payloads and results.
 const HELD_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// What a small task takes in memory, about.
+/// The memory of a small task, about.
 const TASK_BYTES: u64 = 1024;
 /// Bytes of tasks after which a page of a scan ends; one more task may go over it.
 const SCAN_BYTES_MAX: u64 = 256 * 1024;
@@ -42,7 +42,7 @@ enum Order {
     OldestFirst,
 }
 
-/// What is left of one page.
+/// The rest of one page.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budget {
     tasks: usize,
@@ -102,7 +102,7 @@ pub(super) fn step<T>(
     Ok(Page { tasks, next, shown_bytes: before - budget.shown_bytes })
 }
 
-/// What a task takes in a listing, about: its texts as JSON writes them, and the rest of the
+/// The memory of a task in a listing, about: its texts as JSON writes them, and the rest of the
 /// document.
 fn shown_bytes(spec: &TaskSpec) -> u64 {
     const DOCUMENT_BYTES: usize = 1024;
@@ -118,7 +118,7 @@ fn shown_bytes(spec: &TaskSpec) -> u64 {
     (DOCUMENT_BYTES + texts + map(&spec.env) + map(&spec.labels) + map(&spec.require)) as u64
 }
 
-/// What a scan of a tenant's tasks goes over: those that are there now.
+/// The range of a scan of a tenant's tasks: those that are there now.
 pub(super) fn scan(connection: &Connection) -> rusqlite::Result<Scan> {
     let newest =
         connection.prepare_cached("SELECT coalesce(max(row), 0) FROM task")?.query_row([], |row| row.get(0))?;
@@ -219,7 +219,7 @@ impl Order {
         }
     }
 
-    /// What ends a question for the first row from parameter `number` on.
+    /// The end of a question for the first row from parameter `number` on.
     fn starting_at(self, number: usize) -> String {
         match self {
             Self::NewestFirst => format!("row <= ?{number} ORDER BY row DESC LIMIT 1"),

@@ -10,7 +10,7 @@ use wasmill_record::event::{Event, EventBody};
 
 use super::stored::submission_bytes;
 
-/// What an event takes in memory beside its payloads, roughly.
+/// The memory of an event beside its payloads, roughly.
 const EVENT_BYTES: u64 = 512;
 
 /// Records that go into the file together.
@@ -22,7 +22,7 @@ pub(super) struct Generation {
     last_link: HashMap<TaskId, u32, BuildHasherDefault<TaskIdHasher>>,
     keys: HashMap<TenantName, HashMap<String, PendingKey>>,
     erased: Vec<(TenantName, EventPosition)>,
-    /// What tenants have submitted, in bytes that count towards their quota; of one that was
+    /// The submissions of tenants, in bytes that count towards their quota; of one that was
     /// removed, since then.
     submitted: HashMap<TenantName, u64>,
     bytes: u64,
@@ -144,7 +144,7 @@ impl Generation {
         self.keys.get(tenant)?.get(key).copied()
     }
 
-    /// What a tenant has submitted, in bytes that count towards its quota; since it was last
+    /// The submissions of a tenant, in bytes that count towards its quota; since it was last
     /// removed, if it was.
     pub(super) fn submitted(&self, tenant: &TenantName) -> u64 {
         self.submitted.get(tenant).copied().unwrap_or(0)

@@ -30,7 +30,7 @@ const PAGES_MAX: usize = 8;
 /// Pages of one tenant among them.
 const PAGES_PER_TENANT: usize = 2;
 
-/// What a turn is for.
+/// The purpose of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Looks up a few rows.
@@ -127,7 +127,7 @@ impl Readers {
     }
 }
 
-/// Who may read, and who waits for it.
+/// The readers' turns, and the callers that wait for one.
 #[derive(Default)]
 struct Turns {
     state: Mutex<State>,
@@ -137,7 +137,7 @@ struct Turns {
 struct State {
     /// Turns that are taken, by kind.
     running: [usize; KINDS.len()],
-    /// Those of each asker; only of those who have any.
+    /// The turns of each asker that has any.
     of_asker: HashMap<Asker, [usize; KINDS.len()]>,
     /// Queries that wait, by kind.
     waiting: [Waiting; KINDS.len()],
@@ -301,7 +301,7 @@ mod tests {
         turns.take(kind, asker(name)).now_or_never().expect("there is room")
     }
 
-    /// Those who get turns while each of `running` ends, in order.
+    /// The askers that get turns while each of `running` ends, in order.
     fn served_while_ending(
         running: &mut VecDeque<Turn>,
         waiting: &mut Vec<(&'static str, BoxFuture<'static, Turn>)>,
@@ -341,7 +341,7 @@ mod tests {
             wait(&turns, Kind::Showing, "greedy"),
             wait(&turns, Kind::Listing, "greedy"),
         ];
-        // What others read and show does not wait for it.
+        // Reads of others do not wait for it.
         drop((take(&turns, Kind::Listing, "other"), take(&turns, Kind::Showing, "third")));
         let mut at_once = 0;
         while let Some(turn) = running.pop_front() {

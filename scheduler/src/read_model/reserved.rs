@@ -1,4 +1,4 @@
-//! What is taken of quotas for tasks that are on their way to the log.
+//! Bytes of quotas that are taken for tasks on their way to the log.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! What readers get: a task as it stands, and what happened to it.
+//! Rows for readers: a task as it stands, and what happened to it.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use wasmill_record::event::{EndReason, Sequel};
 pub struct TaskRow {
     /// Its id.
     pub id: TaskId,
-    /// What was submitted, tenant included; but `priority` is the current one.
+    /// The spec as it was submitted, tenant included; but `priority` is the current one.
     pub spec: Arc<TaskSpec>,
     /// Where it stands.
     pub state: TaskState,
@@ -30,7 +30,7 @@ pub struct TaskRow {
     pub outcome: Option<Arc<Outcome>>,
     /// Why the task became final, when no attempt decided it.
     pub end_reason: Option<EndReason>,
-    /// What the attempt used.
+    /// The resources that the attempt used.
     pub usage: Option<Usage>,
     /// The result of a task that succeeded.
     pub output: Payload,
@@ -61,7 +61,7 @@ pub enum BeganWith {
     Forgotten,
 }
 
-/// What happened to a task, in order.
+/// The events of a task, in order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct History {
     /// At most [`HISTORY_ENTRIES_MAX`]; the first is always the submission.
@@ -80,11 +80,11 @@ pub struct HistoryEntry {
     pub seq: LogSeq,
     /// When it was decided.
     pub at: Timestamp,
-    /// What happened.
+    /// The event.
     pub event: HistoryEvent,
 }
 
-/// What happened to a task. Stored under short names: there are a few in every row.
+/// An event of a task. Stored under short names: there are a few in every row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum HistoryEvent {
     /// It was accepted.
@@ -129,7 +129,7 @@ pub enum HistoryEvent {
         kind: OutcomeKind,
         /// The beginning of the outcome's message.
         message: String,
-        /// What became of the task.
+        /// The sequel for the task.
         next: Sequel,
         /// Fuel that it used, when that was counted.
         #[serde(default)]

@@ -73,7 +73,7 @@ const TABLES: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
-/// What is found where the file should be.
+/// The state of the file at its path.
 enum FoundFile {
     Usable(Connection, LogSeq),
     Nothing,

@@ -1,4 +1,4 @@
-//! What tasks take, as it counts towards the quota `stored_bytes` of their tenant.
+//! The bytes of tasks, as they count towards the quota `stored_bytes` of their tenant.
 //!
 //! It follows from what a task is and not from how the file holds it, so that it is the same on
 //! every node. Bytes that several tasks have in common count for each.
@@ -12,7 +12,7 @@ use super::codec::decode;
 use super::fold::View;
 use super::row::{HistoryEntry, HistoryEvent};
 
-/// What a task takes beside its texts and payloads: its row, and its place in every index.
+/// The bytes of a task beside its texts and payloads: its row, and its place in every index.
 const TASK_BYTES: u64 = 512;
 /// An entry of its history without its text.
 const HISTORY_ENTRY_BYTES: u64 = 64;
@@ -20,7 +20,7 @@ const HISTORY_ENTRY_BYTES: u64 = 64;
 /// Raised when a task comes to count otherwise: then all are counted anew.
 const COUNTING: i64 = 1;
 
-/// What a task takes when it has just been accepted.
+/// The bytes of a task that has just been accepted.
 pub fn submission_bytes(spec: &TaskSpec) -> u64 {
     spec_bytes(spec) + HISTORY_ENTRY_BYTES
 }
@@ -100,7 +100,7 @@ fn count(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("INSERT INTO counting (version) VALUES (?1)", [COUNTING]).map(|_| ())
 }
 
-/// What every tenant has stored, as the file says.
+/// The stored bytes of every tenant, as the file says.
 pub(super) fn totals(connection: &Connection) -> rusqlite::Result<Vec<(TenantName, u64)>> {
     let mut totals = Vec::new();
     let mut tenants = connection

@@ -45,7 +45,7 @@ pub(super) struct Sink {
     changed: Changed,
 }
 
-/// What a transaction changes beside the tasks.
+/// The changes of a transaction beside the tasks.
 #[derive(Default)]
 struct Changed {
     /// By how much what tenants have stored has grown.
@@ -56,10 +56,10 @@ struct Changed {
     released: Vec<Digest>,
 }
 
-/// What has changed beside the tasks, for those who hold it in memory.
+/// The changes beside the tasks, for readers in memory.
 #[derive(Default)]
 pub(super) struct Written {
-    /// What tenants have stored now, in order: a later entry counts.
+    /// The stored bytes of tenants, in order: a later entry counts.
     pub(super) stored: Vec<(TenantName, u64)>,
     /// Blobs that no task refers to any more.
     pub(super) unneeded: Vec<Digest>,
@@ -98,7 +98,7 @@ impl Sink {
         })
     }
 
-    /// What every tenant has stored.
+    /// The stored bytes of every tenant.
     pub(super) fn stored(&self) -> rusqlite::Result<Vec<(TenantName, u64)>> {
         stored::totals(&self.connection)
     }
@@ -177,8 +177,8 @@ impl Sink {
                 Ok(())
             }
             EventBody::TenantRemoved { tenant } => {
-                // What came before goes with the tenant; what comes after may be of a new one with
-                // the same name.
+                // Earlier events go with the tenant; later ones may be of a new one with the same
+                // name.
                 self.store(std::mem::take(changes))?;
                 self.forget_tenant(tenant)
             }

@@ -24,7 +24,7 @@ pub(crate) struct Search<'a> {
     /// The first record that was looked at.
     seen: LogSeq,
     window: u64,
-    /// What was found and not given out, oldest first.
+    /// The snapshots that were found and not given out, oldest first.
     found: Vec<SnapshotRef>,
 }
 

@@ -51,7 +51,7 @@ pub(crate) async fn store(
     Ok(SnapshotRef { seq: chain.last, digest: stat.digest, bytes: stat.bytes, log_bytes: chain.log_bytes })
 }
 
-/// What comes first tells which snapshot it is.
+/// The first part tells which snapshot it is.
 fn parts_of(frozen: Frozen, directory: &Contents, chain: Chain) -> impl Iterator<Item = Part> + '_ {
     let Chain { hash, log_bytes, .. } = chain;
     let mut state = frozen.into_parts();

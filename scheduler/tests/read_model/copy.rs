@@ -68,7 +68,7 @@ async fn nothing_is_left_beside_the_file() {
     for fed in [fed, moved] {
         let names = files(fed.dir.path());
         assert!(names.iter().all(|name| !name.to_string_lossy().contains("sqlite.")), "{names:?}");
-        // What a crash in the middle of a copy leaves is gone at the next start.
+        // The file that a crash leaves in the middle of a copy is gone at the next start.
         let left = fed.dir.path().join("read-model.sqlite.copy");
         fs::write(&left, "half of it").unwrap();
         let fed = fed.reopen();

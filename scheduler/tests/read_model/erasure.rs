@@ -1,4 +1,4 @@
-//! What is removed: old tasks, tenants, and blobs that are not referred to any more.
+//! Removals: old tasks, tenants, and blobs that are not referred to any more.
 
 use std::time::Duration;
 

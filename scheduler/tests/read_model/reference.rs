@@ -18,7 +18,7 @@ const TENANTS: [&str; 3] = ["a", "b", "c"];
 const KEYS: [&str; 3] = ["k1", "k2", "k3"];
 const RECORDS_MAX: usize = 60;
 
-/// What happens. Numbers choose among what there is.
+/// A step of the test. Numbers choose among the tasks that there are.
 #[derive(Debug, Clone)]
 enum Step {
     Submit {
@@ -72,7 +72,7 @@ struct Expected {
     outcome: Option<OutcomeKind>,
     checkpoint: Payload,
     cancel: bool,
-    /// What attempts began with.
+    /// The checkpoints that attempts began with.
     resumed: Vec<Payload>,
     /// Bytes of its log, of its result, and of the message of its outcome.
     texts: [usize; 3],
@@ -307,7 +307,7 @@ impl Reference {
         self.tasks.iter().rev().find(newest).map(|task| (task.id, task.fingerprint.unwrap()))
     }
 
-    /// What the tasks of a tenant take of its quota.
+    /// The part of its quota that a tenant's tasks take.
     fn stored_bytes(&self, name: &TenantName) -> u64 {
         self.tasks.iter().filter(|task| task.spec.tenant == *name).map(Expected::stored_bytes).sum()
     }
@@ -345,7 +345,7 @@ impl Expected {
         }
     }
 
-    /// What a change leaves in the history, and what it does to what is stored. To be called before
+    /// The effects of a change on the history and on the stored bytes. To be called before
     /// the change is made.
     fn note(&mut self, change: Change) {
         let message = format!("attempt {}", self.attempt).len();
@@ -419,7 +419,7 @@ async fn assert_tasks(fed: &Fed, reference: &Reference) {
     }
 }
 
-/// What tenants have stored, as soon as it is written.
+/// The stored bytes of tenants, as soon as they are written.
 async fn assert_stored(fed: &Fed, reference: &Reference) {
     fed.model.flush().await.unwrap();
     for name in TENANTS {

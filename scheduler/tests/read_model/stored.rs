@@ -1,4 +1,4 @@
-//! What tasks take of their tenant's quota, and which blobs nobody needs any more.
+//! The part of their tenant's quota that tasks take, and blobs that nobody needs any more.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -137,8 +137,8 @@ impl Fed {
         Self { model: ReadModel::open(dir.path()).unwrap(), dir, records }
     }
 
-    /// What starts after a crash at this moment: the file as it is, then fed with the log from
-    /// where it ends.
+    /// The read model that starts after a crash at this moment: the file as it is, then fed with
+    /// the log from where it ends.
     pub(crate) fn crash(&self) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for entry in fs::read_dir(self.dir.path()).unwrap() {
@@ -155,8 +155,8 @@ impl Fed {
         crashed
     }
 
-    /// What goes on elsewhere, from a copy and what the log says after it. Without a copy there is
-    /// only the log.
+    /// The read model that goes on elsewhere, from a copy and the log after it. Without a copy
+    /// there is only the log.
     pub(crate) async fn moved(&self) -> Self {
         let blobs = Blobs::new();
         let copy = self.save(&blobs).await;
@@ -175,7 +175,7 @@ impl Fed {
         ReadModelCopy { seq, digest: stat.digest, bytes: stat.bytes, ..ReadModelCopy::default() }
     }
 
-    /// What is filled from the log alone.
+    /// The read model that is filled from the log alone.
     pub(crate) fn rebuild(&self) -> Self {
         let rebuilt = Self { records: self.records.clone(), ..Self::new() };
         rebuilt.feed_again(LogSeq(0));
@@ -242,7 +242,7 @@ impl Fed {
     }
 }
 
-/// What became final more than `retention` before `now`, in whatever record.
+/// The tasks that became final more than `retention` before `now`, in whatever record.
 pub(crate) fn ended_before(now: Timestamp, retention: Duration) -> Expired {
     let retention_us = u64::try_from(retention.as_micros()).unwrap();
     let before = Timestamp(now.0.saturating_sub(retention_us));

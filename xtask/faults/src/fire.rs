@@ -46,7 +46,7 @@ pub struct FireArgs {
     /// How long processes are killed and cut off
     #[arg(long, value_name = "N", default_value_t = 2.0)]
     minutes: f64,
-    /// What faults and load are drawn from; another one each time when absent
+    /// The seed of faults and load; another one each time when absent
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
     /// Which NATS and etcd
@@ -89,7 +89,7 @@ pub fn run(args: &FireArgs) -> Result<()> {
     let again = format!("seed {seed}, commit {}, everything is in {}", commit.trim(), dir.display());
     eprintln!("{again}");
     play(args, seed, &dir).and_then(|()| judge(&dir)).with_context(|| again)?;
-    // What the processes had stored is worth nothing when all is well; the history is kept.
+    // The data of the processes are worth nothing when all is well; the history is kept.
     std::fs::remove_dir_all(dir.join("data")).context("cannot remove the data of the processes")
 }
 

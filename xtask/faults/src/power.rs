@@ -1,9 +1,9 @@
 //! `cargo xtask power`: takes the power from a NATS server, and looks for what it had acknowledged.
 //!
-//! The server's disk is an ext4 file system in a file, mounted through a loop device. What the
-//! server has written and not synced is in the page cache of that file system only, so a copy of
-//! the file at the moment of the kill is what a disk has after a power failure. The stream itself
-//! is older than that: nats-server does not sync what it writes down of a stream when it makes it.
+//! The server's disk is an ext4 file system in a file, mounted through a loop device. Unsynced
+//! writes of the server are in the page cache of that file system only, so a copy of the file at
+//! the moment of the kill is what a disk has after a power failure. The stream itself is older than
+//! that: nats-server does not sync what it writes down of a stream when it makes it.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -82,7 +82,7 @@ enum Sync {
     Default,
 }
 
-/// What came of a round.
+/// The result of a round.
 struct Found {
     acknowledged: u64,
     there: u64,
@@ -135,7 +135,7 @@ impl Round {
         }
         fleet.nats[0].kill();
         shell::quietly(program("cp").arg("--sparse=always").arg(&disk).arg(&after))?;
-        // What had arrived at the client before the kill counts too.
+        // An answer that had arrived at the client before the kill counts too.
         for line in numbers {
             acknowledged = number(line)?;
         }

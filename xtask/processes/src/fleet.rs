@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Everything ends in this time when it is asked to.
 pub const STOP_MAX: Duration = Duration::from_secs(45);
 
-/// What a cluster is made of.
+/// The parts of a cluster.
 #[derive(Debug)]
 pub struct Plan<'a> {
     /// Data and logs go here.
@@ -67,7 +67,7 @@ pub enum Servers {
 }
 
 impl ServerPrograms {
-    /// Those below the directory that `setup` fills.
+    /// The servers below the directory that `setup` fills.
     pub fn of(servers: Servers, dir: &Path) -> Self {
         let (nats, etcd) = match servers {
             Servers::Old => ("nats-2.9", "etcd-3.4"),

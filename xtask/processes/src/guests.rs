@@ -1,7 +1,7 @@
 //! Builds the guests under `examples/`.
 //!
 //! The Rust ones take one cargo invocation for each WebAssembly target, the one in C takes clang.
-//! What is missing for that is installed where this user may, else the error is the command that
+//! A missing tool is installed where this user may, else the error is the command that
 //! installs it.
 
 use std::io::Write;
@@ -23,7 +23,7 @@ const COMMANDS_P2: &[&str] = &["thumbnail"];
 const COMMANDS_P1: &[&str] = &["csv-sum"];
 /// The command in C, and where its source is.
 const COMMAND_C: (&str, &str) = ("c-wordfreq", "examples/c-wordfreq/wordfreq.c");
-/// What compiles C to WASI on Debian and Ubuntu.
+/// Packages that compile C to WASI on Debian and Ubuntu.
 const C_PACKAGES: &[&str] = &["clang", "lld", "wasi-libc", "libclang-rt-dev-wasm32"];
 
 /// A guest that was built.

@@ -17,7 +17,7 @@ pub struct Http {
     token: Option<String>,
 }
 
-/// What came back.
+/// The response.
 #[derive(Debug)]
 pub struct Response {
     /// The status.
@@ -30,7 +30,7 @@ pub struct Response {
     pub is_whole: bool,
 }
 
-/// What is sent.
+/// The body of a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Body<'a> {
     /// Nothing.
@@ -48,7 +48,7 @@ impl Http {
     pub fn new(token: Option<&str>, patience: Duration) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            // What is set for the way to the outside must not lead away from ourselves.
+            // A proxy for the outside must not lead away from this machine.
             .proxy(None)
             .timeout_global(Some(patience))
             .build();

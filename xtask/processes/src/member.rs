@@ -48,7 +48,7 @@ impl Member {
         let open = || open().with_context(|| format!("cannot write {}", self.log.display()));
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).stdin(Stdio::null()).stdout(open()?).stderr(open()?);
-        // What our own shell is set to must not lead elsewhere.
+        // The settings of the present shell must not lead elsewhere.
         for variable in ["WASMILL_SERVER", "WASMILL_TOKEN", "WASMILL_TENANT", "WASMILL_DATA"] {
             command.env_remove(variable);
         }

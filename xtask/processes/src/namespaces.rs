@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use crate::setup;
 use crate::shell::{self, program};
 
-/// What is private.
+/// The private part of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Private {
     /// Processes, mounts and the network. No root is needed where users may make namespaces.
@@ -20,8 +20,8 @@ pub enum Private {
 }
 
 impl Private {
-    /// What enters. `unshare` takes its child along when it is killed, and is killed itself when we
-    /// are.
+    /// The program that enters. `unshare` takes its child along when it is killed, and is killed
+    /// itself when we are.
     fn command(self) -> Command {
         let mut command = program("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
@@ -38,7 +38,7 @@ impl Private {
     ///
     /// # Errors
     ///
-    /// What it takes is not installed, and cannot be.
+    /// The tools that it takes are not installed, and cannot be.
     pub fn is_possible(self) -> Result<bool> {
         setup::namespace_tools()?;
         Ok((self == Self::Network || setup::packages::is_root()) && shell::works(self.command().arg("true")))

@@ -18,7 +18,7 @@ use crate::shell::{self, program, target_dir, works};
 const GUEST_TARGETS: [&str; 2] = ["wasm32-wasip1", "wasm32-wasip2"];
 /// The property-based HTTP client that is run against the OpenAPI document.
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
-/// What checks licences and bans.
+/// The tool that checks licences and bans.
 const CARGO_DENY: [&str; 3] = ["cargo-deny", "--version", "=0.20.2"];
 
 /// Installs everything that `cargo xtask test` and `cargo xtask check` need.
@@ -91,7 +91,7 @@ fn python() -> Result<()> {
     Ok(())
 }
 
-/// What makes a file system in a file.
+/// The tools that make a file system in a file.
 pub fn file_system_tools() -> Result<()> {
     let has_tools = || works(program("mkfs.ext4").arg("-V"));
     if !has_tools() {
@@ -101,7 +101,7 @@ pub fn file_system_tools() -> Result<()> {
     Ok(())
 }
 
-/// What makes namespaces and networks, and enters them.
+/// The tools that make namespaces and networks, and enter them.
 pub fn namespace_tools() -> Result<()> {
     let has_tools = || ["ip", "unshare", "nsenter", "setpriv"].iter().all(|tool| works(program(tool).arg("-V")));
     if !has_tools() {

@@ -32,9 +32,9 @@ pub fn create_dir(dir: &Path) -> Result<()> {
 pub fn cargo<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> Command {
     let mut command = program("cargo");
     command.args(arguments);
-    // What cargo tells us of our own package. Build scripts of dependencies watch it: with it they
-    // would be run again, and half of everything built again, whenever a build of ours follows one
-    // that was started by hand.
+    // The variables in which cargo describes our own package. Build scripts of dependencies watch
+    // it: with it they would be run again, and half of everything built again, whenever a build of
+    // ours follows one that was started by hand.
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
             command.env_remove(name);

@@ -185,7 +185,7 @@ impl Attacking {
                     () = stopped => {}
                 }
             });
-            // Whatever is under way is dropped, and so are its connections.
+            // The attack is dropped, and so are its connections.
             runtime.shutdown_background();
         });
         Ok(Self { over, thread: thread.context("there is no thread for the attacker")? })

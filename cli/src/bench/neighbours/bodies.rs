@@ -1,4 +1,4 @@
-//! What attackers send.
+//! Bodies that attackers send.
 
 use std::fmt::Write as _;
 

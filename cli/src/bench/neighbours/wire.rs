@@ -22,7 +22,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0abcdefgh";
 const PINGS_AT_ONCE: usize = 4_000;
 
-/// What is done on the wire.
+/// The bytes of an attack on the wire.
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
     SlowReaders,

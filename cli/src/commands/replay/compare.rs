@@ -8,7 +8,7 @@ use wasmill_protocol::OutcomeKind;
 use crate::commands::describe;
 use crate::units::show_bytes;
 
-/// What an attempt came to, recorded or just now.
+/// The end of an attempt, recorded or just now.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Came {
     /// How it ended.
@@ -92,7 +92,7 @@ fn is_foreign(kind: OutcomeKind) -> bool {
     matches!(kind, Cancelled | HostFault | HostLost | Returned)
 }
 
-/// What to know about a comparison.
+/// Notes on a comparison.
 pub(super) fn notes(deterministic: bool, recorded: OutcomeKind, same: bool) -> Vec<String> {
     let mut notes = Vec::new();
     if is_foreign(recorded) {

@@ -1,4 +1,4 @@
-//! What a server has of an attempt: how it ended, and all that it was given.
+//! The record that a server has of an attempt: how it ended, and all that it was given.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ pub(super) struct Recorded {
     pub(super) attempt: u32,
     /// How much is recorded of it.
     pub(super) record: Record,
-    /// What it came to.
+    /// Its end.
     pub(super) came: Came,
     task: TaskDoc,
 }
 
-/// What it takes to run it again.
+/// The inputs that it takes to run it again.
 #[derive(Debug)]
 pub(super) struct Given {
     /// All but the place of the module.

@@ -1,4 +1,4 @@
-//! What the command line says for all lines of a bulk submission: it is added to each line that
+//! Options of the command line for all lines of a bulk submission: it is added to each line that
 //! does not say it itself.
 
 use bytes::Bytes;
@@ -32,7 +32,7 @@ impl Defaults {
         (!fields.0.is_empty()).then_some(Self(fields))
     }
 
-    /// A line with what it does not say. What is no object stays as it is, for the server to
+    /// A line with what it does not say. A line that is no object stays as it is, for the server to
     /// refuse.
     fn fill(&self, line: &[u8]) -> Vec<u8> {
         let Ok(mut object) = serde_json::from_slice::<Object>(line) else { return line.to_vec() };

@@ -1,4 +1,4 @@
-//! Who waits on a host, tenant by tenant, and in which order they go.
+//! The attempts that wait on a host, tenant by tenant, in the order in which they start.
 //!
 //! The leader has put the attempts in order already, by class and by share. But what it sent
 //! earlier may wait long while guests of the same tenant run. So on the host, too, a higher class
@@ -27,7 +27,7 @@ pub(super) struct Line {
 /// When an attempt was taken, and a number that tells it from others of that time.
 pub(super) type Arrival = (Timestamp, u64);
 
-/// What a tenant has on this host.
+/// The attempts of a tenant on this host.
 #[derive(Debug, Default)]
 pub(super) struct TenantHere {
     /// Its attempts that run.
@@ -81,7 +81,7 @@ impl Line {
         self.by_arrival.iter().map(|(arrival, tenant)| (*arrival, tenant))
     }
 
-    /// What a tenant has here, of which something waits.
+    /// The attempts of a tenant here, of which some wait.
     pub(super) fn of(&self, tenant: &TenantName) -> &TenantHere {
         &self.tenants[tenant]
     }

@@ -112,8 +112,8 @@ fn a_reservation_ends_with_the_one_it_was_for() {
     host.push(4, 40);
     assert_eq!(host.started(), [1, 3]);
     assert!(host.admission.remove(AttemptId { nonce: Nonce(2), ..AttemptId::default() }).is_some());
-    // What passed the second still runs when the fourth reserves; giving it back concerns no
-    // reservation.
+    // The attempt that passed the second still runs when the fourth reserves; giving it back
+    // concerns no reservation.
     host.push(5, 10);
     assert_eq!(host.started(), [5]);
     assert_eq!(host.end(3), [] as [u64; 0]);
@@ -184,7 +184,7 @@ fn c31_the_last_memory_is_kept_as_well() {
     assert_eq!(host.started(), [1, 2, 3, 4], "of 100 bytes 12 are kept");
     host.push_of("other", 0, 100, 12);
     assert_eq!(host.started(), [100]);
-    // What needs more than what is not kept is not held back for ever.
+    // An attempt that needs more than is not kept is not held back for ever.
     let mut host = Host::new(16);
     host.push_of("large", 0, 1, 10);
     host.push_of("large", 0, 2, 100);

@@ -1,4 +1,4 @@
-//! What the leader asks, and what it has heard.
+//! Messages of the leader, and its acknowledgements.
 
 use wasmill_protocol::message::{Assignment, HostAck, Report, StopCause, ToHost};
 use wasmill_protocol::{AttemptId, Outcome, OutcomeKind, Payload, Term, Usage};
@@ -69,7 +69,7 @@ impl HostCore {
         self.held.insert(id, HeldAttempt::Waiting);
         self.admission.push(WaitingAttempt { assignment, taken_at: self.now, compile_us: 0 });
         if let Some(cause) = self.stopped_early.find(id) {
-            // What stops it has overtaken it.
+            // The order to stop it has overtaken it.
             self.stop(id, cause);
         }
         None

@@ -86,12 +86,12 @@ struct Model {
     /// Their cancel has come before they did.
     cancelled_early: BTreeSet<AttemptId>,
     in_sandbox: BTreeMap<AttemptId, u32>,
-    /// What the shell compiles for.
+    /// The attempts that the shell compiles for.
     unready: BTreeSet<AttemptId>,
     in_flight: Vec<Batch>,
-    /// What the leader made of each attempt: the number of its newest checkpoint, and its end.
+    /// The leader's record of each attempt: the number of its newest checkpoint, and its end.
     heard: BTreeMap<AttemptId, (u32, Option<Report>)>,
-    /// What the leader has heard of the life of the host that is over.
+    /// The reports of a life of the host that is over, as the leader has heard them.
     abandoned: BTreeSet<AttemptId>,
     beats: u64,
 }

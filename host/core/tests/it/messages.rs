@@ -1,4 +1,4 @@
-//! What the leader asks: assignments, cancellations, terms and incarnations.
+//! Messages of the leader: assignments, cancellations, terms and incarnations.
 
 use expect_test::expect;
 use wasmill_host_core::bounds::{HEARTBEAT_MS, PREFETCH_MAX};

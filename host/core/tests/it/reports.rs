@@ -136,7 +136,7 @@ fn an_acknowledgement_can_be_the_first_that_is_heard_of_a_new_leader() {
     world.core.take_ready();
     run(&mut world, 2..=2, |number| ended(id(number), OutcomeKind::Succeeded));
     world.core.take_ready();
-    // What the one before may have taken along is sent again.
+    // A report that the one before may have taken along is sent again.
     world.acknowledge_in(2, 1).check(expect![[r#"
         batch 3 of incarnation 1
           ended #2 succeeded after 1000 us in queues
@@ -178,7 +178,7 @@ fn checkpoints_that_were_not_sent_are_replaced() {
         batch 1 of incarnation 1
           checkpoint #1 number 3
     "#]]);
-    // What an attempt says after its end is nobody's.
+    // A message of an attempt after its end is ignored.
     world.acknowledge(1).end(1, OutcomeKind::Succeeded).checkpoint(1, 4).check(expect![[r#"
         batch 2 of incarnation 1
           ended #1 succeeded after 1000 us in queues

@@ -64,7 +64,7 @@ fn one_that_is_cancelled_while_it_is_unready_ends_at_once() {
         batch 1 of incarnation 1
           ended #1 cancelled after 1000 us in queues
     "]]);
-    // What was compiled for it comes too late.
+    // The artifact that was compiled for it comes too late.
     world.readied(1, 5).check(expect![[""]]);
 }
 

@@ -20,7 +20,7 @@ pub(crate) const INCARNATION: Incarnation = Incarnation(1);
 pub(crate) struct World {
     pub(crate) core: HostCore,
     pub(crate) now: Timestamp,
-    /// What [`World::at_ms`] counts from.
+    /// The time that [`World::at_ms`] counts from.
     zero: Timestamp,
 }
 
@@ -199,7 +199,7 @@ fn show_report(report: &Report) -> String {
         Report::Ended { outcome, usage, .. } => {
             let compiled =
                 if usage.compile_us > 0 { format!(", compiled {} us", usage.compile_us) } else { String::new() };
-            // What every cancelled attempt says is left out.
+            // The usual message of a cancelled attempt is left out.
             let is_usual = outcome.message.is_empty() || outcome.message.starts_with("cancelled");
             let message = if is_usual { String::new() } else { format!(": {}", outcome.message) };
             let kind = outcome.kind.as_str();

@@ -1,4 +1,4 @@
-//! What the core wants, done.
+//! Carries out the core's effects.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What happens, told to the core.
+//! Tells the core its inputs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,9 +1,9 @@
 //! One compile from the waiting line to the cache.
 //!
 //! Each tenant waits in a line of its own, also for a module that others want too: nobody waits
-//! behind somebody else's modules. Who has a turn and finds that the same is being compiled joins,
-//! and gives the turn to the next one. Small modules have slots that large ones never take; one
-//! that turns out to be laborious there is given up and waits with the large ones.
+//! behind somebody else's modules. A caller that has a turn and finds that the same is being
+//! compiled joins, and gives the turn to the next one. Small modules have slots that large ones
+//! never take; one that turns out to be laborious there is given up and waits with the large ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ enum Size {
     Any,
 }
 
-/// What a child made of a module; `None` when it would need more than small modules get.
+/// The result of a child for a module; `None` when it would need more than small modules get.
 pub(super) type Flown = Option<Result<ModuleInfo, InspectError>>;
 
 impl Order {
@@ -101,7 +101,7 @@ impl Inner {
             let (shared, order, permit) = (Arc::clone(self), order.clone(), permit.take());
             async move { shared.fly(order, size, permit).await }.in_current_span()
         });
-        // Who has joined lets the next one have the turn.
+        // A caller that has joined lets the next one have the turn.
         drop(permit);
         Ok(flight.await)
     }
@@ -184,7 +184,7 @@ impl Inner {
     }
 }
 
-/// What a child costs its payer, also when nobody waits for the child's end.
+/// The cost of a child for its payer, also when nobody waits for the child's end.
 struct Bill<'a> {
     shared: &'a Inner,
     payer: Option<&'a Payer>,
@@ -202,7 +202,7 @@ impl Bill<'_> {
 
 impl Drop for Bill<'_> {
     fn drop(&mut self) {
-        // Who is killed cannot say what it used; it was not more than this.
+        // A child that is killed cannot say what it used; it was not more than this.
         let elapsed_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.settle(elapsed_us.min(self.limits.cpu_s.saturating_mul(1_000_000)), false);
     }

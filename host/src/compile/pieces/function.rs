@@ -12,7 +12,7 @@ use super::{Cut, CutError, Cutting, Fuel, put_u32};
 
 /// Bytes of a function that the engine takes.
 pub(super) const BYTES_MAX: usize = 7_654_321;
-/// What all long instructions begin with, and a few others.
+/// The prefix of all long instructions, and of a few others.
 const PREFIX: u8 = 0xfc;
 /// The type of the variables, as a function declares it.
 const I64: u8 = 0x7e;
@@ -84,7 +84,7 @@ impl Rewriter<'_> {
         Ok(Places::Locals(locals))
     }
 
-    /// What has to be cut: not what can only be short, or only trap. `constant` is the last
+    /// The instructions to cut: not what can only be short, or only trap. `constant` is the last
     /// operand, if it is written out in front.
     fn long(&self, operator: &Operator<'_>, constant: Option<i32>) -> Option<Long> {
         let Cutting { piece_bytes, piece_elements, .. } = self.cutting;

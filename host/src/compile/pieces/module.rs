@@ -77,7 +77,7 @@ fn cut_code(contents: &[u8], rewriter: &Rewriter<'_>) -> Cut {
     Ok(Some(out))
 }
 
-/// What the functions of a module refer to.
+/// The items that the functions of a module refer to.
 pub(super) struct Shape {
     /// The most bytes that each memory can have.
     memory_bytes_max: Vec<u64>,
@@ -175,7 +175,7 @@ impl Shape {
     fn segments(&mut self, segments: DataSectionReader<'_>) -> Result<(), CutError> {
         for (index, segment) in segments.into_iter().enumerate() {
             let segment = segment?;
-            // What is active is dropped before anything of the guest runs.
+            // An active segment is dropped before anything of the guest runs.
             if matches!(segment.kind, DataKind::Passive)
                 && segment.data.len() as u64 > u64::from(self.cutting.piece_bytes)
             {

@@ -1,4 +1,5 @@
-//! What a metered engine charges nothing for, so that code of ours costs a guest nothing.
+//! Instructions that a metered engine charges nothing for, so that code of ours costs a guest
+//! nothing.
 
 use wasm_encoder::InstructionSink;
 use wasmparser::Operator;

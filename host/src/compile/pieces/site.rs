@@ -153,7 +153,7 @@ impl<'a> Writer<'a> {
     /// Everything but the last piece.
     fn pieces(&mut self, long: Long) {
         match long {
-            // What lies behind its source is copied from the end, so that nothing is overwritten
+            // A target behind its source is copied from the end, so that nothing is overwritten
             // that is still to be read.
             Long::Copy { to, from } | Long::TableCopy { to, from } if to == from => {
                 self.get(Variable::To);

@@ -1,4 +1,4 @@
-//! What the rewriting makes of modules, without running them.
+//! The output of the rewriting, without running it.
 
 use wasmparser::{Operator, Payload, Validator};
 

@@ -11,7 +11,7 @@ const RIGHT_READ: u64 = 1 << 1;
 const RIGHT_WRITE: u64 = 1 << 6;
 const FDSTAT_BYTES: usize = 24;
 
-/// What a descriptor stands for.
+/// The stream of a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
     Stdin,
@@ -30,7 +30,7 @@ impl Default for Descriptors {
 }
 
 impl Descriptors {
-    /// What an open descriptor stands for.
+    /// The stream of an open descriptor.
     pub(super) fn get(&self, fd: u32) -> Option<Stream> {
         self.0.get(fd as usize).copied().flatten()
     }

@@ -13,7 +13,7 @@ const ERRNO_SUCCESS: u16 = 0;
 const SUBSCRIPTIONS_MAX: u32 = 1024;
 const SUBSCRIPTION_BYTES: usize = 48;
 const EVENT_BYTES: usize = 32;
-/// What a stream is said to take at once.
+/// The bytes that a stream is said to take at once.
 const WRITABLE_BYTES: u64 = 64 * 1024;
 /// CPU time in nanoseconds that a sleep costs its guest: what the timer and the way back take of
 /// ours, measured.
@@ -35,7 +35,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     Ok(())
 }
 
-/// What a guest waits for.
+/// An event that a guest waits for.
 struct Subscription {
     userdata: u64,
     wanted: Wanted,

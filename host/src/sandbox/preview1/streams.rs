@@ -106,7 +106,7 @@ async fn write(caller: &mut Caller<'_, Guest>, fd: u32, buffers: Buffers) -> Cal
 struct Walk {
     memory: Memory,
     buffers: Buffers,
-    /// What is left of the buffer that was begun.
+    /// The rest of the buffer that was begun.
     rest: (usize, u32),
     /// Bytes moved so far.
     moved: u32,

@@ -1,4 +1,4 @@
-//! What is too large for a message travels as a blob, both ways.
+//! Bytes that are too large for a message travel as a blob, both ways.
 
 use std::path::PathBuf;
 use std::sync::Arc;

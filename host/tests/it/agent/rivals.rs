@@ -21,7 +21,7 @@ struct Rivals {
 
 #[derive(Default)]
 struct State {
-    /// Who has the id.
+    /// The host that has the id.
     other: Option<HostInfo>,
     registered: Option<(watch::Sender<bool>, ReplacedBy)>,
     /// How the id was asked for.

@@ -13,7 +13,7 @@ use wasmill_protocol::{Digest, Limits, OutcomeKind, TaskSpec, Usage};
 
 use super::world::{Heard, Setup, World, id};
 
-/// What the compiler answers.
+/// The answer of the compiler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     None,

@@ -27,7 +27,7 @@ use wasmill_protocol::{
 /// Longer than anything takes here; only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the test hears of the host.
+/// The messages of the host, as the test hears them.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Heard {
     /// Reports in the order in which they came, those included that came twice.
@@ -35,7 +35,7 @@ pub(crate) struct Heard {
     /// The sender of each.
     pub(crate) senders: Vec<FromHost>,
     pub(crate) heartbeat: Option<Heartbeat>,
-    /// What the sandbox was asked to start and to stop.
+    /// The attempts that the sandbox was asked to start, and those to stop.
     pub(crate) started: Vec<AttemptId>,
     pub(crate) stopped: Vec<(AttemptId, StopReason)>,
     /// Whose checkpoints it was told to be taken.
@@ -70,7 +70,7 @@ impl Readiness for AllReady {
     }
 }
 
-/// What the test can replace before the host starts.
+/// The parts that the test can replace before the host starts.
 pub(crate) struct Setup {
     pub(crate) dir: TempDir,
     pub(crate) membership: Arc<dyn Membership>,

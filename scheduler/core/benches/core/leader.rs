@@ -20,7 +20,7 @@ const TENANTS: u32 = 1_000;
 /// Reports in one message.
 const REPORTS_PER_MESSAGE: usize = 16;
 
-/// What a leader is measured with.
+/// The size of a measured leader.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
     /// Hosts, all of one kind and full.
@@ -119,7 +119,7 @@ impl Leader {
         });
     }
 
-    /// What a shape requires: one of ten labels three times, so that thirty labels make a thousand
+    /// The labels of a shape: one of ten labels three times, so that thirty labels make a thousand
     /// sets.
     fn require(&self, shape: u32) -> Labels {
         let need = shape % self.size.needs;
@@ -128,7 +128,7 @@ impl Leader {
         if self.size.needs == 1 { Labels::new() } else { labels.collect() }
     }
 
-    /// What every host carries: all that is required.
+    /// The labels of every host: all that are required.
     fn carried(&self) -> Labels {
         (0..self.size.needs).flat_map(|need| self.require(need)).collect()
     }
@@ -149,7 +149,7 @@ impl Leader {
         self.step(Input::HostJoined(HostInfo { id: host_id(host), labels, ..HostInfo::default() }));
     }
 
-    /// What a host says of itself: as before, with the attempts that it holds.
+    /// The heartbeat of a host: as before, with the attempts that it holds.
     pub(crate) fn heartbeat(&mut self, host: u32) -> Heartbeat {
         // All hosts together hold some ten thousand attempts; a third of them waits.
         let credit = match self.size.hosts {

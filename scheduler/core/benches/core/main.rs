@@ -1,4 +1,4 @@
-//! What the core takes for a decision, and for the questions that it is asked, alone and on one
+//! The cost of a decision of the core, and of the questions that it is asked, alone and on one
 //! thread.
 //!
 //! A decision is a task ordered, placed, started and ended: no encoding, no log, no network.

@@ -1,5 +1,5 @@
-//! Fuzz targets of the core: stories that are read from bytes. What checks them is that of the
-//! core's tests.
+//! Fuzz targets of the core: stories that are read from bytes. Their checks are those of the core's
+//! tests.
 
 #![allow(dead_code, reason = "the tests use more of what is shared with them")]
 

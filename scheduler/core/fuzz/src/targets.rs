@@ -14,7 +14,7 @@ use crate::story::{Op, Story};
 /// Steps of one story at most: what is longer is found by shorter ones too.
 const OPS_MAX: usize = 200;
 
-/// Whatever happens in whatever order, the rules hold, and every task ends when all is well again.
+/// The rules hold whatever happens in whatever order, and every task ends when all is well again.
 pub(crate) fn story(bytes: &[u8]) {
     tell(bytes, Story::new(|_| {}));
 }

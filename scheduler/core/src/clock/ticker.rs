@@ -12,7 +12,7 @@ pub struct Ticker {
     since_us: u64,
     /// How far the time was ahead of the uptime then.
     offset_us: i64,
-    /// The correction that is aimed at.
+    /// The value that the correction approaches.
     towards_us: i64,
 }
 

@@ -174,7 +174,7 @@ impl Queue {
         }
     }
 
-    /// A shape has changed: the queue is behind.
+    /// A shape has changed: the queue learns it before the next round.
     pub(super) fn touch_shape(&mut self, shape: Slot) {
         self.touched_shapes.push(shape);
     }

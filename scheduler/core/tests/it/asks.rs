@@ -10,7 +10,7 @@ use wasmill_scheduler_core::policy::{Choice, Ref};
 use crate::names::Names;
 use crate::show::time;
 
-/// What was asked, and what the policies were told.
+/// The questions, and the facts that the policies were told.
 #[derive(Debug, Default)]
 pub(crate) struct Asks {
     asked: BTreeMap<String, AskId>,

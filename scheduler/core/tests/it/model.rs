@@ -9,7 +9,7 @@ use wasmill_protocol::{
 use wasmill_record::event::{EndReason, EventBody, Sequel};
 use wasmill_scheduler_core::State;
 
-/// What the log says of every task there ever was.
+/// The state of every task there ever was, by the log.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     pub(crate) tasks: BTreeMap<TaskId, Task>,

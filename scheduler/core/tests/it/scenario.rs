@@ -2,7 +2,7 @@
 //!
 //! A scenario is prose and blocks. A block is some commands, a line `----`, and what the core then
 //! hands out; the commands of a block are steps after which `take_ready` is called once.
-//! `UPDATE_EXPECT=1` rewrites what is below `----`. What the commands mean is in
+//! `UPDATE_EXPECT=1` rewrites what is below `----`. The commands are described in
 //! `tests/scenarios/README.md`.
 
 use std::fmt::Write;
@@ -52,7 +52,7 @@ struct Scenario {
     names: Names,
     file: String,
     replies: u64,
-    /// What to print besides what is ready.
+    /// The text to print besides the ready parts.
     said: String,
     asks: Asks,
     /// The last heartbeat of each host: what is not said again stays.
@@ -126,7 +126,7 @@ impl Scenario {
                 assert!(stepped, "{}: there is a command before `----`", self.file);
                 stepped = false;
                 output.push_str(&self.flush());
-                // What was there before ends with an empty line.
+                // The earlier text ends with an empty line.
                 lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
                 output.push('\n');
             } else if !line.is_empty() && !line.starts_with('#') {

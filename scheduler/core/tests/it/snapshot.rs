@@ -57,7 +57,7 @@ fn parts() -> Vec<Part> {
     world.core.state().to_snapshot()
 }
 
-/// What becomes of a snapshot after a change.
+/// The error of a snapshot after a change.
 fn changed(change: impl FnOnce(&mut Vec<Part>)) -> Result<State, RestoreError> {
     let mut parts = parts();
     change(&mut parts);
@@ -69,7 +69,7 @@ fn columns(parts: &mut [Part]) -> &mut TaskColumns {
     tasks.expect("there are tasks")
 }
 
-/// What becomes of a snapshot after a change of its tasks.
+/// The error of a snapshot after a change of its tasks.
 fn with_rows(change: impl FnOnce(&mut [TaskRow])) -> Result<State, RestoreError> {
     changed(|parts| {
         let columns = columns(parts);
@@ -88,7 +88,7 @@ fn a_part_that_is_missing_is_noticed() {
         let mut left_out = None;
         let result = changed(|parts| left_out = Some(parts.remove(missing)));
         let left_out = left_out.unwrap();
-        // What says nothing need not be there.
+        // A part that says nothing need not be there.
         let needless = match &left_out {
             Part::Places(places) => places.count == 0,
             Part::Tenant(tenant) => tenant.name.as_str() == "default",

@@ -1,4 +1,4 @@
-//! What can happen to a leader, done to one, with every rule checked after each step.
+//! Everything that can happen to a leader, done to one, with every rule checked after each step.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,13 +54,13 @@ pub(crate) struct Story {
     /// Attempts that have started, with where.
     started: Vec<(AttemptId, HostId, Incarnation)>,
     lives: BTreeMap<u8, u64>,
-    /// What each host said of its credit last, in its present life.
+    /// The last credit of each host, in its present life.
     credit: BTreeMap<HostId, usize>,
     quotas: BTreeMap<TenantName, u64>,
     beats: u64,
     tasks: usize,
     term: u64,
-    /// What policies outside were asked.
+    /// The questions to policies outside.
     asks: Vec<Ask>,
     /// Seats the policies of a new leader.
     seat: Box<dyn Fn(&mut Core)>,
@@ -156,7 +156,7 @@ impl Story {
     fn within_quota(&self, id: &AttemptId) {
         let tenant = &self.model.tasks[&id.task].tenant;
         let Some(&quota) = self.quotas.get(tenant) else { return };
-        // What is left of a removed tenant does not count for a new one of the same name.
+        // The rest of a removed tenant does not count for a new one of the same name.
         let running = self.model.tasks.values().filter(|task| {
             task.tenant == *tenant && !task.tenant_removed && matches!(task.stands, Stands::Running(..))
         });
@@ -181,7 +181,7 @@ impl Story {
                 self.world.step(Input::ReadModelStored(ReadModelCopy { seq, ..ReadModelCopy::default() }));
             }
             Op::Restart => {
-                // What was decided and not appended is lost with the process; nobody was told.
+                // Decisions that were not appended are lost with the process; nobody was told.
                 self.term += 1;
                 self.credit.clear();
                 self.quotas = self.quotas_in_log();

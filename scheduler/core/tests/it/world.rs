@@ -141,7 +141,7 @@ impl World {
         });
     }
 
-    /// What the log says, from the newest snapshot on that the read model has caught up with.
+    /// The state by the log, from the newest snapshot on that the read model has caught up with.
     fn start_from_snapshot(&self) -> Option<State> {
         let known = (self.read_model_at.0 as usize).min(self.snapshots.len());
         let mut state = restore(self.snapshots[..known].last()?);

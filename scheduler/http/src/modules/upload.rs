@@ -26,7 +26,7 @@ use crate::memory::MemoryTaken;
 use crate::problem::{Code, Fault, Handled};
 use crate::query::Parameters;
 
-/// What the client believes the digest to be.
+/// The digest that the client expects.
 const DIGEST_HEADER: HeaderName = HeaderName::from_static("wasmill-digest");
 
 /// Upload a module.
@@ -89,7 +89,7 @@ pub(crate) async fn upload(
 struct Bound {
     bytes_max: u64,
     too_large: Code,
-    /// What the leader would say of a larger one, where that is why.
+    /// The leader's refusal of a larger one, where that is why.
     refusal: Option<Refusal>,
 }
 
@@ -145,7 +145,7 @@ struct Received {
     byte_count: u64,
     /// The bytes, when the writer has no file that the gate could read.
     in_memory: Option<Bytes>,
-    /// What they take until they are stored.
+    /// The memory that they take until they are stored.
     _taken: [MemoryTaken; 2],
 }
 
@@ -170,14 +170,15 @@ async fn receive(app: &App, tenant: &TenantName, mut reader: BodyReader) -> Hand
     Ok(Received { writer, digest, byte_count, in_memory: in_memory.map(BytesMut::freeze), _taken: [room, memory] })
 }
 
-/// What the upload says that the module is called.
+/// The names of the module, by its upload.
 struct Names {
     alias: Option<String>,
     name: Option<String>,
 }
 
-/// Stores what was received unless this tenant has it. What other tenants have makes no difference:
-/// their modules must not be guessable by their digest or by the time that an upload takes.
+/// Stores the received module unless this tenant has it. The modules of other tenants make no
+/// difference: their modules must not be guessable by their digest or by the time that an upload
+/// takes.
 async fn keep(
     app: &App,
     tenant: &TenantName,

@@ -1,4 +1,4 @@
-//! What the derived description does not say: bounds that are settings, and rules between fields.
+//! Additions to the derived description: bounds that are settings, and rules between fields.
 
 use serde_json::{Value, json};
 use wasmill_api::check::{ARGS_MAX, DELAY_MS_MAX, FUEL_MAX, LABEL_VALUE_CHARS_MAX, LABELS_MAX, QUOTA_MAX, REQUIRE_MAX};

@@ -113,8 +113,8 @@ pub(crate) struct RunParams {
     /// Arguments of a command, one each.
     #[param(explode, style = Form)]
     arg: Option<Vec<String>>,
-    /// What a command finds as its own name; without it the alias of the path, else what the file
-    /// was called at its upload, else `module`.
+    /// The name that a command finds as its own; without it the alias of the path, else what the
+    /// file was called at its upload, else `module`.
     #[param(min_length = 1, max_length = 256)]
     program: Option<String>,
     /// Exit codes of a command that are success, with commas between them; `0` without it.
@@ -163,7 +163,7 @@ macro_rules! problems {
 }
 
 problems!(
-    /// What is named does not exist, or belongs to somebody else.
+    /// The named thing does not exist, or belongs to somebody else.
     Unknown [404]
 );
 problems!(

@@ -1,4 +1,4 @@
-//! What one connection does, to notice when it does nothing.
+//! The activity of one connection, to notice when there is none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

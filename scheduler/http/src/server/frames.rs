@@ -9,11 +9,11 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::Instant;
 
-/// What a connection begins a credit with, and what it grows to by time at most.
+/// The credit that a connection begins with, and the most that it grows to by time.
 const CREDIT_MIN: i64 = 1_000;
 /// The most that a connection can save.
 const CREDIT_MAX: i64 = 20_000;
-/// What a request gives.
+/// The credit of a request.
 const REQUEST_CREDIT: i64 = 20;
 /// Bytes of an answer for which a client may send one more frame, as it tells that it has read
 /// them.

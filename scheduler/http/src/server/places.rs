@@ -15,7 +15,7 @@ use super::activity::Activity;
 /// The part of what could make room that does so together.
 const ROOM_AT_ONCE: usize = 128;
 
-/// Who shares the connections of one address.
+/// The origin of connections that share one bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Origin {
     V4(Ipv4Addr),

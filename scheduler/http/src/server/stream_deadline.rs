@@ -28,7 +28,7 @@ pub(super) struct DeadlineStream<S> {
     head: Option<(Pin<Box<Sleep>>, usize)>,
     stall: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
-    /// What is left of a byte that tells whether the client is there.
+    /// The rest of the bytes that tell whether the client is there.
     interim: &'static [u8],
 }
 
@@ -40,7 +40,7 @@ enum Protocol {
     Http2(FrameBudget),
 }
 
-/// What a connection of HTTP/2 begins with.
+/// The beginning of a connection of HTTP/2.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// An answer before the answer, which every client of HTTP/1.1 passes over. One that has gone

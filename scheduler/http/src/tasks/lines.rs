@@ -63,14 +63,14 @@ pub(super) async fn answer(app: App, caller: Caller, filter: Option<TaskFilter>,
     Ok(response)
 }
 
-/// What is left of the lines.
+/// The rest of the lines.
 struct Lines {
     app: App,
     tenant: TenantName,
     filter: TaskFilter,
     /// The tasks that were not read yet.
     rest: Option<Scan>,
-    /// Those that were read and not written.
+    /// Tasks that were read and not written.
     tasks: VecDeque<Line>,
     /// The rest of the line that is being written.
     stored: Option<StoredResult>,

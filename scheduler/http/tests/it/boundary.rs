@@ -18,7 +18,7 @@ const ALLOWED: [&str; 7] = [
     "wasmill-trace",
 ];
 
-/// What writes the log or the read model.
+/// Packages that write the log or the read model.
 const BANNED: [&str; 3] = ["rusqlite", "async-nats", "etcd-client"];
 
 #[test]

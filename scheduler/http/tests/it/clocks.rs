@@ -73,7 +73,7 @@ async fn f52_a_leader_that_was_a_month_ahead_destroys_nothing_and_moves_no_time_
     let waits = client.get(&format!("/v1/tasks/{}", delayed["id"].as_str().unwrap())).await.json();
     assert_eq!(waits["state"], "waiting", "{waits}");
 
-    // What is asked for by the clock starts by the clock.
+    // A task for a time of the clock starts by the clock.
     let status = client.get("/v1/status").await.json();
     let now: Timestamp = status["now"].as_str().unwrap().parse().unwrap();
     let later =

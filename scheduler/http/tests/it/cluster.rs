@@ -173,7 +173,7 @@ async fn f54_while_nobody_leads_every_node_says_so_and_what_is_known_is_told() {
     cluster.stop().await;
 }
 
-/// What a node cannot know it does not deny.
+/// A node does not deny a thing that it cannot know.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f54_a_node_that_cannot_ask_the_log_says_of_nothing_that_it_is_unknown() {
     let cluster = Cluster::start(2).await;
@@ -258,7 +258,7 @@ async fn f19_a_node_that_loses_the_log_is_not_ready_and_stands_for_no_election()
     standing.wait_for(|standing| standing.log_silent).await.unwrap();
     assert_eq!(follower.get("/readyz").await.problem(), "503 overloaded");
     cluster.name(1);
-    // What is asked of it passes through the loop that would stand for election.
+    // Requests to it pass through the loop that would stand for election.
     assert!(cluster.nodes[1].handle.overview().await.is_some());
     assert_eq!(cluster.won(1), 0, "it would not be able to lead");
     cluster.nodes[1].log.heal();

@@ -1,4 +1,4 @@
-//! What commands have of their own: a name, exit codes, and a result whatever the code; and modules
+//! The special parts of commands: a name, exit codes, and a result whatever the code; and modules
 //! by their aliases.
 
 use reqwest::Method;

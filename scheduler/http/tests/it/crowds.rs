@@ -88,10 +88,10 @@ async fn c08_the_connection_that_is_idle_for_longest_makes_room() {
 
 /// Connections of the flood.
 const CONNECTIONS: usize = 50_000;
-/// What the server lets in. Both ends are in this process, whose files are limited, so it is less
-/// than the default of 16,384.
+/// The connections that the server lets in. Both ends are in this process, whose files are limited,
+/// so it is less than the default of 16,384.
 const CONNECTIONS_MAX: usize = 4096;
-/// What the server has beyond that, for health.
+/// The connections beyond that, for health.
 const RESERVE: usize = 64;
 /// Connections that are made at the same time.
 const AT_ONCE: usize = 250;

@@ -1,4 +1,4 @@
-//! What a node that follows asks of the leader, whose answers are lost, late, or about what the
+//! Requests of a node that follows to the leader, whose answers are lost, late, or about what the
 //! node has not read yet.
 
 use serde_json::json;
@@ -82,8 +82,8 @@ async fn f04_an_answer_that_was_lost_is_asked_for_again_of_the_same_leader() {
     cluster.stop().await;
 }
 
-/// What a node that is held back answers: it may read on once it has asked the leader something, or
-/// the log where it ends.
+/// The answer of a node that is held back: it may read on once it has asked the leader something,
+/// or the log where it ends.
 async fn answered_behind(node: &Node, request: impl Future<Output = Answer>) -> Answer {
     let asked = || node.handle.shared().calls_made() + node.log.glances();
     let before = asked();

@@ -82,7 +82,7 @@ async fn lines_without_results_are_the_documents_of_a_listing() {
     let mut page = server.admin.get("/v1/tasks").await.json()["items"].as_array().unwrap().clone();
     page.reverse();
     let mut found = parsed(&lines(&server.admin, "").await);
-    // What is only said in passing may differ.
+    // Fields that are true only for a moment may differ.
     page.iter_mut().chain(&mut found).for_each(|task| task["waiting_for"] = Value::Null);
     assert_eq!(found, page);
     assert_eq!(found.len(), 3);

@@ -1,4 +1,4 @@
-//! What one tenant can hold of memory and of the disk with requests that do not end.
+//! The memory and the disk that one tenant can hold with requests that do not end.
 
 use serde_json::{Value, json};
 
@@ -52,7 +52,7 @@ async fn c26_an_upload_is_cut_at_what_is_left_of_the_quota() {
     until("nothing of them is left", async || server.unfinished_blobs().is_empty()).await;
     let announced = acme.post_bytes("/v1/modules", &module(&large("a"))).await;
     assert_eq!(announced.problem(), "422 module_quota_exceeded module_bytes");
-    // What it has already may come again, and what fits may come.
+    // A module that it has already may come again, and one that fits may come.
     assert_eq!(acme.post_bytes("/v1/modules", &kept).await.status, 200);
     assert_eq!(acme.post_bytes("/v1/modules", &module(&"s".repeat(10_000))).await.status, 201);
     quota(&server, "acme", json!({"modules": 2, "module_bytes": null})).await;
@@ -71,7 +71,7 @@ async fn c26_uploads_that_do_not_end_hold_a_share_of_the_disk() {
     let over = refusal(endless_upload(&server, &acme, 250_000).await).await;
     assert!(over.starts_with("HTTP/1.1 429") && over.contains("too_many_requests"), "{over}");
     until("nothing of it is left", async || server.unfinished_blobs().len() == held.len()).await;
-    // What is small passes, and so do others.
+    // A small one passes, and so do those of others.
     server.upload(&acme, &module("small")).await;
     server.upload(&other, &module(&large("o"))).await;
     drop(held);
@@ -101,7 +101,7 @@ async fn c27_answers_that_nobody_reads_are_bounded() {
     until("the tenant's share is used up", async || acme.get("/v1/tasks?limit=1000").await.status == 429).await;
     let refused = acme.get("/v1/tasks?limit=1000").await;
     assert_eq!((refused.code().as_str(), refused.header("retry-after")), ("too_many_requests", "1"));
-    // What is small passes, and so do others.
+    // A small one passes, and so do those of others.
     assert_eq!(acme.get("/v1/tasks?limit=1").await.status, 200);
     let other = server.tenant("other", "submit").await;
     submit_large(&server, &other, 50).await;

@@ -133,7 +133,7 @@ fn remove_read_model(dir: &Path) {
     }
 }
 
-/// What the driver ends with that starts on these data.
+/// The error of a driver that starts on these data.
 async fn refused(dir: &TempDir) -> DriverError {
     let (driver, _handle, _ground) = open(dir.path(), often()).await;
     driver.run(CancellationToken::new()).await.unwrap_err()
@@ -268,7 +268,7 @@ async fn the_sweep_keeps_what_a_start_needs_and_nothing_else() {
     let left = blobs(&dir).len();
     assert!(left < before.len() && left <= 1 + 1 + 3 + 1, "{left} of {} are left", before.len());
     let scene = scene.restarted(often(), remove_read_model).await;
-    // What the copy has and retention has not left goes again.
+    // A task that is in the copy and past its retention goes again.
     Sweep::default().once(&scene.server.handle, Duration::ZERO, Duration::ZERO).await;
     let listed = scene.server.admin.get("/v1/tasks?state=succeeded").await.json();
     assert_eq!(listed["items"].as_array().map(Vec::len), Some(0), "{listed}");

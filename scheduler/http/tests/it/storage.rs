@@ -1,4 +1,4 @@
-//! What is stored, what it counts, and what goes again.
+//! Stored bytes: how they count, and when they go.
 
 use std::path::Path;
 use std::time::Duration;
@@ -127,7 +127,7 @@ async fn b39_a_repeat_is_answered_also_when_the_quota_is_used_up() {
     assert_eq!((again.status, &again.json()["id"]), (200, &first["id"]));
 }
 
-/// What would go over it by its results waits; what runs goes on.
+/// A task that would go over it by its results waits; one that runs goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn b39_what_is_queued_waits_while_the_quota_is_used_up() {
     let server = Server::start().await;

@@ -133,7 +133,7 @@ impl Server {
 
 /// A driver on a data directory, as soon as nobody has it any more.
 pub(crate) async fn open(dir: &Path, snapshots: SnapshotConfig) -> (Driver, Handle, Fabric) {
-    // What a server before has under way in other threads ends a moment after it.
+    // The threads of an earlier server end a moment after it.
     until("the data directory is free", async || embedded::open(dir).is_ok()).await;
     let fabric = embedded::open(dir).unwrap();
     let read_model = Arc::new(ReadModel::open(dir).unwrap());

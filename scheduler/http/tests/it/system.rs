@@ -42,7 +42,7 @@ async fn health_needs_no_token_and_the_rest_does() {
         assert_eq!(nobody.get(path).await.code(), "unauthorized", "{path}");
     }
     server.stop_http();
-    // Whoever is connected still is told; whoever comes now is not let in.
+    // A client that is connected still is told; one that comes now is not let in.
     assert!(nobody.http.get(format!("{}/livez", nobody.base)).send().await.is_err());
 }
 

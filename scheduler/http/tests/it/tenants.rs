@@ -13,7 +13,7 @@ async fn tenants_are_created_changed_and_deleted() {
     assert_eq!(server.admin.get("/v1/tenants/acme").await.json(), made.json());
     assert_eq!(server.admin.post("/v1/tenants", &json!({"name": "acme"})).await.problem(), "409 tenant_exists name");
 
-    // What is absent stays, null is unlimited.
+    // A quota that is absent stays, null is unlimited.
     let changed = server.admin.patch("/v1/tenants/acme", &json!({"quotas": {"tasks_queued": 9}})).await.json();
     assert_eq!((&changed["weight"], &changed["quotas"]), (&json!(3), &quotas(Some(9), Some(2))));
     let changed =

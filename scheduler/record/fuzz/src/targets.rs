@@ -5,8 +5,8 @@ use wasmill_protocol::LogSeq;
 use wasmill_record::event::Event;
 use wasmill_record::{RECORD_VERSION, Record};
 
-/// What decodes is the same after it was encoded and decoded once more, and is of a version that we
-/// know.
+/// A decoded record is the same after it was encoded and decoded once more, and is of a version
+/// that we know.
 pub(crate) fn record(bytes: &[u8]) {
     let Ok(record) = Record::decode(LogSeq(1), bytes) else { return };
     assert!(record.version <= RECORD_VERSION);

@@ -1,4 +1,4 @@
-//! What is stored stays readable between neighbouring versions, and is never the reader's end.
+//! Stored data stay readable between neighbouring versions, and is never the reader's end.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails and says where and why")]
 
 mod fuzz;

@@ -53,7 +53,7 @@ impl Arena {
         Ok((Self { cuts: Mutex::default() }, spots))
     }
 
-    /// From now on nothing that `from` sends arrives at `to`. What comes the other way does.
+    /// From now on nothing that `from` sends arrives at `to`. The other direction is open.
     pub(crate) fn cut(&self, from: &str, to: Ipv4Addr) -> Result<()> {
         let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = cuts.entry((from.to_owned(), to)).or_default();

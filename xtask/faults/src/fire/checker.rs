@@ -22,14 +22,14 @@ use story::Story;
 pub(crate) struct Violation {
     /// Which promise is broken.
     pub(crate) rule: Rule,
-    /// What shows it.
+    /// The lines that show it.
     pub(crate) detail: String,
 }
 
-/// What is checked.
+/// A rule that is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rule {
-    /// What was answered with 2xx is there at the end, on every node.
+    /// A task that was answered with 2xx is there at the end, on every node.
     NothingLost,
     /// At the end every task is final, and the same on every node.
     OneFinalState,
@@ -47,7 +47,8 @@ pub(crate) enum Rule {
     ReadsOwnWrites,
     /// A task ends in a way that it can end in, with the output that belongs to its payload.
     RightEnd,
-    /// What is well-formed, allowed and about things that are there is not refused, but for load.
+    /// A request that is well-formed, allowed and about things that are there is not refused, but
+    /// for load.
     NoWrongRefusal,
     /// No task is there that nobody has asked for.
     NothingInvented,
@@ -63,7 +64,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What the whole history breaks, in the order of the rules.
+/// The violations of the whole history, in the order of the rules.
 pub(crate) fn check(lines: &[Line]) -> Vec<Violation> {
     let story = Story::of(lines);
     let mut violations = Vec::new();
@@ -75,7 +76,7 @@ pub(crate) fn check(lines: &[Line]) -> Vec<Violation> {
     violations
 }
 
-/// What there was to check, for people.
+/// A summary of the history, for people.
 pub(crate) fn summary(lines: &[Line]) -> String {
     let story = Story::of(lines);
     format!(

@@ -16,7 +16,7 @@ use wasmill_processes::http::{Body, Http, Response};
 
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// What a node is asked to wait for at most.
+/// The longest wait that a node is asked for.
 const WAIT_MS_MAX: u32 = 4000;
 /// After an answer that is no answer.
 const BACKOFF_MS: u64 = 200;
@@ -49,7 +49,7 @@ pub(crate) struct Client {
     op: u64,
     /// The latest tasks.
     tasks: VecDeque<String>,
-    /// What has a key, and no clear answer yet.
+    /// Submissions with a key and without a clear answer yet.
     unclear: Vec<Unclear>,
 }
 
@@ -170,7 +170,7 @@ impl Client {
     fn accepted(&mut self, node: &Node, answer: Answer, asked: Unclear) -> Result<()> {
         match answer {
             Answer::Task { seen, .. } => {
-                // What was answered is there, says the node that has answered.
+                // The node that has answered shows the task.
                 if self.rng.bool() {
                     self.get(node, &seen.task, 0)?;
                 }

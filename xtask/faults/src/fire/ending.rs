@@ -38,7 +38,7 @@ pub(crate) fn wait_until_idle(http: &Http, nodes: &[Node], patience: Duration) -
     }
 }
 
-/// What a node still has to do.
+/// The work that a node still has.
 fn busy(http: &Http, node: &Node) -> Option<String> {
     let left = || -> Result<Option<String>> {
         let (unfinished, slots_used) = idle(http, node)?;

@@ -1,4 +1,4 @@
-//! What was asked, answered and done to the cluster, as lines of JSON: all that the checker goes
+//! Requests, answers and faults, as lines of JSON: all that the checker goes
 //! by.
 //!
 //! Every thread appends to a file of its own. A question is written before it is sent, so that one
@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What files of lines are called.
+/// The extension of files of lines.
 const SUFFIX: &str = "jsonl";
 
 /// One line.
@@ -35,11 +35,11 @@ pub(crate) enum Line {
     Listed { node: String, seen: Seen },
     /// A task with its output, and what happened to it, as one of the nodes shows them at the end.
     Shown { node: String, seen: Seen, happened: Vec<Happened> },
-    /// What a node says of the queue and of the hosts at the end.
+    /// The queue and the hosts at the end, by one node.
     Idle { node: String, unfinished: u64, slots_used: u64 },
 }
 
-/// What is asked of a node.
+/// A request to a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Call {
@@ -64,7 +64,7 @@ pub(crate) struct Order {
     pub(crate) output: Option<(String, Value)>,
 }
 
-/// What a node answers.
+/// The answer of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {

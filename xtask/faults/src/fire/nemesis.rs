@@ -1,4 +1,4 @@
-//! What is done to the cluster, drawn from a seed.
+//! Faults of the cluster, drawn from a seed.
 
 use std::fmt;
 
@@ -47,9 +47,9 @@ pub(crate) enum Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Both,
-    /// Those that the process sends.
+    /// Packets that the process sends.
     Out,
-    /// Those that are sent to it.
+    /// Packets that are sent to it.
     In,
 }
 

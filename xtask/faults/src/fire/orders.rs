@@ -20,7 +20,7 @@ pub(crate) const MODULES: [&str; 6] = ["hello", "memory-hog", "noop", "resumable
 
 /// A payload of this many words does not fit into a record.
 const WORDS_LARGE: usize = 10_000;
-/// What `resumable` is asked for.
+/// The steps that `resumable` is asked for.
 const STEPS: u64 = 8;
 const ROUNDS: u64 = 200_000;
 /// Every attempt of it gives up after so many steps.
@@ -103,7 +103,7 @@ fn resumable() -> Wanted {
     wanted
 }
 
-/// What `resumable` comes to, computed here: a xorshift generator (Marsaglia, "Xorshift RNGs",
+/// The result of `resumable`, computed here: a xorshift generator (Marsaglia, "Xorshift RNGs",
 /// 2003, triple 13, 7, 17).
 static STIRRED: LazyLock<String> = LazyLock::new(|| {
     let mut value: u64 = 0x9E37_79B9_7F4A_7C15;

@@ -138,7 +138,7 @@ impl Stage {
     /// Whether the fault could begin.
     fn begin(&mut self, step: &Step) -> Result<bool> {
         let mut victims = step.fault.victims().into_iter();
-        // What is being started again by the supervisor, or ends just now, is not touched.
+        // A process that the supervisor starts again, or that ends just now, is not touched.
         if !victims.all(|who| self.actors[&who].member.is_running() && self.actors[&who].stopping.is_none()) {
             return Ok(false);
         }

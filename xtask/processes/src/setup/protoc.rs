@@ -9,7 +9,7 @@ use crate::shell::{self, program, target_dir, works};
 
 /// The compiler, and the definitions that come with it.
 const PACKAGES: [&str; 2] = ["protobuf-compiler", "libprotobuf-dev"];
-/// What only compiles when both are there.
+/// A definition that only compiles when both are there.
 const PROBE: &str =
     "syntax = \"proto3\";\nimport \"google/protobuf/descriptor.proto\";\nmessage Probe { optional int32 it = 1; }\n";
 

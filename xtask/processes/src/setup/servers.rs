@@ -22,7 +22,7 @@ struct Server {
     release: &'static str,
     /// The file in it.
     program: &'static str,
-    /// What its `--version` prints, as far as it matters.
+    /// The part of its `--version` that matters.
     version: &'static str,
     source: Source,
 }

@@ -17,7 +17,7 @@ pub(crate) struct Client {
     pub(crate) token: String,
 }
 
-/// What came back.
+/// The response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

@@ -78,7 +78,7 @@ impl Cluster {
         index
     }
 
-    /// Those who stood for election before they had read the log.
+    /// Nodes that stood for election before they had read the log.
     pub(crate) fn early(&self) -> Vec<String> {
         self.election.early.lock().unwrap().clone()
     }
@@ -99,7 +99,7 @@ impl Cluster {
         standing.wait_for(|standing| !standing.leading).await.unwrap();
     }
 
-    /// Lets a node win, and waits until it leads and every other one knows. Whoever led before is
+    /// Lets a node win, and waits until it leads and every other one knows. The former leader is
     /// not told.
     pub(crate) async fn elect(&self, index: usize) {
         let node = &self.nodes[index];
@@ -219,7 +219,7 @@ impl Node {
 /// Gives the seat to whom the test names.
 struct Election {
     hosts: Arc<dyn Membership>,
-    /// Who was named last, and the how-manieth that was.
+    /// The node that was named last, and how many were named so far.
     named: watch::Sender<(String, u64)>,
     /// Which of these each node has taken.
     granted: Arc<Mutex<BTreeMap<String, u64>>>,
@@ -295,7 +295,7 @@ impl Membership for Election {
     }
 }
 
-/// Who gives it back and is still the one that is named may have it again.
+/// A node that gives it back and is still the one that is named may have it again.
 struct Seat {
     granted: Arc<Mutex<BTreeMap<String, u64>>>,
     node: String,

@@ -13,12 +13,12 @@ use wasmill_fabric::{AppendError, Bus, BusError, Content, Log, LogError, LogTail
 use wasmill_protocol::message::control::{ControlCall, ControlRequest};
 use wasmill_protocol::{LogSeq, Timestamp};
 
-/// What a NATS server takes, when nothing else is said.
+/// The largest payload of a NATS server by default.
 const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
-/// What fits beside the headers into such a message.
+/// The record that fits beside the headers into such a message.
 const RECORD_BYTES_MAX: usize = PAYLOAD_BYTES_MAX - 1024;
 
-/// What happens to appends.
+/// The fate of appends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Appends {
     Pass,

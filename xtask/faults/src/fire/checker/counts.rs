@@ -1,4 +1,4 @@
-//! What is there in all, and how the processes have fared.
+//! Totals, and the fate of the processes.
 
 use std::collections::BTreeSet;
 

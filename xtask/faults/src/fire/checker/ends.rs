@@ -66,7 +66,7 @@ fn listed(story: &Story<'_>, broken: &mut impl FnMut(Rule, String)) {
     }
 }
 
-/// What of an end must be the same everywhere and always.
+/// The part of an end that must be the same everywhere and always.
 type End<'a> = (&'a str, Option<&'a str>, u64, Option<&'a str>);
 
 fn end(seen: &Seen) -> End<'_> {
@@ -109,7 +109,7 @@ fn cancelled(story: &Story<'_>, broken: &mut impl FnMut(Rule, String)) {
     }
 }
 
-/// What is wrong with a task's own history.
+/// The fault in a task's own history.
 fn history(happened: &[Happened]) -> Option<String> {
     let mut attempt_last = 0;
     let mut ended = BTreeSet::new();

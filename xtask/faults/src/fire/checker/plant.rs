@@ -10,9 +10,9 @@ use crate::fire::history::{Answer, Call, Happened, Line, Seen};
 
 /// A way to break a history.
 pub(crate) struct Plant {
-    /// What it does.
+    /// The change that it makes.
     pub(crate) what: &'static str,
-    /// What must be found.
+    /// The rule that must be found broken.
     pub(crate) rule: Rule,
     /// How many nodes it takes.
     nodes_min: usize,

@@ -12,7 +12,7 @@ use crate::fire::history::{Answer, Call, LineAnswer};
 /// How far a task has come: final is furthest.
 type Progress = (bool, u64);
 
-/// What one life of a node has answered about one task, and when.
+/// The answers of one life of a node about one task, with their times.
 #[derive(Default)]
 struct Answered {
     /// The earliest answer that shows that the task is there.

@@ -18,7 +18,7 @@ pub(super) struct Accepted<'a> {
     pub(super) task: &'a str,
     pub(super) node: &'a str,
     pub(super) answered_us: u64,
-    /// What was asked for; a retry asks for the same again.
+    /// The order; a retry asks for the same again.
     pub(super) order: Option<&'a Order>,
     pub(super) key: Option<&'a str>,
 }
@@ -32,7 +32,7 @@ pub(super) struct Story<'a> {
     starts: BTreeMap<&'a str, Vec<u64>>,
     /// Processes that have ended by themselves: which, and how.
     pub(super) ended: Vec<(&'a str, &'a str)>,
-    /// What each node lists at the end.
+    /// The tasks that each node lists at the end.
     pub(super) listed: BTreeMap<&'a str, BTreeMap<&'a str, &'a Seen>>,
     /// Tasks a node lists twice.
     pub(super) listed_twice: Vec<(&'a str, &'a str)>,
@@ -162,7 +162,7 @@ impl<'a> Op<'a> {
         !matches!(self.answered, None | Some((_, Answer::Unknown { .. })))
     }
 
-    /// What it asks for.
+    /// The orders that it asks for.
     pub(super) fn orders(&self) -> &'a [Order] {
         match self.call {
             Call::Submit(order) | Call::Run(order) => std::slice::from_ref(order),
