@@ -20,7 +20,9 @@ mod policies;
 mod post;
 mod seat;
 mod stalls;
+mod stand;
 mod stuck;
+mod sweep;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -105,7 +107,9 @@ impl World {
             marks: Marks::default(),
             oracle: Oracle::default(),
             clients,
-            nodes: (0..usize::try_from(nodes).unwrap_or(1)).map(SimNode::new).collect(),
+            nodes: (0..usize::try_from(nodes).unwrap_or(1))
+                .map(|index| SimNode::new(index, options.retention_us))
+                .collect(),
             hosts,
             links: Links::default(),
             disk: Disk::default(),

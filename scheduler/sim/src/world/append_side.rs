@@ -232,6 +232,7 @@ impl World {
         let same = stands == Some(entry.hash) || self.oracle.shortened;
         hold!(same, "node-{node} was told that its record {seq} is durable, and another one is");
         (process.published, process.heard_us) = (process.published.max(seq), uptime_us(now));
+        entry.record.events.iter().for_each(|event| process.shown.apply(seq, event));
         if let Some(cluster) = &mut process.cluster {
             cluster.floor = cluster.floor.max(seq);
         }

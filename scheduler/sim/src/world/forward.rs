@@ -118,7 +118,7 @@ impl World {
         }
     }
 
-    fn leader_of(&self, term: Term) -> Option<usize> {
+    pub(super) fn leader_of(&self, term: Term) -> Option<usize> {
         let leads = |node: &usize| {
             let process = self.nodes[*node].process.as_ref();
             process.and_then(|process| process.leader.as_ref()).is_some_and(|leader| leader.term() == term)
