@@ -9,17 +9,21 @@ use super::World;
 use crate::marks::Mark;
 use crate::node::uptime_us;
 use crate::oracle::Checked;
+use crate::plant::Plant;
 
 impl World {
     /// A node looks whether it is time to sweep.
     pub(super) fn sweep_if_due(&mut self, node: usize) -> Checked {
-        let now = self.now;
+        let (now, reading) = (self.now, self.nodes[node].reading(self.now));
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
         let uptime_us = uptime_us(now);
         if process.sweep.next_timeout_us() > uptime_us {
             return Ok(());
         }
-        let passed_us = uptime_us.saturating_sub(process.heard_us);
+        let passed_us = match self.plant {
+            Some(Plant::SweptByWallClock) => reading.wall.us_since(process.shown.last_event()),
+            _ => uptime_us.saturating_sub(process.heard_us),
+        };
         process.sweep.begin(uptime_us, &process.shown, passed_us);
         let (mut expired, mut sweeps_blobs) = (Vec::new(), false);
         while let Some(step) = process.sweep.next(process.leader.is_some()) {
