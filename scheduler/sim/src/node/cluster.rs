@@ -17,6 +17,7 @@ use wasmill_scheduler_node::watch::Question;
 use crate::clients::RequestId;
 use crate::plant::Plant;
 use crate::servers::HostEntry;
+use crate::tick::NextTick;
 use crate::world::Sender;
 
 /// The shells around the machines of the fabric, and what is under way.
@@ -53,13 +54,13 @@ pub struct ClusterSide {
     /// What others were told.
     pub raised: LogSeq,
     /// The times for which ticks are on the agenda.
-    pub seat_tick_at: Option<Timestamp>,
+    pub seat_tick_at: NextTick,
     /// As above.
-    pub follow_tick_at: Option<Timestamp>,
+    pub follow_tick_at: NextTick,
     /// As above.
-    pub append_tick_at: Option<Timestamp>,
+    pub append_tick_at: NextTick,
     /// As above.
-    pub forward_tick_at: Option<Timestamp>,
+    pub forward_tick_at: NextTick,
     /// When it was resumed last.
     pub resumed_at: Timestamp,
     /// When the servers have last said what time it is.
@@ -179,10 +180,10 @@ impl ClusterSide {
             asker: writer.0,
             floor: LogSeq(0),
             raised: LogSeq(0),
-            seat_tick_at: None,
-            follow_tick_at: None,
-            append_tick_at: None,
-            forward_tick_at: None,
+            seat_tick_at: NextTick::default(),
+            follow_tick_at: NextTick::default(),
+            append_tick_at: NextTick::default(),
+            forward_tick_at: NextTick::default(),
             resumed_at: Timestamp(0),
             time_told_at: Timestamp(0),
             next_call: 0,
@@ -211,7 +212,7 @@ impl ClusterSide {
     pub fn end_leadership(&mut self) {
         self.writer = WriterId(self.writer.0.wrapping_add(1));
         self.appender = appender(self.writer, self.replicated);
-        self.append_tick_at = None;
+        self.append_tick_at = NextTick::default();
         // Nobody waits for what those are about any more.
         self.log_calls.retain(|_, wait| !matches!(wait, LogWait::Publish(_) | LogWait::ReadBack(_)));
         self.watch = HostWatch::default();

@@ -192,17 +192,17 @@ impl World {
         let Some(cluster) = self.cluster_side(sender) else { return };
         let Some(next_us) = cluster.forwards.next_timeout_us() else { return };
         let next = Timestamp(next_us).max(now.plus_us(1));
-        if cluster.forward_tick_at.is_none_or(|armed| armed > next || armed < now) {
-            cluster.forward_tick_at = Some(next);
+        if cluster.forward_tick_at.wants(now, next) {
             self.at_time(next, Happening::ForwardTick(sender));
         }
     }
 
     pub(super) fn forward_tick(&mut self, sender: Sender) {
-        let now_us = self.now.0;
-        if let Some(cluster) = self.cluster_side(sender) {
-            cluster.forward_tick_at = None;
-            cluster.forwards.tick(now_us);
+        let now = self.now;
+        if let Some(cluster) = self.cluster_side(sender)
+            && cluster.forward_tick_at.comes(now)
+        {
+            cluster.forwards.tick(now.0);
             self.touch_node(sender.node);
         }
     }

@@ -126,8 +126,7 @@ impl World {
         let latest = now.plus_ms(TICK_MS_MAX);
         let next = due.map_or(latest, |at| now.plus_us(at.us_since(clock)).min(latest));
         let next = next.max(now.plus_us(1));
-        if leader.tick_at.is_none_or(|armed| armed > next || armed < now) {
-            leader.tick_at = Some(next);
+        if leader.tick_at.wants(now, next) {
             let sender = Sender { node, life: self.nodes[node].life };
             self.at_time(next, Happening::NodeTick(sender));
         }
@@ -138,9 +137,8 @@ impl World {
         if let Some(process) = self.nodes[sender.node].alive(sender.life) {
             let clock = process.clock(now);
             if let Some(leader) = &mut process.leader
-                && leader.tick_at.is_some_and(|at| at <= now)
+                && leader.tick_at.comes(now)
             {
-                leader.tick_at = None;
                 leader.node.step(clock, Input::Tick.into());
                 self.touch_node(sender.node);
             }

@@ -184,18 +184,17 @@ impl World {
         };
         let Some(next_us) = cluster.seat.as_ref().and_then(Candidacy::next_timeout_us) else { return };
         let next = Timestamp(next_us).max(now.plus_us(1));
-        if cluster.seat_tick_at.is_none_or(|armed| armed > next || armed < now) {
-            cluster.seat_tick_at = Some(next);
+        if cluster.seat_tick_at.wants(now, next) {
             self.at_time(next, Happening::Etcd(EtcdHappening::SeatTick(Sender { node, life })));
         }
     }
 
     pub(super) fn seat_tick(&mut self, sender: Sender) {
-        if self.nodes[sender.node].alive(sender.life).is_some() {
-            if let Some(cluster) = self.nodes[sender.node].process.as_mut().and_then(|process| process.cluster.as_mut())
-            {
-                cluster.seat_tick_at = None;
-            }
+        let now = self.now;
+        if let Some(process) = self.nodes[sender.node].alive(sender.life)
+            && let Some(cluster) = &mut process.cluster
+            && cluster.seat_tick_at.comes(now)
+        {
             self.step_seat(sender.node, Input::Tick);
         }
     }

@@ -124,17 +124,17 @@ impl World {
         let Some(process) = &mut self.nodes[node].process else { return };
         let (Some(following), Some(cluster)) = (&process.following, &mut process.cluster) else { return };
         let next = Timestamp(following.next_timeout_us()).max(now.plus_us(1));
-        if cluster.follow_tick_at.is_none_or(|armed| armed > next || armed < now) {
-            cluster.follow_tick_at = Some(next);
+        if cluster.follow_tick_at.wants(now, next) {
             self.at_time(next, Happening::FollowTick(Sender { node, life }));
         }
     }
 
     pub(super) fn follow_tick(&mut self, sender: Sender) {
+        let now = self.now;
         if let Some(process) = self.nodes[sender.node].alive(sender.life)
             && let Some(cluster) = &mut process.cluster
+            && cluster.follow_tick_at.comes(now)
         {
-            cluster.follow_tick_at = None;
             self.step_following(sender.node, Input::Tick);
         }
     }
