@@ -226,7 +226,7 @@ fn forwards_config(plant: Option<Plant>) -> forward::Config {
         Some(Plant::FateGuessed) => Some(|fate| if fate == Fate::Unknown { Fate::NotRecorded } else { fate }),
         _ => None,
     };
-    forward::Config { retry_us: 200_000, tampering: forward::Tampering { fate }, ..forward::Config::default() }
+    forward::Config { tampering: forward::Tampering { fate }, ..forward::Config::default() }
 }
 
 fn appender(writer: WriterId, replicated: bool) -> Appender {

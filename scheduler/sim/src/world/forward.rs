@@ -100,15 +100,19 @@ impl World {
         let ControlRequest::Commands(commands) = request else { return };
         let Some(cluster) = self.cluster_side(sender) else { return };
         let name = CallName { asker: cluster.asker, number };
-        self.at(LOST_US, Happening::ForwardEnds(sender, number, tries, Box::new(Outcome::Unanswered)));
+        let lost_at = self.now.plus_us(LOST_US);
         // The servers know whether anybody listens in this term.
         let Some(to) = self.leader_of(term) else {
             self.marks.hit(Mark::CommandNobodyLed);
-            for arrival in self.arrivals(Place::Node(sender.node), Place::Node(sender.node)) {
-                self.at_time(arrival, Happening::ForwardEnds(sender, number, tries, Box::new(Outcome::Unheard)));
-            }
-            return;
+            let arrivals = self.arrivals(Place::Node(sender.node), Place::Node(sender.node));
+            // What comes first counts.
+            let (at, outcome) = match arrivals.into_iter().min().filter(|at| *at < lost_at) {
+                Some(at) => (at, Outcome::Unheard),
+                None => (lost_at, Outcome::Unanswered),
+            };
+            return self.at_time(at, Happening::ForwardEnds(sender, number, tries, Box::new(outcome)));
         };
+        self.at_time(lost_at, Happening::ForwardEnds(sender, number, tries, Box::new(Outcome::Unanswered)));
         if tries > 1 {
             self.marks.hit(Mark::CommandAskedAgain);
         }
