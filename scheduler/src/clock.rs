@@ -5,13 +5,13 @@
 mod watch;
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch::{Receiver, Sender};
 use wasmill_fabric::uptime;
 use wasmill_protocol::{LogSeq, Timestamp, Uptime};
 use wasmill_record::event::Event;
-use wasmill_record::snapshot::{Expired, LedTime};
+use wasmill_record::snapshot::LedTime;
 use wasmill_scheduler_core::clock::{self as decided, Reading, Ticker, Verdict, Witness};
 
 pub(crate) use watch::{ask_servers, keep};
@@ -148,11 +148,10 @@ impl Clock {
         *self.led() = Led { time: time.clone(), heard_us: uptime::now_us() };
     }
 
-    /// Which tasks have been final for longer than `retention`.
-    pub(crate) fn expired(&self, retention: Duration) -> Vec<Expired> {
+    /// Led time as this node shows the log, and how many microseconds ago it has shown it first.
+    pub(crate) fn led_time<T>(&self, look: impl FnOnce(&LedTime, u64) -> T) -> T {
         let led = self.led();
-        let retention_us = u64::try_from(retention.as_micros()).unwrap_or(u64::MAX);
-        led.time.expired(retention_us, uptime::now_us().saturating_sub(led.heard_us))
+        look(&led.time, uptime::now_us().saturating_sub(led.heard_us))
     }
 
     fn led(&self) -> MutexGuard<'_, Led> {

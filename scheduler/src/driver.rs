@@ -8,11 +8,10 @@ mod fold;
 mod follower;
 mod forward;
 mod leader;
-mod leader_watch;
-mod log_watch;
 
 mod dispatch;
 mod post;
+mod slot;
 mod specs;
 mod stored;
 mod trace;

@@ -225,6 +225,7 @@ impl Forwards {
             until_us,
             leader_until_us: until_us.min(now_us + self.config.leader_us),
             tries: 0,
+            pauses: 0,
             doubt: Doubt { term: self.term, position: self.recorded.last() },
             may_be_heard: false,
             phase: Phase::Paused,
@@ -297,11 +298,12 @@ impl Forwards {
         }
     }
 
-    /// It is asked again in a moment.
+    /// It is asked again, the later the longer nobody has heard it: each later term has it asked
+    /// at once.
     fn pause(&mut self, now_us: u64, number: u64) {
         if let Some(call) = self.calls.get_mut(&number) {
-            call.phase = Phase::Paused;
-            self.wake(number, now_us + self.config.retry_us);
+            let again_us = call.pause(now_us, &self.config);
+            self.wake(number, again_us);
         }
     }
 
@@ -450,9 +452,11 @@ impl Forwards {
     /// asked of the new one at once.
     fn ask_next_leader(&mut self, now_us: u64) {
         for number in self.calls.keys().copied().collect::<Vec<_>>() {
-            match self.calls.get(&number).map(|call| (call.phase, call.doubt.term < self.term)) {
-                Some((Phase::Asked, true)) => self.doubt(now_us, number),
-                Some((Phase::Paused, _)) => self.ask_leader(now_us, number),
+            let Some(call) = self.calls.get_mut(&number) else { continue };
+            call.pauses = 0;
+            match (call.phase, call.doubt.term < self.term) {
+                (Phase::Asked, true) => self.doubt(now_us, number),
+                (Phase::Paused, _) => self.ask_leader(now_us, number),
                 _ => {}
             }
         }

@@ -20,6 +20,7 @@ use wasmill_scheduler_core::state::Owner;
 
 use crate::Chain;
 use crate::upkeep::{Ended, Upkeep};
+use crate::watch::{self, Watch};
 use names::{Named, Names};
 
 pub use io::{
@@ -44,6 +45,8 @@ pub struct Leading {
     under_way: VecDeque<Effects>,
     upkeep: Upkeep,
     names: Names,
+    /// Whether the log is there, and ends where this leadership says.
+    log: Watch,
     /// Overviews that were asked for and not made yet.
     overviews_asked: Vec<ReplyTo>,
     /// Blobs that hosts have named since the last record.
@@ -103,6 +106,7 @@ impl Leading {
             under_way: VecDeque::new(),
             upkeep,
             names: Names::default(),
+            log: Watch::new(watch::LOG, 0),
             overviews_asked: Vec::new(),
             blobs: Vec::new(),
             phase: Phase::Open,
@@ -117,6 +121,9 @@ impl Leading {
     ///
     /// When another record than the first one under way is said to be durable, or an invariant of the core is broken.
     pub fn step(&mut self, now: Timestamp, input: Input) {
+        if self.now == Timestamp(0) {
+            self.log.heard(now.0);
+        }
         self.now = self.now.max(now);
         if self.phase == Phase::Over {
             return;
@@ -136,15 +143,15 @@ impl Leading {
             Input::Appended(seq) => self.appended(seq),
             Input::AppendFailed(AppendFailure::Refused) => self.end(End::Lost(Loss::Refused)),
             Input::AppendFailed(AppendFailure::NoSpace) => self.end(End::NoSpace),
-            Input::LogEndsAt(last) if last <= self.chain.last => {}
-            Input::LogEndsAt(last) => self.end(End::Lost(Loss::Replaced(last))),
-            Input::LogGone => self.end(End::Lost(Loss::LogGone)),
+            Input::LogEnds { question, end } if self.log.answered(question) => self.log_ends(end),
+            Input::LogEnds { .. } => {}
             Input::TermSeen(term) if term <= self.term => {}
             Input::TermSeen(term) => self.end(End::Lost(Loss::TermSeen(term))),
             Input::LeaseLost => self.end(End::Lost(Loss::Lease)),
             Input::TimeEnds => self.close(End::Lost(Loss::Time)),
             Input::Shutdown => self.close(End::Shutdown),
         }
+        self.watch_log();
     }
 
     /// What follows from the steps since the last call and from the time that has passed. No record is larger than `record_bytes_max`
@@ -181,10 +188,12 @@ impl Leading {
         mem::take(&mut self.ready.effects)
     }
 
-    /// When the next [`Tick`](wasmill_scheduler_core::Input::Tick) is due at the latest, if nothing else happens. Nothing is due while the log
-    /// is busy: what is decided then could not be recorded.
+    /// When the next [`Tick`](wasmill_scheduler_core::Input::Tick) is due at the latest, if nothing else happens. The core has nothing to do while the
+    /// log is busy: what is decided then could not be recorded.
     pub fn next_timeout(&self) -> Option<Timestamp> {
-        self.core.next_timeout().filter(|_| self.phase == Phase::Open && self.has_room())
+        let core = self.core.next_timeout().filter(|_| self.phase == Phase::Open && self.has_room());
+        let log = Some(Timestamp(self.log.next_timeout_us())).filter(|_| self.phase != Phase::Over);
+        core.into_iter().chain(log).min()
     }
 
     /// Whether more work may be taken in: the log must keep up, or what has gathered would grow without bound.
@@ -234,7 +243,30 @@ impl Leading {
         self.core.step(now, input);
     }
 
+    /// A leader that appends nothing would never notice that the log is gone, or that somebody else has appended.
+    fn watch_log(&mut self) {
+        if self.log.is_late(self.now.0) {
+            self.log_ends(None);
+        }
+        if self.phase != Phase::Over
+            && let Some(question) = self.log.question(self.now.0)
+        {
+            self.ready.ask_log = Some(question);
+        }
+    }
+
+    /// The log was asked where it ends.
+    fn log_ends(&mut self, end: Option<LogSeq>) {
+        match end {
+            Some(last) if last > self.chain.last => self.end(End::Lost(Loss::Replaced(last))),
+            Some(_) => self.log.heard(self.now.0),
+            None if self.log.unheard(self.now.0) => self.end(End::Lost(Loss::LogGone)),
+            None => {}
+        }
+    }
+
     fn appended(&mut self, seq: LogSeq) {
+        self.log.heard(self.now.0);
         let mut effects = self.under_way.pop_front().expect("what becomes durable was handed out");
         assert_eq!(effects.seq, seq, "records become durable in the order in which they were handed out");
         if let Some(record) = &effects.record {
@@ -268,6 +300,7 @@ impl Leading {
         self.under_way.clear();
         self.ready.appends.clear();
         self.ready.asks.clear();
+        self.ready.ask_log = None;
         self.ready.end = Some(end);
     }
 

@@ -14,6 +14,7 @@ use wasmill_protocol::{
 use crate::guest::{self, Plan};
 use crate::oracle::{Checked, hold};
 use crate::servers::{Claim, HostEntry};
+use crate::tick::NextTick;
 use crate::world::Sender;
 
 /// Names one sending of one batch across hosts and their lives.
@@ -58,7 +59,7 @@ pub struct SimHost {
     /// The last number of a call.
     pub next_call: u64,
     /// The time for which a look at the lease is on the agenda.
-    pub lease_tick_at: Option<Timestamp>,
+    pub lease_tick_at: NextTick,
     /// The highest term that has reached this life.
     pub term_seen: Term,
     /// Who waits for the answers to messages.
@@ -82,7 +83,7 @@ pub struct SimHost {
     /// Attempts whose cancel has reached this life.
     pub cancelled: BTreeSet<AttemptId>,
     /// The time for which the next tick is on the agenda.
-    pub tick_at: Option<Timestamp>,
+    pub tick_at: NextTick,
     slots: u32,
     memory_bytes: u64,
 }
@@ -142,7 +143,7 @@ impl SimHost {
             lease: None,
             calls: BTreeMap::new(),
             next_call: 0,
-            lease_tick_at: None,
+            lease_tick_at: NextTick::default(),
             term_seen: Term(0),
             senders: BTreeMap::new(),
             next_reply: 0,
@@ -154,7 +155,7 @@ impl SimHost {
             readied: BTreeSet::new(),
             ran: BTreeMap::new(),
             cancelled: BTreeSet::new(),
-            tick_at: None,
+            tick_at: NextTick::default(),
             slots: u32::try_from(slots).unwrap_or(1).max(1),
             memory_bytes: 4 << 30,
         }
@@ -177,7 +178,7 @@ impl SimHost {
         self.senders.clear();
         self.draining = false;
         self.lease_lost = false;
-        self.tick_at = None;
+        self.tick_at = NextTick::default();
         self.term_seen = Term(0);
     }
 
@@ -229,7 +230,7 @@ impl SimHost {
         self.guests.clear();
         self.lease = None;
         self.calls.clear();
-        self.lease_tick_at = None;
+        self.lease_tick_at = NextTick::default();
     }
 
     /// Begins to run a guest.

@@ -20,6 +20,7 @@ use crate::log::Entry;
 use crate::node::{CallFrom, Fold};
 use crate::plant::Plant;
 use crate::policies::Policies;
+use crate::tick::NextTick;
 
 /// What a control node is while it leads.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub struct Leader {
     /// Those, as a simple idea of them: when each was first heard, and whether it was answered.
     pub calls: BTreeMap<CallName, (Timestamp, bool)>,
     /// The time for which the next tick is on the agenda.
-    pub tick_at: Option<Timestamp>,
+    pub tick_at: NextTick,
     /// The last snapshot that was stored is damaged.
     pub snapshot_lost: bool,
     /// Messages to each host.
@@ -129,7 +130,7 @@ impl Leader {
             answers: BTreeMap::new(),
             heard: Heard::new(heard_config(options.plant)),
             calls: BTreeMap::new(),
-            tick_at: None,
+            tick_at: NextTick::default(),
             snapshot_lost: false,
             posts: BTreeMap::new(),
             policies: Policies::default(),

@@ -23,6 +23,7 @@ pub mod network;
 pub mod node;
 pub mod policies;
 pub mod servers;
+pub mod tick;
 
 pub mod marks;
 pub mod oracle;

@@ -113,11 +113,15 @@ pub enum Mark {
     HaltedStarted,
     ReadModelBehind,
     CatchUpGivenUp,
+    LogOutOfReach,
+    LeaderUnheard,
+    TaskSwept,
+    BlobSwept,
     RemovalTakenUp,
 }
 
 /// All of them, for the check that none was missed.
-pub const ALL: [Mark; 107] = [
+pub const ALL: [Mark; 111] = [
     Mark::TaskSucceeded,
     Mark::TaskFailed,
     Mark::TaskCancelledWaiting,
@@ -224,6 +228,10 @@ pub const ALL: [Mark; 107] = [
     Mark::HaltedStarted,
     Mark::ReadModelBehind,
     Mark::CatchUpGivenUp,
+    Mark::LogOutOfReach,
+    Mark::LeaderUnheard,
+    Mark::TaskSwept,
+    Mark::BlobSwept,
     Mark::RemovalTakenUp,
 ];
 

@@ -4,12 +4,13 @@ mod cluster;
 mod fold;
 
 use wasmill_protocol::{LogSeq, Timestamp, Uptime};
-use wasmill_record::snapshot::Current;
+use wasmill_record::snapshot::{Current, LedTime};
 use wasmill_scheduler_core::clock::{Clock, Reading};
+use wasmill_scheduler_node::{Following, Sweep, sweep};
 
 use crate::leader::Leader;
 
-pub use cluster::{CallFrom, ClusterSide, EtcdWait, Forwarded, HostWatch, LogWait, Waiting};
+pub use cluster::{Asked, CallFrom, ClusterSide, EtcdWait, Forwarded, HostWatch, LogWait, Waiting};
 pub use fold::{Fold, Halt};
 
 /// When every machine was started.
@@ -25,6 +26,8 @@ pub fn uptime_us(now: Timestamp) -> u64 {
 pub struct SimNode {
     /// Its name.
     pub name: String,
+    /// How long it keeps final tasks, in microseconds.
+    pub retention_us: u64,
     /// How far the wall clock of its machine is ahead, in microseconds.
     pub wall_ahead_us: i64,
     /// What runs; `None` while it is dead.
@@ -52,8 +55,14 @@ pub struct Process {
     pub wall_trusted_us: Option<i64>,
     /// The uptime when the last record was published.
     pub heard_us: u64,
+    /// Led time, as far as it shows the log.
+    pub shown: LedTime,
+    /// Decides when it removes what nobody needs any more.
+    pub sweep: Sweep<Timestamp>,
     /// Where the log ended when it began to read.
     pub end_found: LogSeq,
+    /// Decides when it stands for election and when it leads, while it follows in a cluster.
+    pub following: Option<Following>,
     /// What it has read of the log, while it does not lead.
     pub fold: Fold,
     /// The last record that it knows to be durable; its readers see everything up to here.
@@ -72,10 +81,17 @@ pub struct Process {
     pub cluster: Option<Box<ClusterSide>>,
 }
 
+/// Sweeps come often here, and what is not referred to goes sooner than in a real node: the record that names a snapshot is on its way for seconds.
+fn sweep_config(retention_us: u64) -> sweep::Config {
+    let config = sweep::Config::for_retention(retention_us);
+    sweep::Config { interval_us: 7_000_000, blob_age_us: 60_000_000, ..config }
+}
+
 impl SimNode {
     /// A node that is not started yet.
-    pub fn new(index: usize) -> Self {
+    pub fn new(index: usize, retention_us: u64) -> Self {
         Self {
+            retention_us,
             name: format!("node-{index}"),
             wall_ahead_us: 0,
             process: None,
@@ -121,13 +137,16 @@ impl SimNode {
 
 impl Process {
     /// A life that has read nothing.
-    pub fn new(reading: Reading, cluster: Option<ClusterSide>) -> Self {
+    pub fn new(reading: Reading, retention_us: u64, cluster: Option<ClusterSide>) -> Self {
         Self {
             clock: Clock::new(cluster.is_none(), reading),
             time_told: cluster.is_none(),
             wall_trusted_us: None,
             heard_us: reading.uptime_us,
+            shown: LedTime::default(),
+            sweep: Sweep::new(sweep_config(retention_us)),
             end_found: LogSeq(0),
+            following: None,
             fold: Fold::default(),
             published: LogSeq(0),
             behind_until: Timestamp(0),

@@ -55,6 +55,8 @@ pub struct Options {
     pub read_model_lag: u64,
     /// Which policies decide, and what those outside are like.
     pub policies: PolicyOptions,
+    /// How long final tasks are kept, in microseconds.
+    pub retention_us: u64,
     /// Several control nodes on servers of their own; `None` for everything in one process.
     pub cluster: Option<ClusterOptions>,
 }
@@ -92,6 +94,7 @@ impl Options {
             clock_sets,
             read_model_lag,
             policies: PolicyOptions::draw(rng),
+            retention_us: *rng.pick(&[20_000_000, 60_000_000, 3_600_000_000]),
             cluster: None,
         }
     }

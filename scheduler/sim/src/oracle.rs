@@ -7,12 +7,14 @@ mod terms;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use uuid::Uuid;
 use wasmill_protocol::task::Edge;
 use wasmill_protocol::tenant::Quotas;
 use wasmill_protocol::{
     AttemptId, Digest, HostId, Incarnation, LogSeq, OutcomeKind, Payload, TaskId, TaskSpec, TenantName, Term, Timestamp,
 };
 use wasmill_record::event::{EndReason, Event, EventBody};
+use wasmill_record::snapshot::Expired;
 
 use crate::guest;
 use crate::log::Entry;
@@ -66,6 +68,8 @@ pub struct Oracle {
     pub disaster: bool,
     /// What became of forwarded commands.
     pub calls: Calls,
+    /// Which tasks are final, by the record that says so, with the time that it tells and the time that it was.
+    finals: BTreeMap<(LogSeq, TaskId), (Timestamp, Timestamp)>,
     /// The log has lost records that were durable: nothing is promised any more but that whoever knows them stops.
     pub shortened: bool,
     late: BTreeSet<AttemptId>,
@@ -103,9 +107,45 @@ impl Oracle {
             let latest = now.plus_us(DIFFERENCE_US_MAX);
             hold!(event.at <= latest || self.disaster, "an event of {:?} at {now:?}: a clock is ahead", event.at);
             self.event(seq, event, marks)?;
+            self.note_final(now, seq, event);
             self.check_early(now, event)?;
         }
         Ok(())
+    }
+
+    fn note_final(&mut self, now: Timestamp, seq: LogSeq, event: &Event) {
+        if let Some(task) = event.body.task()
+            && self.tasks.get(&task).is_some_and(|life| matches!(life.phase, Phase::Ended(_)))
+        {
+            self.finals.insert((seq, task), (event.at, now));
+        }
+    }
+
+    /// A node removes what is over, of what it shows: nothing goes before its retention is, give or take what led time may be ahead. How many go.
+    ///
+    /// # Errors
+    ///
+    /// When one goes too early.
+    pub fn swept(
+        &self,
+        now: Timestamp,
+        expired: Expired,
+        shown: LogSeq,
+        retention_us: u64,
+        slack_us: u64,
+    ) -> Result<usize, Violation> {
+        let mut gone = 0;
+        let last = shown.0.min(expired.until.0.saturating_sub(1));
+        let range = (expired.from, TaskId::default())..=(LogSeq(last), TaskId(Uuid::max()));
+        if self.disaster || last < expired.from.0 {
+            return Ok(0);
+        }
+        for ((_, task), (at, ended)) in self.finals.range(range).filter(|(_, (at, _))| *at < expired.before) {
+            let kept_us = now.us_since(*ended);
+            hold!(kept_us + slack_us >= retention_us, "{task} ended at {at:?} and goes after {kept_us} us");
+            gone += 1;
+        }
+        Ok(gone)
     }
 
     /// No task pays for another process that has taken a host's id.

@@ -47,6 +47,8 @@ pub enum Plant {
     ClockSetUnnoticed,
     /// How much time has passed since the last record is measured by the wall clock.
     PassedByWallClock,
+    /// What is over is counted by the wall clock.
+    SweptByWallClock,
     /// A candidate that is told that it was elected believes it without the guarded write.
     CampaignTrusted,
     /// A lease is counted from when the answer to a keepalive arrives, not from when it was asked.
@@ -133,8 +135,9 @@ impl Plant {
     ];
 
     /// Those that need several control nodes to do harm.
-    pub const OF_CLUSTERS: [Self; 29] = [
+    pub const OF_CLUSTERS: [Self; 30] = [
         Self::WallClockTrusted,
+        Self::SweptByWallClock,
         Self::CampaignTrusted,
         Self::DeadlineFromReceipt,
         Self::NodeDeadlineIgnored,

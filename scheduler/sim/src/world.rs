@@ -1,5 +1,6 @@
 //! The agenda of the simulated cluster, and what each thing on it does.
 
+mod agenda;
 mod append_side;
 mod client_side;
 mod clocks;
@@ -20,7 +21,9 @@ mod policies;
 mod post;
 mod seat;
 mod stalls;
+mod stand;
 mod stuck;
+mod sweep;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -40,6 +43,7 @@ use crate::plant::Plant;
 use crate::rng::Rng;
 use crate::servers::Servers;
 
+use agenda::Agenda;
 pub use cluster_faults::ClusterFault;
 pub use faults::Fault;
 pub use happening::{EtcdHappening, Happening, LogHappening, Sender};
@@ -83,8 +87,7 @@ pub struct World {
     pub(crate) late_violation: Option<Violation>,
     /// Nodes and hosts that something has happened to, one bit for each.
     touched: (u64, u64),
-    agenda: BTreeMap<(Timestamp, u64), Happening>,
-    scheduled: u64,
+    agenda: Agenda,
     happened: u64,
     trace_hash: u64,
     trace: Option<VecDeque<String>>,
@@ -105,7 +108,9 @@ impl World {
             marks: Marks::default(),
             oracle: Oracle::default(),
             clients,
-            nodes: (0..usize::try_from(nodes).unwrap_or(1)).map(SimNode::new).collect(),
+            nodes: (0..usize::try_from(nodes).unwrap_or(1))
+                .map(|index| SimNode::new(index, options.retention_us))
+                .collect(),
             hosts,
             links: Links::default(),
             disk: Disk::default(),
@@ -118,8 +123,7 @@ impl World {
             led_since: None,
             late_violation: None,
             touched: (0, 0),
-            agenda: BTreeMap::new(),
-            scheduled: 0,
+            agenda: Agenda::default(),
             happened: 0,
             trace_hash: 0,
             trace: traced.then(VecDeque::new),
@@ -170,7 +174,7 @@ impl World {
     ///
     /// When an invariant does not hold afterwards.
     pub fn step(&mut self) -> Result<bool, Violation> {
-        let Some(((at, _), happening)) = self.agenda.pop_first() else { return Ok(false) };
+        let Some((at, happening)) = self.agenda.pop() else { return Ok(false) };
         self.now = at;
         self.happened += 1;
         match self.resumes_at(&happening) {
@@ -197,8 +201,7 @@ impl World {
 
     /// Puts something on the agenda at a time, or now if that has passed.
     pub(crate) fn at_time(&mut self, time: Timestamp, happening: Happening) {
-        self.scheduled += 1;
-        self.agenda.insert((time.max(self.now), self.scheduled), happening);
+        self.agenda.put(time.max(self.now), happening);
     }
 
     /// Something has happened to a node: it is looked after before anything else happens.
@@ -233,7 +236,7 @@ impl World {
             let text = format!("{happening:?}");
             trace.push_back(format!("{:>12} {}", self.now.us_since(BEGIN), text.chars().take(400).collect::<String>()));
         }
-        let mixed = self.trace_hash.rotate_left(7) ^ self.now.0 ^ (self.scheduled << 20) ^ self.oracle.seq().0;
+        let mixed = self.trace_hash.rotate_left(7) ^ self.now.0 ^ (self.agenda.scheduled() << 20) ^ self.oracle.seq().0;
         self.trace_hash = crate::rng::mix(mixed);
     }
 

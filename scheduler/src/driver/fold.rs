@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt;
-use wasmill_fabric::{Log, LogError};
+use wasmill_fabric::LogError;
 use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_record::Record;
 use wasmill_record::event::EventBody;
@@ -27,7 +26,7 @@ pub(super) struct Fold {
     /// Snapshots that the log names and that could not be used.
     pub(super) unusable: Vec<Digest>,
     /// Where the log ended when this began.
-    end: LogSeq,
+    pub(super) end: LogSeq,
 }
 
 impl Fold {
@@ -62,25 +61,6 @@ impl Fold {
         if self.is_caught_up() {
             shared.standing.send_if_modified(|standing| !std::mem::replace(&mut standing.caught_up, true));
         }
-    }
-
-    /// Takes in everything up to and including `last`.
-    pub(super) async fn read_to(
-        &mut self,
-        last: LogSeq,
-        log: &dyn Log,
-        shared: &Shared,
-        published: &mut LogSeq,
-    ) -> Result<(), DriverError> {
-        let mut tail = log.tail(self.chain.last.next());
-        while self.chain.last < last {
-            let Some(next) = tail.next().await else {
-                return Err(DriverError::Shortened { last: self.chain.last, seen: last });
-            };
-            let (seq, bytes) = next?;
-            self.take(seq, &bytes, shared, published).await?;
-        }
-        Ok(())
     }
 
     /// Takes in the next record: checks that it follows, and publishes it unless `shared` has seen it before.

@@ -1,25 +1,29 @@
-//! A control node that does not lead: it folds the log as it grows, forwards what its clients ask, and waits to be elected.
+//! A control node that does not lead: it folds the log as it grows, forwards what its clients ask,
+//! and stands for election when [`Following`] says so.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wasmill_fabric::{Bus, Leadership, LogError, LogTail, Subscription};
+use wasmill_protocol::LogSeq;
 use wasmill_protocol::command::Refusal;
 use wasmill_protocol::message::{Heartbeat, subjects};
-use wasmill_protocol::{LogSeq, Term};
+use wasmill_scheduler_node::Following;
+use wasmill_scheduler_node::following::{self, Action, GivenUp, Input, Presence};
+use wasmill_scheduler_node::watch::Question;
 
 use super::fold::Fold;
 use super::forward::{self, ForwarderHandle, PresenceAsker};
-use super::leader_watch::{LeaderNews, LeaderWatch};
-use super::log_watch::{LogNews, LogWatch};
 use wasmill_fabric::Fabric;
 
-use super::{DriverConfig, DriverError};
+use super::{DriverConfig, DriverError, slot};
 use crate::handle::{Request, Shared};
 
 /// Requests that are taken at once.
@@ -28,8 +32,6 @@ const REQUESTS_AT_ONCE: usize = 256;
 const HEARTBEATS_WAITING_MAX: usize = 1024;
 /// The wait before the log or the election is tried again.
 const RETRY: Duration = Duration::from_millis(500);
-/// How long an elected node may take to read what is left of the log before it lets others try.
-const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub(super) struct Follower<'a> {
@@ -38,6 +40,15 @@ pub(super) struct Follower<'a> {
     shared: &'a Arc<Shared>,
     fold: Fold,
     forwarder: &'a ForwarderHandle,
+    following: Following,
+    began: Instant,
+    presences: PresenceAsker,
+    /// While this node stands for election; dropped it is withdrawn.
+    campaign: Option<BoxFuture<'static, Leadership>>,
+    /// While it is elected.
+    leadership: Option<Leadership>,
+    log_asked: Option<BoxFuture<'static, (Question, Result<LogSeq, LogError>)>>,
+    leader_asked: Option<BoxFuture<'static, (Question, Presence)>>,
 }
 
 impl<'a> Follower<'a> {
@@ -49,10 +60,30 @@ impl<'a> Follower<'a> {
         forwarder: &'a ForwarderHandle,
         fold: Fold,
     ) -> Self {
-        Self { config, fabric, shared, fold, forwarder }
+        let beginning = following::Beginning {
+            last: fold.chain.last,
+            term: fold.state.term(),
+            end: fold.end,
+            clock_is_believed: shared.clock.may_lead(),
+        };
+        Self {
+            config,
+            fabric,
+            shared,
+            fold,
+            forwarder,
+            following: Following::new(following::Config::default(), beginning, 0),
+            began: Instant::now(),
+            presences: PresenceAsker::new(Arc::clone(&fabric.bus), config.seed),
+            campaign: None,
+            leadership: None,
+            log_asked: None,
+            leader_asked: None,
+        }
     }
 
-    /// Follows until this node is elected and has read the log to its end; `None` when it is to stop.
+    /// Follows until this node is elected and has read the log to its end; `None` when it is to
+    /// stop.
     pub(super) async fn follow(
         mut self,
         requests: &mut mpsc::Receiver<Request>,
@@ -62,72 +93,125 @@ impl<'a> Follower<'a> {
         let mut asked = Vec::new();
         let mut tail = self.fabric.log.tail(self.fold.chain.last.next());
         let mut heartbeats = Heartbeats::listen(Arc::clone(&self.fabric.bus)).await;
-        let mut log_watch = LogWatch::new(&*self.fabric.log);
-        let presences = PresenceAsker::new(Arc::clone(&self.fabric.bus), self.config.seed);
-        let mut leader_watch = LeaderWatch::new(presences, self.fold.state.term());
-        let mut stood_after = self.fold.state.term();
         let mut clock = self.shared.clock.verdicts();
-        let campaign = self.campaign();
-        tokio::pin!(campaign);
         loop {
-            // Who cannot read the log cannot lead, nor can who does not know the time, and they would only keep others from it.
+            if let Some(leadership) = self.carry_out().await? {
+                return Ok(Some((self.fold, leadership)));
+            }
             let read_model = &self.shared.read_model;
             let behind = read_model.lagging();
-            let may_stand =
-                self.fold.is_caught_up() && !self.shared.standing.borrow().log_silent && self.shared.clock.may_lead();
+            let next = self.began + Duration::from_micros(self.following.next_timeout_us());
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(None),
-                leadership = &mut campaign, if may_stand => {
-                    self.shared.nobody_leads();
-                    let caught_up = self.catch_up(&leadership, published).await?;
-                    if caught_up && self.shared.clock.may_lead() && self.may_lead(leadership.term, stood_after)? {
-                        return Ok(Some((self.fold, leadership)));
-                    }
-                    leadership.lease.release().await;
-                    stood_after = self.fold.state.term();
-                    campaign.set(self.campaign());
-                    tail = self.fabric.log.tail(self.fold.chain.last.next());
+                leadership = slot::ready(&mut self.campaign) => {
+                    let term = leadership.term;
+                    self.leadership = Some(leadership);
+                    self.tell(Input::Elected(term));
                 }
+                () = lost(&mut self.leadership) => self.tell(Input::SeatLost),
                 // Meanwhile its clients can be answered by the leader.
                 () = read_model.caught_up(), if behind => {}
                 next = tail.next(), if !behind => match next {
                     Some(Ok((seq, bytes))) => {
                         self.fold.take(seq, &bytes, self.shared, published).await?;
-                        if self.fold.is_caught_up() {
-                            self.shared.clock.leader_told(self.fold.state.time());
-                        }
-                        log_watch.heard();
-                        leader_watch.note_term(self.fold.state.term());
-                        self.shared.note_log(true);
+                        self.read();
                     }
-                    Some(Err(LogError::Unreachable { .. })) | None => tail = self.tail_later(),
+                    Some(Err(LogError::Unreachable { .. })) => {
+                        tail = self.tail_later();
+                        self.tell(Input::ReadFailed);
+                    }
+                    None => tail = self.tail_later(),
                     Some(Err(error)) => return Err(error.into()),
                 },
-                news = log_watch.news() => match news {
-                    LogNews::EndsAt(_) => self.shared.note_log(true),
-                    LogNews::Silent => {}
-                    LogNews::Gone => {
-                        self.shared.note_log(false);
-                        // Given up, it is withdrawn: nobody is to be elected who would not notice.
-                        campaign.set(self.campaign());
-                    }
-                },
-                news = leader_watch.news() => match news {
-                    LeaderNews::Answers(term) => self.shared.leader_answers(term),
-                    LeaderNews::Silent => {}
-                    LeaderNews::Gone => self.shared.nobody_leads(),
-                },
-                Ok(()) = clock.changed() => if !self.shared.clock.may_lead() {
-                    // Withdrawn: somebody is to be elected who can lead.
-                    campaign.set(self.campaign());
-                },
+                (question, end) = slot::ready(&mut self.log_asked) => self.log_ends(question, end)?,
+                (question, presence) = slot::ready(&mut self.leader_asked) => {
+                    self.tell(Input::LeaderAsked { question, presence });
+                }
+                Ok(()) = clock.changed() => {
+                    let is_believed = self.shared.clock.may_lead();
+                    self.tell(Input::Clock { is_believed });
+                }
                 count = requests.recv_many(&mut asked, REQUESTS_AT_ONCE) => {
                     if count == 0 { return Ok(None); }
                     asked.drain(..).for_each(|request| self.asked(request));
                 }
                 heartbeat = heartbeats.next() => self.shared.progress.heard(&heartbeat),
+                () = tokio::time::sleep_until(next) => self.tell(Input::Tick),
             }
         }
+    }
+
+    fn tell(&mut self, input: Input) {
+        let now_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.following.step(now_us, input);
+    }
+
+    /// A record was taken in.
+    fn read(&mut self) {
+        if self.fold.is_caught_up() && !self.following.is_catching_up() {
+            self.shared.clock.leader_told(self.fold.state.time());
+        }
+        let (last, term) = (self.fold.chain.last, self.fold.state.term());
+        self.tell(Input::Read { last, term });
+    }
+
+    /// The log has said where it ends, or has not.
+    fn log_ends(&mut self, question: Question, end: Result<LogSeq, LogError>) -> Result<(), DriverError> {
+        let end = match end {
+            Ok(end) => Some(end),
+            Err(error @ LogError::Unreachable { .. }) => {
+                tracing::debug!(%error, "the log does not say where it ends");
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.tell(Input::LogEnds { question, end });
+        Ok(())
+    }
+
+    /// Does what the machine says; the leadership that begins, if one does.
+    async fn carry_out(&mut self) -> Result<Option<Leadership>, DriverError> {
+        for action in self.following.take_ready() {
+            match action {
+                Action::AskLog(question) => {
+                    let log = Arc::clone(&self.fabric.log);
+                    self.log_asked = Some(async move { (question, log.last_seq().await) }.boxed());
+                }
+                Action::AskLeader(question, term) => {
+                    let presences = self.presences.clone();
+                    self.leader_asked = Some(async move { (question, presences.presence(term).await) }.boxed());
+                }
+                Action::Stand => self.campaign = Some(self.campaign().boxed()),
+                Action::Withdraw => self.campaign = None,
+                Action::Release(reason) => self.release(reason).await,
+                Action::Lead(_) => return Ok(self.leadership.take()),
+                Action::Halt { term, seen } => return Err(DriverError::TermRegressed { term, seen }),
+                Action::TellLog { answers } => {
+                    match answers {
+                        true => tracing::info!("the log is back"),
+                        false => tracing::warn!("the log is out of reach"),
+                    }
+                    self.shared.note_log(answers);
+                }
+                Action::TellLeader { answers: Some(term) } => self.shared.leader_answers(term),
+                Action::TellLeader { answers: None } => self.shared.nobody_leads(),
+            }
+        }
+        Ok(None)
+    }
+
+    /// This node was elected and does not lead.
+    async fn release(&mut self, reason: GivenUp) {
+        let Some(leadership) = self.leadership.take() else { return };
+        let (term, seen, at) = (leadership.term, self.fold.state.term(), self.fold.chain.last);
+        match reason {
+            GivenUp::SeatLost => tracing::warn!(%term, "elected, and the lease has ended before the log was read"),
+            GivenUp::LogUnreachable => tracing::warn!(%term, "elected, but the log cannot be read"),
+            GivenUp::TooSlow => tracing::warn!(%term, %at, "elected, but the log could not be read to its end in time"),
+            GivenUp::Overtaken => tracing::warn!(%term, %seen, "elected, and somebody else was elected since"),
+            GivenUp::Clock => tracing::warn!(%term, "elected, but the clock of this machine is not believed"),
+        }
+        leadership.lease.release().await;
     }
 
     /// Somebody wants something that only a leader can do.
@@ -138,50 +222,6 @@ impl<'a> Follower<'a> {
         } else {
             self.forwarder.forward(request);
         }
-    }
-
-    /// Reads the log to its end. Whether that could be done while the lease was held.
-    async fn catch_up(&mut self, leadership: &Leadership, published: &mut LogSeq) -> Result<bool, DriverError> {
-        let mut lost = leadership.lost.clone();
-        let log = &*self.fabric.log;
-        let read = async {
-            let last = log.last_seq().await?;
-            self.fold.read_to(last, log, self.shared, published).await
-        };
-        let read = tokio::select! {
-            read = tokio::time::timeout(CATCH_UP_PATIENCE, read) => read,
-            () = LogWatch::new(log).gone() => return Ok(false),
-            _ = lost.wait_for(|lost| *lost) => {
-                tracing::warn!(term = %leadership.term, "elected, and the lease has ended before the log was read");
-                return Ok(false);
-            }
-        };
-        match read {
-            Ok(Ok(())) => Ok(true),
-            Ok(Err(DriverError::Log(LogError::Unreachable { action, reason }))) => {
-                tracing::warn!(%reason, "elected, but cannot {action} the log");
-                tokio::time::sleep(RETRY).await;
-                Ok(false)
-            }
-            Ok(Err(error)) => Err(error),
-            Err(_) => {
-                tracing::warn!(at = %self.fold.chain.last, "elected, but the log could not be read to its end in time");
-                Ok(false)
-            }
-        }
-    }
-
-    /// Whether a term is above that of everybody who has led. Who was elected and then was slow may find that others were elected after it, and
-    /// stands again. But an election can give no term that the log had seen before this node stood for it.
-    fn may_lead(&self, term: Term, stood_after: Term) -> Result<bool, DriverError> {
-        let seen = self.fold.state.term();
-        if term <= stood_after {
-            return Err(DriverError::TermRegressed { term, seen });
-        }
-        if term <= seen {
-            tracing::warn!(%term, %seen, "elected, and somebody else was elected since");
-        }
-        Ok(term > seen)
     }
 
     /// The tail from where we are, after a while.
@@ -207,6 +247,15 @@ impl<'a> Follower<'a> {
                 tokio::time::sleep(RETRY).await;
             }
         }
+    }
+}
+
+/// Ends when the lease of an elected node is lost.
+async fn lost(leadership: &mut Option<Leadership>) {
+    match leadership {
+        // What it yields must not be held while something else is waited for.
+        Some(leadership) => drop(leadership.lost.wait_for(|lost| *lost).await),
+        None => std::future::pending().await,
     }
 }
 

@@ -24,7 +24,7 @@ use wasmill_scheduler_node::forward::{Action, Asked, Config, ForwardId, Outcome,
 use super::dispatch::encode;
 use crate::handle::{Answer, Overview, Request, Shared};
 
-pub(super) use presence::{Presence, PresenceAsker};
+pub(super) use presence::PresenceAsker;
 pub(crate) use shared::SharedForwards;
 pub(super) use wire::{question, replies};
 

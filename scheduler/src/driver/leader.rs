@@ -24,11 +24,11 @@ use wasmill_scheduler_core::Core;
 use wasmill_scheduler_core::clock::Verdict;
 use wasmill_scheduler_core::io::{Input, ReplyTo};
 use wasmill_scheduler_node::leading::{self, Append, AppendFailure, Effects, End, Loss, Ready};
+use wasmill_scheduler_node::watch::Question;
 use wasmill_scheduler_node::{Heard, Leading, Upkeep, heard};
 
 use super::dispatch::{Dispatch, DispatchResult, encode};
 use super::fold::{Fold, keys_are_in_read_model_to, publish_now};
-use super::log_watch::{LogNews, LogWatch};
 use super::post::Posts;
 use super::specs::SpecCache;
 use super::stored::{self, StoredQuotas};
@@ -37,7 +37,7 @@ use super::upkeep::Workers;
 use super::waits::Waits;
 use wasmill_fabric::Fabric;
 
-use super::{DriverConfig, DriverError};
+use super::{DriverConfig, DriverError, slot};
 use crate::handle::{Overview, Request, Shared};
 
 /// Requests that are taken at once before the log is served again.
@@ -65,6 +65,7 @@ pub(super) struct Leader<'a> {
     writer: Box<dyn LogWriter>,
     workers: Workers,
     appends: FuturesOrdered<BoxFuture<'static, (Result<LogSeq, AppendError>, Sent)>>,
+    log_asked: Option<BoxFuture<'static, (Question, Option<LogSeq>)>>,
     waits: Waits,
     responders: HashMap<ReplyTo, Responder>,
     /// Where an overview is to be told.
@@ -120,6 +121,7 @@ impl<'a> Leader<'a> {
             writer: fabric.log.writer(),
             workers: Workers::new(fabric, shared),
             appends: FuturesOrdered::new(),
+            log_asked: None,
             waits: Waits::default(),
             responders: HashMap::new(),
             overviews: BTreeMap::new(),
@@ -158,7 +160,6 @@ impl<'a> Leader<'a> {
         let (sender, mut dispatched) = mpsc::channel(DISPATCH_RESULTS_WAITING_MAX);
         self.posts = Posts::new(Arc::clone(&self.fabric.bus), Arc::clone(self.shared), sender);
         let mut lost = leadership.lost.clone();
-        let mut log_watch = LogWatch::new(&*self.fabric.log);
         let (mut asked, mut forwarded, mut reported) = (Vec::new(), Vec::new(), Vec::new());
         self.shared.clock.begin_term(self.leading.core().state().time());
         let mut clock = self.shared.clock.verdicts();
@@ -172,13 +173,10 @@ impl<'a> Leader<'a> {
             tokio::select! {
                 Some((appended, sent)) = self.appends.next(), if !self.appends.is_empty() => {
                     self.appended(appended, sent, published)?;
-                    log_watch.heard();
                 }
-                news = log_watch.news() => match news {
-                    LogNews::Silent => {}
-                    LogNews::EndsAt(last) => self.tell(leading::Input::LogEndsAt(last)),
-                    LogNews::Gone => self.tell(leading::Input::LogGone),
-                },
+                (question, end) = slot::ready(&mut self.log_asked) => {
+                    self.tell(leading::Input::LogEnds { question, end });
+                }
                 () = shutdown.cancelled(), if self.leading.is_open() => self.tell(leading::Input::Shutdown),
                 () = time_ends(&mut clock), if self.leading.is_open() => self.tell(leading::Input::TimeEnds),
                 () = ended(&mut lost) => self.tell(leading::Input::LeaseLost),
@@ -309,10 +307,15 @@ impl<'a> Leader<'a> {
 
     /// Carries out what the leadership says.
     fn carry_out(&mut self, published: &mut LogSeq) -> Option<End> {
-        let Ready { effects, appends, asks, end } = self.leading.take_ready(self.fabric.log.record_bytes_max());
+        let ready = self.leading.take_ready(self.fabric.log.record_bytes_max());
+        let Ready { effects, appends, asks, ask_log, end } = ready;
         assert!(asks.is_empty(), "only built-in policies are seated here");
         effects.into_iter().for_each(|effects| self.take_effect(effects, published));
         appends.into_iter().for_each(|append| self.append(append));
+        if let Some(question) = ask_log {
+            let log = Arc::clone(&self.fabric.log);
+            self.log_asked = Some(async move { (question, log.last_seq().await.ok()) }.boxed());
+        }
         if let Some(end) = end {
             self.ends(end);
         }

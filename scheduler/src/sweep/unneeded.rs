@@ -38,7 +38,7 @@ pub(super) async fn run(handle: &Handle) {
     let shared = handle.shared();
     let mut later = Later::new();
     loop {
-        let due = later.first_key_value().map_or_else(|| Instant::now() + super::INTERVAL, |((due, _), _)| *due);
+        let due = later.first_key_value().map_or_else(|| Instant::now() + super::UNNEEDED_WAIT, |((due, _), _)| *due);
         let mut tries: BTreeMap<Digest, Option<Seen>> = tokio::select! {
             blobs = shared.read_model.unneeded() => blobs.into_iter().map(|blob| (blob, None)).collect(),
             () = tokio::time::sleep_until(due) => BTreeMap::new(),

@@ -67,7 +67,7 @@ async fn f52_a_leader_that_was_a_month_ahead_destroys_nothing_and_moves_no_time_
 
     let server = lead_ahead(server, 31 * DAY_MS).await;
     let client = server.admin.clone();
-    Sweep::default().once(&server.handle, Duration::from_secs(7 * 24 * 3_600), Duration::ZERO).await;
+    Sweep::new(Duration::from_secs(7 * 24 * 3_600)).once(&server.handle, Duration::ZERO).await;
     let kept = client.get(&format!("/v1/tasks/{}", done["id"].as_str().unwrap())).await.json();
     assert_eq!(kept["state"], "succeeded", "its retention is not over: {kept}");
     let waits = client.get(&format!("/v1/tasks/{}", delayed["id"].as_str().unwrap())).await.json();

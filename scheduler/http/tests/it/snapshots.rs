@@ -251,14 +251,14 @@ async fn the_sweep_keeps_what_a_start_needs_and_nothing_else() {
     let dir = scene.server.dir.path().to_owned();
     let before = blobs(&dir);
     let retention = Duration::from_secs(3_600);
-    let mut sweep = Sweep::default();
-    sweep.once(&scene.server.handle, retention, Duration::ZERO).await;
-    sweep.once(&scene.server.handle, retention, Duration::from_secs(3_599)).await;
+    let mut sweep = Sweep::new(retention);
+    sweep.once(&scene.server.handle, Duration::ZERO).await;
+    sweep.once(&scene.server.handle, Duration::from_secs(3_599)).await;
     // A snapshot or a copy that was under way may have come meanwhile, so it is asked what is
     // missing.
     let gone: Vec<PathBuf> = before.difference(&blobs(&dir)).cloned().collect();
     assert!(gone.is_empty(), "the records that refer to them may be on their way: {gone:?}");
-    sweep.once(&scene.server.handle, retention, Duration::from_secs(3_600)).await;
+    sweep.once(&scene.server.handle, Duration::from_secs(3_600)).await;
     let current = scene.current();
     let kept = current.snapshots.iter().map(|taken| taken.digest).chain(current.read_model.map(|copy| copy.digest));
     for digest in kept {
@@ -269,7 +269,7 @@ async fn the_sweep_keeps_what_a_start_needs_and_nothing_else() {
     assert!(left < before.len() && left <= 1 + 1 + 3 + 1, "{left} of {} are left", before.len());
     let scene = scene.restarted(often(), remove_read_model).await;
     // A task that is in the copy and past its retention goes again.
-    Sweep::default().once(&scene.server.handle, Duration::ZERO, Duration::ZERO).await;
+    Sweep::new(Duration::ZERO).once(&scene.server.handle, Duration::ZERO).await;
     let listed = scene.server.admin.get("/v1/tasks?state=succeeded").await.json();
     assert_eq!(listed["items"].as_array().map(Vec::len), Some(0), "{listed}");
 }

@@ -218,7 +218,7 @@ async fn b39_what_others_need_stays() {
     one.ended(&first["id"]).await;
     let is_swept = async |id: &Value| {
         // An end that is not written yet is not seen by a sweep.
-        Sweep::default().once(&server.handle, Duration::ZERO, Duration::ZERO).await;
+        Sweep::new(Duration::ZERO).once(&server.handle, Duration::ZERO).await;
         one.get(&format!("/v1/tasks/{}", id.as_str().unwrap())).await.status == 404
     };
     until("the first is swept", async || is_swept(&first["id"]).await).await;

@@ -4,7 +4,7 @@ use wasmill_protocol::command::Command;
 use wasmill_protocol::message::control::ControlRequest;
 use wasmill_protocol::{LogSeq, Term};
 
-use super::io::ForwardId;
+use super::io::{Config, ForwardId};
 use crate::command_bytes;
 
 /// What a leader is asked at once.
@@ -19,6 +19,8 @@ pub(super) struct Call {
     pub(super) leader_until_us: u64,
     /// How often it was asked.
     pub(super) tries: u32,
+    /// How often the leader of one term was looked for in vain.
+    pub(super) pauses: u32,
     /// When it was asked of the leader that has it, or may have it.
     pub(super) doubt: Doubt,
     /// Whether that leader may have heard it.
@@ -67,6 +69,16 @@ pub(super) enum Phase {
 }
 
 impl Call {
+    /// Waits until it is asked again. When that is.
+    pub(super) fn pause(&mut self, now_us: u64, config: &Config) -> u64 {
+        self.phase = Phase::Paused;
+        let wait_us = (config.retry_us << self.pauses.min(16)).min(config.retry_us_max);
+        self.pauses += 1;
+        // Before it is given up it is asked once more.
+        let end_us = if now_us < self.leader_until_us { self.leader_until_us } else { self.until_us };
+        (now_us + wait_us).min(end_us.max(now_us))
+    }
+
     /// What travels.
     pub(super) fn request(&self) -> ControlRequest {
         match &self.content {

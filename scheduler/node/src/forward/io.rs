@@ -13,8 +13,11 @@ pub struct Config {
     pub forwards_max: usize,
     /// How long a leader is looked for that hears a request, in microseconds.
     pub leader_us: u64,
-    /// Between two looks for a leader, when no later term begins in between, in microseconds.
+    /// Until a leader is looked for again when no later term begins in between, in microseconds;
+    /// doubles with each time.
     pub retry_us: u64,
+    /// So far, in microseconds.
+    pub retry_us_max: u64,
     /// How long a request may take, over however many leaders, in microseconds.
     pub answer_us: u64,
     /// How long this node waits for a record that a leader has answered with, in microseconds.
@@ -31,6 +34,7 @@ impl Default for Config {
             forwards_max: 512,
             leader_us: 5_000_000,
             retry_us: 50_000,
+            retry_us_max: 800_000,
             answer_us: ANSWER_US,
             reach_us: 5_000_000,
             call_bytes_max: usize::MAX,

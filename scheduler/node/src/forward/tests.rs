@@ -127,6 +127,25 @@ fn the_next_leader_is_asked_at_once_what_nobody_has_heard() {
 }
 
 #[test]
+fn a_leader_that_nobody_hears_is_looked_for_ever_less_often_until_a_later_term_begins() {
+    let mut forwards = forwards();
+    forwards.ask(0, commands(&["a"]));
+    let (mut now_us, mut tries, mut asked) = (0, 1, Vec::new());
+    while now_us < 3 * SECOND_US {
+        forwards.heard(now_us, 0, tries, Outcome::Unheard);
+        asked.push(now_us);
+        now_us = forwards.next_timeout_us().unwrap();
+        forwards.tick(now_us);
+        tries += 1;
+    }
+    assert_eq!(asked[..6], [0, 50_000, 150_000, 350_000, 750_000, 1_550_000]);
+    forwards.heard(now_us, 0, tries, Outcome::Unheard);
+    forwards.read(now_us, LogSeq(2), &record(5, &[]));
+    forwards.heard(now_us, 0, tries + 1, Outcome::Unheard);
+    assert_eq!(forwards.next_timeout_us(), Some(now_us + 50_000));
+}
+
+#[test]
 fn an_answer_that_was_lost_is_asked_for_again_under_the_same_name() {
     let mut forwards = forwards();
     forwards.ask(0, commands(&["a"]));

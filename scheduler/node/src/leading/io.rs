@@ -14,6 +14,7 @@ use wasmill_scheduler_core::state::Owners;
 
 use crate::Chain;
 use crate::upkeep::{Ended, Work};
+use crate::watch::Question;
 
 /// Bounds of a leadership.
 #[derive(Debug, Clone, Copy)]
@@ -69,9 +70,12 @@ pub enum Input {
     /// The first append under way has failed, and with it all that follow it.
     AppendFailed(AppendFailure),
     /// The log was asked where it ends.
-    LogEndsAt(LogSeq),
-    /// The log has been out of reach for too long: others may reach it.
-    LogGone,
+    LogEnds {
+        /// In which question.
+        question: Question,
+        /// Where; `None` when it did not answer.
+        end: Option<LogSeq>,
+    },
     /// A host has seen this term.
     TermSeen(Term),
     /// The lease of this leadership has ended.
@@ -111,6 +115,8 @@ pub struct Ready {
     pub appends: Vec<Append>,
     /// Questions to policies that live outside the core.
     pub asks: Vec<Ask>,
+    /// To ask the log where it ends.
+    pub ask_log: Option<Question>,
     /// The leadership is over: nothing follows any more.
     pub end: Option<End>,
 }
@@ -118,7 +124,8 @@ pub struct Ready {
 impl Ready {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.effects.is_empty() && self.appends.is_empty() && self.asks.is_empty() && self.end.is_none()
+        let Self { effects, appends, asks, ask_log, end } = self;
+        effects.is_empty() && appends.is_empty() && asks.is_empty() && ask_log.is_none() && end.is_none()
     }
 }
 
@@ -195,7 +202,7 @@ pub enum Loss {
     TermSeen(Term),
     /// The log ends at this record, which this leadership has not appended.
     Replaced(LogSeq),
-    /// The log is out of reach.
+    /// The log has been out of reach for too long: others may reach it.
     LogGone,
     /// An append was refused, or was not answered.
     Refused,

@@ -69,7 +69,8 @@ fn what_was_decided_takes_effect_once_its_record_is_durable() {
     assert_eq!(seqs(&leading.take_ready(ROOM)), [2]);
     create(&mut leading, 3, 3);
     let ready = leading.take_ready(ROOM);
-    assert!(ready.is_empty() && leading.next_timeout().is_none(), "two are under way: what comes then gathers");
+    assert!(ready.is_empty(), "two are under way: what comes then gathers");
+    assert_eq!(leading.next_timeout(), Some(NOW.plus_us(crate::watch::LOG.ask_after_us)), "only the log is watched");
     leading.step(NOW, Input::Appended(LogSeq(1)));
     let ready = leading.take_ready(ROOM);
     assert_eq!((replies(&ready.effects), seqs(&ready)), (vec![1], vec![3]));
@@ -256,14 +257,40 @@ fn what_replaces_a_leader_ends_it_at_once_and_nothing_else_does() {
         assert!(ready.effects.is_empty(), "nothing of it is known to be durable");
         ready.end
     };
-    assert_eq!(ends(Input::LogEndsAt(LogSeq(1))), None);
     assert_eq!(ends(Input::TermSeen(Term(1))), None);
-    assert_eq!(ends(Input::LogEndsAt(LogSeq(2))), Some(End::Lost(Loss::Replaced(LogSeq(2)))));
     assert_eq!(ends(Input::TermSeen(Term(2))), Some(End::Lost(Loss::TermSeen(Term(2)))));
     assert_eq!(ends(Input::LeaseLost), Some(End::Lost(Loss::Lease)));
-    assert_eq!(ends(Input::LogGone), Some(End::Lost(Loss::LogGone)));
     assert_eq!(ends(Input::AppendFailed(AppendFailure::Refused)), Some(End::Lost(Loss::Refused)));
     assert_eq!(ends(Input::AppendFailed(AppendFailure::NoSpace)), Some(End::NoSpace));
+}
+
+/// A leadership whose log answers every question like this, for as long as it leads or ten questions take. How it ends, and after how long.
+fn watched(end: Option<LogSeq>) -> (Option<End>, u64) {
+    let mut leading = begun();
+    let mut now = NOW;
+    for _ in 0..10 {
+        let ready = leading.take_ready(ROOM);
+        if ready.end.is_some() {
+            return (ready.end, now.us_since(NOW));
+        }
+        match ready.ask_log {
+            Some(question) if end.is_some() => leading.step(now, Input::LogEnds { question, end }),
+            _ => {
+                now = leading.next_timeout().unwrap();
+                leading.step(now, core_io::Input::Tick.into());
+            }
+        }
+    }
+    (None, now.us_since(NOW))
+}
+
+#[test]
+fn a_leader_asks_where_the_log_ends_and_gives_up_when_it_is_gone_or_somebody_else_has_appended() {
+    assert_eq!(watched(Some(LogSeq(1))).0, None, "it ends with what this leader has handed out");
+    assert_eq!(watched(Some(LogSeq(2))), (Some(End::Lost(Loss::Replaced(LogSeq(2)))), 2_000_000));
+    let (end, after_us) = watched(None);
+    assert_eq!(end, Some(End::Lost(Loss::LogGone)));
+    assert!((6_000_000..=10_000_000).contains(&after_us), "{after_us}");
 }
 
 #[test]

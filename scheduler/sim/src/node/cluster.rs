@@ -12,10 +12,12 @@ use wasmill_scheduler_node::Forwards;
 use wasmill_scheduler_node::forward::{self, ForwardId};
 use wasmill_scheduler_node::heard::CallName;
 use wasmill_scheduler_node::recorded::Fate;
+use wasmill_scheduler_node::watch::Question;
 
 use crate::clients::RequestId;
 use crate::plant::Plant;
 use crate::servers::HostEntry;
+use crate::tick::NextTick;
 use crate::world::Sender;
 
 /// The shells around the machines of the fabric, and what is under way.
@@ -29,20 +31,16 @@ pub struct ClusterSide {
     replicated: bool,
     /// The number of the next append.
     pub next_append: u64,
-    /// Decides about the seat.
-    pub seat: Candidacy,
+    /// Decides about the seat, while the node stands for election or has it.
+    pub seat: Option<Candidacy>,
     /// The lease of the newest round.
     pub seat_lease: Option<LeaseId>,
-    /// The term that the node had read of when it stood for election: a later election must give a greater one, or etcd has gone back in time.
-    pub stood_after: Term,
-    /// The term that the election gave, until leadership is over.
-    pub elected: Option<Term>,
-    /// Where the log ended when it was asked after the election.
-    pub end: Option<LogSeq>,
     /// Asked of the log and not answered.
     pub log_calls: BTreeMap<u64, LogWait>,
     /// Asked of etcd and not answered.
     pub etcd_calls: BTreeMap<u64, EtcdWait>,
+    /// Tells the machines that ask where the log ends from one another: this node follows or leads anew.
+    pub asks: u64,
     /// The hosts, as this node hears of them while it leads.
     pub watch: HostWatch,
     /// Decides about commands that another node is to decide.
@@ -56,18 +54,27 @@ pub struct ClusterSide {
     /// What others were told.
     pub raised: LogSeq,
     /// The times for which ticks are on the agenda.
-    pub seat_tick_at: Option<Timestamp>,
+    pub seat_tick_at: NextTick,
     /// As above.
-    pub append_tick_at: Option<Timestamp>,
+    pub follow_tick_at: NextTick,
     /// As above.
-    pub forward_tick_at: Option<Timestamp>,
+    pub append_tick_at: NextTick,
+    /// As above.
+    pub forward_tick_at: NextTick,
     /// When it was resumed last.
     pub resumed_at: Timestamp,
     /// When the servers have last said what time it is.
     pub time_told_at: Timestamp,
-    /// It stands for no election: its clock is not believed.
-    pub withdrawn: bool,
     next_call: u64,
+}
+
+/// A question of a machine of this process, which answers of an earlier one must not be taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Grows with every machine that asks where the log ends.
+    pub by: u64,
+    /// Which of its questions.
+    pub question: Question,
 }
 
 /// What an answer of the log is for.
@@ -78,8 +85,8 @@ pub enum LogWait {
     /// What stands in the place of an append.
     ReadBack(CallId),
     /// Where the log ends. An answer that is late may be older than what was read since, so it is compared with what was seen when it was
-    /// asked for. The second number is how often it was asked already.
-    End(LogSeq, u32),
+    /// asked for. The second number is how often it was asked already, the question that of the machine that waits.
+    End(LogSeq, u32, Option<Asked>),
     /// Whether the log was trimmed for the leader of a term.
     Trim(Term),
     /// What time it is, and when that was asked.
@@ -102,7 +109,7 @@ pub enum EtcdWait {
     /// A watch on the hosts, and from which revision on.
     Watch(u64, u64),
     /// How far others have seen the log go; asked before it is asked where it ends.
-    Mark,
+    Mark(Option<Asked>),
     /// Others were told how far the log went.
     Raise,
     /// Nobody waits for it.
@@ -155,18 +162,16 @@ pub struct Forwarded {
 
 impl ClusterSide {
     /// A process that begins; `writer` and `seed` are its own.
-    pub fn new(writer: u64, seed: u64, lease_ttl_s: i64, replicated: bool, plant: Option<Plant>) -> Self {
+    pub fn new(writer: u64, replicated: bool, plant: Option<Plant>) -> Self {
         let writer = WriterId(writer);
         Self {
             appender: appender(writer, replicated),
             writer,
             replicated,
             next_append: 1,
-            seat: candidate(lease_ttl_s, seed),
+            seat: None,
             seat_lease: None,
-            stood_after: Term(0),
-            elected: None,
-            end: None,
+            asks: 0,
             log_calls: BTreeMap::new(),
             etcd_calls: BTreeMap::new(),
             watch: HostWatch::default(),
@@ -175,12 +180,12 @@ impl ClusterSide {
             asker: writer.0,
             floor: LogSeq(0),
             raised: LogSeq(0),
-            seat_tick_at: None,
-            append_tick_at: None,
-            forward_tick_at: None,
+            seat_tick_at: NextTick::default(),
+            follow_tick_at: NextTick::default(),
+            append_tick_at: NextTick::default(),
+            forward_tick_at: NextTick::default(),
             resumed_at: Timestamp(0),
             time_told_at: Timestamp(0),
-            withdrawn: false,
             next_call: 0,
         }
     }
@@ -191,16 +196,25 @@ impl ClusterSide {
         self.next_call
     }
 
-    /// Leadership is over, or it never came to it: the next one begins with a new candidate.
-    pub fn stand_again(&mut self, lease_ttl_s: i64, seed: u64, known: Term) {
+    /// Stands for election, as a new candidate.
+    pub fn stand(&mut self, lease_ttl_s: i64, seed: u64) {
+        let ttl_us = u64::try_from(lease_ttl_s).unwrap_or(0) * 1_000_000;
+        self.seat = Some(Candidacy::new(candidacy::Config::for_leases(ttl_us, seed)));
+        self.seat_lease = None;
+    }
+
+    /// Whether it has the seat.
+    pub fn is_seated(&self) -> bool {
+        self.seat.as_ref().is_some_and(|seat| seat.elected().is_some())
+    }
+
+    /// A leadership is over: the next one begins with a new appender.
+    pub fn end_leadership(&mut self) {
         self.writer = WriterId(self.writer.0.wrapping_add(1));
         self.appender = appender(self.writer, self.replicated);
-        self.append_tick_at = None;
+        self.append_tick_at = NextTick::default();
         // Nobody waits for what those are about any more.
         self.log_calls.retain(|_, wait| !matches!(wait, LogWait::Publish(_) | LogWait::ReadBack(_)));
-        self.seat = candidate(lease_ttl_s, seed);
-        (self.stood_after, self.withdrawn) = (known, false);
-        (self.seat_lease, self.elected, self.end) = (None, None, None);
         self.watch = HostWatch::default();
     }
 }
@@ -212,16 +226,11 @@ fn forwards_config(plant: Option<Plant>) -> forward::Config {
         Some(Plant::FateGuessed) => Some(|fate| if fate == Fate::Unknown { Fate::NotRecorded } else { fate }),
         _ => None,
     };
-    forward::Config { retry_us: 200_000, tampering: forward::Tampering { fate }, ..forward::Config::default() }
+    forward::Config { tampering: forward::Tampering { fate }, ..forward::Config::default() }
 }
 
 fn appender(writer: WriterId, replicated: bool) -> Appender {
     let mut appender = Appender::new(append::Config::default(), writer);
     appender.step(0, append::Input::Pipeline(!replicated));
     appender
-}
-
-fn candidate(lease_ttl_s: i64, seed: u64) -> Candidacy {
-    let ttl_us = u64::try_from(lease_ttl_s).unwrap_or(0) * 1_000_000;
-    Candidacy::new(candidacy::Config::for_leases(ttl_us, seed))
 }

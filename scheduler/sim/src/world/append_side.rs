@@ -232,6 +232,7 @@ impl World {
         let same = stands == Some(entry.hash) || self.oracle.shortened;
         hold!(same, "node-{node} was told that its record {seq} is durable, and another one is");
         (process.published, process.heard_us) = (process.published.max(seq), uptime_us(now));
+        entry.record.events.iter().for_each(|event| process.shown.apply(seq, event));
         if let Some(cluster) = &mut process.cluster {
             cluster.floor = cluster.floor.max(seq);
         }
@@ -252,19 +253,18 @@ impl World {
         };
         let Some(next_us) = cluster.appender.next_timeout_us() else { return };
         let next = Timestamp(next_us).max(now.plus_us(1));
-        if cluster.append_tick_at.is_none_or(|armed| armed > next || armed < now) {
-            cluster.append_tick_at = Some(next);
+        if cluster.append_tick_at.wants(now, next) {
             self.at_time(next, Happening::Log(LogHappening::AppendTick(Sender { node, life })));
         }
     }
 
     pub(super) fn append_tick(&mut self, sender: Sender) {
-        let now_us = self.now.0;
+        let now = self.now;
         if let Some(process) = self.nodes[sender.node].alive(sender.life)
             && let Some(cluster) = &mut process.cluster
+            && cluster.append_tick_at.comes(now)
         {
-            cluster.append_tick_at = None;
-            cluster.appender.step(now_us, Input::Tick);
+            cluster.appender.step(now.0, Input::Tick);
             self.touch_node(sender.node);
         }
     }

@@ -3,12 +3,12 @@
 use wasmill_protocol::{Term, Timestamp};
 use wasmill_scheduler_core::Input;
 use wasmill_scheduler_core::clock::Witness;
+use wasmill_scheduler_node::following::Input as FollowInput;
 use wasmill_scheduler_node::leading::Input as NodeInput;
 
 use super::{Sender, World};
 use crate::leader::{Leader, LeaderOptions};
-use crate::marks::Mark;
-use crate::node::{Fold, LogWait, uptime_us};
+use crate::node::{Fold, LogWait, Process, uptime_us};
 use crate::oracle::{Checked, hold};
 use crate::plant::Plant;
 use crate::servers::LogAsk;
@@ -81,26 +81,9 @@ impl World {
             self.tell_leader(Sender { node, life }, NodeInput::TimeEnds);
             return Ok(());
         }
-        let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        let (may_lead, known) = (process.may_lead(), process.fold.state.term());
-        if may_lead && process.cluster.as_ref().is_some_and(|cluster| cluster.withdrawn) {
-            let (seed, ttl_s) = (self.rng.draw(), self.cluster().lease_ttl_s);
-            if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
-                cluster.stand_again(ttl_s, seed, known);
-            }
-            self.touch_node(node);
-        }
+        let is_believed = self.nodes[node].process.as_ref().is_some_and(Process::may_lead);
+        self.step_following(node, FollowInput::Clock { is_believed });
         Ok(())
-    }
-
-    /// A node was elected whose clock is not believed: somebody else is to be.
-    pub(super) fn withdraw(&mut self, node: usize) {
-        self.marks.hit(Mark::ClockNotBelieved);
-        self.step_down(node);
-        self.give_seat_back(node);
-        if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
-            cluster.withdrawn = true;
-        }
     }
 
     /// A node leads, in a term that was given to it, on top of what it has read.
@@ -123,16 +106,21 @@ impl World {
         self.seat_policies(node);
     }
 
+    /// By how much led time may have grown more than time: a minute for each beginning of a term that nobody has measured, and another for clocks that are put
+    /// right bit by bit.
+    pub(super) fn led_slack_us(&self) -> u64 {
+        60_000_000 * (self.oracle.terms_begun() + 2)
+    }
+
     /// Led time grows no faster than time, whatever clocks show: what is kept for a while is kept that long.
     pub(super) fn check_led_time(&mut self, node: usize) -> Checked {
-        let (now, terms) = (self.now, self.oracle.terms_begun());
+        let now = self.now;
         let Some(process) = &self.nodes[node].process else { return Ok(()) };
         let Some(leader) = &process.leader else { return Ok(()) };
         let led_us = leader.node.core().state().led().us();
         let (first_us, since) = *self.led_since.get_or_insert((led_us, now));
         let (grown_us, passed_us) = (led_us.saturating_sub(first_us), now.us_since(since).cast_signed());
-        // A minute for each beginning of a term that nobody has measured, and another for clocks that are put right bit by bit.
-        let slack_us = 60_000_000 * (terms.cast_signed() + 2);
+        let slack_us = self.led_slack_us().cast_signed();
         hold!(
             grown_us <= passed_us + slack_us || self.oracle.disaster,
             "node-{node} says that somebody has led for {grown_us} us, and {passed_us} us have passed"

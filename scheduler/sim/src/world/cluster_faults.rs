@@ -307,7 +307,7 @@ impl World {
         // Connections were lost: whoever reads the log begins anew, and looks where it ends.
         let leading = self.listening();
         for node in (0..self.nodes.len()).filter(|node| !leading.contains(node)) {
-            self.ask_end(node);
+            self.ask_end(node, None);
         }
     }
 

@@ -1,5 +1,6 @@
 //! etcd: what nodes and hosts ask of it, and what they hear.
 
+use wasmill_fabric_core::candidacy::Candidacy;
 use wasmill_fabric_models::etcd::{Compare, EtcdError, LeaseId, Op, Range};
 use wasmill_protocol::Term;
 
@@ -193,9 +194,10 @@ impl World {
             Place::Node(node) if self.nodes[node].paused_until <= now => {
                 let Some(process) = self.nodes[node].alive(owner.life) else { return Ok(()) };
                 let Some(cluster) = &process.cluster else { return Ok(()) };
-                let leads = cluster.seat_lease == Some(lease) && cluster.elected.is_some();
+                let leads = cluster.seat_lease == Some(lease) && cluster.is_seated();
                 // What is due at this very moment comes in some order.
-                let due = cluster.seat.next_timeout_us().is_some_and(|at_us| at_us <= now.0);
+                let due = cluster.seat.as_ref().and_then(Candidacy::next_timeout_us);
+                let due = due.is_some_and(|at_us| at_us <= now.0);
                 hold!(!leads || due, "node-{node} counts on lease {lease:?}, which etcd has ended");
             }
             Place::Host(host) if self.hosts[host].paused_until <= now => {

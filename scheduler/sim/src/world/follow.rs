@@ -1,15 +1,16 @@
-//! A control node that follows: it reads the log, stands for election, and reads to the end before it leads.
+//! A control node that follows: it reads the log.
 
-use wasmill_protocol::{LogSeq, Term, Timestamp};
+use wasmill_protocol::LogSeq;
 use wasmill_scheduler_core::clock::Witness;
+use wasmill_scheduler_node::following::Input;
 use wasmill_scheduler_node::leading::Input as NodeInput;
+use wasmill_scheduler_node::watch::Question;
 
 use super::keep::note_current;
 use super::{Fault, Happening, LogHappening, Sender, World};
-use crate::leader::{AnswerTo, Leader, LeaderOptions};
 use crate::marks::Mark;
 use crate::network::Place;
-use crate::node::{ClusterSide, EtcdWait, Fold, Halt, LogWait, Process, uptime_us};
+use crate::node::{Asked, ClusterSide, EtcdWait, Fold, Halt, LogWait, Process, uptime_us};
 use crate::oracle::{Checked, Violation, hold};
 use crate::plant::Plant;
 use crate::servers::{EtcdAsk, LogAsk, STREAM};
@@ -30,21 +31,20 @@ const RESTART_DOUBLINGS_MAX: u32 = 5;
 impl World {
     /// A process of a cluster begins.
     pub(super) fn follower_starts(&mut self, node: usize) {
-        let (writer, seed) = (self.rng.draw(), self.rng.draw());
-        let ttl_s = self.cluster().lease_ttl_s;
+        let writer = self.rng.draw();
         let replicated = self.cluster().replicated;
         self.draw_wall_clock(node);
         let reading = self.nodes[node].reading(self.now);
         let started = &mut self.nodes[node];
         started.life += 1;
-        started.process =
-            Some(Process::new(reading, Some(ClusterSide::new(writer, seed, ttl_s, replicated, self.plant))));
+        let cluster = ClusterSide::new(writer, replicated, self.plant);
+        started.process = Some(Process::new(reading, started.retention_us, Some(cluster)));
         if started.halts > 0 {
             self.marks.hit(Mark::HaltedStarted);
         }
         let sender = Sender { node, life: self.nodes[node].life };
         self.at(0, Happening::Log(LogHappening::Poll(sender)));
-        self.ask_end(node);
+        self.ask_end(node, None);
         self.touch_node(node);
     }
 
@@ -55,22 +55,10 @@ impl World {
         let looks_again = POLL_US / 2 + self.rng.below(POLL_US);
         self.at(looks_again, Happening::Log(LogHappening::Poll(sender)));
         self.raise_mark(sender.node);
-        self.watch_end(sender.node);
         self.ask_time(sender.node);
         self.look_at_clock(sender.node)?;
+        self.sweep_if_due(sender.node)?;
         self.read_log(sender)
-    }
-
-    /// A leader that appends nothing asks where the log ends, or it would never notice that it is gone.
-    fn watch_end(&mut self, node: usize) {
-        let seen = self.nodes[node].seen();
-        let Some(process) = &mut self.nodes[node].process else { return };
-        if let (Some(_), Some(cluster)) = (&process.leader, &mut process.cluster)
-            && !cluster.log_calls.values().any(|wait| matches!(wait, LogWait::End(..)))
-        {
-            cluster.floor = cluster.floor.max(seen);
-            self.look_for_end(node, 1);
-        }
     }
 
     /// Reads what there is, as a consumer of the stream is given it.
@@ -80,6 +68,7 @@ impl World {
         if self.links.is_cut(now, Place::Nats, Place::Node(node)) {
             return Ok(());
         }
+        let before = self.nodes[node].process.as_ref().map_or(LogSeq(0), |process| process.fold.last);
         for _ in 0..READ_MAX {
             let Some(process) = self.nodes[node].alive(sender.life) else { return Ok(()) };
             if process.leader.is_some() || !process.begun {
@@ -89,7 +78,7 @@ impl World {
                 let until = process.behind_until;
                 if self.plant != Some(Plant::ReadBeforeWait) || process.unshown.is_some() {
                     self.at_time(until, Happening::Log(LogHappening::News(sender)));
-                    return self.is_read(sender);
+                    return self.is_read(sender, before);
                 }
             } else if let Some(seq) = process.unshown.take() {
                 process.published = process.published.max(seq);
@@ -102,7 +91,7 @@ impl World {
                 return self.halt(node, Halt::Trimmed { next, first });
             }
             let Ok(Some(stored)) = servers.jetstream.next_message(STREAM, next.0) else {
-                return self.is_read(sender);
+                return self.is_read(sender, before);
             };
             let (seq, payload) = (LogSeq(stored.seq), stored.payload.clone());
             let read = match self.decoder.decode(seq, &payload) {
@@ -122,6 +111,9 @@ impl World {
                         process.unshown = Some(seq);
                         continue;
                     }
+                    if seq > process.published {
+                        entry.record.events.iter().for_each(|event| process.shown.apply(seq, event));
+                    }
                     process.publish(seq, now);
                     note_current(&mut process.current, &entry);
                     self.note_read(node, seq, &entry.record);
@@ -133,7 +125,7 @@ impl World {
         }
         // There is more, and others want to be heard too.
         self.at(100, Happening::Log(LogHappening::News(sender)));
-        self.is_read(sender)
+        self.is_read(sender, before)
     }
 
     /// A planted bug: what does not fit is passed over.
@@ -148,33 +140,37 @@ impl World {
         }
     }
 
-    /// Leads if what was read is the end.
-    fn is_read(&mut self, sender: Sender) -> Checked {
-        if self.nodes[sender.node].alive(sender.life).is_none() {
-            return Ok(());
+    /// Says how far a node has read, if it has read anything after record `before`: that there is
+    /// nothing to read says nothing of the log.
+    fn is_read(&mut self, sender: Sender, before: LogSeq) -> Checked {
+        if let Some(process) = self.nodes[sender.node].alive(sender.life)
+            && process.fold.last > before
+        {
+            let (last, term) = (process.fold.last, process.fold.state.term());
+            self.step_following(sender.node, Input::Read { last, term });
         }
-        self.lead_if_read(sender.node)
+        Ok(())
     }
 
     /// Asks where the log ends, and before that how far others have seen it go: at the start, after an election, and when reading begins
     /// anew.
-    pub(super) fn ask_end(&mut self, node: usize) {
-        self.ask_etcd(node, EtcdAsk::Mark, EtcdWait::Mark);
+    pub(super) fn ask_end(&mut self, node: usize, asked: Option<Asked>) {
+        self.ask_etcd(node, EtcdAsk::Mark, EtcdWait::Mark(asked));
     }
 
     /// etcd has said how far others have seen the log go. Without an answer what is known has to do.
-    pub(super) fn mark_told(&mut self, node: usize, mark: Option<LogSeq>) {
+    pub(super) fn mark_told(&mut self, node: usize, mark: Option<LogSeq>, asked: Option<Asked>) {
         let seen = self.nodes[node].seen();
         if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
             cluster.floor = cluster.floor.max(seen).max(mark.unwrap_or_default());
-            self.look_for_end(node, 1);
+            self.look_for_end(node, 1, asked);
         }
     }
 
-    pub(super) fn look_for_end(&mut self, node: usize, looks: u32) {
+    pub(super) fn look_for_end(&mut self, node: usize, looks: u32, asked: Option<Asked>) {
         if let Some(cluster) = self.nodes[node].process.as_ref().and_then(|process| process.cluster.as_ref()) {
             let floor = cluster.floor;
-            self.ask_log(node, LogAsk::End, LogWait::End(floor, looks));
+            self.ask_log(node, LogAsk::End, LogWait::End(floor, looks, asked));
         }
     }
 
@@ -184,15 +180,14 @@ impl World {
         &mut self,
         node: usize,
         ends: Option<(LogSeq, LogSeq)>,
-        seen: LogSeq,
-        looks: u32,
+        (seen, looks, asked): (LogSeq, u32, Option<Asked>),
     ) -> Checked {
         let life = self.nodes[node].life;
         let accepted = self.plant == Some(Plant::ShortenedAccepted);
         let (first, last) = match ends {
             Some((first, last)) if last >= seen || accepted => (first, last),
             _ if looks < LOOKS => {
-                self.at(LOOK_US, Happening::Log(LogHappening::Look(Sender { node, life }, looks + 1)));
+                self.at(LOOK_US, Happening::Log(LogHappening::Look(Sender { node, life }, looks + 1, asked)));
                 return Ok(());
             }
             ends => {
@@ -203,28 +198,55 @@ impl World {
         let cluster = self.nodes[node].process.as_ref().and_then(|process| process.cluster.as_ref());
         if cluster.is_some_and(|cluster| last < cluster.floor) && !accepted {
             // More is known by now than when it was asked.
-            self.at(LOOK_US, Happening::Log(LogHappening::Look(Sender { node, life }, looks)));
+            self.at(LOOK_US, Happening::Log(LogHappening::Look(Sender { node, life }, looks, asked)));
             return Ok(());
         }
-        if self.nodes[node].leader().is_some_and(|leader| leader.last() < last) && !accepted {
-            self.tell_leader(Sender { node, life }, NodeInput::LogEndsAt(last));
+        let question = self.question(node, asked);
+        if self.nodes[node].leader().is_some() {
+            if let Some(question) = question.filter(|_| !accepted) {
+                self.tell_leader(Sender { node, life }, NodeInput::LogEnds { question, end: Some(last) });
+            }
             return Ok(());
         }
         if self.was_trimmed_since(node, first) {
-            self.at(LOOK_US, Happening::Log(LogHappening::Look(Sender { node, life }, looks)));
+            self.at(LOOK_US, Happening::Log(LogHappening::Look(Sender { node, life }, looks, asked)));
             return Ok(());
         }
-        self.begin_reading(node, first, last)?;
-        let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        let Some(cluster) = &mut process.cluster else { return Ok(()) };
-        if cluster.elected.is_some() {
-            cluster.end = Some(last);
-        }
-        if accepted && process.leader.is_none() && process.fold.last > last {
+        let forgets = |process: &&mut Process| accepted && process.fold.last > last;
+        if let Some(process) = self.nodes[node].process.as_mut().filter(forgets) {
             // What is known better is forgotten.
-            process.fold = Fold::default();
+            (process.fold, process.begun, process.following) = (Fold::default(), false, None);
+            self.give_seat_back(node);
         }
-        self.read_log(Sender { node, life })
+        self.begin_reading(node, first, last)?;
+        // What is read after the machine has said that the node leads would be missing there.
+        self.read_log(Sender { node, life })?;
+        if let Some(question) = question {
+            self.step_following(node, Input::LogEnds { question, end: Some(last) });
+        }
+        Ok(())
+    }
+
+    /// The servers have not said where the log ends.
+    pub(super) fn end_not_told(&mut self, node: usize, asked: Option<Asked>) {
+        let sender = Sender { node, life: self.nodes[node].life };
+        if asked.is_none() {
+            return self.ask_end(node, None);
+        }
+        match self.question(node, asked) {
+            Some(question) if self.nodes[node].leader().is_some() => {
+                self.tell_leader(sender, NodeInput::LogEnds { question, end: None });
+            }
+            Some(question) => self.step_following(node, Input::LogEnds { question, end: None }),
+            // Who has asked has ended.
+            None => {}
+        }
+    }
+
+    /// What is answered, if the machine that has asked is there still.
+    fn question(&self, node: usize, asked: Option<Asked>) -> Option<Question> {
+        let cluster = self.nodes[node].process.as_ref()?.cluster.as_ref()?;
+        asked.filter(|asked| asked.by == cluster.asks).map(|asked| asked.question)
     }
 
     /// A node tells others how far it has seen the log go, about once a second while it grows.
@@ -243,97 +265,6 @@ impl World {
         if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
             cluster.raised = LogSeq(0);
         }
-    }
-
-    /// Elected, and at the end of the log: leads.
-    fn lead_if_read(&mut self, node: usize) -> Checked {
-        let plant = self.plant;
-        let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        let Some(cluster) = &process.cluster else { return Ok(()) };
-        let (Some(mut term), Some(end)) = (cluster.elected, cluster.end) else { return Ok(()) };
-        let unread = plant == Some(Plant::EndUnread);
-        if process.leader.is_some() || (process.fold.last < end && !unread) {
-            return Ok(());
-        }
-        let seen = process.fold.state.term();
-        if term <= seen && plant == Some(Plant::TermMadeUp) {
-            term = Term(seen.0 + 1);
-        }
-        if term <= seen {
-            if term <= cluster.stood_after {
-                return self.halt(node, Halt::TermRegressed { term, seen });
-            }
-            // Somebody was elected after us, and was faster.
-            self.marks.hit(Mark::ElectionOvertaken);
-            self.step_down(node);
-            return Ok(());
-        }
-        if !process.may_lead() {
-            self.withdraw(node);
-            return Ok(());
-        }
-        let mut fold = std::mem::take(&mut process.fold);
-        if unread {
-            let servers = self.servers.as_deref().expect("only a cluster has elections");
-            if let Ok(Some(stored)) = servers.jetstream.message(STREAM, end.0)
-                && let Ok(entry) = self.decoder.decode(end, &stored.payload)
-            {
-                (fold.last, fold.prev_hash) = (end, entry.hash);
-            }
-        }
-        // Nonces are drawn from it: no two leaderships may draw the same ones.
-        let seed = self.rng.draw();
-        let cluster = self.cluster();
-        let (snapshot_records, records_kept) = (cluster.snapshot_records, cluster.records_kept);
-        let options = LeaderOptions { snapshot_records, records_kept, removals_cut: cluster.removals_cut, plant };
-        let name = self.nodes[node].name.clone();
-        self.begin_term(node, term, seed, fold, options);
-        if self.listening().len() > 1 {
-            self.marks.hit(Mark::TwoBelievedToLead);
-        }
-        self.remark(|| format!("{name} leads in term {term} after record {end}"));
-        self.watch_hosts(node);
-        self.touch_node(node);
-        Ok(())
-    }
-
-    /// Leadership is over: the core is dropped, and the next one is built from the log.
-    pub(super) fn step_down(&mut self, node: usize) {
-        let ttl_s = self.cluster().lease_ttl_s;
-        let seed = self.rng.draw();
-        let (life, reading) = (self.nodes[node].life, self.nodes[node].reading(self.now));
-        self.give_seat_back(node);
-        let now = self.now;
-        let Some(process) = &mut self.nodes[node].process else { return };
-        let leader = process.leader.take();
-        let was_elected = process.cluster.as_ref().is_some_and(|cluster| cluster.elected.is_some());
-        if leader.is_none() && was_elected && process.behind_until > now {
-            self.marks.hit(Mark::CatchUpGivenUp);
-        }
-        // Whoever was elected reads on anew.
-        process.unshown = None;
-        process.clock.lead(false, Timestamp(0), reading);
-        let known = process.fold.state.term();
-        // A core that led ran ahead of the log: what it had decided is gone with it.
-        if leader.is_some() {
-            process.fold = Fold::default();
-            process.begun = false;
-        }
-        if let Some(cluster) = &mut process.cluster {
-            cluster.stand_again(ttl_s, seed, known);
-        }
-        // Whoever waited for an answer is told that there is none: what became of the command is not known.
-        if let Some(Leader { answers, heard, .. }) = leader {
-            for answer in answers.into_values() {
-                if let AnswerTo::Client(request) = answer {
-                    self.at(1_000, Happening::Impatient(request));
-                }
-            }
-            self.end_calls(node, heard);
-        }
-        self.at(0, Happening::Log(LogHappening::News(Sender { node, life })));
-        self.ask_end(node);
-        self.touch_node(node);
     }
 
     /// Something is wrong with what the node stands on: it ends with an error, and somebody starts it again.

@@ -100,15 +100,19 @@ impl World {
         let ControlRequest::Commands(commands) = request else { return };
         let Some(cluster) = self.cluster_side(sender) else { return };
         let name = CallName { asker: cluster.asker, number };
-        self.at(LOST_US, Happening::ForwardEnds(sender, number, tries, Box::new(Outcome::Unanswered)));
+        let lost_at = self.now.plus_us(LOST_US);
         // The servers know whether anybody listens in this term.
         let Some(to) = self.leader_of(term) else {
             self.marks.hit(Mark::CommandNobodyLed);
-            for arrival in self.arrivals(Place::Node(sender.node), Place::Node(sender.node)) {
-                self.at_time(arrival, Happening::ForwardEnds(sender, number, tries, Box::new(Outcome::Unheard)));
-            }
-            return;
+            let arrivals = self.arrivals(Place::Node(sender.node), Place::Node(sender.node));
+            // What comes first counts.
+            let (at, outcome) = match arrivals.into_iter().min().filter(|at| *at < lost_at) {
+                Some(at) => (at, Outcome::Unheard),
+                None => (lost_at, Outcome::Unanswered),
+            };
+            return self.at_time(at, Happening::ForwardEnds(sender, number, tries, Box::new(outcome)));
         };
+        self.at_time(lost_at, Happening::ForwardEnds(sender, number, tries, Box::new(Outcome::Unanswered)));
         if tries > 1 {
             self.marks.hit(Mark::CommandAskedAgain);
         }
@@ -118,7 +122,7 @@ impl World {
         }
     }
 
-    fn leader_of(&self, term: Term) -> Option<usize> {
+    pub(super) fn leader_of(&self, term: Term) -> Option<usize> {
         let leads = |node: &usize| {
             let process = self.nodes[*node].process.as_ref();
             process.and_then(|process| process.leader.as_ref()).is_some_and(|leader| leader.term() == term)
@@ -192,17 +196,17 @@ impl World {
         let Some(cluster) = self.cluster_side(sender) else { return };
         let Some(next_us) = cluster.forwards.next_timeout_us() else { return };
         let next = Timestamp(next_us).max(now.plus_us(1));
-        if cluster.forward_tick_at.is_none_or(|armed| armed > next || armed < now) {
-            cluster.forward_tick_at = Some(next);
+        if cluster.forward_tick_at.wants(now, next) {
             self.at_time(next, Happening::ForwardTick(sender));
         }
     }
 
     pub(super) fn forward_tick(&mut self, sender: Sender) {
-        let now_us = self.now.0;
-        if let Some(cluster) = self.cluster_side(sender) {
-            cluster.forward_tick_at = None;
-            cluster.forwards.tick(now_us);
+        let now = self.now;
+        if let Some(cluster) = self.cluster_side(sender)
+            && cluster.forward_tick_at.comes(now)
+        {
+            cluster.forwards.tick(now.0);
             self.touch_node(sender.node);
         }
     }

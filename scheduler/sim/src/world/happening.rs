@@ -7,14 +7,16 @@ use wasmill_protocol::command::{Command, Done, Refusal};
 use wasmill_protocol::message::{FromHost, Heartbeat, HostAck, HostInfo, ToHost};
 use wasmill_protocol::{AttemptId, HostId, Incarnation, LogSeq, Term};
 use wasmill_scheduler_core::policy::ask::{AskId, PolicyAnswer};
+use wasmill_scheduler_node::following::{self, Presence};
 use wasmill_scheduler_node::forward::Outcome;
 use wasmill_scheduler_node::upkeep::Ended;
+use wasmill_scheduler_node::watch::Question;
 
 use super::{ClusterFault, Fault, World};
 use crate::clients::RequestId;
 use crate::hosts::BatchAddress;
 use crate::network::Place;
-use crate::node::Forwarded;
+use crate::node::{Asked, Forwarded};
 use crate::oracle::Checked;
 use crate::servers::{Caller, EtcdAnswer, EtcdAsk, LogAnswer, LogAsk, Snapshot, WatchNews};
 
@@ -48,6 +50,10 @@ pub enum Happening {
     ForwardEnds(Sender, u64, u32, Box<Outcome>),
     /// A node's forwards asked to be woken.
     ForwardTick(Sender),
+    /// A node hears whether the leader that it follows is there.
+    LeaderAsked(Sender, Question, Presence),
+    /// A node that follows asked to be woken.
+    FollowTick(Sender),
     /// The first append under way is durable, on a single machine.
     Durable(LogSeq, u64),
     /// A control node's core asked to be woken.
@@ -114,7 +120,7 @@ pub enum LogHappening {
     /// A node looks by itself, and will again.
     Poll(Sender),
     /// A node asks once more where the log ends.
-    Look(Sender, u32),
+    Look(Sender, u32, Option<Asked>),
     /// A leader of a term has stored a snapshot.
     SnapshotStored(Sender, Term, Arc<Snapshot>),
     /// Some other work of the leader of a term has ended.
@@ -157,13 +163,15 @@ impl Happening {
             | Self::NodeTick(sender)
             | Self::ForwardEnds(sender, ..)
             | Self::ForwardTick(sender)
+            | Self::LeaderAsked(sender, ..)
+            | Self::FollowTick(sender)
             | Self::HostAck(sender, ..)
             | Self::PayloadsAttached(sender, ..)
             | Self::PolicyAnswers(sender, _)
             | Self::Log(
                 LogHappening::News(sender)
                 | LogHappening::Poll(sender)
-                | LogHappening::Look(sender, _)
+                | LogHappening::Look(sender, ..)
                 | LogHappening::SnapshotStored(sender, ..)
                 | LogHappening::WorkEnded(sender, ..)
                 | LogHappening::AppendTick(sender),
@@ -193,6 +201,12 @@ impl World {
                 self.forward_ends(sender, number, tries, *outcome);
             }
             Happening::ForwardTick(sender) => self.forward_tick(sender),
+            Happening::FollowTick(sender) => self.follow_tick(sender),
+            Happening::LeaderAsked(sender, question, presence) => {
+                if self.nodes[sender.node].alive(sender.life).is_some() {
+                    self.step_following(sender.node, following::Input::LeaderAsked { question, presence });
+                }
+            }
             Happening::Durable(seq, life) => return self.durable_on_disk(seq, life),
             Happening::NodeTick(sender) => self.node_tick(sender),
             Happening::HostJoined(info, life) => self.host_joined(Sender { node: 0, life }, *info),
@@ -231,9 +245,9 @@ impl World {
             LogHappening::Timeout(caller) => return self.log_answered(caller, None),
             LogHappening::News(sender) => return self.read_log(sender),
             LogHappening::Poll(sender) => return self.poll_log(sender),
-            LogHappening::Look(sender, looks) => {
+            LogHappening::Look(sender, looks, asked) => {
                 if self.nodes[sender.node].alive(sender.life).is_some() {
-                    self.look_for_end(sender.node, looks);
+                    self.look_for_end(sender.node, looks, asked);
                 }
             }
             LogHappening::SnapshotStored(sender, term, snapshot) => self.snapshot_stored(sender, term, &snapshot),

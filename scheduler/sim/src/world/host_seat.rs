@@ -151,8 +151,7 @@ impl World {
         let host = &mut self.hosts[index];
         let Some(next_us) = host.lease.as_ref().and_then(|lease| lease.lease.next_timeout_us()) else { return };
         let next = Timestamp(next_us).max(now.plus_us(1));
-        if host.lease_tick_at.is_none_or(|armed| armed > next || armed < now) {
-            host.lease_tick_at = Some(next);
+        if host.lease_tick_at.wants(now, next) {
             let life = host.life;
             self.at_time(next, Happening::Etcd(EtcdHappening::HostLeaseTick(index, life)));
         }
@@ -164,8 +163,7 @@ impl World {
             return;
         }
         let host = &mut self.hosts[index];
-        if host.life == life && host.alive {
-            host.lease_tick_at = None;
+        if host.life == life && host.alive && host.lease_tick_at.comes(self.now) {
             self.step_host_lease(index, LeaseInput::Tick);
         }
     }

@@ -136,8 +136,7 @@ impl World {
         let (now, host) = (self.now, &mut self.hosts[index]);
         let Some(next) = host.core.as_ref().and_then(|core| core.next_timeout()) else { return };
         let next = next.max(now.plus_us(1));
-        if host.tick_at.is_none_or(|armed| armed > next || armed < now) {
-            host.tick_at = Some(next);
+        if host.tick_at.wants(now, next) {
             let life = host.life;
             self.at_time(next, Happening::HostTick(index, life));
         }
@@ -166,8 +165,7 @@ impl World {
             self.at_time(later, Happening::HostTick(index, life));
             return;
         }
-        if self.hosts[index].life == life {
-            self.hosts[index].tick_at = None;
+        if self.hosts[index].life == life && self.hosts[index].tick_at.comes(self.now) {
             self.step_host(index, life, Input::Tick);
         }
     }

@@ -6,9 +6,10 @@ use wasmill_protocol::{Digest, LogSeq, Term};
 use wasmill_record::event::EventBody;
 use wasmill_record::snapshot::{Current, ReadModelCopy, SnapshotRef};
 use wasmill_scheduler_core::State;
-use wasmill_scheduler_node::Chain;
+use wasmill_scheduler_node::following::{self, Beginning};
 use wasmill_scheduler_node::leading::Input as NodeInput;
 use wasmill_scheduler_node::upkeep::{Ended, Work};
+use wasmill_scheduler_node::{Chain, Following, watch};
 
 use super::{Happening, LogHappening, Sender, World};
 use crate::log::Entry;
@@ -111,18 +112,27 @@ impl World {
             Some(snapshot) => self.restore(&snapshot)?,
             None => Fold::default(),
         };
-        let (now, reading, uptime) = (self.now, self.nodes[node].reading(self.now), self.nodes[node].uptime(self.now));
+        let (now, plant) = (self.now, self.plant);
+        let (reading, uptime) = (self.nodes[node].reading(now), self.nodes[node].uptime(now));
         if let Some(process) = &mut self.nodes[node].process {
             // What the read model lacks of what comes before, it takes from the log or from a copy.
+            if fold.last > process.published {
+                process.shown = fold.state.led().clone();
+            }
             process.publish(fold.last, now);
             (process.end_found, process.heard_us) = (last, uptime_us(now));
             process.clock.log_found(fold.state.led().last_event(), &fold.state.led().expected(&uptime), reading);
             process.current = fold.state.current().clone();
             if let Some(cluster) = &mut process.cluster {
                 cluster.forwards.restored(now.0, fold.last, fold.state.term());
+                cluster.asks += 1;
+                let (end, clock_is_believed) = (last, process.may_lead());
+                let beginning = Beginning { last: fold.last, term: fold.state.term(), end, clock_is_believed };
+                process.following = Some(Following::new(follow_config(plant), beginning, now.0));
             }
             process.fold = fold;
             process.begun = true;
+            self.touch_node(node);
         }
         Ok(())
     }
@@ -158,6 +168,13 @@ impl World {
         }
         Ok(Fold { state, last: snapshot.seq, prev_hash: snapshot.hash, log_bytes: snapshot.log_bytes })
     }
+}
+
+/// As in a real node, but that the leader is asked less often whether it is there: it costs less here.
+fn follow_config(plant: Option<Plant>) -> following::Config {
+    let leader = watch::Config { ask_after_us: 2_000_000, ask_again_us: 500_000, ..watch::LEADER };
+    let tampering = following::Tampering { leads_unread: plant == Some(Plant::EndUnread) };
+    following::Config { leader, tampering, ..following::Config::default() }
 }
 
 /// Takes in what a record says of snapshots.

@@ -6,6 +6,7 @@ use wasmill_protocol::message::{Assignment, FromHost, Heartbeat, HostAck, HostIn
 use wasmill_protocol::{HostId, Incarnation, Term};
 use wasmill_scheduler_core::{Input, MessageOut, ReplyTo};
 use wasmill_scheduler_node::leading::{Append, Effects, End, Input as NodeInput, Loss, Overview, Ready};
+use wasmill_scheduler_node::watch::Question;
 
 use super::{Fault, Happening, Sender, World};
 use crate::hosts::BatchAddress;
@@ -29,6 +30,7 @@ impl World {
         if self.is_clustered() {
             self.pump_appender(node)?;
             self.pump_seat(node)?;
+            self.pump_following(node)?;
             self.pump_forwards(node)?;
         }
         self.arm_node(node);
@@ -44,14 +46,27 @@ impl World {
             if ready.is_empty() {
                 return Ok(());
             }
-            let Ready { effects, appends, asks, end } = ready;
+            let Ready { effects, appends, asks, ask_log, end } = ready;
             effects.into_iter().try_for_each(|effects| self.effects(node, effects))?;
             self.append(node, appends)?;
             asks.iter().for_each(|ask| self.asked_policy(node, ask));
+            if let Some(question) = ask_log {
+                self.ask_where_log_ends(node, question);
+            }
             if let Some(end) = end {
                 return self.leadership_ends(node, end);
             }
         }
+    }
+
+    /// A leader that appends nothing asks where the log ends. A disk always tells.
+    fn ask_where_log_ends(&mut self, node: usize, question: Question) {
+        if self.is_clustered() {
+            return self.watch_end(node, question);
+        }
+        let sender = Sender { node, life: self.nodes[node].life };
+        let end = Some(self.disk.last());
+        self.tell_leader(sender, NodeInput::LogEnds { question, end });
     }
 
     fn append(&mut self, node: usize, appends: Vec<Append>) -> Checked {
@@ -111,8 +126,7 @@ impl World {
         let latest = now.plus_ms(TICK_MS_MAX);
         let next = due.map_or(latest, |at| now.plus_us(at.us_since(clock)).min(latest));
         let next = next.max(now.plus_us(1));
-        if leader.tick_at.is_none_or(|armed| armed > next || armed < now) {
-            leader.tick_at = Some(next);
+        if leader.tick_at.wants(now, next) {
             let sender = Sender { node, life: self.nodes[node].life };
             self.at_time(next, Happening::NodeTick(sender));
         }
@@ -123,9 +137,8 @@ impl World {
         if let Some(process) = self.nodes[sender.node].alive(sender.life) {
             let clock = process.clock(now);
             if let Some(leader) = &mut process.leader
-                && leader.tick_at.is_some_and(|at| at <= now)
+                && leader.tick_at.comes(now)
             {
-                leader.tick_at = None;
                 leader.node.step(clock, Input::Tick.into());
                 self.touch_node(sender.node);
             }

@@ -186,10 +186,10 @@ impl World {
                 };
                 self.step_appender(node, now_us, Input::Found(call, found));
             }
-            (LogWait::End(seen, looks), Some(LogAnswer::End(ends))) => {
-                return self.end_told(node, ends, seen, looks);
+            (LogWait::End(seen, looks, asked), Some(LogAnswer::End(ends))) => {
+                return self.end_told(node, ends, (seen, looks, asked));
             }
-            (LogWait::End(..), _) => self.ask_end(node),
+            (LogWait::End(_, _, asked), _) => self.end_not_told(node, asked),
             (LogWait::Time(asked_at), Some(LogAnswer::Time(time))) => self.time_told(node, time, asked_at),
             (LogWait::Time(_), _) => {}
             (LogWait::Trim(term), answer) => {

@@ -26,7 +26,7 @@ impl World {
     pub(super) fn machine_starts(&mut self) {
         self.draw_wall_clock(0);
         let node = &mut self.nodes[0];
-        node.process = Some(Process::new(node.reading(self.now), None));
+        node.process = Some(Process::new(node.reading(self.now), node.retention_us, None));
         node.life += 1;
         self.machine_leads();
     }
@@ -51,6 +51,7 @@ impl World {
         let Some(process) = &mut node.process else { return };
         if !std::mem::replace(&mut process.begun, true) {
             process.publish(fold.last, now);
+            process.shown = fold.state.led().clone();
             process.clock.log_found(fold.state.led().last_event(), &fold.state.led().expected(&uptime), reading);
         }
         self.begin_term(0, term, seed, fold, LeaderOptions { plant: self.plant, ..LeaderOptions::default() });
@@ -106,6 +107,7 @@ impl World {
         let next = leader.appends.front().map(|append| append.seq);
         let entry = append.entry;
         (process.published, process.heard_us) = (seq, uptime_us(now));
+        entry.record.events.iter().for_each(|event| process.shown.apply(seq, event));
         leader.node.step(clock, NodeInput::Appended(seq));
         leader.node.step(clock, LeaderInput::ReadModelAt(LogSeq(seq.0.saturating_sub(lag))).into());
         self.disk.records.push(entry.clone());
@@ -171,6 +173,7 @@ impl World {
             }
         }
         self.at(LEASES_US, Happening::Leases);
+        self.sweep_if_due(0)?;
         self.look_at_clock(0)
     }
 

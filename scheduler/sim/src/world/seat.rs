@@ -1,9 +1,10 @@
 //! The seat of the leader: what a node's candidate asks for, and what becomes of it.
 
-use wasmill_fabric_core::candidacy::{Action, Input, LeaseId as SeatLease};
+use wasmill_fabric_core::candidacy::{Action, Candidacy, Input, LeaseId as SeatLease};
 use wasmill_fabric_core::lease::LeaseLost;
 use wasmill_fabric_models::etcd::LeaseId;
 use wasmill_protocol::{Term, Timestamp};
+use wasmill_scheduler_node::following::Input as FollowInput;
 use wasmill_scheduler_node::leading::Input as NodeInput;
 
 use super::{EtcdHappening, Happening, Sender, World};
@@ -23,7 +24,8 @@ impl World {
             let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) else {
                 return Ok(());
             };
-            let actions = cluster.seat.take_ready();
+            let Some(seat) = &mut cluster.seat else { return Ok(()) };
+            let actions = seat.take_ready();
             if actions.is_empty() {
                 break;
             }
@@ -72,11 +74,8 @@ impl World {
         self.marks.hit(Mark::ElectionWon);
         let life = self.nodes[node].life;
         hold!(self.oracle.is_guarded(term, node, life), "node-{node} takes the seat of term {term} unproven");
-        if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
-            (cluster.elected, cluster.end) = (Some(term), None);
-        }
         self.may_lose_seat_behind(node);
-        self.ask_end(node);
+        self.step_following(node, FollowInput::Elected(term));
         Ok(())
     }
 
@@ -95,15 +94,16 @@ impl World {
         let life = self.nodes[node].life;
         match self.nodes[node].leader() {
             Some(_) => self.tell_leader(Sender { node, life }, NodeInput::LeaseLost),
-            None => self.step_down(node),
+            None => self.step_following(node, FollowInput::SeatLost),
         }
     }
 
     fn step_seat(&mut self, node: usize, input: Input) {
         let now_us = self.now.0;
         if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
-            let waiting = cluster.seat.elected().is_none() && cluster.seat_lease.is_some();
-            cluster.seat.step(now_us, input);
+            let Some(seat) = &mut cluster.seat else { return };
+            let waiting = seat.elected().is_none() && cluster.seat_lease.is_some();
+            seat.step(now_us, input);
             if waiting && matches!(input, Input::KeptAlive { ttl_us: 0, .. }) {
                 self.marks.hit(Mark::CandidateLeaseLost);
             }
@@ -141,9 +141,9 @@ impl World {
             (EtcdWait::Grant(round) | EtcdWait::Guard(round), _) => Input::Failed { round },
             (EtcdWait::Hosts(epoch), answer) => return self.hosts_listed(sender, epoch, answer),
             (EtcdWait::Watch(epoch, from), answer) => return self.watch_opened(sender, epoch, from, answer),
-            (EtcdWait::Mark, answer) => {
+            (EtcdWait::Mark(asked), answer) => {
                 let mark = if let Some(EtcdAnswer::Mark(mark)) = answer { Some(mark) } else { None };
-                return self.mark_told(node, mark);
+                return self.mark_told(node, mark, asked);
             }
             (EtcdWait::Raise, Some(EtcdAnswer::Mark(_))) => return,
             (EtcdWait::Raise, _) => return self.mark_unraised(node),
@@ -152,14 +152,24 @@ impl World {
         self.step_seat(node, input);
     }
 
-    /// Leadership ends by a decision of ours: others need not wait until the lease is over.
+    /// A node stands for election.
+    pub(super) fn stand(&mut self, node: usize) {
+        let (seed, ttl_s) = (self.rng.draw(), self.cluster().lease_ttl_s);
+        if let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) {
+            cluster.stand(ttl_s, seed);
+        }
+        self.touch_node(node);
+    }
+
+    /// A node gives its seat back, or stands for election no longer: others need not wait until the lease is over.
     pub(super) fn give_seat_back(&mut self, node: usize) {
         let now_us = self.now.0;
         let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) else {
             return;
         };
-        cluster.seat.step(now_us, Input::Resign);
-        for action in cluster.seat.take_ready() {
+        let Some(mut seat) = cluster.seat.take() else { return };
+        seat.step(now_us, Input::Resign);
+        for action in seat.take_ready() {
             if let Action::Release { .. } | Action::Revoke { .. } = action {
                 // Neither can fail an invariant.
                 let _ = self.act_for_seat(node, action);
@@ -172,20 +182,19 @@ impl World {
         let Some(cluster) = self.nodes[node].process.as_mut().and_then(|process| process.cluster.as_mut()) else {
             return;
         };
-        let Some(next_us) = cluster.seat.next_timeout_us() else { return };
+        let Some(next_us) = cluster.seat.as_ref().and_then(Candidacy::next_timeout_us) else { return };
         let next = Timestamp(next_us).max(now.plus_us(1));
-        if cluster.seat_tick_at.is_none_or(|armed| armed > next || armed < now) {
-            cluster.seat_tick_at = Some(next);
+        if cluster.seat_tick_at.wants(now, next) {
             self.at_time(next, Happening::Etcd(EtcdHappening::SeatTick(Sender { node, life })));
         }
     }
 
     pub(super) fn seat_tick(&mut self, sender: Sender) {
-        if self.nodes[sender.node].alive(sender.life).is_some() {
-            if let Some(cluster) = self.nodes[sender.node].process.as_mut().and_then(|process| process.cluster.as_mut())
-            {
-                cluster.seat_tick_at = None;
-            }
+        let now = self.now;
+        if let Some(process) = self.nodes[sender.node].alive(sender.life)
+            && let Some(cluster) = &mut process.cluster
+            && cluster.seat_tick_at.comes(now)
+        {
             self.step_seat(sender.node, Input::Tick);
         }
     }

@@ -8,19 +8,10 @@ use std::time::Duration;
 use wasmill_fabric::{Bus, BusError};
 use wasmill_protocol::Term;
 use wasmill_protocol::message::control::{self, ControlAnswer, ControlCall, ControlRequest};
+use wasmill_scheduler_node::following::Presence;
+use wasmill_scheduler_node::watch;
 
 use crate::driver::dispatch::encode;
-
-/// What is known of the leader of a term after it was asked for nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::driver) enum Presence {
-    /// It is there.
-    Leads,
-    /// It has not answered.
-    Silent,
-    /// Nobody leads in that term any more.
-    Gone,
-}
 
 /// Asks whether a leader is there.
 #[derive(Clone)]
@@ -38,7 +29,8 @@ impl PresenceAsker {
     }
 
     /// Whether the leader of a term is there. What it is asked costs it nothing.
-    pub(in crate::driver) async fn presence(&self, term: Term, timeout: Duration) -> Presence {
+    pub(in crate::driver) async fn presence(&self, term: Term) -> Presence {
+        let timeout = Duration::from_micros(watch::LEADER.answer_us);
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         let call = ControlCall { asker: self.asker, number, request: ControlRequest::Explain(Vec::new()) };
         let answer = self.bus.request(&control::commands(term), encode(&call), timeout).await;
