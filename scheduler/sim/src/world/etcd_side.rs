@@ -194,7 +194,8 @@ impl World {
             Place::Node(node) if self.nodes[node].paused_until <= now => {
                 let Some(process) = self.nodes[node].alive(owner.life) else { return Ok(()) };
                 let Some(cluster) = &process.cluster else { return Ok(()) };
-                let leads = cluster.seat_lease == Some(lease) && cluster.is_seated();
+                // Its shell counts on the seat for as long as it leads, whatever the candidate knows.
+                let leads = cluster.seat_lease == Some(lease) && (process.leader.is_some() || cluster.is_seated());
                 // What is due at this very moment comes in some order.
                 let due = cluster.seat.as_ref().and_then(Candidacy::next_timeout_us);
                 let due = due.is_some_and(|at_us| at_us <= now.0);
